@@ -1,0 +1,302 @@
+"""What all kinds share: the model base, typed scalars, conditions, label selectors, and how a field says its rules.
+
+A field's rules live beside it, once: `rules(...)` gives the CEL expression that the API server enforces, the words of
+the refusal, and an example; `crd.py` turns them into the CustomResourceDefinition.
+"""
+
+import dataclasses
+import datetime
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import pydantic_core
+from pydantic.alias_generators import to_camel
+
+from directdownload.resources import quantities
+from directdownload.resources.reasons import Reason
+
+GROUP = "directdownload.dev"
+VERSION = "v1alpha1"
+CATEGORY = "directdownload"
+FINALIZER = f"{GROUP}/placements"
+#: Field managers of server-side apply: one writer per field (architecture, rule 4).
+CONTROLLER = "directdownload-controller"
+AGENT = "directdownload-agent"
+#: Prefix of the keys under which rules travel through pydantic's JSON schema; never part of a CRD.
+RULES_PREFIX = "x-directdownload-"
+REQUESTED_AT = f"{GROUP}/requested-at"
+
+
+class Model(pydantic.BaseModel):
+    """camelCase outside, frozen; unknown fields are ignored, as the API server has pruned what it does not know."""
+
+    model_config = pydantic.ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+    )
+    #: CEL rules over the whole object: those that compare fields with one another.
+    RULES: ClassVar[tuple["Rule", ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        if cls.RULES:
+            handler.resolve_ref_schema(schema)[RULES_PREFIX + "rules"] = [
+                dataclasses.asdict(rule) for rule in cls.RULES
+            ]
+        return schema
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """A CEL rule of the CRD: `rule` over `self`, the words of the refusal, and the field the refusal names."""
+
+    rule: str
+    message: str
+    field: str = ""
+
+
+def rules(
+    *checks: tuple[str, str],
+    example: object = None,
+    expected: str = "",
+    immutable: bool = False,
+    **schema: Any,
+) -> dict[str, Any]:
+    """`json_schema_extra` of a field.
+
+    `checks` are pairs of a CEL expression over `self` and the words of the refusal; `expected` and `example` describe
+    the field when it is missing; `schema` is added to the OpenAPI schema as it stands (`maxLength`, `maxItems`, …).
+    """
+    marks = {"checks": checks, "example": example, "expected": expected, "immutable": immutable}
+    # Flat keys, and only those given: pydantic lets a field's keys override those of its type one by one.
+    return {**{RULES_PREFIX + key: value for key, value in marks.items() if value}, **schema}
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value == 0:
+            return 0.0
+        raise ValueError("expected a duration with a unit such as 5s, 10m or 12h")
+    return quantities.parse_duration(str(value))
+
+
+def _quantity(value: object) -> int:
+    return quantities.parse_quantity(str(value))
+
+
+_INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+_DURATION_RULE = (
+    "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$')",
+    "expected a duration such as 5s, 10m or 1h30m (0: off)",
+)
+_QUANTITY_RULE = (
+    "type(self) == int ? self >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$')",
+    "expected a quantity of bytes such as 100Mi or 10Gi (0: no limit)",
+)
+_RESERVE_RULE = (
+    "type(self) == int ? self >= 0 : "
+    "string(self).matches('^([0-9]{1,2}%|[0-9]+([.][0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?)$')",
+    "expected a percentage below 100 such as 5%, or a quantity such as 20Gi",
+)
+_COUNT_OR_PERCENT_RULE = (
+    "type(self) == int ? self >= 0 : string(self).matches('^([0-9]{1,2}|100)%$')",
+    "expected a number such as 10 (0: no limit) or a percentage such as 25%",
+)
+
+#: Seconds, written as a Go duration.
+Duration = Annotated[
+    float,
+    pydantic.BeforeValidator(_duration),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_DURATION_RULE)}),
+]
+#: Bytes, written as a Kubernetes quantity.
+Bytes = Annotated[
+    int,
+    pydantic.BeforeValidator(_quantity),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_QUANTITY_RULE)}),
+]
+#: A share of a pool, percent or quantity, kept as written.
+Reserve = Annotated[
+    str,
+    pydantic.BeforeValidator(str),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_RESERVE_RULE)}),
+]
+#: A number of things, or a percentage of them, kept as written.
+CountOrPercent = Annotated[
+    str,
+    pydantic.BeforeValidator(str),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 16, **rules(_COUNT_OR_PERCENT_RULE)}),
+]
+Count = Annotated[int, pydantic.Field(ge=0)]
+#: The name of another object.
+ObjectName = Annotated[
+    str,
+    pydantic.Field(
+        json_schema_extra=rules(
+            (
+                "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+                "expected the name of an object: lower-case letters, digits, '-' and '.', for example zone-1",
+            ),
+            expected="the name of an object",
+            example="zone-1",
+            maxLength=253,
+        )
+    ),
+]
+
+
+def _timestamp(value: datetime.datetime) -> str:
+    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+#: RFC 3339 with whole seconds, as Kubernetes writes its times.
+Time = Annotated[datetime.datetime, pydantic.PlainSerializer(_timestamp, when_used="always")]
+
+
+class ConditionStatus(enum.StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Model):
+    """`metav1.Condition`."""
+
+    type: str = pydantic.Field(max_length=316)
+    status: ConditionStatus
+    reason: Reason
+    message: str = pydantic.Field(default="", max_length=32768)
+    last_transition_time: Time | None = None
+    observed_generation: int | None = None
+
+
+class MatchExpression(Model):
+    key: str = pydantic.Field(
+        max_length=317, json_schema_extra=rules(expected="a label key", example="topology.kubernetes.io/zone")
+    )
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = pydantic.Field(
+        json_schema_extra=rules(expected="In, NotIn, Exists or DoesNotExist", example="In")
+    )
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Model):
+    """`metav1.LabelSelector`: empty selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[MatchExpression, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        if any(labels.get(key) != value for key, value in self.match_labels.items()):
+            return False
+        for expression in self.match_expressions:
+            present, value = expression.key in labels, labels.get(expression.key)
+            matched = {
+                "In": present and value in expression.values,
+                "NotIn": not present or value not in expression.values,
+                "Exists": present,
+                "DoesNotExist": not present,
+            }[expression.operator]
+            if not matched:
+                return False
+        return True
+
+
+class ObjectMeta(Model):
+    """The part of `metadata` that decisions need."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = "0"
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: tuple[str, ...] = ()
+
+    @property
+    def requested_at(self) -> str:
+        """The value of the annotation that asks for a reconcile now."""
+        return self.annotations.get(REQUESTED_AT, "")
+
+
+class Status(Model):
+    """What every status has."""
+
+    observed_generation: int | None = None
+    last_handled_request: str | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, condition_type: str) -> Condition | None:
+        return next((c for c in self.conditions if c.type == condition_type), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`; `wide` shows it with `-o wide` only."""
+
+    name: str
+    path: str
+    type: str = "string"
+    wide: bool = False
+    description: str = ""
+
+
+AGE = Column("Age", ".metadata.creationTimestamp", "date")
+
+
+def condition_column(name: str, condition_type: str, *, field: str = "status", wide: bool = False) -> Column:
+    return Column(name, f'.status.conditions[?(@.type=="{condition_type}")].{field}', wide=wide)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Definition:
+    """What a CustomResourceDefinition says beyond the schema."""
+
+    kind: str
+    plural: str
+    short_name: str
+    namespaced: bool
+    columns: tuple[Column, ...]
+    selectable_fields: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+class Resource(Model):
+    """A custom resource: subclasses narrow `spec` and `status` and carry their `DEFINITION`."""
+
+    DEFINITION: ClassVar[Definition]
+
+    metadata: ObjectMeta = ObjectMeta()
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, or `name` of a cluster-scoped object."""
+        return f"{self.metadata.namespace}/{self.metadata.name}" if self.metadata.namespace else self.metadata.name
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def resource_version(self) -> int:
+        return int(self.metadata.resource_version)
+
+    @property
+    def deleting(self) -> bool:
+        return self.metadata.deletion_timestamp is not None

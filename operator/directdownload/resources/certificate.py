@@ -1,0 +1,133 @@
+"""DirectDownloadCertificate: a certificate that the Java keystore of every host of a zone must hold; cluster-scoped."""
+
+from typing import ClassVar, Literal
+
+import pydantic
+
+from directdownload.resources.base import (
+    AGE,
+    Column,
+    Definition,
+    Duration,
+    Model,
+    ObjectName,
+    Resource,
+    Rule,
+    Status,
+    Time,
+    condition_column,
+    rules,
+)
+from directdownload.resources.reasons import Reason
+
+
+class CertificateReference(Model):
+    kind: Literal["Secret", "ConfigMap"] = pydantic.Field(
+        json_schema_extra=rules(expected="Secret or ConfigMap", example="Secret")
+    )
+    name: ObjectName = pydantic.Field(json_schema_extra=rules(expected="its name", example="images-ca"))
+    key: str = pydantic.Field(
+        json_schema_extra=rules(expected="the key that holds the PEM", example="ca.crt", maxLength=253)
+    )
+
+
+class DirectDownloadCertificateSpec(Model):
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.certificate) != has(self.certificateRef)",
+            "expected exactly one of certificate and certificateRef, for example "
+            "certificateRef: {kind: Secret, name: images-ca, key: ca.crt}",
+        ),
+    )
+
+    zone: ObjectName = pydantic.Field(
+        description="Whose hosts must trust it.",
+        json_schema_extra=rules(expected="the name of a Zone", example="zone-1"),
+    )
+    alias: str = pydantic.Field(
+        description="Keystore alias, lower-cased as Java does; not cloud, cloudca… or …-previous.",
+        json_schema_extra=rules(
+            (
+                "self.matches('^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$')",
+                "expected letters, digits, '-', '.' and '_', for example my-ca",
+            ),
+            (
+                "!self.matches('^(?i:cloud|cloudca.*|.*-previous)$')",
+                "cloud, cloudca… and …-previous are reserved in any case; expected another alias, for example my-ca",
+            ),
+            expected="the keystore alias",
+            example="my-ca",
+            immutable=True,
+            maxLength=128,
+        ),
+    )
+    hypervisor: Literal["KVM"] = "KVM"
+    certificate: str | None = pydantic.Field(
+        None,
+        description="PEM: one line, wrapped, CRLF or bare base64.",
+        json_schema_extra=rules(
+            (
+                "!self.contains('PRIVATE KEY')",
+                "expected a certificate, never a private key: -----BEGIN CERTIFICATE-----…",
+            ),
+            maxLength=65536,
+        ),
+    )
+    certificate_ref: CertificateReference | None = pydantic.Field(
+        None, description="Instead: a Secret or ConfigMap in the operator's namespace."
+    )
+    revoked: bool = pydantic.Field(False, description="true: removed from every host.")
+    revoked_hosts: tuple[ObjectName, ...] = pydantic.Field(
+        (), description="Removed from these; taking a name off the list uploads it again.", max_length=5000
+    )
+    keep_previous: Duration = pydantic.Field("24h", description="How long the one before stays trusted after a change.")  # type: ignore[assignment]
+
+
+class CertificateHosts(Model):
+    desired: int = 0
+    uploaded: int = 0
+    revoked: int = 0
+    failed: int = 0
+    pending: int = 0
+    down: int = 0
+
+
+class CertificateFailure(Model):
+    host: str
+    reason: Reason
+    message: str = ""
+
+
+class DirectDownloadCertificateStatus(Status):
+    certificate: str | None = pydantic.Field(None, description="The normalised PEM; agents use only this.")
+    subject: str | None = None
+    issuer: str | None = None
+    serial_number: str | None = None
+    fingerprint_sha256: str | None = pydantic.Field(None, alias="fingerprintSHA256")
+    not_before: Time | None = None
+    not_after: Time | None = None
+    hosts: CertificateHosts | None = None
+    failures: tuple[CertificateFailure, ...] = pydantic.Field((), max_length=10)
+
+
+class DirectDownloadCertificate(Resource):
+    DEFINITION: ClassVar[Definition] = Definition(
+        kind="DirectDownloadCertificate",
+        plural="directdownloadcertificates",
+        short_name="ddcert",
+        namespaced=False,
+        columns=(
+            Column("Zone", ".spec.zone"),
+            Column("Alias", ".spec.alias"),
+            Column("Hosts", ".status.hosts.desired", "integer"),
+            Column("Uploaded", ".status.hosts.uploaded", "integer"),
+            Column("Expires", ".status.notAfter", "date"),
+            condition_column("Ready", "Ready"),
+            condition_column("Reason", "Ready", field="reason", wide=True),
+            AGE,
+        ),
+        selectable_fields=(".spec.zone",),
+    )
+
+    spec: DirectDownloadCertificateSpec
+    status: DirectDownloadCertificateStatus = DirectDownloadCertificateStatus()

@@ -1,0 +1,238 @@
+"""CustomResourceDefinitions generated from the models: `python -m directdownload.resources.crd DIRECTORY [--check]`.
+
+The schema is pydantic's, made structural (references inlined, nulls dropped). A field that the model requires is
+required by a CEL rule instead of the schema's `required`, because only so can the refusal carry an example.
+"""
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+import yaml
+
+from directdownload.resources import (
+    base,
+    certificate,
+    host,
+    storagepool,
+    template,
+    templatedeployment,
+    templateplacement,
+    zone,
+)
+
+KINDS: tuple[type[base.Resource], ...] = (
+    zone.Zone,
+    host.Host,
+    storagepool.StoragePool,
+    template.Template,
+    templatedeployment.TemplateDeployment,
+    templateplacement.TemplatePlacement,
+    certificate.DirectDownloadCertificate,
+)
+
+_HEADER = "# Generated from the models in operator/directdownload/resources by `make crds`. Do not edit.\n"
+#: Bounds that the API server needs to estimate the cost of CEL rules, where a field names none of its own.
+_MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 1024, 256, 256
+_DROPPED = {"title", "additionalProperties", "default", "required", "$defs"}
+
+
+def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: bool) -> dict[str, Any]:
+    """`schema` without references, unions with null and pydantic's extras; rules become x-kubernetes-validations."""
+    schema = _resolve(schema, definitions)
+    result = {
+        key: value for key, value in schema.items() if key not in _DROPPED and not key.startswith(base.RULES_PREFIX)
+    }
+    default = None if status else _default(schema, definitions)
+    if default is not None:
+        result["default"] = default
+    validations = [{"rule": rule, "message": message} for rule, message in _mark(schema, "checks") or ()]
+    if "const" in result:
+        result["enum"] = [result.pop("const")]
+        result["type"] = "string"
+    if result.get("type") == "object" and "properties" in schema:
+        result["properties"] = {
+            name: _structural(value, definitions, status=status) for name, value in schema["properties"].items()
+        }
+        validations += _object_rules(schema, definitions, status=status)
+    elif result.get("type") == "object":
+        result["additionalProperties"] = _structural(schema["additionalProperties"], definitions, status=status)
+        result.setdefault("maxProperties", _MAX_PROPERTIES)
+    elif result.get("type") == "array":
+        result["items"] = _structural(schema["items"], definitions, status=status)
+        result.setdefault("maxItems", _MAX_ITEMS)
+    elif result.get("type") == "string" and "enum" not in result and result.get("format") != "date-time":
+        result.setdefault("maxLength", 32768 if status else _MAX_LENGTH)
+    elif result.get("type") == "integer":
+        result["format"] = "int64"
+    if validations:
+        result["x-kubernetes-validations"] = validations
+    return result
+
+
+def _default(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    """The default to publish, or None: of an object, only what its own fields do not default by themselves."""
+    default = schema.get("default")
+    if isinstance(default, dict):
+        properties = {
+            name: _default(_resolve(value, definitions), definitions)
+            for name, value in schema.get("properties", {}).items()
+        }
+        own = {name: value for name, value in default.items() if value is not None and properties.get(name) is None}
+        own = {name: value for name, value in own.items() if value not in ([], {}, "")}
+        return own if own or any(value is not None for value in properties.values()) else None
+    return None if default in ([], "") else default
+
+
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with its reference followed and a union with null reduced to the other member."""
+    if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
+        (other,) = (member for member in schema["anyOf"] if member.get("type") != "null")
+        schema = {**other, **{key: value for key, value in schema.items() if key != "anyOf"}}
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[1]]
+        own = {key: value for key, value in schema.items() if key != "$ref"}
+        schema = {**_resolve(target, definitions), **own}
+    return schema
+
+
+def _mark(schema: dict[str, Any], name: str) -> Any:
+    return schema.get(base.RULES_PREFIX + name)
+
+
+def _object_rules(schema: dict[str, Any], definitions: dict[str, Any], *, status: bool) -> list[dict[str, str]]:
+    """Rules that need the parent: required fields, immutable fields, and the model's own."""
+    found: list[dict[str, str]] = []
+    for name in () if status else schema.get("required", ()):
+        field = _resolve(schema["properties"][name], definitions)
+        expected, example = _mark(field, "expected"), _mark(field, "example")
+        if not expected or not example:
+            raise ValueError(f"required field {name}: its rules() need `expected` and `example`")
+        found.append(
+            {
+                "rule": f"has(self.{name})",
+                "message": f"{name} is missing: expected {expected}, for example {name}: {example}",
+                "fieldPath": f".{name}",
+                "reason": "FieldValueRequired",
+            }
+        )
+    for name, value in schema["properties"].items():
+        if _mark(_resolve(value, definitions), "immutable"):
+            found.append(
+                {
+                    "rule": f"has(self.{name}) == has(oldSelf.{name}) "
+                    f"&& (!has(self.{name}) || self.{name} == oldSelf.{name})",
+                    "message": f"{name} is immutable: expected the value it was created with; for another value delete "
+                    "the object and create one with another name",
+                    "fieldPath": f".{name}",
+                }
+            )
+    return found + [_rule_entry(base.Rule(**rule)) for rule in _mark(schema, "rules") or ()]
+
+
+def _rule_entry(rule: base.Rule) -> dict[str, str]:
+    return {"rule": rule.rule, "message": rule.message, **({"fieldPath": rule.field} if rule.field else {})}
+
+
+def _conditions_as_map(schema: dict[str, Any]) -> None:
+    conditions = schema["properties"]["conditions"]
+    conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "maxItems": 16})
+    conditions["items"]["required"] = ["type", "status", "reason"]
+
+
+def definition(kind: type[base.Resource]) -> dict[str, Any]:
+    """The CustomResourceDefinition of `kind` as a plain document."""
+    described = kind.DEFINITION
+    document = kind.model_json_schema(by_alias=True, mode="validation")
+    # An older CRD must be able to store the reasons of a newer controller.
+    definitions = {**document["$defs"], "Reason": {"type": "string", "maxLength": 128}}
+    spec = _structural(document["properties"]["spec"], definitions, status=False)
+    status = _structural(definitions[kind.model_fields["status"].annotation.__name__], definitions, status=True)  # type: ignore[union-attr]
+    status.pop("x-kubernetes-validations", None)
+    _conditions_as_map(status)
+    for listed in (status["properties"].get("storage"),):
+        if listed is not None:
+            listed["items"]["required"] = ["pool"]
+    spec_missing = base.Rule("has(self.spec)", f"spec is missing: see kubectl explain {described.plural}.spec", ".spec")
+    schema = {
+        "description": (sys.modules[kind.__module__].__doc__ or "").splitlines()[0],
+        "type": "object",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": [_rule_entry(rule) for rule in (spec_missing, *described.rules)],
+    }
+    version = {
+        "name": base.VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+        "additionalPrinterColumns": [
+            {
+                "name": column.name,
+                "type": column.type,
+                "jsonPath": column.path,
+                **({"priority": 1} if column.wide else {}),
+                **({"description": column.description} if column.description else {}),
+            }
+            for column in described.columns
+        ],
+    }
+    if described.selectable_fields:
+        version["selectableFields"] = [{"jsonPath": path} for path in described.selectable_fields]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{described.plural}.{base.GROUP}"},
+        "spec": {
+            "group": base.GROUP,
+            "scope": "Namespaced" if described.namespaced else "Cluster",
+            "names": {
+                "kind": described.kind,
+                "listKind": f"{described.kind}List",
+                "plural": described.plural,
+                "singular": described.kind.lower(),
+                "shortNames": [described.short_name],
+                "categories": [base.CATEGORY],
+            },
+            "versions": [version],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def render(kind: type[base.Resource]) -> str:
+    return _HEADER + yaml.dump(definition(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the CustomResourceDefinitions, or check that they are current.")
+    parser.add_argument("directory", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = []
+    for kind in KINDS:
+        path = arguments.directory / f"{kind.DEFINITION.plural}.yaml"
+        text = render(kind)
+        if arguments.check:
+            if not path.exists() or path.read_text() != text:
+                stale.append(str(path))
+        else:
+            path.write_text(text)
+    if stale:
+        sys.stderr.write(f"stale: {', '.join(stale)}; run `make crds`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

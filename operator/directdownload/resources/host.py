@@ -1,0 +1,140 @@
+"""Host: one KVM host, made by the controller for each node that a Zone selects; it has its node's name."""
+
+from typing import ClassVar, Literal
+
+import pydantic
+
+from directdownload.resources.base import (
+    AGE,
+    Column,
+    Definition,
+    Model,
+    ObjectName,
+    Resource,
+    Rule,
+    Status,
+    Time,
+    condition_column,
+    rules,
+)
+from directdownload.resources.reasons import Reason
+
+_ABSOLUTE = (
+    "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..')",
+    "expected an absolute path without '..', for example /etc/cloudstack/agent/cloud.jks",
+)
+
+
+class PasswordSource(Model):
+    """Where the host's agent finds the keystore password: one of the two."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.agentProperties) != has(self.file)",
+            "expected exactly one of agentProperties and file, for example {file: /etc/cloudstack/agent/keystore.pass}",
+        ),
+    )
+
+    agent_properties: str | None = pydantic.Field(
+        None,
+        description="A Java properties file with the key keystore.passphrase.",
+        json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
+    )
+    file: str | None = pydantic.Field(
+        None, description="A file that holds the password alone.", json_schema_extra=rules(_ABSOLUTE, maxLength=4096)
+    )
+
+
+class KeystoreSpec(Model):
+    path: str = pydantic.Field(
+        "/etc/cloudstack/agent/cloud.jks",
+        description="The Java keystore on the host.",
+        json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
+    )
+    password_from: PasswordSource = PasswordSource(agent_properties="/etc/cloudstack/agent/agent.properties")
+    type: Literal["JKS", "PKCS12"] = pydantic.Field(
+        "JKS", description="When a missing one is created; an existing one keeps its type."
+    )
+    create_if_missing: bool = True
+
+
+class HostSpec(Model):
+    node_name: ObjectName = pydantic.Field(
+        description="The node, which has the same name.",
+        json_schema_extra=rules(expected="the name of the node", example="kvm-1", immutable=True),
+    )
+    zone: ObjectName = pydantic.Field(description="The Zone that selects the node; kept by the controller.")
+    allocation_state: Literal["Enabled", "Maintenance"] = pydantic.Field(
+        "Enabled", description="Maintenance: nothing new starts there (also while the node is cordoned)."
+    )
+    keystore: KeystoreSpec = KeystoreSpec()
+
+
+class KeystoreStatus(Model):
+    type: str | None = None
+    entries: int | None = None
+    managed: int | None = None
+    sha256: str | None = None
+    last_verified_time: Time | None = None
+
+
+class HostCertificate(Model):
+    """The proof for one certificate; the last three fields only when it is not Uploaded."""
+
+    name: str
+    fingerprint_sha256: str | None = pydantic.Field(None, alias="fingerprintSHA256")
+    state: Literal["Uploaded", "Revoked", "Failed", "Pending"]
+    reason: Reason | None = None
+    message: str | None = None
+    last_transition_time: Time | None = None
+
+
+class HostStorage(Model):
+    """One pool as this host sees it."""
+
+    pool: str
+    path: str | None = None
+    capacity_bytes: int | None = None
+    available_bytes: int | None = None
+    inodes_free: int | None = None
+    writable: bool | None = None
+    mounted: bool | None = None
+    #: why it is not usable, when it is not
+    reason: Reason | None = None
+
+
+class HostStatus(Status):
+    state: Literal["Up", "Down", "Maintenance"] | None = None
+    agent_version: str | None = None
+    keystore: KeystoreStatus | None = None
+    certificates: tuple[HostCertificate, ...] = ()
+    storage: tuple[HostStorage, ...] = pydantic.Field(
+        (), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]}
+    )
+
+
+class Host(Resource):
+    DEFINITION: ClassVar[Definition] = Definition(
+        kind="Host",
+        plural="hosts",
+        short_name="ddhost",
+        namespaced=False,
+        columns=(
+            Column("Zone", ".spec.zone"),
+            Column("State", ".status.state"),
+            condition_column("Reason", "Ready", field="reason"),
+            Column("Agent", ".status.agentVersion"),
+            AGE,
+        ),
+        selectable_fields=(".spec.zone", ".spec.nodeName"),
+        rules=(
+            Rule(
+                "self.metadata.name == self.spec.nodeName",
+                "expected the same value as metadata.name: a Host has its node's name, for example kvm-1",
+                ".spec.nodeName",
+            ),
+        ),
+    )
+
+    spec: HostSpec
+    status: HostStatus = HostStatus()

@@ -1,0 +1,146 @@
+"""The document a download job is given, and the result it leaves.
+
+The controller puts a `JobDocument` as JSON into the environment variable `DIRECTDOWNLOAD_JOB` of the job's container;
+the job prints a `JobResult` as JSON and leaves it in the termination message, at most `RESULT_LIMIT_BYTES` long.
+`directdownload fetch --json` prints the same result. Neither ever holds a secret: those are mounted files.
+"""
+
+import enum
+
+import pydantic
+from pydantic.alias_generators import to_camel
+
+from directdownload.resources.reasons import DONE, PERMANENT, Reason
+
+JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
+RESULT_LIMIT_BYTES = 3000
+
+
+class Document(pydantic.BaseModel):
+    """A frozen JSON document in camelCase; unknown keys are refused, so that versions cannot drift apart silently."""
+
+    model_config = pydantic.ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True, extra="forbid", frozen=True
+    )
+
+
+class Verb(enum.StrEnum):
+    FETCH = "fetch"
+    VERIFY = "verify"
+    REMOVE = "remove"
+    PROBE = "probe"
+
+
+class Timeouts(Document):
+    """CloudStack's `direct.download.*` timeouts, in seconds."""
+
+    connect_seconds: float = 5
+    socket_seconds: float = 5
+    connection_request_seconds: float = 5
+
+
+class Limits(Document):
+    """0 means no limit everywhere."""
+
+    bandwidth_bytes_per_second: int = 0
+    deadline_seconds: float = 0
+    max_size_bytes: int = 0
+    max_virtual_size_bytes: int = 0
+    progress_interval_seconds: float = 2
+
+
+class Policy(Document):
+    """`Zone.spec.sourcePolicy`, resolved."""
+
+    protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_cidrs: tuple[str, ...] = pydantic.Field(default=(), alias="allowedCIDRs")
+    max_redirects: int = 5
+    require_checksum: bool = False
+    require_direct: bool = False
+    minimum_checksum: str = "MD5"
+
+
+class FileMode(Document):
+    """Owner and permission bits of the published file; `mode` is octal text."""
+
+    uid: int = 0
+    gid: int = 0
+    mode: str = "0644"
+
+
+class JobPool(Document):
+    """The pool directory as the job sees it (the same path as on the host). `reserve` is a percent or a quantity."""
+
+    name: str
+    path: str
+    shared: bool = False
+    reserve: str = "5%"
+    file: FileMode = FileMode()
+
+
+class JobDocument(Document):
+    """One verb on one template in one pool. `file_name` is the published name below `pool.path`."""
+
+    version: int = 1
+    verb: Verb
+    placement: str
+    placement_uid: str
+    template_uid: str
+    host: str
+    pool: JobPool
+    file_name: str
+    url: str
+    mirrors: tuple[str, ...] = ()
+    checksum: str = ""
+    #: `sha256:<hex>`, learnt from an earlier copy; a copy that differs is `SourceChanged`
+    expected_digest: str = ""
+    format: str = "QCOW2"
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    policy: Policy = Policy()
+    #: PEM file of further trusted certificates; used if it exists
+    trust_bundle: str = ""
+
+
+class JobResult(Document):
+    """What a job did. `reason` decides everything; `message` is for people."""
+
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+    reason: Reason
+    message: str = ""
+    path: str = ""
+    size_bytes: int | None = None
+    #: `sha256:<hex>` (or the algorithm that the checksum named) of the file as served
+    digest: str = ""
+    format: str = ""
+    virtual_size_bytes: int | None = None
+    source: str = ""
+    seconds: float | None = None
+    resumed_from: int = 0
+    retry_after_seconds: float | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.reason in DONE
+
+    @property
+    def permanent(self) -> bool:
+        return self.reason in PERMANENT
+
+    def to_message(self) -> str:
+        """JSON of at most `RESULT_LIMIT_BYTES` bytes: the message, then the source, are shortened to fit."""
+        result = self
+        for field in ("message", "source"):
+            text = result.model_dump_json(exclude_defaults=True)
+            excess = len(text.encode()) - RESULT_LIMIT_BYTES
+            if excess <= 0:
+                return text
+            value: str = getattr(result, field)
+            # one character is at most 12 bytes of JSON (an escaped surrogate pair), so halving converges quickly
+            while excess > 0 and value:
+                value = value[: max(0, len(value) - max(1, excess // 2))]
+                result = result.model_copy(update={field: value})
+                excess = len(result.model_dump_json(exclude_defaults=True).encode()) - RESULT_LIMIT_BYTES
+        return result.model_dump_json(exclude_defaults=True)

@@ -1,0 +1,37 @@
+"""Names that everything derives the same way: placements, Jobs, files, label values.
+
+All are deterministic, so that a restarted or second controller arrives at the same name (architecture, rule 9).
+"""
+
+import hashlib
+
+#: Kubernetes label values and Job names end here.
+NAME_LIMIT = 63
+#: Everything of ours inside a pool that is not a published file lies here.
+WORK_DIRECTORY = ".directdownload"
+
+
+def placement_name(template_name: str, template_uid: str, pool: str, host: str | None) -> str:
+    """`<template, at most 30>-<10 hex>`; `host` is None for a pool that all hosts share."""
+    digest = hashlib.sha256("\0".join((template_uid, pool, host or "")).encode()).hexdigest()[:10]
+    # A label or Job name must not hold dots in the middle of its DNS label nor end in a hyphen.
+    prefix = template_name[:30].replace(".", "-").strip("-")
+    return f"{prefix}-{digest}"
+
+
+def job_name(placement: str, verb: str, attempt: int) -> str:
+    """`<placement>-<verb>-<attempt>`, at most 63 characters as a placement has at most 41."""
+    return f"{placement}-{verb}-{attempt}"
+
+
+def file_name(template_uid: str, image_format: str) -> str:
+    """The published name inside a pool: the template's uid, with `.iso` for ISO images as libvirt users expect."""
+    return f"{template_uid}.iso" if image_format == "ISO" else template_uid
+
+
+def label_value(value: str) -> str:
+    """`value` as a label value: one that is too long becomes prefix + hash."""
+    if len(value) <= NAME_LIMIT:
+        return value
+    digest = hashlib.sha256(value.encode()).hexdigest()[:10]
+    return f"{value[: NAME_LIMIT - 11].rstrip('-._')}-{digest}"

@@ -1,0 +1,61 @@
+"""Kubernetes quantities and Go durations as numbers.
+
+Called wherever a person writes an amount: fields of resources, options of the command line, the reserve of a pool.
+Every function raises ValueError with what was expected and an example; none accepts a negative amount.
+"""
+
+import decimal
+import re
+
+_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)", re.ASCII)
+_FACTORS = {
+    "": 1,
+    **{suffix: 1000**power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
+    **{suffix: 1024**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
+}
+_DURATION_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PERCENT = re.compile(r"(\d{1,2})%", re.ASCII)
+
+
+def parse_quantity(text: str) -> int:
+    """Bytes; a fraction of a byte rounds up, as Kubernetes does."""
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text[:64]!r} is not a quantity of bytes: expected a number with an optional suffix k, M, G, T, P, E "
+            "(powers of 1000) or Ki, Mi, Gi, Ti, Pi, Ei (powers of 1024), for example 10Gi"
+        )
+    with decimal.localcontext(prec=64):
+        exact = decimal.Decimal(match[1]) * _FACTORS[match[2]]
+        return int(exact.to_integral_value(decimal.ROUND_CEILING))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, from a Go duration such as `1h30m`; a plain `0` needs no unit."""
+    stripped = text.strip()
+    if stripped == "0":
+        return 0.0
+    seconds, position = 0.0, 0
+    while match := _DURATION_PART.match(stripped, position):
+        seconds += float(match[1]) * _SECONDS[match[2]]
+        position = match.end()
+    if position == 0 or position != len(stripped):
+        raise ValueError(
+            f"{text[:64]!r} is not a duration: expected numbers with the units h, m, s or ms, for example 5s or 1h30m"
+        )
+    return seconds
+
+
+def parse_reserve(text: str, capacity_bytes: int) -> int:
+    """Bytes that stay free on a file system of `capacity_bytes`: a percentage below 100, or a quantity."""
+    percent = _PERCENT.fullmatch(text.strip())
+    if percent is not None:
+        return capacity_bytes * int(percent[1]) // 100
+    try:
+        return parse_quantity(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text[:64]!r} is not a reserve: expected a percentage below 100 or a quantity of bytes, "
+            "for example 5% or 20Gi"
+        ) from error

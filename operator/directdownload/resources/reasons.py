@@ -1,0 +1,137 @@
+"""The one list of reasons, and what each means for a retry.
+
+A reason is the same word everywhere: in the result of a job, the condition of an object, an event and a metric label.
+Used by every other package; `docs/reasons.md` explains each to operators.
+"""
+
+import enum
+
+
+class Reason(enum.StrEnum):
+    """Every reason that a condition, an event, a job result or a metric label may carry."""
+
+    # Zone
+    READY = "Ready"
+    DISABLED = "Disabled"
+    ZONE_CONFLICT = "ZoneConflict"
+    NO_HOSTS = "NoHosts"
+    # Host
+    UP = "Up"
+    NODE_NOT_READY = "NodeNotReady"
+    NODE_NOT_FOUND = "NodeNotFound"
+    AGENT_NOT_READY = "AgentNotReady"
+    MAINTENANCE = "Maintenance"
+    # StoragePool
+    NOT_MOUNTED = "NotMounted"
+    NOT_WRITABLE = "NotWritable"
+    PATH_MISSING = "PathMissing"
+    PATH_NOT_EXPOSED = "PathNotExposed"
+    NO_READY_HOSTS = "NoReadyHosts"
+    ZONE_NOT_FOUND = "ZoneNotFound"
+    # Template
+    REGISTERED = "Registered"
+    INVALID_URL = "InvalidURL"
+    UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
+    INVALID_CHECKSUM = "InvalidChecksum"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a password
+    SECRET_FORBIDDEN = "SecretForbidden"  # noqa: S105 - a reason, not a password
+    SOURCE_REACHABLE = "SourceReachable"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    # TemplateDeployment
+    CONVERGED = "Converged"
+    DOWNLOADING = "Downloading"
+    PAUSED = "Paused"
+    TEMPLATE_NOT_FOUND = "TemplateNotFound"
+    TEMPLATE_NOT_READY = "TemplateNotReady"
+    TEMPLATE_NOT_IN_ZONE = "TemplateNotInZone"
+    TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
+    ZONE_DISABLED = "ZoneDisabled"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    NO_MATCHING_HOSTS = "NoMatchingHosts"
+    NO_MATCHING_POOLS = "NoMatchingPools"
+    PLACEMENTS_FAILED = "PlacementsFailed"
+    # Placements and job results: permanent
+    URL_NOT_ALLOWED = "URLNotAllowed"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SOURCE_REFUSED = "SourceRefused"
+    TOO_MANY_REDIRECTS = "TooManyRedirects"
+    METALINK_INVALID = "MetalinkInvalid"
+    UNSAFE_IMAGE = "UnsafeImage"
+    FORMAT_MISMATCH = "FormatMismatch"
+    DECOMPRESSION_FAILED = "DecompressionFailed"
+    TOO_LARGE = "TooLarge"
+    CHECKSUM_REQUIRED = "ChecksumRequired"
+    CHECKSUM_TOO_WEAK = "ChecksumTooWeak"
+    ARCHITECTURE_MISMATCH = "ArchitectureMismatch"
+    # Placements and job results: transient
+    CONNECT_TIMEOUT = "ConnectTimeout"
+    SOCKET_TIMEOUT = "SocketTimeout"
+    TLS_VERIFICATION_FAILED = "TLSVerificationFailed"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    SOURCE_CHANGED = "SourceChanged"
+    TRUNCATED = "Truncated"
+    NFS_ERROR = "NFSError"
+    INSUFFICIENT_SPACE = "InsufficientSpace"
+    POOL_NOT_READY = "PoolNotReady"
+    WRITE_FAILED = "WriteFailed"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    INTERRUPTED = "Interrupted"
+    # Placements: repaired
+    ALTERED = "Altered"
+    MISSING = "Missing"
+    # Placements: waiting
+    WAITING_FOR_SLOT = "WaitingForSlot"
+    HOST_DOWN = "HostDown"
+    IN_USE = "InUse"
+    # Placements and job results: done
+    DOWNLOADED = "Downloaded"
+    ALREADY_PRESENT = "AlreadyPresent"
+    VERIFIED = "Verified"
+    REMOVED = "Removed"
+    # Certificates and keystores
+    PROVISIONED = "Provisioned"
+    PROVISIONING = "Provisioning"
+    PROVISIONING_FAILED = "ProvisioningFailed"
+    INVALID_CERTIFICATE = "InvalidCertificate"
+    NOT_YET_VALID = "NotYetValid"
+    EXPIRED = "Expired"
+    EXPIRING_SOON = "ExpiringSoon"
+    RESERVED_ALIAS = "ReservedAlias"
+    ALIAS_CONFLICT = "AliasConflict"
+    REVOKED = "Revoked"
+    KEYSTORE_SYNCED = "KeystoreSynced"
+    KEYSTORE_UNREADABLE = "KeystoreUnreadable"
+    KEYSTORE_PASSWORD_WRONG = "KeystorePasswordWrong"  # noqa: S105 - a reason, not a password
+    KEYSTORE_PASSWORD_MISSING = "KeystorePasswordMissing"  # noqa: S105 - a reason, not a password
+    KEYSTORE_MISSING = "KeystoreMissing"
+    KEYSTORE_WRITE_FAILED = "KeystoreWriteFailed"
+
+
+#: Stall until the spec changes or a retry is asked for: trying again cannot help.
+PERMANENT = frozenset(
+    {
+        Reason.INVALID_URL,
+        Reason.URL_NOT_ALLOWED,
+        Reason.UNSUPPORTED_PROTOCOL,
+        Reason.INVALID_CHECKSUM,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.SOURCE_REFUSED,
+        Reason.TOO_MANY_REDIRECTS,
+        Reason.METALINK_INVALID,
+        Reason.UNSAFE_IMAGE,
+        Reason.FORMAT_MISMATCH,
+        Reason.DECOMPRESSION_FAILED,
+        Reason.TOO_LARGE,
+        Reason.CHECKSUM_REQUIRED,
+        Reason.CHECKSUM_TOO_WEAK,
+        Reason.ARCHITECTURE_MISMATCH,
+    }
+)
+
+#: The verb did what it was asked to.
+DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Reason.REMOVED})
+
+#: Nothing is wrong with the copy; it waits for something outside of it.
+WAITING = frozenset(
+    {Reason.WAITING_FOR_SLOT, Reason.HOST_DOWN, Reason.MAINTENANCE, Reason.ZONE_DISABLED, Reason.IN_USE}
+)

@@ -1,0 +1,149 @@
+"""Template: an image that can be fetched onto hosts, by URL and checksum; namespaced, written by tenants."""
+
+from typing import ClassVar, Literal
+
+import pydantic
+
+from directdownload.resources.base import (
+    AGE,
+    Column,
+    Definition,
+    LabelSelector,
+    Model,
+    ObjectName,
+    Resource,
+    Status,
+    condition_column,
+    rules,
+)
+
+_URL_EXAMPLE = "https://images.example.org/debian-13.qcow2"
+#: `{ALG}hex`, `alg:hex`, or 32 bare hex digits for MD5: CloudStack's notations, in any case.
+_CHECKSUM = "|".join(
+    f"([{{](?i:{names})[}}]|(?i:{names}):)[0-9a-fA-F]{{{digits}}}"
+    for names, digits in (
+        ("md5", 32),
+        ("sha-?1", 40),
+        ("sha-?224", 56),
+        ("sha-?256", 64),
+        ("sha-?384", 96),
+        ("sha-?512", 128),
+    )
+)
+_URL_CHECKS = (
+    (
+        "self.matches('^(?i:https?|nfs)://[^/]')",
+        f"expected an http, https or nfs URL, for example {_URL_EXAMPLE}",
+    ),
+    (
+        "!self.matches('^[^/?#]*//[^/?#]*@')",
+        "expected a URL without user name and password: put them into a Secret and name it in headersSecretRef, "
+        f"for example {_URL_EXAMPLE}",
+    ),
+    (
+        "!self.matches('[[:cntrl:][:space:]]')",
+        f"expected a URL without spaces and control characters, for example {_URL_EXAMPLE}",
+    ),
+)
+
+
+class SecretReference(Model):
+    name: ObjectName = pydantic.Field(
+        description="A Secret of type directdownload.dev/headers in the Template's namespace.",
+        json_schema_extra=rules(expected="the name of a Secret", example="token"),
+    )
+
+
+class TemplateSpec(Model):
+    display_text: str = pydantic.Field("", description="For people.", max_length=4096)
+    url: str = pydantic.Field(
+        description="http, https, nfs, or a path that ends in .metalink or .meta4.",
+        json_schema_extra=rules(
+            *_URL_CHECKS, expected="where the image is served", example=_URL_EXAMPLE, immutable=True, maxLength=2048
+        ),
+    )
+    mirrors: tuple[str, ...] = pydantic.Field(
+        (),
+        description="Further URLs of the same bytes, in order of preference.",
+        max_length=16,
+        json_schema_extra=rules(
+            *((f"self.all(u, {check.replace('self', 'u')})", message) for check, message in _URL_CHECKS)
+        ),
+    )
+    checksum: str | None = pydantic.Field(
+        None,
+        description="Of the file as served, compressed if it is: {SHA-256}<hex>, sha256:<hex>, or 32 hex digits: MD5.",
+        json_schema_extra=rules(
+            (
+                f"self.matches('^({_CHECKSUM}|[0-9a-fA-F]{{32}})$')",
+                "expected an algorithm (MD5, SHA-1, SHA-224, SHA-256, SHA-384, SHA-512) with exactly its number of hex "
+                "digits, for example sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab",
+            ),
+            immutable=True,
+            maxLength=160,
+        ),
+    )
+    format: Literal["QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR"] = pydantic.Field(
+        description="What the image is.",
+        json_schema_extra=rules(expected="the format of the image", example="QCOW2", immutable=True),
+    )
+    hypervisor: Literal["KVM"] = pydantic.Field("KVM", json_schema_extra=rules(immutable=True))
+    architecture: Literal["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"] = pydantic.Field(
+        "x86_64", json_schema_extra=rules(immutable=True)
+    )
+    type: Literal["USER", "ROUTING", "SYSTEM"] = pydantic.Field(
+        "USER", description="USER or ROUTING at creation; SYSTEM later, by whoever has the verb set-system."
+    )
+    zones: tuple[ObjectName, ...] = pydantic.Field(
+        (), description="Zones where it may be deployed; empty: all.", max_length=256
+    )
+    allowed_namespaces: LabelSelector | None = pydantic.Field(
+        None, description="Other namespaces that may deploy it; absent: only its own, empty: every."
+    )
+    headers_secret_ref: SecretReference | None = pydantic.Field(
+        None, description="A Secret whose keys are HTTP headers for the origin of url."
+    )
+    details: dict[str, str] = pydantic.Field({}, description="Free for the user.", max_length=64)
+
+
+class PlacementCounts(Model):
+    """`total` counts in a Template what `desired` counts in a TemplateDeployment."""
+
+    total: int | None = None
+    desired: int | None = None
+    ready: int = 0
+    downloading: int = 0
+    pending: int = 0
+    failed: int = 0
+
+
+class TemplateStatus(Status):
+    protocol: Literal["HTTP", "HTTPS", "NFS"] | None = None
+    size_bytes: int | None = None
+    etag: str | None = None
+    digest: str | None = pydantic.Field(
+        None, description="sha256:<hex>, learnt from the first verified copy and expected of every later one."
+    )
+    placements: PlacementCounts | None = None
+
+
+class Template(Resource):
+    DEFINITION: ClassVar[Definition] = Definition(
+        kind="Template",
+        plural="templates",
+        short_name="ddtemplate",
+        namespaced=True,
+        columns=(
+            Column("Format", ".spec.format"),
+            Column("Type", ".spec.type"),
+            Column("Size", ".status.sizeBytes", "integer"),
+            Column("Copies", ".status.placements.ready", "integer"),
+            condition_column("Ready", "Ready"),
+            condition_column("Reason", "Ready", field="reason", wide=True),
+            Column("URL", ".spec.url", wide=True),
+            AGE,
+        ),
+    )
+
+    spec: TemplateSpec
+    status: TemplateStatus = TemplateStatus()
