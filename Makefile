@@ -1,0 +1,66 @@
+# The front door: `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+include tests/cluster/cluster.mk
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(BIN)/.installed: requirements-dev.lock pyproject.toml
+	tests/cluster/packages.sh python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install -q --no-deps -e .
+	touch $@
+
+.PHONY: venv
+venv: $(BIN)/.installed ## Install the locked dependencies into .venv
+
+.PHONY: test
+test: lint unit api e2e ## Run every check and every test
+
+.PHONY: lint
+lint: venv ## ruff, mypy, import rules, generated files current, shell scripts, chart
+	ruff format --check operator tests
+	ruff check operator tests
+	mypy operator tests
+	lint-imports
+	python -m directdownload.resources.crd crds --check
+	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
+
+.PHONY: unit
+unit: venv ## Tests of decisions, engine and command line
+	pytest tests/unit
+
+.PHONY: api
+api: venv ## Tests against a real kube-apiserver
+	pytest tests/api
+
+.PHONY: e2e
+e2e: venv ## Tests on a real three-node cluster
+	pytest tests/e2e
+
+.PHONY: bench
+bench: venv ## Measure speed and memory (docs/performance.md)
+	python -m tests.bench
+
+.PHONY: demo
+demo: venv ## A cluster, the operator, and one template on every host, shown live
+	tests/demo/demo.sh
+
+.PHONY: crds
+crds: venv ## Regenerate crds/ and the chart's copy from the models
+	python -m directdownload.resources.crd crds
+	mkdir -p charts/direct-download-operator/crds
+	cp crds/*.yaml charts/direct-download-operator/crds/
+
+.PHONY: lock
+lock: venv ## Refresh requirements.lock and requirements-dev.lock within the bounds of pyproject.toml
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --all-extras pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -c requirements-dev.lock -o requirements.lock

@@ -1,0 +1,372 @@
+"""`Api`: calls to the Kubernetes API with plain JSON dicts in and out.
+
+Used by everything that reads or writes cluster objects. The official library supplies credentials, TLS and the HTTP
+session (see `connection`); its generated models are left out, as they cost several times the request itself.
+
+Promises: every call but a watch ends within its timeout; every answer is read or its connection closed; at most
+`PARALLEL_REQUESTS` run at a time (watches and `urgent` requests are not held up by them); every failure is one of
+`errors`. Nothing is retried here except once after a 401, with credentials loaded anew.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+
+import directdownload
+from directdownload.cluster import connection, errors
+from directdownload.cluster.kinds import Resource
+
+Object = dict[str, Any]
+#: Inside the class the word `list` is the method.
+Objects = list[Object]
+#: verb (as in RBAC, plus `apply`), plural of the resource, HTTP status (0: no answer)
+OnRequest = Callable[[str, str, int], None]
+
+PARALLEL_REQUESTS = 32
+PAGE_SIZE = 500
+_LIST_ATTEMPTS = 3
+WATCH_SILENCE_SECONDS = 30
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+#: JSON is YAML, and the API server's JSON parser is the faster one.
+_APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class Api:
+    """One connection to one cluster. Make it with `connect`, end it with `close`."""
+
+    def __init__(self, link: connection.Connection, request_timeout_seconds: float, on_request: OnRequest) -> None:
+        self._link = link
+        self._timeout_seconds = request_timeout_seconds
+        self._on_request = on_request
+        self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
+
+    @classmethod
+    async def connect(
+        cls,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        request_timeout_seconds: float = 60,
+        user_agent: str = f"direct-download-operator/{directdownload.__version__}",
+        on_request: OnRequest | None = None,
+    ) -> "Api":
+        """Loads the configuration, without a request yet: in-cluster where a service account is mounted and neither
+        `kubeconfig` nor `context` is given; else `kubeconfig`, else `$KUBECONFIG`, else `~/.kube/config`.
+
+        Raises `errors.ConfigurationError`.
+        """
+        link = await connection.Connection.open(kubeconfig, context, user_agent)
+        return cls(link, request_timeout_seconds, on_request or _ignore)
+
+    @property
+    def namespace(self) -> str:
+        """The service account's namespace, or that of the kubeconfig's context; `default` if it names none."""
+        return self._link.namespace
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Object:
+        return await self.request("GET", resource, name, namespace=namespace)
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> tuple[Objects, str]:
+        """All objects and the list's resourceVersion. Starts over when the list grew too old between two pages."""
+        for attempt in range(1, _LIST_ATTEMPTS + 1):
+            items: Objects = []
+            newest = ""
+            try:
+                async for page, version in self.pages(
+                    resource,
+                    namespace=namespace,
+                    label_selector=label_selector,
+                    field_selector=field_selector,
+                    page_size=page_size,
+                ):
+                    items.extend(page)
+                    newest = version
+            except errors.Gone:
+                if attempt == _LIST_ATTEMPTS:
+                    raise
+            else:
+                return items, newest
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def pages(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncGenerator[tuple[Objects, str], None]:
+        """The same page by page, so that a caller can project and drop each. All pages show one moment.
+
+        Raises `errors.Gone` when that moment is too old for the next page: the caller starts over.
+        """
+        query = {"limit": str(page_size), **_selectors(label_selector, field_selector)}
+        while True:
+            page = await self.request("GET", resource, namespace=namespace, query=query, verb="list")
+            metadata = page["metadata"]
+            items: Objects = page.get("items") or []
+            for item in items:
+                # lists of built-in kinds leave these out
+                item.setdefault("apiVersion", resource.api_version)
+                item.setdefault("kind", resource.kind)
+            yield items, metadata["resourceVersion"]
+            token = metadata.get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def create(self, resource: Resource, body: Object, *, namespace: str | None = None) -> Object:
+        """Unknown fields are refused (`errors.Invalid`) as they are by `apply`, instead of being dropped in silence."""
+        namespace = namespace or body["metadata"].get("namespace")
+        query = {"fieldValidation": "Strict"}
+        return await self.request("POST", resource, namespace=namespace, query=query, body=body, verb="create")
+
+    async def replace(self, resource: Resource, body: Object, *, namespace: str | None = None) -> Object:
+        """PUT; with `metadata.resourceVersion` in `body` only over exactly that version (else `errors.Conflict`)."""
+        metadata = body["metadata"]
+        namespace = namespace or metadata.get("namespace")
+        return await self.request("PUT", resource, metadata["name"], namespace=namespace, body=body, verb="update")
+
+    async def apply(
+        self,
+        resource: Resource,
+        body: Object,
+        *,
+        manager: str,
+        subresource: str | None = None,
+        namespace: str | None = None,
+    ) -> Object:
+        """Server-side apply with force: `body` holds every field that `manager` owns; those left out vanish.
+
+        Creates the object if it is missing, unless `body` carries `metadata.uid` (then `errors.Conflict`).
+        """
+        metadata = body["metadata"]
+        if "apiVersion" not in body or "kind" not in body:
+            body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        return await self.request(
+            "PATCH",
+            resource,
+            metadata["name"],
+            namespace=namespace or metadata.get("namespace"),
+            subresource=subresource,
+            query={"fieldManager": manager, "force": "true"},
+            body=body,
+            content_type=_APPLY_PATCH,
+            verb="apply",
+        )
+
+    async def merge_patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Object,
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> Object:
+        """JSON merge patch: null removes a field, lists are replaced whole. Unknown fields are refused."""
+        return await self.request(
+            "PATCH",
+            resource,
+            name,
+            namespace=namespace,
+            subresource=subresource,
+            query={"fieldValidation": "Strict"},
+            body=patch,
+            content_type=_MERGE_PATCH,
+            verb="patch",
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str | None = None,
+        propagation: str = "Background",
+    ) -> None:
+        """Returns also when there is no such object, or only another one of that name with another uid."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self.request("DELETE", resource, name, namespace=namespace, body=options, verb="delete")
+        except errors.NotFound:
+            return
+        except errors.Conflict:
+            # Another uid, or a conflict for the caller (a namespace that is still being emptied): the answer tells
+            # only in words, and not always in the same ones.
+            if not uid or await self._uid(resource, name, namespace) == uid:
+                raise
+
+    async def _uid(self, resource: Resource, name: str, namespace: str | None) -> str:
+        try:
+            return str((await self.get(resource, name, namespace=namespace))["metadata"]["uid"])
+        except errors.NotFound:
+            return ""
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        timeout_seconds: float = 300,
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Yields (`ADDED`|`MODIFIED`|`DELETED`|`BOOKMARK`, object) since `resource_version`.
+
+        Ends normally when the server's `timeout_seconds` are over. Raises `errors.Gone` when the version is too old,
+        `errors.Unreachable` when the connection is lost or silent for longer than the server could be. Wrap it in
+        `contextlib.aclosing` where the loop may be left early.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(max(1, round(timeout_seconds))),
+            **_selectors(label_selector, field_selector),
+        }
+        target = f"{resource.path(None, namespace)}?{urlencode(query)}"
+        call = f"WATCH {resource.path(None, namespace)}"
+        silence = aiohttp.ClientTimeout(total=None, sock_read=timeout_seconds + WATCH_SILENCE_SECONDS)
+        with _converted(call):
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._send("GET", target, None, _JSON, silence, "watch", resource, call)
+        try:
+            with _converted(call):
+                async for line in _lines(response.content):
+                    event = json.loads(line)
+                    kind, item = event["type"], event["object"]
+                    if kind == "ERROR":
+                        raise errors.from_status(item, int(item.get("code") or 0), None, call)
+                    yield kind, item
+        finally:
+            # never `release`: an endless answer cannot be read to its end
+            response.close()
+
+    async def request(
+        self,
+        method: str,
+        resource: Resource,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = _JSON,
+        verb: str = "get",
+        timeout_seconds: float | None = None,
+        urgent: bool = False,
+    ) -> Object:
+        """One call; the methods above are made of it. `urgent` does not wait for one of the parallel slots."""
+        path = resource.path(name, namespace, subresource)
+        target = f"{path}?{urlencode(query)}" if query else path
+        call = f"{verb.upper()} {path}"
+        with _converted(call):
+            # Covers the wait for a slot and the reading of the answer, which aiohttp's own timeouts do not.
+            async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
+                async with contextlib.nullcontext() if urgent else self._slots:
+                    response = await self._send(method, target, body, content_type, _UNBOUNDED, verb, resource, call)
+                    async with response:
+                        document: Object = json.loads(await response.read())
+        return document
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        body: Object | None,
+        content_type: str,
+        bounds: aiohttp.ClientTimeout,
+        verb: str,
+        resource: Resource,
+        call: str,
+    ) -> aiohttp.ClientResponse:
+        """The response if it is a success; else raises, the response having been read."""
+        generation = self._link.generation
+        response = await self._attempt(method, target, body, content_type, bounds, verb, resource)
+        if response.status == 401:
+            await response.read()
+            if await self._link.reload(generation):
+                response = await self._attempt(method, target, body, content_type, bounds, verb, resource)
+        if response.status < 400:
+            return response
+        async with response:
+            text = await response.read()
+        raise errors.from_response(response.status, text, response.headers.get("Retry-After"), call)
+
+    async def _attempt(
+        self,
+        method: str,
+        target: str,
+        body: Object | None,
+        content_type: str,
+        bounds: aiohttp.ClientTimeout,
+        verb: str,
+        resource: Resource,
+    ) -> aiohttp.ClientResponse:
+        status = 0
+        try:
+            response = await self._link.send(method, target, body, content_type, bounds)
+            status = response.status
+        finally:
+            self._on_request(verb, resource.plural, status)
+        return response
+
+
+#: `asyncio.timeout` around each call is the bound; a second clock inside aiohttp would only cost.
+_UNBOUNDED = aiohttp.ClientTimeout(total=None)
+
+
+@contextlib.contextmanager
+def _converted(call: str) -> Iterator[None]:
+    try:
+        yield
+    except errors.TRANSPORT_ERRORS as error:
+        raise errors.from_exception(error, call) from error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Complete lines of any length; the reader's own `readline` fails on objects over a few MiB."""
+    rest: list[bytes] = []
+    async for chunk in content.iter_any():
+        first, *others = chunk.split(b"\n")
+        rest.append(first)
+        if others:
+            yield b"".join(rest)
+            for line in others[:-1]:
+                yield line
+            rest = [others[-1]]
+    if any(rest):
+        raise ConnectionError("the answer ended in the middle of an event")
+
+
+def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
+    selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: value for name, value in selectors.items() if value}
+
+
+def _ignore(verb: str, resource: str, code: int) -> None:
+    """The default of `on_request`."""

@@ -1,0 +1,136 @@
+"""What can go wrong with a call to the Kubernetes API, as one tree; libraries' exceptions never leave this package.
+
+    ApiError
+    ├── ConfigurationError   no usable credentials: a human must act
+    ├── NotFound             404
+    ├── Conflict             409: the object changed meanwhile, or another manager owns a field
+    │   └── AlreadyExists    409 at creation
+    ├── Gone                 410: the resourceVersion or continue token is too old, list again
+    ├── Forbidden            401, 403
+    ├── Invalid              the request can never succeed as it is
+    ├── TooManyRequests      429: try again after `retry_after_seconds`
+    └── Unreachable          network, timeouts, 5xx: try again with backoff
+
+`from_response` and `from_exception` are the one place where the mapping is decided; `client` is their only caller.
+"""
+
+# ruff: noqa: N818 - the API's own words, as they stand in its answers
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+#: What a call can fail with below HTTP. The last two: an answer that is not JSON (something in between made it).
+TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, json.JSONDecodeError, UnicodeDecodeError)
+DEFAULT_RETRY_AFTER_SECONDS = 1.0
+_TEXT_LIMIT = 500
+
+
+class ApiError(Exception):
+    """A failed call. `status` is the HTTP status or 0; `reason` the API's own CamelCase word."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason} ({status}): {message}" if status else f"{reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class ConfigurationError(ApiError):
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "ConfigurationInvalid", message)
+
+
+class NotFound(ApiError):
+    pass
+
+
+class Conflict(ApiError):
+    pass
+
+
+class AlreadyExists(Conflict):
+    pass
+
+
+class Gone(ApiError):
+    pass
+
+
+class Forbidden(ApiError):
+    pass
+
+
+class Invalid(ApiError):
+    pass
+
+
+class TooManyRequests(ApiError):
+    def __init__(self, status: int, reason: str, message: str, retry_after_seconds: float) -> None:
+        super().__init__(status, reason, message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unreachable(ApiError):
+    pass
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: Invalid,
+    401: Forbidden,
+    403: Forbidden,
+    404: NotFound,
+    408: Unreachable,
+    409: Conflict,
+    410: Gone,
+    413: Invalid,
+    415: Invalid,
+    422: Invalid,
+}
+#: Server-side apply answers fields that the schema does not know, or of a wrong type, with 500.
+_PERMANENT_500 = ("field not declared in schema", "failed to create typed patch object")
+
+
+def from_response(status: int, body: bytes, retry_after: str | None, call: str) -> ApiError:
+    """The error for an HTTP answer >= 400; `call` (`GET /api/v1/…`) names what was tried."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        # not the API server but something in between
+        document = {"message": body[:_TEXT_LIMIT].decode(errors="replace").strip()}
+    return from_status(document, status, retry_after, call)
+
+
+def from_status(document: Mapping[str, Any], status: int, retry_after: str | None, call: str) -> ApiError:
+    """The error for a `Status` document: the body of an answer, or the object of a watch's ERROR event."""
+    reason = str(document.get("reason") or f"HTTP{status}")
+    message = f"{call}: {document.get('message') or 'no message'}"
+    if status == 429:
+        details = document.get("details") or {}
+        return TooManyRequests(status, reason, message, _seconds(retry_after, details.get("retryAfterSeconds")))
+    if status == 409 and reason == "AlreadyExists":
+        return AlreadyExists(status, reason, message)
+    if status == 500 and any(text in message for text in _PERMANENT_500):
+        return Invalid(status, reason, message)
+    kind = Unreachable if status >= 500 else _BY_STATUS.get(status, ApiError)
+    return kind(status, reason, message)
+
+
+def from_exception(error: Exception, call: str) -> ApiError:
+    """The error for one of `TRANSPORT_ERRORS`."""
+    reason = "Timeout" if isinstance(error, asyncio.TimeoutError) else "ConnectionFailed"
+    return Unreachable(0, reason, f"{call}: {type(error).__name__} {error}".rstrip())
+
+
+def _seconds(*candidates: object) -> float:
+    for candidate in candidates:
+        try:
+            return max(0.0, float(str(candidate)))
+        except ValueError:
+            continue  # absent, or an HTTP date, which the API server does not send
+    return DEFAULT_RETRY_AFTER_SECONDS

@@ -1,0 +1,259 @@
+"""Leader election on a `coordination.k8s.io` Lease: at most one of several processes leads at any moment.
+
+Used by the controller: `acquire`, then work while `hold` runs, and leave the process as soon as it returns. Own code,
+because the client library's election reads the wall clock, survives a stalled API server as a second leader, and can
+neither create the Lease nor give it back. Promises, with the defaults in brackets:
+
+- Only durations measured by one's own clock count, never the times written in the Lease; the clock goes on while the
+  machine sleeps.
+- A leader that has not renewed for `renew_deadline_seconds` [8], counted from before the request was sent, no longer
+  is one, whatever its requests or its event loop do. Nobody else takes over until the record has stood still for
+  `lease_seconds` [15].
+- Every write names the resourceVersion that it replaces, so of two takers one fails.
+- The watchdog is a thread: it fires when the event loop is stuck, too.
+"""
+
+import asyncio
+import contextlib
+import copy
+import dataclasses
+import logging
+import math
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from directdownload.cluster import client, errors, kinds
+
+logger = logging.getLogger(__name__)
+
+
+def new_identity(pod_name: str) -> str:
+    """`<pod name>_<uuid>`: a restarted container is another candidate than the one before."""
+    return f"{pod_name}_{uuid.uuid4()}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Record:
+    """What others see of the holder; as long as it stands still, its holder has not renewed."""
+
+    holder: str
+    renewed: str
+    transitions: int
+
+    @classmethod
+    def of(cls, lease: dict[str, Any]) -> "_Record":
+        spec = lease.get("spec") or {}
+        return cls(spec.get("holderIdentity") or "", spec.get("renewTime") or "", spec.get("leaseTransitions") or 0)
+
+
+class LeaderElection:
+    """One candidate. `acquire` → `hold` → `release`, in one task; give it an `Api` whose server it may trust."""
+
+    def __init__(
+        self,
+        api: client.Api,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        lease_seconds: float = 15,
+        renew_deadline_seconds: float = 8,
+        retry_seconds: float = 2,
+        request_timeout_seconds: float = 2,
+    ) -> None:
+        if not retry_seconds + request_timeout_seconds < renew_deadline_seconds < lease_seconds:
+            raise ValueError(
+                f"Lease {namespace}/{name}: expected retry + request timeout < renew deadline < lease, got "
+                f"{retry_seconds} + {request_timeout_seconds}, {renew_deadline_seconds}, {lease_seconds} seconds"
+            )
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._lease_seconds = lease_seconds
+        self._deadline_seconds = renew_deadline_seconds
+        self._retry_seconds = retry_seconds
+        self._timeout_seconds = request_timeout_seconds
+        #: the Lease as last read or written
+        self._lease: dict[str, Any] | None = None
+        self._seen: _Record | None = None
+        self._seen_since = 0.0
+        self._leading = False
+        #: None: nothing to watch over. Read by the watchdog's thread.
+        self._renewed_at: float | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def is_leader(self) -> bool:
+        """False from the renew deadline on, even before `hold` could return."""
+        return self._leading and self._remaining_seconds() > 0
+
+    async def acquire(self) -> None:
+        """Waits, as long as it takes, until this candidate leads."""
+        complaint = ""
+        while True:
+            try:
+                if await self._try_to_take():
+                    logger.info("Leading as %s (Lease %s/%s)", self._identity, self._namespace, self._name)
+                    return
+                complaint = ""
+            except errors.Conflict:
+                # another candidate was faster, or the holder renewed
+                complaint = ""
+            except errors.ApiError as error:
+                if error.reason != complaint:
+                    logger.warning("Cannot take Lease %s/%s, trying on: %s", self._namespace, self._name, error)
+                complaint = error.reason
+            await asyncio.sleep(self._retry_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def hold(self) -> None:
+        """Renews; returns when leadership is lost. The caller then ends the process: the watchdog stays armed."""
+        while (left_seconds := self._remaining_seconds()) > self._retry_seconds:
+            await asyncio.sleep(self._retry_seconds)
+            try:
+                async with asyncio.timeout(self._remaining_seconds()):
+                    if not await self._renew():
+                        break
+            except (errors.ApiError, TimeoutError) as error:
+                logger.warning("Lease %s/%s not renewed: %s", self._namespace, self._name, error or "timed out")
+        else:
+            # too little left for another try, but not nothing: the work may use it up
+            await asyncio.sleep(max(0.0, left_seconds))
+        self._leading = False
+        logger.error("Leadership of %s lost (Lease %s/%s)", self._identity, self._namespace, self._name)
+
+    async def release(self) -> None:
+        """Gives the Lease back if it is still ours, so that the next candidate need not wait; disarms the watchdog.
+
+        Call it when the work has ended. An API server that is away is no error: the Lease then runs out by itself.
+        """
+        self._leading = False
+        try:
+            for _ in range(2):
+                # the second time: a renewal that we gave up waiting for was written after all
+                if self._lease is None or _Record.of(self._lease).holder != self._identity:
+                    break
+                try:
+                    await self._write(holder="", took_over=False)
+                except errors.Conflict:
+                    await self._read()
+        except errors.ApiError as error:
+            logger.warning("Lease %s/%s not released, it runs out by itself: %s", self._namespace, self._name, error)
+        finally:
+            self._arm(None)
+
+    def start_watchdog(self, on_late: Callable[[], None]) -> None:
+        """Calls `on_late` once, from a thread, when renewing is late by more than the renew deadline.
+
+        In production `on_late` ends the process. It fires a little after the deadline (a quarter of the time that is
+        left until others may take over), so that a `hold` that can still return does so first.
+        """
+        threading.Thread(target=self._watch_over, args=(on_late,), name="lease-watchdog", daemon=True).start()
+
+    def _watch_over(self, on_late: Callable[[], None]) -> None:
+        limit_seconds = self._deadline_seconds + (self._lease_seconds - self._deadline_seconds) / 4
+        with self._changed:
+            while True:
+                if self._renewed_at is None:
+                    self._changed.wait()
+                    continue
+                left_seconds = self._renewed_at + limit_seconds - _now()
+                if left_seconds <= 0:
+                    break
+                # Not one long wait: a sleeping machine stops the clock that waits are measured by.
+                self._changed.wait(min(left_seconds, self._retry_seconds))
+        on_late()
+
+    def _arm(self, renewed_at: float | None) -> None:
+        with self._changed:
+            self._renewed_at = renewed_at
+            self._changed.notify_all()
+
+    def _remaining_seconds(self) -> float:
+        return -math.inf if self._renewed_at is None else self._renewed_at + self._deadline_seconds - _now()
+
+    async def _try_to_take(self) -> bool:
+        await self._read()
+        if self._lease is not None:
+            record = _Record.of(self._lease)
+            if record != self._seen:
+                self._seen, self._seen_since = record, _now()
+            # A holder that was started with a longer lease keeps it.
+            spec_seconds = (self._lease.get("spec") or {}).get("leaseDurationSeconds") or 0
+            still_seconds = _now() - self._seen_since
+            if record.holder not in ("", self._identity) and still_seconds < max(self._lease_seconds, spec_seconds):
+                return False
+        return await self._renew(took_over=True)
+
+    async def _renew(self, *, took_over: bool = False) -> bool:
+        """True: the Lease is ours. False: another's. Raises ApiError: unknown."""
+        began = _now()
+        try:
+            await self._write(holder=self._identity, took_over=took_over)
+        except errors.Conflict:
+            if took_over:
+                raise
+            await self._read()
+            if self._lease is not None and _Record.of(self._lease).holder != self._identity:
+                return False
+            # ours still: a renewal that we gave up waiting for was written after all, or someone changed a label
+            began = _now()
+            await self._write(holder=self._identity, took_over=False)
+        self._arm(began)
+        self._leading = True
+        return self.is_leader
+
+    async def _read(self) -> None:
+        try:
+            self._lease = await self._api.request(
+                "GET",
+                kinds.LEASES,
+                self._name,
+                namespace=self._namespace,
+                timeout_seconds=self._timeout_seconds,
+                urgent=True,
+            )
+        except errors.NotFound:
+            self._lease = None
+
+    async def _write(self, *, holder: str, took_over: bool) -> None:
+        """Creates the Lease, or replaces exactly the one last read."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        lease = copy.deepcopy(self._lease) or {
+            "apiVersion": kinds.LEASES.api_version,
+            "kind": kinds.LEASES.kind,
+            "metadata": {"namespace": self._namespace, "name": self._name},
+        }
+        spec = lease.setdefault("spec", {})
+        if took_over:
+            transitions = spec.get("leaseTransitions") or 0
+            spec.update(acquireTime=now, leaseTransitions=transitions + 1 if self._lease else 0)
+        spec.update(holderIdentity=holder, renewTime=now, leaseDurationSeconds=max(1, math.ceil(self._lease_seconds)))
+        create = self._lease is None
+        try:
+            self._lease = await self._api.request(
+                "POST" if create else "PUT",
+                kinds.LEASES,
+                None if create else self._name,
+                namespace=self._namespace,
+                body=lease,
+                verb="create" if create else "update",
+                timeout_seconds=self._timeout_seconds,
+                urgent=True,
+            )
+        except errors.NotFound:
+            # deleted by hand: the next attempt creates it, unless another candidate does first
+            self._lease = None
+            raise
+
+
+def _now() -> float:
+    """Seconds of a clock that never goes back and, on Linux, does not stop while the machine sleeps."""
+    with contextlib.suppress(AttributeError):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

@@ -1,0 +1,171 @@
+"""Small views of the objects that the controller keeps in memory by the thousand: nodes, pods, jobs.
+
+`reflector.Reflector` projects every object of a list or watch into one of these and drops the rest. A projection never
+fails on an object that the API server accepted: what is not reported yet is None, False or empty.
+"""
+
+import functools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    key: str
+    name: str
+    uid: str
+    resource_version: int
+    labels: Mapping[str, str]
+    ready: bool
+    #: when `ready` last changed; None while the node has not reported
+    ready_since: datetime | None
+    unschedulable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    key: str
+    name: str
+    namespace: str
+    uid: str
+    resource_version: int
+    node: str
+    labels: Mapping[str, str]
+    phase: str
+    ready: bool
+    ready_changed: datetime | None
+    #: some container runs or has run
+    started: bool
+    #: why no container runs: `ImagePullBackOff`, `ContainerCreating`, `Unschedulable`, …
+    waiting_reason: str
+    termination_message: str | None
+    exit_code: int | None
+    #: the container's (`Completed`, `Error`, `OOMKilled`, `StartError`), else the pod's (`Evicted`, `OutOfcpu`)
+    termination_reason: str
+    created: datetime
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    key: str
+    name: str
+    namespace: str
+    uid: str
+    resource_version: int
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    created: datetime
+    succeeded: bool
+    failed: bool
+    #: of the condition Failed: `BackoffLimitExceeded`, `DeadlineExceeded`, …
+    failure_reason: str
+    active: int
+    deleting: bool
+
+
+def key_of(metadata: Mapping[str, Any]) -> str:
+    """`namespace/name`, or `name` of a cluster-scoped object."""
+    namespace = metadata.get("namespace")
+    return f"{namespace}/{metadata['name']}" if namespace else sys.intern(str(metadata["name"]))
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A `Time` or `MicroTime` of the API."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def shared(pairs: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Labels as a read-only mapping; equal ones (the pods of a DaemonSet) are one object in memory."""
+    return _shared(tuple(sorted(pairs.items()))) if pairs else _NO_LABELS
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared(pairs: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return MappingProxyType({sys.intern(key): sys.intern(value) for key, value in pairs})
+
+
+def project_node(document: Mapping[str, Any]) -> NodeView:
+    metadata = document["metadata"]
+    ready = _condition(document, "Ready")
+    return NodeView(
+        key=key_of(metadata),
+        name=sys.intern(metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        labels=shared(metadata.get("labels")),
+        ready=ready.get("status") == "True",
+        ready_since=parse_time(ready.get("lastTransitionTime")),
+        unschedulable=bool(document.get("spec", {}).get("unschedulable")),
+    )
+
+
+def project_pod(document: Mapping[str, Any]) -> PodView:
+    metadata, status = document["metadata"], document.get("status", {})
+    ready = _condition(document, "Ready")
+    containers = status.get("containerStatuses") or []
+    states = [container.get("state") or {} for container in containers]
+    terminated: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
+    return PodView(
+        key=key_of(metadata),
+        name=metadata["name"],
+        namespace=sys.intern(metadata["namespace"]),
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        node=sys.intern(document.get("spec", {}).get("nodeName") or ""),
+        labels=shared(metadata.get("labels")),
+        phase=sys.intern(status.get("phase") or ""),
+        ready=ready.get("status") == "True",
+        ready_changed=parse_time(ready.get("lastTransitionTime")),
+        started=any(map(_has_run, containers)),
+        waiting_reason=_waiting_reason(document, states),
+        termination_message=terminated.get("message") or None,
+        exit_code=terminated.get("exitCode"),
+        termination_reason=sys.intern(terminated.get("reason") or status.get("reason") or ""),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def project_job(document: Mapping[str, Any]) -> JobView:
+    metadata = document["metadata"]
+    failed = _condition(document, "Failed")
+    return JobView(
+        key=key_of(metadata),
+        name=metadata["name"],
+        namespace=sys.intern(metadata["namespace"]),
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        labels=shared(metadata.get("labels")),
+        annotations=shared(metadata.get("annotations")),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        succeeded=_condition(document, "Complete").get("status") == "True",
+        failed=failed.get("status") == "True",
+        failure_reason=sys.intern(failed.get("reason") or ""),
+        active=document.get("status", {}).get("active") or 0,
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def _condition(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    conditions: list[Mapping[str, Any]] = document.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition.get("type") == kind), {})
+
+
+def _has_run(container: Mapping[str, Any]) -> bool:
+    state = container.get("state") or {}
+    return "running" in state or "terminated" in state or bool(container.get("lastState"))
+
+
+def _waiting_reason(document: Mapping[str, Any], states: list[Mapping[str, Any]]) -> str:
+    for state in states:
+        if reason := (state.get("waiting") or {}).get("reason"):
+            return sys.intern(reason)
+    scheduled = _condition(document, "PodScheduled")
+    return sys.intern(scheduled.get("reason") or "") if scheduled.get("status") == "False" else ""

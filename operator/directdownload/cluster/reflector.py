@@ -1,0 +1,236 @@
+"""Keeps a projected copy of one kind of object in memory, up to date, for as long as the process runs.
+
+The controller runs one `Reflector` each for placements, jobs, pods and nodes, reads their `Store`s, and is told of
+every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
+projections cost. Promises:
+
+- whoever vanished while no watch ran is reported as deleted by the next list;
+- a store never goes back: neither a late event nor a late write-through replaces something newer;
+- an API server that is away costs nothing but age: the store stays, `last_relist_monotonic` tells how old it may be.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from directdownload.cluster import client, errors
+from directdownload.cluster.kinds import Resource
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 300
+TOMBSTONE_SECONDS = 300
+BACKOFF_FIRST_SECONDS = 0.5
+BACKOFF_LIMIT_SECONDS = 30
+#: A watch that ends sooner and brought nothing counts as a failure: something in between cuts it off.
+_SHORT_WATCH_SECONDS = 1
+
+
+class Projected(Protocol):
+    """What a store must know of an object: see `objects.key_of` for `key`."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def resource_version(self) -> int: ...
+    @property
+    def uid(self) -> str: ...
+
+
+T = TypeVar("T", bound=Projected)
+#: key, the object before (None: new), the object now (None: deleted). A changed uid means another object of that name.
+OnChange = Callable[[str, T | None, T | None], None]
+
+
+class Store(Generic[T]):
+    """Objects by key. Not for threads. Changes are told to every subscriber at once, in order."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, T] = {}
+        #: resourceVersion and time of each deletion, in the order of time
+        self._tombstones: dict[str, tuple[int, float]] = {}
+        #: keys not heard of since `rewind`
+        self._outdated: set[str] = set()
+        self._subscribers: list[OnChange[T]] = []
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._objects.values())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._objects
+
+    def get(self, key: str) -> T | None:
+        return self._objects.get(key)
+
+    def subscribe(self, on_change: OnChange[T]) -> None:
+        self._subscribers.append(on_change)
+
+    def observe(self, item: T) -> bool:
+        """Takes `item` unless something as new is known; also for what one's own write returned. True if taken."""
+        old = self._objects.get(item.key)
+        buried, _ = self._tombstones.get(item.key, (0, 0.0))
+        known = buried if old is None or item.key in self._outdated else old.resource_version
+        if known >= item.resource_version:
+            return False
+        self._tombstones.pop(item.key, None)
+        self._outdated.discard(item.key)
+        self._objects[item.key] = item
+        self._tell(item.key, old, item)
+        return True
+
+    def forget(self, key: str, resource_version: int) -> bool:
+        """Drops the object that was deleted at `resource_version`, unless it is newer than that. True if dropped."""
+        old = self._objects.get(key)
+        if old is not None and old.resource_version > resource_version and key not in self._outdated:
+            return False
+        now = time.monotonic()
+        self._expire_tombstones(now)
+        # removed first, so that it moves to the end of the order
+        self._tombstones.pop(key, None)
+        self._tombstones[key] = (resource_version, now)
+        self._outdated.discard(key)
+        if old is None:
+            return False
+        del self._objects[key]
+        self._tell(key, old, None)
+        return True
+
+    def rewind(self) -> None:
+        """The cluster's history went back (etcd restored from a backup): what is heard next is newer than all held."""
+        self._tombstones.clear()
+        self._outdated = set(self._objects)
+
+    def _expire_tombstones(self, now: float) -> None:
+        while self._tombstones:
+            key, (_, buried) = next(iter(self._tombstones.items()))
+            if now - buried < TOMBSTONE_SECONDS:
+                return
+            del self._tombstones[key]
+
+    def _tell(self, key: str, old: T | None, new: T | None) -> None:
+        for subscriber in self._subscribers:
+            subscriber(key, old, new)
+
+
+class Reflector(Generic[T]):
+    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well."""
+
+    def __init__(
+        self,
+        api: client.Api,
+        resource: Resource,
+        project: Callable[[dict[str, Any]], T],
+        store: Store[T],
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        relist_seconds: float = 600,
+        on_change: OnChange[T] | None = None,
+    ) -> None:
+        self._api = api
+        self._resource = resource
+        self._project = project
+        self._store = store
+        self._namespace = namespace
+        self._label_selector = label_selector
+        self._relist_seconds = relist_seconds
+        self._version = 0
+        self._failures = 0
+        if on_change is not None:
+            store.subscribe(on_change)
+        #: set once the first list is complete
+        self.synced = asyncio.Event()
+        #: when a list was last completed; the start of the process counts as one
+        self.last_relist_monotonic = time.monotonic()
+
+    async def run(self) -> None:
+        """Runs until cancelled. Only a bug (a projection or `on_change` that raises) ends it otherwise."""
+        relist_due = 0.0
+        while True:
+            try:
+                if time.monotonic() >= relist_due:
+                    await self._list()
+                    relist_due = self.last_relist_monotonic + self._relist_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                await self._watch(relist_due)
+            except errors.Gone as error:
+                logger.info("Watch of %s is too old, listing again: %s", self._resource.plural, error)
+                relist_due = 0.0
+                if self._failures:
+                    await self._pause(error)
+                else:
+                    # the first time at once; a server that keeps answering so is not hammered
+                    self._failures = 1
+            except errors.ApiError as error:
+                await self._pause(error)
+
+    async def _list(self) -> None:
+        seen: set[str] = set()
+        version = 0
+        pages = self._api.pages(self._resource, namespace=self._namespace, label_selector=self._label_selector)
+        async with contextlib.aclosing(pages):
+            async for page, text in pages:
+                version = int(text)
+                if version < self._version:
+                    # Lists are consistent reads: only a restored etcd answers with less than was known before.
+                    logger.warning("%s went back from %d to %d", self._resource.plural, self._version, version)
+                    self._store.rewind()
+                    self._version = version
+                for document in page:
+                    item = self._project(document)
+                    seen.add(item.key)
+                    self._store.observe(item)
+        for item in [item for item in self._store if item.key not in seen]:
+            # Stays if it is newer than the list: written through since the list began.
+            self._store.forget(item.key, version)
+        self._version = version
+        self.last_relist_monotonic = time.monotonic()
+        self.synced.set()
+
+    async def _watch(self, until_monotonic: float) -> None:
+        began = time.monotonic()
+        # Spread, so that watches that a restart of the API server cut off together do not end together for ever.
+        seconds = min(WATCH_SECONDS * random.uniform(0.8, 1.0), until_monotonic - began)  # noqa: S311
+        events = self._api.watch(
+            self._resource,
+            resource_version=str(self._version),
+            namespace=self._namespace,
+            label_selector=self._label_selector,
+            timeout_seconds=max(1.0, seconds),
+        )
+        progress = False
+        async with contextlib.aclosing(events):
+            async for kind, document in events:
+                progress = True
+                self._failures = 0
+                self._take(kind, document)
+        if not progress and time.monotonic() - began < _SHORT_WATCH_SECONDS:
+            raise errors.Unreachable(0, "WatchCutOff", f"WATCH {self._resource.plural}: ended at once")
+        self._failures = 0
+
+    def _take(self, kind: str, document: Mapping[str, Any]) -> None:
+        version = int(document["metadata"]["resourceVersion"])
+        if kind != "BOOKMARK":
+            item = self._project(dict(document))
+            if kind == "DELETED":
+                self._store.forget(item.key, version)
+            else:
+                self._store.observe(item)
+        self._version = version
+
+    async def _pause(self, error: errors.ApiError) -> None:
+        seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
+        seconds *= random.uniform(0.5, 1.0)  # noqa: S311
+        if isinstance(error, errors.TooManyRequests):
+            seconds = max(seconds, error.retry_after_seconds)
+        self._failures += 1
+        # A refusal (RBAC, a missing CRD) needs someone to act; an API server that is away does not.
+        level = logging.WARNING if isinstance(error, errors.Unreachable | errors.TooManyRequests) else logging.ERROR
+        logger.log(level, "Cannot follow %s, next try in %.1f s: %s", self._resource.plural, seconds, error)
+        await asyncio.sleep(seconds)

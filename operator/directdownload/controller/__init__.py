@@ -1,0 +1,1 @@
+"""The controller: watches, plans and writes; leader-elected; talks to the Kubernetes API only."""

@@ -1,0 +1,142 @@
+"""What every reconciler is given, and the writes that several of them share."""
+
+import asyncio
+import dataclasses
+import datetime
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from directdownload.cluster import client, errors, kinds
+from directdownload.cluster.objects import project_job
+from directdownload.controller import settings, world
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.planning.observed import project_placement
+from directdownload.resources import base, host, storagepool, template, templatedeployment, zone
+
+#: Requests of one reconcile that are under way at once.
+_PARALLEL_REQUESTS = 16
+
+#: How the stores hold the objects of each kind that this process writes.
+PROJECTIONS: Mapping[kinds.Resource, Any] = {
+    kinds.ZONES: zone.Zone.model_validate,
+    kinds.HOSTS: host.Host.model_validate,
+    kinds.STORAGE_POOLS: storagepool.StoragePool.model_validate,
+    kinds.TEMPLATES: template.Template.model_validate,
+    kinds.TEMPLATE_DEPLOYMENTS: templatedeployment.TemplateDeployment.model_validate,
+    kinds.TEMPLATE_PLACEMENTS: project_placement,
+    kinds.JOBS: project_job,
+}
+
+T = TypeVar("T")
+
+
+def dump(model: base.Model) -> dict[str, Any]:
+    """As the API wants it: only what was set, without nulls."""
+    return model.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """The world, the queue and the API of one leading controller."""
+
+    api: client.Api
+    world: world.World
+    queue: WorkQueue
+    settings: settings.Settings
+    job_template: Mapping[str, Any]
+
+    @staticmethod
+    def now() -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
+
+    def store(self, resource: kinds.Resource) -> Any:
+        return {
+            kinds.ZONES: self.world.zones,
+            kinds.HOSTS: self.world.hosts,
+            kinds.STORAGE_POOLS: self.world.pools,
+            kinds.TEMPLATES: self.world.templates,
+            kinds.TEMPLATE_DEPLOYMENTS: self.world.deployments,
+            kinds.TEMPLATE_PLACEMENTS: self.world.placements,
+            kinds.JOBS: self.world.jobs,
+        }[resource]
+
+    def observe(self, resource: kinds.Resource, document: dict[str, Any]) -> None:
+        """Takes what a write returned into the store, so that the next plan sees it."""
+        self.store(resource).observe(PROJECTIONS[resource](document))
+
+    def look_again(self, key: Key, when: datetime.datetime | None) -> None:
+        if when is not None:
+            self.queue.add_later(key, (when - self.now()).total_seconds())
+
+    async def apply(
+        self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
+    ) -> None:
+        """Server-side apply to the very object `item`, by uid: one that was replaced meanwhile is left alone."""
+        namespace, _, name = item.key.rpartition("/")
+        metadata = {"name": name, "uid": item.uid, **body.pop("metadata", {})}
+        if namespace:
+            metadata["namespace"] = namespace
+        document = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **body}
+        try:
+            answer = await self.api.apply(
+                resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None
+            )
+        except (errors.NotFound, errors.Conflict):
+            # It is gone or another one has its name: the watch brings that, and a new plan with it.
+            return
+        self.observe(resource, answer)
+
+    async def write_status(self, resource: kinds.Resource, item: Any, status: base.Status) -> bool:
+        """Applies `status` to `item` unless it stands there already. True if written."""
+        wanted, present = dump(status), dump(item.status)
+        own = (
+            {"state", "conditions", "observedGeneration"} if resource is kinds.HOSTS else wanted.keys() | present.keys()
+        )
+        if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and _same_conditions(
+            status, item.status
+        ):
+            return False
+        await self.apply(resource, item, {"status": wanted}, subresource="status")
+        return True
+
+    async def set_finalizer(self, resource: kinds.Resource, item: base.Resource, *, present: bool) -> None:
+        """Puts our finalizer on `item`, or takes it off; those of others stay."""
+        finalizers = [name for name in item.metadata.finalizers if name != base.FINALIZER]
+        if present:
+            finalizers.append(base.FINALIZER)
+        if tuple(finalizers) == item.metadata.finalizers:
+            return
+        await self.patch_finalizers(resource, item.key, item.metadata.resource_version, finalizers)
+
+    async def patch_finalizers(
+        self, resource: kinds.Resource, key: str, resource_version: str, finalizers: list[str]
+    ) -> None:
+        """Fails with Conflict when the object has changed since `resource_version`: then it is read and tried again."""
+        namespace, _, name = key.rpartition("/")
+        patch = {"metadata": {"resourceVersion": resource_version, "finalizers": finalizers}}
+        try:
+            answer = await self.api.merge_patch(resource, name, patch, namespace=namespace or None)
+        except errors.NotFound:
+            return
+        if "deletionTimestamp" not in answer["metadata"] or finalizers:
+            self.observe(resource, answer)
+
+
+def _same_conditions(wanted: base.Status, present: base.Status) -> bool:
+    found = {condition.type: condition for condition in present.conditions}
+    return all(found.get(condition.type) == condition for condition in wanted.conditions)
+
+
+async def gather(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """All results, a bounded number of calls at once; every call is made, then the first error is raised."""
+    gate = asyncio.Semaphore(_PARALLEL_REQUESTS)
+
+    async def one(call: Awaitable[T]) -> T:
+        async with gate:
+            return await call
+
+    results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,0 +1,147 @@
+"""The controller's process: health, election, then watching and working for as long as it leads.
+
+Losing the lease ends the process: whatever it was about to write is the next leader's to decide.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from directdownload import health, logs
+from directdownload.cluster import client, kinds, lease, objects
+from directdownload.cluster.reflector import Reflector
+from directdownload.controller import jobs, watch_kinds, watches
+from directdownload.controller.context import Context
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.reconcile import hosts, placements, pools, templates, zones
+from directdownload.controller.settings import Settings
+from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
+from directdownload.planning import observed
+
+logger = logging.getLogger(__name__)
+
+WORKERS = 16
+#: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
+DEAF_SECONDS = 1800.0
+EXIT_LEASE_LOST = 1
+
+RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
+    "host": hosts.reconcile,
+    "zone": zones.reconcile,
+    "pool": pools.reconcile,
+    "template": templates.reconcile,
+    "placement": placements.reconcile,
+}
+
+
+class Controller:
+    """One leading controller: the reflectors, the lists, kopf and the workers."""
+
+    def __init__(self, api: client.Api, settings: Settings) -> None:
+        world = World(settings.pool_roots)
+        queue = WorkQueue(self._reconcile)
+        self._context = Context(api, world, queue, settings, jobs.load_template(settings.job_template))
+        watches.Watches(world, queue)
+        namespace = settings.namespace
+        self._lists = watch_kinds.Lists(api, self._context)
+        # Namespaces and nodes first: what is decided by them comes later.
+        self._reflectors: tuple[Reflector[Any], ...] = (
+            Reflector(api, kinds.NAMESPACES, observed.project_namespace, world.namespaces),
+            Reflector(api, kinds.NODES, objects.project_node, world.nodes),
+            Reflector(api, kinds.PODS, objects.project_pod, world.pods, namespace=namespace),
+            Reflector(
+                api,
+                kinds.JOBS,
+                objects.project_job,
+                world.jobs,
+                namespace=namespace,
+                label_selector=f"{MANAGED_BY_LABEL}={PRODUCT}",
+            ),
+            Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
+        )
+
+    async def _reconcile(self, key: Key) -> None:
+        await RECONCILERS[key.kind](self._context, key.name)
+
+    def deaf(self) -> str | None:
+        """Why the process should be restarted: a kind has not been listed for too long."""
+        oldest = min(self._lists.last_monotonic, *(r.last_relist_monotonic for r in self._reflectors))
+        age = time.monotonic() - oldest
+        return f"the last complete list is {age:.0f} s old" if age > DEAF_SECONDS else None
+
+    async def run(self) -> None:
+        """Until cancelled, or until kopf ends on a signal."""
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(reflector.run()) for reflector in self._reflectors]
+            background.append(group.create_task(self._lists.run()))
+            for synced in (*(reflector.synced for reflector in self._reflectors), self._lists.synced):
+                await synced.wait()
+            logger.info("Synced: %d placements", len(self._context.world.placements))
+            background.append(group.create_task(self._context.queue.run(WORKERS)))
+            await kopf.operator(
+                registry=watch_kinds.registry(self._context),
+                settings=watch_kinds.settings(),
+                clusterwide=True,
+                standalone=True,
+            )
+            for task in background:
+                task.cancel()
+
+
+async def run(settings: Settings) -> int:
+    """The exit status: 0 after a signal, 1 when the lease was lost."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    controller: Controller | None = None
+    # A standby is healthy and ready as well: it waits for its turn.
+    checks = {"healthz": lambda: controller.deaf() if controller is not None else None, "readyz": lambda: None}
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(health.HealthServer(settings.health_port, checks=checks))
+        api = await client.Api.connect(on_request=health.count_request)
+        stack.push_async_callback(api.close)
+        election = lease.LeaderElection(
+            api, settings.namespace, settings.lease_name, lease.new_identity(settings.pod_name)
+        )
+        if not await _until(stop, election.acquire()):
+            return 0
+        election.start_watchdog(lambda: os._exit(EXIT_LEASE_LOST))
+        holding = asyncio.create_task(election.hold())
+        controller = Controller(api, settings)
+        leading = asyncio.create_task(controller.run())
+        await asyncio.wait((holding, leading), return_when=asyncio.FIRST_COMPLETED)
+        if holding.done():
+            logger.error("The lease is lost: leaving at once")
+            os._exit(EXIT_LEASE_LOST)
+        holding.cancel()
+        await asyncio.wait((holding,))
+        await election.release()
+        leading.result()
+    return 0
+
+
+async def _until(stop: asyncio.Event, waiting: Awaitable[None]) -> bool:
+    """Waits for `waiting`, or gives it up when `stop` is set. True if it came to its end."""
+    task, stopped = asyncio.ensure_future(waiting), asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    for pending in (task, stopped):
+        if not pending.done():
+            pending.cancel()
+    await asyncio.wait((task, stopped))
+    if not task.cancelled():
+        task.result()
+        return True
+    return False
+
+
+def main(settings: Settings) -> int:
+    logs.configure(settings.log_format, settings.log_level)
+    return asyncio.run(run(settings))

@@ -1,0 +1,99 @@
+"""The work queue: each key is reconciled by one worker at a time, however often it is added meanwhile.
+
+Failures are retried with exponential backoff per key; nothing is ever dropped, and no failure stops a worker.
+"""
+
+import asyncio
+import collections
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from directdownload.cluster import errors
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Key(NamedTuple):
+    """What to reconcile: a kind of work and the key of its object in the store."""
+
+    kind: str
+    name: str
+
+
+class WorkQueue:
+    """Keys wait in the order in which they were added; a key that waits already is not added twice."""
+
+    def __init__(self, reconcile: Callable[[Key], Awaitable[None]]) -> None:
+        self._reconcile = reconcile
+        self._waiting: collections.OrderedDict[Key, None] = collections.OrderedDict()
+        self._running: set[Key] = set()
+        self._again: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: collections.Counter[Key] = collections.Counter()
+        self._wakeup = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._running)
+
+    def add(self, key: Key) -> None:
+        """Reconcile `key` as soon as a worker is free; an earlier timer of it is not needed any more."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key in self._running:
+            self._again.add(key)
+        else:
+            self._waiting[key] = None
+            self._wakeup.set()
+
+    def add_later(self, key: Key, seconds: float) -> None:
+        """Reconcile `key` after `seconds`, or earlier if an earlier timer runs already."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(seconds, 0)
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_at(due, self.add, key)
+
+    async def run(self, workers: int) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            while not self._waiting:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            key, _ = self._waiting.popitem(last=False)
+            self._running.add(key)
+            try:
+                await self._reconcile(key)
+                self._failures.pop(key, None)
+            except errors.ApiError as error:
+                pause = self._pause_seconds(key)
+                logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)
+                self.add_later(key, pause)
+            except Exception:
+                # A bug in one reconcile must not stop the others; it is told each time, and retried ever slower.
+                pause = self._pause_seconds(key)
+                logger.exception("%s %s: unexpected error; trying again in %.1f s", key.kind, key.name, pause)
+                self.add_later(key, pause)
+            finally:
+                self._running.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+
+    def _pause_seconds(self, key: Key) -> float:
+        self._failures[key] += 1
+        pause: float = min(_FIRST_PAUSE_SECONDS * 2 ** min(self._failures[key] - 1, 16), _LONGEST_PAUSE_SECONDS)
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards no secret

@@ -1,0 +1,43 @@
+"""Hosts follow their nodes: made when a Zone selects one, then kept Up, Down or in Maintenance."""
+
+import logging
+
+from directdownload.cluster import errors, kinds
+from directdownload.controller.context import Context
+from directdownload.controller.queue import Key
+from directdownload.planning import hosts
+
+logger = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context, name: str) -> None:
+    """`name` is the node's and the Host's."""
+    world, now = context.world, context.now()
+    host = world.hosts.get(name)
+    plan = hosts.plan_host(host, world.node(name), world.zones, world.agent(name, now), now)
+    if plan.zone is None or (host is not None and host.deleting):
+        return
+    spec = {"nodeName": name, "zone": plan.zone}
+    if host is None:
+        body = {
+            "apiVersion": kinds.HOSTS.api_version,
+            "kind": kinds.HOSTS.kind,
+            "metadata": {"name": name, "labels": dict(plan.labels)},
+            "spec": spec,
+        }
+        try:
+            # Create and not apply, which would bring back a Host that someone has just deleted; but by the same
+            # manager, so that later applies own the labels.
+            context.observe(kinds.HOSTS, await context.api.create(kinds.HOSTS, body))
+        except errors.AlreadyExists:
+            context.observe(kinds.HOSTS, await context.api.get(kinds.HOSTS, name))
+        host = world.hosts.get(name)
+        if host is None:
+            return
+        logger.info("Host %s: made for zone %s", name, plan.zone)
+    elif host.spec.zone != plan.zone or dict(plan.labels).items() - host.metadata.labels.items():
+        await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
+        host = world.hosts.get(name) or host
+    if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
+        logger.info("Host %s: %s (%s)", name, plan.status.state, plan.status.conditions[0].reason)
+    context.look_again(Key("host", name), plan.look_again)

@@ -1,0 +1,117 @@
+"""One placement: plan it, start or end its job, write its status."""
+
+import logging
+
+from directdownload.cluster import errors, kinds
+from directdownload.cluster.objects import JobView
+from directdownload.controller import jobs, world
+from directdownload.controller.context import Context, dump
+from directdownload.controller.queue import Key
+from directdownload.planning import placements, slots
+from directdownload.planning.deployments import targets
+from directdownload.planning.observed import PlacementView
+from directdownload.planning.placements import PlacementPlan, Step, Surroundings
+from directdownload.resources import base, naming
+from directdownload.resources.jobs import Verb
+from directdownload.resources.templateplacement import TemplatePlacementStatus
+
+logger = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context, name: str) -> None:
+    placement = context.world.placements.get(name)
+    context.world.waiting.pop(name, None)
+    if placement is None:
+        return
+    now = context.now()
+    around = context.world.surroundings(placement)
+    job = context.world.job(placement, now)
+    plan = placements.plan_placement(placement, around, job, now)
+    status = plan.status
+    if plan.step is Step.FETCH:
+        status = await _fetch(context, placement, around, plan)
+    elif plan.step is Step.REMOVE:
+        await _create_job(context, placement, around, Verb.REMOVE, plan.attempt, ())
+    if status is not None and not placement.shows(status):
+        await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
+        condition = status.conditions[0]
+        logger.info("TemplatePlacement %s: %s (%s)", name, status.phase, condition.reason)
+    if plan.drop_job:
+        for view in list(context.world.jobs_of_placement[name]):
+            await _delete_job(context, view)
+    if plan.step is Step.RELEASE:
+        await _release(context, placement)
+    for when in (plan.look_again, context.world.result_due(placement)):
+        context.look_again(Key("placement", name), when)
+
+
+async def _fetch(
+    context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan
+) -> TemplatePlacementStatus:
+    """Starts the fetch if there is a slot; the status says which of the two."""
+    if around.template is None or around.zone is None:
+        raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
+    fleet = context.world.fleet()
+    wanting = [
+        (d, len(targets(d, around.template, fleet, {})) if d.spec.rollout.max_parallel.endswith("%") else 0)
+        for d in context.world.wanting(placement)
+    ]
+    groups = slots.groups_of(placement, around.template, around.zone, wanting)
+    full = context.world.ledger.full_group(groups)
+    if full is not None:
+        context.world.waiting[placement.key] = groups
+        return placements.waiting_for_slot(placement, full.name, full.limit, context.now())
+    job_name = naming.job_name(placement.key, Verb.FETCH, plan.attempt)
+    context.world.ledger.occupy(job_name, [group.name for group in groups])
+    try:
+        await _create_job(context, placement, around, Verb.FETCH, plan.attempt, groups)
+    except BaseException:
+        context.world.ledger.release(job_name)
+        raise
+    return placements.downloading(placement, plan.attempt, context.now())
+
+
+async def _create_job(
+    context: Context,
+    placement: PlacementView,
+    around: Surroundings,
+    verb: Verb,
+    attempt: int,
+    groups: tuple[slots.Group, ...],
+) -> None:
+    namespace = context.settings.namespace
+    active = context.world.ledger.used(f"zone/{placement.zone}")
+    document = jobs.document(placement, around, verb, active)
+    body = jobs.manifest(context.job_template, namespace, placement, document, attempt, groups)
+    try:
+        answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
+    except errors.AlreadyExists:
+        # Made before a restart, and adopted; one of an earlier placement of this name makes way first.
+        answer = await context.api.get(kinds.JOBS, body["metadata"]["name"], namespace=namespace)
+        if answer["metadata"].get("annotations", {}).get(world.PLACEMENT_UID_ANNOTATION) != placement.uid:
+            await context.api.delete(
+                kinds.JOBS, answer["metadata"]["name"], namespace=namespace, uid=answer["metadata"]["uid"]
+            )
+            raise
+    context.observe(kinds.JOBS, answer)
+
+
+async def _delete_job(context: Context, view: JobView) -> None:
+    if not view.deleting:
+        await context.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
+    context.world.jobs.forget(view.key, view.resource_version)
+
+
+async def _release(context: Context, placement: PlacementView) -> None:
+    """Takes our finalizer off and deletes the object."""
+    try:
+        present = await context.api.get(kinds.TEMPLATE_PLACEMENTS, placement.key)
+    except errors.NotFound:
+        return
+    metadata = present["metadata"]
+    if metadata["uid"] != placement.uid:
+        return
+    finalizers = [name for name in metadata.get("finalizers", ()) if name != base.FINALIZER]
+    await context.patch_finalizers(kinds.TEMPLATE_PLACEMENTS, placement.key, metadata["resourceVersion"], finalizers)
+    await context.api.delete(kinds.TEMPLATE_PLACEMENTS, placement.key, uid=placement.uid)
+    logger.info("TemplatePlacement %s: released", placement.key)

@@ -1,0 +1,15 @@
+"""The status of a StoragePool."""
+
+from directdownload.cluster import kinds
+from directdownload.controller.context import Context
+from directdownload.planning import pools
+
+
+async def reconcile(context: Context, name: str) -> None:
+    world = context.world
+    pool = world.pools.get(name)
+    if pool is None or pool.deleting:
+        return
+    hosts = world.hosts_of_zone[pool.spec.zone]
+    status = pools.plan_pool(pool, pool.spec.zone in world.zones, hosts, world.pool_roots, context.now())
+    await context.write_status(kinds.STORAGE_POOLS, pool, status)

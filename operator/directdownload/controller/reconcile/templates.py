@@ -1,0 +1,130 @@
+"""A Template with all its deployments: its status, the placements that they want, then the deployments' status.
+
+In this order, in one place: a deployment's observedGeneration says that its placements have been planned, and
+finalizers go only once what shall be removed is marked so durably.
+"""
+
+import logging
+
+from directdownload.cluster import errors, kinds
+from directdownload.controller.context import Context, dump, gather
+from directdownload.controller.queue import Key
+from directdownload.planning import deployments as planning
+from directdownload.planning import placements, templates
+from directdownload.planning.observed import PlacementView
+from directdownload.resources import base, naming
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase
+
+logger = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context, key: str) -> None:
+    """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
+    world = context.world
+    template = world.templates.get(key)
+    if template is not None:
+        copies = list(world.placements_of_template[template.uid])
+        status = templates.plan_template(template, {zone.name for zone in world.zones}, copies, context.now())
+        await context.write_status(kinds.TEMPLATES, template, status)
+        template = world.templates.get(key) or template
+        await _place(context, template)
+    await _finish_deployments(context, key)
+
+
+async def _place(context: Context, template: Template) -> None:
+    world = context.world
+    existing = _existing(context, template)
+    changes = planning.plan_placements(
+        template, list(world.deployments_of_template[template.key]), world.fleet(), existing
+    )
+    if changes.create:
+        await context.set_finalizer(kinds.TEMPLATES, template, present=True)
+        wanting = [d for d in world.deployments_of_template[template.key] if not d.deleting]
+        await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
+        await gather(_create(context, target) for target in changes.create)
+        logger.info("Template %s: %d placements created", template.key, len(changes.create))
+    now = context.now()
+    await gather(
+        context.apply(
+            kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(placements.mark_removing(p, now))}, subresource="status"
+        )
+        for p in changes.remove
+    )
+    # Without our mark a deleted placement is released and its file stays.
+    await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
+    template = world.templates.get(template.key) or template
+    if template.deleting and all(_leaving(p) for p in _existing(context, template).values()):
+        await context.set_finalizer(kinds.TEMPLATES, template, present=False)
+
+
+async def _finish_deployments(context: Context, key: str) -> None:
+    world, now = context.world, context.now()
+    template = world.templates.get(key)
+    existing = _existing(context, template) if template is not None else {}
+    fleet = world.fleet()
+    for deployment in list(world.deployments_of_template[key]):
+        if deployment.deleting:
+            await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
+            continue
+        await _retry_stalled(context, deployment, list(existing.values()))
+        status = planning.plan_deployment(deployment, template, fleet, existing, now)
+        await context.write_status(kinds.TEMPLATE_DEPLOYMENTS, deployment, status)
+
+
+async def _retry_stalled(context: Context, deployment: TemplateDeployment, existing: list[PlacementView]) -> None:
+    """A request on the deployment is handed on to its placements that failed or wait for their next attempt."""
+    request = deployment.metadata.requested_at
+    if not request or request == deployment.status.last_handled_request:
+        return
+    patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
+    wanted = [
+        p for p in existing if deployment in context.world.wanting(p) and p.phase in (Phase.FAILED, Phase.PENDING)
+    ]
+    for answer in await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in wanted):
+        context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+
+
+def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
+    return {placement.key: placement for placement in context.world.placements_of_template[template.uid]}
+
+
+def _leaving(placement: PlacementView) -> bool:
+    return placement.phase is Phase.REMOVING or placement.deleting
+
+
+async def _create(context: Context, target: planning.Target) -> None:
+    template = target.template
+    body = {
+        "apiVersion": kinds.TEMPLATE_PLACEMENTS.api_version,
+        "kind": kinds.TEMPLATE_PLACEMENTS.kind,
+        "metadata": {
+            "name": target.name,
+            "finalizers": [base.FINALIZER],
+            "labels": {
+                f"{base.GROUP}/zone": naming.label_value(target.zone),
+                f"{base.GROUP}/host": naming.label_value(target.host),
+                f"{base.GROUP}/pool": naming.label_value(target.pool),
+                f"{base.GROUP}/template": naming.label_value(template.name),
+                f"{base.GROUP}/template-namespace": template.metadata.namespace,
+            },
+        },
+        "spec": {
+            "templateRef": {
+                "namespace": template.metadata.namespace,
+                "name": template.name,
+                "uid": template.uid,
+            },
+            "zone": target.zone,
+            "pool": target.pool,
+            "host": target.host,
+            "path": target.path,
+        },
+    }
+    try:
+        answer = await context.api.create(kinds.TEMPLATE_PLACEMENTS, body)
+    except errors.AlreadyExists:
+        answer = await context.api.get(kinds.TEMPLATE_PLACEMENTS, target.name)
+    context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+    context.queue.add(Key("placement", target.name))

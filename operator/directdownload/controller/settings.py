@@ -1,0 +1,18 @@
+"""What the controller is told at start; built once from flags and environment by `cli/controller.py`."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """`job_template` is a complete batch/v1 Job manifest; `pool_roots` the host directories that jobs mount."""
+
+    namespace: str
+    pod_name: str
+    job_template: pathlib.Path
+    pool_roots: tuple[str, ...]
+    lease_name: str = "direct-download-operator"
+    health_port: int = 8080
+    log_format: str = "text"
+    log_level: str = "info"

@@ -1,0 +1,114 @@
+"""The kinds that people write, watched by kopf; complete lists at start and every ten minutes by ourselves.
+
+kopf does not report objects that vanished while its watch was cut off, nor when its first list is complete: the lists
+fill both gaps. Handlers only hand the object to its store; `watches.py` says what follows.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+import pydantic
+
+from directdownload.cluster import client, errors, kinds
+from directdownload.cluster.reflector import Store
+from directdownload.controller.context import PROJECTIONS, Context
+from directdownload.resources.base import GROUP
+
+logger = logging.getLogger(__name__)
+
+WATCHED = (kinds.ZONES, kinds.HOSTS, kinds.STORAGE_POOLS, kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS)
+RELIST_SECONDS = 600.0
+_RETRY_SECONDS = 5.0
+
+
+def registry(context: Context) -> kopf.OperatorRegistry:
+    """A kopf registry with one event handler per kind and our own login."""
+    found = kopf.OperatorRegistry()
+    kopf.on.login(registry=found)(_login)
+    for resource in WATCHED:
+        kopf.on.event(resource.group, resource.version, resource.plural, registry=found)(
+            _handler(resource, context.store(resource))
+        )
+    return found
+
+
+def settings() -> kopf.OperatorSettings:
+    """Every kopf setting that we rely on, in one place."""
+    found = kopf.OperatorSettings()
+    found.persistence.finalizer = f"{GROUP}/kopf"
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    found.posting.enabled = False
+    # One line per event of every object would drown what matters; failures are warnings and stay.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    found.watching.server_timeout = 300
+    found.watching.client_timeout = 330
+    found.networking.request_timeout = 60
+    return found
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _handler(resource: kinds.Resource, store: Store[Any]) -> Callable[..., Any]:
+    async def observed(event: Mapping[str, Any], **_: Any) -> None:
+        document = event["object"]
+        if event["type"] == "DELETED":
+            namespace, name = document["metadata"].get("namespace"), document["metadata"]["name"]
+            key = f"{namespace}/{name}" if namespace else name
+            store.forget(key, int(document["metadata"]["resourceVersion"]))
+        else:
+            _observe(resource, store, document)
+
+    observed.__name__ = f"{resource.plural}_observed"
+    return observed
+
+
+def _observe(resource: kinds.Resource, store: Store[Any], document: Mapping[str, Any]) -> None:
+    try:
+        store.observe(PROJECTIONS[resource](document))
+    except pydantic.ValidationError as error:
+        # The CRD's rules refuse these; an object older than a rule is left as it is and told.
+        name = document["metadata"]["name"]
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        logger.error("%s %s is not valid and is left alone until it is corrected: %s", resource.kind, name, found)
+
+
+class Lists:
+    """Complete lists of the watched kinds; `last_monotonic` is when the last round ended."""
+
+    def __init__(self, api: client.Api, context: Context) -> None:
+        self._api = api
+        self._context = context
+        self.synced = asyncio.Event()
+        self.last_monotonic = time.monotonic()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                for resource in WATCHED:
+                    await self._list(resource)
+            except errors.ApiError as error:
+                logger.warning("Listing the custom resources: %s; trying again in %.0f s", error, _RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self.last_monotonic = time.monotonic()
+            self.synced.set()
+            await asyncio.sleep(RELIST_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+
+    async def _list(self, resource: kinds.Resource) -> None:
+        store = self._context.store(resource)
+        items, version = await self._api.list(resource)
+        seen = set()
+        for document in items:
+            metadata = document["metadata"]
+            seen.add(f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else metadata["name"])
+            _observe(resource, store, document)
+        for key in {item.key for item in store} - seen:
+            store.forget(key, int(version))

@@ -1,0 +1,202 @@
+"""What triggers what: every change of an object, and whose reconcile it asks for.
+
+A reader sees here, and only here, why something is looked at again. Changes that nobody decides by (heartbeats, our own
+status writes) ask for nothing; changes that come in crowds (progress, counts) ask for one look a little later.
+"""
+
+import dataclasses
+
+from directdownload.cluster.objects import JobView, NodeView, PodView
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.world import COMPONENT_LABEL, GROUPS_ANNOTATION, PLACEMENT_LABEL, World
+from directdownload.planning.observed import Namespace, PlacementView
+from directdownload.resources.base import Resource
+from directdownload.resources.host import Host
+from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase
+from directdownload.resources.zone import Zone
+
+#: Counts in a status follow within this time.
+COUNT_SECONDS = 1.0
+#: Sums of bytes follow within this time.
+BYTES_SECONDS = 5.0
+
+
+class Watches:
+    """Subscribes to every store of `world` and feeds `queue` and the ledger of slots."""
+
+    def __init__(self, world: World, queue: WorkQueue) -> None:
+        self._world = world
+        self._queue = queue
+        world.nodes.subscribe(self._node)
+        world.pods.subscribe(self._pod)
+        world.jobs.subscribe(self._job)
+        world.namespaces.subscribe(self._namespace)
+        world.zones.subscribe(self._zone)
+        world.hosts.subscribe(self._host)
+        world.pools.subscribe(self._pool)
+        world.templates.subscribe(self._template)
+        world.deployments.subscribe(self._deployment)
+        world.placements.subscribe(self._placement)
+
+    def _node(self, key: str, old: NodeView | None, new: NodeView | None) -> None:
+        if old and new and dataclasses.replace(old, resource_version=new.resource_version) == new:
+            return
+        self._queue.add(Key("host", key))
+        for zone in self._world.zones:
+            self._queue.add_later(Key("zone", zone.name), COUNT_SECONDS)
+
+    def _pod(self, key: str, old: PodView | None, new: PodView | None) -> None:
+        pod = new or old
+        if pod is None:
+            return
+        if pod.labels.get(COMPONENT_LABEL) == "agent" and pod.node:
+            self._queue.add(Key("host", pod.node))
+        placement = pod.labels.get(PLACEMENT_LABEL)
+        if placement:
+            self._queue.add(Key("placement", placement))
+
+    def _job(self, key: str, old: JobView | None, new: JobView | None) -> None:
+        job = new or old
+        if job is None:
+            return
+        placement = job.labels.get(PLACEMENT_LABEL, "")
+        self._queue.add(Key("placement", placement))
+        if new is None or new.succeeded or new.failed or new.deleting:
+            if self._world.ledger.release(job.name):
+                self._next_in_line()
+        else:
+            self._occupy(new)
+
+    def _occupy(self, job: JobView) -> None:
+        """A job holds its slots while its host lives: one on a Down host frees them at once."""
+        placement = self._world.placements.get(job.labels.get(PLACEMENT_LABEL, ""))
+        host = self._world.hosts.get(placement.host) if placement is not None else None
+        if host is not None and host.status.state == "Down":
+            if self._world.ledger.release(job.name):
+                self._next_in_line()
+        else:
+            self._world.ledger.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
+
+    def _next_in_line(self) -> None:
+        """A slot is free: the first placement that has room in all its groups tries its luck."""
+        for name, groups in self._world.waiting.items():
+            if self._world.ledger.full_group(groups) is None:
+                del self._world.waiting[name]
+                self._queue.add(Key("placement", name))
+                return
+
+    def _namespace(self, key: str, old: Namespace | None, new: Namespace | None) -> None:
+        if old is not None and new is not None and old.labels == new.labels:
+            return
+        for deployment in self._world.deployments:
+            if deployment.metadata.namespace == key:
+                self._queue.add(Key("template", deployment.template_key))
+
+    def _zone(self, key: str, old: Zone | None, new: Zone | None) -> None:
+        if not _decided_anew(old, new):
+            return
+        for node in self._world.nodes:
+            self._queue.add(Key("host", node.name))
+        for zone in self._world.zones:
+            self._queue.add(Key("zone", zone.name))
+        for pool in self._world.pools:
+            if pool.spec.zone == key:
+                self._queue.add(Key("pool", pool.name))
+        self._templates_of_zone(key)
+        for template in self._world.templates:
+            if key in template.spec.zones:
+                self._queue.add(Key("template", template.key))
+        for placement in self._world.placements_of_zone[key]:
+            self._if_unsettled(placement)
+
+    def _host(self, key: str, old: Host | None, new: Host | None) -> None:
+        host = new or old
+        if host is None:
+            return
+        if _decided_anew(old, new):
+            self._queue.add(Key("host", key))
+        usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
+        if usable_before != usable_now:
+            for name in {h.spec.zone for h in (old, new) if h is not None}:
+                self._queue.add_later(Key("zone", name), COUNT_SECONDS)
+                self._templates_of_zone(name, COUNT_SECONDS)
+            for placement in self._world.placements_of_host[key]:
+                self._if_unsettled(placement)
+                for job in self._world.jobs_of_placement[placement.key]:
+                    if not (job.succeeded or job.failed or job.deleting):
+                        self._occupy(job)
+        for pool in self._world.pools:
+            if pool.spec.zone == host.spec.zone:
+                self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
+
+    def _pool(self, key: str, old: StoragePool | None, new: StoragePool | None) -> None:
+        pool = new or old
+        if pool is None or not _decided_anew(old, new):
+            return
+        self._queue.add(Key("pool", key))
+        self._templates_of_zone(pool.spec.zone)
+        for placement in self._world.placements_of_zone[pool.spec.zone]:
+            if placement.pool == key:
+                self._if_unsettled(placement)
+
+    def _template(self, key: str, old: Template | None, new: Template | None) -> None:
+        if _decided_anew(old, new):
+            self._queue.add(Key("template", key))
+
+    def _deployment(self, key: str, old: TemplateDeployment | None, new: TemplateDeployment | None) -> None:
+        deployment = new or old
+        if deployment is None or not _decided_anew(old, new):
+            return
+        self._queue.add(Key("template", deployment.template_key))
+        template = self._world.templates.get(deployment.template_key)
+        if old is not None and template is not None:
+            for placement in self._world.placements_of_template[template.uid]:
+                self._if_unsettled(placement)
+
+    def _placement(self, key: str, old: PlacementView | None, new: PlacementView | None) -> None:
+        placement = new or old
+        if placement is None:
+            return
+        if new is None or old is None or _placement_wish(old) != _placement_wish(new):
+            self._queue.add(Key("placement", key))
+        if old is None or new is None or (old.phase, old.reason) != (new.phase, new.reason):
+            self._queue.add_later(Key("template", placement.template_key), COUNT_SECONDS)
+        elif old.bytes_downloaded != new.bytes_downloaded:
+            self._queue.add_later(Key("template", placement.template_key), BYTES_SECONDS)
+
+    def _templates_of_zone(self, zone: str, seconds: float = 0.0) -> None:
+        for deployment in self._world.deployments:
+            if deployment.spec.zone == zone:
+                self._queue.add_later(Key("template", deployment.template_key), seconds)
+
+    def _if_unsettled(self, placement: PlacementView) -> None:
+        if placement.phase is not Phase.READY and placement.phase is not Phase.FAILED:
+            self._queue.add(Key("placement", placement.key))
+
+
+def _decided_anew(old: Resource | None, new: Resource | None) -> bool:
+    """Whether what people write has changed: not the status, which we write ourselves."""
+    if old is None or new is None:
+        return True
+    before, after = old.metadata, new.metadata
+    return (
+        before.uid != after.uid
+        or before.generation != after.generation
+        or before.deletion_timestamp != after.deletion_timestamp
+        or before.labels != after.labels
+        or before.requested_at != after.requested_at
+    )
+
+
+def _usability(host: Host) -> object:
+    """All that decides whether work may start on the host, and where."""
+    storage = tuple((s.pool, s.reason, s.mounted, s.writable) for s in host.status.storage)
+    return host.spec.zone, host.metadata.labels, host.status.state, storage
+
+
+def _placement_wish(placement: PlacementView) -> object:
+    removing = placement.phase is Phase.REMOVING
+    return placement.uid, placement.generation, placement.deleting, placement.requested_at, placement.host, removing

@@ -1,0 +1,186 @@
+"""Everything the controller knows: one store per kind, the indexes over them, and the ledger of slots.
+
+Stores are filled by `watches.py` and by what our own writes return; reconcilers only read them.
+"""
+
+import datetime
+from collections.abc import Callable, Collection, Iterator
+from typing import Generic, TypeVar
+
+import pydantic
+
+from directdownload.cluster.objects import JobView, NodeView, PodView
+from directdownload.cluster.reflector import Projected, Store
+from directdownload.planning import deployments, placements, slots
+from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
+from directdownload.resources.base import GROUP
+from directdownload.resources.host import Host
+from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.zone import Zone
+
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+PRODUCT = "direct-download-operator"
+PLACEMENT_LABEL = f"{GROUP}/placement"
+VERB_ANNOTATION = f"{GROUP}/verb"
+ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
+PLACEMENT_UID_ANNOTATION = f"{GROUP}/placement-uid"
+GROUPS_ANNOTATION = f"{GROUP}/slots"
+#: A Job may be seen to end before its pod's last event arrives on the other watch.
+RESULT_GRACE = datetime.timedelta(seconds=3)
+
+T = TypeVar("T", bound=Projected)
+
+
+class Index(Generic[T]):
+    """The objects of a store by some name that they carry, kept current by the store's changes."""
+
+    def __init__(self, store: Store[T], name_of: Callable[[T], str]) -> None:
+        self._store = store
+        self._name_of = name_of
+        self._keys: dict[str, dict[str, None]] = {}
+        store.subscribe(self._changed)
+
+    def __getitem__(self, name: str) -> Iterator[T]:
+        for key in tuple(self._keys.get(name, ())):
+            item = self._store.get(key)
+            if item is not None:
+                yield item
+
+    def _changed(self, key: str, old: T | None, new: T | None) -> None:
+        before, after = (self._name_of(item) if item is not None else None for item in (old, new))
+        if before != after and before is not None:
+            self._keys[before].pop(key, None)
+            if not self._keys[before]:
+                del self._keys[before]
+        if after is not None:
+            self._keys.setdefault(after, {})[key] = None
+
+
+class World:
+    """The stores by kind; see `architecture.md` for who fills which."""
+
+    def __init__(self, pool_roots: tuple[str, ...]) -> None:
+        self.pool_roots = pool_roots
+        self.zones: Store[Zone] = Store()
+        self.hosts: Store[Host] = Store()
+        self.pools: Store[StoragePool] = Store()
+        self.templates: Store[Template] = Store()
+        self.deployments: Store[TemplateDeployment] = Store()
+        self.placements: Store[PlacementView] = Store()
+        self.jobs: Store[JobView] = Store()
+        self.pods: Store[PodView] = Store()
+        self.nodes: Store[NodeView] = Store()
+        self.namespaces: Store[Namespace] = Store()
+
+        self.placements_of_template = Index(self.placements, lambda p: p.template_uid)
+        self.placements_of_host = Index(self.placements, lambda p: p.host)
+        self.placements_of_zone = Index(self.placements, lambda p: p.zone)
+        self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
+        self.pods_of_job = Index(self.pods, lambda p: p.labels.get("job-name", ""))
+        self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
+        self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
+        self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
+
+        self.ledger = slots.Ledger()
+        #: placements that wait for a slot, in order, with the groups that must have room
+        self.waiting: dict[str, tuple[slots.Group, ...]] = {}
+        self._agent_missing_since: dict[str, datetime.datetime] = {}
+        self._result_missing_since: dict[str, datetime.datetime] = {}
+
+    def fleet(self) -> deployments.Fleet:
+        return deployments.Fleet(
+            zones={zone.name: zone for zone in self.zones},
+            hosts=tuple(self.hosts),
+            pools=tuple(self.pools),
+            namespaces={namespace.key: namespace.labels for namespace in self.namespaces},
+        )
+
+    def node(self, name: str) -> Node | None:
+        node = self.nodes.get(name)
+        return Node(node.name, node.labels, node.ready, node.unschedulable) if node is not None else None
+
+    def agent(self, node: str, now: datetime.datetime) -> Agent:
+        pods = [pod for pod in self.agents_of_node[node] if not pod.deleting]
+        if any(pod.ready for pod in pods):
+            self._agent_missing_since.pop(node, None)
+            return Agent(True)
+        since = self._agent_missing_since.setdefault(node, now)
+        return Agent(False, max((p.ready_changed for p in pods if p.ready_changed), default=since))
+
+    def template_of(self, placement: PlacementView) -> Template | None:
+        """The very Template that was placed; one of the same name made later is another."""
+        template = self.templates.get(placement.template_key)
+        return template if template is not None and template.uid == placement.template_uid else None
+
+    def surroundings(self, placement: PlacementView) -> placements.Surroundings:
+        wanting = self.wanting(placement)
+        return placements.Surroundings(
+            template=self.template_of(placement),
+            zone=self.zones.get(placement.zone),
+            host=self.hosts.get(placement.host),
+            pool=self.pools.get(placement.pool),
+            pool_roots=self.pool_roots,
+            paused=bool(wanting) and all(d.spec.rollout.paused for d in wanting),
+        )
+
+    def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
+        """The deployments that name the placement's template, zone and pool."""
+        return [
+            d
+            for d in self.deployments_of_template[placement.template_key]
+            if not d.deleting
+            and d.spec.zone == placement.zone
+            and (not d.spec.pools or placement.pool in d.spec.pools)
+            and (not d.spec.hosts or placement.host in d.spec.hosts)
+        ]
+
+    def job(self, placement: PlacementView, now: datetime.datetime) -> Job | None:
+        """The placement's job with what its pod says; the latest attempt if there are several."""
+        views = [
+            view
+            for view in self.jobs_of_placement[placement.key]
+            # A placement of the same name that is gone may have left a job behind.
+            if view.annotations.get(PLACEMENT_UID_ANNOTATION) == placement.uid
+        ]
+        if not views:
+            return None
+        view = max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]))
+        pods = sorted(self.pods_of_job[view.name], key=lambda p: p.created)
+        pod = pods[-1] if pods else None
+        ended = pod is not None and pod.exit_code is not None
+        if not ended and (view.succeeded or view.failed):
+            ended = now >= self._result_missing_since.setdefault(view.key, now) + RESULT_GRACE
+        if ended or view.deleting:
+            self._result_missing_since.pop(view.key, None)
+        return Job(
+            name=view.name,
+            verb=Verb(view.annotations[VERB_ANNOTATION]),
+            attempt=int(view.annotations[ATTEMPT_ANNOTATION]),
+            created=view.created,
+            started=pod is not None and pod.started,
+            finished=ended,
+            result=_result(pod),
+            hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
+            deleting=view.deleting,
+        )
+
+    def result_due(self, placement: PlacementView) -> datetime.datetime | None:
+        """When a job that ended without a word counts as ended."""
+        for view in self.jobs_of_placement[placement.key]:
+            if view.key in self._result_missing_since:
+                return self._result_missing_since[view.key] + RESULT_GRACE
+        return None
+
+
+def _result(pod: PodView | None) -> JobResult | None:
+    """The result in the termination message; None when there is none that can be read. It is hostile until checked."""
+    if pod is None or not pod.termination_message:
+        return None
+    try:
+        return JobResult.model_validate_json(pod.termination_message)
+    except pydantic.ValidationError:
+        return None

@@ -1,0 +1,71 @@
+"""Which zone a node belongs to, and whether its Host is Up, Down or in Maintenance."""
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Mapping
+
+from directdownload.planning.conditions import Verdict, conditions
+from directdownload.planning.observed import Agent, Node
+from directdownload.resources.host import Host, HostStatus
+from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import Zone
+
+#: How long an Up host survives without a ready agent: an upgrade of the DaemonSet must not take hosts down.
+AGENT_GRACE = datetime.timedelta(seconds=120)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostPlan:
+    """What the Host should be. `zone` None: no Zone selects the node, so no Host is made."""
+
+    zone: str | None
+    labels: Mapping[str, str]
+    status: HostStatus
+    look_again: datetime.datetime | None = None
+
+
+def selecting_zones(labels: Mapping[str, str], zones: Iterable[Zone]) -> list[Zone]:
+    """The Zones that select a node with `labels`, oldest first: the first one has it."""
+    found = [zone for zone in zones if not zone.deleting and zone.spec.node_selector.matches(labels)]
+    epoch = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+    return sorted(found, key=lambda zone: (zone.metadata.creation_timestamp or epoch, zone.name))
+
+
+def plan_host(
+    host: Host | None, node: Node | None, zones: Iterable[Zone], agent: Agent, now: datetime.datetime
+) -> HostPlan:
+    """`host` is the present object, None before it is made; `node` None when there is no such node (any more)."""
+    selecting = selecting_zones(node.labels, zones) if node is not None else []
+    zone = selecting[0].name if selecting else (host.spec.zone if host is not None else None)
+    before = host.status if host is not None else HostStatus()
+    state, verdict, look_again = _state(host, node, bool(selecting), agent, before, now)
+    generation = host.metadata.generation if host is not None else 1
+    status = HostStatus(
+        observed_generation=generation,
+        state=state,
+        conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
+    )
+    labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})
+    return HostPlan(zone, labels, status, look_again)
+
+
+def _state(
+    host: Host | None, node: Node | None, selected: bool, agent: Agent, before: HostStatus, now: datetime.datetime
+) -> tuple[str, Verdict, datetime.datetime | None]:
+    if node is None:
+        return "Down", Verdict(False, Reason.NODE_NOT_FOUND, "there is no node of this name"), None
+    if not selected:
+        return "Down", Verdict(False, Reason.NODE_NOT_FOUND, "no Zone selects the node any more"), None
+    if not node.ready:
+        return "Down", Verdict(False, Reason.NODE_NOT_READY, "the node is not Ready"), None
+    look_again = None
+    if not agent.ready:
+        grace_ends = (agent.unready_since or now) + AGENT_GRACE
+        if before.state not in ("Up", "Maintenance") or now >= grace_ends:
+            return "Down", Verdict(False, Reason.AGENT_NOT_READY, "no ready agent pod runs on the node"), None
+        look_again = grace_ends
+    if node.unschedulable:
+        return "Maintenance", Verdict(False, Reason.MAINTENANCE, "the node is cordoned"), look_again
+    if host is not None and host.spec.allocation_state == "Maintenance":
+        return "Maintenance", Verdict(False, Reason.MAINTENANCE, "spec.allocationState is Maintenance"), look_again
+    return "Up", Verdict(True, Reason.UP), look_again

@@ -1,0 +1,159 @@
+"""What planners see of objects that come by the thousand: slotted projections instead of parsed models.
+
+The controller's reflector keeps `PlacementView`s (tens of thousands in a large fleet); planners read them.
+"""
+
+import dataclasses
+import datetime
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from directdownload.resources import base
+from directdownload.resources.base import Condition, ObjectMeta
+from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """The part of a Node that a Host follows."""
+
+    name: str
+    labels: Mapping[str, str]
+    ready: bool
+    unschedulable: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent pod of a host: whether it is ready, and if not, since when."""
+
+    ready: bool
+    unready_since: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """A download job of a placement: one attempt at one verb."""
+
+    name: str
+    verb: Verb
+    attempt: int
+    created: datetime.datetime
+    #: a container of it has run
+    started: bool = False
+    finished: bool = False
+    result: JobResult | None = None
+    #: what the kubelet says when there is no result: OOMKilled, ContainerCreating, …
+    hint: str = ""
+    deleting: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlacementView:
+    """A TemplatePlacement, small. `conditions` hold the times that a new status must carry on."""
+
+    key: str
+    uid: str
+    resource_version: int
+    generation: int
+    deleting: bool
+    finalized: bool
+    requested_at: str
+    template_key: str
+    template_uid: str
+    zone: str
+    pool: str
+    host: str
+    path: str
+    created: datetime.datetime | None
+    phase: Phase | None
+    attempts: int
+    next_attempt: datetime.datetime | None
+    started: datetime.datetime | None
+    file: PlacedFile | None
+    observed_generation: int | None
+    last_handled_request: str
+    conditions: tuple[Condition, ...]
+    bytes_downloaded: int
+    bytes_total: int
+
+    @property
+    def reason(self) -> Reason | None:
+        return self.conditions[0].reason if self.conditions else None
+
+    @property
+    def message(self) -> str:
+        return self.conditions[0].message if self.conditions else ""
+
+    def shows(self, status: TemplatePlacementStatus) -> bool:
+        """Whether the object already says what `status` would write."""
+        return (
+            self.phase == status.phase
+            and self.attempts == status.attempts
+            and self.next_attempt == status.next_attempt_time
+            and self.started == status.started_time
+            and self.file == status.file
+            and self.observed_generation == status.observed_generation
+            and (self.last_handled_request or None) == status.last_handled_request
+            and self.conditions == status.conditions
+        )
+
+
+_ORDER = ("Ready", "Reconciling", "Stalled")
+
+
+def _time(text: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(text) if text else None
+
+
+def project_placement(document: Mapping[str, Any]) -> PlacementView:
+    """`document` is a TemplatePlacement as the API serves it."""
+    metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
+    reference, progress = spec["templateRef"], status.get("progress") or {}
+    intern = sys.intern
+    file = status.get("file")
+    own = [c for c in status.get("conditions", ()) if c["type"] in _ORDER]
+    return PlacementView(
+        key=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        generation=metadata.get("generation", 0),
+        deleting="deletionTimestamp" in metadata,
+        finalized=base.FINALIZER in metadata.get("finalizers", ()),
+        requested_at=metadata.get("annotations", {}).get(base.REQUESTED_AT, ""),
+        template_key=intern(f"{reference['namespace']}/{reference['name']}"),
+        template_uid=intern(reference["uid"]),
+        zone=intern(spec["zone"]),
+        pool=intern(spec["pool"]),
+        host=intern(spec["host"]),
+        path=spec["path"],
+        created=_time(metadata.get("creationTimestamp")),
+        phase=Phase(status["phase"]) if status.get("phase") else None,
+        attempts=status.get("attempts", 0),
+        next_attempt=_time(status.get("nextAttemptTime")),
+        started=_time(status.get("startedTime")),
+        file=PlacedFile.model_validate(file) if file else None,
+        observed_generation=status.get("observedGeneration"),
+        last_handled_request=status.get("lastHandledRequest", ""),
+        conditions=tuple(Condition.model_validate(c) for c in sorted(own, key=lambda c: _ORDER.index(c["type"]))),
+        bytes_downloaded=progress.get("bytesDownloaded", 0),
+        bytes_total=progress.get("bytesTotal", 0),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace with the labels that selectors look at."""
+
+    key: str
+    uid: str
+    resource_version: int
+    labels: Mapping[str, str]
+
+
+def project_namespace(document: Mapping[str, Any]) -> Namespace:
+    metadata = ObjectMeta.model_validate(document["metadata"])
+    return Namespace(metadata.name, metadata.uid, int(metadata.resource_version), metadata.labels)

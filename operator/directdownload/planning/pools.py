@@ -1,0 +1,75 @@
+"""Which hosts have a StoragePool, whether it is usable there, and the status of the pool."""
+
+import datetime
+from collections.abc import Collection, Iterable
+
+from directdownload.planning.conditions import Verdict, conditions
+from directdownload.resources.host import Host, HostStorage
+from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import PoolHosts, StoragePool, StoragePoolStatus
+
+
+def hosts_of(pool: StoragePool, hosts: Iterable[Host]) -> list[Host]:
+    """The hosts of the pool's zone that its selector matches."""
+    return [
+        host
+        for host in hosts
+        if host.spec.zone == pool.spec.zone and pool.spec.host_selector.matches(host.metadata.labels)
+    ]
+
+
+def facts(pool: StoragePool, host: Host) -> HostStorage | None:
+    """What the agent of `host` reports of the pool, if it has reported yet."""
+    return next((entry for entry in host.status.storage if entry.pool == pool.name), None)
+
+
+def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:
+    """Whether the chart mounts `path`: at or below a root; strictly below for a shared pool (its mount must show)."""
+    return any(path.startswith(root.rstrip("/") + "/") or (path == root and not shared) for root in roots)
+
+
+def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | None:
+    """Why the pool cannot be used on `host`, or None. Before the agent's first report the job itself will tell."""
+    if not exposed(pool.spec.path, roots, shared=pool.spec.shared):
+        return Reason.PATH_NOT_EXPOSED
+    entry = facts(pool, host)
+    if entry is None:
+        return None
+    if entry.reason is not None:
+        return entry.reason
+    if pool.spec.shared and entry.mounted is False:
+        return Reason.NOT_MOUNTED
+    return Reason.NOT_WRITABLE if entry.writable is False else None
+
+
+def plan_pool(
+    pool: StoragePool, zone_exists: bool, hosts: Iterable[Host], roots: Collection[str], now: datetime.datetime
+) -> StoragePoolStatus:
+    members = hosts_of(pool, hosts)
+    obstacles = {host.name: obstacle(pool, host, roots) for host in members}
+    ready = [
+        host for host in members if host.status.state == "Up" and obstacles[host.name] is None and facts(pool, host)
+    ]
+    entries = [entry for host in ready if (entry := facts(pool, host)) is not None]
+    if pool.spec.shared:
+        entries = entries[:1]
+    if not exposed(pool.spec.path, roots, shared=pool.spec.shared):
+        where = "strictly below" if pool.spec.shared else "at or below"
+        message = f"spec.path {pool.spec.path}: expected a path {where} one of agent.poolRoots: {', '.join(roots)}"
+        verdict = Verdict(False, Reason.PATH_NOT_EXPOSED, message, stalled=True)
+    elif not zone_exists:
+        verdict = Verdict(False, Reason.ZONE_NOT_FOUND, f"there is no Zone {pool.spec.zone}; create it")
+    elif ready:
+        verdict = Verdict(True, Reason.READY, f"usable on {len(ready)} of {len(members)} hosts")
+    else:
+        found = next((reason for reason in obstacles.values() if reason is not None), Reason.NO_READY_HOSTS)
+        verdict = Verdict(False, found, f"usable on none of {len(members)} hosts; see status.storage of the Hosts")
+    generation = pool.metadata.generation
+    return StoragePoolStatus(
+        observed_generation=generation,
+        capacity_bytes=sum(entry.capacity_bytes or 0 for entry in entries),
+        available_bytes=sum(entry.available_bytes or 0 for entry in entries),
+        hosts=PoolHosts(total=len(members), ready=len(ready)),
+        last_handled_request=pool.metadata.requested_at or None,
+        conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),
+    )

@@ -1,0 +1,85 @@
+"""Slots: how many downloads may run at once in a zone, on a host, from a source, for a deployment.
+
+A `Ledger` is filled from the jobs that exist; whoever wants to start one asks `fits` first. No I/O, no clock.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from directdownload.planning.observed import PlacementView
+from directdownload.planning.templates import source_host
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.zone import Zone
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """A thing that limits downloads, for example `zone/zone-1`; a limit of 0 means none."""
+
+    name: str
+    limit: int
+
+
+def groups_of(
+    placement: PlacementView, template: Template, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
+) -> tuple[Group, ...]:
+    """What limits a download of `placement`. `wanting` are the deployments that want it, each with its desired count.
+
+    A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one.
+    """
+    downloads = zone.spec.downloads
+    found = [
+        Group(f"zone/{zone.name}", downloads.max_parallel),
+        Group(f"host/{placement.host}", downloads.max_parallel_per_host),
+        Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source),
+    ]
+    rollouts = [
+        Group(f"deployment/{deployment.key}", parallel_limit(deployment.spec.rollout.max_parallel, desired))
+        for deployment, desired in wanting
+        if not deployment.spec.rollout.paused
+    ]
+    return (*found, *(rollouts if all(group.limit for group in rollouts) else ()))
+
+
+class Ledger:
+    """Who occupies which groups. Occupying again replaces; releasing what is not there is no error."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, tuple[str, ...]] = {}
+        self._used: collections.Counter[str] = collections.Counter()
+
+    def occupy(self, holder: str, groups: Sequence[str]) -> None:
+        self.release(holder)
+        self._groups[holder] = tuple(groups)
+        self._used.update(groups)
+
+    def release(self, holder: str) -> bool:
+        """Whether `holder` held anything."""
+        groups = self._groups.pop(holder, None)
+        if groups is None:
+            return False
+        self._used.subtract(groups)
+        for group in groups:
+            if not self._used[group]:
+                del self._used[group]
+        return True
+
+    def used(self, group: str) -> int:
+        return self._used[group]
+
+    def holds(self, holder: str) -> bool:
+        return holder in self._groups
+
+    def full_group(self, groups: Sequence[Group]) -> Group | None:
+        """The first group that has no room, or None when all have."""
+        return next((group for group in groups if 0 < group.limit <= self._used[group.name]), None)
+
+
+def parallel_limit(value: str, total: int) -> int:
+    """`rollout.maxParallel` as a number: a percentage of `total` rounds up to at least 1; `0` is no limit."""
+    if not value.endswith("%"):
+        return int(value)
+    percent = int(value[:-1])
+    return max(1, -(-total * percent // 100)) if percent else 0

@@ -1,0 +1,81 @@
+"""The status of a Template: registered at once, whatever its source does; what its copies teach is remembered."""
+
+import datetime
+import urllib.parse
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+from directdownload.planning.conditions import Verdict, conditions
+from directdownload.planning.observed import PlacementView
+from directdownload.resources.checksum import Checksum
+from directdownload.resources.reasons import Reason
+from directdownload.resources.template import PlacementCounts, Template, TemplateStatus
+from directdownload.resources.templateplacement import Phase
+
+_PROTOCOLS: Mapping[str, Literal["HTTP", "HTTPS", "NFS"]] = {"http": "HTTP", "https": "HTTPS", "nfs": "NFS"}
+
+
+def protocol(url: str) -> Literal["HTTP", "HTTPS", "NFS"] | None:
+    """`HTTP`, `HTTPS` or `NFS` by the scheme, None for any other; a metalink goes by the scheme that serves it."""
+    return _PROTOCOLS.get(url.partition(":")[0].lower())
+
+
+def source_host(url: str) -> str:
+    """The origin's host name in lower case, for limits per source; empty when the URL names none."""
+    try:
+        return (urllib.parse.urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _verdict(template: Template, zones: Collection[str]) -> Verdict:
+    spec = template.spec
+    for field, url in (("url", spec.url), *((f"mirrors[{index}]", url) for index, url in enumerate(spec.mirrors))):
+        if protocol(url) is None:
+            expected = "expected http, https or nfs, for example https://images.example.org/debian-13.qcow2"
+            return Verdict(False, Reason.UNSUPPORTED_PROTOCOL, f"spec.{field}: {expected}", stalled=True)
+        if not source_host(url):
+            return Verdict(False, Reason.INVALID_URL, f"spec.{field}: expected a URL with a host name", stalled=True)
+    if spec.checksum is not None:
+        try:
+            Checksum.parse(spec.checksum)
+        except ValueError as error:
+            return Verdict(False, Reason.INVALID_CHECKSUM, f"spec.checksum: {error}", stalled=True)
+    missing = [name for name in spec.zones if name not in zones]
+    if missing:
+        return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zones: there is no Zone {missing[0]}; create it or drop it")
+    return Verdict(True, Reason.REGISTERED, "available for deployment")
+
+
+def count(placements: Iterable[PlacementView]) -> PlacementCounts:
+    """How many are in each phase; what is being removed counts nowhere, and `total` is all that remain."""
+    phases = [p.phase for p in placements if p.phase is not Phase.REMOVING]
+    ready, downloading, failed = (phases.count(phase) for phase in (Phase.READY, Phase.DOWNLOADING, Phase.FAILED))
+    pending = len(phases) - ready - downloading - failed
+    return PlacementCounts(total=len(phases), ready=ready, downloading=downloading, pending=pending, failed=failed)
+
+
+def plan_template(
+    template: Template, zones: Collection[str], placements: Iterable[PlacementView], now: datetime.datetime
+) -> TemplateStatus:
+    """`zones` are the names of those that exist; `placements` the copies of this very template (by uid)."""
+    placements = list(placements)
+    before = template.status
+    verified = sorted(
+        (p for p in placements if p.phase is Phase.READY and p.file is not None and p.file.digest is not None),
+        key=lambda p: p.key,
+    )
+    learnt = verified[0].file if verified else None
+    generation = template.metadata.generation
+    return TemplateStatus(
+        observed_generation=generation,
+        protocol=protocol(template.spec.url),
+        size_bytes=before.size_bytes or (learnt.size_bytes if learnt else None),
+        etag=before.etag,
+        digest=before.digest or (learnt.digest if learnt else None),
+        placements=count(placements),
+        last_handled_request=template.metadata.requested_at or None,
+        conditions=conditions(
+            _verdict(template, zones), before.conditions, generation, now, types=("Ready", "Stalled")
+        ),
+    )
