@@ -1,0 +1,271 @@
+"""`client.Api` against a real kube-apiserver."""
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes.aio.config.incluster_config
+import pytest
+import pytest_asyncio
+import yaml
+from tests.api.cluster_support import THINGS, namespace_with_things, proxied, thing
+from tests.cluster import harness
+
+from directdownload.cluster import client, connection, errors, kinds
+
+SERVICE_ACCOUNTS = kinds.Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
+
+
+@pytest_asyncio.fixture
+async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
+    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
+    yield connected
+    await connected.close()
+
+
+@pytest_asyncio.fixture
+async def namespace(api: client.Api) -> str:
+    return await namespace_with_things(api)
+
+
+async def token_of(api: client.Api, namespace: str, account: str) -> str:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
+    answer = await api.request(
+        "POST", SERVICE_ACCOUNTS, account, namespace=namespace, subresource="token", body=body, verb="create"
+    )
+    return str(answer["status"]["token"])
+
+
+async def account_without_rights(api: client.Api, namespace: str) -> str:
+    await api.create(SERVICE_ACCOUNTS, {"metadata": {"name": "nobody"}}, namespace=namespace)
+    return await token_of(api, namespace, "nobody")
+
+
+def kubeconfig_with_token_file(source: Path, target: Path, token_file: Path) -> Path:
+    document = yaml.safe_load(source.read_text())
+    cluster = document["clusters"][0]["cluster"]
+    if "certificate-authority" in cluster:
+        cluster["certificate-authority"] = str((source.parent / cluster["certificate-authority"]).resolve())
+    document["users"][0]["user"] = {"tokenFile": str(token_file)}
+    target.write_text(json.dumps(document))
+    return target
+
+
+async def test_pages_show_one_moment_and_list_joins_them(api: client.Api, namespace: str) -> None:
+    names = [f"t{number}" for number in range(7)]
+    for name in names:
+        await api.create(THINGS, thing(name), namespace=namespace)
+    sizes: list[int] = []
+    versions = set()
+    async for items, version in api.pages(THINGS, namespace=namespace, page_size=3):
+        if not sizes:
+            await api.create(THINGS, thing("later"), namespace=namespace)
+        sizes.append(len(items))
+        versions.add(version)
+    assert sizes == [3, 3, 1]
+    assert len(versions) == 1
+    listed, _ = await api.list(THINGS, namespace=namespace, page_size=2)
+    assert [item["metadata"]["name"] for item in listed] == ["later", *names]
+    chosen, _ = await api.list(THINGS, namespace=namespace, field_selector="metadata.name=t3")
+    assert [item["metadata"]["name"] for item in chosen] == ["t3"]
+    assert {item["kind"] for item in (await api.list(kinds.NAMESPACES))[0]} == {"Namespace"}
+
+
+async def test_two_managers_own_their_fields_side_by_side(api: client.Api, namespace: str) -> None:
+    def status(**fields: Any) -> dict[str, Any]:
+        return {"metadata": {"name": "t", "namespace": namespace}, "status": fields}
+
+    await api.create(THINGS, thing("t"), namespace=namespace)
+    await api.apply(THINGS, status(number=1), manager="controller", subresource="status")
+    both = await api.apply(THINGS, status(text="x"), manager="agent", subresource="status")
+    assert both["status"] == {"number": 1, "text": "x"}
+    same = await api.apply(THINGS, status(text="x"), manager="agent", subresource="status")
+    assert same["metadata"]["resourceVersion"] == both["metadata"]["resourceVersion"]
+    await api.apply(THINGS, status(text="forced"), manager="controller", subresource="status")
+    assert (await api.get(THINGS, "t", namespace=namespace))["status"] == {"text": "forced"}
+
+
+async def test_apply_with_uid_does_not_bring_back_a_deleted_object(api: client.Api, namespace: str) -> None:
+    created = await api.apply(THINGS, thing("t", number=1), manager="m", namespace=namespace)
+    await api.delete(THINGS, "t", namespace=namespace)
+    body = thing("t", number=2)
+    body["metadata"]["uid"] = created["metadata"]["uid"]
+    with pytest.raises(errors.Conflict):
+        await api.apply(THINGS, body, manager="m", namespace=namespace)
+    with pytest.raises(errors.NotFound):
+        await api.get(THINGS, "t", namespace=namespace)
+
+
+@pytest.mark.parametrize("spec", [{"unknown": 1}, {"number": "text"}])
+async def test_fields_the_schema_refuses_are_permanent(api: client.Api, namespace: str, spec: dict[str, Any]) -> None:
+    await api.create(THINGS, thing("t"), namespace=namespace)
+    with pytest.raises(errors.Invalid):
+        await api.apply(THINGS, thing("t", **spec), manager="m", namespace=namespace)
+    with pytest.raises(errors.Invalid):
+        await api.create(THINGS, thing("other", **spec), namespace=namespace)
+    with pytest.raises(errors.Invalid):
+        await api.merge_patch(THINGS, "t", {"spec": spec}, namespace=namespace)
+
+
+async def test_merge_patch_and_replace(api: client.Api, namespace: str) -> None:
+    created = await api.create(THINGS, thing("t", number=1, text="x"), namespace=namespace)
+    patched = await api.merge_patch(THINGS, "t", {"spec": {"text": None}}, namespace=namespace)
+    assert patched["spec"] == {"number": 1}
+    with pytest.raises(errors.Conflict):
+        await api.replace(THINGS, created)
+    patched["spec"]["number"] = 2
+    assert (await api.replace(THINGS, patched))["spec"] == {"number": 2}
+    with pytest.raises(errors.AlreadyExists):
+        await api.create(THINGS, thing("t"), namespace=namespace)
+
+
+async def test_delete_means_the_object_with_that_uid(api: client.Api, namespace: str) -> None:
+    created = await api.create(THINGS, thing("t"), namespace=namespace)
+    await api.delete(THINGS, "t", namespace=namespace, uid="00000000-0000-0000-0000-000000000000")
+    assert (await api.get(THINGS, "t", namespace=namespace))["metadata"]["uid"] == created["metadata"]["uid"]
+    for _ in range(2):
+        await api.delete(THINGS, "t", namespace=namespace, uid=created["metadata"]["uid"])
+        with pytest.raises(errors.NotFound):
+            await api.get(THINGS, "t", namespace=namespace)
+
+
+async def test_watch_reports_changes_and_ends_with_the_servers_timeout(api: client.Api, namespace: str) -> None:
+    _, version = await api.list(THINGS, namespace=namespace)
+    created = await api.create(THINGS, thing("t", number=1, text="x" * 300_000), namespace=namespace)
+    await api.merge_patch(THINGS, "t", {"spec": {"number": 2}}, namespace=namespace)
+    await api.delete(THINGS, "t", namespace=namespace)
+    seen = [
+        (kind, item["spec"]["number"], int(item["metadata"]["resourceVersion"]))
+        async for kind, item in api.watch(THINGS, resource_version=version, namespace=namespace, timeout_seconds=1)
+        if kind != "BOOKMARK"
+    ]
+    assert [(kind, number) for kind, number, _ in seen] == [("ADDED", 1), ("MODIFIED", 2), ("DELETED", 2)]
+    versions = [number for _, _, number in seen]
+    assert versions[0] == int(created["metadata"]["resourceVersion"])
+    assert versions == sorted(set(versions))
+
+
+async def test_watch_from_a_version_that_is_too_old(api: client.Api, namespace: str) -> None:
+    with pytest.raises(errors.Gone):
+        async for _ in api.watch(THINGS, resource_version="1", namespace=namespace):
+            pass
+
+
+async def test_forbidden(control_plane: harness.ControlPlane, api: client.Api, namespace: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(await account_without_rights(api, namespace))
+    path = kubeconfig_with_token_file(control_plane.kubeconfig(), tmp_path / "k", tmp_path / "token")
+    nobody = await client.Api.connect(kubeconfig=str(path))
+    try:
+        with pytest.raises(errors.Forbidden, match=f"system:serviceaccount:{namespace}:nobody"):
+            await nobody.list(THINGS, namespace=namespace)
+    finally:
+        await nobody.close()
+
+
+async def test_refused_credentials_are_loaded_anew(
+    control_plane: harness.ControlPlane,
+    api: client.Api,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("expired")
+    path = kubeconfig_with_token_file(control_plane.kubeconfig(), tmp_path / "k", token_file)
+    nobody = await client.Api.connect(kubeconfig=str(path))
+    try:
+        token_file.write_text(await account_without_rights(api, namespace))
+        with pytest.raises(errors.Forbidden) as refused:
+            await nobody.list(THINGS, namespace=namespace)
+        assert refused.value.status == 401, "loaded a moment ago, so not again"
+        monkeypatch.setattr(connection, "_RELOAD_INTERVAL_SECONDS", 0)
+        with pytest.raises(errors.Forbidden) as refused:
+            await nobody.list(THINGS, namespace=namespace)
+        assert refused.value.status == 403, "known now, and has no rights"
+    finally:
+        await nobody.close()
+
+
+async def test_in_cluster(
+    control_plane: harness.ControlPlane,
+    api: client.Api,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = yaml.safe_load(control_plane.kubeconfig().read_text())["clusters"][0]["cluster"]
+    if "certificate-authority-data" in cluster:
+        authority = base64.b64decode(cluster["certificate-authority-data"])
+    else:
+        authority = (control_plane.kubeconfig().parent / cluster["certificate-authority"]).read_bytes()
+    (tmp_path / "ca.crt").write_bytes(authority)
+    (tmp_path / "token").write_text(await account_without_rights(api, namespace))
+    (tmp_path / "namespace").write_text(namespace)
+    host, _, port = cluster["server"].removeprefix("https://").rpartition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    monkeypatch.setattr(connection, "_SERVICE_ACCOUNT", tmp_path)
+    library = kubernetes.aio.config.incluster_config
+    monkeypatch.setattr(library, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(library, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    inside = await client.Api.connect()
+    try:
+        assert inside.namespace == namespace
+        with pytest.raises(errors.Forbidden, match=f"system:serviceaccount:{namespace}:nobody"):
+            await inside.list(THINGS, namespace=namespace)
+    finally:
+        await inside.close()
+
+
+async def test_every_request_is_counted(control_plane: harness.ControlPlane, namespace: str) -> None:
+    calls: list[tuple[str, str, int]] = []
+    api = await client.Api.connect(
+        kubeconfig=str(control_plane.kubeconfig()), on_request=lambda *call: calls.append(call)
+    )
+    with contextlib.suppress(errors.NotFound):
+        await api.get(THINGS, "absent", namespace=namespace)
+    await api.create(THINGS, thing("t"), namespace=namespace)
+    await api.apply(THINGS, thing("t", number=1), manager="m", namespace=namespace)
+    await api.delete(THINGS, "t", namespace=namespace)
+    await api.close()
+    expected = [("get", 404), ("create", 201), ("apply", 200), ("delete", 200)]
+    assert calls == [(verb, "things", code) for verb, code in expected]
+
+
+async def test_server_that_falls_silent(control_plane: harness.ControlPlane, namespace: str, tmp_path: Path) -> None:
+    async with proxied(control_plane.kubeconfig(), tmp_path) as (proxy, path):
+        api = await client.Api.connect(kubeconfig=str(path), request_timeout_seconds=0.5)
+        await api.list(THINGS, namespace=namespace)
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(errors.Unreachable, match="Timeout: GET"):
+            await api.get(THINGS, "t", namespace=namespace)
+        with pytest.raises(errors.Unreachable, match="Timeout: WATCH"):
+            async for _ in api.watch(THINGS, resource_version="1", namespace=namespace):
+                pass
+        assert time.monotonic() - began < 5
+        proxy.heal()
+        await api.list(THINGS, namespace=namespace)
+        await api.close()
+
+
+async def test_watch_that_falls_silent_or_is_cut(
+    control_plane: harness.ControlPlane, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "WATCH_SILENCE_SECONDS", 0)
+    async with proxied(control_plane.kubeconfig(), tmp_path) as (proxy, path):
+        api = await client.Api.connect(kubeconfig=str(path))
+        for disturb, reason in ((proxy.stall, "Timeout"), (proxy.cut, "ConnectionFailed")):
+            proxy.heal()
+            _, version = await api.list(THINGS, namespace=namespace)
+            await api.create(THINGS, thing(f"t-{reason.lower()}"), namespace=namespace)
+            events = api.watch(THINGS, resource_version=version, namespace=namespace, timeout_seconds=1)
+            assert (await anext(events))[0] == "ADDED"
+            disturb()
+            with pytest.raises(errors.Unreachable, match=reason):
+                await anext(events)
+        await api.close()
