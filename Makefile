@@ -13,7 +13,6 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 $(BIN)/.installed: requirements-dev.lock pyproject.toml
-	tests/cluster/packages.sh python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
 	$(BIN)/pip install -q --no-deps -e .
@@ -21,6 +20,10 @@ $(BIN)/.installed: requirements-dev.lock pyproject.toml
 
 .PHONY: venv
 venv: $(BIN)/.installed ## Install the locked dependencies into .venv
+
+.PHONY: tools
+tools: ## Install or build what the tests need beyond Python (Debian packages, Kubernetes, Helm)
+	tests/cluster/tools.sh
 
 .PHONY: test
 test: lint unit api e2e ## Run every check and every test
@@ -35,23 +38,23 @@ lint: venv ## ruff, mypy, import rules, generated files current, shell scripts, 
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
 
 .PHONY: unit
-unit: venv ## Tests of decisions, engine and command line
+unit: venv tools ## Tests of decisions, engine and command line
 	pytest tests/unit
 
 .PHONY: api
-api: venv ## Tests against a real kube-apiserver
+api: venv tools ## Tests against a real kube-apiserver
 	pytest tests/api
 
 .PHONY: e2e
-e2e: venv ## Tests on a real three-node cluster
+e2e: venv tools ## Tests on a real three-node cluster
 	pytest tests/e2e
 
 .PHONY: bench
-bench: venv ## Measure speed and memory (docs/performance.md)
+bench: venv tools ## Measure speed and memory (docs/performance.md)
 	python -m tests.bench
 
 .PHONY: demo
-demo: venv ## A cluster, the operator, and one template on every host, shown live
+demo: venv tools ## A cluster, the operator, and one template on every host, shown live
 	tests/demo/demo.sh
 
 .PHONY: crds

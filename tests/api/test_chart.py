@@ -1,0 +1,359 @@
+"""The Helm chart against a real API server: every set of values installs, bad ones are refused in words, nothing collides."""
+
+import copy
+import pathlib
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from tests.api import kube
+from tests.api.kube import CHART, Kube, Object
+from tests.cluster import harness
+
+from directdownload.cluster.kinds import JOBS, NAMESPACES, PODS, Resource
+
+# Building helm, where it is missing, takes minutes.
+pytestmark = pytest.mark.timeout(600)
+
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+#: Arguments of helm, each set of which must make valid manifests.
+MATRIX: dict[str, list[str]] = {
+    "defaults": [],
+    "image by tag": ["--set", "image.repository=images.example.org/x/ddo,image.tag=v2,image.pullPolicy=Always"],
+    "image by digest": ["--set", f"image.digest={DIGEST}"],
+    "pull secrets": ["--set", "imagePullSecrets[0].name=registry"],
+    "two controllers": ["--set", "controller.replicas=2,controller.priorityClassName=system-cluster-critical"],
+    "pool roots": ["--set-json", 'agent.poolRoots=["/srv/pools","/mnt/a b","/data/.hidden"]'],
+    "SELinux": ["--set", "seLinuxOptions.type=spc_t,seLinuxOptions.level=s0"],
+    "placed": [
+        "--set-json",
+        'controller.nodeSelector={"a":"b"}',
+        "--set-json",
+        'controller.tolerations=[{"key":"k","operator":"Equal","value":"v","effect":"NoExecute","tolerationSeconds":5}]',
+        "--set-json",
+        'controller.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
+        '{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Exists"}]}]}}}',
+        "--set-json",
+        'agent.nodeSelector={"example.org/kvm":"true"}',
+        "--set-json",
+        "agent.tolerations=[]",
+    ],
+    "agents": [
+        "--set",
+        "agent.capabilities[0]=DAC_READ_SEARCH,agent.maxUnavailable=3,agent.priorityClassName=system-node-critical",
+        "--set-string",
+        "agent.podAnnotations.example\\.org/a=true",
+    ],
+    "jobs": ["--set-json", "job.capabilities=[]", "--set", "job.priorityClassName=low,job.resources.limits.memory=1Gi"],
+    "logs": ["--set", "log.format=text,log.level=debug"],
+    "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
+    "global values of a parent chart": ["--set", "global.anything=1"],
+}
+#: (arguments, what helm must say)
+REFUSED: list[tuple[str, str]] = [
+    ("nonsense=1", "additional properties 'nonsense' not allowed"),
+    ("agent.nonsense=1", "at '/agent': additional properties 'nonsense' not allowed"),
+    ("agent.poolRoots=null", "at '/agent': missing property 'poolRoots'"),
+    ("agent.poolRoots={}", "at '/agent/poolRoots': minItems: got 0, want 1"),
+    ("agent.poolRoots[0]=pools", "at '/agent/poolRoots/0': 'pools' does not match pattern"),
+    ("agent.poolRoots[0]=/", "at '/agent/poolRoots/0': '/' does not match pattern"),
+    ("agent.poolRoots[0]=/a/../b", "at '/agent/poolRoots/0': '/a/../b' does not match pattern"),
+    ("agent.poolRoots[0]=/a/", "at '/agent/poolRoots/0': '/a/' does not match pattern"),
+    ("agent.poolRoots={/a,/a}", "at '/agent/poolRoots': items at 0 and 1 are equal"),
+    ("agent.capabilities[0]=SYS_ADMIN", "at '/agent/capabilities/0': value must be"),
+    ("agent.maxUnavailable=0", "at '/agent/maxUnavailable'"),
+    ("job.capabilities[0]=SYS_ADMIN", "at '/job/capabilities/0': value must be one of 'CHOWN'"),
+    ("controller.replicas=-1", "at '/controller/replicas': minimum: got -1, want 0"),
+    ("controller.replicas=two", "at '/controller/replicas': got string, want integer"),
+    ("controller.resources.limits.memory=lots", "at '/controller/resources/limits/memory': 'lots' does not match"),
+    ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
+    ("image.repository=", "at '/image/repository': minLength: got 0, want 1"),
+    ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
+    ("log.level=loud", "at '/log/level': value must be one of 'debug'"),
+    ("log.format=xml", "at '/log/format': value must be one of 'json', 'text'"),
+    ("imagePullSecrets[0]=registry", "at '/imagePullSecrets/0': got string, want object"),
+    ("seLinuxOptions.kind=x", "at '/seLinuxOptions': additional properties 'kind' not allowed"),
+    ("fullnameOverride=Direct_Download", "at '/fullnameOverride': 'Direct_Download' does not match pattern"),
+]
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: harness.ControlPlane) -> Iterator[Kube]:
+    kube.install_definitions(control_plane)
+    with Kube(control_plane.kubeconfig()) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def namespace(api: Kube) -> str:
+    return new_namespace(api)
+
+
+def new_namespace(api: Kube, **labels: str) -> str:
+    metadata = {"name": unique("chart"), "labels": {f"pod-security.kubernetes.io/{key}": labels[key] for key in labels}}
+    api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).object()
+    return str(metadata["name"])
+
+
+def documents(release: str, namespace: str, *arguments: str) -> list[Object]:
+    return [each for each in yaml.safe_load_all(kube.rendered(release, namespace, *arguments)) if each]
+
+
+def one(found: list[Object], kind: str, component: str = "") -> Object:
+    (match,) = (
+        each
+        for each in found
+        if each["kind"] == kind and each["metadata"]["name"].endswith(f"-{component}" * bool(component))
+    )
+    return match
+
+
+def job_of(found: list[Object]) -> Object:
+    """The Job that the controller would make: the template, with what the controller adds."""
+    template: Object = yaml.safe_load(one(found, "ConfigMap")["data"]["job.yaml"])
+    job = copy.deepcopy(template)
+    job["metadata"]["name"] = unique("job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["args"] = ["job", "fetch"]
+    container["env"] = [{"name": "DIRECTDOWNLOAD_JOB", "value": "{}"}]
+    return job
+
+
+def test_lint() -> None:
+    kube.helm("lint", "--strict", str(CHART))
+
+
+def test_definitions_are_current() -> None:
+    made = {path.name: path.read_text() for path in (kube.REPOSITORY / "crds").glob("*.yaml")}
+    assert made
+    assert {path.name: path.read_text() for path in (CHART / "crds").iterdir()} == made
+
+
+@pytest.mark.parametrize("arguments", MATRIX.values(), ids=MATRIX.keys())
+def test_values_make_valid_manifests(
+    control_plane: harness.ControlPlane, api: Kube, namespace: str, arguments: list[str]
+) -> None:
+    manifests = kube.rendered("release", namespace, *arguments)
+    applied = control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifests)
+    assert applied.returncode == 0, applied.stderr
+    assert "Warning" not in applied.stderr
+    api.create(JOBS, job_of([each for each in yaml.safe_load_all(manifests) if each]), namespace, dry=True).object()
+
+
+@pytest.mark.parametrize(("value", "words"), REFUSED, ids=[value for value, _ in REFUSED])
+def test_bad_values_are_refused_in_words(value: str, words: str) -> None:
+    result = kube.helm("template", "release", str(CHART), "--set", value, check=False)
+    assert result.returncode != 0
+    assert words in result.stderr, result.stderr
+
+
+def test_values_arrive(namespace: str) -> None:
+    found = documents(
+        "release",
+        namespace,
+        *("--set-json", 'agent.poolRoots=["/srv/a","/srv/b"]', "--set", f"image.digest={DIGEST},image.repository=r/x"),
+        *("--set", "seLinuxOptions.type=spc_t,imagePullSecrets[0].name=registry,log.level=debug,controller.replicas=2"),
+    )
+    pods = {
+        "controller": one(found, "Deployment")["spec"]["template"]["spec"],
+        "agent": one(found, "DaemonSet")["spec"]["template"]["spec"],
+        "job": job_of(found)["spec"]["template"]["spec"],
+    }
+    assert one(found, "Deployment")["spec"]["replicas"] == 2
+    for component, pod in pods.items():
+        (container,) = pod["containers"]
+        assert container["image"] == f"r/x@{DIGEST}"
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        assert pod["securityContext"].get("seLinuxOptions") == (
+            None if component == "controller" else {"type": "spc_t"}
+        )
+        roots = {
+            mount["mountPath"]: (mount["mountPropagation"], mount.get("readOnly", False))
+            for mount in container["volumeMounts"]
+            if mount["name"].startswith("pool-root")
+        }
+        paths = {
+            volume["hostPath"]["path"]: volume["hostPath"]["type"]
+            for volume in pod["volumes"]
+            if volume["name"].startswith("pool-root")
+        }
+        if component == "controller":
+            assert roots == paths == {}
+        else:
+            assert roots == dict.fromkeys(("/srv/a", "/srv/b"), ("HostToContainer", component == "agent"))
+            assert paths == dict.fromkeys(("/srv/a", "/srv/b"), "Directory")
+        if component != "job":
+            assert {"--pool-root=/srv/a", "--pool-root=/srv/b", "--log-level=debug"} <= set(container["args"])
+
+
+def test_the_job_template_keeps_the_contract_with_the_controller(namespace: str) -> None:
+    found = documents("release", namespace)
+    job = job_of(found)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (job["metadata"]["namespace"], container["name"]) == (namespace, "download")
+    assert {key: job["spec"][key] for key in ("backoffLimit", "ttlSecondsAfterFinished")} == {
+        "backoffLimit": 0,
+        "ttlSecondsAfterFinished": 86400,
+    }
+    expected = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "tolerations": [{"operator": "Exists"}],
+        "serviceAccountName": "release-direct-download-operator-job",
+    }
+    assert {key: pod[key] for key in expected} == expected
+    assert container["terminationMessagePolicy"] == "File"
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]}
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert mounts == {"/var/lib/directdownload/trust": True, "/tmp": False, "/var/lib/libvirt/images": False}
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels == job["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "direct-download-operator"
+    assert labels["app.kubernetes.io/component"] == "job"
+    mounted = one(found, "Deployment")["spec"]["template"]["spec"]
+    assert {"name": "job-template", "configMap": {"name": one(found, "ConfigMap")["metadata"]["name"]}} in mounted[
+        "volumes"
+    ]
+    assert "--job-template=/etc/directdownload/job.yaml" in mounted["containers"][0]["args"]
+
+
+def test_a_changed_job_template_restarts_the_controller(namespace: str) -> None:
+    def annotations(*arguments: str) -> Any:
+        return one(documents("release", namespace, *arguments), "Deployment")["spec"]["template"]["metadata"][
+            "annotations"
+        ]
+
+    assert annotations() == annotations()
+    assert annotations() != annotations("--set", "job.resources.limits.memory=1Gi")
+    assert annotations() == annotations("--set", "agent.maxUnavailable=3")
+
+
+def pods_of(namespace: str) -> dict[str, Object]:
+    found = documents("release", namespace)
+    templates = {
+        "controller": one(found, "Deployment")["spec"]["template"],
+        "agent": one(found, "DaemonSet")["spec"]["template"],
+        "job": job_of(found)["spec"]["template"],
+    }
+    head = {"apiVersion": "v1", "kind": "Pod"}
+    return {name: {**head, "metadata": {"name": name}, "spec": each["spec"]} for name, each in templates.items()}
+
+
+def test_security_contexts(api: Kube) -> None:
+    """Judged by the API server's own Pod Security: the controller is restricted, the others are baseline but host paths."""
+    restricted, baseline = new_namespace(api, enforce="restricted"), new_namespace(api, enforce="baseline")
+    for each in (restricted, baseline):
+        for component, pod in pods_of(each).items():
+            account = {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": pod["spec"]["serviceAccountName"]},
+            }
+            api.create(SERVICE_ACCOUNTS, account, each).object()
+            answer = api.create(PODS, pod, each, dry=True)
+            if component == "controller":
+                answer.object()
+            elif each == baseline:
+                assert re.search(r'violates PodSecurity "baseline:latest": hostPath volumes \([^)]*\)$', answer.message)
+    for component, pod in pods_of(baseline).items():
+        (container,) = pod["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True, component
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False, component
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"], component
+        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, component
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys(), component
+
+
+def identities(found: list[Object]) -> set[tuple[str, str, str]]:
+    return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in found}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a", "b"),
+        ("direct-download-operator", "direct-download-operator-2"),
+        ("x" * 52 + "a", "x" * 52 + "b"),
+        ("1", "2"),
+    ],
+    ids=["short", "chart's name", "long", "digits"],
+)
+def test_two_releases_share_no_name(
+    control_plane: harness.ControlPlane, namespace: str, first: str, second: str
+) -> None:
+    one_release, other = documents(first, namespace), documents(second, namespace)
+    assert not identities(one_release) & identities(other)
+    for found in (one_release, other):
+        assert max(len(name) for kind, _, name in identities(found) if not kind.startswith("Validating")) <= 63
+        applied = control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(found))
+        assert applied.returncode == 0, applied.stderr
+
+
+def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.ControlPlane, tmp_path: pathlib.Path) -> None:
+    """By Helm itself, which refuses to touch what another release owns; afterwards only the definitions are left."""
+    releases = {unique("one"): unique("ns"), unique("two"): unique("ns")}
+    access = ["--kubeconfig", str(control_plane.kubeconfig())]
+    notes = ""
+    for release, namespace in releases.items():
+        where = ["--namespace", namespace, *access]
+        notes = kube.helm("install", release, str(CHART), "--create-namespace", *where).stdout
+    for release, namespace in releases.items():
+        changes = ["--set", "controller.replicas=2", "--namespace", namespace, *access]
+        kube.helm("upgrade", release, str(CHART), *changes)
+    for release, namespace in releases.items():
+        name = f"{release}-direct-download-operator-controller"
+        shown = ["get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.replicas}"]
+        assert control_plane.kubectl(*shown, check=True).stdout == "2"
+        kube.helm("uninstall", release, "--namespace", namespace, *access)
+        kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
+        left = control_plane.kubectl(
+            "get", kinds, "-l", f"app.kubernetes.io/instance={release}", "-o", "name", check=True
+        )
+        assert left.stdout == ""
+    # The command that the notes tell next does what it says.
+    manifest = re.search(r"<<EOF\n(.*?)^ *EOF$", notes, re.DOTALL | re.MULTILINE)
+    assert manifest is not None, notes
+    control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifest[1].replace("\n  ", "\n"), check=True)
+
+
+def test_every_rule_of_rbac_has_its_reason() -> None:
+    """A comment right above each rule, in the source of the template."""
+    lines = (CHART / "templates" / "rbac.yaml").read_text().splitlines()
+    rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
+    rendered = documents("release", "default")
+    assert len(rules) == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
+    assert rules
+    without = [
+        f"line {number + 1}: {lines[number]}" for number in rules if not re.match(r"# \w.{15,}", lines[number - 1])
+    ]
+    assert without == []
+
+
+def test_no_rule_of_rbac_has_a_wildcard_or_secrets() -> None:
+    for role in documents("release", "default"):
+        for rule in role.get("rules", ()) if role["kind"] in ("ClusterRole", "Role") else ():
+            words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert not words & {"*", "secrets", "escalate", "bind", "impersonate"}, (
+                f"{role['metadata']['name']}: {rule}"
+            )
+
+
+def test_every_value_has_a_comment() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    groups = {"image", "log", "controller", "agent", "job"}
+    for number, line in enumerate(lines):
+        key = re.match(r"( {0,2})(\w+):", line)
+        if key is None or (not key[1] and key[2] in groups):
+            continue
+        assert lines[number - 1].strip().startswith("# "), f"values.yaml, line {number + 1}: {line}"

@@ -1,0 +1,457 @@
+"""The command line against a real API server: the test writes status as the controller would."""
+
+import collections.abc
+import json
+import os
+import pathlib
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from typing import Any
+
+import pytest
+from tests.cluster import harness
+
+PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
+CRDS = pathlib.Path(__file__).resolve().parents[2] / "crds"
+API_VERSION = "directdownload.dev/v1alpha1"
+MIB = 1024**2
+SHA256 = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
+
+
+class Cluster:
+    """A namespace and a zone of the test's own, and the program called with them."""
+
+    def __init__(self, control_plane: harness.ControlPlane) -> None:
+        self.control_plane = control_plane
+        self.kubeconfig = control_plane.kubeconfig()
+        self.name = f"cli-{uuid.uuid4().hex[:8]}"
+        self.apply("v1", "Namespace", self.name)
+        self.apply(API_VERSION, "Zone", self.name, spec={"nodeSelector": {"matchLabels": {"zone": self.name}}})
+
+    def apply(self, api_version: str, kind: str, name: str, **body: Any) -> dict[str, Any]:
+        namespace = {"namespace": self.name} if kind in ("Template", "TemplateDeployment", "ServiceAccount") else {}
+        metadata = {"name": name, **namespace, **body.pop("metadata", {})}
+        document = {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
+        done = self.control_plane.kubectl("apply", "-f", "-", "-o", "json", input=json.dumps(document), check=True)
+        applied: dict[str, Any] = json.loads(done.stdout)
+        return applied
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        done = self.control_plane.kubectl("get", kind, name, "-n", self.name, "-o", "json", check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def status(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        patch = json.dumps({"status": status})
+        self.control_plane.kubectl(
+            "patch", kind, name, "-n", self.name, "--subresource=status", "--type=merge", "-p", patch, check=True
+        )
+
+    def template(self, name: str = "debian") -> None:
+        spec = {"url": "https://images.example.org/x.qcow2", "format": "QCOW2", "checksum": SHA256}
+        self.apply(API_VERSION, "Template", name, spec=spec)
+
+    def placement(self, host: str, template: str = "debian") -> str:
+        name = f"{self.name}-{host}"
+        labels = {"directdownload.dev/template": template, "directdownload.dev/template-namespace": self.name}
+        reference = {"namespace": self.name, "name": template, "uid": "u"}
+        spec = {"templateRef": reference, "zone": self.name, "pool": "local", "host": host, "path": "/p/u"}
+        self.apply(API_VERSION, "TemplatePlacement", name, metadata={"labels": labels}, spec=spec)
+        return name
+
+    def arguments(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> list[str]:
+        return [PROGRAM, "--kubeconfig", str(kubeconfig or self.kubeconfig), "-n", self.name, *arguments]
+
+    def run(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.arguments(*arguments, kubeconfig=kubeconfig), capture_output=True, text=True, timeout=40, check=False
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def start(self, *arguments: str) -> "Running":
+        return Running(self.arguments(*arguments))
+
+
+class Running:
+    """The program while it waits; `until` reads its output up to a text."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.text = ""
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def until(self, text: str) -> None:
+        assert self.process.stdout is not None
+        while text not in self.text:
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            assert chunk, f"ended without {text!r}:\n{self.text}"
+            self.text += chunk.decode()
+
+    def end(self) -> tuple[int, str]:
+        assert self.process.stdout is not None
+        while chunk := os.read(self.process.stdout.fileno(), 65536):
+            self.text += chunk.decode()
+        assert "Traceback" not in self.text
+        return self.process.wait(timeout=20), self.text
+
+
+@pytest.fixture(scope="module")
+def with_crds(control_plane: harness.ControlPlane) -> harness.ControlPlane:
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS), check=True)
+    return control_plane
+
+
+@pytest.fixture
+def cluster(with_crds: harness.ControlPlane) -> Cluster:
+    return Cluster(with_crds)
+
+
+def condition(kind: str, status: str, reason: str, generation: int = 1, message: str = "") -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": "2026-05-01T12:00:00Z",
+        "observedGeneration": generation,
+    }
+
+
+def converged(generation: int, copies: int) -> dict[str, Any]:
+    return {
+        "observedGeneration": generation,
+        "placements": {"desired": copies, "ready": copies, "downloading": 0, "pending": 0, "failed": 0},
+        "conditions": [condition("Ready", "True", "Converged", generation)],
+    }
+
+
+def test_a_template_is_registered_listed_described_and_deleted(cluster: Cluster) -> None:
+    url = "https://images.example.org/debian-13.qcow2"
+    options = ["--url", url, "--mirror", url + "?m=1", "--mirror", url + "?m=2", "--checksum", SHA256]
+    options += ["--format", "qcow2", "--zone", cluster.name, "--display-text", "Debian 13", "--type", "ROUTING"]
+    done = cluster.run("template", "register", "debian", *options, "--architecture", "aarch64")
+    assert (done.returncode, done.stdout) == (0, f"Template debian registered in namespace {cluster.name}.\n")
+    spec = cluster.get("ddtemplate", "debian")["spec"]
+    assert spec == spec | {
+        "url": url,
+        "mirrors": [url + "?m=1", url + "?m=2"],
+        "checksum": SHA256,
+        "format": "QCOW2",
+        "zones": [cluster.name],
+        "displayText": "Debian 13",
+        "type": "ROUTING",
+        "architecture": "aarch64",
+    }
+    listed = cluster.run("template", "list").stdout.splitlines()
+    assert listed[0].split() == ["NAME", "FORMAT", "TYPE", "SIZE", "COPIES", "STATUS", "AGE", "URL"]
+    assert listed[1].split()[:6] == ["debian", "QCOW2", "ROUTING", "-", "-", "-"]
+    assert cluster.run("template", "list", "-o", "name").stdout == "template.directdownload.dev/debian\n"
+    everywhere = json.loads(cluster.run("template", "list", "-A", "-o", "json").stdout)["items"]
+    assert cluster.name in {item["metadata"]["namespace"] for item in everywhere}
+    described = cluster.run("template", "describe", "debian").stdout
+    assert f"Checksum:     {SHA256}\n" in described
+    assert "Display text: Debian 13\n" in described
+    assert cluster.run("template", "delete", "debian", "--yes").stdout == "Template debian deleted.\n"
+    assert cluster.run("template", "list").stdout == ""
+
+
+def test_deleting_asks_first(cluster: Cluster) -> None:
+    cluster.template()
+    question = subprocess.run(
+        cluster.arguments("template", "delete", "debian"),
+        input="n\n",
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert question.returncode != 0
+    assert f"Delete template debian in namespace {cluster.name} (no host has a copy)?" in question.stderr
+    assert cluster.get("ddtemplate", "debian")
+
+
+def test_describe_shows_where_copies_are(cluster: Cluster) -> None:
+    cluster.template()
+    cluster.status("ddplacement", cluster.placement("kvm-1"), {"phase": "Downloading", "attempts": 2})
+    described = cluster.run("template", "describe", "debian").stdout.splitlines()
+    assert described[-1].split() == ["kvm-1", "local", "Downloading", "-", "-", "-", "-", "2", "/p/u"]
+
+
+def test_refusals_are_readable_and_permanent(cluster: Cluster) -> None:
+    options = ["--url", "ftp://x/y", "--checksum", "sha256:12", "--format", "QCOW2"]
+    done = cluster.run("template", "register", "bad", *options)
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Error: refused, nothing was created or changed:"
+    assert lines[1].startswith("  spec.checksum: expected an algorithm (MD5, SHA-1,")
+    assert lines[1].endswith('(given: "sha256:12")')
+    assert lines[2].startswith("  spec.url: expected an http, https or nfs URL, for example https://")
+    assert len(lines) == 3
+
+
+def test_a_format_that_does_not_exist(cluster: Cluster) -> None:
+    done = cluster.run("template", "register", "bad", "--url", "http://x/y", "--format", "qcow3")
+    assert done.returncode == 3
+    assert "spec.format: expected one of QCOW2, RAW, ISO" in done.stderr
+    assert '(given: "QCOW3")' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("template", "describe", "nope"), "there is no template 'nope' in namespace"),
+        (("template", "delete", "nope", "--yes"), "there is no template 'nope' in namespace"),
+        (("deploy", "nope", "--zone", "z"), "there is no template 'nope' in namespace"),
+        (("deploy", "debian", "--zone", "nope"), "there is no zone 'nope'; zones of this cluster: "),
+        (("status", "nope"), "there is no deployment 'nope' in namespace"),
+        (("status", "nope", "--watch"), "there is no deployment 'nope' in namespace"),
+        (("template", "register", "debian", "--url", "http://x/y", "--format", "RAW"), "there is a template 'debian'"),
+    ],
+)
+def test_what_does_not_exist_or_exists_already(cluster: Cluster, arguments: tuple[str, ...], words: str) -> None:
+    cluster.template()
+    done = cluster.run(*arguments)
+    assert done.returncode == 3
+    assert words in done.stderr
+
+
+def test_a_user_without_permission_is_told_which(cluster: Cluster) -> None:
+    done = cluster.run("template", "list", kubeconfig=cluster.control_plane.kubeconfig("ann", ["nobodies"]))
+    assert done.returncode == 3
+    assert f"'ann' may not list templates.directdownload.dev in namespace '{cluster.name}'" in done.stderr
+    assert "the verb 'list' on templates.directdownload.dev" in done.stderr
+
+
+def test_resources_that_are_not_installed() -> None:
+    with harness.ControlPlane() as empty:
+        done = subprocess.run(
+            [PROGRAM, "zone", "list", "--kubeconfig", str(empty.kubeconfig())],
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert "not installed" in done.stderr
+    assert "helm install" in done.stderr
+
+
+def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
+    zone = cluster.name
+    cluster.status(
+        "ddzone", zone, {"hosts": {"total": 3, "up": 2}, "conditions": [condition("Ready", "True", "Ready")]}
+    )
+    cluster.apply(API_VERSION, "Host", f"{zone}-1", spec={"nodeName": f"{zone}-1", "zone": zone})
+    storage = [{"pool": "local", "availableBytes": 5 * 1024**3}]
+    cluster.status("ddhost", f"{zone}-1", {"state": "Up", "agentVersion": "0.1.0", "storage": storage})
+    cluster.apply(API_VERSION, "StoragePool", f"{zone}-pool", spec={"zone": zone, "path": "/var/lib/libvirt/images"})
+    cluster.status("ddpool", f"{zone}-pool", {"hosts": {"total": 3, "ready": 2}, "capacityBytes": 1024**4})
+
+    rows = [line.split() for line in cluster.run("zone", "list").stdout.splitlines()]
+    assert rows[0] == ["NAME", "ENABLED", "HOSTS", "UP", "STATUS", "AGE"]
+    assert [zone, "yes", "3", "2", "Ready"] in [row[:5] for row in rows]
+    hosts = cluster.run("host", "list", "--zone", zone).stdout.splitlines()
+    assert len(hosts) == 2
+    assert hosts[1].split()[:8] == [f"{zone}-1", zone, "Up", "-", "local", "5.0", "GiB", "0.1.0"]
+    assert cluster.run("host", "list", "--zone", "elsewhere").stdout == ""
+    pools = cluster.run("pool", "list", "--zone", zone).stdout.splitlines()
+    expected = [f"{zone}-pool", zone, "Filesystem", "/var/lib/libvirt/images", "2/3", "1.0", "TiB", "-"]
+    assert pools[1].split()[:8] == expected
+
+
+def test_deploy_creates_what_was_asked_for(cluster: Cluster) -> None:
+    cluster.template()
+    options = ["--zone", cluster.name, "--host", "b", "--host", "a", "--pool", "p", "--deletion-policy", "Retain"]
+    done = cluster.run("deploy", "debian", *options)
+    name = f"debian-{cluster.name}"
+    assert done.returncode == 0
+    assert done.stdout == f"Deployment {name} created: debian goes to 2 hosts of {cluster.name}.\n"
+    spec = cluster.get("dddeploy", name)["spec"]
+    expected = {"templateRef": {"name": "debian"}, "hosts": ["a", "b"], "pools": ["p"], "deletionPolicy": "Retain"}
+    assert spec == spec | expected
+
+
+def test_deploy_again_changes_nothing(cluster: Cluster) -> None:
+    cluster.template()
+    assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d").returncode == 0
+    again = cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d")
+    assert (again.returncode, again.stdout) == (0, "Deployment d exists and says the same already.\n")
+    other = cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d", "--host", "a")
+    assert other.returncode == 3
+    assert "is another one: hosts is all, not a" in other.stderr
+    assert cluster.get("dddeploy", "d")["metadata"]["generation"] == 1
+
+
+def test_deploy_wait_shows_progress_and_ends_when_ready(cluster: Cluster) -> None:
+    cluster.template()
+    with cluster.start("deploy", "debian", "--zone", cluster.name, "--name", "d", "--wait") as waiting:
+        waiting.until("total    0 of 0 ready")
+        first, second = cluster.placement("kvm-1"), cluster.placement("kvm-2")
+        progress = {"bytesDownloaded": 45 * MIB, "bytesTotal": 100 * MIB, "bytesPerSecond": 12_897_485, "etaSeconds": 8}
+        cluster.status("ddplacement", first, {"phase": "Downloading", "progress": progress})
+        waiting.until("kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s")
+        waiting.until("kvm-2  local  Pending")
+        file = {"path": "/p/u", "sizeBytes": 100 * MIB}
+        for name in (first, second):
+            cluster.status("ddplacement", name, {"phase": "Ready", "file": file})
+        waiting.until("kvm-2  local  Ready  100.0 MiB")
+        # Ready of an older generation is not the end
+        cluster.status("dddeploy", "d", converged(0, 2))
+        waiting.until("total         2 of 2 ready")
+        assert waiting.process.poll() is None
+        cluster.status("dddeploy", "d", converged(1, 2))
+        status, text = waiting.end()
+    assert status == 0
+    assert "d: ready, 2 copies, after " in text
+
+
+def test_deploy_wait_ends_with_the_failures(cluster: Cluster) -> None:
+    cluster.template()
+    with cluster.start("deploy", "debian", "--zone", cluster.name, "--name", "d", "--wait") as waiting:
+        waiting.until("total    0 of 0 ready")
+        failure = {"host": "kvm-1", "pool": "local", "reason": "ChecksumMismatch", "message": "expected c6ab, got 0000"}
+        message = "1 of 2 placements failed"
+        status = {
+            "observedGeneration": 1,
+            "placements": {"desired": 2, "ready": 1, "failed": 1},
+            "failures": [failure],
+            "conditions": [
+                condition("Ready", "False", "PlacementsFailed", message=message),
+                condition("Stalled", "True", "PlacementsFailed", message=message),
+            ],
+        }
+        cluster.status("dddeploy", "d", status)
+        code, text = waiting.end()
+    assert code == 3
+    assert "Error: d has stalled: PlacementsFailed: 1 of 2 placements failed" in text
+    assert "HOST    POOL    REASON             MESSAGE" in text
+    assert "kvm-1   local   ChecksumMismatch   expected c6ab, got 0000" in text
+    shown = cluster.run("status", "d").stdout
+    assert "Copies:     2: 1 ready, 0 downloading, 0 pending, 1 failed" in shown
+    assert "kvm-1   local   ChecksumMismatch   expected c6ab, got 0000" in shown
+
+
+def test_deploy_wait_ends_in_time(cluster: Cluster) -> None:
+    cluster.template()
+    began = time.monotonic()
+    done = cluster.run("deploy", "debian", "--zone", cluster.name, "--wait", "--timeout", "1s")
+    assert done.returncode == 1
+    assert "is not ready after 1 s: 0 of 0 copies are. The rollout goes on." in done.stderr
+    assert time.monotonic() - began >= 1
+
+
+def test_a_deployment_that_is_deleted_meanwhile(cluster: Cluster) -> None:
+    cluster.template()
+    with cluster.start("deploy", "debian", "--zone", cluster.name, "--name", "d", "--wait") as waiting:
+        waiting.until("total    0 of 0 ready")
+        cluster.control_plane.kubectl("delete", "dddeploy", "d", "-n", cluster.name, check=True)
+        assert waiting.end()[0] == 3
+    assert "deployment 'd' was deleted meanwhile" in waiting.text
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_rollout(cluster: Cluster) -> None:
+    cluster.template()
+    with cluster.start("deploy", "debian", "--zone", cluster.name, "--name", "d", "--wait") as waiting:
+        waiting.until("total    0 of 0 ready")
+        waiting.process.send_signal(signal.SIGINT)
+        status, text = waiting.end()
+    assert status == 130
+    assert "The rollout goes on; see it again with: directdownload status d --watch" in text
+    assert cluster.get("dddeploy", "d")["spec"]["zone"] == cluster.name
+
+
+def test_tenants_who_may_not_see_placements_follow_the_sum(cluster: Cluster) -> None:
+    cluster.template()
+    rules = [
+        {
+            "apiGroups": ["directdownload.dev"],
+            "resources": ["templates", "templatedeployments"],
+            "verbs": ["get", "list", "watch", "create"],
+        }
+    ]
+    role = {"metadata": {"namespace": cluster.name}}
+    cluster.apply("rbac.authorization.k8s.io/v1", "Role", "tenant", rules=rules, **role)
+    group = {"apiGroup": "rbac.authorization.k8s.io"}
+    cluster.apply(
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        "tenant",
+        subjects=[{**group, "kind": "User", "name": "tenant"}],
+        roleRef={**group, "kind": "Role", "name": "tenant"},
+        **role,
+    )
+    cluster.placement("kvm-1")
+    tenant = cluster.control_plane.kubeconfig("tenant", [])
+    arguments = ("deploy", "debian", "--zone", cluster.name, "--name", "d")
+    assert cluster.run(*arguments, kubeconfig=tenant).returncode == 0
+    cluster.status("dddeploy", "d", converged(1, 7))
+    waited = cluster.run("status", "d", "--watch", kubeconfig=tenant)
+    assert waited.returncode == 0
+    assert waited.stdout.splitlines()[0] == "total    7 of 7 ready  0 B"
+    assert "kvm-1" not in waited.stdout
+    assert "Copies:     7: 7 ready" in cluster.run("status", "d", kubeconfig=tenant).stdout
+
+
+def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
+    cluster.template()
+    for name in ("a", "b"):
+        assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", name).returncode == 0
+    rows = [line.split() for line in cluster.run("status").stdout.splitlines()]
+    assert rows[1][:8] == ["a", "debian", cluster.name, "0/0", "0", "0", "-", "-"]
+    assert [cluster.name, "a"] in [line.split()[:2] for line in cluster.run("status", "-A").stdout.splitlines()]
+    with cluster.start("status", "--watch") as watching:
+        watching.until("  0 of 2 deployments ready")
+        cluster.status("dddeploy", "a", converged(1, 1))
+        cluster.status("dddeploy", "b", converged(1, 1))
+        status, text = watching.end()
+    assert status == 0
+    assert "2 of 2 deployments ready" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status", "d", "-A"), ("status", "--watch", "-o", "json"), ("deploy", "debian")]
+)
+def test_options_that_do_not_go_together_are_a_usage_error(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    assert cluster.run(*arguments).returncode == 2
+
+
+@pytest.fixture
+def terminal() -> collections.abc.Iterator[tuple[int, int]]:
+    master, slave = pty.openpty()
+    yield master, slave
+    os.close(master)
+
+
+def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+    cluster.template()
+    assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d").returncode == 0
+    cluster.status(
+        "ddplacement", cluster.placement("kvm-1"), {"phase": "Ready", "file": {"path": "/p", "sizeBytes": MIB}}
+    )
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    process = subprocess.Popen(cluster.arguments("status", "d", "-w"), stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    while "━━━".encode() not in shown:
+        shown += os.read(master, 65536)
+    cluster.status("dddeploy", "d", converged(1, 1))
+    while b"d: ready, 1 copy" not in shown:
+        shown += os.read(master, 65536)
+    assert process.wait(timeout=20) == 0
+    assert re.search(r"kvm-1.*local.*Ready.*━━━.*1\.0 MiB", shown.decode())

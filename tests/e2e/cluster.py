@@ -1,0 +1,174 @@
+"""A cluster with real nodes that has the product installed, as the e2e tests and the bench use it.
+
+Without anything given it is the local cluster of tests/cluster, brought up and filled on demand. With `KUBECONFIG` and
+`IMAGE` in the environment it is that cluster; `ORIGIN_HOST` is then an address of this machine that its pods reach.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from tests import kstatus
+from tests.api.kube import until
+from tests.cluster import harness
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+CHART = REPOSITORY / "charts" / "direct-download-operator"
+SCRIPTS = REPOSITORY / "tests" / "cluster"
+LOCAL_IMAGE = "localhost/direct-download-operator:dev"
+#: The host side of the local cluster's bridge.
+LOCAL_ORIGIN_HOST = "10.89.0.1"
+NAMESPACE = RELEASE = "direct-download-operator"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+POOL_ROOT = "/var/lib/libvirt/images"
+
+Object = dict[str, Any]
+
+
+class CommandError(AssertionError):
+    """A command of the test's own ended badly; the message holds what it said."""
+
+
+def run(*command: str, input: str | None = None, env: dict[str, str] | None = None, seconds: float = 300) -> str:
+    result = subprocess.run(command, input=input, env=env, capture_output=True, text=True, check=False, timeout=seconds)
+    if result.returncode != 0:
+        raise CommandError(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+    return result.stdout
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """`local`: its nodes are on this machine, so that tests can look at their files and cut their power."""
+
+    kubeconfig: pathlib.Path
+    image: str
+    origin_host: str
+    local: bool
+
+    @classmethod
+    def acquire(cls) -> "Cluster":
+        given, image = os.environ.get("KUBECONFIG"), os.environ.get("IMAGE")
+        if given and image:
+            host = os.environ.get("ORIGIN_HOST", "")
+            if not host:
+                raise CommandError("KUBECONFIG and IMAGE are given: set ORIGIN_HOST to an address that its pods reach")
+            return cls(pathlib.Path(given), image, host, local=False)
+        # Not captured: whoever waits for minutes must see why.
+        environment = {**os.environ, "NODES": "3"}
+        subprocess.run([SCRIPTS / "tools.sh"], check=True)
+        subprocess.run([SCRIPTS / "up.sh"], check=True, env=environment)
+        subprocess.run([SCRIPTS / "image.sh"], check=True)
+        return cls(REPOSITORY / ".cluster" / "kubeconfig", LOCAL_IMAGE, LOCAL_ORIGIN_HOST, local=True)
+
+    def install(self, *settings: str) -> None:
+        """`helm upgrade --install` with the product's image, and wait until every pod is ready."""
+        repository, _, tag = self.image.rpartition(":")
+        values = [f"image.repository={repository}", f"image.tag={tag}", "log.format=text", *settings]
+        if self.local:
+            values.append("image.pullPolicy=Never")
+        arguments = [argument for value in values for argument in ("--set", value)]
+        self.helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "-n", NAMESPACE, *arguments)
+        # The image of the local cluster keeps its name when it changes.
+        self.kubectl("rollout", "restart", "deployment,daemonset", "-n", NAMESPACE)
+        for kind in ("deployment", "daemonset"):
+            for name in self.names(kind):
+                self.kubectl("rollout", "status", f"{kind}/{name}", "-n", NAMESPACE, "--timeout=180s")
+
+    def uninstall(self) -> None:
+        self.helm("uninstall", RELEASE, "-n", NAMESPACE, "--ignore-not-found", "--wait")
+
+    def names(self, kind: str) -> list[str]:
+        return [item["metadata"]["name"] for item in self.list(kind, NAMESPACE)]
+
+    def helm(self, *arguments: str) -> str:
+        return run(str(self._program("helm")), "--kubeconfig", str(self.kubeconfig), *arguments)
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:
+        return run(str(self._program("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments, input=input)
+
+    def _program(self, name: str) -> pathlib.Path | str:
+        return harness.state_root() / "bin" / name if self.local else name
+
+    def apply(self, *objects: Object) -> None:
+        self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
+        scope = ["-n", namespace] if namespace else []
+        found: Object = json.loads(self.kubectl("get", kind, name, *scope, "-o", "json"))
+        if found["apiVersion"].startswith("directdownload.dev/") and "status" in found:
+            kstatus.assert_kstatus(found, lagging=True)
+        return found
+
+    def list(self, kind: str, namespace: str | None = None) -> list[Object]:
+        scope = ["-n", namespace] if namespace else ["-A"]
+        return list(json.loads(self.kubectl("get", kind, *scope, "-o", "json"))["items"])
+
+    def placements(self, template: str) -> dict[str, Object]:
+        """The placements of a template by host, each checked against kstatus."""
+        found = {
+            p["spec"]["host"]: p
+            for p in self.list("templateplacements")
+            if p["spec"]["templateRef"]["name"] == template
+        }
+        for placement in found.values():
+            if "status" in placement:
+                # Deletion raises the generation; kstatus calls such an object Terminating whatever its conditions say.
+                kstatus.assert_kstatus(placement, lagging="deletionTimestamp" in placement["metadata"])
+        return found
+
+    def reasons(self, template: str) -> dict[str, tuple[str, str]]:
+        """Phase and reason by host."""
+        return {
+            host: (p["status"]["phase"], p["status"]["conditions"][0]["reason"])
+            for host, p in self.placements(template).items()
+            if "phase" in p.get("status", {})
+        }
+
+    def converged(self, deployment: str, copies: int, seconds: float = 120) -> None:
+        def reached() -> bool:
+            status = self.get("templatedeployment", deployment, "default").get("status", {})
+            conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
+            return conditions.get("Ready") == "True" and status["placements"]["ready"] == copies
+
+        until(f"{copies} copies of {deployment}", reached, seconds)
+
+    def hosts(self) -> Sequence[str]:
+        return sorted(host["metadata"]["name"] for host in self.list("hosts"))
+
+    # --- the nodes of the local cluster
+
+    def node(self, command: str, node: str, *arguments: str) -> str:
+        """tests/cluster/node.sh: add, stop, start, remove, exec."""
+        return run(str(SCRIPTS / "node.sh"), command, node.removeprefix("kvm-"), *arguments)
+
+    def file(self, node: str, path: str) -> pathlib.Path:
+        """A file of a local node, seen from here."""
+        return harness.host_directory(node) / path.lstrip("/")
+
+
+def zone(name: str = "zone-1", **spec: Any) -> Object:
+    selector = {"nodeSelector": {"matchLabels": {ZONE_LABEL: name}}}
+    return _object("Zone", name, {**selector, **spec})
+
+
+def pool(name: str = "local", zone: str = "zone-1", path: str = POOL_ROOT, **spec: Any) -> Object:
+    return _object("StoragePool", name, {"zone": zone, "path": path, **spec})
+
+
+def template(name: str, url: str, **spec: Any) -> Object:
+    return _object("Template", name, {"url": url, "format": "RAW", **spec}, "default")
+
+
+def deployment(name: str, **spec: Any) -> Object:
+    body = {"templateRef": {"name": name}, "zone": "zone-1", "pools": ["local"], **spec}
+    return _object("TemplateDeployment", name, body, "default")
+
+
+def _object(kind: str, name: str, spec: Object, namespace: str | None = None) -> Object:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": "directdownload.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}

@@ -1,0 +1,95 @@
+"""One cluster for the whole run, with the product installed and one zone of three hosts."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from tests import origin
+from tests.api.kube import until
+from tests.e2e import cluster as clusters
+from tests.e2e.cluster import Cluster
+
+#: Bringing up the cluster counts for the first test that asks for it.
+SETUP_SECONDS = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(300, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    found = Cluster.acquire()
+    found.install()
+    found.apply(clusters.zone(downloads={"retry": {"initial": "1s", "maximum": "5s"}}), clusters.pool())
+
+    def all_up() -> bool:
+        hosts = found.list("hosts")
+        return bool(hosts) and all(
+            h.get("status", {}).get("state") == "Up" and h["status"].get("storage") for h in hosts
+        )
+
+    until("hosts that are Up and report their storage", all_up, 120)
+    yield found
+    if os.environ.get("KEEP") != "1" and found.local:
+        clusters.run(str(clusters.SCRIPTS / "down.sh"))
+
+
+@pytest.fixture
+def local(cluster: Cluster) -> Cluster:
+    """A cluster whose nodes are on this machine."""
+    if not cluster.local:
+        pytest.skip("needs the nodes' files and power switches: a cluster given by KUBECONFIG has neither")
+    return cluster
+
+
+class Image:
+    """A file of random bytes that the origin serves."""
+
+    def __init__(self, directory: pathlib.Path, name: str, size_bytes: int) -> None:
+        self.path = directory / name
+        content = os.urandom(size_bytes)
+        self.path.write_bytes(content)
+        self.size_bytes = size_bytes
+        self.sha256 = hashlib.sha256(content).hexdigest()
+
+    @property
+    def checksum(self) -> str:
+        return f"{{SHA-256}}{self.sha256}"
+
+
+@pytest.fixture
+def directory(tmp_path: pathlib.Path) -> pathlib.Path:
+    # nginx's workers are not root
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return tmp_path
+
+
+@pytest.fixture
+def image(directory: pathlib.Path) -> Image:
+    return Image(directory, "image.raw", 16 << 20)
+
+
+@pytest.fixture
+def server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]:
+    with origin.Origin(directory, cluster.origin_host) as found:
+        yield found
+
+
+@pytest.fixture
+def slow_server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]:
+    """4 MiB/s for each connection: time to look and to break things."""
+    with origin.Origin(directory, cluster.origin_host, rate=4 << 20) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def clean(cluster: Cluster) -> Iterator[None]:
+    """What a test deployed goes with it, files included."""
+    yield
+    cluster.kubectl("delete", "templatedeployments,templates", "--all", "-n", "default", "--timeout=60s")
+    until("the placements to go", lambda: not cluster.list("templateplacements"), 120)

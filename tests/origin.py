@@ -1,0 +1,216 @@
+"""A real nginx that serves a directory: the origin of every test that fetches something.
+
+Used by unit, api and e2e tests and by the bench. One process, ended by its pid; works as root and without.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import ipaddress
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from types import TracebackType
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_START_SECONDS = 10
+
+_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {runtime}/nginx.pid;
+error_log {runtime}/error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+    log_format entries escape=json '{{"method":"$request_method","path":"$uri","status":$status,'
+        '"range":"$http_range","if_range":"$http_if_range","bytes_sent":$body_bytes_sent,'
+        '"host":"$http_host","token":"$http_x_token","user_agent":"$http_user_agent","authorization":"$http_authorization"}}';
+    access_log {runtime}/access.log entries;
+    client_body_temp_path {runtime}/body;
+    proxy_temp_path {runtime}/proxy;
+    fastcgi_temp_path {runtime}/fastcgi;
+    uwsgi_temp_path {runtime}/uwsgi;
+    scgi_temp_path {runtime}/scgi;
+    sendfile on;
+    keepalive_timeout 5;
+    default_type application/octet-stream;
+    {rate}
+    server {{
+        listen {listen}:{port}{ssl};
+        {certificate}
+        root {directory};
+        {extra}
+    }}
+}}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One line of the access log; nginx writes it when the request has ended."""
+
+    method: str
+    path: str
+    status: int
+    range: str
+    if_range: str
+    bytes_sent: int
+    host: str
+    token: str
+    user_agent: str
+    authorization: str
+
+
+class Origin:
+    """Serves `directory` from construction until `stop`.
+
+    `rate` limits each connection in bytes per second; with `tls` the certificate is self-signed, valid for
+    `certificate_host` (else `host`) and localhost, and lies as PEM in `certificate`. `extra` goes into the server block.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        host: str = "127.0.0.1",
+        *,
+        port: int | None = None,
+        tls: bool = False,
+        certificate_host: str = "",
+        rate: int | None = None,
+        extra: str = "",
+    ) -> None:
+        self.directory = directory
+        self.host = host
+        self.tls = tls
+        self.port = port or free_port(host)
+        self._runtime = pathlib.Path(tempfile.mkdtemp(prefix="origin-"))
+        self._log = self._runtime / "access.log"
+        self.certificate = self._runtime / "certificate.pem"
+        key = self._runtime / "key.pem"
+        if tls:
+            write_certificate(self.certificate, key, certificate_host or host)
+        configuration = self._runtime / "nginx.conf"
+        configuration.write_text(
+            _CONFIGURATION.format(
+                runtime=self._runtime,
+                directory=directory,
+                listen=f"[{host}]" if ":" in host else host,
+                port=self.port,
+                ssl=" ssl" if tls else "",
+                certificate=f"ssl_certificate {self.certificate}; ssl_certificate_key {key};" if tls else "",
+                rate=f"limit_rate {rate};" if rate else "",
+                extra=extra,
+            )
+        )
+        with (self._runtime / "stderr").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [_nginx(), "-c", str(configuration), "-p", str(self._runtime), "-e", str(self._runtime / "error.log")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def url(self, path: str) -> str:
+        scheme = "https" if self.tls else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}/{path.lstrip('/')}"
+
+    def requests(self) -> list[Request]:
+        """Every request that has ended so far, in that order."""
+        if not self._log.exists():
+            return []
+        return [Request(**json.loads(line)) for line in self._log.read_text().splitlines()]
+
+    def wait_for_requests(self, count: int, timeout_seconds: float = 10) -> list[Request]:
+        """As `requests`, once there are at least `count`: the log is written after the client has its answer."""
+        end = time.monotonic() + timeout_seconds
+        while len(found := self.requests()) < count:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(found)} requests after {timeout_seconds} s, expected {count}")
+            time.sleep(0.02)
+        return found
+
+    def stop(self) -> None:
+        """End nginx and remove its runtime files; the served directory stays."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_it_answers(self) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
+                return
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"nginx did not start: {(self._runtime / 'stderr').read_text()}")
+            time.sleep(0.02)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def write_certificate(certificate_path: pathlib.Path, key_path: pathlib.Path, host: str) -> None:
+    """A self-signed certificate for `host` and localhost, valid for a day."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    alternatives: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    try:
+        alternatives.append(x509.IPAddress(ipaddress.ip_address(host)))
+    except ValueError:
+        alternatives.append(x509.DNSName(host))
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def _nginx() -> str:
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    found = shutil.which("nginx", path=path)
+    if found is None:
+        raise RuntimeError("nginx is not installed: install the package nginx-light")
+    return found
