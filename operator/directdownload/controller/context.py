@@ -68,6 +68,12 @@ class Context:
         if when is not None:
             self.queue.add_later(key, (when - self.now()).total_seconds())
 
+    def call_next(self) -> None:
+        """Calls up the next placement that there is a slot for."""
+        name = self.world.next_in_line()
+        if name is not None:
+            self.queue.add(Key("placement", name))
+
     async def apply(
         self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
     ) -> None:
@@ -90,7 +96,9 @@ class Context:
         """Applies `status` to `item` unless it stands there already. True if written."""
         wanted, present = dump(status), dump(item.status)
         own = (
-            {"state", "conditions", "observedGeneration"} if resource is kinds.HOSTS else wanted.keys() | present.keys()
+            {"state", "conditions", "observedGeneration", "lastHandledRequest"}
+            if resource is kinds.HOSTS
+            else wanted.keys() | present.keys()
         )
         if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and _same_conditions(
             status, item.status

@@ -90,6 +90,8 @@ class Controller:
                 settings=watch_kinds.settings(),
                 clusterwide=True,
                 standalone=True,
+                # Without one kopf asks for the name of the user, and a container's uid has none.
+                identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
             )
             for task in background:
                 task.cancel()

@@ -5,7 +5,9 @@ fill both gaps. Handlers only hand the object to its store; `watches.py` says wh
 """
 
 import asyncio
+import dataclasses
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -53,7 +55,12 @@ def settings() -> kopf.OperatorSettings:
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    found = kopf.login_with_service_account(**kwargs)
+    if found is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    # kopf would ask the cluster's DNS; the kubelet gives every pod the address, which is there earlier and always.
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    return dataclasses.replace(found, server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
 
 
 def _handler(resource: kinds.Resource, store: Store[Any]) -> Callable[..., Any]:

@@ -80,13 +80,16 @@ class Watches:
         else:
             self._world.ledger.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
 
+    def _occupy_again(self, placement: PlacementView) -> None:
+        for job in self._world.jobs_of_placement[placement.key]:
+            if not (job.succeeded or job.failed or job.deleting):
+                self._occupy(job)
+
     def _next_in_line(self) -> None:
         """A slot is free: the first placement that has room in all its groups tries its luck."""
-        for name, groups in self._world.waiting.items():
-            if self._world.ledger.full_group(groups) is None:
-                del self._world.waiting[name]
-                self._queue.add(Key("placement", name))
-                return
+        name = self._world.next_in_line()
+        if name is not None:
+            self._queue.add(Key("placement", name))
 
     def _namespace(self, key: str, old: Namespace | None, new: Namespace | None) -> None:
         if old is not None and new is not None and old.labels == new.labels:
@@ -125,9 +128,7 @@ class Watches:
                 self._templates_of_zone(name, COUNT_SECONDS)
             for placement in self._world.placements_of_host[key]:
                 self._if_unsettled(placement)
-                for job in self._world.jobs_of_placement[placement.key]:
-                    if not (job.succeeded or job.failed or job.deleting):
-                        self._occupy(job)
+                self._occupy_again(placement)
         for pool in self._world.pools:
             if pool.spec.zone == host.spec.zone:
                 self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
@@ -152,7 +153,7 @@ class Watches:
             return
         self._queue.add(Key("template", deployment.template_key))
         template = self._world.templates.get(deployment.template_key)
-        if old is not None and template is not None:
+        if template is not None:
             for placement in self._world.placements_of_template[template.uid]:
                 self._if_unsettled(placement)
 
@@ -162,6 +163,9 @@ class Watches:
             return
         if new is None or old is None or _placement_wish(old) != _placement_wish(new):
             self._queue.add(Key("placement", key))
+        if old is None and new is not None:
+            # After a restart its job may have been seen before it: only now is it known on which host that runs.
+            self._occupy_again(new)
         if old is None or new is None or (old.phase, old.reason) != (new.phase, new.reason):
             self._queue.add_later(Key("template", placement.template_key), COUNT_SECONDS)
         elif old.bytes_downloaded != new.bytes_downloaded:

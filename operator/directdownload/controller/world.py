@@ -7,13 +7,12 @@ import datetime
 from collections.abc import Callable, Collection, Iterator
 from typing import Generic, TypeVar
 
-import pydantic
-
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
 from directdownload.planning import deployments, placements, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
 from directdownload.resources.base import GROUP
+from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.storagepool import StoragePool
@@ -88,6 +87,8 @@ class World:
         self.ledger = slots.Ledger()
         #: placements that wait for a slot, in order, with the groups that must have room
         self.waiting: dict[str, tuple[slots.Group, ...]] = {}
+        #: placements that were called up for a slot and have not been reconciled since
+        self.called: set[str] = set()
         self._agent_missing_since: dict[str, datetime.datetime] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
 
@@ -108,8 +109,19 @@ class World:
         if any(pod.ready for pod in pods):
             self._agent_missing_since.pop(node, None)
             return Agent(True)
+        # A pod that is replaced again and again does not start the clock anew; one that is seen for the first time
+        # may have been away for longer than this process knows.
         since = self._agent_missing_since.setdefault(node, now)
-        return Agent(False, max((p.ready_changed for p in pods if p.ready_changed), default=since))
+        return Agent(False, min(since, max((p.ready_changed for p in pods if p.ready_changed), default=since)))
+
+    def next_in_line(self) -> str | None:
+        """Calls up the first placement that waits and has room in all its groups; whoever is called calls the next."""
+        for name, groups in self.waiting.items():
+            if self.ledger.full_group(groups) is None:
+                del self.waiting[name]
+                self.called.add(name)
+                return name
+        return None
 
     def template_of(self, placement: PlacementView) -> Template | None:
         """The very Template that was placed; one of the same name made later is another."""
@@ -128,15 +140,21 @@ class World:
         )
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
-        """The deployments that name the placement's template, zone and pool."""
-        return [
+        """The deployments that want the copy: those that select its host, else (the host of a shared pool, or one
+        whose labels have changed) all that name its template, zone and pool."""
+        named = [
             d
             for d in self.deployments_of_template[placement.template_key]
-            if not d.deleting
-            and d.spec.zone == placement.zone
-            and (not d.spec.pools or placement.pool in d.spec.pools)
-            and (not d.spec.hosts or placement.host in d.spec.hosts)
+            if not d.deleting and d.spec.zone == placement.zone and (not d.spec.pools or placement.pool in d.spec.pools)
         ]
+        host = self.hosts.get(placement.host)
+        labels = host.metadata.labels if host is not None else {}
+        selecting = [
+            d
+            for d in named
+            if (not d.spec.hosts or placement.host in d.spec.hosts) and d.spec.host_selector.matches(labels)
+        ]
+        return selecting or named
 
     def job(self, placement: PlacementView, now: datetime.datetime) -> Job | None:
         """The placement's job with what its pod says; the latest attempt if there are several."""
@@ -161,7 +179,8 @@ class World:
             verb=Verb(view.annotations[VERB_ANNOTATION]),
             attempt=int(view.annotations[ATTEMPT_ANNOTATION]),
             created=view.created,
-            started=pod is not None and pod.started,
+            # One that has ended has run, even if its pod was never seen here.
+            started=view.succeeded or view.failed or (pod is not None and pod.started),
             finished=ended,
             result=_result(pod),
             hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
@@ -181,6 +200,11 @@ def _result(pod: PodView | None) -> JobResult | None:
     if pod is None or not pod.termination_message:
         return None
     try:
-        return JobResult.model_validate_json(pod.termination_message)
-    except pydantic.ValidationError:
+        result = JobResult.model_validate_json(pod.termination_message)
+        if result.digest:
+            Checksum.parse(result.digest)
+    except ValueError:
         return None
+    # The API's integers have 64 bits: a larger one would make every write of the status fail.
+    sizes = (result.size_bytes, result.virtual_size_bytes)
+    return result if all(size is None or 0 <= size < 2**63 for size in sizes) else None

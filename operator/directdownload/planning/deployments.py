@@ -144,14 +144,20 @@ def _covers(
         return False
     pool = next((pool for pool in fleet.pools if pool.name == placement.pool), None)
     host = next((host for host in fleet.hosts if host.name == placement.host), None)
-    if pool is not None and pool.spec.shared:
+    if pool is None or pool.spec.shared:
+        # A shared copy belongs to no host; without its pool nobody can tell whether this is one.
         return True
     if spec.hosts and placement.host not in spec.hosts:
         return False
-    if deployment.metadata.generation == deployment.status.observed_generation:
+    if not _changed(deployment):
         return True
     observable = host is not None and host.spec.zone == spec.zone
     return not observable or (host is not None and spec.host_selector.matches(host.metadata.labels))
+
+
+def _changed(deployment: TemplateDeployment) -> bool:
+    """Whether its spec has been changed since its placements were last planned."""
+    return deployment.metadata.generation != deployment.status.observed_generation
 
 
 def plan_placements(
@@ -162,6 +168,7 @@ def plan_placements(
 ) -> PlacementChanges:
     """`deployments` are all that name the template, those being deleted too; `existing` its placements by name."""
     deployments = list(deployments)
+    zone_of_host = {host.name: host.spec.zone for host in fleet.hosts}
     wishes = {d.key: targets(d, template, fleet, existing) for d in deployments}
     create: dict[str, Target] = {}
     for deployment in deployments:
@@ -172,10 +179,16 @@ def plan_placements(
     for placement in existing.values():
         if placement.phase is Phase.REMOVING or placement.deleting:
             continue
+        if zone_of_host.get(placement.host, placement.zone) != placement.zone:
+            # A host that moves to another zone keeps its files.
+            release.append(placement)
+            continue
         covering = [d for d in deployments if _covers(d, placement, wishes[d.key], fleet)]
         if not template.deleting and any(not d.deleting for d in covering):
             continue
-        retained = any(d.spec.deletion_policy == "Retain" for d in covering)
+        # Of what nobody covers any more, whoever has just been narrowed was the last to want it.
+        wanted_last = covering or [d for d in deployments if _changed(d) and d.spec.zone == placement.zone]
+        retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
         (release if retained else remove).append(placement)
     return PlacementChanges(tuple(create.values()), tuple(remove), tuple(release))
 
@@ -190,7 +203,8 @@ def plan_deployment(
     """The status of one deployment; `existing` are the placements of its template by name."""
     refused = refusal(deployment, template, fleet)
     wanted = targets(deployment, template, fleet, existing) if template is not None else {}
-    placements = [existing[name] for name in wanted if name in existing]
+    # A copy that is going counts as one that is still to come.
+    placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
     counts = count(placements)
     missing = len(wanted) - (counts.total or 0)
     size = template.status.size_bytes or 0 if template is not None else 0

@@ -43,6 +43,7 @@ def plan_host(
     status = HostStatus(
         observed_generation=generation,
         state=state,
+        last_handled_request=(host.metadata.requested_at or None) if host is not None else None,
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )
     labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})

@@ -157,7 +157,8 @@ def _after_attempt(
 ) -> PlacementPlan:
     if result.done:
         file = PlacedFile(
-            path=result.path or placement.path,
+            # Never what the job says: it has read foreign bytes, and others open this path.
+            path=placement.path,
             size_bytes=result.size_bytes,
             digest=result.digest or None,
             format=result.format or None,
@@ -168,12 +169,13 @@ def _after_attempt(
         status = _status(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file)
         return PlacementPlan(status, drop_job=True)
     differs = result.reason is Reason.SOURCE_CHANGED and around.template is not None and around.template.status.digest
+    message = result.message or f"the job ended with {result.reason}"
     if result.reason in PERMANENT or differs:
-        verdict = Verdict(False, result.reason, result.message, stalled=True)
+        verdict = Verdict(False, result.reason, message, stalled=True)
         status = _status(placement, Phase.FAILED, verdict, now, attempts=job.attempt)
         return PlacementPlan(status, drop_job=True)
     next_attempt = _next_attempt(placement, around, job, result, now)
-    verdict = Verdict(False, result.reason, result.message)
+    verdict = Verdict(False, result.reason, message)
     status = _status(placement, Phase.PENDING, verdict, now, attempts=job.attempt, next_attempt=next_attempt)
     return PlacementPlan(status, drop_job=True, look_again=next_attempt)
 
@@ -190,7 +192,7 @@ def _next_attempt(
 def _without_job(
     placement: PlacementView, around: Surroundings, job: Job | None, now: datetime.datetime
 ) -> PlacementPlan:
-    asked = bool(placement.requested_at) and placement.requested_at != placement.last_handled_request
+    asked = _asked(placement)
     changed = placement.observed_generation not in (None, placement.generation)
     if placement.phase is Phase.READY:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
@@ -198,14 +200,18 @@ def _without_job(
     if placement.phase is Phase.FAILED and not asked and not changed:
         return PlacementPlan(None)
     if job is not None:
-        # The last attempt's job is on its way out; the next one waits until it is gone.
-        return PlacementPlan(None)
+        # An earlier job, on its way out or with nothing to do here: the next one waits until it is gone.
+        return PlacementPlan(None, drop_job=not job.deleting)
     obstacle = _obstacle(around)
     if obstacle is not None:
         return PlacementPlan(_status(placement, Phase.PENDING, obstacle, now))
     if placement.next_attempt is not None and placement.next_attempt > now and not asked:
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.FETCH, attempt=placement.attempts + 1)
+
+
+def _asked(placement: PlacementView) -> bool:
+    return bool(placement.requested_at) and placement.requested_at != placement.last_handled_request
 
 
 def _obstacle(around: Surroundings) -> Verdict | None:
@@ -248,7 +254,7 @@ def _removal(placement: PlacementView, around: Surroundings, job: Job | None, no
         if _accounted(placement, job):
             return PlacementPlan(None, drop_job=True)
         next_attempt = _next_attempt(placement, around, job, result, now)
-        verdict = Verdict(False, result.reason, result.message)
+        verdict = Verdict(False, result.reason, result.message or f"the job ended with {result.reason}")
         status = _status(placement, Phase.REMOVING, verdict, now, attempts=job.attempt, next_attempt=next_attempt)
         return PlacementPlan(status, drop_job=True, look_again=next_attempt)
     if job is not None:
@@ -256,6 +262,6 @@ def _removal(placement: PlacementView, around: Surroundings, job: Job | None, no
     obstacle = _obstacle(around)
     if obstacle is not None and obstacle.reason in WAITING:
         return PlacementPlan(_status(placement, Phase.REMOVING, obstacle, now))
-    if placement.next_attempt is not None and placement.next_attempt > now:
+    if placement.next_attempt is not None and placement.next_attempt > now and not _asked(placement):
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.REMOVE, attempt=placement.attempts + 1)

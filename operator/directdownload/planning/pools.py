@@ -25,7 +25,7 @@ def facts(pool: StoragePool, host: Host) -> HostStorage | None:
 
 def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:
     """Whether the chart mounts `path`: at or below a root; strictly below for a shared pool (its mount must show)."""
-    return any(path.startswith(root.rstrip("/") + "/") or (path == root and not shared) for root in roots)
+    return any(path.startswith(root + "/") or (path == root and not shared) for root in (r.rstrip("/") for r in roots))
 
 
 def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | None:

@@ -136,7 +136,9 @@ CountOrPercent = Annotated[
     pydantic.BeforeValidator(str),
     pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 16, **rules(_COUNT_OR_PERCENT_RULE)}),
 ]
-Count = Annotated[int, pydantic.Field(ge=0)]
+Count = Annotated[
+    int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
+]
 #: The name of another object.
 ObjectName = Annotated[
     str,
@@ -180,6 +182,15 @@ class Condition(Model):
 
 
 class MatchExpression(Model):
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.operator) || (self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "expected values with the operators In and NotIn, and none with Exists and DoesNotExist, "
+            "for example {key: topology.kubernetes.io/zone, operator: In, values: [zone-1]}",
+            ".values",
+        ),
+    )
+
     key: str = pydantic.Field(
         max_length=317, json_schema_extra=rules(expected="a label key", example="topology.kubernetes.io/zone")
     )

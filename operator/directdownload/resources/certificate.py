@@ -38,6 +38,12 @@ class DirectDownloadCertificateSpec(Model):
             "expected exactly one of certificate and certificateRef, for example "
             "certificateRef: {kind: Secret, name: images-ca, key: ca.crt}",
         ),
+        # A rule of the object, not of the field: the refusal of a field's rule repeats the value, here the key itself.
+        Rule(
+            "!has(self.certificate) || !self.certificate.contains('PRIVATE KEY')",
+            "expected a certificate, never a private key; for example -----BEGIN CERTIFICATE-----…",
+            ".certificate",
+        ),
     )
 
     zone: ObjectName = pydantic.Field(
@@ -65,13 +71,7 @@ class DirectDownloadCertificateSpec(Model):
     certificate: str | None = pydantic.Field(
         None,
         description="PEM: one line, wrapped, CRLF or bare base64.",
-        json_schema_extra=rules(
-            (
-                "!self.contains('PRIVATE KEY')",
-                "expected a certificate, never a private key: -----BEGIN CERTIFICATE-----…",
-            ),
-            maxLength=65536,
-        ),
+        json_schema_extra=rules(maxLength=65536),
     )
     certificate_ref: CertificateReference | None = pydantic.Field(
         None, description="Instead: a Secret or ConfigMap in the operator's namespace."

@@ -67,6 +67,9 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
     elif result.get("type") == "integer":
         result["format"] = "int64"
     if validations:
+        # The rules say the same in better words, and the API server evaluates none where a bound is broken.
+        result.pop("minimum", None)
+        result.pop("maximum", None)
         result["x-kubernetes-validations"] = validations
     return result
 

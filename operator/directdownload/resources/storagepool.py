@@ -29,7 +29,7 @@ class PoolFile(Model):
     mode: str = pydantic.Field(
         "0644",
         json_schema_extra=rules(
-            ("self.matches('^0?[0-7]{3}$')", 'expected an octal mode in quotes, for example "0644"'), maxLength=4
+            ("self.matches('^0?[0-7]{3}$')", 'expected an octal mode in quotes, for example "0644"'), maxLength=16
         ),
     )
 

@@ -12,6 +12,7 @@ from directdownload.resources.base import (
     Model,
     ObjectName,
     Resource,
+    Rule,
     Status,
     condition_column,
     rules,
@@ -36,14 +37,14 @@ _URL_CHECKS = (
         f"expected an http, https or nfs URL, for example {_URL_EXAMPLE}",
     ),
     (
-        "!self.matches('^[^/?#]*//[^/?#]*@')",
-        "expected a URL without user name and password: put them into a Secret and name it in headersSecretRef, "
-        f"for example {_URL_EXAMPLE}",
-    ),
-    (
         "!self.matches('[[:cntrl:][:space:]]')",
         f"expected a URL without spaces and control characters, for example {_URL_EXAMPLE}",
     ),
+)
+_NO_PASSWORD = (
+    "!self.matches('^[^/?#]*//[^/?#]*@')",
+    "expected a URL without user name and password: put them into a Secret and name it in headersSecretRef, "
+    f"for example {_URL_EXAMPLE}",
 )
 
 
@@ -55,6 +56,11 @@ class SecretReference(Model):
 
 
 class TemplateSpec(Model):
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        # A rule of the object, not of the field: the refusal of a field's rule repeats the value, here a password.
+        Rule(f"!has(self.url) || {_NO_PASSWORD[0].replace('self', 'self.url')}", _NO_PASSWORD[1], ".url"),
+    )
+
     display_text: str = pydantic.Field("", description="For people.", max_length=4096)
     url: str = pydantic.Field(
         description="http, https, nfs, or a path that ends in .metalink or .meta4.",
@@ -67,7 +73,10 @@ class TemplateSpec(Model):
         description="Further URLs of the same bytes, in order of preference.",
         max_length=16,
         json_schema_extra=rules(
-            *((f"self.all(u, {check.replace('self', 'u')})", message) for check, message in _URL_CHECKS)
+            *(
+                (f"self.all(u, {check.replace('self', 'u')})", message)
+                for check, message in (*_URL_CHECKS, _NO_PASSWORD)
+            )
         ),
     )
     checksum: str | None = pydantic.Field(

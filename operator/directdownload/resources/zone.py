@@ -70,7 +70,15 @@ class SourcePolicy(Model):
         ("HTTP", "HTTPS", "NFS"), description="Allowed protocols; a metalink expands to these.", max_length=3
     )
     allowed_hosts: tuple[str, ...] = pydantic.Field(
-        (), description="Exact host names or *.example.org; empty: any.", max_length=256
+        (),
+        description="Exact host names or *.example.org; empty: any.",
+        max_length=256,
+        json_schema_extra=rules(
+            (
+                "self.all(h, isIP(h) || h.matches('^([*][.])?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$'))",
+                "expected host names without scheme and port, for example images.example.org or *.example.org",
+            ),
+        ),
     )
     allowed_cidrs: tuple[str, ...] = pydantic.Field(
         (),
@@ -81,7 +89,13 @@ class SourcePolicy(Model):
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
         ),
     )
-    max_redirects: int = pydantic.Field(5, ge=0, le=20, description="Redirects followed for one request.")
+    max_redirects: int = pydantic.Field(
+        5,
+        ge=0,
+        le=20,
+        description="Redirects followed for one request.",
+        json_schema_extra=rules(("self >= 0 && self <= 20", "expected a number from 0 to 20, for example 5")),
+    )
     require_checksum: bool = pydantic.Field(False, description="Refuse templates without a checksum.")
     require_direct: bool = pydantic.Field(False, description="Never download through a proxy.")
     minimum_checksum: Literal["MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"] = pydantic.Field(

@@ -22,12 +22,12 @@ async def reconcile(context: Context, name: str) -> None:
         body = {
             "apiVersion": kinds.HOSTS.api_version,
             "kind": kinds.HOSTS.kind,
-            "metadata": {"name": name, "labels": dict(plan.labels)},
+            "metadata": {"name": name},
             "spec": spec,
         }
         try:
-            # Create and not apply, which would bring back a Host that someone has just deleted; but by the same
-            # manager, so that later applies own the labels.
+            # Create and not apply, which would bring back a Host that someone has just deleted. The labels follow by
+            # apply: those of a create could not be taken away by leaving them out of a later apply.
             context.observe(kinds.HOSTS, await context.api.create(kinds.HOSTS, body))
         except errors.AlreadyExists:
             context.observe(kinds.HOSTS, await context.api.get(kinds.HOSTS, name))
@@ -35,7 +35,8 @@ async def reconcile(context: Context, name: str) -> None:
         if host is None:
             return
         logger.info("Host %s: made for zone %s", name, plan.zone)
-    elif host.spec.zone != plan.zone or dict(plan.labels).items() - host.metadata.labels.items():
+    if host.spec.zone != plan.zone or dict(plan.labels) != host.metadata.labels:
+        # Also where someone added labels: the apply changes nothing then, and only it can tell whose they are.
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
         host = world.hosts.get(name) or host
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:

@@ -19,6 +19,17 @@ logger = logging.getLogger(__name__)
 
 
 async def reconcile(context: Context, name: str) -> None:
+    called = name in context.world.called
+    context.world.called.discard(name)
+    try:
+        await _reconcile(context, name)
+    finally:
+        if called:
+            # Whether or not it took the slot: another one may have room as well.
+            context.call_next()
+
+
+async def _reconcile(context: Context, name: str) -> None:
     placement = context.world.placements.get(name)
     context.world.waiting.pop(name, None)
     if placement is None:
@@ -36,11 +47,12 @@ async def reconcile(context: Context, name: str) -> None:
         await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
         condition = status.conditions[0]
         logger.info("TemplatePlacement %s: %s (%s)", name, status.phase, condition.reason)
-    if plan.drop_job:
-        for view in list(context.world.jobs_of_placement[name]):
-            await _delete_job(context, view)
     if plan.step is Step.RELEASE:
         await _release(context, placement)
+    if plan.drop_job:
+        # Last, so that its result is still there if a write before this one fails.
+        for view in list(context.world.jobs_of_placement[name]):
+            await _delete_job(context, view)
     for when in (plan.look_again, context.world.result_due(placement)):
         context.look_again(Key("placement", name), when)
 
@@ -67,6 +79,7 @@ async def _fetch(
         await _create_job(context, placement, around, Verb.FETCH, plan.attempt, groups)
     except BaseException:
         context.world.ledger.release(job_name)
+        context.call_next()
         raise
     return placements.downloading(placement, plan.attempt, context.now())
 
@@ -114,4 +127,9 @@ async def _release(context: Context, placement: PlacementView) -> None:
     finalizers = [name for name in metadata.get("finalizers", ()) if name != base.FINALIZER]
     await context.patch_finalizers(kinds.TEMPLATE_PLACEMENTS, placement.key, metadata["resourceVersion"], finalizers)
     await context.api.delete(kinds.TEMPLATE_PLACEMENTS, placement.key, uid=placement.uid)
+    if not finalizers:
+        # Before its event arrives, nobody shall find it and order its removal again.
+        held = context.world.placements.get(placement.key)
+        version = max(int(metadata["resourceVersion"]), held.resource_version if held is not None else 0)
+        context.world.placements.forget(placement.key, version)
     logger.info("TemplatePlacement %s: released", placement.key)

@@ -39,10 +39,12 @@ async def _place(context: Context, template: Template) -> None:
     changes = planning.plan_placements(
         template, list(world.deployments_of_template[template.key]), world.fleet(), existing
     )
-    if changes.create:
+    if (changes.create or existing) and not template.deleting:
+        # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
         await context.set_finalizer(kinds.TEMPLATES, template, present=True)
         wanting = [d for d in world.deployments_of_template[template.key] if not d.deleting]
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
+    if changes.create:
         await gather(_create(context, target) for target in changes.create)
         logger.info("Template %s: %d placements created", template.key, len(changes.create))
     now = context.now()
