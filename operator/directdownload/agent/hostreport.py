@@ -1,0 +1,124 @@
+"""Writes what the agent knows of its host into `Host.status`: one apply with all fields that the agent owns.
+
+Fed by `supervisor`. Whoever adds a field that the agent owns adds it to `Report`, so that it is part of this one
+apply: a second apply by the same manager would erase the fields of the first.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import directdownload
+from directdownload.agent import storage
+from directdownload.agent.retry import Backoff, Complaint
+from directdownload.cluster import client, errors, kinds
+from directdownload.resources.base import AGENT
+from directdownload.resources.host import HostStorage
+
+logger = logging.getLogger(__name__)
+
+#: Changes that come together are told together.
+_GATHER_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """All of `Host.status` that the agent owns; `uid` of the Host that it is for."""
+
+    uid: str
+    storage: Mapping[str, HostStorage]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        pools = [
+            self.storage[name].model_dump(by_alias=True, exclude_none=True, mode="json")
+            for name in sorted(self.storage)
+        ]
+        return {"agentVersion": directdownload.__version__, "storage": pools}
+
+
+def due_seconds(
+    told: Report | None, now: Report, told_seconds_ago: float, numbers_interval_seconds: float
+) -> float | None:
+    """How long the change from `told` to `now` may wait; None: there is none. Pure."""
+    if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
+        return 0.0
+    if any(storage.significant(told.storage[name], facts) for name, facts in now.storage.items()):
+        return 0.0
+    if told.status == now.status:
+        return None
+    return max(0.0, numbers_interval_seconds - told_seconds_ago)
+
+
+class HostReporter:
+    """`want` says what should stand in the Host (None: there is no Host); `run` sees to it until cancelled."""
+
+    def __init__(self, api: client.Api, host: str, *, numbers_interval_seconds: float) -> None:
+        self._api = api
+        self._host = host
+        self._numbers_interval_seconds = numbers_interval_seconds
+        self._wanted: Report | None = None
+        self._told: Report | None = None
+        self._told_monotonic = 0.0
+        self._retry_monotonic = 0.0
+        self._gone_uid = ""
+        self._backoff = Backoff()
+        self._complaint = Complaint(logger)
+        self._wake = asyncio.Event()
+        #: set once the Host was written
+        self.told = asyncio.Event()
+        #: why it could not be written, while it cannot
+        self.failure = ""
+
+    def want(self, report: Report | None) -> None:
+        self._wanted = report
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = self._pause()
+            if pause == 0:
+                await self._tell()
+                continue
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_GATHER_SECONDS)
+
+    def _pause(self) -> float | None:
+        """Seconds until something is to be done; None: nothing is."""
+        wanted, now = self._wanted, time.monotonic()
+        if wanted is None or wanted.uid == self._gone_uid:
+            return None
+        seconds = due_seconds(self._told, wanted, now - self._told_monotonic, self._numbers_interval_seconds)
+        return None if seconds is None else max(seconds, self._retry_monotonic - now, 0.0)
+
+    async def _tell(self) -> None:
+        wanted = self._wanted
+        if wanted is None:
+            return
+        body = {"metadata": {"name": self._host, "uid": wanted.uid}, "status": wanted.status}
+        try:
+            await self._api.apply(kinds.HOSTS, body, manager=AGENT, subresource="status")
+        except errors.ApiError as error:
+            if isinstance(error, errors.NotFound) or (
+                isinstance(error, errors.Conflict) and "uid" in error.message.lower()
+            ):
+                # deleted or made anew since: the watch will say
+                self._gone_uid = wanted.uid
+                return
+            self.failure = f"cannot write the status of Host {self._host}: {error}"
+            self._complaint.say(logging.WARNING, self.failure)
+            self._retry_monotonic = time.monotonic() + self._backoff.after(error)
+        else:
+            self._told, self._told_monotonic, self._retry_monotonic = wanted, time.monotonic(), 0.0
+            self._backoff.reset()
+            self.failure = ""
+            self._complaint.clear(f"Wrote the status of Host {self._host} again")
+            self.told.set()

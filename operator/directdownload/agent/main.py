@@ -1,0 +1,75 @@
+"""The agent's process: `directdownload agent` calls `main` with its settings.
+
+Health and metrics are served from the start to the end. SIGTERM and SIGINT end it cleanly: nothing needs saving, as
+all that it knows is on disk or in the cluster.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+import directdownload
+from directdownload import health, logs
+from directdownload.agent.settings import Settings
+from directdownload.agent.supervisor import Supervisor
+from directdownload.cluster import client, errors
+
+logger = logging.getLogger(__name__)
+
+
+def main(settings: Settings) -> int:
+    """Runs the agent until it is told to end; the exit status of the process."""
+    logs.configure(settings.log_format, settings.log_level)
+    return asyncio.run(run(settings))
+
+
+async def run(settings: Settings) -> int:
+    """0 after SIGTERM or SIGINT; 1 when there are no usable credentials."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    supervisor: Supervisor | None = None
+    checks = {
+        "healthz": lambda: supervisor.alive() if supervisor else None,
+        "readyz": lambda: supervisor.ready() if supervisor else "starting",
+    }
+    try:
+        async with health.HealthServer(settings.health_port, checks=checks) as server:
+            logger.info(
+                "Agent %s of host %s: pool roots %s, health on port %d",
+                directdownload.__version__,
+                settings.node_name,
+                ", ".join(settings.pool_roots) or "none",
+                server.port,
+            )
+            try:
+                api = await client.Api.connect(kubeconfig=settings.kubeconfig, on_request=health.count_request)
+            except errors.ConfigurationError as error:
+                logger.error("%s", error)
+                return 1
+            try:
+                supervisor = Supervisor(settings, api)
+                await _until(stop, supervisor)
+            finally:
+                await api.close()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    logger.info("Agent ends")
+    return 0
+
+
+async def _until(stop: asyncio.Event, supervisor: Supervisor) -> None:
+    """Runs the supervisor until `stop`; raises what it raises."""
+    work, stopped = asyncio.ensure_future(supervisor.run()), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,82 @@
+"""Which mount a path lies on, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+
+Used by `storage`. The table is read as the kernel resolves paths, by parent and child: a mount that another one hides
+is listed all the same, and comparing path prefixes alone would find it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+
+MOUNTINFO = "/proc/self/mountinfo"
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mount:
+    """`options` are those of this mount, `super_options` those of the file system behind all its mounts."""
+
+    id: int
+    parent: int
+    root: str
+    point: str
+    options: frozenset[str]
+    type: str
+    source: str
+    super_options: frozenset[str]
+
+
+def read() -> tuple[Mount, ...]:
+    """The mounts of this process. Never waits for a file system: the kernel answers from memory."""
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+        return parse(file)
+
+
+def parse(lines: Iterable[str]) -> tuple[Mount, ...]:
+    """Lines that are not of the documented form are left out."""
+    mounts = (_parse_line(line) for line in lines)
+    return tuple(mount for mount in mounts if mount is not None)
+
+
+def covering(mounts: Sequence[Mount], path: str) -> Mount | None:
+    """The mount that `path` (absolute, without links) is looked up on; None if the table has no root."""
+    ids = {mount.id for mount in mounts}
+    tops = [mount for mount in mounts if mount.point == "/" and (mount.parent not in ids or mount.parent == mount.id)]
+    if not tops:
+        return None
+    current, seen = tops[-1], set[int]()
+    while current.id not in seen:
+        seen.add(current.id)
+        children = [m for m in mounts if m.parent == current.id and m.id not in seen and below(path, m.point)]
+        if not children:
+            return current
+        # A path is walked from the left: the first mount point on the way is entered, and hides what lies behind it.
+        current = min(children, key=lambda mount: len(mount.point))
+    return current
+
+
+def below(path: str, directory: str) -> bool:
+    """Whether `path` is `directory` or lies in it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _parse_line(line: str) -> Mount | None:
+    before, separator, after = line.rstrip("\n").partition(" - ")
+    first, last = before.split(" "), after.split(" ")
+    if not separator or len(first) < 6 or len(last) < 3 or not (first[0].isdecimal() and first[1].isdecimal()):
+        return None
+    return Mount(
+        id=int(first[0]),
+        parent=int(first[1]),
+        root=_unescape(first[3]),
+        point=_unescape(first[4]),
+        options=frozenset(first[5].split(",")),
+        type=last[0],
+        source=_unescape(last[1]),
+        super_options=frozenset(last[2].split(",")),
+    )
+
+
+def _unescape(text: str) -> str:
+    """Space, tab, line feed and backslash are written as octal escapes of bytes."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

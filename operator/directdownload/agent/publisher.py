@@ -1,0 +1,143 @@
+"""Writes what the agent has to say about placements into their status, as rarely as will do.
+
+Fed by `pools` through `supervisor`. Promises: each apply carries all fields of a placement's status that the agent
+owns; nothing is written that was written before; progress at most once per interval of its journal; a placement that
+is gone, or another host's, is left alone; failures are tried again with backoff and said once.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from typing import Any
+
+from directdownload.agent.copies import Wanted
+from directdownload.agent.ledger import Ledger, Outcome
+from directdownload.agent.retry import Backoff, Complaint
+from directdownload.cluster import client, errors, kinds
+from directdownload.resources.base import AGENT
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    wanted: Wanted
+    #: what stands in the placement for all we know
+    told: dict[str, Any] | None = None
+    due_monotonic: float = 0.0
+    #: nothing to tell to this uid: gone, or another host's
+    closed: bool = False
+    backoff: Backoff = dataclasses.field(default_factory=Backoff)
+    complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
+
+
+class Publisher:
+    """`want` says what should stand in the placements of a pool; `run` sees to it until cancelled."""
+
+    def __init__(self, api: client.Api, host: str, ledger: Ledger) -> None:
+        self._api = api
+        self._host = host
+        self._ledger = ledger
+        self._entries: dict[str, _Entry] = {}
+        self._wake = asyncio.Event()
+
+    def want(self, pool: str, wanted: list[Wanted], recorded: set[str]) -> None:
+        """All that there is to say about `pool`; `recorded` are its placements that have a record."""
+        names = {item.placement for item in wanted}
+        for name in [n for n, entry in self._entries.items() if entry.wanted.pool == pool and n not in names]:
+            # A record that waits for its file says nothing for a moment; what was told before still counts.
+            if name not in recorded:
+                del self._entries[name]
+        for item in wanted:
+            self._want(item)
+        self._ledger.keep(pool, recorded)
+        self._wake.set()
+
+    def forget(self, pool: str) -> None:
+        """The pool is not this host's any more."""
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.wanted.pool != pool}
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            now = time.monotonic()
+            waiting = [entry for entry in self._entries.values() if _pending(entry)]
+            # what is settled first: it is what others wait for
+            for entry in sorted(waiting, key=lambda entry: not entry.wanted.settled):
+                if entry.due_monotonic <= now:
+                    await self._tell(entry)
+            await self._ledger.save()
+            due = min((entry.due_monotonic for entry in self._entries.values() if _pending(entry)), default=None)
+            try:
+                async with asyncio.timeout(None if due is None else max(0.01, due - time.monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _want(self, wanted: Wanted) -> None:
+        entry = self._entries.get(wanted.placement)
+        if (entry is not None and entry.wanted is wanted) or (wanted.ended and (entry is None or entry.told is None)):
+            return
+        if entry is None or entry.wanted.uid != wanted.uid:
+            entry = self._entries[wanted.placement] = _Entry(wanted)
+        else:
+            if wanted.settled and not entry.wanted.settled:
+                # the end of a download waits for no interval
+                entry.due_monotonic = 0.0
+            if wanted.shared and wanted.status != entry.wanted.status:
+                # the placement of a shared pool may have become ours
+                entry.closed = False
+        entry.wanted = wanted
+        if wanted.settled and entry.told is None and not entry.closed:
+            match self._ledger.outcome(wanted):
+                case Outcome.PUBLISHED:
+                    entry.told = wanted.status
+                case Outcome.GONE | Outcome.FOREIGN:
+                    entry.closed = True
+
+    async def _tell(self, entry: _Entry) -> None:
+        wanted, status = entry.wanted, entry.wanted.status
+        body = {"metadata": {"name": wanted.placement, "uid": wanted.uid}, "status": status}
+        try:
+            if wanted.shared and entry.told is None and not await self._ours(wanted):
+                self._close(entry, wanted, Outcome.FOREIGN)
+                return
+            await self._api.apply(kinds.TEMPLATE_PLACEMENTS, body, manager=AGENT, subresource="status")
+        except errors.NotFound:
+            self._close(entry, wanted, Outcome.GONE)
+        except errors.ApiError as error:
+            if isinstance(error, errors.Conflict) and "uid" in error.message.lower():
+                self._close(entry, wanted, Outcome.GONE)
+                return
+            seconds = entry.backoff.after(error)
+            entry.due_monotonic = time.monotonic() + seconds
+            entry.complaint.say(logging.WARNING, f"Cannot write the status of placement {wanted.placement}: {error}")
+        else:
+            entry.told = status
+            entry.due_monotonic = time.monotonic() + wanted.interval_seconds
+            entry.backoff.reset()
+            entry.complaint.clear(f"Wrote the status of placement {wanted.placement} again")
+            if wanted.settled:
+                self._ledger.note(wanted, Outcome.PUBLISHED)
+
+    async def _ours(self, wanted: Wanted) -> bool:
+        """On a shared pool every host sees every record. Only reading the placement tells whose it is.
+
+        Through the subresource, which is all that the agent may read; the answer is the whole object.
+        """
+        placement = await self._api.request(
+            "GET", kinds.TEMPLATE_PLACEMENTS, wanted.placement, subresource="status", verb="get"
+        )
+        ours: bool = placement["spec"]["host"] == self._host and placement["metadata"]["uid"] == wanted.uid
+        return ours
+
+    def _close(self, entry: _Entry, wanted: Wanted, outcome: Outcome) -> None:
+        logger.info("Placement %s (uid %s) is %s: nothing to write", wanted.placement, wanted.uid, outcome)
+        entry.closed = True
+        if wanted.settled:
+            self._ledger.note(wanted, outcome)
+
+
+def _pending(entry: _Entry) -> bool:
+    return not entry.closed and entry.told != entry.wanted.status

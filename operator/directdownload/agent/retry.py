@@ -1,0 +1,49 @@
+"""When to try again, and saying what is wrong once instead of every time. Used by everything that may fail for long."""
+
+import logging
+import random
+
+from directdownload.cluster import errors
+
+FIRST_SECONDS = 0.5
+LIMIT_SECONDS = 30
+#: A refusal ends when someone changes something; asking does not hurry them.
+REFUSED_LIMIT_SECONDS = 300
+
+
+class Backoff:
+    """Doubling delays with jitter; `reset` after a success."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def reset(self) -> None:
+        self._failures = 0
+
+    def after(self, error: errors.ApiError) -> float:
+        """Seconds to wait after one more failure."""
+        limit = REFUSED_LIMIT_SECONDS if isinstance(error, errors.Forbidden | errors.Invalid) else LIMIT_SECONDS
+        seconds = min(limit, FIRST_SECONDS * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._failures += 1
+        if isinstance(error, errors.TooManyRequests):
+            seconds = max(seconds, error.retry_after_seconds)
+        return seconds
+
+
+class Complaint:
+    """Logs a message only when it differs from the last one."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._last = ""
+
+    def say(self, level: int, text: str) -> None:
+        if text != self._last:
+            self._logger.log(level, text)
+        self._last = text
+
+    def clear(self, text: str) -> None:
+        """What was complained about is over: `text` says so, if there was anything."""
+        if self._last:
+            self._logger.info(text)
+        self._last = ""

@@ -1,0 +1,40 @@
+"""Settings of the agent: built once from flags and environment by the command line, then only passed on."""
+
+import dataclasses
+import os.path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Each interval has the default that production uses; tests shorten some."""
+
+    #: the Host of the same name is ours
+    node_name: str
+    #: host directories mounted at the same path; pools lie below
+    pool_roots: tuple[str, ...]
+    #: what must survive a restart; on the host's disk
+    state_directory: str = "/var/lib/directdownload"
+    #: 0 takes a free port
+    health_port: int = 8081
+    #: for logs only
+    pod_name: str = ""
+    pod_namespace: str = ""
+    #: none: the pod's service account
+    kubeconfig: str | None = None
+    log_format: str = "text"
+    log_level: str = "info"
+    #: how often a pool's size is asked for; also how long a full or lost pool goes unnoticed
+    facts_interval_seconds: float = 15
+    #: how often journals are looked at while a download runs here, and while none does
+    active_scan_seconds: float = 1
+    idle_scan_seconds: float = 2
+    #: how long a lost file goes unnoticed
+    observe_interval_seconds: float = 60
+    #: small changes of free space wait this long
+    numbers_interval_seconds: float = 300
+    #: a pool that does not answer for so long is taken for hung
+    pool_timeout_seconds: float = 5
+
+    def __post_init__(self) -> None:
+        # roots are compared with paths of pools, which have no trailing slash
+        object.__setattr__(self, "pool_roots", tuple(os.path.normpath(root) for root in self.pool_roots))

@@ -1,0 +1,114 @@
+"""What a pool is worth on this host: the facts that stand in `Host.status.storage`. Pure.
+
+Called by `pools` with what the pool's worker found out and the mount table.
+
+Writable is judged from the host's point of view. The agent mounts each pool root read-only, so the options of that
+mount say nothing; the file system's own (`super_options`) do, and so do those of a mount strictly below a root, which
+was propagated from the host as it is. What stays invisible is a pool root that the host itself has bound read-only:
+there the job's preflight reports it. Hence: writable unless known otherwise.
+"""
+
+import dataclasses
+import errno
+from collections.abc import Sequence
+
+from directdownload.agent import mountinfo
+from directdownload.resources.host import HostStorage
+from directdownload.resources.reasons import Reason
+
+#: Free space that moved by this share of the capacity is told at once.
+SIGNIFICANT = 0.01
+#: Free inodes, by this share of what was told (file systems that make inodes as needed report them by free space).
+SIGNIFICANT_INODES = 0.05
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A pool that this host should have."""
+
+    pool: str
+    path: str
+    shared: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """What the worker found at a pool's path; `error_number` of the call that failed, or 0."""
+
+    error_number: int = 0
+    directory: bool = False
+    real_path: str = ""
+    capacity_bytes: int = 0
+    available_bytes: int = 0
+    inodes_free: int = 0
+
+
+def root_of(path: str, pool_roots: Sequence[str]) -> str | None:
+    """The innermost pool root that `path` is or lies below."""
+    roots = [root for root in pool_roots if mountinfo.below(path, root)]
+    return max(roots, key=len, default=None)
+
+
+def exposed(target: Target, pool_roots: Sequence[str]) -> bool:
+    """A local pool may be a root itself; a shared one lies strictly below, else its mount could not be told."""
+    root = root_of(target.path, pool_roots)
+    return root is not None and not (target.shared and root == target.path)
+
+
+def not_exposed(target: Target) -> HostStorage:
+    return _unusable(target, Reason.PATH_NOT_EXPOSED)
+
+
+def judge(
+    target: Target, pool_roots: Sequence[str], mounts: Sequence[mountinfo.Mount], facts: Facts | None
+) -> HostStorage:
+    """`facts` is None when the pool does not answer (a hung network file system)."""
+    if facts is None:
+        return _unusable(target, Reason.POOL_NOT_READY)
+    if facts.error_number:
+        absent = facts.error_number in _ABSENT
+        return _unusable(target, Reason.PATH_MISSING if absent else Reason.POOL_NOT_READY)
+    # A link that leads out of the roots ends in the agent's own file system, not in the host's.
+    root = root_of(facts.real_path, pool_roots)
+    if root is None:
+        return not_exposed(target)
+    if not facts.directory:
+        return _unusable(target, Reason.NOT_WRITABLE)
+    mount = mountinfo.covering(mounts, facts.real_path)
+    own = mount is not None and mount.point != root and mountinfo.below(mount.point, root)
+    if target.shared and not (own and mount is not None and mount.point == facts.real_path and mount.type != "autofs"):
+        # without numbers: they would be those of the disk below
+        return _unusable(target, Reason.NOT_MOUNTED)
+    read_only = mount is not None and ("ro" in mount.super_options or (own and "ro" in mount.options))
+    return HostStorage(
+        pool=target.pool,
+        path=target.path,
+        capacity_bytes=facts.capacity_bytes,
+        available_bytes=facts.available_bytes,
+        inodes_free=facts.inodes_free,
+        writable=not read_only,
+        mounted=True,
+        reason=Reason.NOT_WRITABLE if read_only else None,
+    )
+
+
+def significant(told: HostStorage | None, now: HostStorage) -> bool:
+    """Whether the change is to be told at once rather than some time."""
+    if told is None or _flags(told) != _flags(now):
+        return True
+    capacity = now.capacity_bytes or 0
+    moved = abs((told.available_bytes or 0) - (now.available_bytes or 0))
+    inodes_moved = abs((told.inodes_free or 0) - (now.inodes_free or 0))
+    return (moved > 0 and moved >= capacity * SIGNIFICANT) or (
+        inodes_moved > 0 and inodes_moved >= (told.inodes_free or 0) * SIGNIFICANT_INODES
+    )
+
+
+def _flags(storage: HostStorage) -> HostStorage:
+    return storage.model_copy(update={"available_bytes": None, "inodes_free": None})
+
+
+def _unusable(target: Target, reason: Reason) -> HostStorage:
+    mounted = reason not in (Reason.NOT_MOUNTED, Reason.PATH_MISSING, Reason.PATH_NOT_EXPOSED)
+    return HostStorage(pool=target.pool, path=target.path, writable=False, mounted=mounted, reason=reason)

@@ -1,0 +1,140 @@
+"""Ties the agent together: watches its Host and the pools, runs a monitor per pool, hands outcomes to the writers.
+
+`main` makes one `Supervisor` per process. Level-triggered: on every change it looks at all that is known and starts or
+ends monitors by the difference.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+from directdownload.agent import hostreport, ledger, pools, publisher, storage, views
+from directdownload.agent.settings import Settings
+from directdownload.cluster import client, kinds, reflector
+from directdownload.resources.host import HostStorage
+
+logger = logging.getLogger(__name__)
+
+#: Lists are repeated every 10 minutes; with none for so long, the watches hang or the API server is away for good.
+LIVENESS_SECONDS = 45 * 60
+
+
+class Supervisor:
+    """`run` ends only when cancelled or by a bug; `ready` and `alive` answer the kubelet meanwhile."""
+
+    def __init__(self, settings: Settings, api: client.Api) -> None:
+        self._settings = settings
+        self._hosts = reflector.Store[views.HostView]()
+        self._pools = reflector.Store[views.PoolView]()
+        own = cast(client.Api, _Selected(api, f"metadata.name={settings.node_name}"))
+        self._host_reflector = reflector.Reflector(
+            own, kinds.HOSTS, views.project_host, self._hosts, on_change=self._changed
+        )
+        self._pool_reflector = reflector.Reflector(
+            api, kinds.STORAGE_POOLS, views.project_pool, self._pools, on_change=self._changed
+        )
+        self._reporter = hostreport.HostReporter(
+            api, settings.node_name, numbers_interval_seconds=settings.numbers_interval_seconds
+        )
+        self._publisher = publisher.Publisher(api, settings.node_name, ledger.Ledger.load(settings.state_directory))
+        self._monitors: dict[str, tuple[storage.Target, asyncio.Task[None]]] = {}
+        #: by pool; a pool without facts yet is missing
+        self._facts: dict[str, HostStorage] = {}
+        self._targets: dict[str, storage.Target] = {}
+        self._wake = asyncio.Event()
+        self._latched = False
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._host_reflector.run())
+                group.create_task(self._pool_reflector.run())
+                group.create_task(self._reporter.run())
+                group.create_task(self._publisher.run())
+                await self._host_reflector.synced.wait()
+                await self._pool_reflector.synced.wait()
+                while True:
+                    self._wake.clear()
+                    self._reconcile(group)
+                    await self._wake.wait()
+        finally:
+            self._monitors.clear()
+
+    def ready(self) -> str | None:
+        """Ready once the Host was written, or there is none to write; then for good.
+
+        Not the state of the API server: a host does not go down with it.
+        """
+        if not self._latched:
+            if not (self._host_reflector.synced.is_set() and self._pool_reflector.synced.is_set()):
+                return "waiting for the API server: Host and StoragePools are not read yet"
+            if self._host() is not None and not self._reporter.told.is_set():
+                return self._reporter.failure or "waiting for the first facts of the storage pools"
+            self._latched = True
+        return None
+
+    def alive(self) -> str | None:
+        relist = min(self._host_reflector.last_relist_monotonic, self._pool_reflector.last_relist_monotonic)
+        age_seconds = time.monotonic() - relist
+        return f"nothing was listed for {age_seconds:.0f} s" if age_seconds > LIVENESS_SECONDS else None
+
+    def _changed(self, _key: str, _old: object, _new: object) -> None:
+        self._wake.set()
+
+    def _host(self) -> views.HostView | None:
+        # the key is checked as well: nothing but the selector keeps other hosts out of the store
+        return self._hosts.get(self._settings.node_name)
+
+    def _reconcile(self, group: asyncio.TaskGroup) -> None:
+        host = self._host()
+        found = [views.target_of(pool, host) for pool in self._pools] if host is not None else []
+        self._targets = {target.pool: target for target in found if target is not None}
+        exposed = {
+            name: target for name, target in self._targets.items() if storage.exposed(target, self._settings.pool_roots)
+        }
+        for name, (target, task) in list(self._monitors.items()):
+            if exposed.get(name) != target:
+                task.cancel()
+                del self._monitors[name]
+                self._publisher.forget(name)
+                self._facts.pop(name, None)
+        for name, target in exposed.items():
+            if name not in self._monitors:
+                logger.info("Pool %s at %s is one of this host", name, target.path)
+                monitor = pools.PoolMonitor(
+                    target, self._settings, on_storage=self._take_storage, on_copies=self._publisher.want
+                )
+                self._monitors[name] = target, group.create_task(monitor.run())
+        self._facts = {name: facts for name, facts in self._facts.items() if name in exposed} | {
+            name: storage.not_exposed(target) for name, target in self._targets.items() if name not in exposed
+        }
+        self._report()
+
+    def _take_storage(self, facts: HostStorage) -> None:
+        if facts.pool in self._monitors:
+            self._facts[facts.pool] = facts
+            self._report()
+
+    def _report(self) -> None:
+        host = self._host()
+        if host is None:
+            self._reporter.want(None)
+        elif self._facts.keys() == self._targets.keys():
+            # Only whole: a pool left out because its facts are still on the way would look like one that is gone.
+            self._reporter.want(hostreport.Report(host.uid, dict(self._facts)))
+
+
+class _Selected:
+    """What a reflector asks of an `Api`, limited to the objects that a field selector names."""
+
+    def __init__(self, api: client.Api, field_selector: str) -> None:
+        self._api = api
+        self._field_selector = field_selector
+
+    def pages(self, resource: kinds.Resource, **options: Any) -> AsyncGenerator[tuple[client.Objects, str], None]:
+        return self._api.pages(resource, field_selector=self._field_selector, **options)
+
+    def watch(self, resource: kinds.Resource, **options: Any) -> AsyncGenerator[tuple[str, client.Object], None]:
+        return self._api.watch(resource, field_selector=self._field_selector, **options)

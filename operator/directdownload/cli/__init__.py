@@ -1,0 +1,1 @@
+"""The command line: `directdownload`, and the same program as `kubectl directdownload`."""

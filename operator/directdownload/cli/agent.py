@@ -1,0 +1,52 @@
+"""`agent`: what runs on every host. Flags and environment become one settings object, read nowhere else."""
+
+import click
+
+from directdownload.cli import pods
+
+
+@click.command()
+@click.option("--node-name", envvar="NODE_NAME", required=True, help="This host.  [env: NODE_NAME]")
+@click.option("--pod-name", envvar="POD_NAME", default="", help="This pod, for logs.  [env: POD_NAME]")
+@click.option("--pod-namespace", envvar="POD_NAMESPACE", default="", help="Its namespace.  [env: POD_NAMESPACE]")
+@pods.pool_root
+@click.option(
+    "--state-directory",
+    type=click.Path(file_okay=False),
+    default="/var/lib/directdownload",
+    show_default=True,
+    help="What must survive a restart.",
+)
+@click.option("--kubeconfig", metavar="FILE", help="Instead of the pod's service account.")
+@pods.health_port(8081)
+@pods.log_format
+@pods.log_level
+@click.pass_context
+def agent(
+    ctx: click.Context,
+    node_name: str,
+    pod_name: str,
+    pod_namespace: str,
+    pool_roots: tuple[str, ...],
+    state_directory: str,
+    kubeconfig: str | None,
+    health_port: int,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run the agent of one host; the chart does this."""
+    from directdownload.agent import main
+    from directdownload.agent.settings import Settings
+
+    settings = Settings(
+        node_name=node_name,
+        pod_name=pod_name,
+        pod_namespace=pod_namespace,
+        pool_roots=pool_roots,
+        state_directory=state_directory,
+        kubeconfig=kubeconfig,
+        health_port=health_port,
+        log_format=log_format,
+        log_level=log_level,
+    )
+    ctx.exit(main.main(settings))

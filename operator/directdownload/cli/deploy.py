@@ -1,0 +1,123 @@
+"""`deploy`: CloudStack's deployVirtualMachine as far as the template goes: a copy on every host that shall have one.
+
+The deployment stays: a host that joins the zone later gets its copy without anyone asking.
+"""
+
+from typing import Any
+
+import click
+
+from directdownload.cli import units, waiting
+from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
+from directdownload.cli.session import Session, cluster_command
+from directdownload.cluster import errors, kinds
+from directdownload.cluster.client import Object
+
+
+@click.command()
+@click.argument("template")
+@click.option("--zone", required=True, metavar="ZONE", help="The zone whose hosts get it.")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only onto this host. Repeatable; default: all.")
+@click.option("--pool", "pools", multiple=True, metavar="POOL", help="Only into this pool. Repeatable; default: all.")
+@click.option("--name", metavar="NAME", help="Name of the deployment.  [default: TEMPLATE-ZONE]")
+@click.option(
+    "--deletion-policy",
+    type=click.Choice(["Delete", "Retain"]),
+    default="Delete",
+    show_default=True,
+    help="What happens to the files when nothing wants them any more.",
+)
+@click.option("--wait", is_flag=True, help="Show progress until every copy is there, or has failed for good.")
+@waiting.timeout_option
+@cluster_command
+async def deploy(
+    session: Session,
+    template: str,
+    zone: str,
+    hosts: tuple[str, ...],
+    pools: tuple[str, ...],
+    name: str | None,
+    deletion_policy: str,
+    wait: bool,
+    timeout_seconds: float,
+) -> int | None:
+    """Put TEMPLATE onto hosts of a zone, and keep it there."""
+    if timeout_seconds and not wait:
+        raise Failure("--timeout goes with --wait", USAGE)
+    await session.api.get(kinds.TEMPLATES, template, namespace=session.namespace)
+    await _expect_zone(session, zone)
+    spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "deletionPolicy": deletion_policy}
+    if hosts:
+        spec["hosts"] = sorted(set(hosts))
+    if pools:
+        spec["pools"] = sorted(set(pools))
+    name = name or f"{template}-{zone}"
+    created = await _create(session, name, spec)
+    whereto = units.count(len(set(hosts)), "host") if hosts else "every host"
+    click.echo(
+        f"Deployment {name} created: {template} goes to {whereto} of {zone}."
+        if created
+        else f"Deployment {name} exists and says the same already."
+    )
+    if not wait:
+        click.echo(f"Follow it with: directdownload status {name} --watch", err=True)
+        return None
+    return await waiting.wait_for_one(session, name, timeout_seconds)
+
+
+async def _expect_zone(session: Session, zone: str) -> None:
+    """A mistyped zone is told at once; tenants who may not see zones learn of it from the deployment's conditions."""
+    try:
+        await session.api.get(kinds.ZONES, zone)
+    except errors.Forbidden:
+        return
+    except errors.NotFound:
+        documents, _ = await session.api.list(kinds.ZONES)
+        names = ", ".join(document["metadata"]["name"] for document in documents) or "none yet"
+        raise Failure(f"there is no zone {zone!r}; zones of this cluster: {names}") from None
+
+
+async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:
+    """False if it exists as it should be. An existing one is never changed: naming fewer hosts would remove files."""
+    body = {
+        "apiVersion": kinds.TEMPLATE_DEPLOYMENTS.api_version,
+        "kind": kinds.TEMPLATE_DEPLOYMENTS.kind,
+        "metadata": {"name": name, "namespace": session.namespace},
+        "spec": spec,
+    }
+    try:
+        await session.api.create(kinds.TEMPLATE_DEPLOYMENTS, body)
+    except errors.AlreadyExists:
+        existing = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
+        differences = _differences(existing["spec"], spec)
+        if differences:
+            raise Failure(
+                f"deployment {name!r} exists in namespace {session.namespace!r} and is another one: "
+                + "; ".join(differences)
+                + f"\nChange it with `kubectl edit dddeploy {name}`, or choose another --name."
+            ) from None
+        if "deletionTimestamp" in existing["metadata"]:
+            raise Failure(f"deployment {name!r} is being deleted; try again when it is gone", TRANSIENT) from None
+        return False
+    return True
+
+
+def _differences(existing: Object, wanted: Object) -> list[str]:
+    def normal(spec: Object) -> Object:
+        return {
+            "templateRef": spec["templateRef"]["name"],
+            "zone": spec["zone"],
+            "hosts": sorted(spec.get("hosts") or []),
+            "pools": sorted(spec.get("pools") or []),
+            "hostSelector": spec.get("hostSelector") or {},
+            "deletionPolicy": spec["deletionPolicy"],
+        }
+
+    old, new = normal(existing), normal(wanted)
+    return [f"{field} is {_text(old[field])}, not {_text(new[field])}" for field in new if old[field] != new[field]]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "all"
+    return str(value) if value else "empty"

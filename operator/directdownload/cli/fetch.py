@@ -1,0 +1,154 @@
+"""`directdownload fetch`: the download engine with no cluster. Resume, checksum, progress bar.
+
+Part and journal lie hidden beside the output file and go when it is complete. With `--json` the last line of standard
+output is a JobResult; everything for people goes to standard error.
+"""
+
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from directdownload.resources import quantities
+
+if TYPE_CHECKING:
+    from directdownload.download.engine import ProgressCallback
+    from directdownload.resources.jobs import JobResult
+
+_FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):[ \t]*([\t\x20-\x7e]{0,8192})")
+
+
+class _Parsed(click.ParamType[Any]):
+    """An option that one of our parsers reads; its ValueError is what the user sees."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _header(text: str) -> tuple[str, str]:
+    match = _HEADER.fullmatch(text)
+    if match is None:
+        # not the text itself: it may well hold a token
+        raise ValueError("a header is not well-formed: expected 'Name: value', for example 'X-Token: abc'")
+    return match[1], match[2]
+
+
+_DURATION = _Parsed("duration", quantities.parse_duration)
+_QUANTITY = _Parsed("quantity", quantities.parse_quantity)
+
+
+@click.command()
+@click.argument("url")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the file goes.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Tried in order if the source fails.")
+@click.option("--checksum", default="", help="sha256:<hex>, {SHA-256}<hex>, or 32 hex digits of MD5.")
+@click.option("--format", "image_format", type=click.Choice(_FORMATS, case_sensitive=False), help="Of the image.")
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of further trusted certificates.")
+@click.option(
+    "--header", "headers", multiple=True, type=_Parsed("header", _header), help="'N: V', to URL's origin only."
+)
+@click.option("--connect-timeout", default="5s", show_default=True, type=_DURATION, help="To establish a connection.")
+@click.option("--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Silence between two packets.")
+@click.option("--limit-rate", default="0", type=_QUANTITY, help="Bytes per second, such as 10Mi; 0: no limit.")
+@click.option("--deadline", default="12h", show_default=True, type=_DURATION, help="For the whole download; 0: none.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, last.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fetch(
+    url: str,
+    output: str,
+    mirrors: tuple[str, ...],
+    checksum: str,
+    image_format: str | None,
+    ca: str | None,
+    headers: tuple[tuple[str, str], ...],
+    connect_timeout: float,
+    socket_timeout: float,
+    limit_rate: int,
+    deadline: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fetch URL into a file, verified; continues where an earlier run was cut off.
+
+    Exit status: 0 done, 1 failed but worth another attempt, 2 usage, 3 failed for good.
+    """
+    from directdownload.download import engine, job
+    from directdownload.download.place import Place
+    from directdownload.resources.jobs import Limits, Policy, Timeouts
+
+    request = engine.FetchRequest(
+        url=url,
+        place=Place.beside(output),
+        mirrors=mirrors,
+        headers=headers,
+        checksum=checksum,
+        image_format=image_format or "",
+        timeouts=Timeouts(connect_seconds=connect_timeout, socket_seconds=socket_timeout),
+        limits=Limits(bandwidth_bytes_per_second=limit_rate, deadline_seconds=deadline),
+        policy=Policy(),
+        trust_bundle=ca or "",
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with _Bar(quiet=quiet) as bar:
+        result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
+    if as_json:
+        click.echo(result.to_message())
+    if not (as_json or quiet) or not result.done:
+        click.echo(_summary(result), err=True)
+    sys.exit(job.exit_status(result))
+
+
+def _summary(result: "JobResult") -> str:
+    if not result.done:
+        return f"{result.reason}: {result.message}"
+    resumed = f", continued from {result.resumed_from}" if result.resumed_from else ""
+    return f"{result.reason}: {result.path}: {result.size_bytes} bytes, {result.digest}{resumed}"
+
+
+class _Bar:
+    """A progress bar on standard error; nothing with `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.callback: ProgressCallback | None = None
+        self._progress: Any = None
+        self._quiet = quiet
+
+    def __enter__(self) -> "_Bar":
+        if self._quiet:
+            return self
+        import rich.console
+        import rich.progress
+
+        self._progress = rich.progress.Progress(
+            rich.progress.BarColumn(),
+            rich.progress.DownloadColumn(binary_units=True),
+            rich.progress.TransferSpeedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=rich.console.Console(stderr=True),
+        )
+        task = self._progress.add_task("download", total=None)
+        self.callback = lambda progress: self._progress.update(
+            task, total=progress.size_bytes, completed=progress.bytes_received
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()

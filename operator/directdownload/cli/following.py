@@ -1,0 +1,181 @@
+"""Follows deployments until they are over, and shows how far they are. Used by `deploy --wait` and `status --watch`.
+
+Level-triggered: every change redraws the whole from what is known now. The API server going away and coming back is
+the reflectors' business; the user is told.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from directdownload.cli import boards, outcome, placements, progress, rollout
+from directdownload.cli.session import Session
+from directdownload.cluster import client, errors, kinds
+from directdownload.cluster.reflector import Reflector, Store
+from directdownload.resources.base import LabelSelector
+from directdownload.resources.host import Host
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import TemplatePlacement
+
+#: Something that counts down by itself (the next attempt) is redrawn this often.
+_TICK_SECONDS = 1.0
+#: Bursts of changes become one redraw.
+_PACE_SECONDS = 0.1
+
+HostLabels = Mapping[str, Mapping[str, str]]
+_Either = Reflector[TemplateDeployment] | Reflector[TemplatePlacement]
+
+
+async def host_labels(session: Session, deployment: TemplateDeployment) -> HostLabels | None:
+    """Labels by host, if the deployment selects hosts by them and the user may see hosts."""
+    if deployment.spec.host_selector == LabelSelector():
+        return None
+    try:
+        documents, _ = await session.api.list(kinds.HOSTS)
+    except errors.Forbidden:
+        return None
+    hosts = [Host.model_validate(document) for document in documents]
+    return {host.name: host.metadata.labels for host in hosts}
+
+
+async def follow_one(
+    session: Session, name: str, reporter: progress.Reporter, timeout_seconds: float
+) -> rollout.Rollout:
+    """Returns the state in which it became Ready or Stalled, or the last one when `timeout_seconds` (0: none) are over.
+
+    Raises `Failure` when the deployment does not exist or is deleted meanwhile.
+    """
+    document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
+    first = TemplateDeployment.model_validate(document)
+    template = (first.spec.template_ref.namespace or first.metadata.namespace, first.spec.template_ref.name)
+    visible = await placements.of_template(session, *template) is not None
+    labels = await host_labels(session, first)
+    deployments: Store[TemplateDeployment] = Store()
+    deployments.observe(first)
+    copies: Store[TemplatePlacement] = Store()
+    changed = asyncio.Event()
+    reflectors: list[_Either] = [_deployments(session.api, session.namespace, deployments, changed)]
+    if visible:
+        reflectors.append(
+            Reflector(
+                session.api,
+                kinds.TEMPLATE_PLACEMENTS,
+                TemplatePlacement.model_validate,
+                copies,
+                label_selector=placements.selector(*template),
+                on_change=lambda *_: changed.set(),
+            )
+        )
+
+    def look() -> rollout.Rollout:
+        deployment = deployments.get(first.key)
+        if deployment is None or deployment.uid != first.uid:
+            raise outcome.Failure(f"deployment {name!r} was deleted meanwhile")
+        return rollout.snapshot(deployment, copies, labels)
+
+    def draw() -> bool:
+        state = look()
+        reporter.update(boards.of_placements(state, datetime.datetime.now(datetime.UTC)))
+        return state.verdict is not rollout.Verdict.RUNNING
+
+    async with _running(reflectors, reporter, timeout_seconds) as failed:
+        await _until(draw, changed, failed, timeout_seconds)
+    return look()
+
+
+async def follow_all(
+    session: Session, namespace: str | None, reporter: progress.Reporter, timeout_seconds: float
+) -> Sequence[rollout.Rollout]:
+    """The same for every deployment of `namespace` (None: of all), until all are over."""
+    deployments: Store[TemplateDeployment] = Store()
+    changed = asyncio.Event()
+
+    def look() -> list[rollout.Rollout]:
+        return [rollout.snapshot(deployment) for deployment in sorted(deployments, key=lambda item: item.key)]
+
+    def draw() -> bool:
+        states = look()
+        reporter.update(boards.of_deployments(states))
+        return all(state.verdict is not rollout.Verdict.RUNNING for state in states)
+
+    reflectors = [_deployments(session.api, namespace, deployments, changed)]
+    async with _running(reflectors, reporter, timeout_seconds) as failed:
+        await _until(draw, changed, failed, timeout_seconds)
+    return look()
+
+
+def _deployments(
+    api: client.Api, namespace: str | None, store: Store[TemplateDeployment], changed: asyncio.Event
+) -> Reflector[TemplateDeployment]:
+    return Reflector(
+        api,
+        kinds.TEMPLATE_DEPLOYMENTS,
+        TemplateDeployment.model_validate,
+        store,
+        namespace=namespace,
+        on_change=lambda *_: changed.set(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    reflectors: Sequence[_Either],
+    reporter: progress.Reporter,
+    timeout_seconds: float,
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """Runs the reflectors, from their first complete list on. The task ends only when one of them fails."""
+    handler = _Notes(reporter)
+    logger = logging.getLogger("directdownload.cluster")
+    logger.addHandler(handler)
+    tasks = [asyncio.create_task(reflector.run()) for reflector in reflectors]
+    failed = asyncio.create_task(_first_failure(tasks))
+    synced = asyncio.create_task(_all_synced(reflectors))
+    try:
+        await asyncio.wait({synced, failed}, timeout=timeout_seconds or None, return_when=asyncio.FIRST_COMPLETED)
+        yield failed
+    finally:
+        for task in (synced, failed, *tasks):
+            task.cancel()
+        await asyncio.gather(synced, failed, *tasks, return_exceptions=True)
+        logger.removeHandler(handler)
+
+
+async def _all_synced(reflectors: Sequence[_Either]) -> None:
+    for reflector in reflectors:
+        await reflector.synced.wait()
+
+
+async def _first_failure(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        await task
+
+
+async def _until(
+    draw: Callable[[], bool], changed: asyncio.Event, failed: "asyncio.Task[None]", timeout_seconds: float
+) -> None:
+    """Draws at every change until `draw` says that it is over or the time is up; raises what `failed` raised."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_seconds or None):
+            while not failed.done():
+                changed.clear()
+                if draw():
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK_SECONDS):
+                        await changed.wait()
+                await asyncio.sleep(_PACE_SECONDS)
+            await failed
+
+
+class _Notes(logging.Handler):
+    """What the reflectors log, among the progress."""
+
+    def __init__(self, reporter: progress.Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._reporter.note(record.getMessage())

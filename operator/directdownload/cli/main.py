@@ -1,0 +1,106 @@
+"""The program: what it is called, its commands, and what it ends with.
+
+Entry point of `directdownload` and `kubectl-directdownload`. Commands are imported when they are run: a download job
+starts on every host, and must not pay for kopf, the Kubernetes client or progress bars (`tests/unit/cli/test_start`).
+
+Exit status: 0 done; 1 failed, try again; 2 usage; 3 failed, trying again cannot help; 130 interrupted by Ctrl-C.
+No traceback reaches a user, unless asked for with `--traceback`; the processes of pods keep theirs, for their logs.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import directdownload
+from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
+
+#: name → (module, attribute, summary); the summaries stand here so that `--help` imports nothing
+COMMANDS = {
+    "template": ("template", "template", "Register, list, describe and delete templates."),
+    "deploy": ("deploy", "deploy", "Put a template onto hosts of a zone, and keep it there."),
+    "status": ("status", "status", "Show deployments and how far they are."),
+    "zone": ("inventory", "zone", "List zones."),
+    "host": ("inventory", "host", "List hosts."),
+    "pool": ("inventory", "pool", "List primary storage pools."),
+    "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
+    "job": ("job", "job", "What a download Job runs; not for people."),
+    "controller": ("controller", "controller", "Run the controller; the chart does this."),
+    "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
+}
+#: Their logs are read by whoever looks after the cluster: a bug must leave its traceback there.
+_POD_COMMANDS = frozenset({"job", "controller", "agent"})
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"directdownload.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.version_option(directdownload.__version__, message="directdownload %(version)s")
+@click.option("--kubeconfig", metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+@click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
+@click.option("-n", "--namespace", metavar="NAME", help="Instead of the context's namespace.")
+@click.option("--traceback", is_flag=True, hidden=True, help="Show where an unexpected error came from.")
+@click.pass_context
+def cli(
+    ctx: click.Context, kubeconfig: str | None, kube_context: str | None, namespace: str | None, traceback: bool
+) -> None:
+    """Direct download of VM templates onto KVM hosts.
+
+    Templates are registered by URL and checksum; a deployment puts verified copies onto the primary storage of the
+    hosts of a zone, without a detour.
+    """
+    # A dict, so that `session` need not be imported by commands that never talk to a cluster.
+    ctx.obj = {"kubeconfig": kubeconfig, "context": kube_context, "namespace": namespace}
+
+
+def main() -> None:
+    """Runs the command of `sys.argv` and ends the process with its exit status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    try:
+        outcome: Any = cli.main(args=arguments, prog_name=_program_name(), standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        # Click has printed nothing yet; the shell shows ^C without a line end.
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `… | head` has read enough. What is left in the buffer must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return TRANSIENT
+    except Exception as error:
+        if "--traceback" in arguments or not _POD_COMMANDS.isdisjoint(arguments[:1]):
+            raise
+        text = str(error).strip() or "no message"
+        print(f"Error: unexpected {type(error).__name__}: {text}", file=sys.stderr)
+        print("This is a defect: please report it with the output of `directdownload --traceback …`.", file=sys.stderr)
+        return TRANSIENT
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _program_name() -> str:
+    name = os.path.basename(sys.argv[0])
+    return "kubectl directdownload" if name.startswith("kubectl-") else "directdownload"

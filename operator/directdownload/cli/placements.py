@@ -1,0 +1,58 @@
+"""Placements as the command line reads and lists them: selected by template, tolerant of users who may not see them."""
+
+import datetime
+from collections.abc import Iterable
+
+from directdownload.cli import boards, output, rollout, units
+from directdownload.cli.session import Session
+from directdownload.cluster import errors, kinds
+from directdownload.resources import naming
+from directdownload.resources.base import GROUP
+from directdownload.resources.templateplacement import Phase, TemplatePlacement
+
+
+def selector(template_namespace: str, template_name: str) -> str:
+    """By the labels that the controller puts on every placement. Long names share a prefix and a hash: compare, too."""
+    return (
+        f"{GROUP}/template={naming.label_value(template_name)},"
+        f"{GROUP}/template-namespace={naming.label_value(template_namespace)}"
+    )
+
+
+async def of_template(session: Session, template_namespace: str, template_name: str) -> list[TemplatePlacement] | None:
+    """None where the user may not see placements: those are for whoever looks after the hosts."""
+    try:
+        documents, _ = await session.api.list(
+            kinds.TEMPLATE_PLACEMENTS, label_selector=selector(template_namespace, template_name)
+        )
+    except errors.Forbidden:
+        return None
+    found = [TemplatePlacement.model_validate(document) for document in documents]
+    key = f"{template_namespace}/{template_name}"
+    return [placement for placement in found if placement.spec.template_ref.key == key]
+
+
+def table(placements: Iterable[TemplatePlacement]) -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    ordered = sorted(placements, key=lambda item: (item.spec.zone, item.spec.host, item.spec.pool))
+    return output.table(
+        ("host", "pool", "phase", "percent", "size", "rate", "note", "attempts", "path"),
+        [_row(placement, now) for placement in ordered],
+    )
+
+
+def _row(placement: TemplatePlacement, now: datetime.datetime) -> tuple[str, ...]:
+    phase, size_bytes = rollout.phase_of(placement), rollout.size_of(placement)
+    progress = placement.status.progress
+    rate = progress.bytes_per_second if progress and phase is Phase.DOWNLOADING else None
+    return (
+        placement.spec.host,
+        placement.spec.pool,
+        phase.value,
+        units.percent(rollout.downloaded_of(placement), size_bytes),
+        units.size(size_bytes),
+        units.rate(rate),
+        boards.placement_note(placement, now) or units.UNKNOWN,
+        str(placement.status.attempts or 0),
+        placement.spec.path,
+    )

@@ -1,0 +1,39 @@
+"""Options that `controller` and `agent` share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from directdownload import logs
+
+Decorator = Callable[[Any], Any]
+
+pool_root: Decorator = click.option(
+    "--pool-root",
+    "pool_roots",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="Host directory, mounted at the same path, below which pools lie. Repeatable.",
+)
+log_format: Decorator = click.option(
+    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="How to write logs."
+)
+log_level: Decorator = click.option(
+    "--log-level",
+    type=click.Choice(logs.LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="How much to write.",
+)
+
+
+def health_port(default: int) -> Decorator:
+    return click.option(
+        "--health-port",
+        type=click.IntRange(0, 65535),
+        default=default,
+        show_default=True,
+        help="Serves /healthz, /readyz and /metrics; 0: any free port.",
+    )

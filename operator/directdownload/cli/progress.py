@@ -1,0 +1,155 @@
+"""Shows boards as they change: bars that redraw on a terminal, lines anywhere else.
+
+`following` calls `update` with each new board and `note` with what has to be said in between; both reporters are
+context managers, so that a terminal is left in order however the command ends.
+"""
+
+import types
+from typing import Protocol, Self
+
+import rich.console
+import rich.live
+import rich.progress_bar
+import rich.table
+import rich.text
+
+from directdownload.cli import boards, units
+from directdownload.cli.boards import Board, Line, Mood
+
+_BAR_WIDTH = 30
+_STYLES = {Mood.WAITING: "dim", Mood.ACTIVE: "", Mood.DONE: "green", Mood.FAILED: "red"}
+#: Lines of a terminal that a crowded board leaves free: the total, "… more", and some of what was there before.
+_SPARE_LINES = 6
+
+
+class Reporter(Protocol):
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None: ...
+    def update(self, board: Board) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def reporter() -> Reporter:
+    """The one that suits standard output."""
+    console = rich.console.Console(highlight=False)
+    return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+
+
+class Bars:
+    """One bar per line of the board, redrawn in place."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        self._console = console
+        self._live = rich.live.Live(console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+
+    def update(self, board: Board) -> None:
+        self._live.update(bars(board, max(1, self._console.height - _SPARE_LINES)))
+
+    def note(self, text: str) -> None:
+        self._console.print(text, style="yellow", markup=False)
+
+
+class Lines:
+    """A line whenever something changes; of a crowded board, failures and the total."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        self._console = console
+        self._said: dict[tuple[str, ...], tuple[object, ...]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        return
+
+    def update(self, board: Board) -> None:
+        everything = (*board.lines, board.total)
+        widths = [max(len(line.labels[index]) for line in everything) for index in range(len(board.total.labels))]
+        for line in board.lines:
+            # What goes well is in the total; the recovery of something that was told as failed is news.
+            if not board.crowded or line.mood is Mood.FAILED or line.labels in self._said:
+                self._say(line, widths, (line.state, line.percent, line.mood, _steady(line)))
+        percent = board.total.percent if board.crowded else None
+        self._say(board.total, widths, (board.total.state, percent))
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+    def _say(self, line: Line, widths: list[int], what: tuple[object, ...]) -> None:
+        if self._said.get(line.labels) != what:
+            self._said[line.labels] = what
+            self._write(boards.text(line, widths))
+
+    def _write(self, text: str) -> None:
+        # Not console.print, which wraps at 80 columns in a pipe.
+        self._console.file.write(text + "\n")
+        self._console.file.flush()
+
+
+def bars(board: Board, limit: int) -> rich.console.RenderableType:
+    """The board for a terminal with room for `limit` lines."""
+    grid = rich.table.Table.grid(padding=(0, 2))
+    for _ in board.total.labels:
+        grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(width=_BAR_WIDTH)
+    for _ in ("percent", "bytes", "rate"):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    shown = board.shown(limit)
+    for line in shown:
+        _add(grid, line, _STYLES[line.mood])
+    if len(shown) < len(board.lines):
+        grid.add_row(rich.text.Text(f"… {len(board.lines) - len(shown)} more", style="dim"))
+    _add(grid, board.total, f"bold {_STYLES[board.total.mood]}".strip())
+    return grid
+
+
+def _add(grid: rich.table.Table, line: Line, style: str) -> None:
+    total = line.total_bytes
+    # A bar without a total would pulse for ever, which looks like work; an empty one is the truth.
+    bar = rich.progress_bar.ProgressBar(
+        total=100,
+        completed=line.percent or 0,
+        width=_BAR_WIDTH,
+        complete_style="red" if line.mood is Mood.FAILED else "cyan",
+        finished_style="green" if line.mood is Mood.DONE else "cyan",
+    )
+    amount = units.size(line.downloaded_bytes)
+    cells: list[str | rich.progress_bar.ProgressBar] = [
+        *line.labels,
+        line.state,
+        bar,
+        "" if line.percent is None else f"{line.percent} %",
+        amount if line.mood is Mood.DONE or total is None else f"{amount} / {units.size(total)}",
+        units.rate(line.bytes_per_second) if line.mood is Mood.ACTIVE and line.bytes_per_second is not None else "",
+        line.note,
+    ]
+    grid.add_row(*(rich.text.Text(cell, style=style) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _steady(line: Line) -> str:
+    """The note without what counts down by itself: that alone is no news."""
+    return "" if line.mood is Mood.ACTIVE else line.note.partition(",")[0]

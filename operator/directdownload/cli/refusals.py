@@ -1,0 +1,165 @@
+"""What the API server said, in words that tell a user what to do.
+
+`session` turns every `ApiError` that leaves a command into a `Failure` with this. Pure: an error in, text out.
+"""
+
+import re
+
+from directdownload.cli import outcome
+from directdownload.cluster import errors
+
+CHART_HINT = (
+    "the custom resources of directdownload.dev are not installed in this cluster. Install the chart: "
+    "helm install direct-download-operator charts/direct-download-operator "
+    "--namespace direct-download-system --create-namespace"
+)
+_KINDS_OF_FIELD_ERRORS = (
+    "Invalid value|Unsupported value|Required value|Too many|Too long|May not be more|Forbidden|Duplicate value"
+)
+_NEXT_FIELD = re.compile(rf", (?=(?:<nil>|[A-Za-z][\w.\[\]]*): (?:{_KINDS_OF_FIELD_ERRORS}|Internal error)\b)")
+_FIELD_ERROR = re.compile(
+    rf"(?P<field>[A-Za-z][\w.\[\]]*): (?P<kind>{_KINDS_OF_FIELD_ERRORS})(?:: (?P<rest>.*))?", re.S
+)
+#: The value as it was given, or the name of its type, where a rule covers more than a scalar.
+_VALUE = re.compile(r'(?P<value>"(?:[^"\\]|\\.)*"|[-\w.]+|\{[^}]*\}|\[[^\]]*\]): (?P<message>.*)', re.S)
+_TYPES = frozenset({'"object"', '"array"', '"string"', '"integer"', '"number"', '"boolean"', "object", "array"})
+_FORBIDDEN = re.compile(
+    r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"'
+    r'(?: in the namespace "(?P<namespace>[^"]*)")?'
+)
+_POLICY = re.compile(r"ValidatingAdmissionPolicy '(?P<policy>[^']*)'.* denied request: (?P<message>.*)", re.S)
+_NOT_FOUND = re.compile(r'(?P<plural>[a-z]+)\.directdownload\.dev "(?P<name>[^"]*)" not found')
+_CONNECT_FAILED = re.compile(r"Cannot connect to host (?P<address>\S+) .*\[(?P<cause>.*)\]")
+_EXISTS = re.compile(r'(?P<plural>[a-z]+)\.directdownload\.dev "(?P<name>[^"]*)" already exists')
+_SINGULAR = {
+    "zones": "zone",
+    "hosts": "host",
+    "storagepools": "storage pool",
+    "templates": "template",
+    "templatedeployments": "deployment",
+    "templateplacements": "placement",
+}
+
+
+def failure(error: errors.ApiError) -> outcome.Failure:
+    """The same failure for people, with the exit status that says whether trying again may help."""
+    if isinstance(error, errors.Unreachable | errors.TooManyRequests):
+        return outcome.Failure(_unreachable(error), outcome.TRANSIENT)
+    if isinstance(error, errors.NotFound):
+        return outcome.Failure(_not_found(error))
+    if isinstance(error, errors.Forbidden):
+        return outcome.Failure(_forbidden(error))
+    if isinstance(error, errors.AlreadyExists):
+        return outcome.Failure(_exists(error))
+    if isinstance(error, errors.Conflict):
+        return outcome.Failure(
+            f"somebody else changed it at the same time, try again: {_bare(error)}", outcome.TRANSIENT
+        )
+    if isinstance(error, errors.Invalid):
+        return outcome.Failure(_invalid(error))
+    if isinstance(error, errors.ConfigurationError):
+        return outcome.Failure(f"{error.message}\nName the cluster with --kubeconfig, --context or $KUBECONFIG.")
+    return outcome.Failure(_bare(error))
+
+
+def field_errors(message: str) -> list[str]:
+    """`field: what was expected` for each complaint of a refusal, by field; empty when it holds none."""
+    _, found, text = message.partition(" is invalid: ")
+    if not found:
+        return []
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    lines = []
+    for part in _NEXT_FIELD.split(text):
+        match = _FIELD_ERROR.fullmatch(part.strip())
+        # `<nil>: … some validation rules were not checked` says nothing about a field
+        if match is not None:
+            lines.append(_field_error(match["field"], match["kind"], match["rest"] or ""))
+    # the server's order changes from one answer to the next
+    return sorted(lines)
+
+
+def _field_error(field: str, kind: str, rest: str) -> str:
+    given = _VALUE.fullmatch(rest)
+    value, message = (given["value"], given["message"]) if given else ("", rest)
+    if kind == "Required value":
+        return f"{field}: {rest or 'is missing'}"
+    if kind == "Unsupported value":
+        message = "expected one of " + message.removeprefix("supported values: ").replace('"', "")
+    elif kind != "Invalid value":
+        message = f"{kind[0].lower()}{kind[1:]}: {message}" if message else kind.lower()
+    return f"{field}: {message}" + (f" (given: {value})" if value and value not in _TYPES else "")
+
+
+def _unreachable(error: errors.ApiError) -> str:
+    if isinstance(error, errors.TooManyRequests):
+        return "the API server is too busy to answer, try again in a moment"
+    if error.status:
+        return f"the API server failed ({error.status}), try again in a moment: {_bare(error)}"
+    match = _CONNECT_FAILED.search(error.message)
+    where = f" at {match['address']}" if match else ""
+    if error.reason == "Timeout":
+        cause = "it did not answer in time"
+    else:
+        cause = match["cause"] if match else _bare(error)
+        if "Connect call failed" in cause:
+            cause = "connection refused"
+    return (
+        f"cannot reach the API server{where}: {cause}\n"
+        "Is the cluster up, and is it the right one (--kubeconfig, --context, $KUBECONFIG)?"
+    )
+
+
+def _not_found(error: errors.ApiError) -> str:
+    match = _NOT_FOUND.search(error.message)
+    if match:
+        return f"there is no {_SINGULAR.get(match['plural'], match['plural'])} {match['name']!r}{_where(error)}"
+    if "/apis/directdownload.dev/" in error.message:
+        return CHART_HINT
+    return _bare(error)
+
+
+def _forbidden(error: errors.ApiError) -> str:
+    if error.status == 401:
+        return "the API server does not accept these credentials (401): log in again, or choose another --context"
+    policy = _POLICY.search(error.message)
+    if policy:
+        return f"refused by the policy {policy['policy']!r}: {policy['message'].strip()}"
+    match = _FORBIDDEN.search(error.message)
+    if match:
+        where = f" in namespace {match['namespace']!r}" if match["namespace"] else " (cluster-wide)"
+        group = f".{match['group']}" if match["group"] else ""
+        return (
+            f"{match['user']!r} may not {match['verb']} {match['resource']}{group}{where}. Ask an administrator for a "
+            f"role with the verb {match['verb']!r} on {match['resource']}{group}"
+        )
+    return _bare(error)
+
+
+def _exists(error: errors.ApiError) -> str:
+    match = _EXISTS.search(error.message)
+    if match is None:
+        return _bare(error)
+    what = _SINGULAR.get(match["plural"], match["plural"])
+    return f"there is a {what} {match['name']!r} already{_where(error)}: choose another name, or delete that one first"
+
+
+def _invalid(error: errors.ApiError) -> str:
+    policy = _POLICY.search(error.message)
+    if policy:
+        return f"refused by the policy {policy['policy']!r}: {policy['message'].strip()}"
+    lines = field_errors(error.message)
+    if not lines:
+        return f"refused: {_bare(error)}"
+    return "refused, nothing was created or changed:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _where(error: errors.ApiError) -> str:
+    match = re.search(r"/namespaces/([^/\s]+)/", error.message)
+    return f" in namespace {match[1]!r}" if match else ""
+
+
+def _bare(error: errors.ApiError) -> str:
+    """The message without the call that stands before it."""
+    return re.sub(r"^[A-Z]+ /\S+: ", "", error.message)

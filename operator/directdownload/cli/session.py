@@ -1,0 +1,79 @@
+"""Between a command and the cluster: which cluster and namespace, one `Api`, one event loop, errors made readable.
+
+A command that talks to a cluster is an `async def` with `@cluster_command` between it and `@click.command`: it gets a
+`Session` first, and its options after that. The options of the program (`--kubeconfig`, `--context`, `-n`) are accepted
+after the command too, as kubectl does.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec
+
+import click
+import pydantic
+
+import directdownload
+from directdownload.cli import outcome, refusals
+from directdownload.cluster import client, errors
+
+P = ParamSpec("P")
+_REQUEST_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connection to one cluster; `namespace` is the one that the user means."""
+
+    api: client.Api
+    namespace: str
+
+
+def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
+    """`body` returns its exit status, None for 0."""
+
+    @click.option("--kubeconfig", metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+    @click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
+    @click.option("-n", "--namespace", metavar="NAME", help="Instead of the context's namespace.")
+    @functools.wraps(body)
+    def command(*args: Any, **kwargs: Any) -> None:
+        ctx = click.get_current_context()
+        before_command: dict[str, str | None] = ctx.obj or {}
+        kubeconfig, context, namespace = (
+            kwargs.pop(option) or before_command.get(option) for option in ("kubeconfig", "context", "namespace")
+        )
+
+        async def with_session() -> int | None:
+            async with open_session(kubeconfig, context, namespace) as session:
+                return await body(session, *args, **kwargs)
+
+        try:
+            status = asyncio.run(with_session())
+        except errors.ApiError as error:
+            raise refusals.failure(error) from error
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise outcome.Failure(
+                f"cannot read a {error.title} of this cluster: {field}: {first['msg']}. Is this command line "
+                f"({directdownload.__version__}) of another version than the operator?"
+            ) from error
+        ctx.exit(status or outcome.DONE)
+
+    return command
+
+
+@contextlib.asynccontextmanager
+async def open_session(kubeconfig: str | None, context: str | None, namespace: str | None) -> AsyncIterator[Session]:
+    api = await client.Api.connect(
+        kubeconfig=kubeconfig,
+        context=context,
+        request_timeout_seconds=_REQUEST_TIMEOUT_SECONDS,
+        user_agent=f"directdownload/{directdownload.__version__}",
+    )
+    try:
+        yield Session(api, namespace or api.namespace)
+    finally:
+        await api.close()

@@ -1,0 +1,188 @@
+"""`template register|list|describe|delete`: CloudStack's registerTemplate (directdownload=true) and its companions.
+
+A template is available as soon as it is registered; nothing is downloaded before it is deployed.
+"""
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from directdownload.cli import output, placements, units
+from directdownload.cli.inventory import ready_word
+from directdownload.cli.outcome import TRANSIENT, Failure
+from directdownload.cli.session import Session, cluster_command
+from directdownload.cluster import kinds
+from directdownload.cluster.client import Object
+from directdownload.resources.template import Template
+
+
+@click.group()
+def template() -> None:
+    """Templates: images that can be put onto hosts, by URL and checksum."""
+
+
+@template.command()
+@click.argument("name")
+@click.option("--url", required=True, help="Where the image is served: http, https or nfs.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
+@click.option(
+    "--checksum", metavar="C", help="Of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5)."
+)
+@click.option(
+    "--format", "image_format", required=True, metavar="FORMAT", help="QCOW2, RAW, ISO, VMDK, VHD, VHDX, OVA or TAR."
+)
+@click.option("--zone", "zones", multiple=True, metavar="ZONE", help="Only for this zone. Repeatable; default: all.")
+@click.option("--type", "kind", default="USER", show_default=True, metavar="TYPE", help="USER or ROUTING.")
+@click.option("--display-text", metavar="TEXT", help="For people.")
+@click.option("--architecture", metavar="ARCH", help="x86_64 (the default), aarch64, s390x, ppc64le or riscv64.")
+@cluster_command
+async def register(
+    session: Session,
+    name: str,
+    url: str,
+    mirrors: tuple[str, ...],
+    checksum: str | None,
+    image_format: str,
+    zones: tuple[str, ...],
+    kind: str,
+    display_text: str | None,
+    architecture: str | None,
+) -> None:
+    """Register the template NAME. The API server checks every value."""
+    spec: dict[str, Any] = {
+        "displayText": display_text,
+        "url": url,
+        "mirrors": list(mirrors) or None,
+        "checksum": checksum,
+        "format": image_format.upper(),
+        "type": kind.upper(),
+        "zones": list(zones) or None,
+        "architecture": architecture,
+    }
+    body = {
+        "apiVersion": kinds.TEMPLATES.api_version,
+        "kind": kinds.TEMPLATES.kind,
+        "metadata": {"name": name, "namespace": session.namespace},
+        "spec": {field: value for field, value in spec.items() if value is not None},
+    }
+    await session.api.create(kinds.TEMPLATES, body)
+    click.echo(f"Template {name} registered in namespace {session.namespace}.")
+    if checksum is None:
+        click.echo("It has no checksum: what the server sends is taken as it is.", err=True)
+    click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
+
+
+@template.command("list")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Those of every namespace.")
+@output.output_option
+@cluster_command
+async def list_templates(session: Session, all_namespaces: bool, output: str) -> None:
+    """List templates."""
+    namespace = None if all_namespaces else session.namespace
+    documents, _ = await session.api.list(kinds.TEMPLATES, namespace=namespace)
+    now = datetime.datetime.now(datetime.UTC)
+
+    def row(document: Object) -> Sequence[str]:
+        item = Template.model_validate(document)
+        copies = item.status.placements
+        return (
+            *((item.metadata.namespace,) if all_namespaces else ()),
+            item.name,
+            item.spec.format,
+            item.spec.type,
+            units.size(item.status.size_bytes),
+            f"{copies.ready}/{copies.total or 0}" if copies else units.UNKNOWN,
+            ready_word(item.status),
+            units.age(item.metadata.creation_timestamp, now),
+            item.spec.url,
+        )
+
+    columns = ("name", "format", "type", "size", "copies", "status", "age", "url")
+    _print(documents, output, (("namespace",) if all_namespaces else ()) + columns, row, namespace)
+
+
+@template.command()
+@click.argument("name")
+@output.output_option
+@cluster_command
+async def describe(session: Session, name: str, output: str) -> None:
+    """Show everything about the template NAME, and where its copies are."""
+    document = await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace)
+    if output != "table":
+        _print_one(document, output)
+        return
+    item = Template.model_validate(document)
+    click.echo("\n".join(_description(item)))
+    copies = await placements.of_template(session, item.metadata.namespace, item.name)
+    if copies:
+        click.echo("\nCopies:")
+        click.echo(placements.table(copies))
+
+
+@template.command()
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@cluster_command
+async def delete(session: Session, name: str, yes: bool) -> None:
+    """Delete the template NAME, and its copies from every host."""
+    document = await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace)
+    item = Template.model_validate(document)
+    copies = (item.status.placements.total or 0) if item.status.placements else 0
+    if not yes:
+        what = f"and its {units.count(copies, 'copy', 'copies')} on hosts" if copies else "(no host has a copy)"
+        if not click.confirm(f"Delete template {name} in namespace {session.namespace} {what}?", err=True):
+            raise Failure("nothing was deleted", TRANSIENT)
+    # The uid: not another one that was registered under this name while the user thought about it.
+    await session.api.delete(kinds.TEMPLATES, name, namespace=session.namespace, uid=item.uid)
+    # Until its copies are gone the object stays, with deletionTimestamp.
+    click.echo(f"Template {name} is being deleted." if copies else f"Template {name} deleted.")
+
+
+def _description(item: Template) -> list[str]:
+    spec, status = item.spec, item.status
+    facts: list[tuple[str, str | None]] = [
+        ("Name", item.name),
+        ("Namespace", item.metadata.namespace),
+        ("Display text", spec.display_text),
+        ("URL", spec.url),
+        *(("Mirror", mirror) for mirror in spec.mirrors),
+        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+        ("Format", spec.format),
+        ("Architecture", spec.architecture),
+        ("Type", spec.type),
+        ("Zones", ", ".join(spec.zones) or "all"),
+        ("Size", units.size(status.size_bytes) if status.size_bytes is not None else None),
+        ("Digest", status.digest),
+    ]
+    if status.placements is not None:
+        counts = status.placements
+        facts.append(
+            (
+                "Copies",
+                f"{counts.total or 0}: {counts.ready} ready, {counts.downloading} downloading, "
+                f"{counts.pending} pending, {counts.failed} failed",
+            )
+        )
+    lines = [f"{name + ':':<14}{' '.join(value.split())}" for name, value in facts if value]
+    if status.conditions:
+        lines += ["", "Conditions:"]
+        rows = [(c.type, c.status.value, c.reason.value, c.message) for c in status.conditions]
+        lines.append(output.table(("type", "status", "reason", "message"), rows))
+    return lines
+
+
+def _print(
+    documents: Sequence[Object], how: str, columns: Sequence[str], row: output.Row, namespace: str | None
+) -> None:
+    where = f" in namespace {namespace}" if namespace else ""
+    empty = f"No templates{where}. Register one with `directdownload template register`."
+    output.print_list(documents, kinds.TEMPLATES, how, columns, row, empty)
+
+
+def _print_one(document: Object, how: str) -> None:
+    if how == "name":
+        output.print_documents([document], kinds.TEMPLATES, how)
+    else:
+        output.print_document(document, how)

@@ -1,0 +1,58 @@
+"""Hashing: of files, and of a transfer while it runs.
+
+SHA-256 is always computed, as it is what the next copies are compared with; the algorithm of a checksum comes on top.
+The notations of checksums are in `resources.checksum`.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from directdownload.download.guard import Guard
+from directdownload.resources.checksum import Algorithm, Checksum
+
+BLOCK_BYTES = 1024 * 1024
+
+
+class Hasher:
+    """Several digests of the same bytes."""
+
+    def __init__(self, algorithms: Iterable[Algorithm] = ()) -> None:
+        self.bytes_hashed = 0
+        # usedforsecurity=False: MD5 and SHA-1 are what some publishers give; minimumChecksum refuses them where wanted
+        self._hashes = {
+            algorithm: hashlib.new(algorithm.value, usedforsecurity=False)
+            for algorithm in {Algorithm.SHA256, *algorithms}
+        }
+
+    def update(self, data: memoryview) -> None:
+        self.bytes_hashed += len(data)
+        for digest in self._hashes.values():
+            digest.update(data)
+
+    def digests(self) -> dict[Algorithm, Checksum]:
+        return {algorithm: Checksum(algorithm, digest.hexdigest()) for algorithm, digest in self._hashes.items()}
+
+    def hash_file(self, descriptor: int, size_bytes: int, guard: Guard) -> int:
+        """Add the first `size_bytes` of an open file; returns how many there were."""
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        position = 0
+        while position < size_bytes:
+            guard.check()
+            count = os.preadv(descriptor, [buffer[: min(BLOCK_BYTES, size_bytes - position)]], position)
+            if not count:
+                break
+            self.update(buffer[:count])
+            position += count
+        return position
+
+
+def first_mismatch(
+    digests: dict[Algorithm, Checksum], expected: Iterable[Checksum]
+) -> tuple[Checksum, Checksum] | None:
+    """The first of `expected` that is not met, with what was found instead."""
+    for checksum in expected:
+        found = digests[checksum.algorithm]
+        if found != checksum:
+            return checksum, found
+    return None

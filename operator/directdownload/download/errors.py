@@ -1,0 +1,58 @@
+"""Everything that can go wrong while downloading, each with the stable reason that operators see.
+
+    DownloadError            reason, message for people, perhaps seconds to wait before the next attempt
+    ├── RequestError         what was asked for cannot be done: bad checksum, URL not allowed
+    ├── SourceError          this source failed: another source of the same bytes may do better
+    ├── StorageError         the pool's disk failed: no source can help
+    └── StoppedError         the process was told to stop, or the deadline has passed
+
+Raised by every module of the engine; turned into a JobResult once, in `engine.outcome`. Messages never hold
+credentials or query strings.
+"""
+
+import errno
+import os
+
+from directdownload.resources.reasons import PERMANENT, Reason
+
+_STORAGE_REASONS = {
+    errno.ENOSPC: Reason.INSUFFICIENT_SPACE,
+    errno.EDQUOT: Reason.INSUFFICIENT_SPACE,
+}
+
+
+class DownloadError(Exception):
+    """The root of the tree; `reason` decides what the caller does, `message` is for people."""
+
+    def __init__(self, reason: Reason, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def permanent(self) -> bool:
+        return self.reason in PERMANENT
+
+
+class RequestError(DownloadError):
+    """What was asked for cannot be done, whatever the source or the disk."""
+
+
+class SourceError(DownloadError):
+    """One source failed; another source of the same bytes may do better."""
+
+
+class StorageError(DownloadError):
+    """The pool cannot take the file; no other source can help."""
+
+
+class StoppedError(DownloadError):
+    """Told to stop, or out of time: what is on disk stays for the next attempt."""
+
+
+def storage_error(error: OSError, path: str, action: str) -> StorageError:
+    """An operating system's refusal to `action` (`write`, `publish`, …) `path`, with our reason."""
+    reason = _STORAGE_REASONS.get(error.errno or 0, Reason.WRITE_FAILED)
+    detail = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(reason, f"cannot {action} {path}: {detail}")

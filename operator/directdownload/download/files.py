@@ -1,0 +1,63 @@
+"""Small files of ours beside the images: read as if hostile, written atomically.
+
+Called by the journal and the record. A pool may be writable by others, so nothing is followed, nothing is trusted.
+"""
+
+import contextlib
+import os
+import stat
+
+_READ_LIMIT_BYTES = 64 * 1024
+
+
+def read_small(path: str) -> bytes | None:
+    """The content of a regular file of at most 64 KiB, no symbolic link; None if there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = os.read(descriptor, _READ_LIMIT_BYTES + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return data if len(data) <= _READ_LIMIT_BYTES else None
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Replace `path` by `data`, durably; raises OSError."""
+    temporary = f"{path}.tmp"
+    remove(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+
+
+def remove(path: str) -> bool:
+    """Whether there was something to remove; raises OSError for anything else than its absence."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        return True
+    return False
+
+
+def sync_directory(path: str) -> None:
+    """Make renames and removals in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,48 @@
+"""When to give up: the stop event of the process and the deadline of the attempt, checked in one place.
+
+Whatever in the engine waits or loops asks its Guard at least every TICK_SECONDS.
+"""
+
+import dataclasses
+import threading
+import time
+
+from directdownload.download.errors import StoppedError
+from directdownload.resources.reasons import Reason
+
+#: The longest that anything waits before it looks at its Guard again.
+TICK_SECONDS = 0.25
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guard:
+    """`deadline` is on the monotonic clock; None means no deadline."""
+
+    stop: threading.Event
+    deadline: float | None = None
+    deadline_seconds: float = 0
+
+    @classmethod
+    def start(cls, stop: threading.Event, deadline_seconds: float = 0) -> "Guard":
+        """A guard whose deadline begins now; 0 seconds means none."""
+        deadline = time.monotonic() + deadline_seconds if deadline_seconds > 0 else None
+        return cls(stop, deadline, deadline_seconds)
+
+    def check(self) -> None:
+        """Raise StoppedError if the time has come."""
+        if self.stop.is_set():
+            raise StoppedError(Reason.INTERRUPTED, "told to stop; what was received is kept for the next attempt")
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise StoppedError(
+                Reason.DEADLINE_EXCEEDED,
+                f"not finished within the deadline of {self.deadline_seconds:g} s; "
+                "what was received is kept for the next attempt",
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, ending early with StoppedError if the time has come."""
+        end = time.monotonic() + seconds
+        self.check()
+        while (left := end - time.monotonic()) > 0:
+            self.stop.wait(min(left, TICK_SECONDS))
+            self.check()

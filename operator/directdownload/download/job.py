@@ -1,0 +1,218 @@
+"""What the download pods run: one verb on one template in one pool, told by a job document, answered by a result.
+
+Called by `directdownload job`. Every verb ends with a JobResult: on the last line of standard output and in the
+termination message. Exit status: 0 done, 1 transient, 2 not a usable document, 3 permanent.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+
+import pydantic
+
+from directdownload.download import engine, files, publish
+from directdownload.download.checksum import first_mismatch
+from directdownload.download.errors import storage_error
+from directdownload.download.guard import Guard
+from directdownload.download.place import Place
+from directdownload.download.record import Record, read_record
+from directdownload.resources.checksum import Algorithm, Checksum
+from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobResult, Policy, Verb
+from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.reasons import Reason
+
+#: The kubelet makes this file; elsewhere it is not written, unless the variable names another.
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LOG_VARIABLE = "DIRECTDOWNLOAD_TERMINATION_LOG"
+_VERSION = 1
+_EXIT_DONE, _EXIT_TRANSIENT, _EXIT_USAGE, _EXIT_PERMANENT = 0, 1, 2, 3
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
+
+
+def main(verb: str) -> int:
+    """Run the verb that the environment describes; returns the exit status."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    try:
+        document = read_document(os.environ, verb)
+    except ValueError as error:
+        result = JobResult(reason=Reason.INTERRUPTED, message=str(error))
+        status = _EXIT_USAGE
+    else:
+        result = run_job(document, stop)
+        status = exit_status(result)
+    message = result.to_message()
+    _leave_termination_message(message)
+    sys.stdout.write(message + "\n")
+    sys.stdout.flush()
+    return status
+
+
+def exit_status(result: JobResult) -> int:
+    """0 done, 1 worth another attempt, 3 not worth one."""
+    if result.done:
+        return _EXIT_DONE
+    return _EXIT_PERMANENT if result.permanent else _EXIT_TRANSIENT
+
+
+def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
+    """The job document; ValueError says what is wrong with it."""
+    text = environment.get(JOB_ENVIRONMENT_VARIABLE, "")
+    if not text:
+        raise ValueError(f"environment variable {JOB_ENVIRONMENT_VARIABLE} is empty: expected a job document as JSON")
+    try:
+        document = JobDocument.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE} is not a job document of this version: {problems}") from None
+    if document.version != _VERSION:
+        raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: version {document.version}, expected {_VERSION}")
+    if document.verb != verb:
+        raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: verb {document.verb}, but this is `job {verb}`")
+    if not os.path.isabs(document.pool.path):
+        raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: pool.path {document.pool.path!r}: expected an absolute path")
+    for field, name in (
+        ("fileName", document.file_name),
+        ("templateUid", document.template_uid),
+        ("host", document.host),
+    ):
+        if not name or name.startswith(".") or "/" in name or not name.isprintable() or name == WORK_DIRECTORY:
+            raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: {field} {name!r}: expected a plain name without '/'")
+    return document
+
+
+def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
+    """Do what the document says; never raises."""
+    verbs = {Verb.FETCH: _fetch, Verb.VERIFY: _verify, Verb.REMOVE: _remove}
+    action = verbs.get(document.verb)
+    if action is None:
+        supported = ", ".join(verbs)
+        return JobResult(
+            reason=Reason.UNSUPPORTED_PROTOCOL, message=f"verb {document.verb} is not supported; supported: {supported}"
+        )
+    return engine.outcome(lambda: action(document, stop))
+
+
+def _place(document: JobDocument) -> Place:
+    return Place.in_pool(document.pool.path, document.file_name, document.template_uid, document.host)
+
+
+def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
+    request = engine.FetchRequest(
+        url=document.url,
+        place=_place(document),
+        mirrors=document.mirrors,
+        checksum=document.checksum,
+        expected_digest=document.expected_digest,
+        image_format=document.format,
+        timeouts=document.timeouts,
+        limits=document.limits,
+        policy=document.policy,
+        trust_bundle=document.trust_bundle,
+        reserve=document.pool.reserve,
+        file=document.pool.file,
+        placement=document.placement,
+        placement_uid=document.placement_uid,
+    )
+    return engine.fetch(request, stop=stop)
+
+
+def _verify(document: JobDocument, stop: threading.Event) -> JobResult:
+    """Hash the published file anew: against the checksum and the learnt digest, or else against its record."""
+    _be_idle()
+    place = _place(document)
+    place.prepare()
+    guard = Guard.start(stop, document.limits.deadline_seconds)
+    expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
+    record = read_record(place.record)
+    if not expected and record is not None:
+        expected = (Checksum.parse(record.digest),)
+    try:
+        state, digests = publish.hash_file(place.final, expected, guard)
+    except FileNotFoundError:
+        return JobResult(reason=Reason.MISSING, message=f"{place.final} does not exist", path=place.final)
+    except OSError as error:
+        raise storage_error(error, place.final, "read") from error
+    digest = str(digests[Algorithm.SHA256])
+    mismatch = first_mismatch(digests, expected)
+    if mismatch is not None or not expected:
+        what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
+        return JobResult(
+            reason=Reason.ALTERED,
+            message=f"{place.final}: {what}",
+            path=place.final,
+            size_bytes=state.st_size,
+            digest=digest,
+        )
+    publish.write_record(
+        place,
+        Record.of(
+            state,
+            path=place.final,
+            digest=digest,
+            checksum=str(expected[0]),
+            placement=document.placement,
+            uid=document.placement_uid,
+        ),
+    )
+    return JobResult(
+        reason=Reason.VERIFIED,
+        message="the file is as expected",
+        path=place.final,
+        size_bytes=state.st_size,
+        digest=digest,
+        format=document.format,
+    )
+
+
+def _remove(document: JobDocument, _stop: threading.Event) -> JobResult:
+    """Remove what this template has in the pool and on this host, and nothing else; what is missing is fine.
+
+    Whether a virtual machine still has the file as its disk must be asked here, before the first removal.
+    """
+    place = _place(document)
+    removed = []
+    for path in (place.final, place.part, place.journal, f"{place.journal}.tmp", place.record, f"{place.record}.tmp"):
+        try:
+            if files.remove(path):
+                removed.append(path)
+        except NotADirectoryError:
+            continue
+        except OSError as error:
+            raise storage_error(error, path, "remove") from error
+    try:
+        for directory in sorted({os.path.dirname(path) for path in removed}):
+            files.sync_directory(directory)
+    except OSError as error:
+        raise storage_error(error, place.final, "remove") from error
+    message = "removed" if place.final in removed else "there was nothing to remove"
+    return JobResult(reason=Reason.REMOVED, message=message, path=place.final)
+
+
+def _be_idle() -> None:
+    """Disk time that nobody else wants: a verification is never in a hurry. Where that is not to be had, never mind."""
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+
+
+def _leave_termination_message(message: str) -> None:
+    path = os.environ.get(TERMINATION_LOG_VARIABLE)
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | (os.O_CREAT if path else 0)
+    # outside of a pod there is none, and the result stands on standard output
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path or TERMINATION_LOG, flags, 0o644)
+        try:
+            os.write(descriptor, message.encode())
+        finally:
+            os.close(descriptor)

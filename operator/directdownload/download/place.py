@@ -1,0 +1,168 @@
+"""Where a file goes, and where everything lies that is needed until it is there.
+
+Part and journal lie on the same file system as the final name, so that publishing is one rename. Called by the job
+verbs (a pool) and by `directdownload fetch` (a file beside nothing else).
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import stat
+from types import TracebackType
+from typing import Self
+
+from directdownload.download import files, journal, record
+from directdownload.download.errors import StorageError, storage_error
+from directdownload.download.guard import Guard
+from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.reasons import Reason
+
+_LOCK_POLL_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Absolute paths; `record` is empty where nobody will ask for it."""
+
+    final: str
+    part: str
+    journal: str
+    record: str = ""
+
+    @classmethod
+    def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str) -> Self:
+        """Part and journal carry the host: on a shared pool nobody writes another host's part."""
+        work = os.path.join(pool_path, WORK_DIRECTORY)
+        stem = os.path.join(work, f"{template_uid}.{host}")
+        return cls(
+            final=os.path.join(pool_path, file_name),
+            part=f"{stem}.part",
+            journal=f"{stem}{journal.SUFFIX}",
+            record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
+        )
+
+    @classmethod
+    def beside(cls, output: str) -> Self:
+        """For a single file: hidden names beside it, gone when it is done."""
+        directory, name = os.path.split(os.path.abspath(output))
+        return cls(
+            final=os.path.join(directory, name),
+            part=os.path.join(directory, f".{name}.part"),
+            journal=os.path.join(directory, f".{name}{journal.SUFFIX}"),
+        )
+
+    @property
+    def directory(self) -> str:
+        return os.path.dirname(self.final)
+
+    def prepare(self) -> None:
+        """Check the directory and make the work directory in it; StorageError(PoolNotReady) if there is none."""
+        if not os.path.isdir(self.directory):
+            raise StorageError(
+                Reason.POOL_NOT_READY, f"directory {self.directory} does not exist; create it, or mount the pool there"
+            )
+        work = os.path.dirname(self.part)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(work, 0o700)
+            if not stat.S_ISDIR(os.lstat(work).st_mode):
+                raise StorageError(Reason.WRITE_FAILED, f"{work} is not a directory; remove it")
+        except OSError as error:
+            raise storage_error(error, work, "create") from error
+
+
+class Part:
+    """The open, locked part. Whoever holds it is the only one who writes to this place on this host."""
+
+    def __init__(self, place: Place, descriptor: int, *, waited: bool) -> None:
+        self.place = place
+        self.descriptor = descriptor
+        #: another process held it before, and may have published meanwhile
+        self.waited = waited
+
+    @classmethod
+    def acquire(cls, place: Place, guard: Guard) -> Self:
+        """Open or create the part and lock it; waits for another holder as long as the guard lets it."""
+        waited = False
+        while True:
+            descriptor = _open(place.part)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # the holder before may have renamed or removed what was just locked
+                if _same_file(descriptor, place.part):
+                    return cls(place, descriptor, waited=waited)
+            except BlockingIOError:
+                waited = True
+            except OSError as error:
+                os.close(descriptor)
+                raise storage_error(error, place.part, "lock") from error
+            os.close(descriptor)
+            if waited:
+                guard.wait(_LOCK_POLL_SECONDS)
+
+    @staticmethod
+    def tidy(place: Place) -> None:
+        """Discard what an ended attempt left behind; what a running one holds stays."""
+        if not (os.path.lexists(place.part) or os.path.lexists(place.journal)):
+            return
+        descriptor = _open(place.part)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Part(place, descriptor, waited=False).discard()
+        except BlockingIOError:
+            return
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.descriptor)
+
+    @property
+    def allocated_bytes(self) -> int:
+        return os.fstat(self.descriptor).st_blocks * 512
+
+    @property
+    def length_bytes(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def empty(self) -> None:
+        """Begin from zero: first the journal goes, then the bytes that it spoke of."""
+        try:
+            if files.remove(self.place.journal):
+                files.sync_directory(os.path.dirname(self.place.journal))
+            os.ftruncate(self.descriptor, 0)
+        except OSError as error:
+            raise storage_error(error, self.place.part, "empty") from error
+
+    def discard(self) -> None:
+        """Nothing of this download stays."""
+        try:
+            files.remove(self.place.journal)
+            if _same_file(self.descriptor, self.place.part):
+                files.remove(self.place.part)
+        except OSError as error:
+            raise storage_error(error, self.place.part, "remove") from error
+
+
+def _open(path: str) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise storage_error(error, path, "open") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(Reason.WRITE_FAILED, f"{path} is not a regular file; remove it")
+    return descriptor
+
+
+def _same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False

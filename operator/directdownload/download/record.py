@@ -1,0 +1,87 @@
+"""What was published under a final name, kept in the pool's work directory.
+
+Written when a file is published or verified; read by the next job and by the agent, which compares size, mtime and
+inode with what it sees (never owner, mode or label: libvirt changes those). Hostile until checked, like a journal.
+"""
+
+import datetime
+import os
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+from directdownload.download import files
+from directdownload.resources.checksum import Checksum
+from directdownload.resources.jobs import Document
+from directdownload.resources.naming import WORK_DIRECTORY
+
+SUFFIX = ".record"
+_Text = Annotated[str, pydantic.Field(max_length=4096)]
+
+
+class Record(Document):
+    """`digest` is `sha256:<hex>`; `checksum` is the canonical text of the one that was met, perhaps empty."""
+
+    version: Literal[1] = 1
+    placement: _Text = ""
+    placement_uid: _Text = ""
+    path: _Text
+    digest: _Text
+    checksum: _Text = ""
+    size_bytes: Annotated[int, pydantic.Field(ge=0, le=2**62)]
+    mtime_ns: int
+    inode: int
+    verified_time: datetime.datetime
+
+    @classmethod
+    def of(cls, state: os.stat_result, *, path: str, digest: str, checksum: str, placement: str, uid: str) -> Self:
+        """The record of a file that has just been verified."""
+        return cls(
+            placement=placement,
+            placement_uid=uid,
+            path=path,
+            digest=digest,
+            checksum=checksum,
+            size_bytes=state.st_size,
+            mtime_ns=state.st_mtime_ns,
+            inode=state.st_ino,
+            verified_time=datetime.datetime.now(datetime.UTC),
+        )
+
+    def matches(self, state: os.stat_result) -> bool:
+        """Whether the file with this state is, by all that is cheap to see, the one that was recorded."""
+        return (self.size_bytes, self.mtime_ns, self.inode) == (state.st_size, state.st_mtime_ns, state.st_ino)
+
+    def meets(self, expected: Iterable[Checksum]) -> bool:
+        return all(str(checksum) in (self.digest, self.checksum) for checksum in expected)
+
+    def write(self, path: str) -> None:
+        """Raises OSError."""
+        files.write_atomically(path, self.model_dump_json().encode())
+
+
+def read_record(path: str) -> Record | None:
+    """The record at `path`; None if there is none, or what is there is none of this version."""
+    data = files.read_small(path)
+    if data is None:
+        return None
+    try:
+        return Record.model_validate_json(data)
+    except pydantic.ValidationError:
+        return None
+
+
+def records(pool_path: str) -> Iterator[tuple[str, Record]]:
+    """Every readable record of a pool with its path; a pool without any yields nothing."""
+    directory = os.path.join(pool_path, WORK_DIRECTORY)
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(SUFFIX):
+            path = os.path.join(directory, name)
+            record = read_record(path)
+            if record is not None:
+                yield path, record

@@ -1,0 +1,262 @@
+"""http and https: one GET with redirects, ranges and validators.
+
+Created by `sources.create`. Promises: every hop is checked against the policy before it is connected to; headers that
+the user gave go to the origin of the first URL only; no other credentials are ever sent; a stream that begins at the
+offset asked for is of the version asked for, as far as the server can be believed.
+"""
+
+import dataclasses
+import datetime
+import email.message
+import email.utils
+import http.client
+import re
+import time
+from collections.abc import Callable
+
+from directdownload.download import policy
+from directdownload.download.errors import SourceError
+from directdownload.download.sources import body, connection
+from directdownload.download.sources.base import Resume, SourceOptions
+from directdownload.download.urls import Url, redact
+from directdownload.resources.reasons import Reason
+
+_HEAD_LIMIT_BYTES = 256 * 1024
+_HEAD_SECONDS = 30
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: the server, not the request, is at fault: worth another attempt
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_RETRY_AFTER_LIMIT_SECONDS = 86_400.0
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
+_SLOTS = connection.Slots()
+
+
+@dataclasses.dataclass(slots=True)
+class _Response:
+    url: Url
+    status: int
+    headers: email.message.Message
+    chunked: bool
+    wire: connection.Wire
+    raw: http.client.HTTPResponse
+    release: Callable[[], None]
+
+    def close(self) -> None:
+        self.raw.close()
+        self.wire.close()
+        self.release()
+
+
+class HTTPStream:
+    """An open response; see `base.Stream`."""
+
+    def __init__(self, response: _Response, offset_bytes: int, size_bytes: int | None, content: body.Body) -> None:
+        self._response = response
+        self._content = content
+        self.offset_bytes = offset_bytes
+        self.size_bytes = size_bytes
+        self.validator = _validator(response.headers)
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._content.readinto(buffer)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class HTTPSource:
+    """See `base.Source`."""
+
+    def __init__(self, url: Url, options: SourceOptions) -> None:
+        self.url = url
+        self._options = options
+        self._context = None if url.scheme == "http" else connection.tls_context(options.trust_bundle)
+
+    def open(self, resume: Resume | None) -> HTTPStream:
+        response = self._follow(resume)
+        try:
+            stream = _stream(response, resume)
+        except BaseException:
+            response.close()
+            raise
+        if stream is None:
+            # the server has another version, or bungles ranges: the whole file, then
+            response.close()
+            return self.open(None)
+        return stream
+
+    def _follow(self, resume: Resume | None) -> _Response:
+        """The first answer that is no redirect."""
+        url, headers = self.url, self._options.headers
+        for _ in range(self._options.policy.max_redirects + 1):
+            response = self._get(url, headers, resume)
+            if response.status not in _REDIRECTS:
+                return response
+            response.close()
+            location = response.headers.get("Location")
+            if not location:
+                raise SourceError(
+                    Reason.SOURCE_UNAVAILABLE, f"{url}: the server redirects (status {response.status}) to nowhere"
+                )
+            following = url.join(location)
+            policy.check_redirect(url, following, self._options.policy)
+            if following.scheme not in ("http", "https"):
+                raise SourceError(
+                    Reason.UNSUPPORTED_PROTOCOL, f"{url} redirects to {following}: only http and https are supported"
+                )
+            if following.origin != url.origin:
+                headers = ()
+            url = following
+        raise SourceError(
+            Reason.TOO_MANY_REDIRECTS,
+            f"{self.url}: more than {self._options.policy.max_redirects} redirects, the last one to {url} "
+            "(sourcePolicy.maxRedirects)",
+        )
+
+    def _get(self, url: Url, headers: tuple[tuple[str, str], ...], resume: Resume | None) -> _Response:
+        timeouts, guard = self._options.timeouts, self._options.guard
+        if url.scheme == "https" and self._context is None:
+            self._context = connection.tls_context(self._options.trust_bundle)
+        release = _SLOTS.acquire(url, timeouts.connection_request_seconds, guard)
+        wire = None
+        try:
+            wire = connection.connect(url, timeouts, guard, self._context if url.scheme == "https" else None)
+            wire.set_budget(_HEAD_LIMIT_BYTES, _HEAD_SECONDS + timeouts.socket_seconds)
+            wire.send(_request(url, headers, resume))
+            raw = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
+            raw.begin()
+            wire.set_budget(None)
+            return _Response(url, raw.status, raw.headers, raw.chunked, wire, raw, release)
+        except BaseException as error:
+            if wire is not None:
+                wire.close()
+            release()
+            if isinstance(error, http.client.RemoteDisconnected):
+                raise SourceError(
+                    Reason.SOURCE_UNREACHABLE, f"{url}: the server closed the connection without an answer"
+                ) from error
+            if isinstance(error, http.client.HTTPException | ValueError):
+                raise SourceError(
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"{url}: the answer is not HTTP ({type(error).__name__}); is it an HTTP server?",
+                ) from error
+            raise
+
+
+def _request(url: Url, headers: tuple[tuple[str, str], ...], resume: Resume | None) -> bytes:
+    lines = [
+        f"GET {url.target} HTTP/1.1",
+        f"Host: {url.authority}",
+        "User-Agent: directdownload",
+        "Accept: */*",
+        # the bytes as they are: a checksum is of the file, not of some encoding of it
+        "Accept-Encoding: identity",
+        "Connection: close",
+    ]
+    if resume is not None:
+        lines.append(f"Range: bytes={resume.offset_bytes}-")
+        if resume.validator:
+            lines.append(f"If-Range: {resume.validator}")
+    lines += [f"{name}: {value}" for name, value in headers]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _stream(response: _Response, resume: Resume | None) -> HTTPStream | None:
+    """The stream of a final answer; None if the file must be asked for from its beginning."""
+    status = response.status
+    if status == 200:
+        length = _content_length(response)
+        return HTTPStream(response, 0, length, _body(response, length))
+    if status == 206 and resume is not None:
+        return _partial(response, resume)
+    if status == 416 and resume is not None:
+        return None
+    raise _refusal(response)
+
+
+def _partial(response: _Response, resume: Resume) -> HTTPStream | None:
+    """206: only what continues exactly what is there is used."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    size = None if match[3] == "*" else int(match[3])
+    length = _content_length(response)
+    validator = _validator(response.headers)
+    continues = (
+        first == resume.offset_bytes
+        and last >= first
+        and size is not None
+        and last == size - 1
+        and size == (resume.size_bytes or size)
+        and length in (None, last - first + 1)
+        and (not resume.validator or not validator or validator == resume.validator)
+    )
+    if not continues:
+        return None
+    return HTTPStream(response, first, size, _body(response, last - first + 1 if not response.chunked else None))
+
+
+def _body(response: _Response, length: int | None) -> body.Body:
+    reader = response.raw.fp
+    if response.chunked:
+        return body.ChunkedBody(response.url, reader)
+    if length is not None:
+        return body.LengthBody(response.url, reader, length)
+    return body.UntilCloseBody(reader)
+
+
+def _content_length(response: _Response) -> int | None:
+    """The declared length of the body; None for a chunked body or none declared."""
+    encodings = [value.strip().lower() for value in response.headers.get_all("Transfer-Encoding", [])]
+    if encodings not in ([], ["chunked"], ["identity"]):
+        raise SourceError(
+            Reason.SOURCE_UNAVAILABLE, f"{response.url}: transfer encoding {redact(encodings[0])!r} is not supported"
+        )
+    if response.chunked:
+        return None
+    values = {value.strip() for value in response.headers.get_all("Content-Length", [])}
+    if not values:
+        return None
+    value = values.pop()
+    if values or not re.fullmatch(r"[0-9]{1,18}", value):
+        raise SourceError(Reason.SOURCE_UNAVAILABLE, f"{response.url}: the server's Content-Length is not a number")
+    return int(value)
+
+
+def _validator(headers: email.message.Message) -> str:
+    """A strong ETag, else Last-Modified, fit for If-Range; else empty (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag", "").strip()
+    if _STRONG_ETAG.fullmatch(etag):
+        return str(etag)
+    modified = headers.get("Last-Modified", "").strip()
+    return str(modified) if _date(modified) is not None else ""
+
+
+def _refusal(response: _Response) -> SourceError:
+    status = response.status
+    phrase = http.client.responses.get(status, "unknown status")
+    message = f"{response.url}: the server answered {status} {phrase}"
+    if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
+        return SourceError(Reason.SOURCE_REFUSED, message)
+    return SourceError(
+        Reason.SOURCE_UNAVAILABLE, message, retry_after_seconds=_retry_after(response.headers.get("Retry-After", ""))
+    )
+
+
+def _retry_after(text: str) -> float | None:
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return min(float(text), _RETRY_AFTER_LIMIT_SECONDS)
+    moment = _date(text)
+    if moment is None:
+        return None
+    return min(max(0.0, moment.timestamp() - time.time()), _RETRY_AFTER_LIMIT_SECONDS)
+
+
+def _date(text: str) -> datetime.datetime | None:
+    try:
+        return email.utils.parsedate_to_datetime(text) if len(text) <= 64 else None
+    except (TypeError, ValueError):
+        return None

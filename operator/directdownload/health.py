@@ -1,0 +1,102 @@
+"""The small HTTP server beside the real work: health for the kubelet, metrics for Prometheus.
+
+Controller and agent start it first and stop it last, so that it answers from process start, leading or not
+(architecture, rule 13). Promises: a check that raises is an illness, never a lost answer; nothing else is served.
+"""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import prometheus_client
+from aiohttp import web
+from prometheus_client import exposition
+
+import directdownload
+
+logger = logging.getLogger(__name__)
+
+#: None: all is well; else the reason of the illness, as plain text for people.
+Check = Callable[[], str | None]
+
+BUILD_INFO = prometheus_client.Gauge("directdownload_build_info", "Always 1; the version as a label.", ["version"])
+BUILD_INFO.labels(version=directdownload.__version__).set(1)
+API_REQUESTS = prometheus_client.Counter(
+    "directdownload_api_requests", "Requests to the Kubernetes API; code 0: no answer.", ["verb", "resource", "code"]
+)
+
+
+def count_request(verb: str, resource: str, code: int) -> None:
+    """`on_request` of `cluster.client.Api`."""
+    API_REQUESTS.labels(verb=verb, resource=resource, code=str(code)).inc()
+
+
+class HealthServer:
+    """Serves `GET /<name>` for each of `checks` (`healthz`, `readyz`), 200 or 500, and `GET /metrics`.
+
+    Listens on every address, IPv4 and (where the machine has it) IPv6. `port` 0 takes a free one, which `port` tells
+    once started. Raises OSError from `start` when the port is taken.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        checks: Mapping[str, Check],
+        registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
+    ) -> None:
+        self.port = port
+        self._registry = registry
+        application = web.Application()
+        for name, check in checks.items():
+            application.router.add_get(f"/{name}", _handler(name, check))
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+
+    async def start(self) -> None:
+        sockets = _listen(self.port)
+        self.port = sockets[0].getsockname()[1]
+        await self._runner.setup()
+        for listener in sockets:
+            await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+
+def _handler(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            illness = check()
+        except Exception as error:
+            logger.exception("Check %s failed", name)
+            illness = f"the check itself failed: {type(error).__name__}"
+        return web.Response(status=500 if illness else 200, text=illness or "ok")
+
+    return handle
+
+
+def _listen(port: int) -> list[socket.socket]:
+    """Two sockets rather than one for both families, which `net.ipv6.bindv6only` and disabled IPv6 would break."""
+    first = socket.create_server(("0.0.0.0", port), backlog=32)  # noqa: S104 - the kubelet and Prometheus come from outside
+    sockets = [first]
+    if socket.has_ipv6:
+        with contextlib.suppress(OSError):
+            sockets.append(socket.create_server(("::", first.getsockname()[1]), family=socket.AF_INET6, backlog=32))
+    return sockets
