@@ -74,8 +74,9 @@ class Request:
 class Origin:
     """Serves `directory` from construction until `stop`.
 
-    `rate` limits each connection in bytes per second; with `tls` the certificate is self-signed, valid for
-    `certificate_host` (else `host`) and localhost, and lies as PEM in `certificate`. `extra` goes into the server block.
+    `rate` limits each connection in bytes per second; with `tls` the certificate is valid for
+    `certificate_host` (else `host`) and localhost, and lies as PEM in `certificate`. `extra` goes into the server
+    block.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Origin:
         port: int | None = None,
         tls: bool = False,
         certificate_host: str = "",
+        self_signed: bool = True,
         rate: int | None = None,
         extra: str = "",
     ) -> None:
@@ -98,7 +100,7 @@ class Origin:
         self.certificate = self._runtime / "certificate.pem"
         key = self._runtime / "key.pem"
         if tls:
-            write_certificate(self.certificate, key, certificate_host or host)
+            write_certificate(self.certificate, key, certificate_host or host, self_signed=self_signed)
         configuration = self._runtime / "nginx.conf"
         configuration.write_text(
             _CONFIGURATION.format(
@@ -181,8 +183,10 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def write_certificate(certificate_path: pathlib.Path, key_path: pathlib.Path, host: str) -> None:
-    """A self-signed certificate for `host` and localhost, valid for a day."""
+def write_certificate(
+    certificate_path: pathlib.Path, key_path: pathlib.Path, host: str, *, self_signed: bool = True
+) -> None:
+    """A certificate for `host` and localhost, valid for a day; else signed by an authority that nobody knows."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     alternatives: list[x509.GeneralName] = [x509.DNSName("localhost")]
@@ -194,13 +198,13 @@ def write_certificate(certificate_path: pathlib.Path, key_path: pathlib.Path, ho
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(name if self_signed else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unknown authority")]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key if self_signed else ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     )
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(

@@ -180,7 +180,8 @@ def test_deleting_asks_first(cluster: Cluster) -> None:
         timeout=40,
         check=False,
     )
-    assert question.returncode != 0
+    assert question.returncode == 1
+    assert question.stderr.endswith("Error: nothing was deleted\n")
     assert f"Delete template debian in namespace {cluster.name} (no host has a copy)?" in question.stderr
     assert cluster.get("ddtemplate", "debian")
 
@@ -424,7 +425,8 @@ def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("status", "d", "-A"), ("status", "--watch", "-o", "json"), ("deploy", "debian")]
+    "arguments",
+    [("status", "d", "-A"), ("status", "--watch", "-o", "json"), ("status", "--timeout", "5s"), ("deploy", "debian")],
 )
 def test_options_that_do_not_go_together_are_a_usage_error(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     assert cluster.run(*arguments).returncode == 2

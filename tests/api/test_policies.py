@@ -38,6 +38,9 @@ RULES_REVIEWS = Resource(
 )
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", namespaced=True)
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", namespaced=True)
+ADMISSION_POLICIES = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
 CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
 CLUSTER_ROLE_BINDINGS = Resource(
     "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
@@ -490,3 +493,9 @@ def test_a_namespace_that_goes_takes_its_system_templates_along() -> None:
             admin.delete(NAMESPACES, images).object()
             kube.until("the namespace is gone", lambda: admin.get(NAMESPACES, images).code == 404, seconds=60)
             assert admin.get(TEMPLATES, name, images).code == 404
+            for policy in (fence(world), system_rules(world)):
+                checked = kube.until(
+                    f"Kubernetes has checked the types of {policy}",
+                    lambda policy=policy: admin.get(ADMISSION_POLICIES, policy).object().get("status"),  # type: ignore[misc]
+                )
+                assert checked["typeChecking"] == {}, policy

@@ -1,0 +1,65 @@
+"""The rights that the chart gives are enough: the real controller under its own service account."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tests.api import kube
+from tests.api.simulation import POOL_PATH, Simulation
+from tests.cluster import harness
+
+from directdownload.cluster import kinds
+
+# Building helm, where it is missing, takes minutes.
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Path) -> None:
+    """From the first host to the last file removed: nothing is forbidden."""
+    with harness.ControlPlane() as control_plane, Simulation(control_plane, "rights") as fleet:
+        kube.install_definitions(control_plane)
+        manifests = kube.rendered("release", fleet.namespace)
+        control_plane.kubectl("apply", "-f", "-", input=manifests, check=True)
+        found = [each for each in yaml.safe_load_all(manifests) if each]
+        (template,) = (each["data"]["job.yaml"] for each in found if each["kind"] == "ConfigMap")
+        (tmp_path / "job.yaml").write_text(template)
+        (deployment,) = (each for each in found if each["kind"] == "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        arguments = [each.replace("/etc/directdownload", str(tmp_path)) for each in container["args"]]
+        # Of two equal options the last one counts: a free port.
+        arguments.append("--health-port=0")
+        assert f"--pool-root={POOL_PATH}" in arguments
+        account = str(deployment["metadata"]["name"])
+        token = control_plane.service_account_token(account, fleet.namespace)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(control_plane.token_kubeconfig(token, "controller")),
+            "POD_NAME": "controller-0",
+            "POD_NAMESPACE": fleet.namespace,
+        }
+        program = str(pathlib.Path(sys.executable).with_name("directdownload"))
+        fleet.create_zone()
+        hosts = [fleet.add_host(f"kvm-{number}") for number in (1, 2)]
+        log = tmp_path / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen([program, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            fleet.create_template()
+            fleet.deploy()
+            fleet.converged(len(hosts))
+            with fleet.kube() as connection:
+                connection.delete(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", fleet.namespace).object()
+                kube.until("the placements to be gone", lambda: not fleet.placements())
+                connection.delete(kinds.TEMPLATES, "debian", fleet.namespace).object()
+                kube.until("the template to be gone", lambda: fleet.gone(kinds.TEMPLATES, "debian"))
+        finally:
+            process.terminate()
+            status = process.wait(timeout=20)
+        text = log.read_text()
+        assert status == 0, text[-2000:]
+        assert "forbidden" not in text.lower(), text
+        assert {job for job in fleet.started if job[1] == "remove"}, "no file was removed"

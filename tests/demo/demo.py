@@ -1,0 +1,330 @@
+"""`make demo`: from nothing to a verified template on every host, told step by step. demo.sh names its settings.
+
+Every step shows the command it runs. Whatever does not hold ends it with exit status 1, the reason, and the logs that
+tell more; nothing is left behind unless KEEP=1.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+from typing import Any
+
+import yaml
+from tests.cluster import harness
+from tests.demo import image, target
+from tests.demo.origin import Origin
+from tests.demo.stage import CHECKOUT, DemoError, Stage
+from tests.demo.target import NAMESPACE, RELEASE, Target
+
+EXAMPLES = CHECKOUT / "examples"
+MIB = 1024**2
+SIZE_MIB = int(os.environ.get("SIZE_MIB", "256"))
+RATE_MIB = int(os.environ.get("RATE_MIB", "24"))
+KEEP = os.environ.get("KEEP", "") not in ("", "0")
+TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
+ROLLOUT_TIMEOUT = "150s"
+
+
+class Demo:
+    def __init__(self, stage: Stage, cluster: Target, directory: pathlib.Path) -> None:
+        self.stage = stage
+        self.cluster = cluster
+        self.directory = directory
+        self.hosts: list[str] = []
+
+    def play(self) -> None:
+        self.versions()
+        self.bring_up()
+        self.install()
+        sha256 = self.make_template()
+        served = self.directory / "served"
+        origin = Origin(self.directory, served, self.cluster.origin_address, RATE_MIB * MIB)
+        with origin:
+            self.show_origin(origin)
+            self.apply_fleet()
+            self.apply_template(origin, sha256)
+            self.roll_out()
+            self.look_around()
+            self.compare(sha256)
+            self.who_downloaded(origin)
+        if not KEEP:
+            self.remove_again()
+
+    def versions(self) -> None:
+        stage = self.stage
+        stage.heading("Versions", "What this demo runs with.")
+        packages = [(name, importlib.metadata.version(name)) for name in ("kopf", "kubernetes", "aiohttp", "pydantic")]
+        rows = [
+            ("direct-download-operator", stage.read("directdownload", "--version").split()[-1]),
+            ("python", sys.version.split()[0]),
+            *((f"python: {name}", version) for name, version in packages),
+            (
+                "kubectl",
+                json.loads(stage.read("kubectl", "version", "--client", "-o", "json"))["clientVersion"]["gitVersion"],
+            ),
+            ("helm", stage.read("helm", "version", "--short")),
+            *((name, _first_line(stage.ask(name, "--version"))) for name in ("containerd", "runc", "buildah")),
+            ("nginx", _first_line(stage.ask("sh", "-c", "nginx -v 2>&1"))),
+            ("kernel", os.uname().release),
+        ]
+        stage.table(("what", "version"), rows)
+
+    def bring_up(self) -> None:
+        stage = self.stage
+        stage.heading(
+            "A Kubernetes cluster",
+            "API server, controller manager, scheduler, and nodes with kubelet and containerd. The nodes play KVM",
+            "hosts: each has its own /var/lib/libvirt/images, which no other node sees.",
+        )
+        self.cluster.bring_up(stage)
+        stage.run("kubectl", "get", "nodes", "-o", "wide")
+        stage.heading("The product's image", "One image for controller, agent and download jobs.")
+        self.values = self.cluster.provide_image(stage)
+
+    def install(self) -> None:
+        stage = self.stage
+        stage.heading(
+            "Install the operator with Helm",
+            "The controller plans; an agent on every host reports; download jobs do the work, without API credentials.",
+        )
+        self.forget_earlier_run()
+        sets = [f"--set-string={value}" for value in [*self.values, "log.format=text"]]
+        chart = "charts/direct-download-operator"
+        stage.run(
+            *("helm", "upgrade", "--install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"),
+            *("--wait", "--timeout", "120s", *sets),
+        )
+        stage.run("kubectl", "-n", NAMESPACE, "get", "pods", "-o", "wide")
+
+    def forget_earlier_run(self) -> None:
+        """What a run with KEEP=1 left would be found in place, and there would be nothing to see."""
+        if not self.stage.ask("kubectl", "get", "crd", "templates.directdownload.dev", "-o", "name").startswith(
+            "custom"
+        ):
+            return
+        self.stage.run("kubectl", "apply", "--server-side", "--force-conflicts", "-f", "crds")
+        self.delete_template()
+
+    def make_template(self) -> str:
+        self.stage.heading(
+            "A private origin",
+            f"A QCOW2 image of {SIZE_MIB} MiB is made and served by nginx on this machine, as a template server would,",
+            f"at {RATE_MIB} MiB/s for each download, so that there is something to watch.",
+        )
+        served = self.directory / "served"
+        served.mkdir()
+        return image.write(served / "debian-13.qcow2", SIZE_MIB * MIB)
+
+    def show_origin(self, origin: Origin) -> None:
+        file = self.directory / "served" / "debian-13.qcow2"
+        self.stage.run("curl", "--noproxy", "*", "-sS", "-I", f"{origin.url}/{file.name}")
+        self.stage.run("sha256sum", str(file))
+
+    def apply_fleet(self) -> None:
+        stage = self.stage
+        stage.heading(
+            "A zone and its primary storage",
+            "Administrators say which nodes are hosts of a zone, and where templates are put on them.",
+        )
+        zone = self.manifest("zone", {"nodeSelector": {"matchLabels": self.cluster.node_labels}})
+        pool = self.manifest("storagepool", {})
+        stage.run("kubectl", "apply", "-f", str(zone), "-f", str(pool))
+        selector = ",".join(f"{key}={value}" for key, value in self.cluster.node_labels.items())
+        nodes = json.loads(stage.read("kubectl", "get", "nodes", "-l", selector, "-o", "json"))["items"]
+        self.hosts = sorted(node["metadata"]["name"] for node in nodes)
+        if not self.hosts:
+            raise DemoError(f"no node has the labels {selector}")
+        stage.until("every host to be Up and the pool to be Ready", 90, self.fleet_is_ready)
+        stage.run("kubectl", "directdownload", "host", "list")
+
+    def fleet_is_ready(self) -> bool:
+        hosts = json.loads(self.stage.read("kubectl", "get", "ddhost", "-o", "json"))["items"]
+        up = sorted(host["metadata"]["name"] for host in hosts if host.get("status", {}).get("state") == "Up")
+        pool = json.loads(self.stage.read("kubectl", "get", "ddpool", "local", "-o", "json"))
+        ready = [c for c in pool.get("status", {}).get("conditions", []) if c["type"] == "Ready"]
+        usable = pool.get("status", {}).get("hosts", {}).get("ready")
+        return up == self.hosts and usable == len(up) and bool(ready) and ready[0]["status"] == "True"
+
+    def apply_template(self, origin: Origin, sha256: str) -> None:
+        stage = self.stage
+        stage.heading(
+            "Register a template",
+            "A URL and a checksum. It is ready at once: nothing is downloaded before somebody deploys it.",
+        )
+        spec = {"url": f"{origin.url}/debian-13.qcow2", "checksum": f"sha256:{sha256}"}
+        stage.run("kubectl", "apply", "-f", str(self.manifest("template", spec)))
+        stage.run("kubectl", "wait", f"ddtemplate/{TEMPLATE}", "--for=condition=Ready", "--timeout=10s")
+
+    def roll_out(self) -> None:
+        stage = self.stage
+        stage.heading(
+            "Deploy it onto every host of the zone",
+            "Each host fetches its copy straight from the origin. Live, until every copy is verified and in place:",
+        )
+        manifest = self.manifest("templatedeployment", {})
+        began = time.monotonic()
+        stage.run("kubectl", "apply", "-f", str(manifest))
+        stage.run("kubectl", "directdownload", "status", DEPLOYMENT, "--watch", "--timeout", ROLLOUT_TIMEOUT)
+        copies = len(self.hosts)
+        stage.say(f"{copies} x {SIZE_MIB} MiB in {time.monotonic() - began:.1f} s, from `kubectl apply` to all Ready.")
+
+    def look_around(self) -> None:
+        stage = self.stage
+        stage.heading("What is where now", "A placement is one copy of a template in a pool.")
+        stage.run("kubectl", "get", "ddplacement", "-o", "wide")
+        for command in (["zone", "list"], ["host", "list"], ["pool", "list"], ["template", "list"], ["status"]):
+            stage.run("kubectl", "directdownload", *command)
+
+    def compare(self, sha256: str) -> None:
+        stage = self.stage
+        stage.heading(
+            "The file on each host, compared with the origin's",
+            "Read from the hosts' own directories, not from what the operator says about them.",
+        )
+        placements = self.placements()
+        rows, wrong = [("origin", "debian-13.qcow2", sha256, "")], []
+        for host, path in placements:
+            found = self.cluster.digest(stage, host, path)
+            rows.append((host, path, found or "missing", "same" if found == sha256 else "DIFFERENT"))
+            if found != sha256:
+                wrong.append(host)
+        stage.table(("where", "file", "sha-256", ""), rows)
+        if wrong:
+            raise DemoError(f"the file differs from the origin's on {', '.join(wrong)}")
+        if sorted(host for host, _ in placements) != self.hosts:
+            raise DemoError(f"copies are on {[host for host, _ in placements]}, expected one on each of {self.hosts}")
+
+    def who_downloaded(self, origin: Origin) -> None:
+        stage = self.stage
+        stage.heading(
+            "Who downloaded, according to the origin's access log",
+            "No secondary storage in between: every host came itself, once, and took every byte once.",
+        )
+        own = self.cluster.origin_address
+        gets = [request for request in origin.requests() if request.method == "GET" and request.client != own]
+        rows = [
+            (r.client, self.cluster.host_of(r.client), f"GET {r.path}", str(r.status), str(r.sent_bytes)) for r in gets
+        ]
+        stage.table(("client", "host", "request", "status", "bytes"), rows)
+        size = (self.directory / "served" / "debian-13.qcow2").stat().st_size
+        if len(gets) != len(self.hosts) or any(r.status != 200 or r.sent_bytes != size for r in gets):
+            raise DemoError(f"expected {len(self.hosts)} complete downloads of {size} bytes, one for each host")
+        if len({self.cluster.host_of(r.client) for r in gets}) != len(self.hosts):
+            raise DemoError("some host did not download by itself")
+
+    def remove_again(self) -> None:
+        stage = self.stage
+        placements = self.placements()
+        stage.heading("Delete the deployment", "Nobody wants the copies any more: each host removes its file.")
+        self.delete_template()
+        left = [host for host, path in placements if self.cluster.digest(stage, host, path)]
+        if left:
+            raise DemoError(f"the file is still on {', '.join(left)}")
+        stage.say(f"The file is gone from {', '.join(host for host, _ in placements)}.")
+
+    def delete_template(self) -> None:
+        stage = self.stage
+        for kind, name in (("dddeploy", DEPLOYMENT), ("ddtemplate", TEMPLATE)):
+            stage.run("kubectl", "delete", kind, name, "--ignore-not-found", "--timeout=60s")
+        stage.until("the placements to be gone", 60, lambda: not self.placements())
+
+    def placements(self) -> list[tuple[str, str]]:
+        """Host and path of each copy of the demo's template."""
+        items = json.loads(self.stage.read("kubectl", "get", "ddplacement", "-o", "json"))["items"]
+        specs = [item["spec"] for item in items]
+        return sorted((spec["host"], spec["path"]) for spec in specs if spec["templateRef"]["name"] == TEMPLATE)
+
+    def manifest(self, name: str, spec: dict[str, Any]) -> pathlib.Path:
+        """`examples/NAME.yaml` with these fields of its spec put in place of the example's, shown on screen."""
+        source = EXAMPLES / f"{name}.yaml"
+        path = self.directory / source.name
+        text = source.read_text()
+        if spec:
+            document = yaml.safe_load(text)
+            document["spec"] |= spec
+            text = yaml.safe_dump(document, sort_keys=False)
+        path.write_text(text)
+        changed = f", with {', '.join(spec)} of this demo" if spec else ""
+        self.stage.show_file(path, f"examples/{source.name}{changed}")
+        return path
+
+
+def main() -> int:
+    stage = Stage()
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = target.choose()
+        except DemoError as error:
+            stage.say(f"Error: {error}")
+            return 2
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="directdownload-demo-", dir=target.work_directory()))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        status = 1
+        try:
+            Demo(stage, cluster, directory).play()
+            status = 0
+        except (DemoError, RuntimeError, OSError) as error:
+            complain(stage, error)
+        except KeyboardInterrupt:
+            stage.say("\nInterrupted.")
+            status = 130
+        return max(status, end(stage, cluster, status))
+
+
+def complain(stage: Stage, error: Exception) -> None:
+    stage.say()
+    stage.say(f"!!! FAILED in step {stage.heading_text}: {error}")
+    if "KUBECONFIG" not in stage.environment:
+        return
+    controller = ("-l", "app.kubernetes.io/component=controller", "--tail=40", "--prefix")
+    for command in (
+        ("kubectl", "-n", NAMESPACE, "get", "pods,jobs", "-o", "wide"),
+        ("kubectl", "get", "directdownload", "-A"),
+        ("kubectl", "get", "ddplacement", "-o", "yaml"),
+        ("kubectl", "-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/component=job", "--tail=20", "--prefix"),
+        ("kubectl", "-n", NAMESPACE, "logs", *controller),
+        ("kubectl", "-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/component=agent", "--tail=10", "--prefix"),
+    ):
+        stage.command(" ".join(command))
+        stage.say(stage.ask(*command))
+
+
+def end(stage: Stage, cluster: Target, status: int) -> int:
+    """Takes everything down, or says how; 1 when that fails."""
+    seconds = time.monotonic() - stage.began_monotonic
+    if KEEP:
+        kubeconfig = stage.environment.get("KUBECONFIG", "")
+        stage.heading("Everything is still up (KEEP=1)")
+        stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={CHECKOUT}/.venv/bin:{_bin()}:$PATH")
+        stage.say("                  kubectl get directdownload -A; kubectl directdownload status")
+        stage.say(f"                  kubectl -n {NAMESPACE} logs deployment/{RELEASE}-controller -f")
+        stage.say(f"    Take it down: {cluster.how_to_take_down()}")
+    else:
+        stage.heading("Take everything down")
+        try:
+            cluster.take_down(stage)
+        except (DemoError, OSError) as error:
+            stage.say(f"!!! not everything could be taken down: {error}")
+            return 1
+    if status == 0:
+        stage.say()
+        stage.say(f"Everything held. {seconds:.0f} s.")
+    return 0
+
+
+def _bin() -> pathlib.Path:
+    return harness.state_root() / "bin"
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

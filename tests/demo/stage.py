@@ -1,0 +1,90 @@
+"""How the demo talks: numbered headings, commands as one would type them, their output, checks that fail loudly."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+_POLL_SECONDS = 0.3
+
+
+class DemoError(Exception):
+    """Something does not hold that the demo promises."""
+
+
+class Stage:
+    """Prints to standard output; commands get `environment`."""
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.began_monotonic = time.monotonic()
+        self.heading_text = ""
+        self._number = -1
+        self._bold = sys.stdout.isatty()
+
+    def say(self, text: str = "") -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def heading(self, text: str, *explanation: str) -> None:
+        self._number += 1
+        seconds = time.monotonic() - self.began_monotonic
+        self.heading_text = f"{self._number}. {text}"
+        line = f"=== {self.heading_text} " + "=" * max(3, 90 - len(self.heading_text)) + f" [{seconds:.0f} s]"
+        self.say()
+        self.say(self._strong(line))
+        for sentence in explanation:
+            self.say(f"    {sentence}")
+
+    def run(self, *command: str, shown: str = "") -> None:
+        """Shows and runs a command whose output is for the reader; raises DemoError when it fails."""
+        self.command(shown or shlex.join(command))
+        status = subprocess.run(list(command), env=self.environment, cwd=CHECKOUT, check=False).returncode
+        if status != 0:
+            raise DemoError(f"`{shown or shlex.join(command)}` ended with exit status {status}")
+
+    def command(self, text: str) -> None:
+        self.say()
+        self.say(self._strong(f"$ {text}"))
+
+    def read(self, *command: str) -> str:
+        """The output of a command that the reader need not see; raises DemoError when it fails."""
+        done = subprocess.run(
+            list(command), env=self.environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise DemoError(f"`{shlex.join(command)}` ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def ask(self, *command: str) -> str:
+        """The same for what may well fail: then the answer is what was said about it."""
+        try:
+            return self.read(*command)
+        except (DemoError, OSError) as error:
+            return str(error)
+
+    def show_file(self, path: pathlib.Path, title: str) -> None:
+        self.say()
+        self.say(self._strong(f"# {title}"))
+        for line in path.read_text().splitlines():
+            self.say(f"    {line}")
+
+    def until(self, what: str, seconds: float, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                raise DemoError(f"waited {seconds:.0f} s for {what}")
+            time.sleep(_POLL_SECONDS)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        lines = [[column.upper() for column in columns], *rows]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+        for line in lines:
+            self.say("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+    def _strong(self, text: str) -> str:
+        return f"\x1b[1m{text}\x1b[0m" if self._bold else text

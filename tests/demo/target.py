@@ -1,0 +1,182 @@
+"""The cluster that the demo plays on: the local one that it makes, or one that the user gives.
+
+Both answer the same questions; with a given cluster the files are looked at through the agents' pods.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+import pathlib
+import socket
+import urllib.parse
+from typing import Protocol
+
+from tests.cluster import harness
+from tests.demo.stage import CHECKOUT, DemoError, Stage
+
+NAMESPACE = "direct-download-system"
+RELEASE = "direct-download-operator"
+IMAGE = "localhost/direct-download-operator"
+LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
+_SCRIPTS = CHECKOUT / "tests" / "cluster"
+
+
+class Target(Protocol):
+    #: where nodes reach this machine
+    origin_address: str
+    #: nodes with these labels are the zone's hosts
+    node_labels: dict[str, str]
+
+    def bring_up(self, stage: Stage) -> None: ...
+    def provide_image(self, stage: Stage) -> list[str]:
+        """Returns Helm's `--set` values for it."""
+
+    def host_of(self, client: str) -> str:
+        """The host behind an address in the origin's access log; the address itself when that cannot be told."""
+
+    def digest(self, stage: Stage, host: str, path: str) -> str:
+        """SHA-256 of a file on a host, read where the product has no part in it if possible; "" if it is not there."""
+
+    def take_down(self, stage: Stage) -> None: ...
+    def how_to_take_down(self) -> str: ...
+
+
+class LocalCluster:
+    """Three nodes (NODES) on this machine, each with directories of its own."""
+
+    origin_address = "10.89.0.1"
+
+    def __init__(self) -> None:
+        self.node_labels = {"topology.kubernetes.io/zone": "zone-1"}
+        self._was_up = False
+
+    def bring_up(self, stage: Stage) -> None:
+        stage.environment["KUBECONFIG"] = str(LOCAL_KUBECONFIG)
+        self._was_up = stage.ask("kubectl", "get", "--raw", "/readyz") == "ok"
+        stage.run("tests/cluster/up.sh")
+
+    def provide_image(self, stage: Stage) -> list[str]:
+        stage.command("tests/cluster/image.sh")
+        reference = stage.read("tests/cluster/image.sh").splitlines()[-1]
+        stage.say(reference)
+        digest = reference.rpartition("@")[2].removeprefix("sha256:")[:16]
+        return [
+            f"image.repository={IMAGE}",
+            "image.tag=dev",
+            "image.pullPolicy=Never",
+            # A tag that moved restarts nothing by itself.
+            f"controller.podAnnotations.image={digest}",
+            f"agent.podAnnotations.image={digest}",
+        ]
+
+    def host_of(self, client: str) -> str:
+        address = ipaddress.ip_address(client)
+        for number in range(1, 201):
+            if address in ipaddress.ip_network(f"10.244.{number}.0/24"):
+                return f"kvm-{number}"
+        return client
+
+    def digest(self, stage: Stage, host: str, path: str) -> str:
+        file = harness.host_directory(host) / path.lstrip("/")
+        if not file.exists():
+            return ""
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    def take_down(self, stage: Stage) -> None:
+        if not self._was_up:
+            stage.run("tests/cluster/down.sh")
+            return
+        _uninstall(stage)
+        stage.say("    The cluster was up before the demo and stays up; `make cluster-down` ends it.")
+
+    def how_to_take_down(self) -> str:
+        return "make cluster-down"
+
+
+class GivenCluster:
+    """The user's: `KUBECONFIG` and `IMAGE`. Nothing on it is touched but what the demo installs."""
+
+    def __init__(self, kubeconfig: str, image: str, origin_address: str) -> None:
+        self._kubeconfig = kubeconfig
+        self._image = image
+        self.origin_address = origin_address
+        self.node_labels = {"kubernetes.io/os": "linux"}
+        self._installing = False
+
+    def bring_up(self, stage: Stage) -> None:
+        stage.say(f"    KUBECONFIG={self._kubeconfig} is given: that cluster is used.")
+        stage.environment["KUBECONFIG"] = self._kubeconfig
+        if "NotFound" not in (found := stage.ask("kubectl", "get", "crd", "zones.directdownload.dev", "-o", "name")):
+            raise DemoError(f"expected a cluster without the operator ({found}): remove it first, with all it manages")
+        self._installing = True
+        if not self.origin_address:
+            server = stage.read("kubectl", "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+            self.origin_address = _own_address_towards(server)
+        stage.say(f"    Its nodes must reach this machine at {self.origin_address} (else set ORIGIN_ADDRESS).")
+
+    def provide_image(self, stage: Stage) -> list[str]:
+        stage.say(f"    IMAGE={self._image} is given: nothing is built.")
+        repository, at, digest = self._image.partition("@")
+        if at:
+            return [f"image.repository={repository}", f"image.digest={digest}"]
+        name, colon, tag = repository.rpartition(":")
+        if not colon or "/" in tag:
+            return [f"image.repository={repository}", "image.tag=latest"]
+        return [f"image.repository={name}", f"image.tag={tag}"]
+
+    def host_of(self, client: str) -> str:
+        return client
+
+    def digest(self, stage: Stage, host: str, path: str) -> str:
+        pods = json.loads(
+            stage.read(
+                *("kubectl", "-n", NAMESPACE, "get", "pods", "-o", "json"),
+                *("-l", "app.kubernetes.io/component=agent", "--field-selector", f"spec.nodeName={host}"),
+            )
+        )["items"]
+        if not pods:
+            raise DemoError(f"no agent runs on {host}")
+        command = f"test ! -e {path} || sha256sum {path}"
+        answer = stage.read("kubectl", "-n", NAMESPACE, "exec", pods[0]["metadata"]["name"], "--", "sh", "-c", command)
+        return answer.partition(" ")[0]
+
+    def take_down(self, stage: Stage) -> None:
+        if self._installing:
+            _uninstall(stage)
+
+    def how_to_take_down(self) -> str:
+        return f"helm uninstall {RELEASE} -n {NAMESPACE}; kubectl delete -f crds; kubectl delete namespace {NAMESPACE}"
+
+
+def choose() -> Target:
+    """The given cluster if both a kubeconfig and an image are given, else the local one."""
+    kubeconfig, image = os.environ.get("KUBECONFIG", ""), os.environ.get("IMAGE", "")
+    if image and not kubeconfig:
+        raise DemoError("IMAGE is given without KUBECONFIG: give both for a cluster of yours, or neither")
+    if image:
+        return GivenCluster(kubeconfig, image, os.environ.get("ORIGIN_ADDRESS", ""))
+    if os.geteuid() != 0:
+        raise DemoError("the local cluster needs root (network namespaces and mounts): run it with sudo")
+    return LocalCluster()
+
+
+def _uninstall(stage: Stage) -> None:
+    stage.run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+    stage.run("kubectl", "delete", "-f", "crds", "--ignore-not-found", "--timeout=60s")
+    stage.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+def _own_address_towards(server: str) -> str:
+    parts = urllib.parse.urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent: connecting only asks the routing table.
+        probe.connect((parts.hostname or "", parts.port or 443))
+        address: str = probe.getsockname()[0]
+    return address
+
+
+def work_directory() -> pathlib.Path:
+    """For the generated image and the origin; on disk, as /tmp is memory on some systems."""
+    return pathlib.Path(os.environ.get("TMPDIR") or "/var/tmp")

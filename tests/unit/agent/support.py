@@ -1,0 +1,76 @@
+"""What the tests of the agent share: a mount namespace of their own, records and journals as jobs leave them."""
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from directdownload.download import journal, place, record
+
+HOST = "kvm-1"
+
+
+def in_namespace(script: str, *arguments: str) -> dict[str, Any]:
+    """Runs Python in a private mount namespace (as root, or as root of a user namespace); the JSON that it prints."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    finished = subprocess.run(
+        [*unshare, sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert finished.returncode == 0, finished.stderr
+    outcome: dict[str, Any] = json.loads(finished.stdout)
+    return outcome
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def make_place(pool: pathlib.Path, template: str, host: str = HOST) -> place.Place:
+    made = place.Place.in_pool(str(pool), template, template, host)
+    made.prepare()
+    return made
+
+
+def write_journal(where: place.Place, placement: str, uid: str, bytes_on_disk: int, **fields: Any) -> journal.Journal:
+    """As a download does every few seconds."""
+    values: dict[str, Any] = {
+        "source": "https://images.example.org/t.qcow2",
+        "source_digest": "x",
+        "size_bytes": 1000,
+        "started_time": now(),
+        "updated_time": now(),
+        **fields,
+    }
+    written = journal.Journal(placement=placement, placement_uid=uid, bytes_on_disk=bytes_on_disk, **values)
+    written.write(where.journal)
+    return written
+
+
+def publish(where: place.Place, placement: str, uid: str, content: bytes, **fields: Any) -> record.Record:
+    """As a download ends: the record, the file under its final name, no journal."""
+    part = pathlib.Path(where.part)
+    part.write_bytes(content)
+    known = record.Record.of(
+        part.stat(), path=where.final, digest="sha256:00", checksum="", placement=placement, uid=uid
+    ).model_copy(update=fields)
+    known.write(where.record)
+    part.rename(where.final)
+    pathlib.Path(where.journal).unlink(missing_ok=True)
+    return known
+
+
+def until(what: str, condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)

@@ -1,0 +1,51 @@
+"""When what is known of the host is written."""
+
+from typing import Any
+
+import pytest
+
+from directdownload.agent import hostreport
+from directdownload.resources.host import HostStorage
+
+GIB = 1024**3
+
+
+def report(uid: str = "u", **pools: int) -> hostreport.Report:
+    facts = {
+        name: HostStorage(pool=name, path="/p", capacity_bytes=100 * GIB, available_bytes=available, writable=True)
+        for name, available in pools.items()
+    }
+    return hostreport.Report(uid, facts)
+
+
+TOLD = report(a=50 * GIB, b=50 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "told_seconds_ago", "due"),
+    [
+        pytest.param(None, report(), 0, 0.0, id="never told"),
+        pytest.param(TOLD, report("v", a=50 * GIB, b=50 * GIB), 1, 0.0, id="another Host of that name"),
+        pytest.param(TOLD, report(a=50 * GIB), 1, 0.0, id="a pool went"),
+        pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB, c=1), 1, 0.0, id="a pool came"),
+        pytest.param(TOLD, report(a=50 * GIB, b=40 * GIB), 1, 0.0, id="much was written"),
+        pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB), 10_000, None, id="nothing changed"),
+        pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 100, 200.0, id="a little was written"),
+        pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 400, 0.0, id="a little was written long ago"),
+    ],
+)
+def test_due(told: hostreport.Report | None, now: hostreport.Report, told_seconds_ago: float, due: Any) -> None:
+    assert hostreport.due_seconds(told, now, told_seconds_ago, 300) == due
+
+
+def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> None:
+    status = report(b=1, a=2).status
+    assert set(status) == {"agentVersion", "storage"}
+    assert [pool["pool"] for pool in status["storage"]] == ["a", "b"]
+    assert status["storage"][0] == {
+        "pool": "a",
+        "path": "/p",
+        "capacityBytes": 100 * GIB,
+        "availableBytes": 2,
+        "writable": True,
+    }

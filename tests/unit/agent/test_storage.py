@@ -1,0 +1,195 @@
+"""What a pool is worth on this host: by tables, and on real mounts as a container gets them."""
+
+import errno
+import pathlib
+from typing import Any
+
+import pytest
+from tests.unit.agent import support
+
+from directdownload.agent import mountinfo, storage
+from directdownload.resources.host import HostStorage
+from directdownload.resources.reasons import Reason
+
+ROOTS = ("/pools", "/var/lib/libvirt")
+GIB = 1024**3
+
+
+def mounts(*lines: str) -> tuple[mountinfo.Mount, ...]:
+    return mountinfo.parse(["1 0 0:1 / / rw - ext4 a rw", "2 1 0:2 / /pools ro master:1 - ext4 a rw", *lines])
+
+
+NFS = "3 2 0:3 / /pools/nfs rw - nfs4 s:/x rw"
+
+
+def facts(path: str, **fields: Any) -> storage.Facts:
+    numbers = {"capacity_bytes": 100 * GIB, "available_bytes": 60 * GIB, "inodes_free": 1000}
+    return storage.Facts(**{"directory": True, "real_path": path, **numbers, **fields})
+
+
+CASES = [
+    ("local, on the root", "/pools", False, facts("/pools"), (), None),
+    ("local, below the root", "/pools/a", False, facts("/pools/a"), (), None),
+    ("local, on a mount of its own", "/pools/nfs", False, facts("/pools/nfs"), (NFS,), None),
+    ("shared and mounted", "/pools/nfs", True, facts("/pools/nfs"), (NFS,), None),
+    ("shared, not mounted", "/pools/nfs", True, facts("/pools/nfs"), (), Reason.NOT_MOUNTED),
+    ("shared, below its mount", "/pools/nfs/a", True, facts("/pools/nfs/a"), (NFS,), Reason.NOT_MOUNTED),
+    (
+        "shared, only the automounter there",
+        "/pools/nfs",
+        True,
+        facts("/pools/nfs"),
+        ("3 2 0:3 / /pools/nfs rw - autofs a rw",),
+        Reason.NOT_MOUNTED,
+    ),
+    (
+        "file system read-only",
+        "/pools/nfs",
+        True,
+        facts("/pools/nfs"),
+        ("3 2 0:3 / /pools/nfs rw - nfs4 s:/x ro",),
+        Reason.NOT_WRITABLE,
+    ),
+    (
+        "mount below the root read-only",
+        "/pools/nfs",
+        False,
+        facts("/pools/nfs"),
+        ("3 2 0:3 / /pools/nfs ro - nfs4 s:/x rw",),
+        Reason.NOT_WRITABLE,
+    ),
+    ("a file", "/pools/a", False, facts("/pools/a", directory=False), (), Reason.NOT_WRITABLE),
+    ("absent", "/pools/a", False, storage.Facts(error_number=errno.ENOENT), (), Reason.PATH_MISSING),
+    ("a file on the way", "/pools/a", False, storage.Facts(error_number=errno.ENOTDIR), (), Reason.PATH_MISSING),
+    ("stale", "/pools/a", False, storage.Facts(error_number=errno.ESTALE), (), Reason.POOL_NOT_READY),
+    ("hung", "/pools/a", False, None, (), Reason.POOL_NOT_READY),
+    ("a link to elsewhere", "/pools/a", False, facts("/tmp/a"), (), Reason.PATH_NOT_EXPOSED),
+    ("a link within the roots", "/pools/a", False, facts("/var/lib/libvirt/a"), (), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "shared", "found", "table", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_judge(
+    path: str, shared: bool, found: storage.Facts | None, table: tuple[str, ...], reason: Reason | None
+) -> None:
+    target = storage.Target("p", path, shared)
+    outcome = storage.judge(target, ROOTS, mounts(*table), found)
+    assert (outcome.reason, outcome.writable, outcome.pool, outcome.path) == (reason, reason is None, "p", path)
+    # numbers of a disk that is not the pool's would mislead
+    assert (outcome.capacity_bytes is not None) == (
+        reason in (None, Reason.NOT_WRITABLE) and bool(found and found.directory)
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "shared", "exposed"),
+    [
+        ("/pools", False, True),
+        ("/pools", True, False),
+        ("/pools/a", True, True),
+        ("/poolside", False, False),
+        ("/", False, False),
+        ("/var/lib/libvirt/images", False, True),
+        ("/var/lib", False, False),
+    ],
+)
+def test_a_pool_lies_under_a_root_and_a_shared_one_strictly_below(path: str, shared: bool, exposed: bool) -> None:
+    target = storage.Target("p", path, shared)
+    assert storage.exposed(target, ROOTS) is exposed
+    assert storage.not_exposed(target).reason == Reason.PATH_NOT_EXPOSED
+
+
+TOLD = HostStorage(
+    pool="p",
+    path="/a",
+    capacity_bytes=100 * GIB,
+    available_bytes=50 * GIB,
+    inodes_free=1000,
+    writable=True,
+    mounted=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "significant"),
+    [
+        ({}, False),
+        ({"available_bytes": 50 * GIB - 1}, False),
+        ({"available_bytes": 51 * GIB - 1}, False),
+        ({"available_bytes": 51 * GIB}, True),
+        ({"available_bytes": 49 * GIB}, True),
+        ({"capacity_bytes": 101 * GIB}, True),
+        ({"inodes_free": 951}, False),
+        ({"inodes_free": 950}, True),
+        ({"writable": False}, True),
+        ({"mounted": False}, True),
+        ({"reason": Reason.NOT_WRITABLE}, True),
+    ],
+)
+def test_what_is_told_at_once(change: dict[str, Any], significant: bool) -> None:
+    assert storage.significant(TOLD, TOLD.model_copy(update=change)) is significant
+    assert storage.significant(None, TOLD)
+
+
+REAL = """
+import asyncio, json, os, subprocess, sys
+from directdownload.agent import mountinfo, storage, worker
+
+base = sys.argv[1]
+def run(*command): subprocess.run(command, check=True)
+def made(*names):
+    path = os.path.join(base, *names)
+    os.makedirs(path, exist_ok=True)
+    return path
+
+run("mount", "--make-rprivate", "/")
+# the host's side
+run("mount", "-t", "tmpfs", "-o", "size=8m", "disk", made("root"))
+for name in ("local", "unmounted", "a b"): made("root", name)
+run("mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=100", "x", made("root", "a b", "shared"))
+run("mount", "-t", "tmpfs", "-o", "size=4m,ro", "x", made("root", "read-only-super"))
+run("mount", "-t", "tmpfs", "-o", "size=4m", "x", made("root", "read-only-mount"))
+run("mount", "-o", "remount,bind,ro", made("root", "read-only-mount"))
+open(os.path.join(base, "root", "file"), "w").close()
+os.symlink("/tmp", os.path.join(base, "root", "link"))
+# the agent's: the root again, recursively, itself read-only
+run("mount", "--rbind", made("root"), made("root"))
+run("mount", "-o", "remount,bind,ro", made("root"))
+
+async def main():
+    outcome = {}
+    for name, shared in (("", 0), ("local", 0), ("unmounted", 1), ("a b/shared", 1), ("read-only-super", 1),
+                         ("read-only-mount", 1), ("file", 0), ("absent", 0), ("link", 0)):
+        target = storage.Target(name, os.path.join(base, "root", name).rstrip("/"), bool(shared))
+        child = worker.PoolWorker(target.path, timeout_seconds=10)
+        facts = storage.Facts(**await child.ask("facts"))
+        await child.close()
+        judged = storage.judge(target, [os.path.join(base, "root")], mountinfo.read(), facts)
+        outcome[name] = judged.model_dump(exclude_none=True, mode="json")
+    print(json.dumps(outcome))
+
+asyncio.run(main())
+"""
+
+
+def test_real_mounts_are_judged_as_the_host_sees_them(tmp_path: pathlib.Path) -> None:
+    outcome = support.in_namespace(REAL, str(tmp_path))
+    reasons = {name: facts.get("reason") for name, facts in outcome.items()}
+    assert reasons == {
+        "": None,
+        "local": None,
+        "unmounted": "NotMounted",
+        "a b/shared": None,
+        "read-only-super": "NotWritable",
+        "read-only-mount": "NotWritable",
+        "file": "NotWritable",
+        "absent": "PathMissing",
+        "link": "PathNotExposed",
+    }
+    assert outcome["local"]["writable"] is True, "the agent's own read-only mount says nothing about the host"
+    shared = outcome["a b/shared"]
+    assert (shared["capacityBytes"], shared["mounted"]) == (4 * 1024**2, True)
+    assert 0 < shared["inodesFree"] < 100
+    assert 0 < shared["availableBytes"] <= 4 * 1024**2

@@ -1,0 +1,182 @@
+"""The child that touches a pool: what it reads, and what becomes of it when the pool hangs."""
+
+import asyncio
+import os
+import pathlib
+import signal
+
+import pytest
+from tests.unit.agent import support
+
+from directdownload.agent import copies, prober, worker
+from directdownload.resources.naming import WORK_DIRECTORY
+
+SCAN = {"work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+
+
+async def test_facts_of_a_directory_are_those_of_its_file_system(tmp_path: pathlib.Path) -> None:
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
+    answer = await child.ask("facts")
+    await child.close()
+    state = os.statvfs(tmp_path)
+    assert answer["directory"] is True
+    assert answer["real_path"] == str(tmp_path)
+    assert answer["capacity_bytes"] == state.f_blocks * state.f_frsize
+
+
+async def test_a_stopped_child_is_killed_after_the_time_limit_and_replaced(tmp_path: pathlib.Path) -> None:
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=0.5)
+    await asyncio.wait_for(_answers(child), 10)
+    stopped = child.pid
+    assert stopped is not None
+    os.kill(stopped, signal.SIGSTOP)
+    with pytest.raises(worker.NoAnswerError, match="no answer within"):
+        await child.ask("facts")
+    await asyncio.wait_for(_answers(child), 10)
+    assert child.pid not in (None, stopped)
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped, 0)
+    await child.close()
+
+
+async def test_a_child_that_died_is_replaced_and_one_that_was_asked_in_vain_is_not_listened_to(
+    tmp_path: pathlib.Path,
+) -> None:
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
+    await child.ask("facts")
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await asyncio.wait_for(_answers(child), 10)
+    os.kill(child.pid, signal.SIGSTOP)
+    question = asyncio.create_task(child.ask("facts"))
+    await asyncio.sleep(0)
+    question.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await question
+    await asyncio.wait_for(_answers(child), 10)
+    assert "files" in await child.ask("files", names=[])
+    await child.close()
+
+
+async def _answers(child: worker.PoolWorker) -> None:
+    while True:
+        try:
+            await child.ask("facts")
+        except worker.NoAnswerError:
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+HUNG = """
+import asyncio, ctypes, json, os, struct, subprocess, sys, threading, time
+from directdownload.agent import worker
+
+# A file system in user space that answers the first request, INIT, and then nothing: whoever looks into it sleeps where
+# no signal reaches, as on a network file system whose server went away.
+path = sys.argv[1]
+device = os.open("/dev/fuse", os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+assert libc.mount(b"hung", path.encode(), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+unanswered = threading.Event()
+
+def serve():
+    request = os.read(device, 1 << 20)
+    (unique,) = struct.unpack_from("<Q", request, 8)
+    (major, minor) = struct.unpack_from("<II", request, 40)
+    init = struct.pack("<IIIIHHIIHHI28x", 7, 31, 65536, 0, 12, 10, 65536, 1, 0, 0, 0)
+    os.write(device, struct.pack("<IiQ", 16 + len(init), 0, unique) + init)
+    os.read(device, 1 << 20)
+    unanswered.set()
+
+threading.Thread(target=serve, daemon=True).start()
+
+async def main():
+    ticks = 0
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+    ticker = asyncio.create_task(tick())
+    child = worker.PoolWorker(path, timeout_seconds=1.5)
+    said, children = [], set()
+    for _ in range(3):
+        try:
+            await child.ask("facts")
+        except worker.NoAnswerError as error:
+            said.append(str(error))
+        children |= set(open(f"/proc/self/task/{os.getpid()}/children").read().split())
+    status, deadline = "", time.monotonic() + 5
+    # killed already, it has to fall asleep again
+    while status != "D" and time.monotonic() < deadline:
+        status = open(f"/proc/{next(iter(children))}/stat").read().rpartition(")")[2].split()[0]
+        await asyncio.sleep(0.01)
+    hung_ticks = ticks
+    # the server is gone for good: the kernel gives up, and with it the child
+    os.close(device)
+    after = None
+    while after is None:
+        try:
+            after = await child.ask("facts")
+        except worker.NoAnswerError:
+            await asyncio.sleep(0.02)
+    await child.close()
+    ticker.cancel()
+    print(json.dumps({"said": said, "children": len(children), "state": status, "ticks": hung_ticks, "after": after,
+                      "reached": unanswered.is_set()}))
+
+asyncio.run(main())
+"""
+
+
+def test_a_hung_file_system_freezes_one_child_only_and_no_second_is_sent_after_it(tmp_path: pathlib.Path) -> None:
+    outcome = support.in_namespace(HUNG, str(tmp_path))
+    assert outcome["reached"]
+    assert outcome["state"] == "D", "the child cannot even be killed"
+    assert "no answer within 1.5 s" in outcome["said"][0]
+    assert all("still hangs" in text for text in outcome["said"][1:])
+    assert outcome["children"] == 1
+    assert outcome["ticks"] > 50, "the agent's loop went on"
+    assert outcome["after"]["error_number"] > 0, "once the kernel gives up, the pool is asked again"
+
+
+async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.Path) -> None:
+    pool, outside = tmp_path / "pool", tmp_path / "outside"
+    pool.mkdir()
+    outside.mkdir()
+    (outside / "x.kvm-1.journal").write_text("secret")
+    child = worker.PoolWorker(str(pool), timeout_seconds=10)
+    assert await child.ask("scan", **SCAN) == {"present": [], "changed": {}}
+    place = support.make_place(pool, "t1")
+    work = pool / WORK_DIRECTORY
+    (work / "link.kvm-1.journal").symlink_to(outside / "x.kvm-1.journal")
+    (work / "large.kvm-1.journal").write_bytes(b"x" * 100_000)
+    os.mkfifo(work / "fifo.record")
+    (work / "other").write_text("x")
+    os.close(os.open(os.fsencode(work) + b"/\xff.record", os.O_CREAT))
+    written = support.write_journal(place, "p", "u", 10)
+    first = await child.ask("scan", **SCAN)
+    assert first["changed"].pop("t1.kvm-1.journal") == written.model_dump_json()
+    assert set(first["changed"].values()) == {""}
+    assert len(first["present"]) == 5
+    assert (await child.ask("scan", **SCAN))["changed"] == {}
+    support.write_journal(place, "p", "u", 20)
+    assert list((await child.ask("scan", **SCAN))["changed"]) == ["t1.kvm-1.journal"]
+    for path in work.iterdir():
+        path.unlink()
+    work.rmdir()
+    work.symlink_to(outside)
+    assert await child.ask("scan", **SCAN) == {"present": [], "changed": {}}
+    await child.close()
+
+
+def test_a_look_survives_names_that_no_file_system_takes(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    names = ["file", "link", "absent", "n" * 300, "nul\0", "\ud800"]
+    found = prober.look(str(tmp_path), names)
+    state = (tmp_path / "file").stat()
+    assert found == {**dict.fromkeys(names), "file": [5, state.st_mtime_ns, state.st_ino]}

@@ -1,0 +1,102 @@
+"""The lines that a user sees of work under way."""
+
+import datetime
+
+from tests.unit.cli.support import MIB, condition, deployment, placement
+
+from directdownload.cli import boards, rollout
+from directdownload.cli.boards import Mood
+from directdownload.resources.templateplacement import TemplatePlacement
+
+NOW = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
+
+
+def line(item: TemplatePlacement) -> boards.Line:
+    return boards.of_placements(rollout.snapshot(deployment(), [item]), NOW).lines[0]
+
+
+def test_a_download_tells_percent_rate_and_time_left() -> None:
+    shown = line(placement("kvm-1", "Downloading", done=45 * MIB, total=100 * MIB, rate=12_897_485, eta=8))
+    assert boards.text(shown) == "kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s"
+    assert boards.text(shown, (7, 5)) == "kvm-1    local  Downloading  45 %  12.3 MiB/s  ETA 8 s"
+    assert shown.mood is Mood.ACTIVE
+
+
+def test_a_download_that_has_not_reported_yet() -> None:
+    assert boards.text(line(placement("kvm-1", "Downloading"))) == "kvm-1  local  Downloading"
+
+
+def test_a_copy_that_is_there() -> None:
+    shown = line(placement("kvm-1", "Ready", total=256 * MIB, reason="Downloaded"))
+    assert boards.text(shown) == "kvm-1  local  Ready  256.0 MiB"
+    assert (shown.percent, shown.mood) == (100, Mood.DONE)
+
+
+def test_waiting_and_failing_say_why() -> None:
+    waiting = line(placement("kvm-1", "Pending", reason="WaitingForSlot"))
+    assert (boards.text(waiting), waiting.mood) == ("kvm-1  local  Pending  WaitingForSlot", Mood.WAITING)
+    failed = line(placement("kvm-1", "Failed", reason="ChecksumMismatch"))
+    assert (boards.text(failed), failed.mood) == ("kvm-1  local  Failed  ChecksumMismatch", Mood.FAILED)
+
+
+def test_a_retry_tells_when() -> None:
+    later = {"reason": "SourceUnreachable", "next_attempt": "2026-05-01T12:00:40Z"}
+    shown = line(placement("kvm-1", "Pending", done=50, total=100, **later))  # type: ignore[arg-type]
+    assert boards.text(shown) == "kvm-1  local  Pending  50 %  SourceUnreachable, next attempt in 40 s"
+    assert shown.mood is Mood.FAILED
+
+
+def test_total() -> None:
+    state = rollout.snapshot(
+        deployment(),
+        [
+            placement("k1", "Ready", total=100 * MIB),
+            placement("k2", "Downloading", done=0, total=100 * MIB, rate=10 * MIB),
+            placement("k3", "Failed", reason="ChecksumMismatch"),
+        ],
+    )
+    total = boards.of_placements(state, NOW).total
+    assert boards.text(total) == "total    1 of 3 ready  33 %  10.0 MiB/s  ETA 20 s, 1 failed"
+
+
+def test_total_of_nothing_says_why_there_is_nothing() -> None:
+    state = rollout.snapshot(deployment(conditions=[condition("Ready", "False", "NoMatchingHosts")]))
+    assert boards.text(boards.of_placements(state, NOW).total) == "total    0 of 0 ready  NoMatchingHosts"
+
+
+def test_a_crowded_board_shows_failures_then_active_ones() -> None:
+    items = [placement(f"k{n:02}", "Ready", total=1) for n in range(30)]
+    items += [placement(f"n{n}", "Downloading", done=0, total=1) for n in range(3)]
+    items += [placement("z", "Failed", reason="ChecksumMismatch")]
+    board = boards.of_placements(rollout.snapshot(deployment(), items), NOW)
+    assert board.crowded
+    assert [shown.labels[0] for shown in board.shown(10)] == ["z", "n0", "n1", "n2"]
+    assert [shown.labels[0] for shown in board.shown(2)] == ["z", "n0"]
+
+
+def test_a_small_board_shows_everything() -> None:
+    items = [placement(f"k{n:02}", "Ready", total=1) for n in range(boards.FULL_BOARD_LINES)]
+    board = boards.of_placements(rollout.snapshot(deployment(), items), NOW)
+    assert not board.crowded
+    assert len(board.shown(1)) == boards.FULL_BOARD_LINES
+
+
+def test_deployments() -> None:
+    states = [
+        rollout.snapshot(
+            deployment("a", conditions=[condition("Ready", "True", "Converged")], status={"placements": {"desired": 1}})
+        ),
+        rollout.snapshot(
+            deployment(
+                "b",
+                conditions=[condition("Stalled", "True", "PlacementsFailed")],
+                status={"placements": {"desired": 2, "failed": 1}, "bytes": {"total": 10, "downloaded": 4}},
+            )
+        ),
+    ]
+    board = boards.of_deployments(states)
+    assert [boards.text(shown) for shown in board.lines] == [
+        "ns  a  0 of 1 ready  0 B",
+        "ns  b  0 of 2 ready  40 %  PlacementsFailed",
+    ]
+    assert boards.text(board.total) == "total    1 of 2 deployments ready  40 %  1 failed"

@@ -1,0 +1,94 @@
+"""Where a deployment stands."""
+
+from typing import Any
+
+import pytest
+from tests.unit.cli.support import MIB, condition, deployment, placement
+
+from directdownload.cli import rollout
+from directdownload.cli.rollout import Verdict
+
+READY = condition("Ready", "True", "Converged")
+NOT_READY = condition("Ready", "False", "Downloading")
+STALLED = condition("Stalled", "True", "PlacementsFailed")
+
+
+@pytest.mark.parametrize(
+    ("generation", "observed", "conditions", "verdict"),
+    [
+        (1, 1, [READY], Verdict.READY),
+        (1, 1, [NOT_READY], Verdict.RUNNING),
+        (1, 1, [], Verdict.RUNNING),
+        (1, None, [READY], Verdict.RUNNING),
+        # said of the spec before the last change
+        (2, 1, [READY], Verdict.RUNNING),
+        (2, 1, [NOT_READY, STALLED], Verdict.RUNNING),
+        (2, 2, [{**READY, "observedGeneration": 1}], Verdict.RUNNING),
+        (2, 2, [{**READY, "observedGeneration": 2}], Verdict.READY),
+        (1, 1, [NOT_READY, STALLED], Verdict.STALLED),
+        (1, 1, [READY, {**STALLED, "status": "False"}], Verdict.READY),
+    ],
+)
+def test_verdict(generation: int, observed: int | None, conditions: list[dict[str, Any]], verdict: Verdict) -> None:
+    state = rollout.snapshot(deployment(generation=generation, observed=observed, conditions=conditions))
+    assert state.verdict is verdict
+
+
+def test_the_reason_of_a_stalled_one_is_that_of_the_stall() -> None:
+    assert rollout.snapshot(deployment(conditions=[NOT_READY, STALLED])).reason == "PlacementsFailed"
+
+
+def test_counts_and_bytes_from_placements() -> None:
+    state = rollout.snapshot(
+        deployment(status={"placements": {"desired": 5}}),
+        [
+            placement("k2", "Downloading", done=25 * MIB, total=100 * MIB, rate=2 * MIB),
+            placement("k1", "Ready", total=100 * MIB),
+            placement("k3"),
+            placement("k4", "Failed", done=10 * MIB, total=100 * MIB, rate=9, reason="ChecksumMismatch"),
+        ],
+    )
+    assert [item.spec.host for item in state.placements] == ["k1", "k2", "k3", "k4"]
+    assert (state.desired, state.ready, state.downloading, state.pending, state.failed) == (5, 1, 1, 1, 1)
+    # two copies have not started: they are as large as the others
+    assert (state.bytes_downloaded, state.bytes_total) == (135 * MIB, 500 * MIB)
+    assert state.bytes_per_second == 2 * MIB
+    assert state.eta_seconds == 182
+
+
+def test_without_placements_the_deployment_sums_up() -> None:
+    status = {
+        "placements": {"desired": 9, "ready": 2, "downloading": 3, "pending": 3, "failed": 1},
+        "bytes": {"total": 900, "downloaded": 250},
+    }
+    state = rollout.snapshot(deployment(status=status))
+    assert (state.desired, state.ready, state.downloading, state.pending, state.failed) == (9, 2, 3, 3, 1)
+    assert (state.bytes_downloaded, state.bytes_total, state.eta_seconds) == (250, 900, None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "hosts"),
+    [
+        ({}, ["k1", "k2"]),
+        ({"hosts": ["k2"]}, ["k2"]),
+        ({"pools": ["other"]}, []),
+        ({"hostSelector": {"matchLabels": {"rack": "a"}}}, ["k1"]),
+    ],
+)
+def test_only_the_placements_that_the_deployment_wants(spec: dict[str, Any], hosts: list[str]) -> None:
+    candidates = [
+        placement("k1"),
+        placement("k2"),
+        placement("k1", zone="elsewhere"),
+        placement("k1", template="another"),
+    ]
+    state = rollout.snapshot(deployment(**spec), candidates, {"k1": {"rack": "a"}})
+    if "hostSelector" not in spec:
+        state = rollout.snapshot(deployment(**spec), candidates)
+    assert [item.spec.host for item in state.placements] == hosts
+
+
+def test_copies_that_go_are_shown_but_not_counted() -> None:
+    state = rollout.snapshot(deployment(), [placement("k1", "Removing"), placement("k2", "Ready", total=MIB)])
+    assert len(state.placements) == 2
+    assert (state.desired, state.ready, state.bytes_total) == (1, 1, MIB)

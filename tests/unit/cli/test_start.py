@@ -1,0 +1,121 @@
+"""Starting the program: quick, without what a command does not need, and never with a traceback."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
+HEAVY = ("kopf", "kubernetes", "rich", "directdownload.cluster", "directdownload.controller", "directdownload.agent")
+_IMPORTED = """
+import json, sys
+from directdownload.cli import main
+try:
+    main.run(json.loads(sys.argv[1]))
+except SystemExit:
+    pass
+print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.modules]), file=sys.stderr)
+"""
+
+
+def directdownload(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": os.defpath, "HOME": "/nonexistent", **environment}
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=clean, timeout=30, check=False)
+
+
+def imported(*arguments: str) -> list[str]:
+    """Which of the heavy modules are loaded after `directdownload ARGUMENTS`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTED, json.dumps(arguments), json.dumps(HEAVY)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    found: list[str] = json.loads(done.stderr.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("job", "--help"),
+        ("job", "fetch"),
+        ("fetch", "--help"),
+        ("fetch", "--quiet", "-o", "/nonexistent/file", "http://127.0.0.1:1/x"),
+    ],
+)
+def test_jobs_and_fetch_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert imported(*arguments) == []
+
+
+def test_the_test_of_imports_sees_them() -> None:
+    assert "directdownload.cluster" in imported("zone", "list", "--kubeconfig", "/nonexistent")
+
+
+def test_a_job_starts_within_0_3_seconds() -> None:
+    def seconds() -> float:
+        began = time.monotonic()
+        assert directdownload("job", "--help").returncode == 0
+        return time.monotonic() - began
+
+    # The best of some: other work on the machine delays a start, nothing makes it quicker.
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--version",), 0, "directdownload 0.1.0"),
+        (("frobnicate",), 2, "No such command 'frobnicate'"),
+        (("deploy",), 2, "Missing argument 'TEMPLATE'"),
+        (("deploy", "t"), 2, "Missing option '--zone'"),
+        (("deploy", "t", "--zone", "z", "--timeout", "5 minutes"), 2, "expected numbers with the units h, m, s"),
+        (("zone", "list", "-o", "xml"), 2, "'xml' is not one of 'table', 'json', 'yaml', 'name'"),
+        (("zone", "list", "--kubeconfig", "/nonexistent"), 3, "kubeconfig /nonexistent cannot be used: no such file"),
+        (("controller",), 2, "Missing option '--pod-name'"),
+        (("agent", "--node-name", "n"), 2, "Missing option '--pool-root'"),
+    ],
+)
+def test_exit_status_and_message(arguments: tuple[str, ...], status: int, words: str) -> None:
+    done = directdownload(*arguments)
+    assert done.returncode == status, done
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_api_server_that_is_away_is_transient(tmp_path: pathlib.Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {"token": "t"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    done = directdownload("--kubeconfig", str(kubeconfig), "zone", "list")
+    assert done.returncode == 1
+    assert "cannot reach the API server at 127.0.0.1:1: connection refused" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_plugin_calls_itself_as_it_was_called() -> None:
+    plugin = str(pathlib.Path(PROGRAM).parent / "kubectl-directdownload")
+    done = subprocess.run([plugin, "--help"], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("Usage: kubectl directdownload ")
+
+
+def test_a_reader_that_has_enough_gets_no_complaint() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,0 +1,193 @@
+"""What the tests of the engine share: a server that misbehaves on purpose, requests, job processes."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from directdownload.download import engine
+from directdownload.download.errors import DownloadError
+from directdownload.download.place import Place
+from directdownload.resources.jobs import JobResult, Limits, Timeouts
+
+T = TypeVar("T")
+
+FAST = Timeouts(connect_seconds=1, socket_seconds=0.6, connection_request_seconds=1)
+PATIENT = Timeouts(connect_seconds=10, socket_seconds=10, connection_request_seconds=10)
+
+
+def content(size_bytes: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size_bytes)
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def make_request(pool: pathlib.Path, url: str, **fields: Any) -> engine.FetchRequest:
+    """A fetch into a pool as host `kvm-1`, template `uid-1`."""
+    pool.mkdir(exist_ok=True)
+    place = Place.in_pool(str(pool), "uid-1", "uid-1", "kvm-1")
+    defaults: dict[str, Any] = {"timeouts": PATIENT, "limits": Limits(progress_interval_seconds=0.05)}
+    return engine.FetchRequest(url=url, place=place, **{**defaults, **fields})
+
+
+def fetch(request: engine.FetchRequest, stop: threading.Event | None = None) -> JobResult:
+    return engine.fetch(request, stop=stop or threading.Event())
+
+
+def fetch_error(request: engine.FetchRequest, stop: threading.Event | None = None) -> DownloadError:
+    try:
+        result = fetch(request, stop)
+    except DownloadError as error:
+        return error
+    raise AssertionError(f"expected a failure, got {result}")
+
+
+def leftovers(pool: pathlib.Path) -> set[str]:
+    """Names of all files in a pool, below its root."""
+    return {str(path.relative_to(pool)) for path in pool.rglob("*") if not path.is_dir()}
+
+
+def wait_for(condition: Callable[[], T], timeout_seconds: float = 20) -> T:
+    """The first true value of `condition`; polls, and fails after the time."""
+    end = time.monotonic() + timeout_seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {timeout_seconds} s")
+        time.sleep(0.01)
+    return value
+
+
+def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> dict[str, Any]:
+    pool.mkdir(exist_ok=True)
+    document = {
+        "verb": verb,
+        "placement": "debian-13-0123456789",
+        "placementUid": "placement-uid",
+        "templateUid": "uid-1",
+        "host": "kvm-1",
+        "pool": {"name": "local", "path": str(pool), "reserve": "0"},
+        "fileName": "uid-1",
+        "url": "http://127.0.0.1:9/none",
+        "limits": {"progressIntervalSeconds": 0.05},
+    }
+    return {**document, **fields}
+
+
+def start_job(document: dict[str, Any], *prefix: str, code: str = "") -> subprocess.Popen[str]:
+    """A real job process; `code` runs in it before the job."""
+    verb = document["verb"]
+    program = f"{code}\nimport sys\nfrom directdownload.download import job\nsys.exit(job.main({verb!r}))"
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "DIRECTDOWNLOAD_JOB": json.dumps(document),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int, JobResult]:
+    """Exit status and result of a job process that ends by itself."""
+    with start_job(document, *prefix, code=code) as process:
+        output, errors = process.communicate(timeout=50)
+    assert output, errors
+    return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Received:
+    """A request as the misbehaving server saw it; header names are lower-case."""
+
+    target: str
+    headers: dict[str, str]
+
+
+Respond = Callable[[socket.socket, Received, int], None]
+
+
+class HostileServer:
+    """Answers each connection by `respond(connection, request, number of the connection from 0)`, then closes it."""
+
+    def __init__(self, respond: Respond, *, reads_request: bool = True) -> None:
+        self._respond = respond
+        self._reads_request = reads_request
+        self.received: list[Received] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+
+    def url(self, path: str = "file") -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        number = 0
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection, number))
+            self._threads.append(thread)
+            thread.start()
+            number += 1
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        connection.settimeout(10)
+        # a client that has given up is what these tests are about
+        with connection, contextlib.suppress(OSError):
+            request = _read_request(connection) if self._reads_request else Received("", {})
+            self.received.append(request)
+            self._respond(connection, request, number)
+
+
+def _read_request(connection: socket.socket) -> Received:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            break
+        data += more
+    lines = data.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+    return Received(lines[0].split(" ")[1] if " " in lines[0] else "", headers)
+
+
+def answer(
+    connection: socket.socket, body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None
+) -> None:
+    """A response that says it has `length` bytes, whatever it has."""
+    declared = len(body) if length is None else length
+    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {declared}\r\n{headers}\r\n".encode() + body)

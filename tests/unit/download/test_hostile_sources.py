@@ -1,0 +1,333 @@
+"""Servers that lie, stall, drip, loop and cut off: every failure has its reason, and nothing hangs."""
+
+import email.utils
+import pathlib
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from tests.unit.download.support import (
+    FAST,
+    HostileServer,
+    Received,
+    answer,
+    content,
+    fetch,
+    fetch_error,
+    leftovers,
+    make_request,
+    sha256,
+    wait_for,
+)
+
+from directdownload.download.sources import http
+from directdownload.resources.jobs import Limits, Policy
+from directdownload.resources.reasons import Reason
+
+DATA = content(300_000)
+
+
+def test_a_body_that_is_shorter_than_promised_is_truncated(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: answer(c, DATA, length=len(DATA) + 1)) as server:
+        error = fetch_error(make_request(pool, server.url()))
+    assert error.reason is Reason.TRUNCATED
+    assert not error.permanent
+    assert "uid-1" not in leftovers(pool)
+
+
+def test_a_body_that_is_longer_than_promised_is_read_to_the_promise(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: answer(c, DATA, length=1000)) as server:
+        assert fetch(make_request(pool, server.url())).size_bytes == 1000
+    assert (pool / "uid-1").read_bytes() == DATA[:1000]
+
+
+def test_a_body_without_length_ends_with_the_connection(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + DATA)) as server:
+        assert fetch(make_request(pool, server.url())).digest == sha256(DATA)
+
+
+def chunked(data: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    chunks = (data[at : at + 70_000] for at in range(0, len(data), 70_000))
+    body = b"".join(b"%x;name=value\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + end
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n", b"000;x\r\n\r\n"])
+def test_chunks_are_put_together(pool: pathlib.Path, end: bytes) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(chunked(DATA, end))) as server:
+        assert fetch(make_request(pool, server.url())).digest == sha256(DATA)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"",
+        b"0\r\n",
+        b"-5\r\nhello",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloXX0\r\n\r\n",
+        b"1" * 5000,
+        b"0\r\n" + b"A: b\r\n" * 1000,
+        b"fffffffffffffff\r\nhello",
+    ],
+)
+def test_malformed_or_cut_chunks_are_truncated(pool: pathlib.Path, end: bytes) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(chunked(DATA, end))) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.TRUNCATED
+
+
+def test_a_body_of_unknown_size_stops_at_the_largest_size_allowed(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(chunked(DATA * 20))) as server:
+        error = fetch_error(make_request(pool, server.url(), limits=Limits(max_size_bytes=100_000)))
+    assert error.reason is Reason.TOO_LARGE
+    assert leftovers(pool) == set()
+
+
+@pytest.mark.parametrize("value", ["-1", "ten", "10\r\nContent-Length: 11", "1_0"])
+def test_lengths_that_are_none_are_refused(pool: pathlib.Path, value: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n".encode()
+    with HostileServer(lambda c, r, n: c.sendall(head + DATA)) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.SOURCE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("after", [0, 100_000])
+def test_silence_is_a_socket_timeout(pool: pathlib.Path, after: int) -> None:
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        if after:
+            answer(connection, DATA[:after], length=len(DATA))
+        server.ended.wait(10)
+
+    with HostileServer(respond) as server:
+        started = time.monotonic()
+        error = fetch_error(make_request(pool, server.url(), timeouts=FAST))
+        assert time.monotonic() - started < 3
+    assert error.reason is Reason.SOCKET_TIMEOUT
+    assert "0.6 s" in error.message
+
+
+def test_a_slow_drip_is_no_silence_but_ends_with_the_deadline(pool: pathlib.Path) -> None:
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        answer(connection, b"", length=len(DATA))
+        while not server.ended.wait(0.05):
+            connection.sendall(b"x")
+
+    with HostileServer(respond) as server:
+        limits = Limits(deadline_seconds=1.2, progress_interval_seconds=0.1)
+        error = fetch_error(make_request(pool, server.url(), timeouts=FAST, limits=limits))
+    assert error.reason is Reason.DEADLINE_EXCEEDED
+
+
+def test_a_head_that_drips_for_ever_is_cut_off(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_HEAD_SECONDS", 0.5)
+
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while not server.ended.wait(0.05):
+            connection.sendall(b"x")
+
+    with HostileServer(respond) as server:
+        error = fetch_error(make_request(pool, server.url(), timeouts=FAST))
+    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert "endless" in error.message
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, b"A" * 1_000_000, b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000],
+)
+def test_endless_heads_are_cut_off(pool: pathlib.Path, flood: bytes) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(flood)) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.SOURCE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH\r\n", b"\x16\x03\x01" * 100, b"HTTP/1.1 abc OK\r\n\r\n"])
+def test_what_is_not_http_is_told(pool: pathlib.Path, garbage: bytes) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(garbage)) as server:
+        error = fetch_error(make_request(pool, server.url()))
+    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert "not HTTP" in error.message
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_connection_that_ends_without_an_answer(pool: pathlib.Path, polite: bool) -> None:
+    with HostileServer(lambda c, r, n: None if polite else reset(c)) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_a_reset_in_the_body_is_truncated(pool: pathlib.Path) -> None:
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        answer(connection, DATA[:50_000], length=len(DATA))
+        wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
+        reset(connection)
+
+    with HostileServer(respond) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.TRUNCATED
+
+
+def test_a_server_that_accepts_nobody_is_a_connect_timeout(pool: pathlib.Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        started = time.monotonic()
+        error = fetch_error(make_request(pool, f"http://127.0.0.1:{listener.getsockname()[1]}/x", timeouts=FAST))
+        assert time.monotonic() - started < 3
+        for filler in fillers:
+            filler.close()
+    assert error.reason is Reason.CONNECT_TIMEOUT
+    assert "timeouts.connect" in error.message
+
+
+def test_a_tls_handshake_that_never_ends_is_a_connect_timeout(pool: pathlib.Path) -> None:
+    def respond(_connection: socket.socket, _request: Received, _number: int) -> None:
+        server.ended.wait(10)
+
+    with HostileServer(respond, reads_request=False) as server:
+        error = fetch_error(make_request(pool, server.url().replace("http:", "https:"), timeouts=FAST))
+    assert error.reason is Reason.CONNECT_TIMEOUT
+
+
+def test_plain_http_where_tls_is_expected(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: c.sendall(b"HTTP/1.1 400 Bad\r\n\r\n"), reads_request=False) as server:
+        error = fetch_error(make_request(pool, server.url().replace("http:", "https:"), timeouts=FAST))
+    assert error.reason is Reason.TLS_VERIFICATION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (400, Reason.SOURCE_REFUSED),
+        (401, Reason.SOURCE_REFUSED),
+        (403, Reason.SOURCE_REFUSED),
+        (404, Reason.SOURCE_REFUSED),
+        (410, Reason.SOURCE_REFUSED),
+        (408, Reason.SOURCE_UNAVAILABLE),
+        (425, Reason.SOURCE_UNAVAILABLE),
+        (429, Reason.SOURCE_UNAVAILABLE),
+        (500, Reason.SOURCE_UNAVAILABLE),
+        (503, Reason.SOURCE_UNAVAILABLE),
+        (204, Reason.SOURCE_UNAVAILABLE),
+        (206, Reason.SOURCE_UNAVAILABLE),
+        (304, Reason.SOURCE_UNAVAILABLE),
+    ],
+)
+def test_status_codes(pool: pathlib.Path, status: int, reason: Reason) -> None:
+    with HostileServer(lambda c, r, n: answer(c, b"", status=f"{status} Status")) as server:
+        error = fetch_error(make_request(pool, server.url()))
+    assert error.reason is reason
+    assert str(status) in error.message
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("17", 17, 17),
+        ("999999999", 86_400, 86_400),
+        (email.utils.formatdate(time.time() + 600, usegmt=True), 500, 600),
+        (email.utils.formatdate(time.time() - 600, usegmt=True), 0, 0),
+    ],
+)
+def test_retry_after_is_passed_on(pool: pathlib.Path, value: str, low: float, high: float) -> None:
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        answer(connection, b"", status="503 Busy", headers=f"Retry-After: {value}\r\n")
+
+    with HostileServer(respond) as server:
+        error = fetch_error(make_request(pool, server.url()))
+    assert error.retry_after_seconds is not None
+    assert low <= error.retry_after_seconds <= high
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1e9", "1" * 500])
+def test_a_retry_after_that_is_none_is_ignored(pool: pathlib.Path, value: str) -> None:
+    headers = f"Retry-After: {value}\r\n"
+    with HostileServer(lambda c, r, n: answer(c, b"", status="503 Busy", headers=headers)) as server:
+        assert fetch_error(make_request(pool, server.url())).retry_after_seconds is None
+
+
+def redirect(connection: socket.socket, to: str, status: str = "302 Found") -> None:
+    answer(connection, b"", status=status, headers=f"Location: {to}\r\n")
+
+
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+def test_redirects_are_followed(pool: pathlib.Path, status: str) -> None:
+    def respond(connection: socket.socket, request: Received, _number: int) -> None:
+        if request.target == "/file":
+            redirect(connection, "../other/target?x=1#part", status)
+        else:
+            answer(connection, DATA)
+
+    with HostileServer(respond) as server:
+        result = fetch(make_request(pool, server.url()))
+        assert [request.target for request in server.received] == ["/file", "/other/target?x=1"]
+    assert result.digest == sha256(DATA)
+    assert result.source == server.url()
+
+
+def test_redirect_loops_end(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: redirect(c, "/file")) as server:
+        error = fetch_error(make_request(pool, server.url(), policy=Policy(max_redirects=3)))
+        assert len(server.received) == 4
+    assert error.reason is Reason.TOO_MANY_REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("ftp://example.org/x", Reason.URL_NOT_ALLOWED),
+        ("file:///etc/passwd", Reason.INVALID_URL),
+        ("http://user:secret@example.org/", Reason.INVALID_URL),
+        ("http://not-allowed.example.org/", Reason.URL_NOT_ALLOWED),
+        ("nfs://127.0.0.1/x", Reason.UNSUPPORTED_PROTOCOL),
+        ("http://[::1", Reason.INVALID_URL),
+    ],
+)
+def test_redirects_are_checked(pool: pathlib.Path, location: str, reason: Reason) -> None:
+    with HostileServer(lambda c, r, n: redirect(c, location)) as server:
+        policy = Policy(allowed_hosts=("127.0.0.1",))
+        error = fetch_error(make_request(pool, server.url(), policy=policy))
+        assert len(server.received) == 1
+    assert error.reason is reason
+    assert "secret" not in error.message
+
+
+def test_a_redirect_to_nowhere(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: answer(c, b"", status="302 Found")) as server:
+        assert fetch_error(make_request(pool, server.url())).reason is Reason.SOURCE_UNAVAILABLE
+
+
+def test_headers_stay_within_the_origin(pool: pathlib.Path) -> None:
+    with HostileServer(lambda c, r, n: answer(c, DATA)) as other:
+
+        def respond(connection: socket.socket, request: Received, _number: int) -> None:
+            redirect(connection, "/second" if request.target == "/file" else other.url("third"))
+
+        with HostileServer(respond) as server:
+            fetch(make_request(pool, server.url(), headers=(("X-Token", "secret"),)))
+            assert [request.headers.get("x-token") for request in server.received] == ["secret", "secret"]
+        assert [request.headers.get("x-token") for request in other.received] == [None]
+        assert "authorization" not in other.received[0].headers
+        assert other.received[0].headers["accept-encoding"] == "identity"
+
+
+def test_stopping_takes_a_fraction_of_a_second(pool: pathlib.Path) -> None:
+    stop = threading.Event()
+
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        answer(connection, DATA[:100_000], length=len(DATA))
+        wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
+        stop.set()
+        server.ended.wait(10)
+
+    with HostileServer(respond) as server:
+        started = time.monotonic()
+        error = fetch_error(make_request(pool, server.url()), stop)
+        assert time.monotonic() - started < 2
+    assert error.reason is Reason.INTERRUPTED

@@ -1,0 +1,103 @@
+"""StoragePools: which hosts have one, whether it is usable there, and its status."""
+
+from typing import Any
+
+import pytest
+from tests.unit.planning import build
+from tests.unit.planning.build import NOW, facts
+
+from directdownload.planning.pools import exposed, hosts_of, obstacle, plan_pool
+from directdownload.resources.host import Host
+from directdownload.resources.reasons import Reason
+
+
+@pytest.mark.parametrize(
+    ("path", "roots", "alone", "shared"),
+    [
+        ("/srv/images", ["/srv"], True, True),
+        ("/srv", ["/srv"], True, False),
+        ("/srv", ["/srv/"], True, False),
+        ("/srv/images", ["/srv/"], True, True),
+        ("/srv-2/images", ["/srv"], False, False),
+        ("/images", ["/"], True, True),
+        ("/srv/images", ["/var", "/srv/images"], True, False),
+        ("/srv", ["/srv/images"], False, False),
+        ("/srv/images", [], False, False),
+    ],
+)
+def test_exposed(path: str, roots: list[str], alone: bool, shared: bool) -> None:
+    assert exposed(path, roots, shared=False) is alone
+    assert exposed(path, roots, shared=True) is shared
+
+
+@pytest.mark.parametrize(
+    ("storage", "alone", "shared"),
+    [
+        ([], None, None),
+        ([facts("another", writable=False)], None, None),
+        ([facts()], None, None),
+        ([{"pool": "local"}], None, None),
+        ([facts(mounted=False)], None, Reason.NOT_MOUNTED),
+        ([facts(writable=False)], Reason.NOT_WRITABLE, Reason.NOT_WRITABLE),
+        ([facts(writable=False, mounted=False)], Reason.NOT_WRITABLE, Reason.NOT_MOUNTED),
+        ([facts(reason="PathMissing")], Reason.PATH_MISSING, Reason.PATH_MISSING),
+        ([facts(reason="PathMissing", writable=False)], Reason.PATH_MISSING, Reason.PATH_MISSING),
+    ],
+)
+def test_obstacle(storage: list[dict[str, Any]], alone: Reason | None, shared: Reason | None) -> None:
+    host = build.host(storage=storage)
+    assert obstacle(build.pool(), host, [build.ROOT]) is alone
+    assert obstacle(build.pool(spec=build.SHARED), host, [build.ROOT]) is shared
+    assert obstacle(build.pool(), host, ["/srv"]) is Reason.PATH_NOT_EXPOSED
+
+
+def test_hosts_of_the_zone_that_the_selector_matches() -> None:
+    hosts = [build.host("a", labels={"ssd": "yes"}), build.host("b"), build.host("c", zone="2", labels={"ssd": "yes"})]
+    chosen = build.pool(spec={"hostSelector": {"matchLabels": {"ssd": "yes"}}})
+    assert [host.name for host in hosts_of(chosen, hosts)] == ["a"]
+    assert [host.name for host in hosts_of(build.pool(), hosts)] == ["a", "b"]
+
+
+def up(name: str, **fields: Any) -> Host:
+    return build.host(name, storage=[facts(**fields)])
+
+
+@pytest.mark.parametrize(
+    ("spec", "hosts", "ready", "reason", "usable", "capacity_bytes"),
+    [
+        ({}, [up("a"), up("b")], True, Reason.READY, 2, 2000),
+        (build.SHARED, [up("a"), up("b")], True, Reason.READY, 2, 1000),
+        ({}, [up("a"), up("b", writable=False)], True, Reason.READY, 1, 1000),
+        ({}, [up("b", writable=False)], False, Reason.NOT_WRITABLE, 0, 0),
+        (build.SHARED, [up("b", mounted=False)], False, Reason.NOT_MOUNTED, 0, 0),
+        ({}, [up("b", reason="PathMissing")], False, Reason.PATH_MISSING, 0, 0),
+        ({}, [build.host("a", "Down", storage=[facts()])], False, Reason.NO_READY_HOSTS, 0, 0),
+        ({}, [build.host("a", "Maintenance", storage=[facts()])], False, Reason.NO_READY_HOSTS, 0, 0),
+        ({}, [build.host("a")], False, Reason.NO_READY_HOSTS, 0, 0),
+        ({}, [build.host("a", storage=[{"pool": "local"}])], True, Reason.READY, 1, 0),
+        ({}, [], False, Reason.NO_READY_HOSTS, 0, 0),
+        ({"path": "/srv/images"}, [up("a")], False, Reason.PATH_NOT_EXPOSED, 0, 0),
+        ({"path": build.ROOT, **build.SHARED}, [up("a")], False, Reason.PATH_NOT_EXPOSED, 0, 0),
+    ],
+)
+def test_status(
+    spec: dict[str, Any], hosts: list[Host], ready: bool, reason: Reason, usable: int, capacity_bytes: int
+) -> None:
+    pool = build.pool(spec=spec, generation=2, requested_at="today")
+    status = plan_pool(pool, True, hosts, [build.ROOT], NOW)
+    (condition,) = status.conditions
+    assert (condition.status == "True", condition.reason) == (ready, reason)
+    assert status.hosts is not None
+    assert (status.hosts.total, status.hosts.ready) == (len(hosts), usable)
+    assert status.capacity_bytes == capacity_bytes
+    assert status.available_bytes == capacity_bytes * 4 // 10
+    assert (status.observed_generation, status.last_handled_request) == (2, "today")
+    build.check_resource(pool, status)
+    again = plan_pool(pool.model_copy(update={"status": status}), True, hosts, [build.ROOT], NOW + build.seconds(9))
+    assert again == status
+
+
+def test_a_pool_without_its_zone_says_so() -> None:
+    condition = plan_pool(build.pool(), False, [], [build.ROOT], NOW).conditions[0]
+    assert (condition.status, condition.reason) == ("False", Reason.ZONE_NOT_FOUND)
+    assert "zone-1" in condition.message
