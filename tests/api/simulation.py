@@ -78,7 +78,8 @@ class Controller:
 class Simulation:
     """One zone of simulated hosts in one control plane. Names carry `prefix`, so that simulations do not meet."""
 
-    def __init__(self, control_plane: harness.ControlPlane, prefix: str) -> None:
+    def __init__(self, control_plane: harness.ControlPlane, prefix: str, *, kubelets: bool = True) -> None:
+        """Without `kubelets` no Job gets a Pod."""
         self.control_plane = control_plane
         self.prefix = prefix
         self.namespace = prefix
@@ -91,7 +92,7 @@ class Simulation:
         self._stop = threading.Event()
         self._done: set[str] = set()
         self._kube = Kube(control_plane.kubeconfig())
-        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
         self._controllers: list[Controller] = []
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix="simulation-", dir=control_plane.directory))

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -209,9 +210,9 @@ class Demo:
         own = self.cluster.origin_address
         gets = [request for request in origin.requests() if request.method == "GET" and request.client != own]
         rows = [
-            (r.client, self.cluster.host_of(r.client), f"GET {r.path}", str(r.status), str(r.sent_bytes)) for r in gets
+            (self.cluster.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.sent_bytes)) for r in gets
         ]
-        stage.table(("client", "host", "request", "status", "bytes"), rows)
+        stage.table(("host", "client", "request", "status", "bytes"), sorted(rows))
         size = (self.directory / "served" / "debian-13.qcow2").stat().st_size
         if len(gets) != len(self.hosts) or any(r.status != 200 or r.sent_bytes != size for r in gets):
             raise DemoError(f"expected {len(self.hosts)} complete downloads of {size} bytes, one for each host")
@@ -245,12 +246,20 @@ class Demo:
         source = EXAMPLES / f"{name}.yaml"
         path = self.directory / source.name
         text = source.read_text()
-        if spec:
-            document = yaml.safe_load(text)
-            document["spec"] |= spec
-            text = yaml.safe_dump(document, sort_keys=False)
+        example = yaml.safe_load(text)["spec"]
+        changes = {field: value for field, value in spec.items() if example.get(field) != value}
+        for field, value in changes.items():
+            if isinstance(value, str):
+                # Line by line, so that the comments stay.
+                text = re.sub(rf"^  {field}: .*$", f"  {field}: {value}", text, flags=re.M)
+            else:
+                document = yaml.safe_load(text)
+                document["spec"][field] = value
+                text = yaml.safe_dump(document, sort_keys=False)
+        if yaml.safe_load(text)["spec"] != example | spec:
+            raise DemoError(f"{source} does not have the fields {', '.join(changes)} in the way the demo expects")
         path.write_text(text)
-        changed = f", with {', '.join(spec)} of this demo" if spec else ""
+        changed = f", with {' and '.join(changes)} of this demo" if changes else ""
         self.stage.show_file(path, f"examples/{source.name}{changed}")
         return path
 

@@ -7,8 +7,6 @@ ends monitors by the difference.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
-from typing import Any, cast
 
 from directdownload.agent import hostreport, ledger, pools, publisher, storage, views
 from directdownload.agent.settings import Settings
@@ -28,9 +26,13 @@ class Supervisor:
         self._settings = settings
         self._hosts = reflector.Store[views.HostView]()
         self._pools = reflector.Store[views.PoolView]()
-        own = cast(client.Api, _Selected(api, f"metadata.name={settings.node_name}"))
         self._host_reflector = reflector.Reflector(
-            own, kinds.HOSTS, views.project_host, self._hosts, on_change=self._changed
+            api,
+            kinds.HOSTS,
+            views.project_host,
+            self._hosts,
+            field_selector=f"metadata.name={settings.node_name}",
+            on_change=self._changed,
         )
         self._pool_reflector = reflector.Reflector(
             api, kinds.STORAGE_POOLS, views.project_pool, self._pools, on_change=self._changed
@@ -124,17 +126,3 @@ class Supervisor:
         elif self._facts.keys() == self._targets.keys():
             # Only whole: a pool left out because its facts are still on the way would look like one that is gone.
             self._reporter.want(hostreport.Report(host.uid, dict(self._facts)))
-
-
-class _Selected:
-    """What a reflector asks of an `Api`, limited to the objects that a field selector names."""
-
-    def __init__(self, api: client.Api, field_selector: str) -> None:
-        self._api = api
-        self._field_selector = field_selector
-
-    def pages(self, resource: kinds.Resource, **options: Any) -> AsyncGenerator[tuple[client.Objects, str], None]:
-        return self._api.pages(resource, field_selector=self._field_selector, **options)
-
-    def watch(self, resource: kinds.Resource, **options: Any) -> AsyncGenerator[tuple[str, client.Object], None]:
-        return self._api.watch(resource, field_selector=self._field_selector, **options)

@@ -89,7 +89,7 @@ def text(line: Line, widths: Sequence[int] = ()) -> str:
         parts.append(units.size(line.downloaded_bytes))
     elif line.percent is not None and (line.downloaded_bytes or line.mood is Mood.ACTIVE):
         parts.append(f"{line.percent} %")
-    if line.bytes_per_second is not None and line.mood is Mood.ACTIVE:
+    if line.bytes_per_second and line.mood is Mood.ACTIVE:
         parts.append(units.rate(line.bytes_per_second))
     if line.note:
         parts.append(line.note)

@@ -17,6 +17,8 @@ from directdownload.cli import boards, units
 from directdownload.cli.boards import Board, Line, Mood
 
 _BAR_WIDTH = 30
+#: Of percent, bytes and rate at their longest, so that columns stay where they are while numbers grow.
+_NUMBER_WIDTHS = (len("100 %"), len("999.9 MiB / 999.9 MiB"), len("999.9 MiB/s"))
 _STYLES = {Mood.WAITING: "dim", Mood.ACTIVE: "", Mood.DONE: "green", Mood.FAILED: "red"}
 #: Lines of a terminal that a crowded board leaves free: the total, "… more", and some of what was there before.
 _SPARE_LINES = 6
@@ -115,8 +117,8 @@ def bars(board: Board, limit: int) -> rich.console.RenderableType:
         grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(width=_BAR_WIDTH)
-    for _ in ("percent", "bytes", "rate"):
-        grid.add_column(justify="right", no_wrap=True)
+    for width in _NUMBER_WIDTHS:
+        grid.add_column(justify="right", no_wrap=True, min_width=width)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     shown = board.shown(limit)
     for line in shown:
@@ -144,7 +146,7 @@ def _add(grid: rich.table.Table, line: Line, style: str) -> None:
         bar,
         "" if line.percent is None else f"{line.percent} %",
         amount if line.mood is Mood.DONE or total is None else f"{amount} / {units.size(total)}",
-        units.rate(line.bytes_per_second) if line.mood is Mood.ACTIVE and line.bytes_per_second is not None else "",
+        units.rate(line.bytes_per_second) if line.mood is Mood.ACTIVE and line.bytes_per_second else "",
         line.note,
     ]
     grid.add_row(*(rich.text.Text(cell, style=style) if isinstance(cell, str) else cell for cell in cells))

@@ -131,6 +131,7 @@ class Reflector(Generic[T]):
         *,
         namespace: str | None = None,
         label_selector: str | None = None,
+        field_selector: str | None = None,
         relist_seconds: float = 600,
         on_change: OnChange[T] | None = None,
     ) -> None:
@@ -140,6 +141,7 @@ class Reflector(Generic[T]):
         self._store = store
         self._namespace = namespace
         self._label_selector = label_selector
+        self._field_selector = field_selector
         self._relist_seconds = relist_seconds
         self._version = 0
         self._failures = 0
@@ -173,7 +175,12 @@ class Reflector(Generic[T]):
     async def _list(self) -> None:
         seen: set[str] = set()
         version = 0
-        pages = self._api.pages(self._resource, namespace=self._namespace, label_selector=self._label_selector)
+        pages = self._api.pages(
+            self._resource,
+            namespace=self._namespace,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+        )
         async with contextlib.aclosing(pages):
             async for page, text in pages:
                 version = int(text)
@@ -202,6 +209,7 @@ class Reflector(Generic[T]):
             resource_version=str(self._version),
             namespace=self._namespace,
             label_selector=self._label_selector,
+            field_selector=self._field_selector,
             timeout_seconds=max(1.0, seconds),
         )
         progress = False

@@ -34,6 +34,10 @@ def find_present(
         return None
     record = read_record(place.record) if place.record else None
     if record is not None and record.matches(state) and record.meets(expected):
+        if (record.placement, record.placement_uid) != (placement, placement_uid):
+            # Retained, and deployed again: the agent tells by the record which placement the file is of.
+            record = record.model_copy(update={"placement": placement, "placement_uid": placement_uid})
+            write_record(place, record)
         return record
     if not expected:
         return None

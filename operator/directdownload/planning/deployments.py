@@ -186,8 +186,9 @@ def plan_placements(
         covering = [d for d in deployments if _covers(d, placement, wishes[d.key], fleet)]
         if not template.deleting and any(not d.deleting for d in covering):
             continue
-        # Of what nobody covers any more, whoever has just been narrowed was the last to want it.
-        wanted_last = covering or [d for d in deployments if _changed(d) and d.spec.zone == placement.zone]
+        # What nobody covers any more was wanted last by whoever has just been narrowed; if unknown, by any.
+        of_zone = [d for d in deployments if d.spec.zone == placement.zone]
+        wanted_last = covering or [d for d in of_zone if _changed(d)] or of_zone
         retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
         (release if retained else remove).append(placement)
     return PlacementChanges(tuple(create.values()), tuple(remove), tuple(release))

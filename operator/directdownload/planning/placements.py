@@ -192,16 +192,18 @@ def _next_attempt(
 def _without_job(
     placement: PlacementView, around: Surroundings, job: Job | None, now: datetime.datetime
 ) -> PlacementPlan:
+    # A job that removes a copy which is wanted; any other is on its way out already.
+    unwanted = job is not None and not job.deleting
     asked = _asked(placement)
     changed = placement.observed_generation not in (None, placement.generation)
     if placement.phase is Phase.READY:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
-        return PlacementPlan(_status(placement, Phase.READY, verdict, now))
+        return PlacementPlan(_status(placement, Phase.READY, verdict, now), drop_job=unwanted)
     if placement.phase is Phase.FAILED and not asked and not changed:
-        return PlacementPlan(None)
+        return PlacementPlan(None, drop_job=unwanted)
     if job is not None:
-        # An earlier job, on its way out or with nothing to do here: the next one waits until it is gone.
-        return PlacementPlan(None, drop_job=not job.deleting)
+        # The next one waits until this one is gone.
+        return PlacementPlan(None, drop_job=unwanted)
     obstacle = _obstacle(around)
     if obstacle is not None:
         return PlacementPlan(_status(placement, Phase.PENDING, obstacle, now))

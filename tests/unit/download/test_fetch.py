@@ -89,6 +89,17 @@ def test_the_second_fetch_asks_the_origin_for_nothing(origin: Origin, image: byt
     assert len(origin.requests()) == 1
 
 
+def test_a_file_that_was_retained_is_recorded_for_its_new_placement(
+    origin: Origin, image: bytes, pool: pathlib.Path
+) -> None:
+    fetch(make_request(pool, origin.url("image")))
+    again = make_request(pool, origin.url("image"), placement="later", placement_uid="another")
+    assert fetch(again).reason is Reason.ALREADY_PRESENT
+    record = read_record(again.place.record)
+    assert record is not None
+    assert (record.placement, record.placement_uid) == ("later", "another")
+
+
 def test_a_touched_file_is_hashed_and_kept(origin: Origin, image: bytes, pool: pathlib.Path) -> None:
     request = make_request(pool, origin.url("image"), checksum=sha256(image))
     fetch(request)

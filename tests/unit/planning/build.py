@@ -1,6 +1,6 @@
 """What the tests of planners and of the controller's parts share: small objects of every kind, and times.
 
-Every function gives an ordinary object; keyword arguments change what the test is about. A `spec` is written as in YAML.
+Every function gives an ordinary object; keyword arguments change what the test is about. A `spec` is as in YAML.
 """
 
 import dataclasses

@@ -77,7 +77,7 @@ def test_a_host_with_nothing_changed_is_a_fixpoint() -> None:
     assert again.status == plan.status
 
 
-ALL_NODES = {"matchLabels": {}}
+ALL_NODES: dict[str, dict[str, str]] = {"matchLabels": {}}
 OLD, YOUNG = build.stamp(NOW - seconds(7200)), build.stamp(NOW - seconds(3600))
 
 

@@ -1,0 +1,28 @@
+"""`make bench`: speed and memory, as tables of docs/performance.md. `python -m tests.bench [rollout|planning]…`."""
+
+import argparse
+import os
+import platform
+import sys
+
+from tests.bench import planning, rollout
+
+BENCHES = {"rollout": rollout.measure, "planning": planning.measure}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"one of {', '.join(BENCHES)}; all without")
+    chosen = parser.parse_args().bench or list(BENCHES)
+    unknown = [name for name in chosen if name not in BENCHES]
+    if unknown:
+        parser.error(f"no bench {unknown[0]}: expected one of {', '.join(BENCHES)}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    print(f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}")
+    for name in chosen:
+        print(f"\n{BENCHES[name]()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Every placement in every small world: conformant status, no endless writes, and always something to wait for."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.unit.planning import build
+from tests.unit.planning.build import NOW, applied, around, host, job, placement, seconds, zone
+
+from directdownload.planning import placements
+from directdownload.planning.observed import Job, PlacementView
+from directdownload.planning.placements import PlacementPlan, Step, Surroundings, plan_placement
+from directdownload.resources.jobs import Verb
+from directdownload.resources.reasons import WAITING, Reason
+from directdownload.resources.templateplacement import Phase
+
+#: Besides `WAITING`: what a change of another object ends (`controller/watches.py` says which).
+EXTERNAL = WAITING | {Reason.POOL_NOT_READY, Reason.NOT_MOUNTED, Reason.TEMPLATE_NOT_FOUND, Reason.PAUSED}
+#: So many steps without anything happening outside must lead to rest.
+STEPS = 5
+
+WORLDS = {
+    "usable": around(),
+    "learnt digest": around(template=build.template(status={"digest": build.DIGEST})),
+    "no zone": around(zone=None),
+    "zone disabled": around(zone=zone(spec={"enabled": False})),
+    "no host": around(host=None),
+    "host down": around(host=host(state="Down")),
+    "maintenance": around(host=host(state="Maintenance")),
+    "no pool": around(pool=None),
+    "pool not exposed": around(pool_roots=()),
+    "not mounted": around(pool=build.pool(spec=build.SHARED), host=host(storage=[build.facts(mounted=False)])),
+    "no template": around(template=None),
+    "paused": around(paused=True),
+}
+RESULTS = [
+    None,
+    Reason.DOWNLOADED,
+    Reason.REMOVED,
+    Reason.CHECKSUM_MISMATCH,
+    Reason.SOURCE_UNREACHABLE,
+    Reason.SOURCE_CHANGED,
+    Reason.IN_USE,
+    Reason.ALTERED,
+]
+
+
+def jobs() -> Iterator[Job | None]:
+    yield None
+    for verb, attempt in itertools.product(("fetch", "remove"), (1, 2)):
+        yield job(verb, attempt)
+        yield job(verb, attempt, started=False, created=NOW)
+        yield job(verb, attempt, started=False, created=NOW - placements.START_DEADLINE)
+        yield job(verb, attempt, deleting=True)
+        for result in RESULTS:
+            yield job(verb, attempt, result=result, finished=True)
+
+
+def views() -> Iterator[PlacementView]:
+    for phase, pause, (requested, handled), generation, deleting in itertools.product(
+        [None, "Pending", "Downloading", "Ready", "Failed", "Removing"],
+        [None, -60, 60],
+        [("", ""), ("now", ""), ("now", "now")],
+        [1, 2],
+        [False, True],
+    ):
+        status: dict[str, Any] = {"attempts": 1, "lastHandledRequest": handled}
+        if pause is not None:
+            status["nextAttemptTime"] = build.stamp(NOW + seconds(pause))
+        yield placement(
+            phase=phase,
+            reason=Reason.SOURCE_UNREACHABLE,
+            status=status if phase else None,
+            requested_at=requested,
+            generation=generation,
+            deleting=deleting,
+        )
+
+
+def carried_out(
+    view: PlacementView, job: Job | None, plan: PlacementPlan, *, slots: bool
+) -> tuple[PlacementView, Job | None] | None:
+    """What the controller makes of `plan`, at once and without anything else happening; None: the object is gone."""
+    status = plan.status
+    if plan.step is Step.RELEASE:
+        return None
+    started: Job | None = None
+    if plan.step is Step.FETCH and not slots:
+        status = placements.waiting_for_slot(view, "zone/zone-1", 1, NOW)
+    elif plan.step is not Step.NONE:
+        verb = Verb.FETCH if plan.step is Step.FETCH else Verb.REMOVE
+        started = Job(name="new", verb=verb, attempt=plan.attempt, created=NOW)
+        if verb is Verb.FETCH:
+            status = placements.downloading(view, plan.attempt, NOW)
+    if status is not None and not view.shows(status):
+        build.check_kstatus(view, status)
+        view = applied(view, status)
+    return view, None if plan.drop_job else (started or job)
+
+
+def at_rest(view: PlacementView, plan: PlacementPlan, *, slots: bool) -> bool:
+    silent = plan.status is None or view.shows(plan.status)
+    waits = plan.step is Step.NONE or (
+        # asked anew at each look, and told by the ledger when there is a slot
+        plan.step is Step.FETCH and not slots and view.reason is Reason.WAITING_FOR_SLOT
+    )
+    return silent and waits and not plan.drop_job
+
+
+def check(view: PlacementView, job: Job | None, surroundings: Surroundings, *, slots: bool) -> None:
+    for _ in range(STEPS):
+        plan = plan_placement(view, surroundings, job, NOW)
+        assert not (plan.step in (Step.FETCH, Step.REMOVE) and (job is not None or plan.drop_job))
+        assert plan.step is not Step.REMOVE or view.phase is Phase.REMOVING
+        assert plan.step is not Step.FETCH or view.phase not in (Phase.READY, Phase.REMOVING)
+        assert plan.look_again is None or plan.look_again > NOW
+        if at_rest(view, plan, slots=slots):
+            break
+        outcome = carried_out(view, job, plan, slots=slots)
+        if outcome is None:
+            return
+        view, job = outcome
+    else:
+        raise AssertionError(f"still not at rest after {STEPS} steps: {view} {job}")
+    settled = view.phase is Phase.READY or (view.phase is Phase.FAILED and view.conditions[2].status == "True")
+    assert (
+        settled
+        or plan.look_again is not None
+        # its end, or its deletion, is an event
+        or (job is not None and (job.started or job.deleting))
+        or view.reason in EXTERNAL
+    ), f"nothing to wait for: {view} {job}"
+    if settled:
+        assert job is None or job.deleting
+    if view.conditions:
+        assert plan_placement(view, surroundings, job, NOW + seconds(1)).step in (Step.NONE, plan.step)
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "no-slots"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_placement_comes_to_rest_and_has_something_to_wait_for(world: str, slots: bool) -> None:
+    count = 0
+    for view, present in itertools.product(VIEWS, JOBS):
+        check(view, present, WORLDS[world], slots=slots)
+        count += 1
+    assert count == len(VIEWS) * len(JOBS) > 10_000
+
+
+def test_a_world_that_clears_up_gets_every_wanted_copy() -> None:
+    """From every state: with jobs that succeed and nothing in the way, a placement becomes Ready or is gone."""
+    for view, present in itertools.product(VIEWS, JOBS):
+        current: PlacementView | None = view if view.phase is not Phase.FAILED else None
+        running, now = present, NOW
+        for _ in range(12):
+            if current is None or (current.phase is Phase.READY and running is None):
+                break
+            plan = plan_placement(current, around(), running, now)
+            outcome = carried_out(current, running, plan, slots=True)
+            if outcome is None:
+                current = None
+                break
+            current, running = outcome
+            now = plan.look_again or now + seconds(60)
+            if running is not None and running.deleting:
+                running = None
+            elif running is not None and not running.finished:
+                reason = Reason.REMOVED if running.verb is Verb.REMOVE else Reason.DOWNLOADED
+                done = job(result=reason).result
+                running = dataclasses.replace(running, started=True, finished=True, result=done)
+            if current.phase is Phase.FAILED:
+                # its last result was one for good; that is tested elsewhere
+                current = None
+        else:
+            raise AssertionError(f"never got there: {view} {present}, at last {current} {running}")
+
+
+VIEWS, JOBS = list(views()), list(jobs())

@@ -1,0 +1,89 @@
+"""Slots: the ledger, what limits a placement, and limits in percent."""
+
+import itertools
+from typing import Any
+
+import pytest
+from tests.unit.planning import build
+
+from directdownload.planning.slots import Group, Ledger, groups_of, parallel_limit
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "limit"),
+    [
+        ("0", 100, 0),
+        ("10", 3, 10),
+        ("0%", 100, 0),
+        ("1%", 100, 1),
+        ("1%", 3, 1),
+        ("25%", 10, 3),
+        ("33%", 3, 1),
+        ("34%", 3, 2),
+        ("50%", 4, 2),
+        ("50%", 5, 3),
+        ("100%", 7, 7),
+        ("10%", 0, 1),
+    ],
+)
+def test_parallel_limit(value: str, total: int, limit: int) -> None:
+    assert parallel_limit(value, total) == limit
+
+
+def test_what_limits_a_download() -> None:
+    zone = build.zone(spec={"downloads": {"maxParallel": 7, "maxParallelPerHost": 3, "maxParallelPerSource": 5}})
+    template = build.template(spec={"url": "https://Images.Example.org:8443/a"})
+    assert groups_of(build.placement(), template, zone, []) == (
+        Group("zone/zone-1", 7),
+        Group("host/kvm-1", 3),
+        Group("source/images.example.org", 5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "expected"),
+    [
+        ([{}], []),
+        ([{"maxParallel": 2}], [("deployment/default/d0", 2)]),
+        ([{"maxParallel": "25%"}], [("deployment/default/d0", 5)]),
+        ([{"maxParallel": 2}, {}], []),
+        ([{"maxParallel": 2}, {"maxParallel": 3}], [("deployment/default/d0", 2), ("deployment/default/d1", 3)]),
+        ([{"maxParallel": 2}, {"paused": True}], [("deployment/default/d0", 2)]),
+        ([{"maxParallel": 2, "paused": True}, {}], []),
+    ],
+)
+def test_limits_of_deployments(rollouts: list[dict[str, Any]], expected: list[tuple[str, int]]) -> None:
+    wanting = [(build.deployment(f"d{i}", spec={"rollout": rollout}), 20) for i, rollout in enumerate(rollouts)]
+    groups = groups_of(build.placement(), build.template(), build.zone(), wanting)
+    assert [(group.name, group.limit) for group in groups[3:]] == expected
+
+
+def test_the_ledger_counts_and_forgets() -> None:
+    ledger, groups = Ledger(), [Group("zone/a", 2), Group("host/b", 0)]
+    names = [group.name for group in groups]
+    assert ledger.full_group(groups) is None
+    ledger.occupy("job-1", names)
+    ledger.occupy("job-1", names)
+    assert (ledger.used("zone/a"), ledger.holds("job-1"), ledger.full_group(groups)) == (1, True, None)
+    ledger.occupy("job-2", names)
+    assert ledger.full_group(groups) == groups[0]
+    ledger.occupy("job-2", ["host/b"])
+    assert (ledger.used("zone/a"), ledger.used("host/b")) == (1, 2)
+    assert ledger.release("job-1")
+    assert not ledger.release("job-1")
+    assert ledger.release("job-2")
+    assert (ledger.used("zone/a"), ledger.used("host/b"), ledger.holds("job-2")) == (0, 0, False)
+
+
+def test_the_ledger_agrees_with_a_plain_count_in_every_order() -> None:
+    moves = list(itertools.product(("a", "b"), ("zone/1", "zone/2", None)))
+    for history in itertools.product(moves, repeat=4):
+        ledger, truth = Ledger(), dict[str, str]()
+        for holder, group in history:
+            if group is not None:
+                ledger.occupy(holder, [group])
+                truth[holder] = group
+            else:
+                assert ledger.release(holder) == (truth.pop(holder, None) is not None)
+        for group in ("zone/1", "zone/2"):
+            assert ledger.used(group) == list(truth.values()).count(group)
