@@ -19,7 +19,7 @@ NAMESPACE = "direct-download-system"
 RELEASE = "direct-download-operator"
 IMAGE = "localhost/direct-download-operator"
 LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
-_SCRIPTS = CHECKOUT / "tests" / "cluster"
+_REMOVAL_SECONDS = 45
 
 
 class Target(Protocol):
@@ -160,9 +160,34 @@ def choose() -> Target:
 
 
 def _uninstall(stage: Stage) -> None:
+    """Removes the operator with everything it manages."""
+    _remove_managed(stage)
     stage.run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
     stage.run("kubectl", "delete", "-f", "crds", "--ignore-not-found", "--timeout=60s")
     stage.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+def _remove_managed(stage: Stage) -> None:
+    """While the controller runs, so that hosts remove their files; after a failure it may never be done with that."""
+    if "NotFound" in stage.ask("kubectl", "get", "crd", "templateplacements.directdownload.dev"):
+        return
+    stage.run("kubectl", "delete", "dddeploy,ddtemplate", "--all", "--all-namespaces", "--wait=false")
+    try:
+        stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _managed(stage))
+    except DemoError as error:
+        stage.say(f"    {error}: letting go of them, files may remain on hosts")
+        for namespace, name in _managed(stage):
+            where = ("-n", namespace) if namespace else ()
+            stage.ask("kubectl", *where, "patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+
+
+def _managed(stage: Stage) -> list[tuple[str, str]]:
+    """Namespace and name of what the controller's finalizers may hold."""
+    kinds = "templatedeployments,templates,templateplacements"
+    row = r'jsonpath={range .items[*]}{.metadata.namespace}{"\t"}{.kind}{"/"}{.metadata.name}{"\n"}{end}'
+    lines = stage.read("kubectl", "get", kinds, "--all-namespaces", "-o", row).splitlines()
+    pairs = [line.split("\t") if "\t" in line else ["", line] for line in lines]
+    return [(namespace, name) for namespace, name in pairs]
 
 
 def _own_address_towards(server: str) -> str:

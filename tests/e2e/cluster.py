@@ -1,7 +1,7 @@
 """A cluster with real nodes that has the product installed, as the e2e tests and the bench use it.
 
 Without anything given it is the local cluster of tests/cluster, brought up and filled on demand. With `KUBECONFIG` and
-`IMAGE` in the environment it is that cluster; `ORIGIN_HOST` is then an address of this machine that its pods reach.
+`IMAGE` in the environment it is that cluster; `ORIGIN_ADDRESS` is then an address of this machine that its pods reach.
 """
 
 import dataclasses
@@ -23,7 +23,9 @@ SCRIPTS = REPOSITORY / "tests" / "cluster"
 LOCAL_IMAGE = "localhost/direct-download-operator:dev"
 #: The host side of the local cluster's bridge.
 LOCAL_ORIGIN_HOST = "10.89.0.1"
-NAMESPACE = RELEASE = "direct-download-operator"
+RELEASE = "direct-download-operator"
+#: As in the demo, so that either finds what the other left.
+NAMESPACE = "direct-download-system"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 POOL_ROOT = "/var/lib/libvirt/images"
 
@@ -54,9 +56,9 @@ class Cluster:
     def acquire(cls) -> "Cluster":
         given, image = os.environ.get("KUBECONFIG"), os.environ.get("IMAGE")
         if given and image:
-            host = os.environ.get("ORIGIN_HOST", "")
+            host = os.environ.get("ORIGIN_ADDRESS", "")
             if not host:
-                raise CommandError("KUBECONFIG and IMAGE are given: set ORIGIN_HOST to an address that its pods reach")
+                raise CommandError("KUBECONFIG and IMAGE are given: set ORIGIN_ADDRESS to an address that its pods reach")
             return cls(pathlib.Path(given), image, host, local=False)
         # Not captured: whoever waits for minutes must see why.
         environment = {**os.environ, "NODES": "3"}

@@ -91,10 +91,11 @@ class Lines:
         widths = [max(len(line.labels[index]) for line in everything) for index in range(len(board.total.labels))]
         for line in board.lines:
             # What goes well is in the total; the recovery of something that was told as failed is news.
+            percent = line.percent if line.mood is Mood.ACTIVE else None
             if not board.crowded or line.mood is Mood.FAILED or line.labels in self._said:
-                self._say(line, widths, (line.state, line.percent, line.mood, _steady(line)))
-        percent = board.total.percent if board.crowded else None
-        self._say(board.total, widths, (board.total.state, percent))
+                self._say(line, widths, (line.state, percent, line.mood, _steady(line)))
+        total_percent = board.total.percent if board.crowded else None
+        self._say(board.total, widths, (board.total.state, total_percent))
 
     def note(self, text: str) -> None:
         self._write(text)

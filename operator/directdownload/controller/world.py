@@ -89,7 +89,8 @@ class World:
         self.waiting: dict[str, tuple[slots.Group, ...]] = {}
         #: placements that were called up for a slot and have not been reconciled since
         self.called: set[str] = set()
-        self._agent_missing_since: dict[str, datetime.datetime] = {}
+        #: None: ready when last looked at
+        self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
 
     def fleet(self) -> deployments.Fleet:
@@ -107,12 +108,15 @@ class World:
     def agent(self, node: str, now: datetime.datetime) -> Agent:
         pods = [pod for pod in self.agents_of_node[node] if not pod.deleting]
         if any(pod.ready for pod in pods):
-            self._agent_missing_since.pop(node, None)
+            self._agent_missing_since[node] = None
             return Agent(True)
-        # A pod that is replaced again and again does not start the clock anew; one that is seen for the first time
-        # may have been away for longer than this process knows.
-        since = self._agent_missing_since.setdefault(node, now)
-        return Agent(False, min(since, max((p.ready_changed for p in pods if p.ready_changed), default=since)))
+        since = self._agent_missing_since.get(node)
+        if since is None:
+            # Counted from when it was seen to go: a pod that is replaced again and again does not start the clock
+            # anew. Only of what went before this process began, the pods know more.
+            known = () if node in self._agent_missing_since else (p.ready_changed for p in pods if p.ready_changed)
+            since = self._agent_missing_since[node] = min(now, max(known, default=now))
+        return Agent(False, since)
 
     def next_in_line(self) -> str | None:
         """Calls up the first placement that waits and has room in all its groups; whoever is called calls the next."""

@@ -58,6 +58,12 @@ def test_the_countdown_of_a_retry_is_no_news() -> None:
     assert [len(lines) for lines in said([waiting(9), waiting(8)])] == [2, 0]
 
 
+def test_a_failure_is_told_once_though_its_progress_is_dropped() -> None:
+    with_progress = Line(("kvm-1", "local"), "Failed", Mood.FAILED, 0, 100 * MIB, None, "ChecksumMismatch")
+    without = Line(("kvm-1", "local"), "Failed", Mood.FAILED, 0, None, None, "ChecksumMismatch")
+    assert [len(lines) for lines in said([board([with_progress]), board([without])])] == [2, 0]
+
+
 def test_lines_of_a_crowded_board_are_failures_recoveries_and_the_total() -> None:
     many = [copy(f"kvm-{n}", 10) for n in range(FULL_BOARD_LINES)]
     first, second, third = said(

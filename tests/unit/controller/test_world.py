@@ -1,0 +1,296 @@
+"""What the controller knows: indexes that follow their stores, agents, jobs with their pods, hostile results."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from tests.unit.controller import build as kube
+from tests.unit.planning import build
+from tests.unit.planning.build import NOW, seconds
+
+from directdownload.cluster.reflector import Store
+from directdownload.controller.world import RESULT_GRACE, Index, World
+from directdownload.planning.observed import Agent, PlacementView
+from directdownload.planning.slots import Group
+from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobResult, Verb
+from directdownload.resources.reasons import Reason
+
+PLACEMENT = build.placement(phase="Downloading", status={"attempts": 1})
+
+
+@pytest.fixture
+def world() -> World:
+    found = World((build.ROOT,))
+    found.placements.observe(PLACEMENT)
+    return found
+
+
+def test_an_index_follows_every_change() -> None:
+    store: Store[PlacementView] = Store()
+    index = Index(store, lambda p: p.host)
+    moves = [(host, version) for version, host in enumerate(("a", "b", "a", "a", "c"), start=1)]
+    for host, version in moves:
+        store.observe(build.placement(host=host, shared=True, resourceVersion=str(version)))
+        store.observe(build.placement(host="fixed", resourceVersion=str(version)))
+        for name in ("a", "b", "c", "fixed"):
+            assert {p.key for p in index[name]} == {p.key for p in store if p.host == name}
+    for item in list(store):
+        store.forget(item.key, 99)
+    assert [list(index[name]) for name in ("a", "b", "c", "fixed")] == [[], [], [], []]
+    assert index._keys == {}
+
+
+def test_an_index_may_be_read_while_its_store_changes() -> None:
+    store: Store[PlacementView] = Store()
+    index = Index(store, lambda p: p.zone)
+    for name in ("a", "b", "c"):
+        store.observe(build.placement(host=name))
+    for item in index["zone-1"]:
+        store.forget(item.key, 99)
+    assert not len(store)
+
+
+# --- agents
+
+
+def test_agents(world: World) -> None:
+    later = NOW + seconds(30)
+    assert world.agent("kvm-1", NOW) == Agent(False, NOW)
+    assert world.agent("kvm-1", later) == Agent(False, NOW)
+    world.pods.observe(kube.agent())
+    world.pods.observe(kube.agent("kvm-2", name="agent-2", ready=False))
+    assert world.agent("kvm-1", later) == Agent(True)
+    assert world.agent("kvm-3", later) == Agent(False, later)
+    world.pods.observe(kube.agent(deleting=True))
+    assert world.agent("kvm-1", later) == Agent(False, later)
+
+
+def test_the_first_look_knows_how_long_an_agent_has_been_away(world: World) -> None:
+    world.pods.observe(kube.agent(ready=False, since=NOW - seconds(500)))
+    assert world.agent("kvm-1", NOW) == Agent(False, NOW - seconds(500))
+
+
+def test_a_pod_that_is_replaced_again_and_again_does_not_renew_the_grace(world: World) -> None:
+    world.pods.observe(kube.agent())
+    world.agent("kvm-1", NOW)
+    for number in range(1, 5):
+        moment = NOW + seconds(100 * number)
+        world.pods.observe(kube.agent(ready=False, since=moment))
+        assert world.agent("kvm-1", moment + seconds(1)).unready_since == NOW + seconds(101)
+    world.pods.observe(kube.agent())
+    assert world.agent("kvm-1", NOW + seconds(600)) == Agent(True)
+    world.pods.observe(kube.agent(ready=None))
+    assert world.agent("kvm-1", NOW + seconds(700)) == Agent(False, NOW + seconds(700))
+
+
+# --- who wants a copy
+
+
+@pytest.mark.parametrize(
+    ("specs", "paused"),
+    [
+        ([], False),
+        ([{}], False),
+        ([{"paused": True}], True),
+        ([{"paused": True}, {}], False),
+        ([{"paused": True}, {"paused": True}], True),
+        ([{"paused": True}, {"zone": "zone-2"}], True),
+        ([{"paused": True}, {"pools": ["other"]}], True),
+        ([{"paused": True}, {"hosts": ["kvm-2"]}], True),
+        ([{"paused": True}, {"hostSelector": {"matchLabels": {"rack": "2"}}}], True),
+        ([{"paused": True, "hostSelector": {"matchLabels": {"rack": "1"}}}, {"hosts": ["kvm-2"]}], True),
+        ([{"paused": True, "hostSelector": {"matchLabels": {"gone": "label"}}}], True),
+        ([{"paused": True}, {"deleting": True}], True),
+        ([{"paused": True}, {"template": "another"}], True),
+    ],
+)
+def test_a_copy_is_paused_when_all_who_want_it_are(world: World, specs: list[dict[str, Any]], paused: bool) -> None:
+    world.hosts.observe(build.host(labels={"rack": "1"}))
+    for number, spec in enumerate(specs):
+        fields = {key: value for key, value in spec.items() if key not in ("paused", "deleting", "template")}
+        fields["rollout"] = {"paused": spec.get("paused", False)}
+        if "template" in spec:
+            fields["templateRef"] = {"name": spec["template"]}
+        world.deployments.observe(build.deployment(f"d{number}", spec=fields, deleting=spec.get("deleting", False)))
+    assert world.surroundings(PLACEMENT).paused is paused
+
+
+def test_a_shared_copy_is_wanted_by_whoever_names_another_of_its_hosts(world: World) -> None:
+    world.hosts.observe(build.host())
+    world.deployments.observe(build.deployment(spec={"hosts": ["kvm-2"], "rollout": {"paused": True}}))
+    assert world.surroundings(build.placement(shared=True)).paused
+
+
+def test_surroundings_are_the_very_objects(world: World) -> None:
+    empty = world.surroundings(PLACEMENT)
+    assert (empty.template, empty.zone, empty.host, empty.pool) == (None, None, None, None)
+    world.zones.observe(build.zone())
+    world.hosts.observe(build.host())
+    world.pools.observe(build.pool())
+    world.templates.observe(build.template(uid="made anew under the old name"))
+    found = world.surroundings(PLACEMENT)
+    assert (found.zone, found.host, found.pool) == (build.zone(), build.host(), build.pool())
+    assert (found.template, found.pool_roots) == (None, (build.ROOT,))
+    world.templates.observe(build.template(resourceVersion="2"))
+    assert world.surroundings(PLACEMENT).template is not None
+
+
+# --- jobs and their pods
+
+
+def test_no_job(world: World) -> None:
+    assert world.job(PLACEMENT, NOW) is None
+    world.jobs.observe(kube.job(build.placement(host="kvm-2")))
+    world.jobs.observe(kube.job(PLACEMENT, uid="an earlier placement of this name"))
+    assert world.job(PLACEMENT, NOW) is None
+    assert world.result_due(PLACEMENT) is None
+
+
+def test_the_latest_attempt_counts(world: World) -> None:
+    for attempt in (2, 10, 9):
+        world.jobs.observe(kube.job(PLACEMENT, attempt=attempt))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert (found.attempt, found.verb, found.started, found.finished) == (10, Verb.FETCH, False, False)
+
+
+def test_a_job_tells_what_its_pod_tells(world: World) -> None:
+    job = kube.job(PLACEMENT)
+    world.jobs.observe(job)
+    states: list[tuple[dict[str, Any] | None, bool, bool, str]] = [
+        (None, False, False, ""),
+        ({"waiting": {"reason": "ContainerCreating"}}, False, False, "ContainerCreating"),
+        ({"running": {}}, True, False, ""),
+        (kube.ended(None, 137, "OOMKilled"), True, True, "OOMKilled"),
+    ]
+    for state, started, finished, hint in states:
+        world.pods.observe(kube.pod(job, state=state))
+        found = world.job(PLACEMENT, NOW)
+        assert found is not None
+        assert (found.started, found.finished, found.hint, found.result) == (started, finished, hint, None)
+
+
+def test_the_result_of_the_latest_pod_counts(world: World) -> None:
+    job = kube.job(PLACEMENT)
+    world.jobs.observe(job)
+    for number, reason in enumerate((Reason.TRUNCATED, Reason.DOWNLOADED, Reason.NFS_ERROR)):
+        message = JobResult(reason=reason).to_message()
+        age = seconds(60 * (number % 2))
+        world.pods.observe(kube.pod(job, name=f"pod-{number}", state=kube.ended(message), created=NOW + age))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert found.result is not None
+    assert found.result.reason is Reason.DOWNLOADED
+
+
+@pytest.mark.parametrize("how", ["Complete", "Failed"])
+def test_a_job_that_ends_before_its_pod_is_given_a_moment(world: World, how: str) -> None:
+    job = kube.job(PLACEMENT, ended=how)
+    world.jobs.observe(job)
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    # it has ended, so it has run: nobody shall say that its pod never started
+    assert (found.finished, found.started) == (False, True)
+    assert world.result_due(PLACEMENT) == NOW + RESULT_GRACE
+    early = world.job(PLACEMENT, NOW + RESULT_GRACE - seconds(0.1))
+    assert early is not None
+    assert not early.finished
+    world.pods.observe(kube.pod(job, state=kube.ended(JobResult(reason=Reason.DOWNLOADED).to_message())))
+    told = world.job(PLACEMENT, NOW + seconds(1))
+    assert told is not None
+    assert told.finished
+    assert told.result is not None
+    assert world.result_due(PLACEMENT) is None
+
+
+def test_a_job_whose_pod_is_gone_counts_as_ended_after_the_grace(world: World) -> None:
+    world.jobs.observe(kube.job(PLACEMENT, ended="Failed"))
+    world.job(PLACEMENT, NOW)
+    found = world.job(PLACEMENT, NOW + RESULT_GRACE)
+    assert found is not None
+    assert (found.finished, found.result, found.hint) == (True, None, "BackoffLimitExceeded")
+
+
+def test_a_job_that_is_being_deleted_is_not_waited_for(world: World) -> None:
+    world.jobs.observe(kube.job(PLACEMENT, ended="Failed", deleting=True))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert found.deleting
+    assert world.result_due(PLACEMENT) is None
+
+
+LONG = JobResult(reason=Reason.SOURCE_REFUSED, message="x" * 9000, source="https://images.example.org/" + "y" * 2000)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (JobResult(reason=Reason.DOWNLOADED, digest=build.DIGEST, size_bytes=4096).to_message(), Reason.DOWNLOADED),
+        (LONG.to_message(), Reason.SOURCE_REFUSED),
+        ('{"reason": "Downloaded", "of a newer job": [1, 2]}', Reason.DOWNLOADED),
+        ('{"reason": "Downloaded", "sizeBytes": 0}', Reason.DOWNLOADED),
+        ('{"reason": "SourceUnavailable", "retryAfterSeconds": NaN}', Reason.SOURCE_UNAVAILABLE),
+        (None, None),
+        ("", None),
+        ("garbage", None),
+        ("null", None),
+        ("[]", None),
+        ('"Downloaded"', None),
+        ("{}", None),
+        ('{"reason": null}', None),
+        ('{"reason": "Excellent"}', None),
+        ('{"reason": "downloaded"}', None),
+        ('{"reason": {"$ref": "x"}}', None),
+        ("[" * 4000, None),
+        ("\x00\ufffd" * 2000, None),
+        (json.dumps({"reason": "Downloaded", "message": "x" * 9000})[-4096:], None),
+        (json.dumps({"reason": "Downloaded", "message": "x" * 9000})[:4096], None),
+        ('{"reason": "Downloaded", "sizeBytes": "many"}', None),
+        ('{"reason": "Downloaded", "sizeBytes": -1}', None),
+        ('{"reason": "Downloaded", "sizeBytes": 9223372036854775808}', None),
+        ('{"reason": "Downloaded", "sizeBytes": 9223372036854775807}', Reason.DOWNLOADED),
+        ('{"reason": "Downloaded", "virtualSizeBytes": 18446744073709551615}', None),
+        ('{"reason": "Downloaded", "virtualSizeBytes": 1' + "0" * 3000 + "}", None),
+        ('{"reason": "Downloaded", "digest": "sha256:abc"}', None),
+        ('{"reason": "Downloaded", "digest": "rm -rf"}', None),
+        ('{"reason": "Downloaded", "retryAfterSeconds": []}', None),
+    ],
+)
+def test_hostile_results(world: World, message: str | None, reason: Reason | None) -> None:
+    job = kube.job(PLACEMENT)
+    world.jobs.observe(job)
+    world.pods.observe(kube.pod(job, state=kube.ended(message)))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert found.finished
+    assert (found.result.reason if found.result else None) is reason
+
+
+def test_a_result_always_fits() -> None:
+    for text in ("x", "\\", "\x00", "ü", "\U0001f600"):
+        message = JobResult(reason=Reason.WRITE_FAILED, message=text * 9000, source=text * 9000).to_message()
+        assert len(message.encode()) <= RESULT_LIMIT_BYTES
+        assert JobResult.model_validate_json(message).reason is Reason.WRITE_FAILED
+
+
+# --- the line before the slots
+
+
+def test_the_first_with_room_is_called_and_leaves_the_line(world: World) -> None:
+    zone, one, two = Group("zone/z", 2), Group("host/1", 1), Group("host/2", 1)
+    world.waiting = {"a": (zone, one), "b": (zone, two), "c": (zone, two)}
+    world.ledger.occupy("job", ["zone/z", "host/1"])
+    assert world.next_in_line() == "b"
+    assert (list(world.waiting), world.called) == (["a", "c"], {"b"})
+    world.ledger.occupy("job-b", ["zone/z", "host/2"])
+    assert world.next_in_line() is None
+    world.ledger.release("job")
+    assert world.next_in_line() == "a"
+
+
+def test_whoever_waits_is_called_in_the_end_whatever_the_order(world: World) -> None:
+    zone = Group("zone/z", 1)
+    for order in itertools.permutations("abc"):
+        world.waiting = dict.fromkeys(order, (zone,))
+        assert [world.next_in_line() for _ in range(4)] == [*order, None]
