@@ -10,7 +10,7 @@ include tests/cluster/cluster.mk
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 $(BIN)/.installed: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,7 @@ tools: ## Install or build what the tests need beyond Python (Debian packages, K
 test: lint unit api e2e ## Run every check and every test
 
 .PHONY: lint
-lint: venv ## ruff, mypy, import rules, generated files current, shell scripts, chart
+lint: venv ## ruff, mypy, import rules, generated files current
 	ruff format --check operator tests
 	ruff check operator tests
 	mypy operator tests

@@ -202,8 +202,8 @@ def test_limits_per_zone_hold(world: Simulation) -> None:
     world.create_template()
     world.deploy()
     waiting = ("Pending", "WaitingForSlot")
-    until("two running, three waiting", lambda: list(reasons(world).values()).count(waiting) == 3)
-    assert len(world.started) == 2
+    until("three waiting", lambda: list(reasons(world).values()).count(waiting) == 3)
+    until("two running", lambda: len(world.started) == 2)
     world.behaviour = succeed
     world.converged(5)
     assert world.most_active <= 2
@@ -221,7 +221,7 @@ def test_limits_per_host_hold(world: Simulation) -> None:
         "two wait",
         lambda: [p["status"].get("phase") for p in world.placements() if "status" in p].count("Pending") == 2,
     )
-    assert len(world.started) == 1
+    until("one runs", lambda: len(world.started) == 1)
     world.behaviour = succeed
     for name in ("one", "two", "three"):
         world.converged(1, name)
@@ -331,6 +331,24 @@ def test_narrowing_a_deployment_removes_what_it_no_longer_names(world: Simulatio
         kube.patch(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", {"spec": {"hosts": [keep]}}, world.namespace).object()
     until("one placement", lambda: [p["spec"]["host"] for p in world.placements()] == [keep])
     world.converged(1)
+
+
+def test_deleting_a_definition_removes_no_file(world: Simulation, fleet: harness.ControlPlane) -> None:
+    three_hosts(world)
+    world.start_controller()
+    world.create_template()
+    world.deploy()
+    world.converged(3)
+    name = "templatedeployments.directdownload.dev"
+    try:
+        fleet.kubectl("delete", "crd", name, "--timeout=30s", check=True)
+        until("the placements to go", lambda: not world.placements())
+    finally:
+        api.install_definitions(fleet)
+        with world.kube() as kube:
+            served = (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS, kinds.HOSTS, kinds.ZONES)
+            until("all kinds served again", lambda: all(kube.request("GET", kind.path()).ok for kind in served))
+    assert not [entry for entry in world.started if entry[1] == "remove"]
 
 
 def test_a_placement_deleted_by_hand_comes_back_and_its_file_stays(world: Simulation) -> None:

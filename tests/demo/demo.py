@@ -20,15 +20,14 @@ import yaml
 from tests.cluster import harness
 from tests.demo import image, target
 from tests.demo.origin import Origin
-from tests.demo.stage import CHECKOUT, DemoError, Stage
-from tests.demo.target import NAMESPACE, RELEASE, Target
+from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
+from tests.demo.target import DEPLOYMENT, NAMESPACE, RELEASE, TEMPLATE, Target
 
 EXAMPLES = CHECKOUT / "examples"
 MIB = 1024**2
 SIZE_MIB = int(os.environ.get("SIZE_MIB", "256"))
 RATE_MIB = int(os.environ.get("RATE_MIB", "24"))
 KEEP = os.environ.get("KEEP", "") not in ("", "0")
-TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
 ROLLOUT_TIMEOUT = "150s"
 
 
@@ -94,6 +93,7 @@ class Demo:
             "Install the operator with Helm",
             "The controller plans; an agent on every host reports; download jobs do the work, without API credentials.",
         )
+        target.mark(stage)
         self.forget_earlier_run()
         sets = [f"--set-string={value}" for value in [*self.values, "log.format=text"]]
         chart = "charts/direct-download-operator"
@@ -278,6 +278,9 @@ def main() -> int:
         try:
             Demo(stage, cluster, directory).play()
             status = 0
+        except RefusedError as error:
+            stage.say(f"\nRefused: {error}.")
+            return 2
         except (DemoError, RuntimeError, OSError) as error:
             complain(stage, error)
         except KeyboardInterrupt:

@@ -16,6 +16,10 @@ class DemoError(Exception):
     """Something does not hold that the demo promises."""
 
 
+class RefusedError(DemoError):
+    """The demo would get in the way of something that it did not make; it has changed nothing."""
+
+
 class Stage:
     """Prints to standard output; commands get `environment`."""
 

@@ -13,10 +13,13 @@ import urllib.parse
 from typing import Protocol
 
 from tests.cluster import harness
-from tests.demo.stage import CHECKOUT, DemoError, Stage
+from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 
 NAMESPACE = "direct-download-system"
 RELEASE = "direct-download-operator"
+TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
+#: On the namespace, from before the chart is installed: what carries it, the demo may remove.
+MARK = "made-by=direct-download-demo"
 IMAGE = "localhost/direct-download-operator"
 LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
 _REMOVAL_SECONDS = 45
@@ -49,12 +52,19 @@ class LocalCluster:
 
     def __init__(self) -> None:
         self.node_labels = {"topology.kubernetes.io/zone": "zone-1"}
-        self._was_up = False
+        self._started_it = False
+        self._installing = False
 
     def bring_up(self, stage: Stage) -> None:
         stage.environment["KUBECONFIG"] = str(LOCAL_KUBECONFIG)
-        self._was_up = stage.ask("kubectl", "get", "--raw", "/readyz") == "ok"
+        if stage.ask("kubectl", "get", "--raw", "/readyz") == "ok":
+            refuse_what_others_installed(stage)
+        else:
+            self._started_it = True
         stage.run("tests/cluster/up.sh")
+        # Again, as up.sh may have waited for somebody who is bringing a cluster up for himself.
+        refuse_what_others_installed(stage)
+        self._installing = True
 
     def provide_image(self, stage: Stage) -> list[str]:
         stage.command("tests/cluster/image.sh")
@@ -82,11 +92,12 @@ class LocalCluster:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     def take_down(self, stage: Stage) -> None:
-        if not self._was_up:
+        if self._installing:
+            _uninstall(stage)
+        if self._started_it:
             stage.run("tests/cluster/down.sh")
-            return
-        _uninstall(stage)
-        stage.say("    The cluster was up before the demo and stays up; `make cluster-down` ends it.")
+        else:
+            stage.say("    The cluster was up before the demo and stays up; `make cluster-down` ends it.")
 
     def how_to_take_down(self) -> str:
         return "make cluster-down"
@@ -105,8 +116,7 @@ class GivenCluster:
     def bring_up(self, stage: Stage) -> None:
         stage.say(f"    KUBECONFIG={self._kubeconfig} is given: that cluster is used.")
         stage.environment["KUBECONFIG"] = self._kubeconfig
-        if "NotFound" not in (found := stage.ask("kubectl", "get", "crd", "zones.directdownload.dev", "-o", "name")):
-            raise DemoError(f"expected a cluster without the operator ({found}): remove it first, with all it manages")
+        refuse_what_others_installed(stage)
         self._installing = True
         if not self.origin_address:
             server = stage.read("kubectl", "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
@@ -159,35 +169,72 @@ def choose() -> Target:
     return LocalCluster()
 
 
+def refuse_what_others_installed(stage: Stage) -> None:
+    """Raises RefusedError where the operator is installed and no demo (of KEEP=1) did it."""
+    if "NotFound" in stage.ask("kubectl", "get", "crd", "zones.directdownload.dev", "-o", "name"):
+        return
+    if not stage.ask("kubectl", "get", "namespace", "-l", MARK, "-o", "name").startswith("namespace/"):
+        raise RefusedError(
+            "the operator is installed in this cluster already, and not by this demo: it would get in the way of "
+            "whoever uses it. Remove it first, or use another cluster"
+        )
+    others = _foreign(stage)
+    if others:
+        raise RefusedError(f"the cluster holds more than the demo's own: {', '.join(others)}")
+
+
+def mark(stage: Stage) -> None:
+    """Before anything is installed."""
+    if "NotFound" in stage.ask("kubectl", "get", "namespace", NAMESPACE, "-o", "name"):
+        stage.read("kubectl", "create", "namespace", NAMESPACE)
+    stage.read("kubectl", "label", "namespace", NAMESPACE, MARK, "--overwrite")
+
+
 def _uninstall(stage: Stage) -> None:
-    """Removes the operator with everything it manages."""
-    _remove_managed(stage)
+    """Removes the demo's objects and the operator; keeps the latter where somebody else uses it by now."""
+    if "NotFound" not in stage.ask("kubectl", "get", "crd", "templateplacements.directdownload.dev", "-o", "name"):
+        _remove_own(stage)
+        others = _foreign(stage)
+        if others:
+            raise DemoError(f"somebody else uses the operator by now ({', '.join(others)}): it stays installed")
     stage.run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
     stage.run("kubectl", "delete", "-f", "crds", "--ignore-not-found", "--timeout=60s")
     stage.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
 
-def _remove_managed(stage: Stage) -> None:
+def _remove_own(stage: Stage) -> None:
     """While the controller runs, so that hosts remove their files; after a failure it may never be done with that."""
-    if "NotFound" in stage.ask("kubectl", "get", "crd", "templateplacements.directdownload.dev"):
-        return
-    stage.run("kubectl", "delete", "dddeploy,ddtemplate", "--all", "--all-namespaces", "--wait=false")
+    own = (f"dddeploy/{DEPLOYMENT}", f"ddtemplate/{TEMPLATE}")
+    stage.run("kubectl", "delete", *own, "--ignore-not-found", "--wait=false")
     try:
-        stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _managed(stage))
+        stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _own(stage))
     except DemoError as error:
         stage.say(f"    {error}: letting go of them, files may remain on hosts")
-        for namespace, name in _managed(stage):
+        for namespace, name in _own(stage):
             where = ("-n", namespace) if namespace else ()
             stage.ask("kubectl", *where, "patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
 
-def _managed(stage: Stage) -> list[tuple[str, str]]:
-    """Namespace and name of what the controller's finalizers may hold."""
+def _own(stage: Stage) -> list[tuple[str, str]]:
+    return [(namespace, name) for namespace, name, template in _managed(stage) if template == TEMPLATE]
+
+
+def _foreign(stage: Stage) -> list[str]:
+    return [name for _, name, template in _managed(stage) if template != TEMPLATE]
+
+
+def _managed(stage: Stage) -> list[tuple[str, str, str]]:
+    """Namespace, kind/name and template of each deployment, template and placement."""
     kinds = "templatedeployments,templates,templateplacements"
-    row = r'jsonpath={range .items[*]}{.metadata.namespace}{"\t"}{.kind}{"/"}{.metadata.name}{"\n"}{end}'
-    lines = stage.read("kubectl", "get", kinds, "--all-namespaces", "-o", row).splitlines()
-    pairs = [line.split("\t") if "\t" in line else ["", line] for line in lines]
-    return [(namespace, name) for namespace, name in pairs]
+    items = json.loads(stage.read("kubectl", "get", kinds, "--all-namespaces", "-o", "json"))["items"]
+    return [
+        (
+            item["metadata"].get("namespace", ""),
+            f"{item['kind'].lower()}.directdownload.dev/{item['metadata']['name']}",
+            item["spec"].get("templateRef", item["metadata"])["name"],
+        )
+        for item in items
+    ]
 
 
 def _own_address_towards(server: str) -> str:

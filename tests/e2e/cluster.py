@@ -58,7 +58,9 @@ class Cluster:
         if given and image:
             host = os.environ.get("ORIGIN_ADDRESS", "")
             if not host:
-                raise CommandError("KUBECONFIG and IMAGE are given: set ORIGIN_ADDRESS to an address that its pods reach")
+                raise CommandError(
+                    "KUBECONFIG and IMAGE are given: set ORIGIN_ADDRESS to an address that its pods reach"
+                )
             return cls(pathlib.Path(given), image, host, local=False)
         # Not captured: whoever waits for minutes must see why.
         environment = {**os.environ, "NODES": "3"}

@@ -4,6 +4,7 @@ In this order, in one place: a deployment's observedGeneration says that its pla
 finalizers go only once what shall be removed is marked so durably.
 """
 
+import dataclasses
 import logging
 
 from directdownload.cluster import errors, kinds
@@ -47,6 +48,9 @@ async def _place(context: Context, template: Template) -> None:
     if changes.create:
         await gather(_create(context, target) for target in changes.create)
         logger.info("Template %s: %d placements created", template.key, len(changes.create))
+    if changes.remove and await _definitions_leave(context):
+        # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
+        changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
     now = context.now()
     await gather(
         context.apply(
@@ -59,6 +63,18 @@ async def _place(context: Context, template: Template) -> None:
     template = world.templates.get(template.key) or template
     if template.deleting and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
+
+
+async def _definitions_leave(context: Context) -> bool:
+    """Whether the definition of Templates or of their deployments is gone or being deleted."""
+    for resource in (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS):
+        try:
+            found = await context.api.get(kinds.DEFINITIONS, f"{resource.plural}.{resource.group}")
+        except errors.NotFound:
+            return True
+        if "deletionTimestamp" in found["metadata"]:
+            return True
+    return False
 
 
 async def _finish_deployments(context: Context, key: str) -> None:

@@ -1,0 +1,280 @@
+"""What triggers what: each change, the keys that it adds, and what becomes of the slots."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.controller import build as kube
+from tests.unit.planning import build
+from tests.unit.planning.build import facts
+
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.watches import BYTES_SECONDS, COUNT_SECONDS, Watches
+from directdownload.controller.world import World
+from directdownload.planning.observed import Namespace
+from directdownload.planning.slots import Group
+
+PENDING = build.placement(phase="Pending")
+READY = build.placement(host="kvm-2", phase="Ready")
+HOST = build.host(storage=[facts()])
+ZONE, POOL, TEMPLATE = build.zone(), build.pool(), build.template()
+DEPLOYMENT = build.deployment()
+
+
+class Notes(WorkQueue):
+    """A queue that nobody works on: what was added, at once or for later."""
+
+    def __init__(self) -> None:
+        async def nothing(_: Key) -> None:
+            await asyncio.sleep(0)
+
+        super().__init__(nothing)
+        self.at_once: set[str] = set()
+        self.later: dict[str, float] = {}
+
+    def add(self, key: Key) -> None:
+        self.at_once.add(f"{key.kind} {key.name}")
+
+    def add_later(self, key: Key, seconds: float) -> None:
+        name = f"{key.kind} {key.name}"
+        self.later[name] = min(seconds, self.later.get(name, seconds))
+
+    def take(self) -> tuple[set[str], dict[str, float]]:
+        found = self.at_once | {name for name, pause in self.later.items() if pause == 0}
+        later = {name: pause for name, pause in self.later.items() if name not in found}
+        self.at_once, self.later = set(), {}
+        return found, later
+
+
+@dataclasses.dataclass
+class Scene:
+    world: World
+    queue: Notes
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """One zone with a host, a pool, a template, a deployment, a placement that waits and one that is Ready."""
+    found = Scene(World((build.ROOT,)), Notes())
+    Watches(found.world, found.queue)
+    world = found.world
+    world.namespaces.observe(Namespace("default", "uid", 1, {"team": "a"}))
+    world.nodes.observe(dataclasses.replace(kube.node(), resource_version=1))
+    world.zones.observe(ZONE)
+    world.zones.observe(build.zone("zone-2"))
+    world.hosts.observe(HOST)
+    world.pools.observe(POOL)
+    world.templates.observe(TEMPLATE)
+    world.deployments.observe(DEPLOYMENT)
+    world.placements.observe(PENDING)
+    world.placements.observe(READY)
+    found.queue.take()
+    return found
+
+
+P, T, D = f"placement {PENDING.key}", "template default/debian-13", "template default/debian-13"
+OBJECTS: dict[str, Callable[..., Any]] = {
+    "zones": build.zone,
+    "hosts": build.host,
+    "pools": build.pool,
+    "templates": build.template,
+    "deployments": build.deployment,
+    "placements": build.placement,
+}
+ZONES_SOON = {"zone zone-1": COUNT_SECONDS, "zone zone-2": COUNT_SECONDS}
+
+
+def changed(kind: str, **fields: Any) -> tuple[str, Any]:
+    return kind, OBJECTS[kind](resourceVersion="2", **fields)
+
+
+SAME = {"storage": [facts()]}
+ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P}
+
+CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
+    "our own status of a zone": (changed("zones", status={"hosts": {"total": 1}}), set(), {}),
+    "a zone's spec": (changed("zones", generation=2), ABOUT_ZONE, {}),
+    "a zone asked for": (changed("zones", requested_at="now"), ABOUT_ZONE, {}),
+    "another zone's spec": (
+        ("zones", build.zone("zone-2", resourceVersion="2", generation=2)),
+        {"host kvm-1", "zone zone-1", "zone zone-2"},
+        {},
+    ),
+    "host: heartbeat of its agent": (
+        changed("hosts", storage=[facts(availableBytes=1)]),
+        set(),
+        {"pool local": COUNT_SECONDS},
+    ),
+    "host: down": (
+        changed("hosts", state="Down", **SAME),
+        {P},
+        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+    ),
+    "host: pool not writable": (
+        changed("hosts", storage=[facts(writable=False)]),
+        {P},
+        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+    ),
+    "host: spec": (changed("hosts", generation=2, **SAME), {"host kvm-1"}, {"pool local": COUNT_SECONDS}),
+    "host: labels": (
+        changed("hosts", labels={"rack": "1"}, **SAME),
+        {"host kvm-1", P},
+        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+    ),
+    "host: moved to another zone": (
+        changed("hosts", zone="zone-2", generation=2, **SAME),
+        {"host kvm-1", P},
+        {**ZONES_SOON, T: COUNT_SECONDS},
+    ),
+    "pool: our own status": (changed("pools", status={"capacityBytes": 1}), set(), {}),
+    "pool: spec": (changed("pools", generation=2), {"pool local", T, P}, {}),
+    "template: our own status": (changed("templates", status={"sizeBytes": 1}), set(), {}),
+    "template: spec": (changed("templates", generation=2), {T}, {}),
+    "template: being deleted": (changed("templates", deleting=True), {T}, {}),
+    "template: asked for": (changed("templates", requested_at="now"), {T}, {}),
+    "deployment: our own status": (changed("deployments", status={"bytes": {"total": 1}}), set(), {}),
+    "deployment: spec": (changed("deployments", generation=2), {D, P}, {}),
+    "deployment: asked for": (changed("deployments", requested_at="now"), {D, P}, {}),
+    "deployment: being deleted": (changed("deployments", deleting=True), {D, P}, {}),
+    "deployment: a second one": (("deployments", build.deployment("second", resourceVersion="2")), {D, P}, {}),
+    "placement: our own phase": (changed("placements", phase="Downloading"), set(), {T: COUNT_SECONDS}),
+    "placement: progress": (
+        changed("placements", phase="Pending", status={"progress": {"bytesDownloaded": 9}}),
+        set(),
+        {T: BYTES_SECONDS},
+    ),
+    "placement: nothing": (changed("placements", phase="Pending"), set(), {}),
+    "placement: asked for": (changed("placements", phase="Pending", requested_at="now"), {P}, {}),
+    "placement: spec": (changed("placements", phase="Pending", generation=2), {P}, {}),
+    "placement: being deleted": (changed("placements", phase="Pending", deleting=True), {P}, {}),
+    "placement: to be removed": (changed("placements", phase="Removing"), {P}, {T: COUNT_SECONDS}),
+    "placement: another of its name": (changed("placements", phase="Pending", uid="new"), {P}, {}),
+    "placement: a new one": (
+        ("placements", build.placement(host="kvm-7")),
+        {f"placement {build.placement(host='kvm-7').key}"},
+        {T: COUNT_SECONDS},
+    ),
+    "node: nothing": (("nodes", kube.node()), set(), {}),
+    "node: not ready": (("nodes", kube.node(ready=False)), {"host kvm-1"}, ZONES_SOON),
+    "node: cordoned": (("nodes", kube.node(unschedulable=True)), {"host kvm-1"}, ZONES_SOON),
+    "node: labels": (("nodes", kube.node(labels={"rack": "1"})), {"host kvm-1"}, ZONES_SOON),
+    "node: joins": (("nodes", kube.node("kvm-7")), {"host kvm-7"}, ZONES_SOON),
+    "namespace: nothing": (("namespaces", Namespace("default", "uid", 2, {"team": "a"})), set(), {}),
+    "namespace: labels": (("namespaces", Namespace("default", "uid", 2, {})), {D}, {}),
+    "namespace: another": (("namespaces", Namespace("other", "uid", 2, {})), set(), {}),
+    "pod: an agent": (("pods", kube.agent("kvm-1", ready=False)), {"host kvm-1"}, {}),
+    "pod: an agent without a node": (("pods", kube.agent("", ready=None)), set(), {}),
+    "pod: of a job": (("pods", kube.pod(kube.job(PENDING))), {P}, {}),
+    "job": (("jobs", kube.job(PENDING)), {P}, {}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_change_asks_for(scene: Scene, name: str) -> None:
+    (store, item), at_once, later = CHANGES[name]
+    assert getattr(scene.world, store).observe(item)
+    assert scene.queue.take() == (at_once, later)
+
+
+DELETIONS = {
+    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P}, {}),
+    "hosts": (
+        "kvm-1",
+        {"host kvm-1", P},
+        {"zone zone-1": COUNT_SECONDS, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
+    ),
+    "pools": ("local", {"pool local", T, P}, {}),
+    "templates": ("default/debian-13", {T}, {}),
+    "deployments": ("default/everywhere", {D, P}, {}),
+    "placements": (PENDING.key, {P}, {T: COUNT_SECONDS}),
+    "nodes": ("kvm-1", {"host kvm-1"}, ZONES_SOON),
+    "namespaces": ("default", {D}, {}),
+}
+
+
+@pytest.mark.parametrize("store", DELETIONS)
+def test_what_a_deletion_asks_for(scene: Scene, store: str) -> None:
+    key, at_once, later = DELETIONS[store]
+    assert getattr(scene.world, store).forget(key, 10**9)
+    assert scene.queue.take() == (at_once, later)
+
+
+def test_a_template_that_waits_for_its_zone_hears_of_it(scene: Scene) -> None:
+    scene.world.templates.observe(build.template("limited", spec={"zones": ["zone-9"]}))
+    scene.queue.take()
+    scene.world.zones.observe(build.zone("zone-9"))
+    assert "template default/limited" in scene.queue.take()[0]
+
+
+# --- slots
+
+
+def test_a_job_holds_its_slots_until_it_ends(scene: Scene) -> None:
+    world = scene.world
+    for end in ("Complete", "Failed", "deleting", "gone"):
+        job = kube.job(PENDING)
+        world.jobs.observe(job)
+        world.jobs.observe(kube.job(PENDING))
+        assert (world.ledger.used("zone/zone-1"), world.ledger.used("host/kvm-1")) == (1, 1)
+        if end == "gone":
+            world.jobs.forget(job.key, 10**9)
+        else:
+            world.jobs.observe(kube.job(PENDING, ended=end if end != "deleting" else "", deleting=end == "deleting"))
+        assert (world.ledger.used("zone/zone-1"), world.ledger.used("host/kvm-1")) == (0, 0)
+
+
+def test_a_job_on_a_down_host_frees_its_slots_at_once_and_takes_them_back(scene: Scene) -> None:
+    world = scene.world
+    world.jobs.observe(kube.job(PENDING))
+    for version, (state, used) in enumerate([("Down", 0), ("Up", 1), ("Down", 0), ("Maintenance", 1)], start=2):
+        world.hosts.observe(build.host(state=state, storage=[facts()], resourceVersion=str(version)))
+        assert world.ledger.used("zone/zone-1") == used
+    world.hosts.observe(build.host(state="Down", resourceVersion="9"))
+    world.jobs.observe(kube.job(PENDING, attempt=2))
+    assert world.ledger.used("zone/zone-1") == 0
+
+
+@pytest.mark.parametrize("order", ["hpj", "hjp", "phj", "pjh", "jhp", "jph"])
+@pytest.mark.parametrize(("state", "used"), [("Down", 0), ("Up", 1)])
+def test_after_a_restart_slots_are_the_same_in_whatever_order_things_are_seen(
+    order: str, state: str, used: int
+) -> None:
+    world = World((build.ROOT,))
+    Watches(world, Notes())
+    for letter in order:
+        if letter == "h":
+            world.hosts.observe(build.host(state=state))
+        elif letter == "p":
+            world.placements.observe(PENDING)
+        else:
+            world.jobs.observe(kube.job(PENDING))
+    assert world.ledger.used("zone/zone-1") == used
+
+
+ROOM, FULL = Group("zone/zone-1", 1), Group("host/other", 1)
+
+
+@pytest.mark.parametrize("how", ["Complete", "deleting", "gone", "host down"])
+def test_who_waits_is_called_when_a_slot_is_free(scene: Scene, how: str) -> None:
+    world = scene.world
+    job = kube.job(PENDING)
+    world.jobs.observe(job)
+    world.ledger.occupy("another", ["host/other"])
+    world.waiting = {"first": (ROOM, FULL), "second": (ROOM,), "third": (ROOM,)}
+    scene.queue.take()
+    if how == "gone":
+        world.jobs.forget(job.key, 10**9)
+    elif how == "host down":
+        world.hosts.observe(build.host(state="Down", resourceVersion="2"))
+    else:
+        world.jobs.observe(kube.job(PENDING, ended="Complete" if how == "Complete" else "", deleting=how == "deleting"))
+    assert "placement second" in scene.queue.take()[0]
+    assert list(world.waiting) == ["first", "third"]
+
+
+def test_a_job_that_frees_nothing_calls_nobody(scene: Scene) -> None:
+    scene.world.waiting = {"first": (ROOM,)}
+    scene.world.jobs.observe(kube.job(PENDING, ended="Complete"))
+    assert list(scene.world.waiting) == ["first"]

@@ -1,0 +1,88 @@
+"""The CRDs are those of the models, for every kind, and a stale file is noticed."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from directdownload.resources import crd
+from directdownload.resources.base import Resource
+
+CRDS = pathlib.Path(__file__).parents[3] / "crds"
+
+
+def generator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "directdownload.resources.crd", *arguments]
+    return subprocess.run(command, cwd=CRDS.parent / "operator", capture_output=True, text=True, timeout=50)
+
+
+def test_the_files_are_current_and_there_is_one_for_each_kind() -> None:
+    checked = generator(str(CRDS), "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert {path.stem for path in CRDS.glob("*.yaml")} == {kind.DEFINITION.plural for kind in crd.KINDS}
+
+
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_a_stale_file_is_named(tmp_path: pathlib.Path, how: str) -> None:
+    shutil.copytree(CRDS, tmp_path, dirs_exist_ok=True)
+    stale = tmp_path / "zones.yaml"
+    if how == "missing":
+        stale.unlink()
+    else:
+        stale.write_text(stale.read_text().replace("enabled", "enabelt", 1))
+    checked = generator(str(tmp_path), "--check")
+    assert checked.returncode == 1
+    assert f"{stale}; run `make crds`" in checked.stderr
+    assert generator(str(tmp_path)).returncode == 0
+    assert stale.read_text() == (CRDS / "zones.yaml").read_text()
+
+
+def schemas(node: Any, path: str = "") -> Any:
+    """Every schema in a schema, with its path."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from schemas(child, f"{path}.{name}")
+    for word in ("items", "additionalProperties"):
+        if isinstance(node.get(word), dict):
+            yield from schemas(node[word], f"{path}[]")
+
+
+@pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: str(kind.__name__))
+def test_every_definition_keeps_the_rules(kind: type[Resource]) -> None:
+    document = yaml.safe_load(crd.render(kind))
+    names, (version,) = document["spec"]["names"], document["spec"]["versions"]
+    assert names["kind"] == kind.__name__
+    assert names["categories"] == ["directdownload"]
+    assert names["shortNames"][0].startswith("dd")
+    assert version["subresources"] == {"status": {}}
+    assert version["additionalPrinterColumns"][-1]["name"] == "Age" or kind.__name__ == "TemplatePlacement"
+    schema = version["schema"]["openAPIV3Schema"]
+    conditions = schema["properties"]["status"]["properties"]["conditions"]
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+    assert "observedGeneration" in schema["properties"]["status"]["properties"]
+    for path, found in schemas(schema["properties"]["spec"], "spec"):
+        assert "$ref" not in found, path
+        if found.get("type") == "array":
+            assert "maxItems" in found, path
+        for rule in found.get("x-kubernetes-validations", ()):
+            # a transition rule says what cannot be changed; every other one gives an example
+            assert "oldSelf" in rule["rule"] or re.search("example|such as|0 to|off|limit", rule["message"]), rule
+
+
+def test_short_names_are_the_public_ones() -> None:
+    found = {kind.DEFINITION.kind: kind.DEFINITION.short_name for kind in crd.KINDS}
+    assert found == {
+        "Zone": "ddzone",
+        "Host": "ddhost",
+        "StoragePool": "ddpool",
+        "Template": "ddtemplate",
+        "TemplateDeployment": "dddeploy",
+        "TemplatePlacement": "ddplacement",
+        "DirectDownloadCertificate": "ddcert",
+    }
