@@ -135,6 +135,10 @@ def install_definitions(control_plane: harness.ControlPlane) -> None:
     for path in (REPOSITORY / "crds").glob("*.yaml"):
         name = f"crd/{path.stem}.{kinds.GROUP}"
         control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", name, check=True)
+    # Established comes a moment before the storage is there.
+    served = [kind for kind in vars(kinds).values() if isinstance(kind, kinds.Resource) and kind.group == kinds.GROUP]
+    with Kube(control_plane.kubeconfig()) as kube:
+        until("all kinds to be served", lambda: all(kube.request("GET", kind.path()).ok for kind in served))
 
 
 def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

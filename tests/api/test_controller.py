@@ -345,9 +345,6 @@ def test_deleting_a_definition_removes_no_file(world: Simulation, fleet: harness
         until("the placements to go", lambda: not world.placements())
     finally:
         api.install_definitions(fleet)
-        with world.kube() as kube:
-            served = (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS, kinds.HOSTS, kinds.ZONES)
-            until("all kinds served again", lambda: all(kube.request("GET", kind.path()).ok for kind in served))
     assert not [entry for entry in world.started if entry[1] == "remove"]
 
 
