@@ -121,7 +121,7 @@ def test_wrong_checksum_stalls_one_placement_and_no_other(world: Simulation) -> 
     until("the others", lambda: all(reasons(world).get(host) == ("Ready", "Downloaded") for host in good))
 
     def stalled() -> bool:
-        conditions = world.deployment()["status"].get("conditions", ())
+        conditions = world.deployment().get("status", {}).get("conditions", ())
         return ("Stalled", "True", "PlacementsFailed") in [(c["type"], c["status"], c["reason"]) for c in conditions]
 
     until("a stalled deployment", stalled)

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import http.client
 import ipaddress
 import json
@@ -20,6 +21,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import types
@@ -60,6 +62,22 @@ def read_audit_log(path: pathlib.Path) -> list[dict[str, typing.Any]]:
     """Audit events in the order of their writing; an unfinished last line is left for the next call."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def use_cluster_alone() -> None:
+    """Wait until no other e2e, bench or demo run of this machine uses the local cluster; hold it till this process ends.
+
+    They install into the same cluster under the same names, and take it down at the end.
+    """
+    root = state_root()
+    root.mkdir(parents=True, exist_ok=True)
+    # Never closed: the lock goes with the process.
+    descriptor = os.open(root / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write("another run uses the local cluster of this machine: waiting for it to end\n")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def ensure_tools() -> pathlib.Path:

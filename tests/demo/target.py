@@ -56,6 +56,7 @@ class LocalCluster:
         self._installing = False
 
     def bring_up(self, stage: Stage) -> None:
+        harness.use_cluster_alone()
         stage.environment["KUBECONFIG"] = str(LOCAL_KUBECONFIG)
         if stage.ask("kubectl", "get", "--raw", "/readyz") == "ok":
             refuse_what_others_installed(stage)

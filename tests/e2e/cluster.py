@@ -9,12 +9,11 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from tests import kstatus
-from tests.api.kube import until
+from tests.api.kube import Kube, until
 from tests.cluster import harness
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -62,12 +61,18 @@ class Cluster:
                     "KUBECONFIG and IMAGE are given: set ORIGIN_ADDRESS to an address that its pods reach"
                 )
             return cls(pathlib.Path(given), image, host, local=False)
+        harness.use_cluster_alone()
         # Not captured: whoever waits for minutes must see why.
         environment = {**os.environ, "NODES": "3"}
         subprocess.run([SCRIPTS / "tools.sh"], check=True)
         subprocess.run([SCRIPTS / "up.sh"], check=True, env=environment)
         subprocess.run([SCRIPTS / "image.sh"], check=True)
         return cls(REPOSITORY / ".cluster" / "kubeconfig", LOCAL_IMAGE, LOCAL_ORIGIN_HOST, local=True)
+
+    def release(self) -> None:
+        """Takes the local cluster down, unless KEEP=1 asks to leave it; one that was given stays as it is."""
+        if self.local and os.environ.get("KEEP") != "1":
+            run(str(SCRIPTS / "down.sh"))
 
     def install(self, *settings: str) -> None:
         """`helm upgrade --install` with the product's image, and wait until every pod is ready."""
@@ -82,9 +87,6 @@ class Cluster:
         for kind in ("deployment", "daemonset"):
             for name in self.names(kind):
                 self.kubectl("rollout", "status", f"{kind}/{name}", "-n", NAMESPACE, "--timeout=180s")
-
-    def uninstall(self) -> None:
-        self.helm("uninstall", RELEASE, "-n", NAMESPACE, "--ignore-not-found", "--wait")
 
     def names(self, kind: str) -> list[str]:
         return [item["metadata"]["name"] for item in self.list(kind, NAMESPACE)]
@@ -141,8 +143,14 @@ class Cluster:
 
         until(f"{copies} copies of {deployment}", reached, seconds)
 
-    def hosts(self) -> Sequence[str]:
-        return sorted(host["metadata"]["name"] for host in self.list("hosts"))
+    def bearer(self, token: str, directory: pathlib.Path) -> Kube:
+        """A connection to the API as whoever holds `token`."""
+        config = yaml.safe_load(self.kubectl("config", "view", "--minify", "--flatten", "--raw"))
+        config["users"][0]["user"] = {"token": token}
+        path = directory / "bearer.kubeconfig"
+        path.touch(mode=0o600)
+        path.write_text(yaml.safe_dump(config))
+        return Kube(path)
 
     # --- the nodes of the local cluster
 

@@ -11,12 +11,10 @@ from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
 
-#: Bringing up the cluster counts for the first test that asks for it.
-SETUP_SECONDS = 1800
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        # Of the test alone: the first one's fixtures build what is missing, which takes minutes.
         item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
@@ -34,8 +32,7 @@ def cluster() -> Iterator[Cluster]:
 
     until("hosts that are Up and report their storage", all_up, 120)
     yield found
-    if os.environ.get("KEEP") != "1" and found.local:
-        clusters.run(str(clusters.SCRIPTS / "down.sh"))
+    found.release()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ class Context:
             if resource is kinds.HOSTS
             else wanted.keys() | present.keys()
         )
-        if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and _same_conditions(
+        if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and same_conditions(
             status, item.status
         ):
             return False
@@ -130,9 +130,15 @@ class Context:
             self.observe(resource, answer)
 
 
-def _same_conditions(wanted: base.Status, present: base.Status) -> bool:
+def same_conditions(wanted: base.Status, present: base.Status, *, words: bool = True) -> bool:
+    """Whether `present` has the conditions of `wanted`; without `words`, messages may differ."""
     found = {condition.type: condition for condition in present.conditions}
-    return all(found.get(condition.type) == condition for condition in wanted.conditions)
+    dropped = {} if words else {"message": ""}
+    return all(
+        condition.type in found
+        and found[condition.type].model_copy(update=dropped) == condition.model_copy(update=dropped)
+        for condition in wanted.conditions
+    )
 
 
 async def gather(calls: Iterable[Awaitable[T]]) -> list[T]:

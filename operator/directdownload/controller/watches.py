@@ -18,10 +18,10 @@ from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
-#: Counts in a status follow within this time.
+#: A status that sums up others is looked at again within this time.
 COUNT_SECONDS = 1.0
-#: Sums of bytes follow within this time.
-BYTES_SECONDS = 5.0
+#: While its counts and sums of bytes still move, it is written at most this often.
+SUMMARY_SECONDS = 5.0
 
 
 class Watches:
@@ -169,7 +169,7 @@ class Watches:
         if old is None or new is None or (old.phase, old.reason) != (new.phase, new.reason):
             self._queue.add_later(Key("template", placement.template_key), COUNT_SECONDS)
         elif old.bytes_downloaded != new.bytes_downloaded:
-            self._queue.add_later(Key("template", placement.template_key), BYTES_SECONDS)
+            self._queue.add_later(Key("template", placement.template_key), SUMMARY_SECONDS)
 
     def _templates_of_zone(self, zone: str, seconds: float = 0.0) -> None:
         for deployment in self._world.deployments:

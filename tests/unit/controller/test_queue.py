@@ -40,10 +40,12 @@ class Recorder:
         self.done: list[Key] = []
         self.running: list[Key] = []
         self.most_at_once = 0
+        self.overlaps = 0
         self._then = then
 
     async def __call__(self, key: Key) -> None:
-        assert key not in self.running
+        # Noted and not raised: the queue would take it for a failure and try again.
+        self.overlaps += key in self.running
         self.running.append(key)
         self.most_at_once = max(self.most_at_once, len(self.running))
         try:
@@ -84,8 +86,9 @@ async def test_a_key_is_never_done_twice_at_once_and_no_change_is_lost() -> None
         work.add(B)
         await until(lambda: recorder.running == [A, B])
         gate.set()
-        await until(lambda: len(recorder.done) == 3)
+        await until(lambda: len(recorder.done) >= 3)
         assert sorted(recorder.done) == [A, A, B]
+        assert recorder.overlaps == 0
         assert len(work) == 0
 
 

@@ -11,7 +11,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import facts
 
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.watches import BYTES_SECONDS, COUNT_SECONDS, Watches
+from directdownload.controller.watches import SUMMARY_SECONDS, COUNT_SECONDS, Watches
 from directdownload.controller.world import World
 from directdownload.planning.observed import Namespace
 from directdownload.planning.slots import Group
@@ -143,7 +143,7 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "placement: progress": (
         changed("placements", phase="Pending", status={"progress": {"bytesDownloaded": 9}}),
         set(),
-        {T: BYTES_SECONDS},
+        {T: SUMMARY_SECONDS},
     ),
     "placement: nothing": (changed("placements", phase="Pending"), set(), {}),
     "placement: asked for": (changed("placements", phase="Pending", requested_at="now"), {P}, {}),

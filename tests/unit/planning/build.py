@@ -12,7 +12,7 @@ from tests import kstatus
 
 from directdownload.planning.deployments import Fleet
 from directdownload.planning.observed import Job, Node, PlacementView, project_placement
-from directdownload.planning.placements import Surroundings
+from directdownload.planning.placements import PlacementPlan, Surroundings
 from directdownload.resources import base, naming
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -20,7 +20,7 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import TemplatePlacementStatus
+from directdownload.resources.templateplacement import Phase, TemplatePlacementStatus
 from directdownload.resources.zone import Zone
 
 NOW = datetime.datetime(2025, 1, 31, 12, 0, 0, tzinfo=datetime.UTC)
@@ -282,3 +282,11 @@ def fleet(
 
 def by_key(*views: PlacementView) -> dict[str, PlacementView]:
     return {view.key: view for view in views}
+
+
+def told(view: PlacementView, plan: PlacementPlan) -> tuple[Phase | None, Reason, list[str]]:
+    """Phase, reason and the true conditions of a plan's status, which is checked on the way."""
+    assert plan.status is not None
+    check_kstatus(view, plan.status)
+    true = [condition.type for condition in plan.status.conditions if condition.status == "True"]
+    return plan.status.phase, plan.status.conditions[0].reason, true

@@ -1,17 +1,17 @@
 """The life of one placement as tables: what its job says, what stands in the way, what is asked, what comes next."""
 
 import dataclasses
-import itertools
 import statistics
 from typing import Any
 
 import pytest
 from tests.unit.planning import build
-from tests.unit.planning.build import NOW, applied, around, facts, host, job, placement, pool, seconds, zone
+from tests.unit.planning.build import NOW, applied, around, host, job, placement, seconds, told, zone
+from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
 from directdownload.planning import placements
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.placements import START_DEADLINE, Step, Surroundings, plan_placement, retry_pause_seconds
+from directdownload.planning.placements import START_DEADLINE, Step, plan_placement, retry_pause_seconds
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase
@@ -32,14 +32,6 @@ def waiting(attempt: int = 1, **status: Any) -> PlacementView:
 def failed(**fields: Any) -> PlacementView:
     status = {"attempts": 3, **fields.pop("status", {})}
     return placement(phase="Failed", reason=Reason.CHECKSUM_MISMATCH, status=status, **fields)
-
-
-def told(view: PlacementView, plan: placements.PlacementPlan) -> tuple[Phase | None, Reason, list[str]]:
-    """Phase, reason and the true conditions of a plan's status, which is checked on the way."""
-    assert plan.status is not None
-    build.check_kstatus(view, plan.status)
-    true = [condition.type for condition in plan.status.conditions if condition.status == "True"]
-    return plan.status.phase, plan.status.conditions[0].reason, true
 
 
 # --- the first steps
@@ -179,39 +171,6 @@ def test_running_work_is_left_to_finish_whatever_happens_around() -> None:
 
 
 # --- what stands in the way
-
-OBSTACLES: dict[str, Surroundings] = {
-    "no zone": around(zone=None),
-    "zone disabled": around(zone=zone(spec={"enabled": False})),
-    "no host": around(host=None),
-    "host never seen": around(host=host(state=None)),
-    "host down": around(host=host(state="Down")),
-    "maintenance": around(host=host(state="Maintenance")),
-    "no pool": around(pool=None),
-    "pool not exposed": around(pool_roots=("/srv",)),
-    "pool not writable": around(host=host(storage=[facts(writable=False)])),
-    "path missing": around(host=host(storage=[facts(reason="PathMissing")])),
-    "shared pool not mounted": around(pool=pool(spec=build.SHARED), host=host(storage=[facts(mounted=False)])),
-    "no template": around(template=None),
-    "template being deleted": around(template=build.template(deleting=True)),
-    "paused": around(paused=True),
-}
-REASONS = {
-    "no zone": Reason.ZONE_DISABLED,
-    "zone disabled": Reason.ZONE_DISABLED,
-    "no host": Reason.HOST_DOWN,
-    "host never seen": Reason.HOST_DOWN,
-    "host down": Reason.HOST_DOWN,
-    "maintenance": Reason.MAINTENANCE,
-    "no pool": Reason.POOL_NOT_READY,
-    "pool not exposed": Reason.POOL_NOT_READY,
-    "pool not writable": Reason.POOL_NOT_READY,
-    "path missing": Reason.POOL_NOT_READY,
-    "shared pool not mounted": Reason.NOT_MOUNTED,
-    "no template": Reason.TEMPLATE_NOT_FOUND,
-    "template being deleted": Reason.TEMPLATE_NOT_FOUND,
-    "paused": Reason.PAUSED,
-}
 
 
 @pytest.mark.parametrize("name", OBSTACLES)
@@ -373,117 +332,3 @@ def test_the_zone_decides_about_pauses() -> None:
         plan = plan_placement(running(attempt), patient, job(attempt=attempt, result=Reason.TRUNCATED), NOW)
         assert plan.look_again is not None
         assert seconds(0.8 * middle) <= plan.look_again - NOW <= seconds(1.2 * middle + 1)
-
-
-# --- removal
-
-
-def removing(attempt: int = 1, **fields: Any) -> PlacementView:
-    status = {"attempts": attempt, **fields.pop("status", {})}
-    return placement(phase="Removing", reason=Reason.REMOVED, status=status, **fields)
-
-
-@pytest.mark.parametrize("before", [placement(), waiting(), running(), failed(), placement(phase="Ready")])
-def test_marked_for_removal(before: PlacementView) -> None:
-    status = placements.mark_removing(before, NOW)
-    build.check_kstatus(before, status)
-    after = applied(before, status)
-    assert (after.phase, after.reason, after.attempts) == (Phase.REMOVING, Reason.REMOVED, before.attempts)
-    plan = plan_placement(after, around(), None, NOW)
-    assert (plan.step, plan.attempt) == (Step.REMOVE, before.attempts + 1)
-
-
-@pytest.mark.parametrize("view", [job(), job(result=Reason.DOWNLOADED), job("verify")])
-def test_removal_ends_other_work_first(view: Job) -> None:
-    plan = plan_placement(removing(), around(), view, NOW)
-    assert plan == placements.PlacementPlan(None, drop_job=True)
-    leaving = dataclasses.replace(view, deleting=True)
-    assert plan_placement(removing(), around(), leaving, NOW) == placements.PlacementPlan(None)
-
-
-def test_a_removal_that_runs_is_waited_for() -> None:
-    assert plan_placement(removing(), around(), job("remove", 2), NOW) == placements.PlacementPlan(None)
-    young = job("remove", 2, started=False, created=NOW)
-    assert plan_placement(removing(), around(), young, NOW).look_again == NOW + START_DEADLINE
-
-
-@pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_that_a_removal_may_give(reason: Reason) -> None:
-    before = removing()
-    plan = plan_placement(before, around(), job("remove", 2, result=reason), NOW)
-    assert plan.drop_job
-    if reason in DONE:
-        assert (plan.status, plan.step) == (None, Step.RELEASE)
-        return
-    assert plan.step is Step.NONE
-    assert told(before, plan) == (Phase.REMOVING, reason, ["Reconciling"])
-    assert plan.status is not None
-    assert plan.status.attempts == 2
-    assert plan.look_again == plan.status.next_attempt_time is not None
-
-
-@pytest.mark.parametrize(
-    "view", [job("remove", 2, finished=True), job("remove", 2, started=False, created=NOW - START_DEADLINE)]
-)
-def test_a_removal_without_a_result_is_tried_again(view: Job) -> None:
-    plan = plan_placement(removing(), around(), view, NOW)
-    assert told(removing(), plan) == (Phase.REMOVING, Reason.INTERRUPTED, ["Reconciling"])
-    assert plan.drop_job
-
-
-def test_a_failed_removal_is_accounted_once_and_tried_again_in_time() -> None:
-    before = removing()
-    plan = plan_placement(before, around(), job("remove", 2, result=Reason.IN_USE), NOW)
-    assert plan.status is not None
-    assert plan.look_again is not None
-    after = applied(before, plan.status)
-    again = plan_placement(after, around(), job("remove", 2, result=Reason.IN_USE), NOW + seconds(1))
-    assert again == placements.PlacementPlan(None, drop_job=True)
-    early = plan_placement(after, around(), None, NOW + seconds(1))
-    assert early == placements.PlacementPlan(None, look_again=plan.look_again)
-    late = plan_placement(after, around(), None, plan.look_again)
-    assert (late.step, late.attempt) == (Step.REMOVE, 3)
-
-
-def test_a_request_hurries_a_removal_that_waits() -> None:
-    later = build.stamp(NOW + seconds(600))
-    asked = removing(requested_at="now", status={"nextAttemptTime": later})
-    assert plan_placement(asked, around(), None, NOW).step is Step.REMOVE
-    served = removing(requested_at="now", status={"nextAttemptTime": later, "lastHandledRequest": "now"})
-    assert plan_placement(served, around(), None, NOW).step is Step.NONE
-
-
-@pytest.mark.parametrize("name", OBSTACLES)
-def test_removal_waits_for_the_host_and_the_zone_only(name: str) -> None:
-    plan = plan_placement(removing(), OBSTACLES[name], None, NOW)
-    if name == "no host":
-        assert (plan.status, plan.step) == (None, Step.RELEASE)
-    elif name in ("no zone", "zone disabled", "host never seen", "host down", "maintenance"):
-        assert told(removing(), plan) == (Phase.REMOVING, REASONS[name], ["Reconciling"])
-        assert plan.step is Step.NONE
-    else:
-        assert (plan.status, plan.step) == (None, Step.REMOVE)
-
-
-@pytest.mark.parametrize("view", [None, job(), job("remove", 2), job("remove", 2, result=Reason.IN_USE)])
-def test_a_host_that_is_deleted_takes_its_files_along(view: Job | None) -> None:
-    plan = plan_placement(removing(deleting=True), around(host=None), view, NOW)
-    assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
-
-
-@pytest.mark.parametrize(
-    ("before", "view"),
-    list(
-        itertools.product(
-            [None, "Pending", "Downloading", "Ready", "Failed"], [None, job(), job(result=Reason.DOWNLOADED)]
-        )
-    ),
-)
-def test_what_others_delete_is_let_go_and_nothing_is_removed(before: str | None, view: Job | None) -> None:
-    for surroundings in (around(), around(host=None), around(template=build.template(deleting=True))):
-        plan = plan_placement(placement(phase=before, deleting=True), surroundings, view, NOW)
-        assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
-
-
-def test_deleting_what_is_being_removed_removes_it_still() -> None:
-    assert plan_placement(removing(deleting=True), around(), None, NOW).step is Step.REMOVE

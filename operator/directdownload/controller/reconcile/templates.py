@@ -6,10 +6,13 @@ finalizers go only once what shall be removed is marked so durably.
 
 import dataclasses
 import logging
+import time
+from typing import Any
 
 from directdownload.cluster import errors, kinds
-from directdownload.controller.context import Context, dump, gather
+from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS
 from directdownload.planning import deployments as planning
 from directdownload.planning import placements, templates
 from directdownload.planning.observed import PlacementView
@@ -28,13 +31,31 @@ async def reconcile(context: Context, key: str) -> None:
     if template is not None:
         copies = list(world.placements_of_template[template.uid])
         status = templates.plan_template(template, {zone.name for zone in world.zones}, copies, context.now())
-        await context.write_status(kinds.TEMPLATES, template, status)
-        template = world.templates.get(key) or template
-        await _place(context, template)
+        counts = status.placements
+        settled = counts is None or not (counts.pending or counts.downloading)
+        await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
+        if await _place(context, world.templates.get(key) or template):
+            # What became of them comes first; it asks for the next look, which then writes the status.
+            context.queue.add_later(Key("template", key), COUNT_SECONDS)
+            return
     await _finish_deployments(context, key)
 
 
-async def _place(context: Context, template: Template) -> None:
+async def _write_summary(
+    context: Context, resource: kinds.Resource, item: Any, status: base.Status, key: str, *, settled: bool
+) -> None:
+    """Writes `status`, but while counts still move at most every `SUMMARY_SECONDS` (architecture, rule 6)."""
+    before, written = item.status, context.world.summaries
+    moving = before.observed_generation == status.observed_generation and not settled
+    left = written.get(item.uid, 0.0) + SUMMARY_SECONDS - time.monotonic()
+    if moving and left > 0 and same_conditions(status, before, words=False):
+        context.queue.add_later(Key("template", key), left)
+    elif await context.write_status(resource, item, status):
+        written[item.uid] = time.monotonic()
+
+
+async def _place(context: Context, template: Template) -> bool:
+    """Plans the placements and does what the plan says. True if any were created."""
     world = context.world
     existing = _existing(context, template)
     changes = planning.plan_placements(
@@ -63,6 +84,7 @@ async def _place(context: Context, template: Template) -> None:
     template = world.templates.get(template.key) or template
     if template.deleting and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
+    return bool(changes.create)
 
 
 async def _definitions_leave(context: Context) -> bool:
@@ -88,7 +110,9 @@ async def _finish_deployments(context: Context, key: str) -> None:
             continue
         await _retry_stalled(context, deployment, list(existing.values()))
         status = planning.plan_deployment(deployment, template, fleet, existing, now)
-        await context.write_status(kinds.TEMPLATE_DEPLOYMENTS, deployment, status)
+        reconciling = status.condition("Reconciling")
+        settled = reconciling is None or reconciling.status == "False"
+        await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
 
 
 async def _retry_stalled(context: Context, deployment: TemplateDeployment, existing: list[PlacementView]) -> None:

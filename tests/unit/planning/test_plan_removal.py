@@ -1,0 +1,143 @@
+"""The end of one placement: its file is removed by a job, or it is let go and the file stays."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+from tests.unit.planning.build import (
+    NOW,
+    applied,
+    around,
+    check_kstatus,
+    job,
+    placement,
+    seconds,
+    stamp,
+    template,
+    told,
+)
+from tests.unit.planning.obstacles import OBSTACLES, REASONS
+
+from directdownload.planning import placements
+from directdownload.planning.observed import Job, PlacementView
+from directdownload.planning.placements import START_DEADLINE, Step, plan_placement
+from directdownload.resources.reasons import DONE, Reason
+from directdownload.resources.templateplacement import Phase
+
+
+def removing(attempt: int = 1, **fields: Any) -> PlacementView:
+    status = {"attempts": attempt, **fields.pop("status", {})}
+    return placement(phase="Removing", reason=Reason.REMOVED, status=status, **fields)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        placement(),
+        *(placement(phase=phase, status={"attempts": 3}) for phase in ("Pending", "Downloading", "Failed", "Ready")),
+    ],
+)
+def test_marked_for_removal(before: PlacementView) -> None:
+    status = placements.mark_removing(before, NOW)
+    check_kstatus(before, status)
+    after = applied(before, status)
+    assert (after.phase, after.reason, after.attempts) == (Phase.REMOVING, Reason.REMOVED, before.attempts)
+    plan = plan_placement(after, around(), None, NOW)
+    assert (plan.step, plan.attempt) == (Step.REMOVE, before.attempts + 1)
+
+
+@pytest.mark.parametrize("view", [job(), job(result=Reason.DOWNLOADED), job("verify")])
+def test_removal_ends_other_work_first(view: Job) -> None:
+    plan = plan_placement(removing(), around(), view, NOW)
+    assert plan == placements.PlacementPlan(None, drop_job=True)
+    leaving = dataclasses.replace(view, deleting=True)
+    assert plan_placement(removing(), around(), leaving, NOW) == placements.PlacementPlan(None)
+
+
+def test_a_removal_that_runs_is_waited_for() -> None:
+    assert plan_placement(removing(), around(), job("remove", 2), NOW) == placements.PlacementPlan(None)
+    young = job("remove", 2, started=False, created=NOW)
+    assert plan_placement(removing(), around(), young, NOW).look_again == NOW + START_DEADLINE
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_that_a_removal_may_give(reason: Reason) -> None:
+    before = removing()
+    plan = plan_placement(before, around(), job("remove", 2, result=reason), NOW)
+    assert plan.drop_job
+    if reason in DONE:
+        assert (plan.status, plan.step) == (None, Step.RELEASE)
+        return
+    assert plan.step is Step.NONE
+    assert told(before, plan) == (Phase.REMOVING, reason, ["Reconciling"])
+    assert plan.status is not None
+    assert plan.status.attempts == 2
+    assert plan.look_again == plan.status.next_attempt_time is not None
+
+
+@pytest.mark.parametrize(
+    "view", [job("remove", 2, finished=True), job("remove", 2, started=False, created=NOW - START_DEADLINE)]
+)
+def test_a_removal_without_a_result_is_tried_again(view: Job) -> None:
+    plan = plan_placement(removing(), around(), view, NOW)
+    assert told(removing(), plan) == (Phase.REMOVING, Reason.INTERRUPTED, ["Reconciling"])
+    assert plan.drop_job
+
+
+def test_a_failed_removal_is_accounted_once_and_tried_again_in_time() -> None:
+    before = removing()
+    plan = plan_placement(before, around(), job("remove", 2, result=Reason.IN_USE), NOW)
+    assert plan.status is not None
+    assert plan.look_again is not None
+    after = applied(before, plan.status)
+    again = plan_placement(after, around(), job("remove", 2, result=Reason.IN_USE), NOW + seconds(1))
+    assert again == placements.PlacementPlan(None, drop_job=True)
+    early = plan_placement(after, around(), None, NOW + seconds(1))
+    assert early == placements.PlacementPlan(None, look_again=plan.look_again)
+    late = plan_placement(after, around(), None, plan.look_again)
+    assert (late.step, late.attempt) == (Step.REMOVE, 3)
+
+
+def test_a_request_hurries_a_removal_that_waits() -> None:
+    later = stamp(NOW + seconds(600))
+    asked = removing(requested_at="now", status={"nextAttemptTime": later})
+    assert plan_placement(asked, around(), None, NOW).step is Step.REMOVE
+    served = removing(requested_at="now", status={"nextAttemptTime": later, "lastHandledRequest": "now"})
+    assert plan_placement(served, around(), None, NOW).step is Step.NONE
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_removal_waits_for_the_host_and_the_zone_only(name: str) -> None:
+    plan = plan_placement(removing(), OBSTACLES[name], None, NOW)
+    if name == "no host":
+        assert (plan.status, plan.step) == (None, Step.RELEASE)
+    elif name in ("no zone", "zone disabled", "host never seen", "host down", "maintenance"):
+        assert told(removing(), plan) == (Phase.REMOVING, REASONS[name], ["Reconciling"])
+        assert plan.step is Step.NONE
+    else:
+        assert (plan.status, plan.step) == (None, Step.REMOVE)
+
+
+@pytest.mark.parametrize("view", [None, job(), job("remove", 2), job("remove", 2, result=Reason.IN_USE)])
+def test_a_host_that_is_deleted_takes_its_files_along(view: Job | None) -> None:
+    plan = plan_placement(removing(deleting=True), around(host=None), view, NOW)
+    assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
+
+
+@pytest.mark.parametrize(
+    ("before", "view"),
+    list(
+        itertools.product(
+            [None, "Pending", "Downloading", "Ready", "Failed"], [None, job(), job(result=Reason.DOWNLOADED)]
+        )
+    ),
+)
+def test_what_others_delete_is_let_go_and_nothing_is_removed(before: str | None, view: Job | None) -> None:
+    for surroundings in (around(), around(host=None), around(template=template(deleting=True))):
+        plan = plan_placement(placement(phase=before, deleting=True), surroundings, view, NOW)
+        assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
+
+
+def test_deleting_what_is_being_removed_removes_it_still() -> None:
+    assert plan_placement(removing(deleting=True), around(), None, NOW).step is Step.REMOVE
