@@ -65,9 +65,9 @@ def read_audit_log(path: pathlib.Path) -> list[dict[str, typing.Any]]:
 
 
 def use_cluster_alone() -> None:
-    """Wait until no other e2e, bench or demo run of this machine uses the local cluster; hold it till this process ends.
+    """Wait until no other e2e, bench or demo run uses this machine's local cluster; hold it till this process ends.
 
-    They install into the same cluster under the same names, and take it down at the end.
+    All of them install into it under the same names, and take it down at the end.
     """
     root = state_root()
     root.mkdir(parents=True, exist_ok=True)

@@ -169,7 +169,8 @@ def test_an_agents_token_changes_nothing_of_others(
             kube.patch(kinds.HOSTS, "kvm-2", forged, subresource="status"),
             kube.patch(kinds.TEMPLATE_PLACEMENTS, other, progress, subresource="status"),
         ):
-            assert (fenced.code, "kvm-1" in fenced.message, "kvm-2" in fenced.message) == (422, True, True)
+            # Its words tell it from a refusal of RBAC.
+            assert (fenced.code, "kvm-1" in fenced.message, "kvm-2" in fenced.message) == (403, True, True)
         for refused in (
             kube.patch(kinds.HOSTS, "kvm-1", {"spec": {"allocationState": "Maintenance"}}),
             kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, {"spec": {"host": "kvm-2"}}),

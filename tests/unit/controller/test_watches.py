@@ -11,7 +11,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import facts
 
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.watches import SUMMARY_SECONDS, COUNT_SECONDS, Watches
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, Watches
 from directdownload.controller.world import World
 from directdownload.planning.observed import Namespace
 from directdownload.planning.slots import Group
