@@ -1,6 +1,6 @@
 """Zone: a set of KVM hosts with its limits, timeouts and source policy; cluster-scoped, written by administrators."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -69,7 +69,8 @@ class SourcePolicy(Model):
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
         ("HTTP", "HTTPS", "NFS"), description="Allowed protocols; a metalink expands to these.", max_length=3
     )
-    allowed_hosts: tuple[str, ...] = pydantic.Field(
+    # Bounded, as all of the policy travels to a job in one environment variable (at most 128 KiB, execve(2)).
+    allowed_hosts: tuple[Annotated[str, pydantic.Field(max_length=253)], ...] = pydantic.Field(
         (),
         description="Exact host names or *.example.org; empty: any.",
         max_length=256,
@@ -80,7 +81,7 @@ class SourcePolicy(Model):
             ),
         ),
     )
-    allowed_cidrs: tuple[str, ...] = pydantic.Field(
+    allowed_cidrs: tuple[Annotated[str, pydantic.Field(max_length=64)], ...] = pydantic.Field(
         (),
         alias="allowedCIDRs",
         description="Exceptions to the denied address ranges.",

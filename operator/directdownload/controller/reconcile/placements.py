@@ -13,6 +13,8 @@ from directdownload.planning.observed import PlacementView
 from directdownload.planning.placements import PlacementPlan, Step, Surroundings
 from directdownload.resources import base, naming
 from directdownload.resources.jobs import Verb
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import TemplatePlacementStatus
 
 logger = logging.getLogger(__name__)
@@ -63,11 +65,7 @@ async def _fetch(
     """Starts the fetch if there is a slot; the status says which of the two."""
     if around.template is None or around.zone is None:
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
-    fleet = context.world.fleet()
-    wanting = [
-        (d, len(targets(d, around.template, fleet, {})) if d.spec.rollout.max_parallel.endswith("%") else 0)
-        for d in context.world.wanting(placement)
-    ]
+    wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
     groups = slots.groups_of(placement, around.template, around.zone, wanting)
     full = context.world.ledger.full_group(groups)
     if full is not None:
@@ -82,6 +80,13 @@ async def _fetch(
         context.call_next()
         raise
     return placements.downloading(placement, plan.attempt, context.now())
+
+
+def _desired(context: Context, deployment: TemplateDeployment, template: Template) -> int:
+    """How many copies a percentage is of; counted only where there is one."""
+    if not deployment.spec.rollout.max_parallel.endswith("%"):
+        return 0
+    return len(targets(deployment, template, context.world.fleet(), {}))
 
 
 async def _create_job(
