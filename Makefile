@@ -48,6 +48,7 @@ api: venv tools ## Tests against a real kube-apiserver
 .PHONY: e2e
 e2e: venv tools ## Tests on a real three-node cluster
 	pytest tests/e2e
+	pytest tests/cluster
 
 .PHONY: bench
 bench: venv tools ## Measure speed and memory (docs/performance.md)

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import http.client
 import ipaddress
 import json
@@ -64,6 +65,7 @@ def read_audit_log(path: pathlib.Path) -> list[dict[str, typing.Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+@functools.cache
 def use_cluster_alone() -> None:
     """Wait until no other e2e, bench or demo run uses this machine's local cluster; hold it till this process ends.
 
