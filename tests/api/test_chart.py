@@ -31,7 +31,7 @@ MATRIX: dict[str, list[str]] = {
     "image by tag": ["--set", "image.repository=images.example.org/x/ddo,image.tag=v2,image.pullPolicy=Always"],
     "image by digest": ["--set", f"image.digest={DIGEST}"],
     "pull secrets": ["--set", "imagePullSecrets[0].name=registry"],
-    "two controllers": ["--set", "controller.replicas=2,controller.priorityClassName=system-cluster-critical"],
+    "three controllers": ["--set", "controller.replicas=3,controller.priorityClassName=system-cluster-critical"],
     "pool roots": ["--set-json", 'agent.poolRoots=["/srv/pools","/mnt/a b","/data/.hidden"]'],
     "SELinux": ["--set", "seLinuxOptions.type=spc_t,seLinuxOptions.level=s0"],
     "placed": [
@@ -177,14 +177,14 @@ def test_values_arrive(namespace: str) -> None:
         "release",
         namespace,
         *("--set-json", 'agent.poolRoots=["/srv/a","/srv/b"]', "--set", f"image.digest={DIGEST},image.repository=r/x"),
-        *("--set", "seLinuxOptions.type=spc_t,imagePullSecrets[0].name=registry,log.level=debug,controller.replicas=2"),
+        *("--set", "seLinuxOptions.type=spc_t,imagePullSecrets[0].name=registry,log.level=debug,controller.replicas=3"),
     )
     pods = {
         "controller": one(found, "Deployment")["spec"]["template"]["spec"],
         "agent": one(found, "DaemonSet")["spec"]["template"]["spec"],
         "job": job_of(found)["spec"]["template"]["spec"],
     }
-    assert one(found, "Deployment")["spec"]["replicas"] == 2
+    assert one(found, "Deployment")["spec"]["replicas"] == 3
     for component, pod in pods.items():
         (container,) = pod["containers"]
         assert container["image"] == f"r/x@{DIGEST}"
@@ -350,12 +350,12 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
         where = ["--namespace", namespace, *access]
         notes = kube.helm("install", release, str(CHART), "--create-namespace", *where).stdout
     for release, namespace in releases.items():
-        changes = ["--set", "controller.replicas=2", "--namespace", namespace, *access]
+        changes = ["--set", "controller.replicas=3", "--namespace", namespace, *access]
         kube.helm("upgrade", release, str(CHART), *changes)
     for release, namespace in releases.items():
         name = f"{release}-direct-download-operator-controller"
         shown = ["get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.replicas}"]
-        assert control_plane.kubectl(*shown, check=True).stdout == "2"
+        assert control_plane.kubectl(*shown, check=True).stdout == "3"
         kube.helm("uninstall", release, "--namespace", namespace, *access)
         kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
         left = control_plane.kubectl(

@@ -120,16 +120,21 @@ def test_an_origin_that_is_away_is_retried_until_it_is_back(
 
 
 def test_a_host_without_power_holds_up_no_other(local: Cluster, server: origin.Origin, image: Image) -> None:
-    local.node("stop", "kvm-3")
+    # The leader's own node, so that the other controller has to take over.
+    leader = local.get("lease", f"{clusters.RELEASE}-controller", NAMESPACE)["spec"]["holderIdentity"]
+    pod = leader.partition("_")[0]
+    lost = local.get("pod", pod, NAMESPACE)["spec"]["nodeName"]
+    others = set(HOSTS) - {lost}
+    local.node("stop", lost)
     try:
         local.apply(
             clusters.template("power", server.url(image.path.name), checksum=image.checksum),
             clusters.deployment("power"),
         )
-        until("the others", lambda: _ready(local, "power") >= {"kvm-1", "kvm-2"}, 60)
-        until("the host to be Down", lambda: local.get("host", "kvm-3")["status"]["state"] == "Down", 120)
+        until("the others", lambda: _ready(local, "power") >= others, 90)
+        until("the host to be Down", lambda: local.get("host", lost)["status"]["state"] == "Down", 120)
     finally:
-        local.node("start", "kvm-3")
+        local.node("start", lost)
     local.converged("power", 3, 180)
 
 
