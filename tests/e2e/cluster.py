@@ -25,7 +25,6 @@ LOCAL_ORIGIN_HOST = "10.89.0.1"
 RELEASE = "direct-download-operator"
 #: As in the demo, so that either finds what the other left.
 NAMESPACE = "direct-download-system"
-ZONE_LABEL = "topology.kubernetes.io/zone"
 POOL_ROOT = "/var/lib/libvirt/images"
 
 Object = dict[str, Any]
@@ -164,7 +163,8 @@ class Cluster:
 
 
 def zone(name: str = "zone-1", **spec: Any) -> Object:
-    selector = {"nodeSelector": {"matchLabels": {ZONE_LABEL: name}}}
+    # Every node of any cluster.
+    selector = {"nodeSelector": {"matchLabels": {"kubernetes.io/os": "linux"}}}
     return _object("Zone", name, {**selector, **spec})
 
 
