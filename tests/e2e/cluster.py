@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -150,6 +151,9 @@ class Cluster:
         path.touch(mode=0o600)
         path.write_text(yaml.safe_dump(config))
         return Kube(path)
+
+    def hosts(self) -> Sequence[str]:
+        return sorted(host["metadata"]["name"] for host in self.list("hosts"))
 
     # --- the nodes of the local cluster
 

@@ -27,42 +27,45 @@ def downloaded(cluster: Cluster, template: str, host: str) -> int:
     return int(placement.get("status", {}).get("progress", {}).get("bytesDownloaded", 0))
 
 
-def test_a_killed_download_continues_from_its_journal(local: Cluster, slow_server: origin.Origin) -> None:
+def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_server: origin.Origin) -> None:
     image = Image(slow_server.directory, "killed.raw", 64 << 20)
-    local.apply(
+    host = cluster.hosts()[0]
+    cluster.apply(
         clusters.template("killed", slow_server.url("killed.raw"), checksum=image.checksum),
-        clusters.deployment("killed", hosts=["kvm-1"]),
+        clusters.deployment("killed", hosts=[host]),
     )
-    until("half of it", lambda: downloaded(local, "killed", "kvm-1") >= image.size_bytes // 2, 60)
-    pod = running_pod(local, "kvm-1")
+    until("half of it", lambda: downloaded(cluster, "killed", host) >= image.size_bytes // 2, 60)
+    pod = running_pod(cluster, host)
     assert pod is not None
-    local.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force")
-    local.converged("killed", 1)
-    placement = local.placements("killed")["kvm-1"]
+    cluster.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force")
+    cluster.converged("killed", 1)
+    placement = cluster.placements("killed")[host]
     assert placement["status"]["attempts"] == 2
     resumed = [request for request in slow_server.wait_for_requests(2) if request.status == 206]
     assert len(resumed) == 1
     assert resumed[0].bytes_sent <= image.size_bytes // 2
     assert resumed[0].range == f"bytes={image.size_bytes - resumed[0].bytes_sent}-"
-    file = local.file("kvm-1", placement["spec"]["path"])
-    assert file.read_bytes() == image.path.read_bytes()
+    assert placement["status"]["file"]["digest"] == f"sha256:{image.sha256}"
+    if cluster.local:
+        assert cluster.file(host, placement["spec"]["path"]).read_bytes() == image.path.read_bytes()
 
 
 @pytest.mark.parametrize("what", ["controller", "agent"])
 def test_killing_our_own_pods_in_mid_rollout_changes_nothing(
-    local: Cluster, slow_server: origin.Origin, what: str
+    cluster: Cluster, slow_server: origin.Origin, what: str
 ) -> None:
     image = Image(slow_server.directory, "ours.raw", 32 << 20)
-    local.apply(
+    hosts = cluster.hosts()
+    cluster.apply(
         clusters.template("ours", slow_server.url("ours.raw"), checksum=image.checksum), clusters.deployment("ours")
     )
-    until("downloads on every host", lambda: all(running_pod(local, host) for host in HOSTS), 60)
+    until("downloads on every host", lambda: all(running_pod(cluster, host) for host in hosts), 60)
     selector = f"app.kubernetes.io/component={what}"
-    local.kubectl("delete", "pod", "-l", selector, "-n", NAMESPACE, "--grace-period=0", "--force")
-    local.converged("ours", 3)
-    gets = slow_server.wait_for_requests(3)
-    assert [(request.status, request.bytes_sent) for request in gets] == [(200, image.size_bytes)] * 3
-    assert {p["status"]["attempts"] for p in local.placements("ours").values()} == {1}
+    cluster.kubectl("delete", "pod", "-l", selector, "-n", NAMESPACE, "--grace-period=0", "--force")
+    cluster.converged("ours", len(hosts))
+    gets = slow_server.wait_for_requests(len(hosts))
+    assert [(request.status, request.bytes_sent) for request in gets] == [(200, image.size_bytes)] * len(hosts)
+    assert {p["status"]["attempts"] for p in cluster.placements("ours").values()} == {1}
 
 
 def test_wrong_checksum_leaves_no_file_and_no_part(local: Cluster, server: origin.Origin, image: Image) -> None:
@@ -143,43 +146,44 @@ def _ready(cluster: Cluster, template: str) -> set[str]:
 
 
 def test_an_agents_token_changes_nothing_of_others(
-    local: Cluster, server: origin.Origin, image: Image, tmp_path: pathlib.Path
+    cluster: Cluster, server: origin.Origin, image: Image, tmp_path: pathlib.Path
 ) -> None:
-    local.apply(
+    host, other_host = cluster.hosts()[:2]
+    cluster.apply(
         clusters.template("fenced", server.url(image.path.name), checksum=image.checksum), clusters.deployment("fenced")
     )
-    local.converged("fenced", 3)
-    pods = local.list("pods", NAMESPACE)
+    cluster.converged("fenced", len(cluster.hosts()))
+    pods = cluster.list("pods", NAMESPACE)
     (agent,) = [
         p
         for p in pods
-        if p["metadata"]["labels"].get("app.kubernetes.io/component") == "agent" and p["spec"]["nodeName"] == "kvm-1"
+        if p["metadata"]["labels"].get("app.kubernetes.io/component") == "agent" and p["spec"]["nodeName"] == host
     ]
     account = agent["spec"]["serviceAccountName"]
     bound = ("--bound-object-kind", "Pod", "--bound-object-name", agent["metadata"]["name"])
-    token = local.kubectl("create", "token", account, "-n", NAMESPACE, *bound).strip()
-    placements = local.placements("fenced")
+    token = cluster.kubectl("create", "token", account, "-n", NAMESPACE, *bound).strip()
+    placements = cluster.placements("fenced")
 
-    mine, other = (placements[host]["metadata"]["name"] for host in ("kvm-1", "kvm-2"))
+    mine, other = (placements[name]["metadata"]["name"] for name in (host, other_host))
     forged = {"status": {"agentVersion": "forged"}}
     progress = {"status": {"progress": {"percent": 100}}}
-    with local.bearer(token, tmp_path) as kube:
+    with cluster.bearer(token, tmp_path) as kube:
         for allowed in (
-            kube.patch(kinds.HOSTS, "kvm-1", {"status": {"agentVersion": "0.1.0"}}, subresource="status"),
+            kube.patch(kinds.HOSTS, host, {"status": {"agentVersion": "0.1.0"}}, subresource="status"),
             kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, progress, subresource="status"),
         ):
             assert allowed.ok, allowed.message
         # The fence: RBAC would allow these, the policy does not.
         for fenced in (
-            kube.patch(kinds.HOSTS, "kvm-2", forged, subresource="status"),
+            kube.patch(kinds.HOSTS, other_host, forged, subresource="status"),
             kube.patch(kinds.TEMPLATE_PLACEMENTS, other, progress, subresource="status"),
         ):
             # Its words tell it from a refusal of RBAC.
-            assert (fenced.code, "kvm-1" in fenced.message, "kvm-2" in fenced.message) == (403, True, True)
+            assert (fenced.code, host in fenced.message, other_host in fenced.message) == (403, True, True)
         for refused in (
-            kube.patch(kinds.HOSTS, "kvm-1", {"spec": {"allocationState": "Maintenance"}}),
-            kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, {"spec": {"host": "kvm-2"}}),
-            kube.delete(kinds.HOSTS, "kvm-1"),
+            kube.patch(kinds.HOSTS, host, {"spec": {"allocationState": "Maintenance"}}),
+            kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, {"spec": {"host": other_host}}),
+            kube.delete(kinds.HOSTS, host),
             kube.delete(kinds.TEMPLATE_PLACEMENTS, mine),
             kube.create(kinds.NAMESPACES, {"metadata": {"name": "forged"}}),
             kube.create(kinds.JOBS, {"metadata": {"name": "forged"}}, NAMESPACE),
