@@ -140,7 +140,12 @@ def test_wrong_checksum_stalls_one_placement_and_no_other(world: Simulation) -> 
     assert [entry for entry in world.started if entry[0] == bad] == [(bad, "fetch", 1)]
 
 
-def test_a_stalled_placement_is_tried_again_when_asked(world: Simulation) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kinds.TEMPLATE_DEPLOYMENTS, "everywhere"), (kinds.TEMPLATES, "debian")],
+    ids=["deployment", "template"],
+)
+def test_a_stalled_placement_is_tried_again_when_asked(world: Simulation, kind: kinds.Resource, name: str) -> None:
     bad, *_ = three_hosts(world)
     world.behaviour = lambda d: fail(Reason.CHECKSUM_MISMATCH) if d.host == bad else succeed(d)
     world.start_controller()
@@ -150,10 +155,10 @@ def test_a_stalled_placement_is_tried_again_when_asked(world: Simulation) -> Non
     world.behaviour = succeed
     with world.kube() as kube:
         patch = {"metadata": {"annotations": {"directdownload.dev/requested-at": "now"}}}
-        kube.patch(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", patch, world.namespace).object()
+        kube.patch(kind, name, patch, world.namespace).object()
     world.converged(3)
     assert world.placement(bad)["status"]["attempts"] == 2
-    assert world.deployment()["status"]["lastHandledRequest"] == "now"
+    assert world.get(kind, name)["status"]["lastHandledRequest"] == "now"
 
 
 @pytest.mark.parametrize("reason", [Reason.SOURCE_UNREACHABLE, Reason.INSUFFICIENT_SPACE])

@@ -7,6 +7,7 @@ finalizers go only once what shall be removed is marked so durably.
 import dataclasses
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from directdownload.cluster import errors, kinds
@@ -30,6 +31,7 @@ async def reconcile(context: Context, key: str) -> None:
     template = world.templates.get(key)
     if template is not None:
         copies = list(world.placements_of_template[template.uid])
+        await _retry_stalled(context, template, copies)
         status = templates.plan_template(template, {zone.name for zone in world.zones}, copies, context.now())
         counts = status.placements
         settled = counts is None or not (counts.pending or counts.downloading)
@@ -108,23 +110,23 @@ async def _finish_deployments(context: Context, key: str) -> None:
         if deployment.deleting:
             await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
-        await _retry_stalled(context, deployment, list(existing.values()))
+        await _retry_stalled(context, deployment, [p for p in existing.values() if deployment in world.wanting(p)])
         status = planning.plan_deployment(deployment, template, fleet, existing, now)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
 
 
-async def _retry_stalled(context: Context, deployment: TemplateDeployment, existing: list[PlacementView]) -> None:
-    """A request on the deployment is handed on to its placements that failed or wait for their next attempt."""
-    request = deployment.metadata.requested_at
-    if not request or request == deployment.status.last_handled_request:
+async def _retry_stalled(
+    context: Context, item: Template | TemplateDeployment, copies: Iterable[PlacementView]
+) -> None:
+    """A request on `item` is handed on to those of its copies that failed or wait for their next attempt."""
+    request = item.metadata.requested_at
+    if not request or request == item.status.last_handled_request:
         return
     patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-    wanted = [
-        p for p in existing if deployment in context.world.wanting(p) and p.phase in (Phase.FAILED, Phase.PENDING)
-    ]
-    for answer in await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in wanted):
+    stalled = [p for p in copies if p.phase in (Phase.FAILED, Phase.PENDING)]
+    for answer in await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in stalled):
         context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
 
 
