@@ -22,6 +22,7 @@ import yaml
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
+from directdownload.resources import base
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "direct-download-operator"
@@ -133,10 +134,10 @@ def install_definitions(control_plane: harness.ControlPlane) -> None:
     """Makes the control plane serve our kinds; harmless when it does already."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"), check=True)
     for path in (REPOSITORY / "crds").glob("*.yaml"):
-        name = f"crd/{path.stem}.{kinds.GROUP}"
+        name = f"crd/{path.stem}.{base.GROUP}"
         control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", name, check=True)
     # Established comes a moment before the storage is there.
-    served = [kind for kind in vars(kinds).values() if isinstance(kind, kinds.Resource) and kind.group == kinds.GROUP]
+    served = [kind for kind in vars(kinds).values() if isinstance(kind, kinds.Resource) and kind.group == base.GROUP]
     with Kube(control_plane.kubeconfig()) as kube:
         until("all kinds to be served", lambda: all(kube.request("GET", kind.path()).ok for kind in served))
 

@@ -26,7 +26,7 @@ import directdownload
 from directdownload.agent import main
 from directdownload.agent.settings import Settings
 from directdownload.cluster import client, errors, kinds
-from directdownload.resources.base import AGENT, CONTROLLER
+from directdownload.resources.base import AGENT, CONTROLLER, GROUP
 
 Object = dict[str, Any]
 
@@ -343,8 +343,8 @@ async def test_an_agent_that_may_not_write_says_so_once_and_goes_on_when_it_may(
     rbac = {"group": "rbac.authorization.k8s.io", "version": "v1", "namespaced": False}
     roles = kinds.Resource(plural="clusterroles", kind="ClusterRole", **rbac)  # type: ignore[arg-type]
     bindings = kinds.Resource(plural="clusterrolebindings", kind="ClusterRoleBinding", **rbac)  # type: ignore[arg-type]
-    reading = {"apiGroups": [kinds.GROUP], "resources": ["hosts", "storagepools"], "verbs": ["get", "list", "watch"]}
-    writing = {"apiGroups": [kinds.GROUP], "resources": ["hosts/status"], "verbs": ["patch"]}
+    reading = {"apiGroups": [GROUP], "resources": ["hosts", "storagepools"], "verbs": ["get", "list", "watch"]}
+    writing = {"apiGroups": [GROUP], "resources": ["hosts/status"], "verbs": ["patch"]}
     role = {"metadata": {"name": user}, "rules": [reading]}
     binding = {
         "metadata": {"name": user},

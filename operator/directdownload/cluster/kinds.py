@@ -6,6 +6,8 @@ Used by everything that calls `client.Api`. Kinds are fixed here, so that no dis
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from directdownload.resources.base import GROUP, VERSION
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -37,9 +39,6 @@ class Resource:
             path = f"{path}/{quote(name, safe='')}"
         return f"{path}/{subresource}" if subresource else path
 
-
-GROUP = "directdownload.dev"
-VERSION = "v1alpha1"
 
 ZONES = Resource(GROUP, VERSION, "zones", "Zone", namespaced=False)
 HOSTS = Resource(GROUP, VERSION, "hosts", "Host", namespaced=False)

@@ -68,12 +68,6 @@ class Context:
         if when is not None:
             self.queue.add_later(key, (when - self.now()).total_seconds())
 
-    def call_next(self) -> None:
-        """Calls up the next placement that there is a slot for."""
-        name = self.world.next_in_line()
-        if name is not None:
-            self.queue.add(Key("placement", name))
-
     async def apply(
         self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
     ) -> None:

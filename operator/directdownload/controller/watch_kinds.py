@@ -16,7 +16,7 @@ from typing import Any
 import kopf
 import pydantic
 
-from directdownload.cluster import client, errors, kinds
+from directdownload.cluster import client, errors, kinds, objects
 from directdownload.cluster.reflector import Store
 from directdownload.controller.context import PROJECTIONS, Context
 from directdownload.resources.base import GROUP
@@ -67,9 +67,7 @@ def _handler(resource: kinds.Resource, store: Store[Any]) -> Callable[..., Any]:
     async def observed(event: Mapping[str, Any], **_: Any) -> None:
         document = event["object"]
         if event["type"] == "DELETED":
-            namespace, name = document["metadata"].get("namespace"), document["metadata"]["name"]
-            key = f"{namespace}/{name}" if namespace else name
-            store.forget(key, int(document["metadata"]["resourceVersion"]))
+            store.forget(objects.key_of(document["metadata"]), int(document["metadata"]["resourceVersion"]))
         else:
             _observe(resource, store, document)
 
@@ -114,8 +112,7 @@ class Lists:
         items, version = await self._api.list(resource)
         seen = set()
         for document in items:
-            metadata = document["metadata"]
-            seen.add(f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else metadata["name"])
+            seen.add(objects.key_of(document["metadata"]))
             _observe(resource, store, document)
         for key in {item.key for item in store} - seen:
             store.forget(key, int(version))

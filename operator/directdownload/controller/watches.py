@@ -66,7 +66,7 @@ class Watches:
         self._queue.add(Key("placement", placement))
         if new is None or new.succeeded or new.failed or new.deleting:
             if self._world.ledger.release(job.name):
-                self._next_in_line()
+                call_next(self._world, self._queue)
         else:
             self._occupy(new)
 
@@ -76,7 +76,7 @@ class Watches:
         host = self._world.hosts.get(placement.host) if placement is not None else None
         if host is not None and host.status.state == "Down":
             if self._world.ledger.release(job.name):
-                self._next_in_line()
+                call_next(self._world, self._queue)
         else:
             self._world.ledger.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
 
@@ -84,12 +84,6 @@ class Watches:
         for job in self._world.jobs_of_placement[placement.key]:
             if not (job.succeeded or job.failed or job.deleting):
                 self._occupy(job)
-
-    def _next_in_line(self) -> None:
-        """A slot is free: the first placement that has room in all its groups tries its luck."""
-        name = self._world.next_in_line()
-        if name is not None:
-            self._queue.add(Key("placement", name))
 
     def _namespace(self, key: str, old: Namespace | None, new: Namespace | None) -> None:
         if old is not None and new is not None and old.labels == new.labels:
@@ -179,6 +173,13 @@ class Watches:
     def _if_unsettled(self, placement: PlacementView) -> None:
         if placement.phase is not Phase.READY and placement.phase is not Phase.FAILED:
             self._queue.add(Key("placement", placement.key))
+
+
+def call_next(world: World, queue: WorkQueue) -> None:
+    """A slot is free: the first placement that waits and has room in all its groups tries its luck."""
+    name = world.next_in_line()
+    if name is not None:
+        queue.add(Key("placement", name))
 
 
 def _decided_anew(old: Resource | None, new: Resource | None) -> bool:

@@ -89,9 +89,9 @@ class World:
         self.waiting: dict[str, tuple[slots.Group, ...]] = {}
         #: placements that were called up for a slot and have not been reconciled since
         self.called: set[str] = set()
-        #: None: ready when last looked at
         #: when the status of a Template or TemplateDeployment was last written, by uid; monotonic seconds
         self.summaries: dict[str, float] = {}
+        #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
 

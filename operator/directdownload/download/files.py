@@ -6,6 +6,13 @@ Called by the journal and the record. A pool may be writable by others, so nothi
 import contextlib
 import os
 import stat
+from typing import TypeVar
+
+import pydantic
+
+from directdownload.resources.jobs import Document
+
+D = TypeVar("D", bound=Document)
 
 _READ_LIMIT_BYTES = 64 * 1024
 
@@ -25,6 +32,17 @@ def read_small(path: str) -> bytes | None:
     finally:
         os.close(descriptor)
     return data if len(data) <= _READ_LIMIT_BYTES else None
+
+
+def read_document(path: str, model: type[D]) -> D | None:
+    """The document at `path`; None if there is none that `model` accepts. It is hostile until checked."""
+    data = read_small(path)
+    if data is None:
+        return None
+    try:
+        return model.model_validate_json(data)
+    except pydantic.ValidationError:
+        return None
 
 
 def write_atomically(path: str, data: bytes) -> None:

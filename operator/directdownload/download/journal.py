@@ -1,20 +1,17 @@
 """How far a download got, kept beside its part so that the next attempt can continue.
 
-Written by the transfer; read by the next attempt and, for progress, by the agent of the host (`journals`). What a
+Written by the transfer; read by the next attempt and, for progress, by the agent of the host. What a
 journal says is on disk was synced before the journal said so. Whoever reads one must take it as hostile: a file that
 is not exactly a journal of this version reads as None.
 """
 
 import datetime
-import os
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import pydantic
 
 from directdownload.download import files
 from directdownload.resources.jobs import Document
-from directdownload.resources.naming import WORK_DIRECTORY
 
 SUFFIX = ".journal"
 _Bytes = Annotated[int, pydantic.Field(ge=0, le=2**62)]
@@ -46,25 +43,4 @@ class Journal(Document):
 
 def read_journal(path: str) -> Journal | None:
     """The journal at `path`; None if there is none, or what is there is none of this version."""
-    data = files.read_small(path)
-    if data is None:
-        return None
-    try:
-        return Journal.model_validate_json(data)
-    except pydantic.ValidationError:
-        return None
-
-
-def journals(pool_path: str) -> Iterator[tuple[str, Journal]]:
-    """Every readable journal of a pool with its path; a pool without any yields nothing."""
-    directory = os.path.join(pool_path, WORK_DIRECTORY)
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(SUFFIX):
-            path = os.path.join(directory, name)
-            journal = read_journal(path)
-            if journal is not None:
-                yield path, journal
+    return files.read_document(path, Journal)

@@ -6,7 +6,7 @@ inode with what it sees (never owner, mode or label: libvirt changes those). Hos
 
 import datetime
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 import pydantic
@@ -14,7 +14,6 @@ import pydantic
 from directdownload.download import files
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document
-from directdownload.resources.naming import WORK_DIRECTORY
 
 SUFFIX = ".record"
 _Text = Annotated[str, pydantic.Field(max_length=4096)]
@@ -63,25 +62,4 @@ class Record(Document):
 
 def read_record(path: str) -> Record | None:
     """The record at `path`; None if there is none, or what is there is none of this version."""
-    data = files.read_small(path)
-    if data is None:
-        return None
-    try:
-        return Record.model_validate_json(data)
-    except pydantic.ValidationError:
-        return None
-
-
-def records(pool_path: str) -> Iterator[tuple[str, Record]]:
-    """Every readable record of a pool with its path; a pool without any yields nothing."""
-    directory = os.path.join(pool_path, WORK_DIRECTORY)
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(SUFFIX):
-            path = os.path.join(directory, name)
-            record = read_record(path)
-            if record is not None:
-                yield path, record
+    return files.read_document(path, Record)

@@ -135,16 +135,28 @@ def _with_job(placement: PlacementView, around: Surroundings, job: Job, now: dat
     """A fetch is there: it runs, or it has ended and says how."""
     if _accounted(placement, job):
         return PlacementPlan(None, drop_job=True)
-    if job.finished:
-        result = job.result or JobResult(
-            reason=Reason.INTERRUPTED, message=f"the job ended without a result{f': {job.hint}' if job.hint else ''}"
-        )
+    result = _result(job, now)
+    if result is not None:
         return _after_attempt(placement, around, job, result, now)
-    if not job.started and now >= job.created + START_DEADLINE:
-        message = f"the pod did not start within 5 minutes{f': {job.hint}' if job.hint else ''}"
-        return _after_attempt(placement, around, job, JobResult(reason=Reason.INTERRUPTED, message=message), now)
-    look_again = None if job.started else job.created + START_DEADLINE
-    return PlacementPlan(downloading(placement, job.attempt, now), look_again=look_again)
+    return PlacementPlan(downloading(placement, job.attempt, now), look_again=_start_deadline(job))
+
+
+def _result(job: Job, now: datetime.datetime) -> JobResult | None:
+    """How the job ended, also when it cannot say so itself; None while it runs or may yet start."""
+    deadline = _start_deadline(job)
+    if job.finished:
+        what = "the job ended without a result"
+    elif deadline is not None and now >= deadline:
+        what = "the pod did not start within 5 minutes"
+    else:
+        return None
+    hint = f": {job.hint}" if job.hint else ""
+    return job.result or JobResult(reason=Reason.INTERRUPTED, message=what + hint)
+
+
+def _start_deadline(job: Job) -> datetime.datetime | None:
+    """When a job that has not started counts as ended; None once it has."""
+    return None if job.started else job.created + START_DEADLINE
 
 
 def _accounted(placement: PlacementView, job: Job) -> bool:
@@ -247,10 +259,8 @@ def _removal(placement: PlacementView, around: Surroundings, job: Job | None, no
         return PlacementPlan(None, Step.RELEASE, drop_job=job is not None)
     if job is not None and (job.verb is not Verb.REMOVE or job.deleting):
         return PlacementPlan(None, drop_job=not job.deleting)
-    if job is not None and (job.finished or (not job.started and now >= job.created + START_DEADLINE)):
-        result = job.result or JobResult(
-            reason=Reason.INTERRUPTED, message=f"the job ended without a result {job.hint}"
-        )
+    result = _result(job, now) if job is not None else None
+    if job is not None and result is not None:
         if result.done:
             return PlacementPlan(None, Step.RELEASE, drop_job=True)
         if _accounted(placement, job):
@@ -260,7 +270,7 @@ def _removal(placement: PlacementView, around: Surroundings, job: Job | None, no
         status = _status(placement, Phase.REMOVING, verdict, now, attempts=job.attempt, next_attempt=next_attempt)
         return PlacementPlan(status, drop_job=True, look_again=next_attempt)
     if job is not None:
-        return PlacementPlan(None, look_again=None if job.started else job.created + START_DEADLINE)
+        return PlacementPlan(None, look_again=_start_deadline(job))
     obstacle = _obstacle(around)
     if obstacle is not None and obstacle.reason in WAITING:
         return PlacementPlan(_status(placement, Phase.REMOVING, obstacle, now))

@@ -24,7 +24,7 @@ from tests.unit.download.support import (
     wait_for,
 )
 
-from directdownload.download.journal import Journal, journals, read_journal
+from directdownload.download.journal import Journal, read_journal
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 
@@ -291,19 +291,22 @@ def test_a_mirror_that_cannot_be_reached_costs_no_progress(pool: pathlib.Path) -
         assert fetch(request).resumed_from == HALF
 
 
-def test_journals_hold_no_secrets_and_are_listed(pool: pathlib.Path) -> None:
+def test_journals_hold_no_secrets_and_nothing_else_reads_as_one(pool: pathlib.Path) -> None:
     with versions(ETAG_1, ETAG_1) as server:
         fetch_error(make_request(pool, server.url("file?signature=secret"), placement="p", placement_uid="u"))
     assert b"secret" not in (pool / JOURNAL).read_bytes()
     os.symlink("/etc/hostname", pool / ".directdownload/link.journal")
     os.mkfifo(pool / ".directdownload/fifo.journal")
     (pool / ".directdownload/garbage.journal").write_bytes(os.urandom(100))
-    [(path, journal)] = journals(str(pool))
-    assert path == str(pool / JOURNAL)
+    names = {path.name for path in (pool / ".directdownload").glob("*.journal")}
+    assert len(names) == 4
+    found = {name: read_journal(str(pool / ".directdownload" / name)) for name in names}
+    [(name, journal)] = [(name, journal) for name, journal in found.items() if journal is not None]
+    assert name == pathlib.Path(JOURNAL).name
     assert (journal.placement, journal.placement_uid) == ("p", "u")
     assert (journal.bytes_on_disk, journal.size_bytes) == (HALF, len(DATA))
     assert journal.source == server.url()
 
 
-def test_a_pool_without_journals_has_none(tmp_path: pathlib.Path) -> None:
-    assert list(journals(str(tmp_path / "none"))) == []
+def test_where_there_is_no_journal_none_is_read(tmp_path: pathlib.Path) -> None:
+    assert read_journal(str(tmp_path / "none")) is None

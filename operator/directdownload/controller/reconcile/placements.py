@@ -4,7 +4,7 @@ import logging
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import jobs, world
+from directdownload.controller import jobs, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import placements, slots
@@ -28,7 +28,7 @@ async def reconcile(context: Context, name: str) -> None:
     finally:
         if called:
             # Whether or not it took the slot: another one may have room as well.
-            context.call_next()
+            watches.call_next(context.world, context.queue)
 
 
 async def _reconcile(context: Context, name: str) -> None:
@@ -77,7 +77,7 @@ async def _fetch(
         await _create_job(context, placement, around, Verb.FETCH, plan.attempt, groups)
     except BaseException:
         context.world.ledger.release(job_name)
-        context.call_next()
+        watches.call_next(context.world, context.queue)
         raise
     return placements.downloading(placement, plan.attempt, context.now())
 
