@@ -1,6 +1,6 @@
 """A real nginx that serves a directory: the origin of every test that fetches something.
 
-Used by unit, api and e2e tests and by the bench. One process, ended by its pid; works as root and without.
+Used by unit, api and e2e tests, by the bench and by the demo. One process, ended by its pid; works as root and without.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ pid {runtime}/nginx.pid;
 error_log {runtime}/error.log warn;
 events {{ worker_connections 1024; }}
 http {{
-    log_format entries escape=json '{{"method":"$request_method","path":"$uri","status":$status,'
+    log_format entries escape=json '{{"client":"$remote_addr","method":"$request_method",'
+        '"path":"$uri","status":$status,'
         '"range":"$http_range","if_range":"$http_if_range","bytes_sent":$body_bytes_sent,'
         '"host":"$http_host","token":"$http_x_token","user_agent":"$http_user_agent","authorization":"$http_authorization"}}';
     access_log {runtime}/access.log entries;
@@ -59,6 +60,7 @@ http {{
 class Request:
     """One line of the access log; nginx writes it when the request has ended."""
 
+    client: str
     method: str
     path: str
     status: int
@@ -120,6 +122,8 @@ class Origin:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                # Ctrl-C on a terminal must not end it before whoever started it has read its log.
+                start_new_session=True,
             )
         try:
             self._wait_until_it_answers()

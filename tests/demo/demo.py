@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 from tests.cluster import harness
 from tests.demo import image, target
-from tests.demo.origin import Origin
 from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, RELEASE, TEMPLATE, Target
+from tests.origin import Origin
 
 EXAMPLES = CHECKOUT / "examples"
 MIB = 1024**2
@@ -44,8 +44,9 @@ class Demo:
         self.install()
         sha256 = self.make_template()
         served = self.directory / "served"
-        origin = Origin(self.directory, served, self.cluster.origin_address, RATE_MIB * MIB)
-        with origin:
+        # nginx's workers are not root, and must reach the file.
+        self.directory.chmod(0o755)
+        with Origin(served, self.cluster.origin_address, rate=RATE_MIB * MIB) as origin:
             self.show_origin(origin)
             self.apply_fleet()
             self.apply_template(origin, sha256)
@@ -124,7 +125,7 @@ class Demo:
 
     def show_origin(self, origin: Origin) -> None:
         file = self.directory / "served" / "debian-13.qcow2"
-        self.stage.run("curl", "--noproxy", "*", "-sS", "-I", f"{origin.url}/{file.name}")
+        self.stage.run("curl", "--noproxy", "*", "-sS", "-I", origin.url(file.name))
         self.stage.run("sha256sum", str(file))
 
     def apply_fleet(self) -> None:
@@ -158,7 +159,7 @@ class Demo:
             "Register a template",
             "A URL and a checksum. It is ready at once: nothing is downloaded before somebody deploys it.",
         )
-        spec = {"url": f"{origin.url}/debian-13.qcow2", "checksum": f"sha256:{sha256}"}
+        spec = {"url": origin.url("debian-13.qcow2"), "checksum": f"sha256:{sha256}"}
         stage.run("kubectl", "apply", "-f", str(self.manifest("template", spec)))
         stage.run("kubectl", "wait", f"ddtemplate/{TEMPLATE}", "--for=condition=Ready", "--timeout=10s")
 
@@ -210,11 +211,11 @@ class Demo:
         own = self.cluster.origin_address
         gets = [request for request in origin.requests() if request.method == "GET" and request.client != own]
         rows = [
-            (self.cluster.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.sent_bytes)) for r in gets
+            (self.cluster.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.bytes_sent)) for r in gets
         ]
         stage.table(("host", "client", "request", "status", "bytes"), sorted(rows))
         size = (self.directory / "served" / "debian-13.qcow2").stat().st_size
-        if len(gets) != len(self.hosts) or any(r.status != 200 or r.sent_bytes != size for r in gets):
+        if len(gets) != len(self.hosts) or any(r.status != 200 or r.bytes_sent != size for r in gets):
             raise DemoError(f"expected {len(self.hosts)} complete downloads of {size} bytes, one for each host")
         if len({self.cluster.host_of(r.client) for r in gets}) != len(self.hosts):
             raise DemoError("some host did not download by itself")
