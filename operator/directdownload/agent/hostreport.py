@@ -20,6 +20,8 @@ from directdownload.resources.host import HostStorage
 
 logger = logging.getLogger(__name__)
 
+#: One file more or less that belongs to nobody waits so long; their sizes wait with the other numbers.
+UNPLACED_SECONDS = 60
 #: Changes that come together are told together.
 _GATHER_SECONDS = 0.1
 
@@ -34,7 +36,7 @@ class Report:
     @property
     def status(self) -> dict[str, Any]:
         pools = [
-            self.storage[name].model_dump(by_alias=True, exclude_none=True, mode="json")
+            self.storage[name].model_dump(by_alias=True, exclude_defaults=True, mode="json")
             for name in sorted(self.storage)
         ]
         return {"agentVersion": directdownload.__version__, "storage": pools}
@@ -50,7 +52,13 @@ def due_seconds(
         return 0.0
     if told.status == now.status:
         return None
-    return max(0.0, numbers_interval_seconds - told_seconds_ago)
+    listed = any(_unplaced(told.storage[name]) != _unplaced(facts) for name, facts in now.storage.items())
+    wait_seconds = min(numbers_interval_seconds, UNPLACED_SECONDS) if listed else numbers_interval_seconds
+    return max(0.0, wait_seconds - told_seconds_ago)
+
+
+def _unplaced(facts: HostStorage) -> tuple[bool, set[tuple[str, str]]]:
+    return facts.unplaced_bytes is None, {(file.name, file.state) for file in facts.unplaced}
 
 
 class HostReporter:

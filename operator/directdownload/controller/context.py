@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
-from directdownload.controller import settings, world
+from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.planning.observed import project_placement
+from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.resources import base, host, storagepool, template, templatedeployment, zone
+from directdownload.resources.templateplacement import Phase
 
 #: Requests of one reconcile that are under way at once.
 _PARALLEL_REQUESTS = 16
@@ -44,6 +45,7 @@ class Context:
     queue: WorkQueue
     settings: settings.Settings
     job_template: Mapping[str, Any]
+    recorder: events.Recorder
 
     @staticmethod
     def now() -> datetime.datetime:
@@ -122,6 +124,16 @@ class Context:
             return
         if "deletionTimestamp" not in answer["metadata"] or finalizers:
             self.observe(resource, answer)
+
+    async def retry_stalled(self, item: Any, copies: Iterable[PlacementView]) -> None:
+        """A request on `item` is handed on to those of its `copies` that failed or wait for something."""
+        request = item.metadata.requested_at
+        if not request or request == item.status.last_handled_request:
+            return
+        patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
+        stalled = [p for p in copies if p.phase is not Phase.READY and p.requested_at != request]
+        for answer in await gather(self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in stalled):
+            self.observe(kinds.TEMPLATE_PLACEMENTS, answer)
 
 
 def same_conditions(wanted: base.Status, present: base.Status, *, words: bool = True) -> bool:

@@ -11,7 +11,7 @@ import yaml
 from directdownload.controller import world
 from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
-from directdownload.planning.placements import Surroundings
+from directdownload.planning.plans import Surroundings
 from directdownload.resources import jobs, naming
 from directdownload.resources.base import GROUP, VERSION
 from directdownload.resources.storagepool import PoolFile
@@ -21,6 +21,8 @@ CONTAINER = "download"
 #: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
+#: Beyond the deadline, and for scheduling and pulling the image before it begins to count in the job itself.
+_DEADLINE_GRACE_SECONDS = 600
 
 
 def load_template(path: pathlib.Path) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         pool=jobs.JobPool(
             name=placement.pool,
             path=directory,
-            shared=pool is not None and pool.spec.shared,
+            shared=around.shared,
+            roots=around.pool_roots,
             reserve=pool.spec.reserve if pool is not None else "0",
             file=jobs.FileMode(uid=owner.uid, gid=owner.gid, mode=owner.mode),
         ),
@@ -126,6 +129,9 @@ def manifest(
             "controller": True,
         }
     ]
+    if job_document.limits.deadline_seconds:
+        # The job ends itself at its deadline. This is for one that cannot, because a file system does not answer.
+        body["spec"]["activeDeadlineSeconds"] = int(job_document.limits.deadline_seconds) + _DEADLINE_GRACE_SECONDS
     pod = body["spec"]["template"]
     pod_metadata = pod.setdefault("metadata", {})
     pod_metadata["labels"] = pod_metadata.get("labels", {}) | labels

@@ -17,7 +17,7 @@ import kopf
 from directdownload import health, logs
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector
-from directdownload.controller import jobs, watch_kinds, watches
+from directdownload.controller import events, jobs, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import hosts, placements, pools, templates, zones
@@ -47,7 +47,10 @@ class Controller:
     def __init__(self, api: client.Api, settings: Settings) -> None:
         world = World(settings.pool_roots)
         queue = WorkQueue(self._reconcile)
-        self._context = Context(api, world, queue, settings, jobs.load_template(settings.job_template))
+        template = jobs.load_template(settings.job_template)
+        recorder = events.Recorder(api, settings.pod_name)
+        self._context = Context(api, world, queue, settings, template, recorder)
+        self._metrics = metrics.Collector(world, queue)
         watches.Watches(world, queue)
         namespace = settings.namespace
         self._lists = watch_kinds.Lists(api, self._context)
@@ -68,7 +71,8 @@ class Controller:
         )
 
     async def _reconcile(self, key: Key) -> None:
-        await RECONCILERS[key.kind](self._context, key.name)
+        with metrics.reconciling(key.kind):
+            await RECONCILERS[key.kind](self._context, key.name)
 
     def deaf(self) -> str | None:
         """Why the process should be restarted: a kind has not been listed for too long."""
@@ -80,19 +84,21 @@ class Controller:
         """Until cancelled, or until kopf ends on a signal."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(reflector.run()) for reflector in self._reflectors]
+            background.append(group.create_task(self._context.recorder.run()))
             background.append(group.create_task(self._lists.run()))
             for synced in (*(reflector.synced for reflector in self._reflectors), self._lists.synced):
                 await synced.wait()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
-            await kopf.operator(
-                registry=watch_kinds.registry(self._context),
-                settings=watch_kinds.settings(),
-                clusterwide=True,
-                standalone=True,
-                # Without one kopf asks for the name of the user, and a container's uid has none.
-                identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
-            )
+            with self._metrics.registered():
+                await kopf.operator(
+                    registry=watch_kinds.registry(self._context),
+                    settings=watch_kinds.settings(),
+                    clusterwide=True,
+                    standalone=True,
+                    # Without one kopf asks for the name of the user, and a container's uid has none.
+                    identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
+                )
             for task in background:
                 task.cancel()
 

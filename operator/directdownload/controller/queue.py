@@ -1,6 +1,7 @@
 """The work queue: each key is reconciled by one worker at a time, however often it is added meanwhile.
 
-Failures are retried with exponential backoff per key; nothing is ever dropped, and no failure stops a worker.
+Failures are retried with exponential backoff per key; nothing is ever dropped, and no failure stops a worker. A change
+cuts a backoff short, as it may be what was missing; but not the time for which the API server asked to be left alone.
 """
 
 import asyncio
@@ -34,14 +35,22 @@ class WorkQueue:
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        #: keys whose timer may not be overtaken
+        self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running)
 
+    def depths(self) -> collections.Counter[str]:
+        """How many keys wait or are being reconciled, by kind; what waits for its time does not count."""
+        return collections.Counter(key.kind for keys in (self._waiting, self._running) for key in keys)
+
     def add(self, key: Key) -> None:
         """Reconcile `key` as soon as a worker is free; an earlier timer of it is not needed any more."""
+        if key in self._held:
+            return
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -53,6 +62,8 @@ class WorkQueue:
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Reconcile `key` after `seconds`, or earlier if an earlier timer runs already."""
+        if key in self._held:
+            return
         loop = asyncio.get_running_loop()
         due = loop.time() + max(seconds, 0)
         timer = self._timers.get(key)
@@ -60,7 +71,19 @@ class WorkQueue:
             if timer.when() <= due:
                 return
             timer.cancel()
-        self._timers[key] = loop.call_at(due, self.add, key)
+        self._timers[key] = loop.call_at(due, self._due, key)
+
+    def _hold(self, key: Key, seconds: float) -> None:
+        """Reconcile `key` after `seconds` and not before, whatever happens meanwhile."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        self.add_later(key, seconds)
+        self._held.add(key)
+
+    def _due(self, key: Key) -> None:
+        self._held.discard(key)
+        self.add(key)
 
     async def run(self, workers: int) -> None:
         """Works until cancelled."""
@@ -80,8 +103,13 @@ class WorkQueue:
                 self._failures.pop(key, None)
             except errors.ApiError as error:
                 pause = self._pause_seconds(key)
+                if isinstance(error, errors.TooManyRequests):
+                    # Never earlier; a little later, so that those who were sent away together do not return together.
+                    pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
+                    self._hold(key, pause)
+                else:
+                    self.add_later(key, pause)
                 logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)
-                self.add_later(key, pause)
             except Exception:
                 # A bug in one reconcile must not stop the others; it is told each time, and retried ever slower.
                 pause = self._pause_seconds(key)

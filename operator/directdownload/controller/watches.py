@@ -5,6 +5,7 @@ status writes) ask for nothing; changes that come in crowds (progress, counts) a
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.controller.queue import Key, WorkQueue
@@ -106,8 +107,7 @@ class Watches:
         for template in self._world.templates:
             if key in template.spec.zones:
                 self._queue.add(Key("template", template.key))
-        for placement in self._world.placements_of_zone[key]:
-            self._if_unsettled(placement)
+        self._placements(self._world.placements_of_zone[key])
 
     def _host(self, key: str, old: Host | None, new: Host | None) -> None:
         host = new or old
@@ -121,11 +121,14 @@ class Watches:
                 self._queue.add_later(Key("zone", name), COUNT_SECONDS)
                 self._templates_of_zone(name, COUNT_SECONDS)
             for placement in self._world.placements_of_host[key]:
-                self._if_unsettled(placement)
+                self._queue.add(Key("placement", placement.key))
                 self._occupy_again(placement)
         for pool in self._world.pools:
             if pool.spec.zone == host.spec.zone:
                 self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
+                if pool.spec.shared and usable_before != usable_now:
+                    # This host may take over what another one has, or had.
+                    self._placements(self._world.placements_of_pool[pool.name])
 
     def _pool(self, key: str, old: StoragePool | None, new: StoragePool | None) -> None:
         pool = new or old
@@ -133,23 +136,19 @@ class Watches:
             return
         self._queue.add(Key("pool", key))
         self._templates_of_zone(pool.spec.zone)
-        for placement in self._world.placements_of_zone[pool.spec.zone]:
-            if placement.pool == key:
-                self._if_unsettled(placement)
+        self._placements(self._world.placements_of_pool[key])
 
     def _template(self, key: str, old: Template | None, new: Template | None) -> None:
         if _decided_anew(old, new):
             self._queue.add(Key("template", key))
+            self._placements(self._world.placements_of_template_key[key])
 
     def _deployment(self, key: str, old: TemplateDeployment | None, new: TemplateDeployment | None) -> None:
         deployment = new or old
         if deployment is None or not _decided_anew(old, new):
             return
         self._queue.add(Key("template", deployment.template_key))
-        template = self._world.templates.get(deployment.template_key)
-        if template is not None:
-            for placement in self._world.placements_of_template[template.uid]:
-                self._if_unsettled(placement)
+        self._placements(self._world.placements_of_template_key[deployment.template_key])
 
     def _placement(self, key: str, old: PlacementView | None, new: PlacementView | None) -> None:
         placement = new or old
@@ -170,8 +169,8 @@ class Watches:
             if deployment.spec.zone == zone:
                 self._queue.add_later(Key("template", deployment.template_key), seconds)
 
-    def _if_unsettled(self, placement: PlacementView) -> None:
-        if placement.phase is not Phase.READY and placement.phase is not Phase.FAILED:
+    def _placements(self, placements: Iterable[PlacementView]) -> None:
+        for placement in placements:
             self._queue.add(Key("placement", placement.key))
 
 
@@ -204,4 +203,5 @@ def _usability(host: Host) -> object:
 
 def _placement_wish(placement: PlacementView) -> object:
     removing = placement.phase is Phase.REMOVING
-    return placement.uid, placement.generation, placement.deleting, placement.requested_at, placement.host, removing
+    seen = placement.observed_present, placement.observed_changed, placement.observed_revision
+    return placement.uid, placement.generation, placement.deleting, placement.requested_at, removing, seen

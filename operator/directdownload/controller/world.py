@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import deployments, placements, slots
+from directdownload.planning import deployments, hosts, plans, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
 from directdownload.resources.base import GROUP
 from directdownload.resources.checksum import Checksum
@@ -78,6 +78,8 @@ class World:
         self.placements_of_template = Index(self.placements, lambda p: p.template_uid)
         self.placements_of_host = Index(self.placements, lambda p: p.host)
         self.placements_of_zone = Index(self.placements, lambda p: p.zone)
+        self.placements_of_pool = Index(self.placements, lambda p: p.pool)
+        self.placements_of_template_key = Index(self.placements, lambda p: p.template_key)
         self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
         self.pods_of_job = Index(self.pods, lambda p: p.labels.get("job-name", ""))
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
@@ -85,8 +87,8 @@ class World:
         self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
 
         self.ledger = slots.Ledger()
-        #: placements that wait for a slot, in order, with the groups that must have room
-        self.waiting: dict[str, tuple[slots.Group, ...]] = {}
+        #: placements that wait for a slot
+        self.line = slots.Line()
         #: placements that were called up for a slot and have not been reconciled since
         self.called: set[str] = set()
         #: when the status of a Template or TemplateDeployment was last written, by uid; monotonic seconds
@@ -101,6 +103,7 @@ class World:
             hosts=tuple(self.hosts),
             pools=tuple(self.pools),
             namespaces={namespace.key: namespace.labels for namespace in self.namespaces},
+            pool_roots=self.pool_roots,
         )
 
     def node(self, name: str) -> Node | None:
@@ -122,28 +125,52 @@ class World:
 
     def next_in_line(self) -> str | None:
         """Calls up the first placement that waits and has room in all its groups; whoever is called calls the next."""
-        for name, groups in self.waiting.items():
-            if self.ledger.full_group(groups) is None:
-                del self.waiting[name]
-                self.called.add(name)
-                return name
-        return None
+        name = self.line.first(self.ledger)
+        if name is not None:
+            self.line.leave(name)
+            self.called.add(name)
+        return name
 
     def template_of(self, placement: PlacementView) -> Template | None:
         """The very Template that was placed; one of the same name made later is another."""
         template = self.templates.get(placement.template_key)
         return template if template is not None and template.uid == placement.template_uid else None
 
-    def surroundings(self, placement: PlacementView) -> placements.Surroundings:
+    def surroundings(self, placement: PlacementView) -> plans.Surroundings:
         wanting = self.wanting(placement)
-        return placements.Surroundings(
+        host, pool = self.hosts.get(placement.host), self.pools.get(placement.pool)
+        return plans.Surroundings(
             template=self.template_of(placement),
             zone=self.zones.get(placement.zone),
-            host=self.hosts.get(placement.host),
-            pool=self.pools.get(placement.pool),
+            host=host,
+            pool=pool,
             pool_roots=self.pool_roots,
             paused=bool(wanting) and all(d.spec.rollout.paused for d in wanting),
+            departed=host is None and not self._returns(placement.host),
+            successor=self._successor(placement, pool, host, wanting) if pool is not None and pool.spec.shared else "",
         )
+
+    def _returns(self, name: str) -> bool:
+        """Whether a Host of this name, which is gone, is made again."""
+        node = self.nodes.get(name)
+        return node is not None and bool(hosts.selecting_zones(node.labels, self.zones))
+
+    def _successor(
+        self,
+        placement: PlacementView,
+        pool: StoragePool,
+        host: Host | None,
+        wanting: Collection[TemplateDeployment],
+    ) -> str:
+        """Who takes over the copy of a shared pool; empty: it stays, or nobody can take it."""
+        if sharing.stays(pool, host, placement.phase, self.pool_roots):
+            return ""
+        others = [other for other in self.hosts_of_zone[placement.zone] if other.name != placement.host]
+        selected = [
+            other for other in others if any(d.spec.selects(other.name, other.metadata.labels) for d in wanting)
+        ]
+        # Rather one that a deployment names; but the pool is everybody's, and so is its copy.
+        return sharing.choose(pool, selected, self.pool_roots) or sharing.choose(pool, others, self.pool_roots)
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
         """The deployments that want the copy: those that select its host, else (the host of a shared pool, or one
@@ -155,11 +182,7 @@ class World:
         ]
         host = self.hosts.get(placement.host)
         labels = host.metadata.labels if host is not None else {}
-        selecting = [
-            d
-            for d in named
-            if (not d.spec.hosts or placement.host in d.spec.hosts) and d.spec.host_selector.matches(labels)
-        ]
+        selecting = [d for d in named if d.spec.selects(placement.host, labels)]
         return selecting or named
 
     def job(self, placement: PlacementView, now: datetime.datetime) -> Job | None:

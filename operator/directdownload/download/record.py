@@ -5,6 +5,7 @@ inode with what it sees (never owner, mode or label: libvirt changes those). Hos
 """
 
 import datetime
+import hashlib
 import os
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
@@ -25,6 +26,8 @@ class Record(Document):
     version: Literal[1] = 1
     placement: _Text = ""
     placement_uid: _Text = ""
+    #: who wrote it; on a shared pool the agents of all hosts read it
+    host: _Text = ""
     path: _Text
     digest: _Text
     checksum: _Text = ""
@@ -34,11 +37,22 @@ class Record(Document):
     verified_time: datetime.datetime
 
     @classmethod
-    def of(cls, state: os.stat_result, *, path: str, digest: str, checksum: str, placement: str, uid: str) -> Self:
+    def of(
+        cls,
+        state: os.stat_result,
+        *,
+        path: str,
+        digest: str,
+        checksum: str,
+        placement: str,
+        uid: str,
+        host: str = "",
+    ) -> Self:
         """The record of a file that has just been verified."""
         return cls(
             placement=placement,
             placement_uid=uid,
+            host=host,
             path=path,
             digest=digest,
             checksum=checksum,
@@ -47,6 +61,18 @@ class Record(Document):
             inode=state.st_ino,
             verified_time=datetime.datetime.now(datetime.UTC),
         )
+
+    @property
+    def revision(self) -> str:
+        """Opaque and different after every publishing and verification; links what the agent sees to a job's result.
+
+        The same for the record when it is `distrusted`: it still is about the same file.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"inode"}).encode()).hexdigest()[:12]
+
+    def distrusted(self) -> Self:
+        """The record of a file that turned out not to be what was recorded: no file matches it."""
+        return self.model_copy(update={"inode": 0})
 
     def matches(self, state: os.stat_result) -> bool:
         """Whether the file with this state is, by all that is cheap to see, the one that was recorded."""

@@ -5,9 +5,12 @@ One copy serves every deployment that wants it, so placements are planned per te
 
 import dataclasses
 import datetime
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping
 
 from directdownload.planning import pools as pool_planning
+from directdownload.planning import sharing
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -48,6 +51,7 @@ class Fleet:
     hosts: Collection[Host]
     pools: Collection[StoragePool]
     namespaces: Mapping[str, Mapping[str, str]]
+    pool_roots: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,17 +92,11 @@ def refusal(deployment: TemplateDeployment, template: Template | None, fleet: Fl
     return None
 
 
-def targets(
-    deployment: TemplateDeployment, template: Template, fleet: Fleet, existing: Mapping[str, PlacementView]
-) -> dict[str, Target]:
+def targets(deployment: TemplateDeployment, template: Template, fleet: Fleet) -> dict[str, Target]:
     """The copies that the deployment wants on the fleet as it is, by placement name."""
     spec = deployment.spec
     hosts = [
-        host
-        for host in fleet.hosts
-        if host.spec.zone == spec.zone
-        and (not spec.hosts or host.name in spec.hosts)
-        and spec.host_selector.matches(host.metadata.labels)
+        host for host in fleet.hosts if host.spec.zone == spec.zone and spec.selects(host.name, host.metadata.labels)
     ]
     found: dict[str, Target] = {}
     for pool in fleet.pools:
@@ -106,7 +104,7 @@ def targets(
             continue
         members = pool_planning.hosts_of(pool, hosts)
         if pool.spec.shared:
-            members = _fetching_host(template, pool, members, existing)
+            members = _fetching_host(template, pool, members, fleet)
         for host in members:
             target = _target(template, pool, host)
             found[target.name] = target
@@ -119,14 +117,10 @@ def _target(template: Template, pool: StoragePool, host: Host) -> Target:
     return Target(name, template, pool.spec.zone, pool.name, host.name, path)
 
 
-def _fetching_host(
-    template: Template, pool: StoragePool, members: list[Host], existing: Mapping[str, PlacementView]
-) -> list[Host]:
-    """The one host that fetches the copy of a shared pool: the one that has it already, else an Up one."""
-    name = naming.placement_name(template.name, template.uid, pool.name, None)
-    present = existing.get(name)
-    order = sorted(members, key=lambda h: (present is None or h.name != present.host, h.status.state != "Up", h.name))
-    return order[:1]
+def _fetching_host(template: Template, pool: StoragePool, members: list[Host], fleet: Fleet) -> list[Host]:
+    """The one host that is to fetch a new copy of a shared pool; `sharing` says when another one takes it over."""
+    chosen = sharing.choose(pool, members, fleet.pool_roots)
+    return [host for host in members if host.name == chosen] or sorted(members, key=lambda host: host.name)[:1]
 
 
 def _covers(
@@ -155,9 +149,16 @@ def _covers(
     return not observable or (host is not None and spec.host_selector.matches(host.metadata.labels))
 
 
+def selection(deployment: TemplateDeployment) -> str:
+    """A hash of what the deployment selects its copies by: only another one can be a narrowing."""
+    spec = deployment.spec
+    chosen = [spec.zone, spec.hosts, spec.pools, spec.host_selector.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def _changed(deployment: TemplateDeployment) -> bool:
-    """Whether its spec has been changed since its placements were last planned."""
-    return deployment.metadata.generation != deployment.status.observed_generation
+    """Whether it selects otherwise than when its placements were last planned."""
+    return deployment.status.observed_selection != selection(deployment)
 
 
 def plan_placements(
@@ -169,7 +170,7 @@ def plan_placements(
     """`deployments` are all that name the template, those being deleted too; `existing` its placements by name."""
     deployments = list(deployments)
     zone_of_host = {host.name: host.spec.zone for host in fleet.hosts}
-    wishes = {d.key: targets(d, template, fleet, existing) for d in deployments}
+    wishes = {d.key: targets(d, template, fleet) for d in deployments}
     create: dict[str, Target] = {}
     for deployment in deployments:
         if not deployment.deleting and refusal(deployment, template, fleet) is None:
@@ -191,7 +192,18 @@ def plan_placements(
         wanted_last = covering or [d for d in of_zone if _changed(d)] or of_zone
         retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
         (release if retained else remove).append(placement)
-    return PlacementChanges(tuple(create.values()), tuple(remove), tuple(release))
+    return PlacementChanges(_by_space(create.values(), fleet), tuple(remove), tuple(release))
+
+
+def _by_space(wanted: Iterable[Target], fleet: Fleet) -> tuple[Target, ...]:
+    """Those with the most space first: where slots are few, a copy that fits comes before one that may not."""
+    hosts, pools = {host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools}
+    return tuple(
+        sorted(
+            wanted,
+            key=lambda t: (-pool_planning.available_bytes(pools[t.pool], hosts.get(t.host)), t.host, t.pool),
+        )
+    )
 
 
 def plan_deployment(
@@ -203,7 +215,7 @@ def plan_deployment(
 ) -> TemplateDeploymentStatus:
     """The status of one deployment; `existing` are the placements of its template by name."""
     refused = refusal(deployment, template, fleet)
-    wanted = targets(deployment, template, fleet, existing) if template is not None else {}
+    wanted = targets(deployment, template, fleet) if template is not None else {}
     # A copy that is going counts as one that is still to come.
     placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
     counts = count(placements)
@@ -220,6 +232,7 @@ def plan_deployment(
             downloaded=sum(_downloaded_bytes(p) for p in placements),
         ),
         failures=_failures(placements),
+        observed_selection=selection(deployment),
         last_handled_request=deployment.metadata.requested_at or None,
         conditions=conditions(
             refused or _verdict(deployment, fleet, len(wanted), placements),

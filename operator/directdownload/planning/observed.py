@@ -79,6 +79,13 @@ class PlacementView:
     conditions: tuple[Condition, ...]
     bytes_downloaded: int
     bytes_total: int
+    recent_failures: int = 0
+    #: hash of what the last attempt was told
+    inputs: str = ""
+    #: what the agent saw under the final name, and of which `file.revision`
+    observed_present: bool = True
+    observed_changed: bool = False
+    observed_revision: str = ""
 
     @property
     def reason(self) -> Reason | None:
@@ -99,6 +106,8 @@ class PlacementView:
             and self.observed_generation == status.observed_generation
             and (self.last_handled_request or None) == status.last_handled_request
             and self.conditions == status.conditions
+            and self.recent_failures == (status.recent_failures or 0)
+            and (self.inputs or None) == status.observed_inputs
         )
 
 
@@ -113,6 +122,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
     """`document` is a TemplatePlacement as the API serves it."""
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
     reference, progress = spec["templateRef"], status.get("progress") or {}
+    seen = status.get("observed") or {}
     intern = sys.intern
     file = status.get("file")
     own = [c for c in status.get("conditions", ()) if c["type"] in _ORDER]
@@ -141,6 +151,11 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         conditions=tuple(Condition.model_validate(c) for c in sorted(own, key=lambda c: _ORDER.index(c["type"]))),
         bytes_downloaded=progress.get("bytesDownloaded", 0),
         bytes_total=progress.get("bytesTotal", 0),
+        recent_failures=status.get("recentFailures", 0),
+        inputs=intern(status.get("observedInputs", "")),
+        observed_present=seen.get("present", True),
+        observed_changed=seen.get("changed", False),
+        observed_revision=seen.get("revision", ""),
     )
 
 

@@ -42,6 +42,12 @@ def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | 
     return Reason.NOT_WRITABLE if entry.writable is False else None
 
 
+def available_bytes(pool: StoragePool, host: Host | None) -> int:
+    """Free space of the pool on `host` as last reported; 0 if unknown."""
+    entry = facts(pool, host) if host is not None else None
+    return (entry.available_bytes if entry is not None else None) or 0
+
+
 def plan_pool(
     pool: StoragePool, zone_exists: bool, hosts: Iterable[Host], roots: Collection[str], now: datetime.datetime
 ) -> StoragePoolStatus:

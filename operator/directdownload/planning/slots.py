@@ -3,6 +3,7 @@
 A `Ledger` is filled from the jobs that exist; whoever wants to start one asks `fits` first. No I/O, no clock.
 """
 
+import bisect
 import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,42 @@ def groups_of(
         if not deployment.spec.rollout.paused
     ]
     return (*found, *(rollouts if all(group.limit for group in rollouts) else ()))
+
+
+def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ...]:
+    """What limits a verification: one at a time on a host; in a zone as many as downloads, and beside them."""
+    return (
+        Group(f"verify/zone/{zone.name}", zone.spec.downloads.max_parallel),
+        Group(f"verify/host/{placement.host}", 1),
+    )
+
+
+class Line:
+    """Who waits for a slot, and of which groups: those with the most space first, then by name."""
+
+    def __init__(self) -> None:
+        self._order: list[tuple[int, str]] = []
+        self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def join(self, name: str, groups: tuple[Group, ...], space_bytes: int) -> None:
+        """Joining again replaces."""
+        self.leave(name)
+        self._waiting[name] = (space_bytes, groups)
+        bisect.insort(self._order, (-space_bytes, name))
+
+    def leave(self, name: str) -> None:
+        """Leaving without having joined is no error."""
+        entry = self._waiting.pop(name, None)
+        if entry is not None:
+            del self._order[bisect.bisect_left(self._order, (-entry[0], name))]
+
+    def first(self, ledger: "Ledger") -> str | None:
+        """The first one that has room in all its groups."""
+        fitting = (name for _, name in self._order if ledger.full_group(self._waiting[name][1]) is None)
+        return next(fitting, None)
 
 
 class Ledger:

@@ -89,6 +89,20 @@ class HostCertificate(Model):
     last_transition_time: Time | None = None
 
 
+#: Entries of `HostStorage.unplaced`; the sum of bytes counts all.
+UNPLACED_LIMIT = 50
+
+
+class UnplacedFile(Model):
+    """What lies in a pool by our hand and belongs to no placement (any more)."""
+
+    name: str
+    size_bytes: int | None = None
+    #: Published: a verified file with its record. Partial: what an ended download left
+    state: Literal["Published", "Partial"]
+    modified_time: Time | None = None
+
+
 class HostStorage(Model):
     """One pool as this host sees it."""
 
@@ -101,6 +115,9 @@ class HostStorage(Model):
     mounted: bool | None = None
     #: why it is not usable, when it is not
     reason: Reason | None = None
+    #: at most `UNPLACED_LIMIT`, the largest first; what placements name is not repeated here
+    unplaced: tuple[UnplacedFile, ...] = ()
+    unplaced_bytes: int | None = None
 
 
 class HostStatus(Status):

@@ -70,11 +70,15 @@ class FileMode(Document):
 
 
 class JobPool(Document):
-    """The pool directory as the job sees it (the same path as on the host). `reserve` is a percent or a quantity."""
+    """The pool directory as the job sees it (the same path as on the host). `reserve` is a percent or a quantity.
+
+    A `shared` pool must be a mount of its own, below one of `roots`: the directories that the pod mounts.
+    """
 
     name: str
     path: str
     shared: bool = False
+    roots: tuple[str, ...] = ()
     reserve: str = "5%"
     file: FileMode = FileMode()
 
@@ -120,6 +124,8 @@ class JobResult(Document):
     seconds: float | None = None
     resumed_from: int = 0
     retry_after_seconds: float | None = None
+    #: of the record (`Record.revision`) of the file that was published, found or verified
+    revision: str = pydantic.Field("", max_length=64)
 
     @property
     def done(self) -> bool:

@@ -1,5 +1,6 @@
 """TemplateDeployment: the wish to have a template on hosts of a zone, continuously; namespaced, written by tenants."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import pydantic
@@ -55,6 +56,10 @@ class TemplateDeploymentSpec(Model):
         "Delete", description="What happens to the files when nothing wants them any more."
     )
 
+    def selects(self, host: str, labels: Mapping[str, str]) -> bool:
+        """Whether a host of the zone, with these labels, is among those that are meant."""
+        return (not self.hosts or host in self.hosts) and self.host_selector.matches(labels)
+
 
 class DeploymentBytes(Model):
     total: int = 0
@@ -72,6 +77,9 @@ class TemplateDeploymentStatus(Status):
     placements: PlacementCounts | None = None
     bytes: DeploymentBytes | None = None
     failures: tuple[PlacementFailure, ...] = pydantic.Field((), max_length=10)
+    observed_selection: str | None = pydantic.Field(
+        None, description="Hash of the zone, hosts, hostSelector and pools that were planned last; tells a narrowing."
+    )
 
 
 class TemplateDeployment(Resource):

@@ -71,6 +71,12 @@ class Observed(Model):
     present: bool | None = None
     size_bytes: int | None = None
     mtime: Time | None = None
+    changed: bool | None = pydantic.Field(
+        None, description="Size, mtime or inode are not those of the file that was verified last."
+    )
+    revision: str | None = pydantic.Field(
+        None, description="The file.revision that was looked for; another one says nothing about the present file."
+    )
 
 
 class Progress(Model):
@@ -90,6 +96,9 @@ class PlacedFile(Model):
     format: str | None = None
     virtual_size_bytes: int | None = None
     verified_time: Time | None = None
+    revision: str | None = pydantic.Field(
+        None, description="Opaque name of what was published or verified last; changes with every verification."
+    )
 
 
 class TemplatePlacementStatus(Status):
@@ -99,7 +108,13 @@ class TemplatePlacementStatus(Status):
     progress: Progress | None = None
     file: PlacedFile | None = None
     attempts: int | None = None
+    recent_failures: int | None = pydantic.Field(
+        None, description="Failed attempts and repairs since the copy was last good for a while; decides the pause."
+    )
     next_attempt_time: Time | None = None
+    observed_inputs: str | None = pydantic.Field(
+        None, description="Hash of what the last attempt was told; a stalled copy is tried again when it changes."
+    )
 
 
 class TemplatePlacement(Resource):

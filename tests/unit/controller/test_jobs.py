@@ -175,6 +175,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
             "name": "local",
             "path": build.POOL_PATH,
             "shared": True,
+            "roots": (build.ROOT,),
             "reserve": "20Gi",
             "file": {"uid": 64055, "gid": 108, "mode": "0640"},
         },

@@ -74,7 +74,12 @@ def scene() -> Scene:
     return found
 
 
-P, T, D = f"placement {PENDING.key}", "template default/debian-13", "template default/debian-13"
+P, R, T, D = (
+    f"placement {PENDING.key}",
+    f"placement {READY.key}",
+    "template default/debian-13",
+    "template default/debian-13",
+)
 OBJECTS: dict[str, Callable[..., Any]] = {
     "zones": build.zone,
     "hosts": build.host,
@@ -91,7 +96,7 @@ def changed(kind: str, **fields: Any) -> tuple[str, Any]:
 
 
 SAME = {"storage": [facts()]}
-ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P}
+ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P, R}
 
 CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "our own status of a zone": (changed("zones", status={"hosts": {"total": 1}}), set(), {}),
@@ -129,21 +134,26 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
         {**ZONES_SOON, T: COUNT_SECONDS},
     ),
     "pool: our own status": (changed("pools", status={"capacityBytes": 1}), set(), {}),
-    "pool: spec": (changed("pools", generation=2), {"pool local", T, P}, {}),
+    "pool: spec": (changed("pools", generation=2), {"pool local", T, P, R}, {}),
     "template: our own status": (changed("templates", status={"sizeBytes": 1}), set(), {}),
-    "template: spec": (changed("templates", generation=2), {T}, {}),
-    "template: being deleted": (changed("templates", deleting=True), {T}, {}),
-    "template: asked for": (changed("templates", requested_at="now"), {T}, {}),
+    "template: spec": (changed("templates", generation=2), {T, P, R}, {}),
+    "template: being deleted": (changed("templates", deleting=True), {T, P, R}, {}),
+    "template: asked for": (changed("templates", requested_at="now"), {T, P, R}, {}),
     "deployment: our own status": (changed("deployments", status={"bytes": {"total": 1}}), set(), {}),
-    "deployment: spec": (changed("deployments", generation=2), {D, P}, {}),
-    "deployment: asked for": (changed("deployments", requested_at="now"), {D, P}, {}),
-    "deployment: being deleted": (changed("deployments", deleting=True), {D, P}, {}),
-    "deployment: a second one": (("deployments", build.deployment("second", resourceVersion="2")), {D, P}, {}),
+    "deployment: spec": (changed("deployments", generation=2), {D, P, R}, {}),
+    "deployment: asked for": (changed("deployments", requested_at="now"), {D, P, R}, {}),
+    "deployment: being deleted": (changed("deployments", deleting=True), {D, P, R}, {}),
+    "deployment: a second one": (("deployments", build.deployment("second", resourceVersion="2")), {D, P, R}, {}),
     "placement: our own phase": (changed("placements", phase="Downloading"), set(), {T: COUNT_SECONDS}),
     "placement: progress": (
         changed("placements", phase="Pending", status={"progress": {"bytesDownloaded": 9}}),
         set(),
         {T: SUMMARY_SECONDS},
+    ),
+    "placement: its file is lost": (
+        changed("placements", phase="Pending", status={"observed": {"present": False, "revision": "r1"}}),
+        {P},
+        {},
     ),
     "placement: nothing": (changed("placements", phase="Pending"), set(), {}),
     "placement: asked for": (changed("placements", phase="Pending", requested_at="now"), {P}, {}),
@@ -179,15 +189,15 @@ def test_what_a_change_asks_for(scene: Scene, name: str) -> None:
 
 
 DELETIONS = {
-    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P}, {}),
+    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P, R}, {}),
     "hosts": (
         "kvm-1",
         {"host kvm-1", P},
         {"zone zone-1": COUNT_SECONDS, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
-    "pools": ("local", {"pool local", T, P}, {}),
-    "templates": ("default/debian-13", {T}, {}),
-    "deployments": ("default/everywhere", {D, P}, {}),
+    "pools": ("local", {"pool local", T, P, R}, {}),
+    "templates": ("default/debian-13", {T, P, R}, {}),
+    "deployments": ("default/everywhere", {D, P, R}, {}),
     "placements": (PENDING.key, {P}, {T: COUNT_SECONDS}),
     "nodes": ("kvm-1", {"host kvm-1"}, ZONES_SOON),
     "namespaces": ("default", {D}, {}),
@@ -262,7 +272,8 @@ def test_who_waits_is_called_when_a_slot_is_free(scene: Scene, how: str) -> None
     job = kube.job(PENDING)
     world.jobs.observe(job)
     world.ledger.occupy("another", ["host/other"])
-    world.waiting = {"first": (ROOM, FULL), "second": (ROOM,), "third": (ROOM,)}
+    for name, groups in (("a", (ROOM, FULL)), ("b", (ROOM,)), ("c", (ROOM,))):
+        world.line.join(name, groups, 0)
     scene.queue.take()
     if how == "gone":
         world.jobs.forget(job.key, 10**9)
@@ -270,11 +281,23 @@ def test_who_waits_is_called_when_a_slot_is_free(scene: Scene, how: str) -> None
         world.hosts.observe(build.host(state="Down", resourceVersion="2"))
     else:
         world.jobs.observe(kube.job(PENDING, ended="Complete" if how == "Complete" else "", deleting=how == "deleting"))
-    assert "placement second" in scene.queue.take()[0]
-    assert list(world.waiting) == ["first", "third"]
+    assert "placement b" in scene.queue.take()[0]
+    assert (len(world.line), world.called) == (2, {"b"})
 
 
 def test_a_job_that_frees_nothing_calls_nobody(scene: Scene) -> None:
-    scene.world.waiting = {"first": (ROOM,)}
+    scene.world.line.join("first", (ROOM,), 0)
     scene.world.jobs.observe(kube.job(PENDING, ended="Complete"))
-    assert list(scene.world.waiting) == ["first"]
+    assert len(scene.world.line) == 1
+
+
+def test_every_host_of_a_shared_pool_may_take_over_its_copy(scene: Scene) -> None:
+    world = scene.world
+    world.pools.observe(build.pool("shared", spec=build.SHARED))
+    copy = build.placement(pool="shared", host="kvm-2", shared=True, phase="Ready")
+    world.placements.observe(copy)
+    scene.queue.take()
+    world.hosts.observe(build.host(state="Down", storage=[facts()], resourceVersion="2"))
+    assert f"placement {copy.key}" in scene.queue.take()[0]
+    world.hosts.observe(build.host(state="Down", storage=[facts(availableBytes=1)], resourceVersion="3"))
+    assert f"placement {copy.key}" not in scene.queue.take()[0]

@@ -279,18 +279,20 @@ def test_a_result_always_fits() -> None:
 
 def test_the_first_with_room_is_called_and_leaves_the_line(world: World) -> None:
     zone, one, two = Group("zone/z", 2), Group("host/1", 1), Group("host/2", 1)
-    world.waiting = {"a": (zone, one), "b": (zone, two), "c": (zone, two)}
+    for name, groups in (("a", (zone, one)), ("b", (zone, two)), ("c", (zone, two))):
+        world.line.join(name, groups, 0)
     world.ledger.occupy("job", ["zone/z", "host/1"])
     assert world.next_in_line() == "b"
-    assert (list(world.waiting), world.called) == (["a", "c"], {"b"})
+    assert (len(world.line), world.called) == (2, {"b"})
     world.ledger.occupy("job-b", ["zone/z", "host/2"])
     assert world.next_in_line() is None
     world.ledger.release("job")
     assert world.next_in_line() == "a"
 
 
-def test_whoever_waits_is_called_in_the_end_whatever_the_order(world: World) -> None:
+def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: World) -> None:
     zone = Group("zone/z", 1)
-    for order in itertools.permutations("abc"):
-        world.waiting = dict.fromkeys(order, (zone,))
-        assert [world.next_in_line() for _ in range(4)] == [*order, None]
+    for order in itertools.permutations({"a": 10, "b": 30, "c": 30, "d": 20}.items()):
+        for name, space in order:
+            world.line.join(name, (zone,), space)
+        assert [world.next_in_line() for _ in range(5)] == ["b", "c", "d", "a", None]

@@ -10,9 +10,9 @@ from typing import Any
 
 from tests import kstatus
 
-from directdownload.planning.deployments import Fleet
+from directdownload.planning.deployments import Fleet, selection
 from directdownload.planning.observed import Job, Node, PlacementView, project_placement
-from directdownload.planning.placements import PlacementPlan, Surroundings
+from directdownload.planning.plans import PlacementPlan, Surroundings
 from directdownload.resources import base, naming
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -117,6 +117,13 @@ def pool(
 SHARED = {"type": "NetworkFilesystem"}
 
 
+def file_status(*, verified: datetime.datetime = NOW, revision: str = "r1", **observed: Any) -> Document:
+    """A published file in a placement's status; `observed` is what the agent says of that very revision."""
+    file = {"path": f"{POOL_PATH}/{TEMPLATE_UID}", "sizeBytes": 4096, "digest": DIGEST, "verifiedTime": stamp(verified)}
+    seen = {"observed": {"revision": revision, "present": True, **observed}} if observed else {}
+    return {"file": {**file, "revision": revision}, **seen}
+
+
 def template(
     name: str = "debian-13",
     *,
@@ -144,14 +151,18 @@ def deployment(
     status: Document | None = None,
     **meta: Any,
 ) -> TemplateDeployment:
-    """Its placements have been planned once (`observed`), unless told otherwise."""
-    reported: Document = {**({"observedGeneration": observed} if observed is not None else {}), **(status or {})}
+    """Its placements have been planned as it is now, unless another generation was `observed`, or none (None)."""
     document = {
         "metadata": metadata(name, **{"namespace": namespace, **meta}),
         "spec": {"templateRef": {"name": "debian-13"}, "zone": "zone-1", **(spec or {})},
-        "status": reported,
+        "status": status or {},
     }
-    return TemplateDeployment.model_validate(document)
+    found = TemplateDeployment.model_validate(document)
+    if observed is None:
+        return found
+    planned = selection(found) if observed == found.metadata.generation else "otherwise"
+    reported = {"observedGeneration": observed, "observedSelection": planned, **(status or {})}
+    return TemplateDeployment.model_validate({**document, "status": reported})
 
 
 def placement_document(
@@ -202,7 +213,12 @@ def applied(view: PlacementView, status: TemplatePlacementStatus) -> PlacementVi
     document = status_document(view, status)
     document["metadata"]["resourceVersion"] = str(view.resource_version + 1)
     return dataclasses.replace(
-        project_placement(document), bytes_downloaded=view.bytes_downloaded, bytes_total=view.bytes_total
+        project_placement(document),
+        bytes_downloaded=view.bytes_downloaded,
+        bytes_total=view.bytes_total,
+        observed_present=view.observed_present,
+        observed_changed=view.observed_changed,
+        observed_revision=view.observed_revision,
     )
 
 
@@ -277,6 +293,7 @@ def fleet(
         hosts=tuple(hosts),
         pools=tuple(pools if pools is not None else [pool()]),
         namespaces=namespaces if namespaces is not None else {"default": {}},
+        pool_roots=(ROOT,),
     )
 
 

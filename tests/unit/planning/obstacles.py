@@ -3,7 +3,7 @@
 from tests.unit.planning import build
 from tests.unit.planning.build import around, facts, host, pool, zone
 
-from directdownload.planning.placements import Surroundings
+from directdownload.planning.plans import Surroundings
 from directdownload.resources.reasons import Reason
 
 OBSTACLES: dict[str, Surroundings] = {

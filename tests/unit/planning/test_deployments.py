@@ -117,7 +117,7 @@ TWO_POOLS = [build.pool("local"), build.pool("fast", spec={"path": f"{build.ROOT
 )
 def test_targets(spec: dict[str, Any], pools: list[Any], expected: set[tuple[str, str]]) -> None:
     template, fleet = build.template(), build.fleet([*RACKS, STRANGER], pools, ZONES)
-    found = targets(build.deployment(spec=spec), template, fleet, {})
+    found = targets(build.deployment(spec=spec), template, fleet)
     assert {(target.pool, target.host) for target in found.values()} == expected
     for name, target in found.items():
         assert name == target.name == naming.placement_name("debian-13", template.uid, target.pool, target.host)
@@ -127,7 +127,7 @@ def test_targets(spec: dict[str, Any], pools: list[Any], expected: set[tuple[str
 
 def test_an_iso_keeps_its_suffix() -> None:
     template = build.template(spec={"format": "ISO"})
-    (target,) = targets(build.deployment(), template, build.fleet([build.host()]), {}).values()
+    (target,) = targets(build.deployment(), template, build.fleet([build.host()])).values()
     assert target.path == f"{build.POOL_PATH}/{template.uid}.iso"
 
 
@@ -135,26 +135,21 @@ SHARED = [build.pool(spec=build.SHARED)]
 
 
 @pytest.mark.parametrize(
-    ("states", "present", "expected"),
+    ("states", "expected"),
     [
-        ({"a": "Up", "b": "Up"}, None, "a"),
-        ({"a": "Down", "b": "Up"}, None, "b"),
-        ({"a": "Maintenance", "b": "Up"}, None, "b"),
-        ({"a": None, "b": "Up"}, None, "b"),
-        ({"a": "Down", "b": "Down"}, None, "a"),
-        ({"a": "Up", "b": "Up"}, "b", "b"),
-        ({"a": "Up", "b": "Down"}, "b", "b"),
-        ({"a": "Up", "b": "Up"}, "gone", "a"),
-        ({}, "gone", None),
-        ({}, None, None),
+        ({"a": "Up", "b": "Up"}, "a"),
+        ({"a": "Down", "b": "Up"}, "b"),
+        ({"a": "Maintenance", "b": "Up"}, "b"),
+        ({"a": None, "b": "Up"}, "b"),
+        ({"a": "Down", "b": "Down"}, "a"),
+        ({}, None),
     ],
 )
-def test_a_shared_pool_chooses_one_host_and_keeps_it(
-    states: dict[str, str | None], present: str | None, expected: str | None
+def test_a_shared_pool_has_one_copy_on_a_host_that_can_fetch_it(
+    states: dict[str, str | None], expected: str | None
 ) -> None:
     fleet = build.fleet([build.host(name, state) for name, state in states.items()], SHARED)
-    existing = by_key(build.placement(host=present, shared=True, phase="Ready")) if present else {}
-    found = targets(build.deployment(), build.template(), fleet, existing)
+    found = targets(build.deployment(), build.template(), fleet)
     assert [target.host for target in found.values()] == ([expected] if expected else [])
     if expected:
         assert list(found) == [naming.placement_name("debian-13", build.TEMPLATE_UID, "local", None)]

@@ -9,9 +9,10 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, applied, around, host, job, placement, seconds, zone
 
-from directdownload.planning import placements
+from directdownload.planning import attempts, plans
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.placements import PlacementPlan, Step, Surroundings, plan_placement
+from directdownload.planning.placements import plan_placement
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.resources.jobs import Verb
 from directdownload.resources.reasons import WAITING, Reason
 from directdownload.resources.templateplacement import Phase
@@ -34,6 +35,7 @@ WORLDS = {
     "not mounted": around(pool=build.pool(spec=build.SHARED), host=host(storage=[build.facts(mounted=False)])),
     "no template": around(template=None),
     "paused": around(paused=True),
+    "taken over": around(pool=build.pool(spec=build.SHARED), successor="kvm-2"),
 }
 RESULTS = [
     None,
@@ -44,29 +46,35 @@ RESULTS = [
     Reason.SOURCE_CHANGED,
     Reason.IN_USE,
     Reason.ALTERED,
+    Reason.VERIFIED,
 ]
 
 
 def jobs() -> Iterator[Job | None]:
     yield None
-    for verb, attempt in itertools.product(("fetch", "remove"), (1, 2)):
+    for verb, attempt in itertools.product(("fetch", "remove", "verify"), (1, 2)):
         yield job(verb, attempt)
         yield job(verb, attempt, started=False, created=NOW)
-        yield job(verb, attempt, started=False, created=NOW - placements.START_DEADLINE)
+        yield job(verb, attempt, started=False, created=NOW - attempts.START_DEADLINE)
         yield job(verb, attempt, deleting=True)
         for result in RESULTS:
             yield job(verb, attempt, result=result, finished=True)
 
 
 def views() -> Iterator[PlacementView]:
-    for phase, pause, (requested, handled), generation, deleting in itertools.product(
-        [None, "Pending", "Downloading", "Ready", "Failed", "Removing"],
+    for (phase, seen), pause, (requested, handled), generation, deleting in itertools.product(
+        [
+            *((phase, {}) for phase in (None, "Pending", "Downloading", "Failed", "Removing")),
+            ("Ready", build.file_status(verified=NOW - seconds(30), present=True)),
+            ("Ready", build.file_status(verified=NOW - seconds(30), present=False)),
+            ("Ready", build.file_status(verified=NOW - seconds(30), changed=True)),
+        ],
         [None, -60, 60],
         [("", ""), ("now", ""), ("now", "now")],
         [1, 2],
         [False, True],
     ):
-        status: dict[str, Any] = {"attempts": 1, "lastHandledRequest": handled}
+        status: dict[str, Any] = {"attempts": 1, "lastHandledRequest": handled, **seen}
         if pause is not None:
             status["nextAttemptTime"] = build.stamp(NOW + seconds(pause))
         yield placement(
@@ -84,16 +92,17 @@ def carried_out(
 ) -> tuple[PlacementView, Job | None] | None:
     """What the controller makes of `plan`, at once and without anything else happening; None: the object is gone."""
     status = plan.status
-    if plan.step is Step.RELEASE:
+    if plan.step in (Step.RELEASE, Step.HAND_OVER):
+        # From then on it is another world.
         return None
     started: Job | None = None
     if plan.step is Step.FETCH and not slots:
-        status = placements.waiting_for_slot(view, "zone/zone-1", 1, NOW)
+        status = plans.waiting_for_slot(view, "zone/zone-1", 1, NOW)
     elif plan.step is not Step.NONE:
-        verb = Verb.FETCH if plan.step is Step.FETCH else Verb.REMOVE
+        verb = {Step.FETCH: Verb.FETCH, Step.VERIFY: Verb.VERIFY, Step.REMOVE: Verb.REMOVE}[plan.step]
         started = Job(name="new", verb=verb, attempt=plan.attempt, created=NOW)
         if verb is Verb.FETCH:
-            status = placements.downloading(view, plan.attempt, NOW)
+            status = plans.downloading(view, plan.attempt, NOW)
     if status is not None and not view.shows(status):
         build.check_kstatus(view, status)
         view = applied(view, status)
@@ -112,9 +121,11 @@ def at_rest(view: PlacementView, plan: PlacementPlan, *, slots: bool) -> bool:
 def check(view: PlacementView, job: Job | None, surroundings: Surroundings, *, slots: bool) -> None:
     for _ in range(STEPS):
         plan = plan_placement(view, surroundings, job, NOW)
-        assert not (plan.step in (Step.FETCH, Step.REMOVE) and (job is not None or plan.drop_job))
+        starts = plan.step in (Step.FETCH, Step.VERIFY, Step.REMOVE)
+        assert not (starts and (job is not None or plan.drop_job))
         assert plan.step is not Step.REMOVE or view.phase is Phase.REMOVING
         assert plan.step is not Step.FETCH or view.phase not in (Phase.READY, Phase.REMOVING)
+        assert plan.step is not Step.VERIFY or view.phase is Phase.READY
         assert plan.look_again is None or plan.look_again > NOW
         if at_rest(view, plan, slots=slots):
             break
@@ -133,9 +144,12 @@ def check(view: PlacementView, job: Job | None, surroundings: Surroundings, *, s
         or view.reason in EXTERNAL
     ), f"nothing to wait for: {view} {job}"
     if settled:
-        assert job is None or job.deleting
+        assert job is None or job.deleting or job.verb is Verb.VERIFY
     if view.conditions:
         assert plan_placement(view, surroundings, job, NOW + seconds(1)).step in (Step.NONE, plan.step)
+
+
+_DONE_BY = {Verb.FETCH: Reason.DOWNLOADED, Verb.VERIFY: Reason.VERIFIED, Verb.REMOVE: Reason.REMOVED}
 
 
 # Slots are asked for only where nothing else is in the way.
@@ -166,7 +180,7 @@ def test_a_world_that_clears_up_gets_every_wanted_copy() -> None:
             if running is not None and running.deleting:
                 running = None
             elif running is not None and not running.finished:
-                reason = Reason.REMOVED if running.verb is Verb.REMOVE else Reason.DOWNLOADED
+                reason = _DONE_BY[running.verb]
                 done = job(result=reason).result
                 running = dataclasses.replace(running, started=True, finished=True, result=done)
             if current.phase is Phase.FAILED:

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import by_key, deployment, placement
 
-from directdownload.planning.deployments import Fleet, plan_placements
+from directdownload.planning.deployments import Fleet, plan_placements, selection
 from directdownload.planning.observed import PlacementView
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -50,6 +50,26 @@ def test_copies_are_made_where_they_are_missing() -> None:
     assert plan([deployment()], (ON_1, ON_2)) == NOTHING
     assert plan([deployment(), deployment("again")]) == found(create="12")
     assert plan([]) == NOTHING
+
+
+def test_hosts_with_space_come_first() -> None:
+    space = {"kvm-1": 10, "kvm-2": 900, "kvm-3": 40}
+    hosts = [build.host(name, storage=[build.facts(availableBytes=bytes_)]) for name, bytes_ in space.items()]
+    hosts.append(build.host("kvm-4"))
+    changes = plan_placements(build.template(), [deployment(observed=None)], build.fleet(hosts), {})
+    assert [target.host for target in changes.create] == ["kvm-2", "kvm-3", "kvm-1", "kvm-4"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"rollout": {"maxParallel": 3}}, {"rollout": {"paused": True}}, {"deletionPolicy": "Retain"}]
+)
+def test_an_edit_that_selects_nothing_else_removes_nothing(other: dict[str, Any]) -> None:
+    """The host lost its label meanwhile; what has been edited since says nothing about that (rule 12)."""
+    planned = selection(deployment(spec=RACK_1))
+    edited = deployment(spec={**RACK_1, **other}, generation=2, status={"observedSelection": planned})
+    assert plan([edited], (ON_1, ON_2)) == NOTHING
+    narrowed = deployment(spec={**RACK_1, **other}, generation=2, status={"observedSelection": "wider"})
+    assert plan([narrowed], (ON_1, ON_2)) in (found(remove="2"), found(release="2"))
 
 
 @pytest.mark.parametrize("phase", [None, "Pending", "Downloading", "Ready", "Failed", "Removing"])

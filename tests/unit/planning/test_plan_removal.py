@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from tests.unit.planning.build import (
     NOW,
+    SHARED,
     applied,
     around,
     check_kstatus,
     job,
     placement,
+    pool,
     seconds,
     stamp,
     template,
@@ -19,9 +21,11 @@ from tests.unit.planning.build import (
 )
 from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
-from directdownload.planning import placements
+from directdownload.planning import plans
+from directdownload.planning.attempts import START_DEADLINE
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.placements import START_DEADLINE, Step, plan_placement
+from directdownload.planning.placements import plan_placement
+from directdownload.planning.plans import Step
 from directdownload.resources.reasons import DONE, Reason
 from directdownload.resources.templateplacement import Phase
 
@@ -39,7 +43,7 @@ def removing(attempt: int = 1, **fields: Any) -> PlacementView:
     ],
 )
 def test_marked_for_removal(before: PlacementView) -> None:
-    status = placements.mark_removing(before, NOW)
+    status = plans.mark_removing(before, NOW)
     check_kstatus(before, status)
     after = applied(before, status)
     assert (after.phase, after.reason, after.attempts) == (Phase.REMOVING, Reason.REMOVED, before.attempts)
@@ -50,13 +54,13 @@ def test_marked_for_removal(before: PlacementView) -> None:
 @pytest.mark.parametrize("view", [job(), job(result=Reason.DOWNLOADED), job("verify")])
 def test_removal_ends_other_work_first(view: Job) -> None:
     plan = plan_placement(removing(), around(), view, NOW)
-    assert plan == placements.PlacementPlan(None, drop_job=True)
+    assert plan == plans.PlacementPlan(None, drop_job=True)
     leaving = dataclasses.replace(view, deleting=True)
-    assert plan_placement(removing(), around(), leaving, NOW) == placements.PlacementPlan(None)
+    assert plan_placement(removing(), around(), leaving, NOW) == plans.PlacementPlan(None)
 
 
 def test_a_removal_that_runs_is_waited_for() -> None:
-    assert plan_placement(removing(), around(), job("remove", 2), NOW) == placements.PlacementPlan(None)
+    assert plan_placement(removing(), around(), job("remove", 2), NOW) == plans.PlacementPlan(None)
     young = job("remove", 2, started=False, created=NOW)
     assert plan_placement(removing(), around(), young, NOW).look_again == NOW + START_DEADLINE
 
@@ -92,9 +96,9 @@ def test_a_failed_removal_is_accounted_once_and_tried_again_in_time() -> None:
     assert plan.look_again is not None
     after = applied(before, plan.status)
     again = plan_placement(after, around(), job("remove", 2, result=Reason.IN_USE), NOW + seconds(1))
-    assert again == placements.PlacementPlan(None, drop_job=True)
+    assert again == plans.PlacementPlan(None, drop_job=True)
     early = plan_placement(after, around(), None, NOW + seconds(1))
-    assert early == placements.PlacementPlan(None, look_again=plan.look_again)
+    assert early == plans.PlacementPlan(None, look_again=plan.look_again)
     late = plan_placement(after, around(), None, plan.look_again)
     assert (late.step, late.attempt) == (Step.REMOVE, 3)
 
@@ -110,9 +114,7 @@ def test_a_request_hurries_a_removal_that_waits() -> None:
 @pytest.mark.parametrize("name", OBSTACLES)
 def test_removal_waits_for_the_host_and_the_zone_only(name: str) -> None:
     plan = plan_placement(removing(), OBSTACLES[name], None, NOW)
-    if name == "no host":
-        assert (plan.status, plan.step) == (None, Step.RELEASE)
-    elif name in ("no zone", "zone disabled", "host never seen", "host down", "maintenance"):
+    if name in ("no zone", "zone disabled", "no host", "host never seen", "host down", "maintenance"):
         assert told(removing(), plan) == (Phase.REMOVING, REASONS[name], ["Reconciling"])
         assert plan.step is Step.NONE
     else:
@@ -121,8 +123,8 @@ def test_removal_waits_for_the_host_and_the_zone_only(name: str) -> None:
 
 @pytest.mark.parametrize("view", [None, job(), job("remove", 2), job("remove", 2, result=Reason.IN_USE)])
 def test_a_host_that_is_deleted_takes_its_files_along(view: Job | None) -> None:
-    plan = plan_placement(removing(deleting=True), around(host=None), view, NOW)
-    assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
+    plan = plan_placement(removing(deleting=True), around(host=None, departed=True), view, NOW)
+    assert plan == plans.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +138,31 @@ def test_a_host_that_is_deleted_takes_its_files_along(view: Job | None) -> None:
 def test_what_others_delete_is_let_go_and_nothing_is_removed(before: str | None, view: Job | None) -> None:
     for surroundings in (around(), around(host=None), around(template=template(deleting=True))):
         plan = plan_placement(placement(phase=before, deleting=True), surroundings, view, NOW)
-        assert plan == placements.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
+        assert plan == plans.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
 
 
 def test_deleting_what_is_being_removed_removes_it_still() -> None:
     assert plan_placement(removing(deleting=True), around(), None, NOW).step is Step.REMOVE
+
+
+def test_a_host_that_is_made_again_keeps_the_wish_to_remove() -> None:
+    """Its Host object was deleted by hand while the node lives: the file is still there, and still has to go."""
+    plan = plan_placement(removing(), around(host=None), None, NOW)
+    assert told(removing(), plan) == (Phase.REMOVING, Reason.HOST_DOWN, ["Reconciling"])
+    assert plan_placement(removing(), around(), None, NOW).step is Step.REMOVE
+
+
+def test_the_file_of_a_shared_pool_outlives_any_host() -> None:
+    shared = around(pool=pool(spec=SHARED), host=None, departed=True)
+    plan = plan_placement(removing(), shared, None, NOW)
+    assert told(removing(), plan) == (Phase.REMOVING, Reason.HOST_DOWN, ["Reconciling"])
+    taken = around(pool=pool(spec=SHARED), host=None, departed=True, successor="kvm-2")
+    assert plan_placement(removing(), taken, None, NOW).step is Step.HAND_OVER
+
+
+def test_a_removal_that_meets_a_virtual_machine_waits_and_says_so() -> None:
+    before = removing()
+    plan = plan_placement(before, around(), job("remove", 2, result=Reason.IN_USE), NOW)
+    assert told(before, plan) == (Phase.REMOVING, Reason.IN_USE, ["Reconciling"])
+    assert plan.look_again is not None
+    assert plan.look_again - NOW < seconds(60)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.planning import build
 
-from directdownload.planning.slots import Group, Ledger, groups_of, parallel_limit
+from directdownload.planning.slots import Group, Ledger, Line, groups_of, parallel_limit, verification_groups
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,35 @@ def test_the_ledger_agrees_with_a_plain_count_in_every_order() -> None:
                 assert ledger.release(holder) == (truth.pop(holder, None) is not None)
         for group in ("zone/1", "zone/2"):
             assert ledger.used(group) == list(truth.values()).count(group)
+
+
+def test_a_verification_takes_no_slot_of_a_download() -> None:
+    zone = build.zone(spec={"downloads": {"maxParallel": 7, "maxParallelPerHost": 3}})
+    groups = verification_groups(build.placement(), zone)
+    assert [(group.name, group.limit) for group in groups] == [("verify/zone/zone-1", 7), ("verify/host/kvm-1", 1)]
+    names = {group.name for group in groups_of(build.placement(), build.template(), zone, [])}
+    assert names.isdisjoint(group.name for group in groups)
+
+
+def test_the_line_begins_with_those_that_have_space() -> None:
+    line, ledger, room = Line(), Ledger(), (Group("zone/a", 1),)
+    for name, space in (("small", 1), ("big", 100), ("also-big", 100), ("middle", 50)):
+        line.join(name, room, space)
+    line.join("small", room, 200)
+    order = []
+    while (name := line.first(ledger)) is not None:
+        order.append(name)
+        line.leave(name)
+        line.leave(name)
+    assert order == ["small", "also-big", "big", "middle"]
+    assert len(line) == 0
+
+
+def test_who_has_no_room_holds_nobody_up() -> None:
+    line, ledger = Line(), Ledger()
+    ledger.occupy("job", ["host/full"])
+    line.join("blocked", (Group("host/full", 1),), 100)
+    line.join("free", (Group("host/other", 1),), 1)
+    assert line.first(ledger) == "free"
+    ledger.release("job")
+    assert line.first(ledger) == "blocked"

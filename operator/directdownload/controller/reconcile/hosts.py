@@ -39,6 +39,10 @@ async def reconcile(context: Context, name: str) -> None:
         # Also where someone added labels: the apply changes nothing then, and only it can tell whose they are.
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
         host = world.hosts.get(name) or host
+    await context.retry_stalled(host, world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
-        logger.info("Host %s: %s (%s)", name, plan.status.state, plan.status.conditions[0].reason)
+        ready = plan.status.conditions[0]
+        logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason)
+        down = plan.status.state == "Down"
+        context.recorder.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message)
     context.look_again(Key("host", name), plan.look_again)

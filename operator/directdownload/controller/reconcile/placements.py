@@ -4,20 +4,24 @@ import logging
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import jobs, watches, world
+from directdownload.controller import jobs, metrics, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
-from directdownload.planning import placements, slots
+from directdownload.planning import placements, plans, pools, slots
 from directdownload.planning.deployments import targets
 from directdownload.planning.observed import PlacementView
-from directdownload.planning.placements import PlacementPlan, Step, Surroundings
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.resources import base, naming
 from directdownload.resources.jobs import Verb
+from directdownload.resources.reasons import DONE, WAITING, Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import TemplatePlacementStatus
+from directdownload.resources.templateplacement import Phase, TemplatePlacementStatus
 
 logger = logging.getLogger(__name__)
+
+#: Transitions that tell nobody anything new.
+_QUIET = frozenset({Reason.DOWNLOADING, Reason.WAITING_FOR_SLOT})
 
 
 async def reconcile(context: Context, name: str) -> None:
@@ -33,7 +37,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 async def _reconcile(context: Context, name: str) -> None:
     placement = context.world.placements.get(name)
-    context.world.waiting.pop(name, None)
+    context.world.line.leave(name)
     if placement is None:
         return
     now = context.now()
@@ -43,20 +47,45 @@ async def _reconcile(context: Context, name: str) -> None:
     status = plan.status
     if plan.step is Step.FETCH:
         status = await _fetch(context, placement, around, plan)
+    elif plan.step is Step.VERIFY:
+        await _verify(context, placement, around, plan)
     elif plan.step is Step.REMOVE:
         await _create_job(context, placement, around, Verb.REMOVE, plan.attempt, ())
     if status is not None and not placement.shows(status):
         await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
-        condition = status.conditions[0]
-        logger.info("TemplatePlacement %s: %s (%s)", name, status.phase, condition.reason)
+        _tell(context, placement, status)
+        if status.phase != placement.phase:
+            # What comes next in its new phase: a repair, the time of its next verification.
+            context.queue.add(Key("placement", name))
+    if plan.outcome is not None and job is not None:
+        url = around.template.spec.url if around.template is not None else ""
+        metrics.attempt(placement.zone, placement.host, url, job.verb, plan.outcome)
     if plan.step is Step.RELEASE:
         await _release(context, placement)
+        if plan.outcome is not None:
+            context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.REMOVED, plan.outcome.message)
     if plan.drop_job:
         # Last, so that its result is still there if a write before this one fails.
         for view in list(context.world.jobs_of_placement[name]):
             await _delete_job(context, view)
+    if plan.step is Step.HAND_OVER:
+        await _hand_over(context, placement, around.successor)
     for when in (plan.look_again, context.world.result_due(placement)):
         context.look_again(Key("placement", name), when)
+
+
+def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus) -> None:
+    """Log, event and count of a transition; a status that only carries on says nothing."""
+    ready = status.conditions[0]
+    logger.info("TemplatePlacement %s: %s (%s)", before.key, status.phase, ready.reason)
+    if (before.phase, before.reason) == (status.phase, ready.reason) or ready.reason in _QUIET:
+        return
+    trouble = status.phase is Phase.FAILED or ready.reason not in WAITING | DONE | {Reason.PAUSED}
+    context.recorder.tell(
+        kinds.TEMPLATE_PLACEMENTS, before, "Warning" if trouble else "Normal", ready.reason, ready.message
+    )
+    if ready.reason in (Reason.MISSING, Reason.ALTERED):
+        metrics.repair(before.zone, ready.reason)
 
 
 async def _fetch(
@@ -67,26 +96,67 @@ async def _fetch(
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
     groups = slots.groups_of(placement, around.template, around.zone, wanting)
-    full = context.world.ledger.full_group(groups)
+    full = await _in_slot(context, placement, around, Verb.FETCH, plan.attempt, groups)
     if full is not None:
-        context.world.waiting[placement.key] = groups
-        return placements.waiting_for_slot(placement, full.name, full.limit, context.now())
-    job_name = naming.job_name(placement.key, Verb.FETCH, plan.attempt)
-    context.world.ledger.occupy(job_name, [group.name for group in groups])
+        return plans.waiting_for_slot(placement, full.name, full.limit, context.now())
+    return plans.downloading(placement, plan.attempt, context.now(), placements.inputs_of(around))
+
+
+async def _verify(context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan) -> None:
+    """Starts the verification if there is a slot. The copy is Ready meanwhile: its status says nothing of it."""
+    if around.zone is None:
+        raise ValueError("plan_placement asks for a verification only where there is a Zone")
+    groups = slots.verification_groups(placement, around.zone)
+    await _in_slot(context, placement, around, Verb.VERIFY, plan.attempt, groups)
+
+
+async def _in_slot(
+    context: Context,
+    placement: PlacementView,
+    around: Surroundings,
+    verb: Verb,
+    attempt: int,
+    groups: tuple[slots.Group, ...],
+) -> slots.Group | None:
+    """Creates the job if there is room in all `groups`; else joins the line, and returns the group that is full."""
+    world = context.world
+    full = world.ledger.full_group(groups)
+    if full is not None:
+        space = pools.available_bytes(around.pool, around.host) if around.pool is not None else 0
+        world.line.join(placement.key, groups, space)
+        return full
+    job_name = naming.job_name(placement.key, verb, attempt)
+    world.ledger.occupy(job_name, [group.name for group in groups])
     try:
-        await _create_job(context, placement, around, Verb.FETCH, plan.attempt, groups)
+        await _create_job(context, placement, around, verb, attempt, groups)
     except BaseException:
-        context.world.ledger.release(job_name)
-        watches.call_next(context.world, context.queue)
+        world.ledger.release(job_name)
+        watches.call_next(world, context.queue)
         raise
-    return placements.downloading(placement, plan.attempt, context.now())
+    return None
+
+
+async def _hand_over(context: Context, placement: PlacementView, successor: str) -> None:
+    """Only for shared pools: another host fetches, verifies or removes the copy from now on."""
+    patch = {
+        "metadata": {
+            "uid": placement.uid,
+            "labels": {f"{base.GROUP}/host": naming.label_value(successor)},
+        },
+        "spec": {"host": successor},
+    }
+    context.observe(
+        kinds.TEMPLATE_PLACEMENTS, await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
+    )
+    logger.info("TemplatePlacement %s: %s takes over from %s", placement.key, successor, placement.host)
+    context.queue.add(Key("placement", placement.key))
 
 
 def _desired(context: Context, deployment: TemplateDeployment, template: Template) -> int:
     """How many copies a percentage is of; counted only where there is one."""
     if not deployment.spec.rollout.max_parallel.endswith("%"):
         return 0
-    return len(targets(deployment, template, context.world.fleet(), {}))
+    return len(targets(deployment, template, context.world.fleet()))
 
 
 async def _create_job(

@@ -7,7 +7,6 @@ finalizers go only once what shall be removed is marked so durably.
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from directdownload.cluster import errors, kinds
@@ -15,11 +14,10 @@ from directdownload.controller.context import Context, dump, gather, same_condit
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS
 from directdownload.planning import deployments as planning
-from directdownload.planning import placements, templates
+from directdownload.planning import plans, templates
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ async def reconcile(context: Context, key: str) -> None:
     template = world.templates.get(key)
     if template is not None:
         copies = list(world.placements_of_template[template.uid])
-        await _retry_stalled(context, template, copies)
+        await context.retry_stalled(template, copies)
         status = templates.plan_template(template, {zone.name for zone in world.zones}, copies, context.now())
         counts = status.placements
         settled = counts is None or not (counts.pending or counts.downloading)
@@ -40,7 +38,29 @@ async def reconcile(context: Context, key: str) -> None:
             # What became of them comes first; it asks for the next look, which then writes the status.
             context.queue.add_later(Key("template", key), COUNT_SECONDS)
             return
+    await _release_orphans(context, key, template)
     await _finish_deployments(context, key)
+
+
+async def _release_orphans(context: Context, key: str, template: Template | None) -> None:
+    """Copies of a Template that vanished without its finalizer having held it: nobody knows whether that was a wish.
+
+    Their objects go and the files stay (architecture, rule 12); made again, the Template has another uid.
+    """
+    present = template.uid if template is not None else None
+    orphans = [p for p in context.world.placements_of_template_key[key] if p.template_uid != present]
+    orphans = [p for p in orphans if not _leaving(p)]
+    if not orphans:
+        return
+    namespace, _, name = key.partition("/")
+    try:
+        # Asked for, because a Template that cannot be read as one is not in the store and yet is there.
+        present = (await context.api.get(kinds.TEMPLATES, name, namespace=namespace))["metadata"]["uid"]
+    except errors.NotFound:
+        present = None
+    await gather(
+        context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in orphans if p.template_uid != present
+    )
 
 
 async def _write_summary(
@@ -54,6 +74,11 @@ async def _write_summary(
         context.queue.add_later(Key("template", key), left)
     elif await context.write_status(resource, item, status):
         written[item.uid] = time.monotonic()
+        ready, old = status.condition("Ready"), before.condition("Ready")
+        if resource is kinds.TEMPLATE_DEPLOYMENTS and ready is not None and (old is None or old.reason != ready.reason):
+            stalled = status.condition("Stalled")
+            warning = stalled is not None and stalled.status == "True"
+            context.recorder.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
 
 
 async def _place(context: Context, template: Template) -> bool:
@@ -70,15 +95,16 @@ async def _place(context: Context, template: Template) -> bool:
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
     if changes.create:
         await gather(_create(context, target) for target in changes.create)
+        for placement in existing.values():
+            # A limit that is a percentage has grown with the fleet.
+            context.queue.add(Key("placement", placement.key))
         logger.info("Template %s: %d placements created", template.key, len(changes.create))
     if changes.remove and await _definitions_leave(context):
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
     now = context.now()
     await gather(
-        context.apply(
-            kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(placements.mark_removing(p, now))}, subresource="status"
-        )
+        context.apply(kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(plans.mark_removing(p, now))}, subresource="status")
         for p in changes.remove
     )
     # Without our mark a deleted placement is released and its file stays.
@@ -110,24 +136,11 @@ async def _finish_deployments(context: Context, key: str) -> None:
         if deployment.deleting:
             await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
-        await _retry_stalled(context, deployment, [p for p in existing.values() if deployment in world.wanting(p)])
+        await context.retry_stalled(deployment, [p for p in existing.values() if deployment in world.wanting(p)])
         status = planning.plan_deployment(deployment, template, fleet, existing, now)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
-
-
-async def _retry_stalled(
-    context: Context, item: Template | TemplateDeployment, copies: Iterable[PlacementView]
-) -> None:
-    """A request on `item` is handed on to those of its copies that failed or wait for their next attempt."""
-    request = item.metadata.requested_at
-    if not request or request == item.status.last_handled_request:
-        return
-    patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-    stalled = [p for p in copies if p.phase in (Phase.FAILED, Phase.PENDING)]
-    for answer in await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in stalled):
-        context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
 
 
 def _existing(context: Context, template: Template) -> dict[str, PlacementView]:

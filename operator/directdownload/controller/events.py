@@ -1,0 +1,295 @@
+"""Kubernetes Events: what happened, told to people beside the object that it happened to (`kubectl describe`).
+
+Reconcilers call `Recorder.tell`, which only takes note; `Recorder.run` posts in the background. Nothing depends on an
+Event (architecture, rule 1): they repeat what conditions say, and are dropped when they cannot be posted. Promises:
+
+- what happens again to the same object within `SERIES_PAUSE` raises the count of one Event, as client-go's
+  `tools/events` does it;
+- one object costs at most `BURST` writes at once and one more each `REFILL`, as with client-go's spam filter;
+- memory is bounded, whatever the API server does: `SERIES_LIMIT` objects are remembered, `QUEUE_LIMIT` Events wait;
+- a note holds no credentials: the engine leaves them out of its messages, and what still looks like one is masked here.
+
+The rules for the fields are those of `ValidateEventCreate` in Kubernetes' `pkg/apis/core/validation/events.go`.
+"""
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from directdownload import logs
+from directdownload.cluster import client, errors, kinds
+from directdownload.controller import metrics
+from directdownload.resources.base import GROUP
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+EventType = Literal["Normal", "Warning"]
+
+CONTROLLER = f"{GROUP}/controller"
+#: Where Events of cluster-scoped objects are: the API server accepts `default` and `kube-system` only.
+CLUSTER_NAMESPACE = "default"
+SERIES_PAUSE = datetime.timedelta(minutes=6)
+BURST = 25
+REFILL = datetime.timedelta(minutes=5)
+SERIES_LIMIT = 4096
+QUEUE_LIMIT = 1000
+NOTE_LIMIT_BYTES = 1024
+_INSTANCE_LIMIT = 128
+_NAME_LIMIT = 253
+#: An API server that is away for a minute loses nothing that fits into the queue.
+PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
+_LONGEST_RETRY_AFTER_SECONDS = 30.0
+_TRANSIENT = (errors.Unreachable, errors.TooManyRequests)
+
+
+class Regarded(Protocol):
+    """Any object in one of the world's stores."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+
+
+class SeriesKey(NamedTuple):
+    """What makes two happenings the same one."""
+
+    uid: str
+    event_type: EventType
+    reason: Reason
+    action: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Series:
+    """One Event: a happening and its repetitions. The note is the first one's, as an Event's note never changes."""
+
+    resource: kinds.Resource
+    #: of the object: `namespace/name` or `name`
+    key: str
+    uid: str
+    event_type: EventType
+    reason: Reason
+    action: str
+    note: str
+    first: datetime.datetime
+    last: datetime.datetime
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bucket:
+    """How many Events an object has left, as of `at`."""
+
+    tokens: float
+    at: datetime.datetime
+
+
+def continued(earlier: Series | None, new: Series) -> Series:
+    """The Event that tells `new`: `earlier` with one more repetition, or `new` itself."""
+    if earlier is None or new.first - earlier.last > SERIES_PAUSE:
+        return new
+    # Later than before even when the clock was set back: kubectl sorts by this time.
+    return dataclasses.replace(earlier, last=max(earlier.last, new.last), count=earlier.count + 1)
+
+
+def spend(bucket: Bucket | None, now: datetime.datetime) -> tuple[Bucket, bool]:
+    """Takes one token. False: there was none."""
+    if bucket is None:
+        return Bucket(BURST - 1, now), True
+    refilled = max(datetime.timedelta(0), now - bucket.at) / REFILL
+    tokens = min(float(BURST), bucket.tokens + refilled)
+    return (Bucket(tokens - 1, now), True) if tokens >= 1 else (Bucket(tokens, now), False)
+
+
+def note(message: str) -> str:
+    """`message` on one line, without what looks like a credential, in at most `NOTE_LIMIT_BYTES`.
+
+    Messages come from jobs, which have read foreign bytes.
+    """
+    text = "".join(character if character.isprintable() else " " for character in logs.mask(message))
+    encoded = text.encode()
+    if len(encoded) <= NOTE_LIMIT_BYTES:
+        return text
+    mark = "…"
+    return encoded[: NOTE_LIMIT_BYTES - len(mark.encode())].decode(errors="ignore") + mark
+
+
+def namespace_of(series: Series) -> str:
+    return series.key.rpartition("/")[0] or CLUSTER_NAMESPACE
+
+
+def name_of(series: Series) -> str:
+    """Follows from the Event itself (architecture, rule 9), so that a create whose answer was lost can be repeated."""
+    what = (series.uid, series.event_type, series.reason, series.action, series.first.isoformat())
+    digest = hashlib.sha256("/".join(what).encode()).hexdigest()[:16]
+    name = series.key.rpartition("/")[2][: _NAME_LIMIT - len(digest) - 1].rstrip("-.")
+    return f"{name}.{digest}"
+
+
+def document(series: Series, instance: str) -> dict[str, Any]:
+    """The Event; `instance` is the pod that tells."""
+    namespace, _, name = series.key.rpartition("/")
+    regarding = {
+        "apiVersion": series.resource.api_version,
+        "kind": series.resource.kind,
+        "name": name,
+        "uid": series.uid,
+        **({"namespace": namespace} if namespace else {}),
+    }
+    return {
+        "apiVersion": kinds.EVENTS.api_version,
+        "kind": kinds.EVENTS.kind,
+        "metadata": {"name": name_of(series), "namespace": namespace_of(series)},
+        "eventTime": _micro_time(series.first),
+        "reportingController": CONTROLLER,
+        "reportingInstance": instance[:_INSTANCE_LIMIT],
+        "action": series.action,
+        "reason": str(series.reason),
+        "regarding": regarding,
+        "note": series.note,
+        "type": series.event_type,
+        **(repetitions(series) if series.count > 1 else {}),
+    }
+
+
+def repetitions(series: Series) -> dict[str, Any]:
+    """The part of the Event that changes when it happens again; a count below 2 is refused."""
+    return {"series": {"count": series.count, "lastObservedTime": _micro_time(series.last)}}
+
+
+def _micro_time(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Backlog:
+    """The Events that wait to be posted, and what is remembered of those before them. Without I/O and clock."""
+
+    def __init__(self) -> None:
+        #: the latest state of each, the one that was touched longest ago first
+        self._series: collections.OrderedDict[SeriesKey, Series] = collections.OrderedDict()
+        self._buckets: collections.OrderedDict[tuple[str, EventType], Bucket] = collections.OrderedDict()
+        self._waiting: collections.OrderedDict[SeriesKey, Series] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, new: Series) -> metrics.EventDropCause | None:
+        """Takes `new`, at the time `new.first`; or says why it is not posted. Then the next repetition counts it."""
+        key = SeriesKey(new.uid, new.event_type, new.reason, new.action)
+        series = continued(self._series.get(key), new)
+        _remember(self._series, key, series)
+        if key in self._waiting:
+            # One write tells both.
+            self._waiting[key] = series
+            return None
+        owner = (new.uid, new.event_type)
+        bucket, allowed = spend(self._buckets.get(owner), new.first)
+        _remember(self._buckets, owner, bucket)
+        if not allowed:
+            return "Throttled"
+        if len(self._waiting) >= QUEUE_LIMIT:
+            return "QueueFull"
+        self._waiting[key] = series
+        return None
+
+    def pop(self) -> Series:
+        """The one that waits longest; KeyError when there is none."""
+        return self._waiting.popitem(last=False)[1]
+
+
+def _remember(entries: collections.OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    entries[key] = value
+    entries.move_to_end(key)
+    if len(entries) > SERIES_LIMIT:
+        entries.popitem(last=False)
+
+
+class Recorder:
+    """Tells on behalf of one controller pod, `instance`."""
+
+    def __init__(self, api: client.Api, instance: str, *, pauses_seconds: Sequence[float] = PAUSES_SECONDS) -> None:
+        self._api = api
+        self._instance = instance
+        self._pauses_seconds = pauses_seconds
+        self._backlog = Backlog()
+        self._wakeup = asyncio.Event()
+        self._complained = False
+
+    def tell(
+        self,
+        resource: kinds.Resource,
+        item: Regarded,
+        event_type: EventType,
+        reason: Reason,
+        message: str,
+        action: str = "Reconcile",
+    ) -> None:
+        """Takes note of what happened to `item`, an object of kind `resource`, at once and without failing.
+
+        `action` is what was being done about it: `Fetch`, `Verify`, `Remove`, …
+        """
+        now = datetime.datetime.now(datetime.UTC)
+        new = Series(resource, item.key, item.uid, event_type, reason, action, note(message), now, now)
+        cause = self._backlog.add(new)
+        if cause is None:
+            self._wakeup.set()
+        elif cause == "Throttled":
+            metrics.event_dropped(cause)
+        else:
+            self._drop(cause, f"{len(self._backlog)} wait already")
+
+    async def run(self) -> None:
+        """Posts until cancelled, one at a time: reconcilers have the better right to the API server."""
+        while True:
+            while not self._backlog:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            series = self._backlog.pop()
+            try:
+                await self._persist(series)
+                self._complained = False
+            except _TRANSIENT as error:
+                self._drop("Unreachable", str(error))
+            except errors.ApiError as error:
+                self._drop("Refused", str(error))
+            except Exception:
+                # A bug here must not end the controller, which needs no Events.
+                logger.exception("Event %s: unexpected error", name_of(series))
+
+    async def _persist(self, series: Series) -> None:
+        for pause in self._pauses_seconds:
+            try:
+                return await self._post(series)
+            except _TRANSIENT as error:
+                asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
+                await asyncio.sleep(max(pause, min(asked, _LONGEST_RETRY_AFTER_SECONDS)))
+        return await self._post(series)
+
+    async def _post(self, series: Series) -> None:
+        namespace = namespace_of(series)
+        if series.count > 1:
+            try:
+                await self._api.merge_patch(kinds.EVENTS, name_of(series), repetitions(series), namespace=namespace)
+            except errors.NotFound:
+                # Its time ran out, or it was never posted: it is made (again) with its count.
+                pass
+            else:
+                return
+        # There already: the answer to an earlier try was lost.
+        with contextlib.suppress(errors.AlreadyExists):
+            await self._api.create(kinds.EVENTS, document(series, self._instance), namespace=namespace)
+
+    def _drop(self, cause: metrics.EventDropCause, detail: str) -> None:
+        """Counted each time, logged once until one is posted again."""
+        metrics.event_dropped(cause)
+        if not self._complained:
+            self._complained = True
+            logger.warning("Events are being dropped (%s): %s", cause, detail)

@@ -1,0 +1,65 @@
+"""One attempt of a job: when it counts as ended, how it ended, and when the next one is due."""
+
+import datetime
+import hashlib
+
+from directdownload.planning.observed import Job, PlacementView
+from directdownload.resources.jobs import JobResult
+from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import Phase
+from directdownload.resources.zone import Retry
+
+#: A pod that has not run after this time never will: its host path is missing, its image cannot be pulled.
+START_DEADLINE = datetime.timedelta(minutes=5)
+#: No server may hold a host off for longer than this.
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+#: Pauses are shortened by up to this share, so that hosts that failed together do not come back together.
+_JITTER = 0.25
+
+
+def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
+    """How the job ended, also when it cannot say so itself; None while it runs or may yet start."""
+    deadline = start_deadline(job)
+    if job.finished:
+        what = "the job ended without a result"
+    elif deadline is not None and now >= deadline:
+        what = "the pod did not start within 5 minutes"
+    else:
+        return None
+    hint = f": {job.hint}" if job.hint else ""
+    return job.result or JobResult(reason=Reason.INTERRUPTED, message=what + hint)
+
+
+def start_deadline(job: Job) -> datetime.datetime | None:
+    """When a job that has not started counts as ended; None once it has."""
+    return None if job.started else job.created + START_DEADLINE
+
+
+def retry_pause_seconds(name: str, failures: int, retry: Retry, retry_after_seconds: float | None) -> float:
+    """Exponential backoff after `failures` in a row, with jitter that depends on the name.
+
+    Never longer than `retry.maximum`, but a longer `Retry-After` (RFC 9110, section 10.2.3) wins, up to an hour.
+    """
+    pause: float = min(retry.maximum, retry.initial * 2 ** min(failures - 1, 32))
+    fraction = int.from_bytes(hashlib.sha256(f"{name}/{failures}".encode()).digest()[:4], "big") / 2**32
+    return max(pause * (1 - _JITTER * fraction), min(retry_after_seconds or 0, LONGEST_RETRY_AFTER_SECONDS))
+
+
+def next_attempt(
+    placement: PlacementView,
+    retry: Retry,
+    failures: int,
+    now: datetime.datetime,
+    retry_after_seconds: float | None = None,
+) -> datetime.datetime:
+    pause = retry_pause_seconds(placement.key, failures, retry, retry_after_seconds)
+    # Times in a status have whole seconds: rounding up keeps the next look from coming too early.
+    return (now + datetime.timedelta(seconds=pause + 1)).replace(microsecond=0)
+
+
+def failures_before(placement: PlacementView, retry: Retry, now: datetime.datetime) -> int:
+    """The failures that still count: none once the copy has been good for longer than the longest pause."""
+    good_since = placement.file.verified_time if placement.phase is Phase.READY and placement.file else None
+    if good_since is not None and (now - good_since).total_seconds() > retry.maximum:
+        return 0
+    return placement.recent_failures

@@ -1,0 +1,141 @@
+"""What planning one placement takes and gives, and the statuses that it writes.
+
+Shared by `placements` (the dispatch and the fetch), `repair` and `removal`.
+"""
+
+import dataclasses
+import datetime
+import enum
+
+from directdownload.planning.conditions import Verdict, conditions
+from directdownload.planning.observed import PlacementView
+from directdownload.resources.host import Host
+from directdownload.resources.jobs import JobResult
+from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
+from directdownload.resources.zone import Retry, Zone
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The objects that a placement depends on; None where there is none (any more)."""
+
+    template: Template | None
+    zone: Zone | None
+    host: Host | None
+    pool: StoragePool | None
+    pool_roots: tuple[str, ...] = ()
+    #: every deployment that wants the copy is paused
+    paused: bool = False
+    #: the Host was deleted and no Zone selects a node of its name: it does not come again
+    departed: bool = False
+    #: the host that takes over the copy of a shared pool; empty: it stays where it is
+    successor: str = ""
+
+    @property
+    def retry(self) -> Retry:
+        return self.zone.spec.downloads.retry if self.zone is not None else Retry()
+
+    @property
+    def shared(self) -> bool:
+        return self.pool is not None and self.pool.spec.shared
+
+
+class Step(enum.Enum):
+    """What the controller does besides writing the status."""
+
+    NONE = enum.auto()
+    #: needs a slot of the ledger first
+    FETCH = enum.auto()
+    #: needs a slot of its own kind
+    VERIFY = enum.auto()
+    #: removal needs no slot
+    REMOVE = enum.auto()
+    #: give a copy of a shared pool to `Surroundings.successor`
+    HAND_OVER = enum.auto()
+    #: take the finalizer off and delete the object; the file stays as it is
+    RELEASE = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlacementPlan:
+    """`status` None: leave it. `drop_job`: its result has been read, or nobody wants it any more.
+
+    `outcome` is the result that this plan takes in; it is counted once.
+    """
+
+    status: TemplatePlacementStatus | None
+    step: Step = Step.NONE
+    attempt: int = 0
+    drop_job: bool = False
+    look_again: datetime.datetime | None = None
+    outcome: JobResult | None = None
+
+
+def status_of(
+    placement: PlacementView,
+    phase: Phase,
+    verdict: Verdict,
+    now: datetime.datetime,
+    *,
+    attempts: int | None = None,
+    next_attempt: datetime.datetime | None = None,
+    started: datetime.datetime | None = None,
+    file: PlacedFile | None = None,
+    keep_file: bool = True,
+    failures: int | None = None,
+    inputs: str | None = None,
+) -> TemplatePlacementStatus:
+    """A complete status: what is not given is carried on, except the time of the next attempt."""
+    return TemplatePlacementStatus(
+        observed_generation=placement.generation,
+        # Whatever is written, the phase carries the request on from here.
+        last_handled_request=placement.requested_at or None,
+        conditions=conditions(verdict, placement.conditions, placement.generation, now),
+        phase=phase,
+        started_time=started or placement.started,
+        file=file or (placement.file if keep_file else None),
+        attempts=placement.attempts if attempts is None else attempts,
+        recent_failures=(placement.recent_failures if failures is None else failures) or None,
+        next_attempt_time=next_attempt,
+        observed_inputs=(placement.inputs if inputs is None else inputs) or None,
+    )
+
+
+def asked(placement: PlacementView) -> bool:
+    """Whether `directdownload.dev/requested-at` has a value that was not served yet."""
+    return bool(placement.requested_at) and placement.requested_at != placement.last_handled_request
+
+
+def mark_removing(placement: PlacementView, now: datetime.datetime) -> TemplatePlacementStatus:
+    """The status that says, durably, that the file shall go."""
+    verdict = Verdict(False, Reason.REMOVED, "the file is being removed: no deployment wants it any more")
+    return status_of(placement, Phase.REMOVING, verdict, now, failures=0)
+
+
+def waiting_for_slot(
+    placement: PlacementView, group: str, limit: int, now: datetime.datetime
+) -> TemplatePlacementStatus:
+    message = f"{limit} downloads run at once for {group}; it waits for one of them to end"
+    return status_of(placement, Phase.PENDING, Verdict(False, Reason.WAITING_FOR_SLOT, message), now)
+
+
+def downloading(
+    placement: PlacementView, attempt: int, now: datetime.datetime, inputs: str | None = None
+) -> TemplatePlacementStatus:
+    """The status once the job of `attempt` has been created; `inputs`: hash of what it was told, if it is new."""
+    verdict = Verdict(False, Reason.DOWNLOADING, f"attempt {attempt} runs on host {placement.host}")
+    return status_of(
+        placement,
+        Phase.DOWNLOADING,
+        verdict,
+        now,
+        attempts=attempt,
+        started=placement.started or now,
+        keep_file=False,
+        # Whoever asks for another try starts the pauses anew.
+        failures=0 if asked(placement) else None,
+        inputs=inputs,
+    )

@@ -1,0 +1,123 @@
+"""Keeping published files what they were: what the agent saw, what a verification found, and when one is due.
+
+A file that is gone is fetched again. One that looks changed (size, mtime or inode) is verified first: only its digest
+tells whether it was. Beside that every file is verified once in each `StoragePool.spec.verifyInterval`.
+"""
+
+import datetime
+import hashlib
+import math
+
+from directdownload.planning import attempts
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.observed import Job, PlacementView
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, status_of
+from directdownload.resources.jobs import JobResult
+from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import Phase
+
+_FOUND_BAD = frozenset({Reason.ALTERED, Reason.MISSING})
+
+
+def plan_ready(
+    placement: PlacementView, around: Surroundings, obstacle: Verdict | None, now: datetime.datetime
+) -> PlacementPlan:
+    """A copy that is Ready and has no job. `obstacle`: why nothing can start on its host."""
+    if _seen(placement) and not placement.observed_present:
+        return _repair(placement, around, Reason.MISSING, f"{placement.path} is gone", placement.attempts, now)
+    due = _due(placement, around, now)
+    if due is None or due > now:
+        verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
+        keep = placement.next_attempt
+        # A request is served by a verification, which is due at once: here is none that waits.
+        return PlacementPlan(status_of(placement, Phase.READY, verdict, now, next_attempt=keep), look_again=due)
+    if obstacle is not None:
+        return PlacementPlan(None)
+    return PlacementPlan(None, Step.VERIFY, attempt=placement.attempts + 1)
+
+
+def plan_verification(
+    placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime
+) -> PlacementPlan:
+    """A `verify` job is there."""
+    if placement.phase is not Phase.READY or placement.attempts >= job.attempt:
+        # Nobody waits for it any more, or what it found is written already.
+        return PlacementPlan(None, drop_job=True)
+    result = attempts.result_of(job, now)
+    if result is None:
+        return PlacementPlan(None, look_again=attempts.start_deadline(job))
+    if result.reason in _FOUND_BAD:
+        return _repair(placement, around, result.reason, result.message, job.attempt, now, result)
+    if result.reason is Reason.VERIFIED and placement.file is not None:
+        file = placement.file.model_copy(update={"verified_time": now, "revision": result.revision or None})
+        verdict = Verdict(True, Reason.VERIFIED, result.message)
+        status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0)
+        return PlacementPlan(status, drop_job=True, outcome=result)
+    # Not a word about the file: it counts as it did.
+    failures = placement.recent_failures + 1
+    when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
+    verdict = Verdict(
+        True,
+        placement.reason or Reason.DOWNLOADED,
+        f"the last verification ended with {result.reason}: {result.message}",
+    )
+    status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures)
+    return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
+
+
+def _repair(
+    placement: PlacementView,
+    around: Surroundings,
+    reason: Reason,
+    message: str,
+    attempt: int,
+    now: datetime.datetime,
+    result: JobResult | None = None,
+) -> PlacementPlan:
+    """The copy is Pending again. At once if it was good for a while, else after a pause: someone may be at it."""
+    before = attempts.failures_before(placement, around.retry, now)
+    when = attempts.next_attempt(placement, around.retry, before, now) if before else None
+    status = status_of(
+        placement,
+        Phase.PENDING,
+        Verdict(False, reason, f"{message}; it is fetched again"),
+        now,
+        attempts=attempt,
+        next_attempt=when,
+        keep_file=False,
+        failures=before + 1,
+    )
+    return PlacementPlan(status, drop_job=result is not None, look_again=when, outcome=result)
+
+
+def _seen(placement: PlacementView) -> bool:
+    """Whether what the agent saw is about the file that the status speaks of, and not about an earlier one."""
+    return (
+        placement.file is not None
+        and placement.file.revision is not None
+        and placement.observed_revision == placement.file.revision
+    )
+
+
+def _due(placement: PlacementView, around: Surroundings, now: datetime.datetime) -> datetime.datetime | None:
+    """When the file is to be verified; None: never."""
+    if asked(placement):
+        return now
+    due = now if _seen(placement) and placement.observed_changed else _scheduled(placement, around)
+    # After a verification that could not look at the file the next one waits.
+    return max(due, placement.next_attempt) if due is not None and placement.next_attempt is not None else due
+
+
+def _scheduled(placement: PlacementView, around: Surroundings) -> datetime.datetime | None:
+    """Each copy has its own moment in the interval, so that a fleet that was filled at once is not read at once.
+
+    The first such moment after the last verification: a file is never older than the interval.
+    """
+    interval = around.pool.spec.verify_interval if around.pool is not None else 0
+    verified = placement.file.verified_time if placement.file is not None else None
+    if not interval or verified is None:
+        return None
+    fraction = int.from_bytes(hashlib.sha256(placement.uid.encode()).digest()[:4], "big") / 2**32
+    offset = fraction * interval
+    number = math.floor((verified.timestamp() - offset) / interval) + 1
+    return datetime.datetime.fromtimestamp(number * interval + offset, datetime.UTC)

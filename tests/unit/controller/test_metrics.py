@@ -1,0 +1,364 @@
+"""Metrics: what jobs and reconciles leave in them, what a scrape says of a world, and that the page says the same."""
+
+import asyncio
+import dataclasses
+import math
+import pathlib
+import re
+import time
+from collections.abc import Iterable
+from typing import get_args
+
+import prometheus_client
+import pytest
+from prometheus_client import parser
+from prometheus_client.metrics_core import Metric
+from tests.unit.controller import build as objects
+from tests.unit.planning import build
+
+from directdownload import health
+from directdownload.controller import main, metrics, world
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.reasons import Reason
+
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+MIRROR = "https://mirror.example.org/debian.qcow2"
+ORIGIN = "http://images.example.org/debian.qcow2"
+
+
+async def never(_: Key) -> None:
+    """A queue whose work nobody does."""
+
+
+def families(registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY) -> list[Metric]:
+    """What Prometheus would read, of the product."""
+    text = prometheus_client.generate_latest(registry).decode()
+    return [f for f in parser.text_string_to_metric_families(text) if f.name.startswith("directdownload_")]
+
+
+def value(name: str, **labels: str) -> float | None:
+    return prometheus_client.REGISTRY.get_sample_value(f"directdownload_{name}", labels)
+
+
+def gauges(found: world.World, queue: WorkQueue | None = None) -> dict[tuple[str, ...], float]:
+    """What a scrape says of `found`: name, then label values in the order of the labels' names."""
+    registry = prometheus_client.CollectorRegistry()
+    with metrics.Collector(found, queue or WorkQueue(never)).registered(registry):
+        return {
+            (s.name.removeprefix("directdownload_"), *(s.labels[name] for name in sorted(s.labels))): s.value
+            for family in families(registry)
+            for s in family.samples
+        }
+
+
+def a_world(*, zones: Iterable[str] = ("zone-1",)) -> world.World:
+    found = world.World((build.ROOT,))
+    for name in zones:
+        found.zones.observe(build.zone(name))
+    return found
+
+
+# What jobs leave
+
+
+def test_a_download_counts_as_attempt_with_its_bytes_and_time() -> None:
+    done = JobResult(reason=Reason.DOWNLOADED, size_bytes=5000, source=MIRROR, seconds=7.0, resumed_from=2000)
+    metrics.attempt("zone-d", "kvm-1", ORIGIN, Verb.FETCH, done)
+    assert value("download_attempts_total", zone="zone-d", reason="Downloaded") == 1
+    assert value("download_bytes_total", zone="zone-d", host="kvm-1", protocol="HTTPS") == 5000
+    labels = {"zone": "zone-d", "protocol": "HTTPS", "result": "success"}
+    assert value("download_duration_seconds_sum", **labels) == 7
+    assert value("download_duration_seconds_bucket", **labels, le="5.0") == 0
+    assert value("download_duration_seconds_bucket", **labels, le="10.0") == 1
+
+
+def test_a_failed_attempt_counts_with_its_time_and_without_bytes() -> None:
+    failed = JobResult(reason=Reason.CHECKSUM_MISMATCH, size_bytes=5000, seconds=60)
+    metrics.attempt("zone-f", "kvm-1", ORIGIN, Verb.FETCH, failed)
+    assert value("download_attempts_total", zone="zone-f", reason="ChecksumMismatch") == 1
+    assert value("download_bytes_total", zone="zone-f", host="kvm-1", protocol="HTTP") is None
+    assert value("download_duration_seconds_sum", zone="zone-f", protocol="HTTP", result="error") == 60
+
+
+def test_a_file_that_was_there_already_is_an_attempt_and_no_download() -> None:
+    there = JobResult(reason=Reason.ALREADY_PRESENT, size_bytes=5000, seconds=60)
+    metrics.attempt("zone-a", "kvm-1", ORIGIN, Verb.FETCH, there)
+    assert value("download_attempts_total", zone="zone-a", reason="AlreadyPresent") == 1
+    assert value("download_bytes_total", zone="zone-a", host="kvm-1", protocol="HTTP") is None
+    assert value("download_duration_seconds_count", zone="zone-a", protocol="HTTP", result="success") is None
+
+
+def test_verifications_and_removals_are_no_downloads() -> None:
+    altered = JobResult(reason=Reason.ALTERED, size_bytes=5000, seconds=60)
+    metrics.attempt("zone-v", "kvm-1", ORIGIN, Verb.VERIFY, altered)
+    metrics.attempt("zone-v", "kvm-1", ORIGIN, Verb.REMOVE, JobResult(reason=Reason.REMOVED, seconds=1))
+    metrics.repair("zone-v", altered.reason)
+    assert value("verifications_total", zone="zone-v", reason="Altered") == 1
+    assert value("repairs_total", zone="zone-v", reason="Altered") == 1
+    of_the_zone = {s.name for f in families() for s in f.samples if s.labels.get("zone") == "zone-v"}
+    assert of_the_zone == {"directdownload_verifications_total", "directdownload_repairs_total"}
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 1e300])
+@pytest.mark.parametrize("size_bytes", [-1, 2**63, 10**400])
+def test_numbers_that_cannot_be_true_do_not_count(seconds: float, size_bytes: int) -> None:
+    result = JobResult(reason=Reason.DOWNLOADED, seconds=seconds, size_bytes=size_bytes)
+    metrics.attempt("zone-n", "kvm-1", ORIGIN, Verb.FETCH, result)
+    assert value("download_bytes_total", zone="zone-n", host="kvm-1", protocol="HTTP") is None
+    assert value("download_duration_seconds_count", zone="zone-n", protocol="HTTP", result="success") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "source", "protocol"),
+    [
+        (ORIGIN, "", "HTTP"),
+        (ORIGIN, MIRROR, "HTTPS"),
+        ("nfs://10.0.0.1/export/debian.qcow2", "", "NFS"),
+        ("", "", "other"),
+        (ORIGIN, "javascript:alert(1)", "other"),
+        ("no colon at all", "", "other"),
+    ],
+)
+def test_a_url_becomes_one_of_few_protocols(url: str, source: str, protocol: str) -> None:
+    zone = f"zone-{protocol}-{len(url)}-{len(source)}"
+    metrics.attempt(zone, "kvm-1", url, Verb.FETCH, JobResult(reason=Reason.DOWNLOADED, size_bytes=1, source=source))
+    assert value("download_bytes_total", zone=zone, host="kvm-1", protocol=protocol) == 1
+
+
+# What reconciles leave
+
+
+def test_reconciles_are_timed_by_kind_and_result() -> None:
+    with metrics.reconciling("good"):
+        time.sleep(0.02)
+    with pytest.raises(KeyError), metrics.reconciling("bad"):
+        raise KeyError
+    with pytest.raises(asyncio.CancelledError), metrics.reconciling("cancelled"):
+        raise asyncio.CancelledError
+    assert value("reconcile_duration_seconds_count", kind="good", result="success") == 1
+    assert 0.02 <= (value("reconcile_duration_seconds_sum", kind="good", result="success") or 0) < 2
+    assert value("reconcile_duration_seconds_count", kind="bad", result="error") == 1
+    kinds = {s.labels["kind"] for f in families() for s in f.samples if "kind" in s.labels}
+    assert "cancelled" not in kinds
+
+
+# What a scrape says
+
+
+def test_a_world_without_anything_says_zero_for_each_queue_and_zone_and_nothing_else() -> None:
+    queues = {("queue_depth", kind): 0.0 for kind in main.RECONCILERS}
+    assert gauges(a_world(zones=())) == queues
+    found = gauges(a_world())
+    phases = ("Pending", "Downloading", "Ready", "Failed", "Removing")
+    expected: dict[tuple[str, ...], float] = {("jobs_active", "zone-1"): 0}
+    expected |= {("placements", phase, "zone-1"): 0 for phase in phases}
+    expected |= {("hosts", state, "zone-1"): 0 for state in ("Up", "Down", "Maintenance")}
+    assert found == expected | queues
+
+
+def test_placements_are_counted_by_zone_and_phase() -> None:
+    found = a_world()
+    for number, phase in enumerate(["Ready", "Ready", "Failed", None, "Pending"]):
+        found.placements.observe(build.placement(host=f"kvm-{number}", phase=phase))
+    found.placements.observe(build.placement(host="kvm-9", zone="gone", phase="Removing"))
+    counted = {key[1:]: count for key, count in gauges(found).items() if key[0] == "placements" and count}
+    assert counted == {
+        ("Ready", "zone-1"): 2,
+        ("Failed", "zone-1"): 1,
+        ("Pending", "zone-1"): 2,
+        ("Removing", "gone"): 1,
+    }
+
+
+def test_hosts_are_counted_by_zone_and_state() -> None:
+    found = a_world()
+    for number, state in enumerate(["Up", "Up", "Maintenance", "Down", None]):
+        found.hosts.observe(build.host(f"kvm-{number}", state))
+    counted = {key[1:]: count for key, count in gauges(found).items() if key[0] == "hosts"}
+    assert counted == {("Up", "zone-1"): 2, ("Down", "zone-1"): 2, ("Maintenance", "zone-1"): 1}
+
+
+def test_space_is_told_of_pools_that_exist() -> None:
+    found = a_world()
+    found.pools.observe(build.pool("local"))
+    facts = [build.facts("local", availableBytes=400), build.facts("invented"), {"pool": "other"}]
+    found.hosts.observe(build.host("kvm-1", storage=facts))
+    told = {key: count for key, count in gauges(found).items() if key[0] == "pool_available_bytes"}
+    assert told == {("pool_available_bytes", "kvm-1", "local", "zone-1"): 400}
+
+
+def test_jobs_are_active_until_they_end() -> None:
+    found = a_world()
+    copies = [build.placement(host=f"kvm-{number}", zone="zone-1") for number in range(4)]
+    for copy in copies[:3]:
+        found.placements.observe(copy)
+    found.jobs.observe(objects.job(copies[0], "fetch"))
+    found.jobs.observe(objects.job(copies[0], "verify"))
+    found.jobs.observe(objects.job(copies[1], ended="Complete"))
+    found.jobs.observe(objects.job(copies[2], ended="Failed"))
+    # a job whose placement is gone
+    found.jobs.observe(objects.job(copies[3]))
+    assert gauges(found)["jobs_active", "zone-1"] == 2
+
+
+async def test_the_queue_is_told_by_kind() -> None:
+    working, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_: Key) -> None:
+        working.set()
+        await go_on.wait()
+
+    queue = WorkQueue(work)
+    for key in (Key("placement", "a"), Key("placement", "b"), Key("host", "a")):
+        queue.add(key)
+    queue.add_later(Key("zone", "a"), 3600)
+    registry = prometheus_client.CollectorRegistry()
+    with metrics.Collector(a_world(zones=()), queue).registered(registry):
+
+        def depths() -> dict[str, float]:
+            return {s.labels["queue"]: s.value for f in families(registry) for s in f.samples if s.value}
+
+        assert depths() == {"placement": 2, "host": 1}
+        task = asyncio.create_task(queue.run(1))
+        await working.wait()
+        # One is in the hands of the worker.
+        assert depths() == {"placement": 2, "host": 1}
+        go_on.set()
+        async with asyncio.timeout(10):
+            while len(queue):  # noqa: ASYNC110 - an empty queue tells nobody
+                await asyncio.sleep(0)
+        assert depths() == {}
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def test_a_standby_serves_no_gauges() -> None:
+    registry = prometheus_client.CollectorRegistry()
+    collector = metrics.Collector(a_world(), WorkQueue(never))
+    with collector.registered(registry):
+        assert families(registry)
+    assert not families(registry)
+    with collector.registered(registry):
+        assert families(registry)
+
+
+@pytest.mark.parametrize("zone", [None, "zone-y"], ids=["deleted", "in another zone"])
+def test_a_host_takes_its_bytes_along_when_it_leaves(zone: str | None) -> None:
+    found = a_world()
+    with metrics.Collector(found, WorkQueue(never)).registered(prometheus_client.CollectorRegistry()):
+        for name in ("kvm-1", "kvm-2"):
+            found.hosts.observe(build.host(name, zone="zone-x"))
+            done = JobResult(reason=Reason.DOWNLOADED, size_bytes=1)
+            metrics.attempt("zone-x", name, ORIGIN, Verb.FETCH, done)
+        if zone is None:
+            found.hosts.forget("kvm-1", 2)
+        else:
+            found.hosts.observe(build.host("kvm-1", zone=zone, resourceVersion="2"))
+        # Still there, but with other facts.
+        found.hosts.observe(build.host("kvm-2", "Down", zone="zone-x", resourceVersion="2"))
+    assert value("download_bytes_total", zone="zone-x", host="kvm-1", protocol="HTTP") is None
+    assert value("download_bytes_total", zone="zone-x", host="kvm-2", protocol="HTTP") == 1
+    metrics.DOWNLOAD_BYTES.remove("zone-x", "kvm-2", "HTTP")
+
+
+def test_a_scrape_of_a_large_fleet_is_quick() -> None:
+    """50,000 placements on 1,000 hosts: the event loop stands still for as long as this takes."""
+    found = a_world()
+    found.pools.observe(build.pool("local"))
+    copy = build.placement(phase="Ready")
+    for number in range(50_000):
+        found.placements.observe(dataclasses.replace(copy, key=f"p-{number}"))
+    for number in range(1000):
+        found.hosts.observe(build.host(f"kvm-{number}", storage=[build.facts("local")]))
+    collector = metrics.Collector(found, WorkQueue(never))
+    started = time.process_time()
+    list(collector.collect())
+    assert time.process_time() - started < 0.25
+
+
+# Names
+
+
+@pytest.fixture(scope="module")
+def everything() -> dict[str, Metric]:
+    """Each metric of the product, with at least one sample."""
+    metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.FETCH, JobResult(reason=Reason.DOWNLOADED, size_bytes=1, seconds=1))
+    metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.VERIFY, JobResult(reason=Reason.VERIFIED))
+    metrics.repair("zone-1", Reason.MISSING)
+    metrics.event_dropped("Throttled")
+    with metrics.reconciling("placement"):
+        pass
+    health.count_request("list", "pods", 200)
+    found = a_world()
+    found.pools.observe(build.pool("local"))
+    found.hosts.observe(build.host("kvm-1", storage=[build.facts("local")]))
+    with metrics.Collector(found, WorkQueue(never)).registered():
+        return {family.name: family for family in families()}
+
+
+def documented() -> dict[str, set[str]]:
+    """Name to labels, of the tables of the page."""
+    rows = re.findall(r"^\| `(directdownload_\w+)` \| ([^|]*) \|", PAGE.read_text(), re.MULTILINE)
+    found = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert len(found) == len(rows), "a metric is described twice"
+    return found
+
+
+def test_the_page_describes_every_metric_with_its_labels_and_no_other(everything: dict[str, Metric]) -> None:
+    served = {
+        family.name + ("_total" if family.type == "counter" else ""): {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in everything.values()
+    }
+    assert served == documented()
+
+
+def test_words_that_the_page_lists_are_those_of_the_code() -> None:
+    page = PAGE.read_text()
+    causes = get_args(metrics.EventDropCause)
+    for word in (*metrics.PROTOCOLS, metrics.OTHER_PROTOCOL, *main.RECONCILERS, *causes):
+        assert f"`{word}`" in page, word
+
+
+def test_expressions_of_the_page_name_metrics_and_labels_that_exist() -> None:
+    known = documented()
+    expressions = re.findall(r"^\| [^|]*\? \| `(.*)` \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(expressions) > 5
+    for expression in expressions:
+        names = re.findall(r"directdownload_\w+", expression)
+        assert names
+        labels = {*re.findall(r"[{,](\w+)[=!]", expression)} | {
+            label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")
+        }
+        for name in names:
+            assert labels <= known[name], expression
+
+
+def test_names_follow_the_rules_of_prometheus(everything: dict[str, Metric]) -> None:
+    """Those that `promtool check metrics` knows, and https://prometheus.io/docs/practices/naming/."""
+    for family in everything.values():
+        names = {sample.name for sample in family.samples}
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name), "camelCase, or reserved characters"
+        assert family.documentation, f"{family.name} has no help text"
+        assert (family.type == "counter") == all(name.endswith("_total") for name in names), family.name
+        assert not any(name.endswith("_created") for name in names), "would double the number of series"
+        if family.type != "histogram":
+            assert not any(name.endswith(("_count", "_sum", "_bucket")) for name in names)
+        assert not re.search(r"_(gauge|counter|histogram|summary)(_|$)", family.name), "the type is no part of a name"
+        assert not re.search(r"(^|_)(s|ms|us|ns|sec|b|kb|mb|gb|kib|mib|milliseconds|minutes|hours)(_|$)", family.name)
+        base = family.name.removesuffix("_total")
+        for unit in ("bytes", "seconds"):
+            assert f"_{unit}" not in base or base.endswith(f"_{unit}"), f"{family.name}: the unit comes last"
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert not labels & {"quantile", "instance", "job", "url"}
+        assert all(re.fullmatch(r"[a-z][a-z0-9_]*", label) for label in labels)
+
+
+def test_buckets_reach_from_seconds_to_the_longest_download(everything: dict[str, Metric]) -> None:
+    samples = everything["directdownload_download_duration_seconds"].samples
+    bounds = sorted({float(s.labels["le"]) for s in samples if "le" in s.labels})
+    assert bounds[0] <= 1
+    assert bounds[-2] >= 12 * 3600, "the default of Zone.spec.downloads.deadline"
+    assert len(bounds) < 20
