@@ -129,7 +129,7 @@ class Collector(PrometheusCollector):
         return _families().values()
 
     def collect(self) -> Iterable[Metric]:
-        """One pass over each store. What is known of beforehand (zones with phases and states, queues) is 0, not absent."""
+        """One pass over each store. What is known beforehand (queues, phases and states of zones) is 0, not absent."""
         world, families = self._world, _families()
         zones = [zone.name for zone in world.zones]
         placements = collections.Counter(dict.fromkeys(itertools.product(zones, Phase), 0))

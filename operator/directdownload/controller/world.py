@@ -5,13 +5,13 @@ Stores are filled by `watches.py` and by what our own writes return; reconcilers
 
 import datetime
 from collections.abc import Callable, Collection, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
 from directdownload.planning import deployments, hosts, plans, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
-from directdownload.resources.base import GROUP
+from directdownload.resources.base import GROUP, Resource
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -96,6 +96,14 @@ class World:
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
+        self.nodes.subscribe(_forgetting(self._agent_missing_since))
+        self.jobs.subscribe(_forgetting(self._result_missing_since))
+        for store in (self.templates, self.deployments):
+            store.subscribe(self._forget_summary)
+
+    def _forget_summary(self, _: str, old: Resource | None, new: Resource | None) -> None:
+        if old is not None and new is None:
+            self.summaries.pop(old.uid, None)
 
     def fleet(self) -> deployments.Fleet:
         return deployments.Fleet(
@@ -136,7 +144,7 @@ class World:
         template = self.templates.get(placement.template_key)
         return template if template is not None and template.uid == placement.template_uid else None
 
-    def surroundings(self, placement: PlacementView) -> plans.Surroundings:
+    def surroundings(self, placement: PlacementView, now: datetime.datetime) -> plans.Surroundings:
         wanting = self.wanting(placement)
         host, pool = self.hosts.get(placement.host), self.pools.get(placement.pool)
         return plans.Surroundings(
@@ -147,7 +155,9 @@ class World:
             pool_roots=self.pool_roots,
             paused=bool(wanting) and all(d.spec.rollout.paused for d in wanting),
             departed=host is None and not self._returns(placement.host),
-            successor=self._successor(placement, pool, host, wanting) if pool is not None and pool.spec.shared else "",
+            successor=self._successor(placement, pool, host, wanting, now)
+            if pool is not None and pool.spec.shared
+            else "",
         )
 
     def _returns(self, name: str) -> bool:
@@ -161,9 +171,10 @@ class World:
         pool: StoragePool,
         host: Host | None,
         wanting: Collection[TemplateDeployment],
+        now: datetime.datetime,
     ) -> str:
         """Who takes over the copy of a shared pool; empty: it stays, or nobody can take it."""
-        if sharing.stays(pool, host, placement.phase, self.pool_roots):
+        if sharing.stays(pool, host, placement, self.pool_roots, now):
             return ""
         others = [other for other in self.hosts_of_zone[placement.zone] if other.name != placement.host]
         selected = [
@@ -222,6 +233,16 @@ class World:
             if view.key in self._result_missing_since:
                 return self._result_missing_since[view.key] + RESULT_GRACE
         return None
+
+
+def _forgetting(memory: dict[str, Any]) -> Callable[[str, object, object], None]:
+    """What was remembered of an object by its key goes with the object."""
+
+    def changed(key: str, _: object, new: object) -> None:
+        if new is None:
+            memory.pop(key, None)
+
+    return changed
 
 
 def _result(pod: PodView | None) -> JobResult | None:

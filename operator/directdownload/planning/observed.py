@@ -79,6 +79,8 @@ class PlacementView:
     conditions: tuple[Condition, ...]
     bytes_downloaded: int
     bytes_total: int
+    #: when the agent last saw the download go on
+    progressed: datetime.datetime | None = None
     recent_failures: int = 0
     #: hash of what the last attempt was told
     inputs: str = ""
@@ -151,6 +153,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         conditions=tuple(Condition.model_validate(c) for c in sorted(own, key=lambda c: _ORDER.index(c["type"]))),
         bytes_downloaded=progress.get("bytesDownloaded", 0),
         bytes_total=progress.get("bytesTotal", 0),
+        progressed=_time(progress.get("updatedTime")),
         recent_failures=status.get("recentFailures", 0),
         inputs=intern(status.get("observedInputs", "")),
         observed_present=seen.get("present", True),

@@ -17,6 +17,8 @@ from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase, PlacedFile
 
+_HANG_LOOK = datetime.timedelta(seconds=30)
+
 
 def plan_placement(
     placement: PlacementView, around: Surroundings, job: Job | None, now: datetime.datetime
@@ -62,7 +64,9 @@ def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: d
         # The job may go on there unseen, or end with its node: its host will tell when it is back.
         verdict = Verdict(False, Reason.HOST_DOWN, f"{obstacle.message}; attempt {job.attempt} was running there")
         status = status_of(placement, Phase.DOWNLOADING, verdict, now, attempts=job.attempt, keep_file=False)
-    return PlacementPlan(status, look_again=attempts.start_deadline(job))
+    # While the pool does not answer, time alone may give a shared copy to another host.
+    hangs = around.shared and not attempts.start_deadline(job) and _obstacle(around) is not None
+    return PlacementPlan(status, look_again=now + _HANG_LOOK if hangs else attempts.start_deadline(job))
 
 
 def _after_fetch(

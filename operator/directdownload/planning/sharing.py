@@ -1,12 +1,17 @@
 """Which host has the one copy of a shared pool, and when another one takes it over."""
 
+import datetime
 from collections.abc import Collection, Iterable
 
 from directdownload.planning import pools as pool_planning
+from directdownload.planning.observed import PlacementView
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.templateplacement import Phase
+
+#: How long a download on a mount that does not answer may make no progress before another host takes over.
+HANG_PATIENCE = datetime.timedelta(minutes=2)
 
 
 def able(pool: StoragePool, host: Host, roots: Collection[str]) -> bool:
@@ -14,14 +19,16 @@ def able(pool: StoragePool, host: Host, roots: Collection[str]) -> bool:
     return host.status.state == "Up" and pool_planning.obstacle(pool, host, roots) is None
 
 
-def stays(pool: StoragePool, host: Host | None, phase: Phase | None, roots: Collection[str]) -> bool:
+def stays(
+    pool: StoragePool, host: Host | None, placement: PlacementView, roots: Collection[str], now: datetime.datetime
+) -> bool:
     """Whether the copy is left with its present host; None: it has no Host (any more)."""
     if host is None or host.spec.zone != pool.spec.zone:
         return False
-    if phase is Phase.DOWNLOADING:
-        # A download outlives its host's agent and a cordon. It does not outlive its node, nor a mount that hangs.
-        return not _node_lost(host) and pool_planning.obstacle(pool, host, roots) is None
-    return host.status.state != "Down" if phase is Phase.READY else able(pool, host, roots)
+    if placement.phase is Phase.DOWNLOADING:
+        # A download outlives its host's agent and a cordon. It does not outlive its node, nor its mount.
+        return not (_node_lost(host) or _mount_lost(pool, host, placement, roots, now))
+    return host.status.state != "Down" if placement.phase is Phase.READY else able(pool, host, roots)
 
 
 def choose(pool: StoragePool, hosts: Iterable[Host], roots: Collection[str]) -> str:
@@ -34,3 +41,14 @@ def choose(pool: StoragePool, hosts: Iterable[Host], roots: Collection[str]) -> 
 def _node_lost(host: Host) -> bool:
     ready = host.status.condition("Ready")
     return ready is not None and ready.reason in (Reason.NODE_NOT_READY, Reason.NODE_NOT_FOUND)
+
+
+def _mount_lost(
+    pool: StoragePool, host: Host, placement: PlacementView, roots: Collection[str], now: datetime.datetime
+) -> bool:
+    obstacle = pool_planning.obstacle(pool, host, roots)
+    if obstacle is not Reason.POOL_NOT_READY:
+        return obstacle is not None
+    # It does not answer: perhaps it is only slow. Where bytes still come in, another host would begin again for nothing.
+    since = max(filter(None, (placement.progressed, placement.started)), default=None)
+    return since is not None and now - since >= HANG_PATIENCE

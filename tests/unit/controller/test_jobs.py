@@ -12,7 +12,7 @@ from tests.unit.planning import build
 
 from directdownload.controller import jobs, world
 from directdownload.planning.observed import PlacementView, project_placement
-from directdownload.planning.placements import Surroundings
+from directdownload.planning.plans import Surroundings
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb

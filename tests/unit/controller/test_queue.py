@@ -175,6 +175,59 @@ async def test_pauses_grow_up_to_a_bound_and_start_anew_after_a_success(monkeypa
         assert 0.8e-3 * 2**power <= pause <= 1.2e-3 * 2**power
 
 
+async def test_a_change_cuts_a_backoff_short() -> None:
+    recorder = Recorder(_fail_first(errors.Unreachable(503, "ServiceUnavailable", "away")))
+    work = WorkQueue(recorder)
+    async with working(work):
+        work.add(A)
+        await until(lambda: recorder.done == [A])
+        began = asyncio.get_running_loop().time()
+        work.add(A)
+        await until(lambda: recorder.done == [A, A])
+        assert asyncio.get_running_loop().time() - began < queue._FIRST_PAUSE_SECONDS / 2
+
+
+async def test_nothing_cuts_short_the_time_for_which_the_api_server_asked_to_be_left_alone() -> None:
+    seconds = 0.5
+
+    async def refuse(key: Key) -> None:
+        if not recorder.done:
+            # asked for before the refusal is known, and for a time that is too early
+            work.add(key)
+            work.add_later(key, 0.01)
+            raise errors.TooManyRequests(429, "TooManyRequests", "not now", seconds)
+
+    recorder = Recorder(refuse)
+    work = WorkQueue(recorder)
+    loop = asyncio.get_running_loop()
+    async with working(work):
+        work.add(A)
+        await until(lambda: recorder.done == [A])
+        refused = loop.time()
+        while loop.time() < refused + 0.8 * seconds:
+            work.add(A)
+            work.add_later(A, 0.0)
+            await asyncio.sleep(0.01)
+        assert recorder.done == [A]
+        work.add(B)
+        await until(lambda: B in recorder.done)
+        await until(lambda: recorder.done.count(A) == 2)
+        assert seconds <= loop.time() - refused < 2 * seconds
+        # and no longer than that
+        work.add(A)
+        await until(lambda: recorder.done.count(A) == 3)
+
+
+def _fail_first(error: Exception) -> Callable[[Key], Awaitable[None]]:
+    left = [error]
+
+    async def fail(_: Key) -> None:
+        if left:
+            raise left.pop()
+
+    return fail
+
+
 async def test_a_failure_of_one_key_does_not_hold_up_another() -> None:
     async def fail(key: Key) -> None:
         if key == A:

@@ -113,27 +113,27 @@ def test_a_copy_is_paused_when_all_who_want_it_are(world: World, specs: list[dic
         if "template" in spec:
             fields["templateRef"] = {"name": spec["template"]}
         world.deployments.observe(build.deployment(f"d{number}", spec=fields, deleting=spec.get("deleting", False)))
-    assert world.surroundings(PLACEMENT).paused is paused
+    assert world.surroundings(PLACEMENT, NOW).paused is paused
 
 
 def test_a_shared_copy_is_wanted_by_whoever_names_another_of_its_hosts(world: World) -> None:
     world.hosts.observe(build.host())
     world.deployments.observe(build.deployment(spec={"hosts": ["kvm-2"], "rollout": {"paused": True}}))
-    assert world.surroundings(build.placement(shared=True)).paused
+    assert world.surroundings(build.placement(shared=True), NOW).paused
 
 
 def test_surroundings_are_the_very_objects(world: World) -> None:
-    empty = world.surroundings(PLACEMENT)
+    empty = world.surroundings(PLACEMENT, NOW)
     assert (empty.template, empty.zone, empty.host, empty.pool) == (None, None, None, None)
     world.zones.observe(build.zone())
     world.hosts.observe(build.host())
     world.pools.observe(build.pool())
     world.templates.observe(build.template(uid="made anew under the old name"))
-    found = world.surroundings(PLACEMENT)
+    found = world.surroundings(PLACEMENT, NOW)
     assert (found.zone, found.host, found.pool) == (build.zone(), build.host(), build.pool())
     assert (found.template, found.pool_roots) == (None, (build.ROOT,))
     world.templates.observe(build.template(resourceVersion="2"))
-    assert world.surroundings(PLACEMENT).template is not None
+    assert world.surroundings(PLACEMENT, NOW).template is not None
 
 
 # --- jobs and their pods
@@ -296,3 +296,74 @@ def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: Wo
         for name, space in order:
             world.line.join(name, (zone,), space)
         assert [world.next_in_line() for _ in range(5)] == ["b", "c", "d", "a", None]
+
+
+# --- what is not there any more
+
+
+def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
+    """A controller that runs for years must not grow by what came and went."""
+    world.nodes.observe(kube.node("kvm-9"))
+    world.agent("kvm-9", NOW)
+    job = kube.job(PLACEMENT, ended="Complete")
+    world.jobs.observe(job)
+    world.job(PLACEMENT, NOW)
+    template, deployment = build.template(), build.deployment()
+    world.templates.observe(template)
+    world.deployments.observe(deployment)
+    world.summaries.update({template.uid: 1.0, deployment.uid: 2.0})
+    before = world.result_due(PLACEMENT)
+    assert before is not None
+    for store, key in (
+        (world.nodes, "kvm-9"),
+        (world.jobs, job.key),
+        (world.templates, template.key),
+        (world.deployments, deployment.key),
+    ):
+        store.forget(key, 10**9)
+    memories = (world.summaries, world._agent_missing_since, world._result_missing_since)
+    assert [len(memory) for memory in memories] == [0, 0, 0]
+
+
+# --- hosts that leave, hosts that take over
+
+
+@pytest.mark.parametrize(
+    ("node", "labels", "departed"),
+    [(False, {}, True), (True, {}, True), (True, {"zone": "zone-1"}, False)],
+)
+def test_a_host_has_departed_when_nothing_makes_it_again(
+    world: World, node: bool, labels: dict[str, str], departed: bool
+) -> None:
+    world.zones.observe(build.zone())
+    if node:
+        world.nodes.observe(kube.node("kvm-1", labels=labels))
+    assert world.surroundings(PLACEMENT, NOW).departed is departed
+    world.hosts.observe(build.host())
+    assert not world.surroundings(PLACEMENT, NOW).departed
+
+
+def test_a_shared_copy_goes_to_a_host_that_a_deployment_selects_else_to_any(world: World) -> None:
+    world.zones.observe(build.zone())
+    world.pools.observe(build.pool(spec=build.SHARED))
+    copy = build.placement(shared=True, phase="Pending")
+    world.placements.observe(copy)
+    world.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts()]))
+    assert world.surroundings(copy, NOW).successor == ""
+    world.hosts.observe(build.host("kvm-2", storage=[build.facts(availableBytes=9)]))
+    world.hosts.observe(build.host("kvm-3", storage=[build.facts(availableBytes=1)]))
+    assert world.surroundings(copy, NOW).successor == "kvm-2"
+    world.deployments.observe(build.deployment(spec={"hosts": ["kvm-1", "kvm-3"]}))
+    assert world.surroundings(copy, NOW).successor == "kvm-3"
+    world.hosts.observe(build.host("kvm-3", "Down", resourceVersion="2"))
+    assert world.surroundings(copy, NOW).successor == "kvm-2"
+    world.hosts.observe(build.host("kvm-1", storage=[build.facts()], resourceVersion="2"))
+    assert world.surroundings(copy, NOW).successor == ""
+
+
+def test_a_copy_of_its_own_never_goes_to_another_host(world: World) -> None:
+    world.zones.observe(build.zone())
+    world.pools.observe(build.pool())
+    world.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts()]))
+    world.hosts.observe(build.host("kvm-2", storage=[build.facts()]))
+    assert world.surroundings(PLACEMENT, NOW).successor == ""

@@ -404,6 +404,15 @@ def test_a_download_on_a_host_that_went_down_says_so_and_goes_on_when_it_is_back
         assert told(down, done)[0] is Phase.READY
 
 
+def test_a_download_in_a_shared_pool_that_does_not_answer_is_looked_at_again() -> None:
+    """Nothing else happens that would call for a look when its patience ends."""
+    silent = host(storage=[build.facts(reason="PoolNotReady")])
+    shared = build.pool(spec=build.SHARED)
+    assert plan_placement(running(), around(pool=shared, host=silent), job(), NOW).look_again == NOW + seconds(30)
+    assert plan_placement(running(), around(host=silent), job(), NOW).look_again is None
+    assert plan_placement(running(), around(pool=shared), job(), NOW).look_again is None
+
+
 def test_a_host_that_has_left_for_good_takes_its_placements_along() -> None:
     for before in (placement(), running(), waiting(), failed(), placement(phase="Ready", status={"file": FILE})):
         plan = plan_placement(before, around(host=None, departed=True), None, NOW)

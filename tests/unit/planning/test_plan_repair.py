@@ -129,7 +129,8 @@ def test_a_verification_that_could_not_look_says_nothing_about_the_file(reason: 
     plan = plan_placement(before, around(), job("verify", 4, result=reason), NOW)
     assert told(before, plan) == (Phase.READY, Reason.DOWNLOADED, ["Ready"])
     assert plan.status is not None
-    assert plan.look_again == plan.status.next_attempt_time is not None
+    assert plan.look_again is not None
+    assert plan.look_again == plan.status.next_attempt_time
     assert reason in plan.status.conditions[0].message
     after = applied(before, plan.status)
     assert after.file == before.file

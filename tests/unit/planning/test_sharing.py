@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.unit.planning.build import NOW, ROOT, SHARED, around, condition, facts, host, job, placement, pool
+from tests.unit.planning import build
+from tests.unit.planning.build import NOW, ROOT, SHARED, around, condition, facts, host, job, placement, pool, seconds
 
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import PlacementPlan, Step
@@ -14,6 +15,14 @@ from directdownload.resources.templateplacement import Phase
 
 POOL = pool(spec=SHARED)
 ROOTS = (ROOT,)
+
+
+def remains(present: Host | None, phase: Phase | None, silent_seconds: float = 3600, since: str = "progress") -> bool:
+    """Whether the copy stays; a download has made no progress for so long."""
+    moment = build.stamp(NOW - seconds(silent_seconds))
+    status: dict[str, Any] = {"progress": {"updatedTime": moment}} if since == "progress" else {"startedTime": moment}
+    copy = placement(shared=True, phase=phase, status=status if phase else None)
+    return stays(POOL, present, copy, ROOTS, NOW)
 
 
 def having(name: str, available: int = 100, state: str = "Up", **fields: Any) -> Host:
@@ -50,30 +59,39 @@ HUNG = [having("kvm-1", reason="PoolNotReady"), having("kvm-1", mounted=False)]
 RESTING = [having("kvm-1", state="Maintenance"), down(Reason.AGENT_NOT_READY)]
 
 
-@pytest.mark.parametrize("present", NODE_LOST + HUNG)
+@pytest.mark.parametrize("present", [*NODE_LOST, *HUNG])
 def test_a_download_is_taken_over_when_its_node_or_its_mount_is_lost(present: Host | None) -> None:
-    assert not stays(POOL, present, Phase.DOWNLOADING, ROOTS)
+    assert not remains(present, Phase.DOWNLOADING)
+
+
+@pytest.mark.parametrize("since", ["progress", "start"])
+def test_a_mount_that_is_only_slow_keeps_its_download(since: str) -> None:
+    """An agent that waits for an answer for some seconds is no reason to begin again elsewhere."""
+    silent = having("kvm-1", reason="PoolNotReady")
+    assert remains(silent, Phase.DOWNLOADING, 119, since)
+    assert not remains(silent, Phase.DOWNLOADING, 120, since)
+    assert not remains(having("kvm-1", mounted=False), Phase.DOWNLOADING, 0, since)
 
 
 @pytest.mark.parametrize("present", [having("kvm-1"), *RESTING])
 def test_a_download_is_left_to_finish_where_it_can(present: Host) -> None:
     """Neither a cordon nor a missing agent stops it: another host would begin again for nothing."""
-    assert stays(POOL, present, Phase.DOWNLOADING, ROOTS)
+    assert remains(present, Phase.DOWNLOADING)
 
 
 @pytest.mark.parametrize("phase", [None, Phase.PENDING, Phase.FAILED, Phase.REMOVING])
 def test_what_has_yet_to_start_goes_where_it_can(phase: Phase | None) -> None:
-    assert stays(POOL, having("kvm-1"), phase, ROOTS)
-    for present in NODE_LOST + HUNG + RESTING:
-        assert not stays(POOL, present, phase, ROOTS)
+    assert remains(having("kvm-1"), phase)
+    for present in (*NODE_LOST, *HUNG, *RESTING):
+        assert not remains(present, phase)
 
 
 def test_a_ready_copy_moves_only_from_a_host_that_is_down() -> None:
     """Its agent tells when the file is lost; a Down host tells nothing."""
     for present in (having("kvm-1"), having("kvm-1", state="Maintenance"), *HUNG):
-        assert stays(POOL, present, Phase.READY, ROOTS)
-    for present in (down(Reason.NODE_NOT_READY), down(Reason.AGENT_NOT_READY), None):
-        assert not stays(POOL, present, Phase.READY, ROOTS)
+        assert remains(present, Phase.READY)
+    for lost in (down(Reason.NODE_NOT_READY), down(Reason.AGENT_NOT_READY), None):
+        assert not remains(lost, Phase.READY)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Downloading", "Failed", "Ready", "Removing"])

@@ -103,10 +103,10 @@ def test_the_line_begins_with_those_that_have_space() -> None:
         line.join(name, room, space)
     line.join("small", room, 200)
     order = []
-    while (name := line.first(ledger)) is not None:
-        order.append(name)
-        line.leave(name)
-        line.leave(name)
+    while (first := line.first(ledger)) is not None:
+        order.append(first)
+        line.leave(first)
+        line.leave(first)
     assert order == ["small", "also-big", "big", "middle"]
     assert len(line) == 0
 

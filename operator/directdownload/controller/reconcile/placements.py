@@ -41,7 +41,7 @@ async def _reconcile(context: Context, name: str) -> None:
     if placement is None:
         return
     now = context.now()
-    around = context.world.surroundings(placement)
+    around = context.world.surroundings(placement, now)
     job = context.world.job(placement, now)
     plan = placements.plan_placement(placement, around, job, now)
     status = plan.status
