@@ -106,7 +106,7 @@ class WorkQueue:
                 if isinstance(error, errors.TooManyRequests):
                     # Never earlier; a little later, so that those who were sent away together do not return together.
                     pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
-                    self.add_later(key, pause); self._held.add(key)
+                    self._hold(key, pause)
                 else:
                     self.add_later(key, pause)
                 logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)

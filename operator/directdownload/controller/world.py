@@ -18,6 +18,7 @@ from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -154,6 +155,10 @@ class World:
             pool=pool,
             pool_roots=self.pool_roots,
             paused=bool(wanting) and all(d.spec.rollout.paused for d in wanting),
+            claimed=any(
+                other.path == placement.path and other.key != placement.key and other.phase is not Phase.REMOVING
+                for other in self.placements_of_host[placement.host]
+            ),
             departed=host is None and not self._returns(placement.host),
             successor=self._successor(placement, pool, host, wanting, now)
             if pool is not None and pool.spec.shared

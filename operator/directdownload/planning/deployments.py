@@ -56,9 +56,10 @@ class Fleet:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementChanges:
-    """`remove`: the file goes. `release`: the placement goes and the file stays."""
+    """`restore`: was to be removed, wanted again. `remove`: the file goes. `release`: only the placement goes."""
 
     create: tuple[Target, ...] = ()
+    restore: tuple[PlacementView, ...] = ()
     remove: tuple[PlacementView, ...] = ()
     release: tuple[PlacementView, ...] = ()
 
@@ -171,14 +172,20 @@ def plan_placements(
     deployments = list(deployments)
     zone_of_host = {host.name: host.spec.zone for host in fleet.hosts}
     wishes = {d.key: targets(d, template, fleet) for d in deployments}
-    create: dict[str, Target] = {}
+    granted: dict[str, Target] = {}
     for deployment in deployments:
         if not deployment.deleting and refusal(deployment, template, fleet) is None:
-            create.update({n: t for n, t in wishes[deployment.key].items() if n not in existing})
+            granted.update(wishes[deployment.key])
+    create = [target for name, target in granted.items() if name not in existing]
+    restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
     for placement in existing.values():
-        if placement.phase is Phase.REMOVING or placement.deleting:
+        if placement.deleting:
+            continue
+        if placement.phase is Phase.REMOVING:
+            if placement.key in granted:
+                restore.append(placement)
             continue
         if zone_of_host.get(placement.host, placement.zone) != placement.zone:
             # A host that moves to another zone keeps its files.
@@ -192,7 +199,7 @@ def plan_placements(
         wanted_last = covering or [d for d in of_zone if _changed(d)] or of_zone
         retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
         (release if retained else remove).append(placement)
-    return PlacementChanges(_by_space(create.values(), fleet), tuple(remove), tuple(release))
+    return PlacementChanges(_by_space(create, fleet), tuple(restore), tuple(remove), tuple(release))
 
 
 def _by_space(wanted: Iterable[Target], fleet: Fleet) -> tuple[Target, ...]:

@@ -27,6 +27,8 @@ def plan_placement(
     if (placement.deleting and not removing) or (around.departed and not around.shared):
         # Deleted by hand or with its definition, or its host is gone for good: no order to remove the file (rule 12).
         return PlacementPlan(None, Step.RELEASE, drop_job=job is not None)
+    if removing and around.claimed:
+        return PlacementPlan(None, Step.RELEASE, drop_job=job is not None)
     if around.successor and not (job is not None and job.finished):
         return PlacementPlan(None, Step.HAND_OVER, drop_job=job is not None)
     if removing:

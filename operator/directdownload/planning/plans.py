@@ -31,6 +31,8 @@ class Surroundings:
     paused: bool = False
     #: the Host was deleted and no Zone selects a node of its name: it does not come again
     departed: bool = False
+    #: another placement, which is to stay, has the same file on the same host
+    claimed: bool = False
     #: the host that takes over the copy of a shared pool; empty: it stays where it is
     successor: str = ""
 
@@ -113,6 +115,12 @@ def mark_removing(placement: PlacementView, now: datetime.datetime) -> TemplateP
     """The status that says, durably, that the file shall go."""
     verdict = Verdict(False, Reason.REMOVED, "the file is being removed: no deployment wants it any more")
     return status_of(placement, Phase.REMOVING, verdict, now, failures=0)
+
+
+def mark_wanted(placement: PlacementView, now: datetime.datetime) -> TemplatePlacementStatus:
+    """Takes `mark_removing` back. Whether the file is still there, the next fetch finds out."""
+    verdict = Verdict(False, Reason.DOWNLOADING, "a deployment wants it again")
+    return status_of(placement, Phase.PENDING, verdict, now, keep_file=False, failures=0)
 
 
 def waiting_for_slot(

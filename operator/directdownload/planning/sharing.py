@@ -49,6 +49,6 @@ def _mount_lost(
     obstacle = pool_planning.obstacle(pool, host, roots)
     if obstacle is not Reason.POOL_NOT_READY:
         return obstacle is not None
-    # It does not answer: perhaps it is only slow. Where bytes still come in, another host would begin again for nothing.
+    # It does not answer: perhaps it is only slow. While bytes come in, another host would begin again for nothing.
     since = max(filter(None, (placement.progressed, placement.started)), default=None)
     return since is not None and now - since >= HANG_PATIENCE

@@ -367,3 +367,15 @@ def test_a_copy_of_its_own_never_goes_to_another_host(world: World) -> None:
     world.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts()]))
     world.hosts.observe(build.host("kvm-2", storage=[build.facts()]))
     assert world.surroundings(PLACEMENT, NOW).successor == ""
+
+
+def test_a_file_is_claimed_by_another_placement_of_its_host_that_stays(world: World) -> None:
+    going, twin = build.placement(phase="Removing"), build.placement(pool="other", zone="zone-2", phase="Ready")
+    world.placements.observe(going)
+    assert not world.surroundings(going, NOW).claimed
+    world.placements.observe(twin)
+    assert world.surroundings(going, NOW).claimed
+    world.placements.observe(build.placement(pool="other", zone="zone-2", phase="Removing", resourceVersion="2"))
+    assert not world.surroundings(going, NOW).claimed
+    world.placements.observe(build.placement(pool="third", host="kvm-2", phase="Ready"))
+    assert not world.surroundings(going, NOW).claimed

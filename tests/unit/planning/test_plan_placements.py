@@ -29,15 +29,16 @@ def plan(
     changes = plan_placements(template or build.template(), deployments, fleet, by_key(*existing))
     return {
         "create": sorted(target.host for target in changes.create),
+        "restore": sorted(view.host for view in changes.restore),
         "remove": sorted(view.host for view in changes.remove),
         "release": sorted(view.host for view in changes.release),
     }
 
 
-def found(create: str = "", remove: str = "", release: str = "") -> dict[str, list[str]]:
+def found(create: str = "", remove: str = "", release: str = "", restore: str = "") -> dict[str, list[str]]:
     return {
         name: [f"kvm-{digit}" for digit in digits]
-        for name, digits in (("create", create), ("remove", remove), ("release", release))
+        for name, digits in (("create", create), ("restore", restore), ("remove", remove), ("release", release))
     }
 
 
@@ -75,7 +76,18 @@ def test_an_edit_that_selects_nothing_else_removes_nothing(other: dict[str, Any]
 @pytest.mark.parametrize("phase", [None, "Pending", "Downloading", "Ready", "Failed", "Removing"])
 def test_a_copy_in_any_phase_is_not_made_twice(phase: str | None) -> None:
     present = placement(host="kvm-1", phase=phase)
-    assert plan([deployment()], (present, ON_2)) == NOTHING
+    assert plan([deployment()], (present, ON_2)) == found(restore="1" if phase == "Removing" else "")
+
+
+def test_what_is_wanted_again_before_it_is_gone_stays() -> None:
+    """A removal may wait for months: for a virtual machine, or a host that is down."""
+    going = placement(host="kvm-1", phase="Removing")
+    assert plan([deployment(deleting=True), deployment("again")], (going, ON_2)) == found(restore="1")
+    assert plan([deployment(deleting=True)], (going,)) == NOTHING
+    assert plan([deployment()], (placement(host="kvm-1", phase="Removing", deleting=True), ON_2)) == NOTHING
+    assert plan([deployment()], (going, ON_2), template=build.template(deleting=True)) == found(remove="2")
+    refused = build.fleet(HOSTS, zones=[build.zone(spec={"templateNamespaces": {"matchLabels": {"a": "b"}}})])
+    assert plan([deployment()], (going, ON_2), refused) == NOTHING
 
 
 def test_what_is_on_its_way_out_is_left_alone() -> None:

@@ -166,3 +166,26 @@ def test_a_removal_that_meets_a_virtual_machine_waits_and_says_so() -> None:
     assert told(before, plan) == (Phase.REMOVING, Reason.IN_USE, ["Reconciling"])
     assert plan.look_again is not None
     assert plan.look_again - NOW < seconds(60)
+
+
+@pytest.mark.parametrize("view", [None, job("remove", 2), job("remove", 2, result=Reason.REMOVED)])
+def test_a_file_that_another_placement_has_is_let_go_and_not_removed(view: Job | None) -> None:
+    """Two pools of one path: the host has moved to the zone of the other."""
+    plan = plan_placement(removing(), around(claimed=True), view, NOW)
+    assert plan == plans.PlacementPlan(None, Step.RELEASE, drop_job=view is not None)
+    stays = placement(phase="Ready")
+    assert plan_placement(stays, around(claimed=True), None, NOW).step is Step.NONE
+
+
+def test_what_is_wanted_again_is_looked_for_once_its_removal_has_ended() -> None:
+    before = removing(2)
+    status = plans.mark_wanted(before, NOW)
+    check_kstatus(before, status)
+    after = applied(before, status)
+    assert (after.phase, after.file, after.attempts) == (Phase.PENDING, None, 2)
+    running = job("remove", 3)
+    assert plan_placement(after, around(), running, NOW) == plans.PlacementPlan(None, drop_job=True)
+    leaving = job("remove", 3, deleting=True)
+    assert plan_placement(after, around(), leaving, NOW) == plans.PlacementPlan(None)
+    plan = plan_placement(after, around(), None, NOW)
+    assert (plan.step, plan.attempt) == (Step.FETCH, 3)

@@ -103,9 +103,11 @@ async def _place(context: Context, template: Template) -> bool:
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
     now = context.now()
+    marks = [(p, plans.mark_removing(p, now)) for p in changes.remove]
+    marks += [(p, plans.mark_wanted(p, now)) for p in changes.restore]
     await gather(
-        context.apply(kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(plans.mark_removing(p, now))}, subresource="status")
-        for p in changes.remove
+        context.apply(kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(status)}, subresource="status")
+        for p, status in marks
     )
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
