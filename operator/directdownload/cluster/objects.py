@@ -51,6 +51,11 @@ class PodView:
     created: datetime
     deleting: bool
 
+    @property
+    def running(self) -> bool:
+        """Whether a container of it runs or may yet: a deleted pod does until its grace period ends."""
+        return self.exit_code is None and self.phase not in ("Succeeded", "Failed")
+
 
 @dataclass(frozen=True, slots=True)
 class JobView:

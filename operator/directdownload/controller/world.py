@@ -82,6 +82,7 @@ class World:
         self.placements_of_pool = Index(self.placements, lambda p: p.pool)
         self.placements_of_template_key = Index(self.placements, lambda p: p.template_key)
         self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
+        self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))
         self.pods_of_job = Index(self.pods, lambda p: p.labels.get("job-name", ""))
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
         self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
@@ -202,7 +203,11 @@ class World:
         return selecting or named
 
     def job(self, placement: PlacementView, now: datetime.datetime) -> Job | None:
-        """The placement's job with what its pod says; the latest attempt if there are several."""
+        """The placement's job with what its pod says; the latest attempt if there are several.
+
+        A pod outlives its deleted Job by its grace period, and may publish until its end: so long it counts as a job
+        that is on its way out. Not one on another host, from which a shared copy was taken over.
+        """
         views = [
             view
             for view in self.jobs_of_placement[placement.key]
@@ -210,7 +215,11 @@ class World:
             if view.annotations.get(PLACEMENT_UID_ANNOTATION) == placement.uid
         ]
         if not views:
-            return None
+            present = self.pods_of_placement[placement.key]
+            lingering = next((pod for pod in present if pod.running and pod.node == placement.host), None)
+            if lingering is None:
+                return None
+            return Job(lingering.name, Verb.FETCH, placement.attempts, lingering.created, started=True, deleting=True)
         view = max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]))
         pods = sorted(self.pods_of_job[view.name], key=lambda p: p.created)
         pod = pods[-1] if pods else None

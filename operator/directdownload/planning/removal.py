@@ -10,7 +10,7 @@ from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, status_of
 from directdownload.resources.jobs import Verb
-from directdownload.resources.reasons import WAITING
+from directdownload.resources.reasons import WAITING, Reason
 from directdownload.resources.templateplacement import Phase
 
 
@@ -34,7 +34,9 @@ def plan_removal(
         )
         return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
     if job is not None:
-        return PlacementPlan(None, look_again=attempts.start_deadline(job))
+        down = obstacle is not None and obstacle.reason is Reason.HOST_DOWN
+        shown = status_of(placement, Phase.REMOVING, obstacle, now) if obstacle is not None and down else None
+        return PlacementPlan(shown, look_again=attempts.start_deadline(job))
     if obstacle is not None and obstacle.reason in WAITING:
         keep = placement.next_attempt
         return PlacementPlan(status_of(placement, Phase.REMOVING, obstacle, now, next_attempt=keep))

@@ -1,5 +1,6 @@
 """What the controller knows: indexes that follow their stores, agents, jobs with their pods, hostile results."""
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -379,3 +380,27 @@ def test_a_file_is_claimed_by_another_placement_of_its_host_that_stays(world: Wo
     assert not world.surroundings(going, NOW).claimed
     world.placements.observe(build.placement(pool="third", host="kvm-2", phase="Ready"))
     assert not world.surroundings(going, NOW).claimed
+
+
+def test_a_pod_whose_job_is_gone_counts_until_it_has_ended(world: World) -> None:
+    """It may publish the file until its end: whoever removes that file must come after it."""
+    job = kube.job(PLACEMENT, attempt=2)
+    states: list[dict[str, Any] | None] = [None, {"waiting": {"reason": "ContainerCreating"}}, {"running": {}}]
+    for state in states:
+        world.pods.observe(kube.pod(job, state=state))
+        found = world.job(PLACEMENT, NOW)
+        assert found is not None
+        assert (found.deleting, found.started, found.result) == (True, True, None)
+    world.pods.observe(kube.pod(job, state=kube.ended(None, 137, "Error")))
+    assert world.job(PLACEMENT, NOW) is None
+
+
+def test_a_pod_on_another_host_holds_up_no_take_over(world: World) -> None:
+    world.pods.observe(kube.pod(kube.job(PLACEMENT), state={"running": {}}))
+    assert world.job(dataclasses.replace(PLACEMENT, host="kvm-2"), NOW) is None
+
+
+def test_a_pod_that_was_never_run_holds_nothing_up(world: World) -> None:
+    pod = kube.pod(kube.job(PLACEMENT), state=None)
+    world.pods.observe(dataclasses.replace(pod, phase="Failed"))
+    assert world.job(PLACEMENT, NOW) is None

@@ -11,6 +11,7 @@ from tests.unit.planning.build import (
     applied,
     around,
     check_kstatus,
+    host,
     job,
     placement,
     pool,
@@ -189,3 +190,10 @@ def test_what_is_wanted_again_is_looked_for_once_its_removal_has_ended() -> None
     assert plan_placement(after, around(), leaving, NOW) == plans.PlacementPlan(None)
     plan = plan_placement(after, around(), None, NOW)
     assert (plan.step, plan.attempt) == (Step.FETCH, 3)
+
+
+def test_a_removal_on_a_host_that_went_down_says_so_and_is_waited_for() -> None:
+    down = around(host=host(state="Down"))
+    plan = plan_placement(removing(), down, job("remove", 2), NOW)
+    assert told(removing(), plan) == (Phase.REMOVING, Reason.HOST_DOWN, ["Reconciling"])
+    assert (plan.step, plan.drop_job) == (Step.NONE, False)

@@ -148,7 +148,9 @@ async def _hand_over(context: Context, placement: PlacementView, successor: str)
     context.observe(
         kinds.TEMPLATE_PLACEMENTS, await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
     )
-    logger.info("TemplatePlacement %s: %s takes over from %s", placement.key, successor, placement.host)
+    message = f"{successor} takes over from {placement.host}"
+    logger.info("TemplatePlacement %s: %s", placement.key, message)
+    context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.HOST_DOWN, message, "TakeOver")
     context.queue.add(Key("placement", placement.key))
 
 
