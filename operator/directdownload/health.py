@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 #: None: all is well; else the reason of the illness, as plain text for people.
 Check = Callable[[], str | None]
 
+# When each counter began, as a series of its own: nobody asks for it, and it doubles their number.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # theirs
 BUILD_INFO = prometheus_client.Gauge("directdownload_build_info", "Always 1; the version as a label.", ["version"])
 BUILD_INFO.labels(version=directdownload.__version__).set(1)
 API_REQUESTS = prometheus_client.Counter(

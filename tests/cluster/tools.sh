@@ -20,6 +20,7 @@ NEEDED=(
   "containerd containerd" "runc runc" "/usr/lib/cni/bridge containernetworking-plugins" "iptables iptables"
   "conntrack conntrack" "ip iproute2" "tc iproute2" "buildah buildah" "mmdebstrap mmdebstrap" "nginx nginx-light"
   "openssl openssl" "unshare util-linux" "flock util-linux" "sysctl procps" "mount mount"
+  "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
 )
 
 packages() {

@@ -1,7 +1,8 @@
 """What journals and records of one pool say about placements, and what is to be published of it. No I/O.
 
 `pools` feeds a `PoolBook` with what the pool's worker found; `publisher` gets the outcome. Journals and records are
-hostile until checked: whoever can write the pool can write them.
+hostile until checked: whoever can write the pool can write them. A record that vanishes does not take the copy along:
+what it said is remembered, by `ledger` also over a restart, until the placement is gone.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import datetime
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -17,15 +18,24 @@ import pydantic
 from directdownload.agent import progress
 from directdownload.agent.storage import Target
 from directdownload.download import journal, record
+from directdownload.resources.host import UnplacedFile
 from directdownload.resources.templateplacement import Observed, Progress
 
 SUFFIXES = (journal.SUFFIX, record.SUFFIX)
-#: A record is written just before its file gets its name: so long, a file that does not match is no finding.
-PUBLISHING_SECONDS = 10
+#: A record is written just before its file gets its name, and a removal takes the record before the placement goes: for
+#: so long, a file that never matched its record is no finding, nor is a record that vanished.
+SETTLING_SECONDS = 10
 _MINIMUM_INTERVAL_SECONDS = 1.0
 _ENDED_LIMIT = 1000
+#: Of copies without record; they are few, unless someone makes records up.
+_LOST_LIMIT = 5000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+#: Name and uid of a placement.
+Key = tuple[str, str]
+#: Whether there is no such placement any more, as far as is known.
+Gone = Callable[[Key], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,115 +48,220 @@ class Wanted:
     #: the pool is shared, so the file may be another host's placement
     shared: bool
     progress: Progress | None
-    observed: Observed
+    #: None: nothing was published yet that could be looked for
+    observed: Observed | None
     #: not to be told more often
     interval_seconds: float = 0
     #: from a record: worth remembering over a restart
     settled: bool = False
     #: the journal went and no record came: whatever progress was told is to be taken back
     ended: bool = False
+    #: the host that wrote the journal or record; empty: not known
+    writer: str = ""
+    #: of the published file, in the pool
+    file_name: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.placement, self.uid
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the file is not the one that was verified."""
+        return self.observed is not None and (self.observed.present is False or self.observed.changed is True)
 
     @functools.cached_property
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = {"observed": self.observed.model_dump(by_alias=True, exclude_none=True, mode="json")}
-        if self.progress is not None:
-            status["progress"] = self.progress.model_dump(by_alias=True, exclude_none=True, mode="json")
-        return status
+        parts = {"observed": self.observed, "progress": self.progress}
+        return {
+            name: part.model_dump(by_alias=True, exclude_none=True, mode="json")
+            for name, part in parts.items()
+            if part is not None
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileState:
-    """Of a regular file: what a record is compared with."""
+    """Of a regular file: what a record is compared with. Nothing of it changes with owner, mode or label."""
 
     size_bytes: int
     mtime_ns: int
     inode: int
 
     @property
-    def observed(self) -> Observed:
+    def mtime(self) -> datetime.datetime | None:
         try:
-            mtime = datetime.datetime.fromtimestamp(self.mtime_ns // 1_000_000_000, datetime.UTC)
+            return datetime.datetime.fromtimestamp(self.mtime_ns // 1_000_000_000, datetime.UTC)
         except (ValueError, OverflowError, OSError):
             # some file systems take any number, and anyone who may write the file may set it
-            mtime = None
-        return Observed(present=True, size_bytes=self.size_bytes, mtime=mtime)
+            return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is known of a published copy without its record."""
+
+    placement: str
+    uid: str
+    file_name: str
+    revision: str
+    #: as in `Wanted`
+    writer: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.placement, self.uid
+
+
+@dataclasses.dataclass(slots=True)
+class _Copy:
+    known: Remembered
+    #: None: it is lost
+    record: record.Record | None
+    #: when the record was first seen as it is, or missed
+    since: datetime.datetime | None
+    #: the file was as the record says
+    matched: bool = False
+    #: thousands of files are looked at, and hardly ever change
+    told: tuple[FileState | None, Wanted] | None = None
+
+    def matches(self, state: FileState | None) -> bool:
+        known = self.record
+        return known is not None and state == FileState(known.size_bytes, known.mtime_ns, known.inode)
+
+    def settling(self, now: datetime.datetime) -> bool:
+        if self.matched:
+            return False
+        return self.since is None or 0 <= (now - self.since).total_seconds() < SETTLING_SECONDS
 
 
 class PoolBook:
-    """The journals, records and published files of one pool, as last seen."""
+    """The journals, records and published files of one pool, as last seen; begins with what is `remembered` of it."""
 
-    def __init__(self, target: Target, host: str) -> None:
+    def __init__(self, target: Target, host: str, remembered: Iterable[Remembered] = ()) -> None:
         self._target = target
         self._host = host
         self._journals: dict[str, journal.Journal] = {}
+        #: by the journal's name; on a shared pool those of other hosts, too
+        self._named: dict[str, Key] = {}
         self._records: dict[str, record.Record] = {}
         self._meters: dict[str, progress.Meter] = {}
         #: by file name; absent: not looked at yet
         self._files: dict[str, FileState | None] = {}
         #: by the journal's name
         self._ended: dict[str, Wanted] = {}
-        #: thousands of records are looked at every second, and hardly ever change
-        self._settled: dict[str, tuple[record.Record, FileState | None, Wanted]] = {}
+        #: by placement
+        self._copies = {known.placement: _Copy(known, None, None) for known in remembered if _is_plain(known.file_name)}
 
-    def take(self, present: Iterable[str], changed: Mapping[str, str]) -> None:
-        """A scan: the names that exist, and the content of those that are new or changed."""
+    def take(
+        self, present: Iterable[str], changed: Mapping[str, str], now: datetime.datetime, *, complete: bool = True
+    ) -> None:
+        """A scan: the names that exist, and the content of those that are new or changed.
+
+        `complete` is False when there were more than are looked at: a name that is missing then need not be gone.
+        """
         for name, text in changed.items():
             self._end(self._journals.pop(name, None), name)
+            self._named.pop(name, None)
             if known := self._records.pop(name, None):
                 self._files.pop(_file_name(known), None)
             if name.endswith(journal.SUFFIX):
                 self._take_journal(name, text)
             else:
                 self._take_record(name, text)
-        names = set(present)
-        for name in self._journals.keys() - names:
-            self._end(self._journals.pop(name), name)
-        for entries in (self._records, self._meters, self._settled):
-            for name in entries.keys() - names:
-                del entries[name]
-        wanted = {_file_name(known) for known in self._records.values()}
+        if complete:
+            names = set(present)
+            for name in self._journals.keys() - names:
+                self._end(self._journals.pop(name), name)
+            for entries in (self._named, self._records, self._meters):
+                for name in entries.keys() - names:
+                    del entries[name]
+        self._compare(now, complete=complete)
+        wanted = set(self.file_names())
         self._files = {name: state for name, state in self._files.items() if name in wanted}
+
+    def forget(self, gone: Gone) -> None:
+        """Drops the copies that have neither record nor placement."""
+        lost = {name: copy for name, copy in self._copies.items() if copy.record is None}
+        for number, (name, copy) in enumerate(lost.items()):
+            if gone(copy.known.key) or number >= _LOST_LIMIT:
+                del self._copies[name]
 
     def file_names(self) -> list[str]:
         """The published files to look at."""
-        return sorted({_file_name(known) for known in self._records.values()})
+        return sorted({copy.known.file_name for copy in self._copies.values()})
 
     def unsettled(self, now: datetime.datetime) -> bool:
         """Some file was not looked at since its record changed, or may be about to get its name."""
         return any(
-            _file_name(known) not in self._files
-            or (_fresh(known, now) and not _matches(self._files[_file_name(known)], known))
-            for known in self._records.values()
+            copy.known.file_name not in self._files or (copy.record is not None and copy.settling(now))
+            for copy in self._copies.values()
         )
 
     def look(self, files: Mapping[str, Sequence[int] | None]) -> None:
         """Size, mtime and inode of `file_names`; None: no such file."""
         for name, state in files.items():
             self._files[name] = FileState(*state) if state is not None else None
+        for copy in self._copies.values():
+            copy.matched = copy.matched or copy.matches(self._files.get(copy.known.file_name))
 
     def active(self, now: datetime.datetime) -> bool:
         """Whether a download runs here."""
         return any(not progress.stalled(self._meters[name], running, now) for name, running in self._journals.items())
 
-    def placements(self) -> set[str]:
-        """Those that have a record."""
-        return {known.placement for known in self._records.values()}
+    def placements(self) -> dict[str, str]:
+        """Those that have, or had, a record: uid by name."""
+        return {name: copy.known.uid for name, copy in self._copies.items()}
+
+    def journals(self) -> Mapping[str, Key]:
+        """The placement by the journal's name, on a shared pool those of other hosts, too."""
+        return self._named
+
+    def unplaced(self, gone: Gone) -> list[UnplacedFile]:
+        """Published files whose placement is gone."""
+        files = {copy.known.file_name: self._files.get(copy.known.file_name) for copy in self._recorded(gone)}
+        return [
+            UnplacedFile(name=name, size_bytes=state.size_bytes, state="Published", modified_time=state.mtime)
+            for name, state in files.items()
+            if state is not None
+        ]
+
+    def records_without_file(self, gone: Gone) -> set[str]:
+        """Names of the records whose file and whose placement are gone."""
+        without = {
+            id(copy.record)
+            for copy in self._recorded(gone)
+            if self._files.get(copy.known.file_name, ...) is None  # looked at, and absent
+        }
+        return {name for name, known in self._records.items() if id(known) in without}
 
     def wanted(self, now: datetime.datetime) -> list[Wanted]:
         """At most one for each placement: a record counts unless a download began after it."""
         result = {ended.placement: ended for ended in self._ended.values()}
-        settled = {known.placement: known for known in self._records.values()}
-        for name, known in self._records.items():
-            if (wanted := self._of_record(name, known, now)) is not None:
-                result[known.placement] = wanted
+        for name, copy in self._copies.items():
+            if (wanted := self._of_copy(copy, now)) is not None:
+                result[name] = wanted
         for name, running in self._journals.items():
-            known_before = settled.get(running.placement)
-            if known_before is not None and progress.utc(known_before.verified_time) >= progress.utc(
-                running.started_time
-            ):
-                continue
-            result[running.placement] = self._of_journal(name, running, known_before, now)
+            before = self._copies.get(running.placement)
+            if before is None or self._began_after(name, running, before, now):
+                result[running.placement] = self._of_journal(name, running, before, now)
         return list(result.values())
+
+    def _compare(self, now: datetime.datetime, *, complete: bool) -> None:
+        """What became of each copy's record since the last scan."""
+        records = {known.placement: known for known in self._records.values()}
+        for name, known in records.items():
+            before = self._copies.get(name)
+            if before is None or before.record is not known:
+                remembered = Remembered(name, known.placement_uid, _file_name(known), known.revision, writer=known.host)
+                self._copies[name] = _Copy(remembered, known, now)
+        for name in self._copies.keys() - records.keys() if complete else ():
+            copy = self._copies[name]
+            if copy.record is not None or copy.since is None:
+                self._copies[name] = _Copy(copy.known, None, now)
+
+    def _recorded(self, gone: Gone) -> list[_Copy]:
+        return [copy for copy in self._copies.values() if copy.record is not None and gone(copy.known.key)]
 
     def _end(self, running: journal.Journal | None, name: str) -> None:
         if running is None:
@@ -157,21 +272,23 @@ class PoolBook:
             placement=running.placement,
             uid=running.placement_uid,
             pool=self._target.pool,
-            shared=False,
+            shared=self._target.shared,
             progress=None,
-            observed=Observed(present=False),
+            observed=None,
             ended=True,
+            writer=self._host,
         )
 
     def _take_journal(self, name: str, text: str) -> None:
-        # `<template uid>.<host>.journal`: those of other hosts, on a shared pool, are theirs to tell
-        if name.removesuffix(journal.SUFFIX).partition(".")[2] != self._host:
-            return
         try:
             parsed = journal.Journal.model_validate_json(text)
         except pydantic.ValidationError:
             return
-        if _names_a_placement(parsed.placement, parsed.placement_uid):
+        if not _names_a_placement(parsed.placement, parsed.placement_uid):
+            return
+        self._named[name] = parsed.placement, parsed.placement_uid
+        # `<template uid>.<host>.journal`: those of other hosts, on a shared pool, are theirs to tell
+        if name.removesuffix(journal.SUFFIX).partition(".")[2] == self._host:
             self._journals[name] = parsed
             self._ended.pop(name, None)
             self._meters[name] = progress.advance(self._meters.get(name), parsed)
@@ -181,59 +298,74 @@ class PoolBook:
             parsed = record.Record.model_validate_json(text)
         except pydantic.ValidationError:
             return
-        in_pool = os.path.dirname(parsed.path) == self._target.path and _file_name(parsed) not in ("", ".", "..")
-        if in_pool and "\0" not in parsed.path and _names_a_placement(parsed.placement, parsed.placement_uid):
+        in_pool = os.path.dirname(parsed.path) == self._target.path and _is_plain(_file_name(parsed))
+        if in_pool and _names_a_placement(parsed.placement, parsed.placement_uid):
             self._records[name] = parsed
 
-    def _of_record(self, name: str, known: record.Record, now: datetime.datetime) -> Wanted | None:
-        file_name = _file_name(known)
-        if file_name not in self._files:
+    def _of_copy(self, copy: _Copy, now: datetime.datetime) -> Wanted | None:
+        known = copy.known
+        if known.file_name not in self._files or copy.settling(now):
             return None
-        state = self._files[file_name]
-        matches = _matches(state, known)
-        if not matches and _fresh(known, now):
-            return None
-        before = self._settled.get(name)
-        if before is not None and before[0] is known and before[1] == state:
-            return before[2]
+        state = self._files[known.file_name]
+        if copy.told is not None and copy.told[0] == state:
+            return copy.told[1]
+        done = copy.record if copy.matches(state) else None
         wanted = Wanted(
             placement=known.placement,
-            uid=known.placement_uid,
+            uid=known.uid,
             pool=self._target.pool,
             shared=self._target.shared,
-            progress=progress.complete(known.size_bytes, progress.utc(known.verified_time)) if matches else None,
-            observed=state.observed if state is not None else Observed(present=False),
+            progress=progress.complete(done.size_bytes, progress.utc(done.verified_time)) if done is not None else None,
+            observed=_observed(copy, state),
             settled=True,
+            writer=known.writer,
+            file_name=known.file_name,
         )
-        self._settled[name] = known, state, wanted
+        copy.told = state, wanted
         return wanted
 
-    def _of_journal(
-        self, name: str, running: journal.Journal, known: record.Record | None, now: datetime.datetime
-    ) -> Wanted:
-        state = self._files.get(_file_name(known)) if known is not None else None
+    def _began_after(self, name: str, running: journal.Journal, copy: _Copy, now: datetime.datetime) -> bool:
+        began = progress.utc(running.started_time)
+        if copy.record is not None:
+            return began > progress.utc(copy.record.verified_time)
+        # what was left behind by an earlier download must not hide that the copy is lost
+        missed = copy.since is not None and began >= copy.since
+        return missed or not progress.stalled(self._meters[name], running, now)
+
+    def _of_journal(self, name: str, running: journal.Journal, before: _Copy | None, now: datetime.datetime) -> Wanted:
+        looked = before is not None and before.record is not None and before.known.file_name in self._files
         return Wanted(
             placement=running.placement,
             uid=running.placement_uid,
             pool=self._target.pool,
-            # the journal's name says that it is ours
-            shared=False,
+            shared=self._target.shared,
             progress=progress.progress(self._meters[name], running, now),
-            observed=state.observed if state is not None else Observed(present=False),
+            observed=_observed(before, self._files[before.known.file_name]) if before is not None and looked else None,
             interval_seconds=max(_MINIMUM_INTERVAL_SECONDS, running.progress_interval_seconds),
+            # the journal's name says so
+            writer=self._host,
         )
+
+
+def _observed(copy: _Copy, state: FileState | None) -> Observed:
+    if state is None:
+        return Observed(present=False, revision=copy.known.revision)
+    return Observed(
+        present=True,
+        size_bytes=state.size_bytes,
+        mtime=state.mtime,
+        changed=None if copy.matches(state) else True,
+        revision=copy.known.revision,
+    )
 
 
 def _file_name(known: record.Record) -> str:
     return os.path.basename(known.path)
 
 
-def _matches(state: FileState | None, known: record.Record) -> bool:
-    return state == FileState(known.size_bytes, known.mtime_ns, known.inode)
-
-
-def _fresh(known: record.Record, now: datetime.datetime) -> bool:
-    return 0 <= (now - progress.utc(known.verified_time)).total_seconds() < PUBLISHING_SECONDS
+def _is_plain(name: str) -> bool:
+    """Whether it names a file directly in the pool."""
+    return name not in ("", ".", "..") and not {"/", "\0"} & set(name)
 
 
 def _names_a_placement(placement: str, uid: str) -> bool:

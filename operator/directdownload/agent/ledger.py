@@ -1,6 +1,8 @@
 """What was published about settled copies, kept in the state directory so that a restart writes nothing again.
 
-Used by `publisher`. Losing it costs one write per copy, nothing else: whatever is unreadable counts as empty.
+Used by `publisher` for that, and by `pools` to know copies whose records were lost, and how a pool was mounted. Losing
+it costs one write per copy, and records lost at the same time go unnoticed until the next verification. So whatever is
+unreadable counts as empty.
 """
 
 import asyncio
@@ -10,11 +12,12 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Container
 from typing import Any
 
 import pydantic
 
-from directdownload.agent.copies import Wanted
+from directdownload.agent.copies import Key, Remembered, Wanted
 from directdownload.agent.retry import Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
@@ -26,7 +29,7 @@ FILE_NAME = "placements.json"
 
 class Outcome(enum.StrEnum):
     PUBLISHED = "published"
-    #: there is no placement of that uid any more
+    #: there is no such placement any more
     GONE = "gone"
     #: the placement is another host's (shared pools)
     FOREIGN = "foreign"
@@ -38,19 +41,32 @@ class Entry(Document):
     outcome: Outcome
     #: of the status that was meant
     digest: str
+    #: of the published file, in the pool
+    file: str = ""
+    #: of the record that the file was compared with last
+    revision: str = ""
+
+
+class PoolEntry(Document):
+    """`own_mount`: it lay on a mount of its own, not on the disk that its pool root lies on."""
+
+    path: str
+    own_mount: bool = False
 
 
 class _File(Document):
     version: int = 1
     placements: dict[str, Entry] = pydantic.Field(default_factory=dict)
+    pools: dict[str, PoolEntry] = pydantic.Field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True)
 class Ledger:
-    """Entries by placement, at `path`. Changes are on disk after `save`."""
+    """Entries by placement and by pool, at `path`. Changes are on disk after `save`."""
 
     path: str
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    pools: dict[str, PoolEntry] = dataclasses.field(default_factory=dict)
     _changed: bool = False
     _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
@@ -65,7 +81,9 @@ class Ledger:
         except (OSError, pydantic.ValidationError) as error:
             logger.warning("Cannot read %s, beginning anew: %s", path, type(error).__name__)
             return cls(path)
-        return cls(path, dict(content.placements) if content.version == 1 else {})
+        if content.version != 1:
+            return cls(path)
+        return cls(path, dict(content.placements), dict(content.pools))
 
     def outcome(self, wanted: Wanted) -> Outcome | None:
         """What became of exactly this, if it was told before."""
@@ -74,13 +92,57 @@ class Ledger:
         return entry.outcome if known and entry is not None else None
 
     def note(self, wanted: Wanted, outcome: Outcome) -> None:
-        entry = Entry(uid=wanted.uid, pool=wanted.pool, outcome=outcome, digest=digest(wanted.status))
+        entry = Entry(
+            uid=wanted.uid,
+            pool=wanted.pool,
+            outcome=outcome,
+            digest=digest(wanted.status),
+            file=wanted.file_name,
+            revision=(wanted.observed.revision if wanted.observed is not None else None) or "",
+        )
         if self.entries.get(wanted.placement) != entry:
             self.entries[wanted.placement] = entry
             self._changed = True
 
-    def keep(self, pool: str, placements: set[str]) -> None:
-        """Forgets those of `pool` that have no record any more."""
+    def gone(self, key: Key) -> bool:
+        """Whether the placement was found to be gone."""
+        entry = self.entries.get(key[0])
+        return entry is not None and entry.uid == key[1] and entry.outcome is Outcome.GONE
+
+    def note_gone(self, key: Key, gone: bool) -> None:
+        """Whether there is still such a placement; if there is one again, nothing was told to it yet."""
+        entry = self.entries.get(key[0])
+        if entry is None or entry.uid != key[1] or (entry.outcome is Outcome.GONE) == gone:
+            return
+        self._changed = True
+        if gone:
+            self.entries[key[0]] = entry.model_copy(update={"outcome": Outcome.GONE})
+        else:
+            del self.entries[key[0]]
+
+    def remembered(self, pool: str, path: str) -> list[Remembered]:
+        """The copies that lay in `pool` when it was at `path`."""
+        entry = self.pools.get(pool)
+        if entry is None or entry.path != path:
+            return []
+        return [
+            Remembered(name, copy.uid, copy.file, copy.revision)
+            for name, copy in self.entries.items()
+            if copy.pool == pool and copy.outcome is not Outcome.GONE and copy.revision
+        ]
+
+    def own_mount(self, pool: str, path: str) -> bool:
+        entry = self.pools.get(pool)
+        return entry is not None and entry.path == path and entry.own_mount
+
+    def note_pool(self, pool: str, path: str, *, own_mount: bool) -> None:
+        entry = PoolEntry(path=path, own_mount=own_mount)
+        if self.pools.get(pool) != entry:
+            self.pools[pool] = entry
+            self._changed = True
+
+    def keep(self, pool: str, placements: Container[str]) -> None:
+        """Forgets those of `pool` that are not among `placements`."""
         for name in [name for name, entry in self.entries.items() if entry.pool == pool and name not in placements]:
             del self.entries[name]
             self._changed = True
@@ -90,7 +152,7 @@ class Ledger:
         if not self._changed:
             return
         self._changed = False
-        data = _File(placements=self.entries).model_dump_json(by_alias=True).encode()
+        data = _File(placements=self.entries, pools=self.pools).model_dump_json(by_alias=True).encode()
         try:
             await asyncio.to_thread(files.write_atomically, self.path, data)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Watches one pool of this host for as long as it is one: its storage facts, its journals and records.
+"""Watches one pool of this host for as long as it is one: its storage facts, journals and records, and leftovers.
 
 `supervisor` runs a `PoolMonitor` per pool and is told of every outcome. A pool that hangs costs its own monitor some
 time and nobody else anything.
@@ -8,34 +8,56 @@ import asyncio
 import datetime
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from directdownload.agent import copies, mountinfo, storage, worker
+from directdownload.agent import copies, leftovers, storage, worker
+from directdownload.agent.ledger import Ledger
+from directdownload.agent.owners import Owners
 from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
-from directdownload.resources.host import HostStorage
+from directdownload.download import mountinfo, record
+from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.naming import WORK_DIRECTORY
 
 logger = logging.getLogger(__name__)
 
 OnStorage = Callable[[HostStorage], None]
-#: pool, what is wanted of its placements, names of the placements that have a record
-OnCopies = Callable[[str, list[copies.Wanted], set[str]], None]
+#: pool, what is wanted of its placements, uids of the placements that have or had a record
+OnCopies = Callable[[str, list[copies.Wanted], Mapping[str, str]], None]
 
 
 class PoolMonitor:
     """`run` ends only when cancelled, and ends its child process then."""
 
     def __init__(
-        self, target: storage.Target, settings: Settings, *, on_storage: OnStorage, on_copies: OnCopies
+        self,
+        target: storage.Target,
+        settings: Settings,
+        ledger: Ledger,
+        owners: Owners,
+        *,
+        on_storage: OnStorage,
+        on_copies: OnCopies,
     ) -> None:
         self.target = target
         self._settings = settings
+        self._ledger = ledger
+        self._owners = owners
         self._on_storage = on_storage
         self._on_copies = on_copies
         self._worker = worker.PoolWorker(target.path, timeout_seconds=settings.pool_timeout_seconds)
-        self._book = copies.PoolBook(target, settings.node_name)
+        self._book = copies.PoolBook(target, settings.node_name, ledger.remembered(target.pool, target.path))
         self._complaint = Complaint(logger)
+        self._sweep_complaint = Complaint(logger)
+        #: of the pool when it was judged last
+        self._device = 0
+        self._storage = storage.not_exposed(target)
+        self._leftovers: list[leftovers.Leftover] = []
+        #: what lies there was looked at since the pool was usable
+        self._listed = False
+        # known also while the pool cannot be looked into
+        owners.want(target.pool, copies=self._book.placements().items(), leftovers=())
 
     async def run(self) -> None:
         facts_due = observe_due = 0.0
@@ -43,20 +65,25 @@ class PoolMonitor:
         try:
             while True:
                 now = time.monotonic()
-                if now >= facts_due:
+                look_around = now >= facts_due
+                if look_around:
                     usable = await self._facts()
                     facts_due = time.monotonic() + self._settings.facts_interval_seconds
                 pause = facts_due - time.monotonic()
                 if usable:
                     observe = now >= observe_due
-                    usable = await self._copies(observe)
-                    if observe:
+                    usable = await self._look(observe)
+                    if observe and usable:
                         observe_due = time.monotonic() + self._settings.observe_interval_seconds
                     busy = self._book.active(_now()) or self._book.unsettled(_now())
                     scan = self._settings.active_scan_seconds if busy else self._settings.idle_scan_seconds
+                    pause = min(pause, scan)
                     # a pool that stopped answering is asked for its facts next
-                    pause = min(pause, scan) if usable else 0
                     facts_due = facts_due if usable else 0
+                if not usable:
+                    observe_due = 0
+                if look_around:
+                    self._report()
                 await asyncio.sleep(max(0.01, pause))
         finally:
             await self._worker.close()
@@ -65,28 +92,93 @@ class PoolMonitor:
         """Whether it is worth looking into the pool."""
         facts: storage.Facts | None
         try:
-            facts = storage.Facts(**await self._worker.ask("facts"))
+            answer = await self._worker.ask("facts", work_directory=WORK_DIRECTORY, record_suffix=record.SUFFIX)
+            facts = storage.Facts(**answer)
             self._complaint.clear(f"Pool {self.target.pool} answers again")
         except worker.NoAnswerError as error:
             facts = None
             self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}")
-        outcome = storage.judge(self.target, self._settings.pool_roots, mountinfo.read(), facts)
-        self._on_storage(outcome)
-        return outcome.mounted is True and facts is not None and facts.directory
+        roots, mounts = self._settings.pool_roots, mountinfo.read()
+        pool, path = self.target.pool, self.target.path
+        # while no placement has a copy there, nothing can be lost
+        was_own_mount = self._ledger.own_mount(pool, path) and bool(self._ledger.remembered(pool, path))
+        self._storage = storage.judge(self.target, roots, mounts, facts, was_own_mount=was_own_mount)
+        if facts is None or self._storage.mounted is not True or not facts.directory:
+            self._listed = False
+            return False
+        self._device = facts.device
+        self._ledger.note_pool(pool, path, own_mount=storage.on_own_mount(roots, mounts, facts))
+        return True
 
-    async def _copies(self, observe: bool) -> bool:
-        """False when the pool stopped answering."""
+    async def _look(self, observe: bool) -> bool:
+        """False when the pool stopped answering, or another file system lies there now."""
         try:
-            scan = await self._worker.ask("scan", work_directory=WORK_DIRECTORY, suffixes=list(copies.SUFFIXES))
-            self._book.take(scan["present"], scan["changed"])
-            if (observe or self._book.unsettled(_now())) and (names := self._book.file_names()):
-                answer = await self._worker.ask("files", names=names)
-                self._book.look(answer["files"])
+            await self._copies(observe)
+            if observe:
+                await self._list()
         except worker.NoAnswerError as error:
             self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}")
             return False
-        self._on_copies(self.target.pool, self._book.wanted(_now()), self._book.placements())
         return True
+
+    async def _copies(self, observe: bool) -> None:
+        scan = await self._ask("scan", work_directory=WORK_DIRECTORY, suffixes=list(copies.SUFFIXES))
+        self._book.take(scan["present"], scan["changed"], _now(), complete=scan["complete"])
+        self._book.forget(self._owners.gone)
+        if (observe or self._book.unsettled(_now())) and (names := self._book.file_names()):
+            answer = await self._ask("files", names=names)
+            self._book.look(answer["files"])
+        self._on_copies(self.target.pool, self._book.wanted(_now()), self._book.placements())
+
+    async def _list(self) -> None:
+        """What is left over in the work directory; removes what belongs to nobody for long enough."""
+        answer = await self._ask(
+            "leftovers",
+            work_directory=WORK_DIRECTORY,
+            suffixes=list(leftovers.SUFFIXES),
+            idle_seconds=leftovers.IDLE_SECONDS,
+        )
+        empty_records = self._book.records_without_file(self._owners.gone)
+        self._leftovers = leftovers.group(answer["leftovers"], self._book.journals(), empty_records)
+        self._listed = True
+        now = time.time()
+        self._owners.want(
+            self.target.pool,
+            copies=self._book.placements().items(),
+            leftovers=leftovers.asked_for(self._leftovers, now),
+        )
+        if self._storage.writable and (doomed := leftovers.swept(self._leftovers, self._owners.owner, now)):
+            await self._sweep(doomed, now - leftovers.SWEEP_SECONDS)
+
+    async def _sweep(self, doomed: list[leftovers.Leftover], before: float) -> None:
+        answer = await self._ask(
+            "sweep",
+            work_directory=WORK_DIRECTORY,
+            leftovers=[{"names": each.names, "lock": each.lock} for each in doomed],
+            before=before,
+        )
+        if answer["removed"]:
+            names = ", ".join(answer["removed"])
+            logger.info("Pool %s: removed what belonged to nobody for a day: %s", self.target.pool, names)
+            gone = set(answer["removed"])
+            self._leftovers = [each for each in self._leftovers if not gone & set(each.names)]
+        if answer["error"]:
+            self._sweep_complaint.say(logging.WARNING, f"Pool {self.target.pool}: cannot remove {answer['error']}")
+
+    async def _ask(self, operation: str, **arguments: object) -> dict[str, Any]:
+        """Of the file system that was judged, and of no other."""
+        return await self._worker.ask(operation, device=self._device, **arguments)
+
+    def _report(self) -> None:
+        if not self._listed:
+            self._on_storage(self._storage)
+            return
+        files: list[UnplacedFile] = [
+            *self._book.unplaced(self._owners.gone),
+            *leftovers.partial(self._leftovers, self._owners.owner, time.time()),
+        ]
+        unplaced, unplaced_bytes = leftovers.report(files)
+        self._on_storage(self._storage.model_copy(update={"unplaced": unplaced, "unplaced_bytes": unplaced_bytes}))
 
 
 def _now() -> datetime.datetime:

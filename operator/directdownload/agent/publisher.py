@@ -3,16 +3,22 @@
 Fed by `pools` through `supervisor`. Promises: each apply carries all fields of a placement's status that the agent
 owns; nothing is written that was written before; progress at most once per interval of its journal; a placement that
 is gone, or another host's, is left alone; failures are tried again with backoff and said once.
+
+On a shared pool every host sees every record. The agent of the host that wrote one tells of it; the others speak only
+up when the file is lost or changed and the placement, which they read first, has become theirs.
 """
 
 import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from directdownload.agent.copies import Wanted
 from directdownload.agent.ledger import Ledger, Outcome
+from directdownload.agent.leftovers import Owner
+from directdownload.agent.owners import Owners, owner_of
 from directdownload.agent.retry import Backoff, Complaint
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
@@ -26,8 +32,10 @@ class _Entry:
     #: what stands in the placement for all we know
     told: dict[str, Any] | None = None
     due_monotonic: float = 0.0
-    #: nothing to tell to this uid: gone, or another host's
+    #: it is another host's; as it is, there is nothing to tell
     closed: bool = False
+    #: it was another host's when it was asked for last
+    foreign: bool = False
     backoff: Backoff = dataclasses.field(default_factory=Backoff)
     complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
@@ -35,15 +43,20 @@ class _Entry:
 class Publisher:
     """`want` says what should stand in the placements of a pool; `run` sees to it until cancelled."""
 
-    def __init__(self, api: client.Api, host: str, ledger: Ledger) -> None:
+    def __init__(
+        self, api: client.Api, host: str, ledger: Ledger, owners: Owners, *, foreign_interval_seconds: float
+    ) -> None:
         self._api = api
         self._host = host
+        #: another host's placement may become ours: if there is something to tell of it, it is read again after so long
+        self._foreign_interval_seconds = foreign_interval_seconds
         self._ledger = ledger
+        self._owners = owners
         self._entries: dict[str, _Entry] = {}
         self._wake = asyncio.Event()
 
-    def want(self, pool: str, wanted: list[Wanted], recorded: set[str]) -> None:
-        """All that there is to say about `pool`; `recorded` are its placements that have a record."""
+    def want(self, pool: str, wanted: list[Wanted], recorded: Mapping[str, str]) -> None:
+        """All that there is to say about `pool`; `recorded` are its placements that have, or had, a record."""
         names = {item.placement for item in wanted}
         for name in [n for n, entry in self._entries.items() if entry.wanted.pool == pool and n not in names]:
             # A record that waits for its file says nothing for a moment; what was told before still counts.
@@ -62,13 +75,13 @@ class Publisher:
         while True:
             self._wake.clear()
             now = time.monotonic()
-            waiting = [entry for entry in self._entries.values() if _pending(entry)]
+            waiting = [entry for entry in self._entries.values() if self._pending(entry)]
             # what is settled first: it is what others wait for
             for entry in sorted(waiting, key=lambda entry: not entry.wanted.settled):
                 if entry.due_monotonic <= now:
                     await self._tell(entry)
             await self._ledger.save()
-            due = min((entry.due_monotonic for entry in self._entries.values() if _pending(entry)), default=None)
+            due = min((entry.due_monotonic for entry in self._entries.values() if self._pending(entry)), default=None)
             try:
                 async with asyncio.timeout(None if due is None else max(0.01, due - time.monotonic())):
                     await self._wake.wait()
@@ -77,6 +90,9 @@ class Publisher:
 
     def _want(self, wanted: Wanted) -> None:
         entry = self._entries.get(wanted.placement)
+        if entry is not None and self._owners.gone(entry.wanted.key):
+            # should there be such a placement again, nothing was told to it
+            entry.told = None
         if (entry is not None and entry.wanted is wanted) or (wanted.ended and (entry is None or entry.told is None)):
             return
         if entry is None or entry.wanted.uid != wanted.uid:
@@ -85,7 +101,7 @@ class Publisher:
             if wanted.settled and not entry.wanted.settled:
                 # the end of a download waits for no interval
                 entry.due_monotonic = 0.0
-            if wanted.shared and wanted.status != entry.wanted.status:
+            if wanted.status != entry.wanted.status:
                 # the placement of a shared pool may have become ours
                 entry.closed = False
         entry.wanted = wanted
@@ -93,51 +109,75 @@ class Publisher:
             match self._ledger.outcome(wanted):
                 case Outcome.PUBLISHED:
                     entry.told = wanted.status
-                case Outcome.GONE | Outcome.FOREIGN:
-                    entry.closed = True
+                case Outcome.FOREIGN:
+                    entry.closed = not wanted.wrong
+
+    def _pending(self, entry: _Entry) -> bool:
+        wanted = entry.wanted
+        if entry.closed or entry.told == wanted.status or self._owners.gone(wanted.key):
+            return False
+        others = wanted.shared and wanted.writer not in ("", self._host)
+        return entry.told is not None or wanted.wrong or not others
 
     async def _tell(self, entry: _Entry) -> None:
         wanted, status = entry.wanted, entry.wanted.status
         body = {"metadata": {"name": wanted.placement, "uid": wanted.uid}, "status": status}
+        unsure = wanted.shared and entry.told is None and (entry.foreign or wanted.writer != self._host)
         try:
-            if wanted.shared and entry.told is None and not await self._ours(wanted):
-                self._close(entry, wanted, Outcome.FOREIGN)
+            if unsure and not await self._ours(wanted):
+                self._leave(entry, wanted)
                 return
-            await self._api.apply(kinds.TEMPLATE_PLACEMENTS, body, manager=AGENT, subresource="status")
+            answer = await self._api.apply(kinds.TEMPLATE_PLACEMENTS, body, manager=AGENT, subresource="status")
         except errors.NotFound:
-            self._close(entry, wanted, Outcome.GONE)
+            self._gone(wanted)
         except errors.ApiError as error:
             if isinstance(error, errors.Conflict) and "uid" in error.message.lower():
-                self._close(entry, wanted, Outcome.GONE)
+                self._gone(wanted)
+                return
+            if isinstance(error, errors.Forbidden) and wanted.shared:
+                # The node fence: the placement was given to another host.
+                self._leave(entry, wanted)
                 return
             seconds = entry.backoff.after(error)
             entry.due_monotonic = time.monotonic() + seconds
             entry.complaint.say(logging.WARNING, f"Cannot write the status of placement {wanted.placement}: {error}")
         else:
-            entry.told = status
+            entry.told, entry.foreign = status, False
             entry.due_monotonic = time.monotonic() + wanted.interval_seconds
             entry.backoff.reset()
             entry.complaint.clear(f"Wrote the status of placement {wanted.placement} again")
+            self._owners.note(wanted.key, owner_of(answer))
             if wanted.settled:
                 self._ledger.note(wanted, Outcome.PUBLISHED)
 
     async def _ours(self, wanted: Wanted) -> bool:
-        """On a shared pool every host sees every record. Only reading the placement tells whose it is.
+        """Only reading the placement tells whose it is.
 
         Through the subresource, which is all that the agent may read; the answer is the whole object.
         """
         placement = await self._api.request(
             "GET", kinds.TEMPLATE_PLACEMENTS, wanted.placement, subresource="status", verb="get"
         )
+        self._owners.note(wanted.key, owner_of(placement))
         ours: bool = placement["spec"]["host"] == self._host and placement["metadata"]["uid"] == wanted.uid
         return ours
 
-    def _close(self, entry: _Entry, wanted: Wanted, outcome: Outcome) -> None:
-        logger.info("Placement %s (uid %s) is %s: nothing to write", wanted.placement, wanted.uid, outcome)
-        entry.closed = True
+    def _gone(self, wanted: Wanted) -> None:
+        logger.info("Placement %s (uid %s) is gone: nothing to write", wanted.placement, wanted.uid)
+        self._owners.note(wanted.key, Owner(exists=False))
         if wanted.settled:
-            self._ledger.note(wanted, outcome)
+            self._ledger.note(wanted, Outcome.GONE)
 
-
-def _pending(entry: _Entry) -> bool:
-    return not entry.closed and entry.told != entry.wanted.status
+    def _leave(self, entry: _Entry, wanted: Wanted) -> None:
+        """To the host whose placement it is."""
+        if not entry.foreign:
+            logger.info("Placement %s (uid %s) is another host's", wanted.placement, wanted.uid)
+        entry.told, entry.foreign = None, True
+        if wanted.settled:
+            self._ledger.note(wanted, Outcome.FOREIGN)
+        if wanted.settled and not wanted.wrong:
+            entry.closed = True
+        else:
+            # a shared pool that was wiped must not make every host read every placement every minute
+            others = sum(each.foreign for each in self._entries.values())
+            entry.due_monotonic = time.monotonic() + max(self._foreign_interval_seconds, others)

@@ -28,8 +28,12 @@ class Settings:
     #: how often journals are looked at while a download runs here, and while none does
     active_scan_seconds: float = 1
     idle_scan_seconds: float = 2
-    #: how long a lost file goes unnoticed
-    observe_interval_seconds: float = 60
+    #: how often published files are looked at, and what else lies there: how long a lost file goes unnoticed
+    observe_interval_seconds: float = 30
+    #: one placement that files on disk name is asked for at a time: is it still there? Each again after ten of these
+    check_interval_seconds: float = 30
+    #: how long a host that took over a copy of a shared pool may take to notice that it is lost or changed
+    foreign_interval_seconds: float = 60
     #: small changes of free space wait this long
     numbers_interval_seconds: float = 300
     #: a pool that does not answer for so long is taken for hung

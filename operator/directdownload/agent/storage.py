@@ -1,18 +1,15 @@
 """What a pool is worth on this host: the facts that stand in `Host.status.storage`. Pure.
 
-Called by `pools` with what the pool's worker found out and the mount table.
-
-Writable is judged from the host's point of view. The agent mounts each pool root read-only, so the options of that
-mount say nothing; the file system's own (`super_options`) do, and so do those of a mount strictly below a root, which
-was propagated from the host as it is. What stays invisible is a pool root that the host itself has bound read-only:
-there the job's preflight reports it. Hence: writable unless known otherwise.
+Called by `pools` with what the pool's worker found out and the mount table. The agent mounts each pool root as the host
+has it, so that the options of a mount, of a root's or of one below it, are the host's own.
 """
 
 import dataclasses
 import errno
+import os.path
 from collections.abc import Sequence
 
-from directdownload.agent import mountinfo
+from directdownload.download import mountinfo
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
 
@@ -39,20 +36,18 @@ class Facts:
     error_number: int = 0
     directory: bool = False
     real_path: str = ""
+    #: of the directory; another one later means that something was mounted or unmounted
+    device: int = 0
+    #: records lie there
+    recorded: bool = False
     capacity_bytes: int = 0
     available_bytes: int = 0
     inodes_free: int = 0
 
 
-def root_of(path: str, pool_roots: Sequence[str]) -> str | None:
-    """The innermost pool root that `path` is or lies below."""
-    roots = [root for root in pool_roots if mountinfo.below(path, root)]
-    return max(roots, key=len, default=None)
-
-
 def exposed(target: Target, pool_roots: Sequence[str]) -> bool:
     """A local pool may be a root itself; a shared one lies strictly below, else its mount could not be told."""
-    root = root_of(target.path, pool_roots)
+    root = mountinfo.root_of(target.path, pool_roots)
     return root is not None and not (target.shared and root == target.path)
 
 
@@ -61,26 +56,37 @@ def not_exposed(target: Target) -> HostStorage:
 
 
 def judge(
-    target: Target, pool_roots: Sequence[str], mounts: Sequence[mountinfo.Mount], facts: Facts | None
+    target: Target,
+    pool_roots: Sequence[str],
+    mounts: Sequence[mountinfo.Mount],
+    facts: Facts | None,
+    *,
+    was_own_mount: bool = False,
 ) -> HostStorage:
-    """`facts` is None when the pool does not answer (a hung network file system)."""
+    """`facts` is None when the pool does not answer (a hung network file system).
+
+    `was_own_mount`: copies lay there when `on_own_mount` was true. A local pool needs no mount of its own. But one that
+    had one, and now has neither that nor a record, is a disk that is not mounted: its files are not lost, and must not
+    be fetched again onto the disk below.
+    """
     if facts is None:
         return _unusable(target, Reason.POOL_NOT_READY)
     if facts.error_number:
         absent = facts.error_number in _ABSENT
         return _unusable(target, Reason.PATH_MISSING if absent else Reason.POOL_NOT_READY)
     # A link that leads out of the roots ends in the agent's own file system, not in the host's.
-    root = root_of(facts.real_path, pool_roots)
+    root = mountinfo.root_of(facts.real_path, pool_roots)
     if root is None:
         return not_exposed(target)
     if not facts.directory:
         return _unusable(target, Reason.NOT_WRITABLE)
     mount = mountinfo.covering(mounts, facts.real_path)
-    own = mount is not None and mount.point != root and mountinfo.below(mount.point, root)
-    if target.shared and not (own and mount is not None and mount.point == facts.real_path and mount.type != "autofs"):
+    if target.shared and not mountinfo.is_pool_mount(mount, facts.real_path, root):
         # without numbers: they would be those of the disk below
         return _unusable(target, Reason.NOT_MOUNTED)
-    read_only = mount is not None and ("ro" in mount.super_options or (own and "ro" in mount.options))
+    if was_own_mount and not facts.recorded and not on_own_mount(pool_roots, mounts, facts):
+        return _unusable(target, Reason.NOT_MOUNTED)
+    read_only = mount is not None and "ro" in mount.super_options | mount.options
     return HostStorage(
         pool=target.pool,
         path=target.path,
@@ -91,6 +97,20 @@ def judge(
         mounted=True,
         reason=Reason.NOT_WRITABLE if read_only else None,
     )
+
+
+def on_own_mount(pool_roots: Sequence[str], mounts: Sequence[mountinfo.Mount], facts: Facts) -> bool:
+    """Whether the host mounts a file system for the pool, at a pool root or below one, apart from the root's parent.
+
+    A pool root is a mount of the agent's in any case. Where it is a plain directory of the host, the mount table says
+    which: a path that ends as the root's own does. Where the host has mounted a file system, that is its top.
+    """
+    root, mount = mountinfo.root_of(facts.real_path, pool_roots), mountinfo.covering(mounts, facts.real_path)
+    if root is None or mount is None:
+        return False
+    if mount.point == root:
+        return os.path.basename(mount.root) != os.path.basename(root)
+    return mountinfo.below(mount.point, root)
 
 
 def significant(told: HostStorage | None, now: HostStorage) -> bool:
@@ -106,7 +126,9 @@ def significant(told: HostStorage | None, now: HostStorage) -> bool:
 
 
 def _flags(storage: HostStorage) -> HostStorage:
-    return storage.model_copy(update={"available_bytes": None, "inodes_free": None})
+    return storage.model_copy(
+        update={"available_bytes": None, "inodes_free": None, "unplaced": (), "unplaced_bytes": None}
+    )
 
 
 def _unusable(target: Target, reason: Reason) -> HostStorage:

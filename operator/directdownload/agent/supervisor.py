@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 
-from directdownload.agent import hostreport, ledger, pools, publisher, storage, views
+from directdownload.agent import hostreport, ledger, owners, pools, publisher, storage, views
 from directdownload.agent.settings import Settings
 from directdownload.cluster import client, kinds, reflector
 from directdownload.resources.host import HostStorage
@@ -40,7 +40,15 @@ class Supervisor:
         self._reporter = hostreport.HostReporter(
             api, settings.node_name, numbers_interval_seconds=settings.numbers_interval_seconds
         )
-        self._publisher = publisher.Publisher(api, settings.node_name, ledger.Ledger.load(settings.state_directory))
+        self._ledger = ledger.Ledger.load(settings.state_directory)
+        self._owners = owners.Owners(api, self._ledger, interval_seconds=settings.check_interval_seconds)
+        self._publisher = publisher.Publisher(
+            api,
+            settings.node_name,
+            self._ledger,
+            self._owners,
+            foreign_interval_seconds=settings.foreign_interval_seconds,
+        )
         self._monitors: dict[str, tuple[storage.Target, asyncio.Task[None]]] = {}
         #: by pool; a pool without facts yet is missing
         self._facts: dict[str, HostStorage] = {}
@@ -55,6 +63,7 @@ class Supervisor:
                 group.create_task(self._pool_reflector.run())
                 group.create_task(self._reporter.run())
                 group.create_task(self._publisher.run())
+                group.create_task(self._owners.run())
                 await self._host_reflector.synced.wait()
                 await self._pool_reflector.synced.wait()
                 while True:
@@ -101,12 +110,18 @@ class Supervisor:
                 task.cancel()
                 del self._monitors[name]
                 self._publisher.forget(name)
+                self._owners.forget(name)
                 self._facts.pop(name, None)
         for name, target in exposed.items():
             if name not in self._monitors:
                 logger.info("Pool %s at %s is one of this host", name, target.path)
                 monitor = pools.PoolMonitor(
-                    target, self._settings, on_storage=self._take_storage, on_copies=self._publisher.want
+                    target,
+                    self._settings,
+                    self._ledger,
+                    self._owners,
+                    on_storage=self._take_storage,
+                    on_copies=self._publisher.want,
                 )
                 self._monitors[name] = target, group.create_task(monitor.run())
         self._facts = {name: facts for name, facts in self._facts.items() if name in exposed} | {

@@ -1,17 +1,19 @@
-"""`zone list`, `host list`, `pool list`: what the fleet consists of, as its administrators' resources tell."""
+"""`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
 
 import datetime
 from collections.abc import Sequence
 
 import click
 
-from directdownload.cli import output, units
+from directdownload.cli import outcome, output, poolfiles, units
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.resources.base import Status
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templateplacement import TemplatePlacement
 from directdownload.resources.zone import Zone
 
 
@@ -107,6 +109,75 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
 
     columns = ("name", "zone", "type", "path", "hosts", "capacity", "free", "status", "age")
     _print(documents, kinds.STORAGE_POOLS, output, columns, row)
+
+
+@pool.command(
+    "files",
+    epilog="Example: directdownload pool files local --host kvm-1",
+)
+@click.argument("name", metavar="POOL")
+@click.option("--host", "on_host", metavar="HOST", help="Only what lies on this host.")
+@output.output_option
+@cluster_command
+async def list_pool_files(session: Session, name: str, on_host: str | None, output: str) -> None:
+    """List what lies in POOL: which files placements name, and which nobody does.
+
+    Placed: a placement names it. Retained: none does, but its Template exists; deploying it again finds the file.
+    Orphaned: its Template is gone, too. Partial: of a download that runs, waits or ended.
+    """
+    item = StoragePool.model_validate(await session.api.get(kinds.STORAGE_POOLS, name))
+    hosts, _ = await session.api.list(kinds.HOSTS, field_selector=_zone_selector(item.spec.zone))
+    if on_host is not None and on_host not in [document["metadata"]["name"] for document in hosts]:
+        raise outcome.Failure(f"there is no host {on_host!r} in zone {item.spec.zone}, where the pool {name} is")
+    placements, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, field_selector=f"spec.pool={name}")
+    templates, _ = await session.api.list(kinds.TEMPLATES)
+    found = poolfiles.listing(
+        item,
+        [Host.model_validate(document) for document in hosts],
+        [TemplatePlacement.model_validate(document) for document in placements],
+        [Template.model_validate(document) for document in templates],
+        on_host,
+    )
+    _print_files(item, found, output)
+    for note in found.notes:
+        click.echo(f"Note: {note}", err=True)
+
+
+def _print_files(item: StoragePool, found: poolfiles.Listing, how: str) -> None:
+    if how in ("json", "yaml"):
+        output.print_document({"pool": item.name, "path": item.spec.path, "items": _documents(found)}, how)
+    elif how == "name":
+        for entry in found.entries:
+            click.echo(f"{entry.host}:{item.spec.path}/{entry.file}")
+    elif found.entries:
+        rows = [
+            (
+                entry.host,
+                entry.file,
+                entry.state.value,
+                units.size(entry.size_bytes),
+                entry.phase.value if entry.phase else units.UNKNOWN,
+                entry.template,
+            )
+            for entry in found.entries
+        ]
+        click.echo(output.table(("host", "file", "state", "size", "phase", "template"), rows))
+    else:
+        click.echo(f"Nothing is known to lie in {item.spec.path}.", err=True)
+
+
+def _documents(found: poolfiles.Listing) -> list[Object]:
+    return [
+        {
+            "host": entry.host,
+            "file": entry.file,
+            "state": entry.state.value,
+            "sizeBytes": entry.size_bytes,
+            "phase": entry.phase.value if entry.phase else None,
+            "template": entry.template,
+        }
+        for entry in found.entries
+    ]
 
 
 def ready_word(status: Status) -> str:

@@ -24,7 +24,7 @@ COMMANDS = {
     "status": ("status", "status", "Show deployments and how far they are."),
     "zone": ("inventory", "zone", "List zones."),
     "host": ("inventory", "host", "List hosts."),
-    "pool": ("inventory", "pool", "List primary storage pools."),
+    "pool": ("inventory", "pool", "List primary storage pools, and what lies in one."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "job": ("job", "job", "What a download Job runs; not for people."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),

@@ -156,22 +156,30 @@ class Api:
     ) -> Object:
         """Server-side apply with force: `body` holds every field that `manager` owns; those left out vanish.
 
-        Creates the object if it is missing, unless `body` carries `metadata.uid` (then `errors.Conflict`).
+        Creates the object if it is missing, unless `body` carries `metadata.uid`: then `errors.NotFound` says that
+        there is no such object, or another one of its name. That other one's status is written all the same: of a
+        subresource the API server does not compare uids. `errors.Conflict` is left for writes that met others.
         """
         metadata = body["metadata"]
         if "apiVersion" not in body or "kind" not in body:
             body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
-        return await self.request(
-            "PATCH",
-            resource,
-            metadata["name"],
-            namespace=namespace or metadata.get("namespace"),
-            subresource=subresource,
-            query={"fieldManager": manager, "force": "true"},
-            body=body,
-            content_type=_APPLY_PATCH,
-            verb="apply",
-        )
+        try:
+            return await self.request(
+                "PATCH",
+                resource,
+                metadata["name"],
+                namespace=namespace or metadata.get("namespace"),
+                subresource=subresource,
+                query={"fieldManager": manager, "force": "true"},
+                body=body,
+                content_type=_APPLY_PATCH,
+                verb="apply",
+            )
+        except (errors.Conflict, errors.Invalid) as error:
+            # 409 where there is none, 422 (the uid is immutable) where there is another: only these tell the uid.
+            if metadata.get("uid") and metadata["uid"] in error.message:
+                raise errors.NotFound(error.status, error.reason, error.message) from error
+            raise
 
     async def merge_patch(
         self,

@@ -26,6 +26,8 @@ import aiohttp
 #: What a call can fail with below HTTP. The last two: an answer that is not JSON (something in between made it).
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, json.JSONDecodeError, UnicodeDecodeError)
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
+#: No answer may silence us for longer than this: something in between may have made it.
+LONGEST_RETRY_AFTER_SECONDS = 300.0
 _TEXT_LIMIT = 500
 
 
@@ -111,8 +113,9 @@ def from_status(document: Mapping[str, Any], status: int, retry_after: str | Non
     reason = str(document.get("reason") or f"HTTP{status}")
     message = f"{call}: {document.get('message') or 'no message'}"
     if status == 429:
-        details = document.get("details") or {}
-        return TooManyRequests(status, reason, message, _seconds(retry_after, details.get("retryAfterSeconds")))
+        details = document.get("details")
+        seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+        return TooManyRequests(status, reason, message, _seconds(retry_after, seconds))
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(status, reason, message)
     if status == 500 and any(text in message for text in _PERMANENT_500):
@@ -130,7 +133,8 @@ def from_exception(error: Exception, call: str) -> ApiError:
 def _seconds(*candidates: object) -> float:
     for candidate in candidates:
         try:
-            return max(0.0, float(str(candidate)))
+            # In this order a NaN becomes 0.
+            return min(max(0.0, float(str(candidate))), LONGEST_RETRY_AFTER_SECONDS)
         except ValueError:
             continue  # absent, or an HTTP date, which the API server does not send
     return DEFAULT_RETRY_AFTER_SECONDS

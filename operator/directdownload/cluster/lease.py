@@ -64,7 +64,7 @@ class LeaderElection:
         lease_seconds: float = 15,
         renew_deadline_seconds: float = 8,
         retry_seconds: float = 2,
-        request_timeout_seconds: float = 2,
+        request_timeout_seconds: float = 3,
     ) -> None:
         if not retry_seconds + request_timeout_seconds < renew_deadline_seconds < lease_seconds:
             raise ValueError(
@@ -113,8 +113,11 @@ class LeaderElection:
 
     async def hold(self) -> None:
         """Renews; returns when leadership is lost. The caller then ends the process: the watchdog stays armed."""
-        while (left_seconds := self._remaining_seconds()) > self._retry_seconds:
-            await asyncio.sleep(self._retry_seconds)
+        # Pauses count from the beginning of a try: slow answers would use up the deadline otherwise.
+        began = _now() if self._renewed_at is None else self._renewed_at
+        while (pause := max(0.0, began + self._retry_seconds - _now())) < self._remaining_seconds():
+            await asyncio.sleep(pause)
+            began = _now()
             try:
                 async with asyncio.timeout(self._remaining_seconds()):
                     if not await self._renew():
@@ -123,7 +126,7 @@ class LeaderElection:
                 logger.warning("Lease %s/%s not renewed: %s", self._namespace, self._name, error or "timed out")
         else:
             # too little left for another try, but not nothing: the work may use it up
-            await asyncio.sleep(max(0.0, left_seconds))
+            await asyncio.sleep(max(0.0, self._remaining_seconds()))
         self._leading = False
         logger.error("Leadership of %s lost (Lease %s/%s)", self._identity, self._namespace, self._name)
 

@@ -5,6 +5,7 @@ The notations of checksums are in `resources.checksum`.
 """
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable
 
@@ -34,12 +35,15 @@ class Hasher:
         return {algorithm: Checksum(algorithm, digest.hexdigest()) for algorithm, digest in self._hashes.items()}
 
     def hash_file(self, descriptor: int, size_bytes: int, guard: Guard) -> int:
-        """Add the first `size_bytes` of an open file; returns how many there were."""
-        buffer = memoryview(bytearray(BLOCK_BYTES))
+        """Add the first `size_bytes` of an open file; returns how many there were.
+
+        Buffer, offsets and lengths are those of whole pages, as O_DIRECT wants them.
+        """
+        buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))
         position = 0
         while position < size_bytes:
             guard.check()
-            count = os.preadv(descriptor, [buffer[: min(BLOCK_BYTES, size_bytes - position)]], position)
+            count = min(os.preadv(descriptor, [buffer], position), size_bytes - position)
             if not count:
                 break
             self.update(buffer[:count])

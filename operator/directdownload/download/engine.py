@@ -46,6 +46,7 @@ class FetchRequest:
     file: FileMode | None = None
     placement: str = ""
     placement_uid: str = ""
+    host: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,16 +155,19 @@ class _Fetch:
             self._guard,
             placement=request.placement,
             placement_uid=request.placement_uid,
+            host=request.host,
         )
-        if record is None:
-            return None
+        return self._already_present(record) if record is not None else None
+
+    def _already_present(self, record: Record) -> JobResult:
         return JobResult(
             reason=Reason.ALREADY_PRESENT,
             message="the file was there already, as expected",
             path=self._place.final,
             size_bytes=record.size_bytes,
             digest=record.digest,
-            format=request.image_format,
+            format=self._request.image_format,
+            revision=record.revision if self._place.record else "",
         )
 
     def _from_any_source(self, part: Part) -> JobResult:
@@ -346,6 +350,7 @@ class _Fetch:
         record = Record(
             placement=request.placement,
             placement_uid=request.placement_uid,
+            host=request.host,
             path=self._place.final,
             digest=digest,
             checksum=str(self._expected[0]) if self._expected else "",
@@ -354,7 +359,9 @@ class _Fetch:
             inode=0,
             verified_time=_now(),
         )
-        publish.publish(part, size, request.file, record)
+        record, ours = publish.publish(part, size, request.file, record, self._guard)
+        if not ours:
+            return self._already_present(record)
         return JobResult(
             reason=Reason.DOWNLOADED,
             message=f"downloaded from {source.url}",
@@ -364,6 +371,7 @@ class _Fetch:
             format=request.image_format,
             source=str(source.url),
             resumed_from=resumed_from,
+            revision=record.revision if self._place.record else "",
         )
 
 

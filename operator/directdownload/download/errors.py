@@ -20,6 +20,9 @@ _STORAGE_REASONS = {
     errno.EDQUOT: Reason.INSUFFICIENT_SPACE,
 }
 
+#: What reading a file ends with when its blocks or the file system's account of them are damaged.
+DAMAGED = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ})
+
 
 class DownloadError(Exception):
     """The root of the tree; `reason` decides what the caller does, `message` is for people."""

@@ -12,6 +12,7 @@ from directdownload.resources.reasons import Reason
 
 #: The longest that anything waits before it looks at its Guard again.
 TICK_SECONDS = 0.25
+PART_IS_KEPT = "what was received is kept for the next attempt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,22 +22,23 @@ class Guard:
     stop: threading.Event
     deadline: float | None = None
     deadline_seconds: float = 0
+    #: for people: what giving up means
+    consequence: str = PART_IS_KEPT
 
     @classmethod
-    def start(cls, stop: threading.Event, deadline_seconds: float = 0) -> "Guard":
+    def start(cls, stop: threading.Event, deadline_seconds: float = 0, consequence: str = PART_IS_KEPT) -> "Guard":
         """A guard whose deadline begins now; 0 seconds means none."""
         deadline = time.monotonic() + deadline_seconds if deadline_seconds > 0 else None
-        return cls(stop, deadline, deadline_seconds)
+        return cls(stop, deadline, deadline_seconds, consequence)
 
     def check(self) -> None:
         """Raise StoppedError if the time has come."""
         if self.stop.is_set():
-            raise StoppedError(Reason.INTERRUPTED, "told to stop; what was received is kept for the next attempt")
+            raise StoppedError(Reason.INTERRUPTED, f"told to stop; {self.consequence}")
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise StoppedError(
                 Reason.DEADLINE_EXCEEDED,
-                f"not finished within the deadline of {self.deadline_seconds:g} s; "
-                "what was received is kept for the next attempt",
+                f"not finished within the deadline of {self.deadline_seconds:g} s; {self.consequence}",
             )
 
     def wait(self, seconds: float) -> None:

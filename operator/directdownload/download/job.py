@@ -5,9 +5,7 @@ termination message. Exit status: 0 done, 1 transient, 2 not a usable document, 
 """
 
 import contextlib
-import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
@@ -15,14 +13,11 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload.download import engine, files, publish
-from directdownload.download.checksum import first_mismatch
-from directdownload.download.errors import storage_error
+from directdownload.download import engine, mountinfo, remove, verify
+from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
-from directdownload.download.record import Record, read_record
-from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobResult, Policy, Verb
+from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
@@ -31,8 +26,6 @@ TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_VARIABLE = "DIRECTDOWNLOAD_TERMINATION_LOG"
 _VERSION = 1
 _EXIT_DONE, _EXIT_TRANSIENT, _EXIT_USAGE, _EXIT_PERMANENT = 0, 1, 2, 3
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-_IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
 
 
 def main(verb: str) -> int:
@@ -100,7 +93,12 @@ def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
         return JobResult(
             reason=Reason.UNSUPPORTED_PROTOCOL, message=f"verb {document.verb} is not supported; supported: {supported}"
         )
-    return engine.outcome(lambda: action(document, stop))
+
+    def run() -> JobResult:
+        _check_mounted(document.pool)
+        return action(document, stop)
+
+    return engine.outcome(run)
 
 
 def _place(document: JobDocument) -> Place:
@@ -123,87 +121,36 @@ def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
         file=document.pool.file,
         placement=document.placement,
         placement_uid=document.placement_uid,
+        host=document.host,
     )
     return engine.fetch(request, stop=stop)
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:
-    """Hash the published file anew: against the checksum and the learnt digest, or else against its record."""
-    _be_idle()
-    place = _place(document)
-    place.prepare()
-    guard = Guard.start(stop, document.limits.deadline_seconds)
-    expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
-    record = read_record(place.record)
-    if not expected and record is not None:
-        expected = (Checksum.parse(record.digest),)
-    try:
-        state, digests = publish.hash_file(place.final, expected, guard)
-    except FileNotFoundError:
-        return JobResult(reason=Reason.MISSING, message=f"{place.final} does not exist", path=place.final)
-    except OSError as error:
-        raise storage_error(error, place.final, "read") from error
-    digest = str(digests[Algorithm.SHA256])
-    mismatch = first_mismatch(digests, expected)
-    if mismatch is not None or not expected:
-        what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
-        return JobResult(
-            reason=Reason.ALTERED,
-            message=f"{place.final}: {what}",
-            path=place.final,
-            size_bytes=state.st_size,
-            digest=digest,
+    guard = Guard.start(stop, document.limits.deadline_seconds, "the next check begins anew")
+    return verify.verify(document, _place(document), guard)
+
+
+def _remove(document: JobDocument, stop: threading.Event) -> JobResult:
+    guard = Guard.start(stop, document.limits.deadline_seconds, "what is left is removed by the next attempt")
+    return remove.remove(document, _place(document), guard)
+
+
+def _check_mounted(pool: JobPool) -> None:
+    """StorageError(NotMounted) if the directory of a shared pool is only that: it would fill the host's own disk."""
+    if not pool.shared:
+        return
+    # what an automounter has let go comes back when somebody walks into it
+    with contextlib.suppress(OSError):
+        os.stat(os.path.join(pool.path, "."))
+    path = os.path.realpath(pool.path)
+    root = mountinfo.root_of(path, pool.roots)
+    below_root = root is not None or not pool.roots
+    if not (below_root and mountinfo.is_pool_mount(mountinfo.covering(mountinfo.read(), path), path, root)):
+        where = f" strictly below {', '.join(pool.roots)}" if pool.roots else ""
+        raise StorageError(
+            Reason.NOT_MOUNTED, f"{pool.path} is not a mount point{where}, as a shared pool must be; mount it there"
         )
-    publish.write_record(
-        place,
-        Record.of(
-            state,
-            path=place.final,
-            digest=digest,
-            checksum=str(expected[0]),
-            placement=document.placement,
-            uid=document.placement_uid,
-        ),
-    )
-    return JobResult(
-        reason=Reason.VERIFIED,
-        message="the file is as expected",
-        path=place.final,
-        size_bytes=state.st_size,
-        digest=digest,
-        format=document.format,
-    )
-
-
-def _remove(document: JobDocument, _stop: threading.Event) -> JobResult:
-    """Remove what this template has in the pool and on this host, and nothing else; what is missing is fine.
-
-    Whether a virtual machine still has the file as its disk must be asked here, before the first removal.
-    """
-    place = _place(document)
-    removed = []
-    for path in (place.final, place.part, place.journal, f"{place.journal}.tmp", place.record, f"{place.record}.tmp"):
-        try:
-            if files.remove(path):
-                removed.append(path)
-        except NotADirectoryError:
-            continue
-        except OSError as error:
-            raise storage_error(error, path, "remove") from error
-    try:
-        for directory in sorted({os.path.dirname(path) for path in removed}):
-            files.sync_directory(directory)
-    except OSError as error:
-        raise storage_error(error, place.final, "remove") from error
-    message = "removed" if place.final in removed else "there was nothing to remove"
-    return JobResult(reason=Reason.REMOVED, message=message, path=place.final)
-
-
-def _be_idle() -> None:
-    """Disk time that nobody else wants: a verification is never in a hurry. Where that is not to be had, never mind."""
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
 
 
 def _leave_termination_message(message: str) -> None:

@@ -6,29 +6,28 @@ verbs (a pool) and by `directdownload fetch` (a file beside nothing else).
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import stat
 from types import TracebackType
 from typing import Self
 
-from directdownload.download import files, journal, record
+from directdownload.download import files, journal, lock, record
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
-_LOCK_POLL_SECONDS = 0.5
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Absolute paths; `record` is empty where nobody will ask for it."""
+    """Absolute paths; `record` is empty where nobody will ask for it, `lock` where nobody else may write it."""
 
     final: str
     part: str
     journal: str
     record: str = ""
+    #: held while what lies under the final name, and its record, change
+    lock: str = ""
 
     @classmethod
     def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str) -> Self:
@@ -40,6 +39,7 @@ class Place:
             part=f"{stem}.part",
             journal=f"{stem}{journal.SUFFIX}",
             record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
+            lock=os.path.join(work, f"{template_uid}.lock"),
         )
 
     @classmethod
@@ -84,36 +84,24 @@ class Part:
     @classmethod
     def acquire(cls, place: Place, guard: Guard) -> Self:
         """Open or create the part and lock it; waits for another holder as long as the guard lets it."""
-        waited = False
-        while True:
-            descriptor = _open(place.part)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # the holder before may have renamed or removed what was just locked
-                if _same_file(descriptor, place.part):
-                    return cls(place, descriptor, waited=waited)
-            except BlockingIOError:
-                waited = True
-            except OSError as error:
-                os.close(descriptor)
-                raise storage_error(error, place.part, "lock") from error
-            os.close(descriptor)
-            if waited:
-                guard.wait(_LOCK_POLL_SECONDS)
+        descriptor, waited = lock.acquire(place.part, guard)
+        return cls(place, descriptor, waited=waited)
 
     @staticmethod
     def tidy(place: Place) -> None:
         """Discard what an ended attempt left behind; what a running one holds stays."""
-        if not (os.path.lexists(place.part) or os.path.lexists(place.journal)):
-            return
-        descriptor = _open(place.part)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            Part(place, descriptor, waited=False).discard()
-        except BlockingIOError:
-            return
-        finally:
-            os.close(descriptor)
+        if os.path.lexists(place.part) or os.path.lexists(place.journal):
+            descriptor = lock.try_acquire(place.part)
+            if descriptor is not None:
+                with Part(place, descriptor, waited=False) as part:
+                    part.discard()
+        if place.lock and os.path.lexists(place.lock) and (descriptor := lock.try_acquire(place.lock)) is not None:
+            try:
+                files.remove(place.lock)
+            except OSError as error:
+                raise storage_error(error, place.lock, "remove") from error
+            finally:
+                os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -144,25 +132,7 @@ class Part:
         """Nothing of this download stays."""
         try:
             files.remove(self.place.journal)
-            if _same_file(self.descriptor, self.place.part):
+            if lock.same_file(self.descriptor, self.place.part):
                 files.remove(self.place.part)
         except OSError as error:
             raise storage_error(error, self.place.part, "remove") from error
-
-
-def _open(path: str) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    except OSError as error:
-        raise storage_error(error, path, "open") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise StorageError(Reason.WRITE_FAILED, f"{path} is not a regular file; remove it")
-    return descriptor
-
-
-def _same_file(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False

@@ -60,6 +60,7 @@ def publish(where: place.Place, placement: str, uid: str, content: bytes, **fiel
     """As a download ends: the record, the file under its final name, no journal."""
     part = pathlib.Path(where.part)
     part.write_bytes(content)
+    fields = {"host": part.name.removesuffix(".part").partition(".")[2], **fields}
     known = record.Record.of(
         part.stat(), path=where.final, digest="sha256:00", checksum="", placement=placement, uid=uid
     ).model_copy(update=fields)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from directdownload.agent import hostreport
-from directdownload.resources.host import HostStorage
+from directdownload.resources.host import HostStorage, UnplacedFile
 
 GIB = 1024**3
 
@@ -16,6 +16,13 @@ def report(uid: str = "u", **pools: int) -> hostreport.Report:
         for name, available in pools.items()
     }
     return hostreport.Report(uid, facts)
+
+
+def listing(*names: str, size: int = 1, known: bool = True) -> hostreport.Report:
+    """One pool, and what lies in it that belongs to nobody."""
+    files = tuple(UnplacedFile(name=name, size_bytes=size, state="Published") for name in names)
+    facts = HostStorage(pool="a", writable=True, unplaced=files, unplaced_bytes=size * len(files) if known else None)
+    return hostreport.Report("u", {"a": facts})
 
 
 TOLD = report(a=50 * GIB, b=50 * GIB)
@@ -32,6 +39,11 @@ TOLD = report(a=50 * GIB, b=50 * GIB)
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB), 10_000, None, id="nothing changed"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 100, 200.0, id="a little was written"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 400, 0.0, id="a little was written long ago"),
+        pytest.param(listing(), listing("x"), 10, 50.0, id="a file lost its placement"),
+        pytest.param(listing(), listing("x"), 70, 0.0, id="a file lost its placement, long since the last report"),
+        pytest.param(listing("x"), listing(), 10, 50.0, id="a file went"),
+        pytest.param(listing(known=False), listing(), 10, 50.0, id="the first look around"),
+        pytest.param(listing("x"), listing("x", size=9 * GIB), 10, 290.0, id="a file grew"),
     ],
 )
 def test_due(told: hostreport.Report | None, now: hostreport.Report, told_seconds_ago: float, due: Any) -> None:
@@ -49,3 +61,7 @@ def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> 
         "availableBytes": 2,
         "writable": True,
     }
+    (listed,) = listing("x", size=7).status["storage"]
+    assert listed["unplaced"] == [{"name": "x", "sizeBytes": 7, "state": "Published"}]
+    assert listed["unplacedBytes"] == 7
+    assert listing().status["storage"][0]["unplacedBytes"] == 0, "nothing is something else than not looked at"

@@ -10,7 +10,8 @@ from directdownload.agent import copies, ledger
 from directdownload.agent.ledger import Ledger, Outcome
 from directdownload.resources.templateplacement import Observed
 
-WANTED = copies.Wanted("p1", "u1", "pool-1", False, None, Observed(present=True, size_bytes=5), settled=True)
+SEEN = Observed(present=True, size_bytes=5, revision="r1")
+WANTED = copies.Wanted("p1", "u1", "pool-1", False, None, SEEN, settled=True, file_name="t1")
 
 
 async def test_what_was_told_is_known_after_a_restart_and_a_change_is_not(tmp_path: pathlib.Path) -> None:
@@ -31,6 +32,53 @@ async def test_only_what_has_a_record_is_kept(tmp_path: pathlib.Path) -> None:
     book.keep("pool-1", {"p2"})
     await book.save()
     assert set(Ledger.load(str(tmp_path)).entries) == {"p2", "p3"}
+
+
+async def test_copies_are_remembered_with_what_is_needed_to_miss_them(tmp_path: pathlib.Path) -> None:
+    book = Ledger.load(str(tmp_path))
+    book.note_pool("pool-1", "/pools/a", own_mount=False)
+    book.note(WANTED, Outcome.PUBLISHED)
+    book.note(dataclasses.replace(WANTED, placement="p2", file_name="t2"), Outcome.GONE)
+    book.note(dataclasses.replace(WANTED, placement="p3", pool="pool-2"), Outcome.PUBLISHED)
+    book.note(dataclasses.replace(WANTED, placement="p4", observed=Observed(present=False)), Outcome.PUBLISHED)
+    await book.save()
+    again = Ledger.load(str(tmp_path))
+    assert again.remembered("pool-1", "/pools/a") == [copies.Remembered("p1", "u1", "t1", "r1")]
+    assert again.remembered("pool-1", "/pools/b") == [], "another pool of the same name"
+    assert again.remembered("pool-2", "/pools/a") == []
+
+
+async def test_how_a_pool_was_mounted_is_remembered_for_its_path(tmp_path: pathlib.Path) -> None:
+    book = Ledger.load(str(tmp_path))
+    assert not book.own_mount("pool-1", "/pools/a")
+    book.note_pool("pool-1", "/pools/a", own_mount=True)
+    await book.save()
+    again = Ledger.load(str(tmp_path))
+    assert again.own_mount("pool-1", "/pools/a")
+    assert not again.own_mount("pool-1", "/pools/b")
+    again.note_pool("pool-1", "/pools/a", own_mount=False)
+    assert not again.own_mount("pool-1", "/pools/a")
+
+
+def test_a_placement_that_is_gone_is_gone_whatever_there_is_to_tell_until_it_is_back(tmp_path: pathlib.Path) -> None:
+    book = Ledger.load(str(tmp_path))
+    book.note(WANTED, Outcome.PUBLISHED)
+    book.note_gone(("p1", "another"), True)
+    book.note_gone(("p2", "u1"), True)
+    assert not book.gone(("p1", "u1"))
+    book.note_gone(("p1", "u1"), True)
+    assert book.gone(("p1", "u1"))
+    assert not book.gone(("p1", "another"))
+    book.note_gone(("p1", "u1"), False)
+    assert book.entries == {}, "nothing was told to it yet"
+
+
+async def test_a_ledger_of_an_earlier_version_is_understood(tmp_path: pathlib.Path) -> None:
+    entry = '{"uid": "u1", "pool": "pool-1", "outcome": "published", "digest": "x"}'
+    (tmp_path / ledger.FILE_NAME).write_text('{"version": 1, "placements": {"p1": ' + entry + "}}")
+    book = Ledger.load(str(tmp_path))
+    assert set(book.entries) == {"p1"}
+    assert book.remembered("pool-1", "/pools/a") == []
 
 
 async def test_nothing_is_written_while_nothing_changes(tmp_path: pathlib.Path) -> None:

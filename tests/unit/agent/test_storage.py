@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.unit.agent import support
 
-from directdownload.agent import mountinfo, storage
-from directdownload.resources.host import HostStorage
+from directdownload.agent import storage
+from directdownload.download import mountinfo
+from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.reasons import Reason
 
 ROOTS = ("/pools", "/var/lib/libvirt")
@@ -16,7 +17,7 @@ GIB = 1024**3
 
 
 def mounts(*lines: str) -> tuple[mountinfo.Mount, ...]:
-    return mountinfo.parse(["1 0 0:1 / / rw - ext4 a rw", "2 1 0:2 / /pools ro master:1 - ext4 a rw", *lines])
+    return mountinfo.parse(["1 0 0:1 / / rw - ext4 a rw", "2 1 0:2 /pools /pools rw master:1 - ext4 a rw", *lines])
 
 
 NFS = "3 2 0:3 / /pools/nfs rw - nfs4 s:/x rw"
@@ -58,6 +59,14 @@ CASES = [
         ("3 2 0:3 / /pools/nfs ro - nfs4 s:/x rw",),
         Reason.NOT_WRITABLE,
     ),
+    (
+        "root read-only",
+        "/pools/a",
+        False,
+        facts("/pools/a"),
+        ("3 2 0:2 /pools /pools ro - ext4 a rw",),
+        Reason.NOT_WRITABLE,
+    ),
     ("a file", "/pools/a", False, facts("/pools/a", directory=False), (), Reason.NOT_WRITABLE),
     ("absent", "/pools/a", False, storage.Facts(error_number=errno.ENOENT), (), Reason.PATH_MISSING),
     ("a file on the way", "/pools/a", False, storage.Facts(error_number=errno.ENOTDIR), (), Reason.PATH_MISSING),
@@ -81,6 +90,53 @@ def test_judge(
     assert (outcome.capacity_bytes is not None) == (
         reason in (None, Reason.NOT_WRITABLE) and bool(found and found.directory)
     )
+
+
+DISK = "3 2 0:3 / /pools/disk rw - xfs b rw"
+#: What the agent sees at the root /var/lib/libvirt/images: the host's directory, or the disk that it mounts there.
+IMAGES = "/var/lib/libvirt/images"
+DIRECTORY_THERE = f"4 1 0:2 {IMAGES} {IMAGES} rw - ext4 a rw"
+SUBVOLUME_DIRECTORY_THERE = f"4 1 0:2 /@{IMAGES} {IMAGES} rw - btrfs a rw"
+DISK_THERE = f"4 1 0:3 / {IMAGES} rw - xfs b rw"
+SUBVOLUME_THERE = f"4 1 0:3 /@vms {IMAGES} rw - btrfs b rw"
+
+
+@pytest.mark.parametrize(
+    ("path", "table", "own"),
+    [
+        pytest.param("/pools/disk", [DISK], True, id="a disk below a root"),
+        pytest.param("/pools/disk/a", [DISK], True, id="below it"),
+        pytest.param("/pools/disk", [], False, id="its mount point"),
+        pytest.param("/pools", [DISK], False, id="the root beside it"),
+        pytest.param(IMAGES, [DISK_THERE], True, id="a disk at a root"),
+        pytest.param(f"{IMAGES}/a", [DISK_THERE], True, id="below that"),
+        pytest.param(IMAGES, [SUBVOLUME_THERE], True, id="a subvolume at a root"),
+        pytest.param(IMAGES, [DIRECTORY_THERE], False, id="a plain directory as root"),
+        pytest.param(f"{IMAGES}/a", [SUBVOLUME_DIRECTORY_THERE], False, id="one in a subvolume"),
+        pytest.param(IMAGES, [], False, id="no mount of the agent's"),
+        pytest.param("/elsewhere", [DISK], False, id="outside of the roots"),
+    ],
+)
+def test_a_local_pool_on_a_mount_of_its_own_is_recognised(path: str, table: list[str], own: bool) -> None:
+    assert storage.on_own_mount((*ROOTS, IMAGES), mounts(*table), facts(path)) is own
+
+
+@pytest.mark.parametrize(
+    ("was_own", "table", "recorded", "reason"),
+    [
+        pytest.param(True, [DISK], False, None, id="mounted"),
+        pytest.param(True, [], False, Reason.NOT_MOUNTED, id="unmounted"),
+        pytest.param(True, [], True, None, id="moved with its copies"),
+        pytest.param(False, [], False, None, id="never had one"),
+    ],
+)
+def test_a_local_pool_whose_own_mount_went_is_not_used(
+    was_own: bool, table: list[str], recorded: bool, reason: Reason | None
+) -> None:
+    target, found = storage.Target("p", "/pools/disk", False), facts("/pools/disk", recorded=recorded)
+    outcome = storage.judge(target, ROOTS, mounts(*table), found, was_own_mount=was_own)
+    assert (outcome.reason, outcome.mounted) == (reason, reason is None)
+    assert (outcome.capacity_bytes is None) == (reason is Reason.NOT_MOUNTED)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +173,7 @@ TOLD = HostStorage(
     [
         ({}, False),
         ({"available_bytes": 50 * GIB - 1}, False),
+        ({"unplaced": (UnplacedFile(name="x", size_bytes=1, state="Published"),), "unplaced_bytes": 1}, False),
         ({"available_bytes": 51 * GIB - 1}, False),
         ({"available_bytes": 51 * GIB}, True),
         ({"available_bytes": 49 * GIB}, True),
@@ -135,7 +192,8 @@ def test_what_is_told_at_once(change: dict[str, Any], significant: bool) -> None
 
 REAL = """
 import asyncio, json, os, subprocess, sys
-from directdownload.agent import mountinfo, storage, worker
+from directdownload.agent import storage, worker
+from directdownload.download import mountinfo
 
 base = sys.argv[1]
 def run(*command): subprocess.run(command, check=True)
@@ -152,22 +210,29 @@ run("mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=100", "x", made("root", "a 
 run("mount", "-t", "tmpfs", "-o", "size=4m,ro", "x", made("root", "read-only-super"))
 run("mount", "-t", "tmpfs", "-o", "size=4m", "x", made("root", "read-only-mount"))
 run("mount", "-o", "remount,bind,ro", made("root", "read-only-mount"))
+for name in ("disk", "disk/a"): made("root", name)
+run("mount", "-t", "tmpfs", "-o", "size=4m", "x", made("root", "disk"))
 open(os.path.join(base, "root", "file"), "w").close()
 os.symlink("/tmp", os.path.join(base, "root", "link"))
-# the agent's: the root again, recursively, itself read-only
+# the agent's: the root again, recursively; and another one that is a plain directory of the host
 run("mount", "--rbind", made("root"), made("root"))
-run("mount", "-o", "remount,bind,ro", made("root"))
+for name in ("plain", "plain/local"): made(name)
+run("mount", "--rbind", made("plain"), made("plain"))
+made("root", "disk", "a")
 
 async def main():
     outcome = {}
     for name, shared in (("", 0), ("local", 0), ("unmounted", 1), ("a b/shared", 1), ("read-only-super", 1),
-                         ("read-only-mount", 1), ("file", 0), ("absent", 0), ("link", 0)):
-        target = storage.Target(name, os.path.join(base, "root", name).rstrip("/"), bool(shared))
+                         ("read-only-mount", 1), ("file", 0), ("absent", 0), ("link", 0),
+                         ("disk", 0), ("disk/a", 0), ("../plain", 0), ("../plain/local", 0)):
+        target = storage.Target(name, os.path.normpath(os.path.join(base, "root", name)), bool(shared))
         child = worker.PoolWorker(target.path, timeout_seconds=10)
-        facts = storage.Facts(**await child.ask("facts"))
+        facts = storage.Facts(**await child.ask("facts", work_directory=".directdownload", record_suffix=".record"))
         await child.close()
-        judged = storage.judge(target, [os.path.join(base, "root")], mountinfo.read(), facts)
-        outcome[name] = judged.model_dump(exclude_none=True, mode="json")
+        roots = [os.path.join(base, "root"), os.path.join(base, "plain")]
+        judged = storage.judge(target, roots, mountinfo.read(), facts)
+        outcome[name] = {**judged.model_dump(exclude_none=True, mode="json"),
+                         "own": storage.on_own_mount(roots, mountinfo.read(), facts)}
     print(json.dumps(outcome))
 
 asyncio.run(main())
@@ -187,8 +252,24 @@ def test_real_mounts_are_judged_as_the_host_sees_them(tmp_path: pathlib.Path) ->
         "file": "NotWritable",
         "absent": "PathMissing",
         "link": "PathNotExposed",
+        "disk": None,
+        "disk/a": None,
+        "../plain": None,
+        "../plain/local": None,
     }
-    assert outcome["local"]["writable"] is True, "the agent's own read-only mount says nothing about the host"
+    own = {name for name, facts in outcome.items() if facts["own"]}
+    # the root is a file system of its own on this host, the other one is not
+    assert own == {
+        "",
+        "local",
+        "unmounted",
+        "a b/shared",
+        "read-only-super",
+        "read-only-mount",
+        "file",
+        "disk",
+        "disk/a",
+    }
     shared = outcome["a b/shared"]
     assert (shared["capacityBytes"], shared["mounted"]) == (4 * 1024**2, True)
     assert 0 < shared["inodesFree"] < 100

@@ -1,9 +1,11 @@
 """The child that touches a pool: what it reads, and what becomes of it when the pool hangs."""
 
 import asyncio
+import json
 import os
 import pathlib
 import signal
+from typing import Any
 
 import pytest
 from tests.unit.agent import support
@@ -11,27 +13,29 @@ from tests.unit.agent import support
 from directdownload.agent import copies, prober, worker
 from directdownload.resources.naming import WORK_DIRECTORY
 
-SCAN = {"work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+FACTS = {"work_directory": WORK_DIRECTORY, "record_suffix": ".record"}
 
 
 async def test_facts_of_a_directory_are_those_of_its_file_system(tmp_path: pathlib.Path) -> None:
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
-    answer = await child.ask("facts")
+    answer = await child.ask("facts", **FACTS)
     await child.close()
     state = os.statvfs(tmp_path)
     assert answer["directory"] is True
+    assert answer["device"] == os.stat(tmp_path).st_dev
     assert answer["real_path"] == str(tmp_path)
     assert answer["capacity_bytes"] == state.f_blocks * state.f_frsize
 
 
 async def test_a_stopped_child_is_killed_after_the_time_limit_and_replaced(tmp_path: pathlib.Path) -> None:
-    child = worker.PoolWorker(str(tmp_path), timeout_seconds=0.5)
-    await asyncio.wait_for(_answers(child), 10)
+    # long enough for a child to start on a busy machine
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=2)
+    await asyncio.wait_for(_answers(child), 20)
     stopped = child.pid
     assert stopped is not None
     os.kill(stopped, signal.SIGSTOP)
     with pytest.raises(worker.NoAnswerError, match="no answer within"):
-        await child.ask("facts")
+        await child.ask("facts", **FACTS)
     await asyncio.wait_for(_answers(child), 10)
     assert child.pid not in (None, stopped)
     with pytest.raises(ProcessLookupError):
@@ -43,25 +47,25 @@ async def test_a_child_that_died_is_replaced_and_one_that_was_asked_in_vain_is_n
     tmp_path: pathlib.Path,
 ) -> None:
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
-    await child.ask("facts")
+    await child.ask("facts", **FACTS)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     await asyncio.wait_for(_answers(child), 10)
     os.kill(child.pid, signal.SIGSTOP)
-    question = asyncio.create_task(child.ask("facts"))
+    question = asyncio.create_task(child.ask("facts", **FACTS))
     await asyncio.sleep(0)
     question.cancel()
     with pytest.raises(asyncio.CancelledError):
         await question
     await asyncio.wait_for(_answers(child), 10)
-    assert "files" in await child.ask("files", names=[])
+    assert "files" in await child.ask("files", device=os.stat(tmp_path).st_dev, names=[])
     await child.close()
 
 
 async def _answers(child: worker.PoolWorker) -> None:
     while True:
         try:
-            await child.ask("facts")
+            await child.ask("facts", **FACTS)
         except worker.NoAnswerError:
             await asyncio.sleep(0.02)
         else:
@@ -74,12 +78,11 @@ from directdownload.agent import worker
 
 # A file system in user space that answers the first request, INIT, and then nothing: whoever looks into it sleeps where
 # no signal reaches, as on a network file system whose server went away.
-path = sys.argv[1]
+path, question = sys.argv[1], json.loads(sys.argv[2])
 device = os.open("/dev/fuse", os.O_RDWR)
 libc = ctypes.CDLL(None, use_errno=True)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
 subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-assert libc.mount(b"hung", path.encode(), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
 unanswered = threading.Event()
 
 def serve():
@@ -91,8 +94,6 @@ def serve():
     os.read(device, 1 << 20)
     unanswered.set()
 
-threading.Thread(target=serve, daemon=True).start()
-
 async def main():
     ticks = 0
     async def tick():
@@ -102,10 +103,18 @@ async def main():
             ticks += 1
     ticker = asyncio.create_task(tick())
     child = worker.PoolWorker(path, timeout_seconds=1.5)
-    said, children = [], set()
+    said, children, facts = [], set(), {"work_directory": ".directdownload", "record_suffix": ".record"}
+    started = None
+    while started is None:
+        try:
+            started = await child.ask("facts", **facts)
+        except worker.NoAnswerError:
+            await asyncio.sleep(0.02)
+    assert libc.mount(b"hung", path.encode(), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+    threading.Thread(target=serve, daemon=True).start()
     for _ in range(3):
         try:
-            await child.ask("facts")
+            await child.ask(**question)
         except worker.NoAnswerError as error:
             said.append(str(error))
         children |= set(open(f"/proc/self/task/{os.getpid()}/children").read().split())
@@ -120,7 +129,7 @@ async def main():
     after = None
     while after is None:
         try:
-            after = await child.ask("facts")
+            after = await child.ask("facts", **facts)
         except worker.NoAnswerError:
             await asyncio.sleep(0.02)
     await child.close()
@@ -132,8 +141,21 @@ asyncio.run(main())
 """
 
 
-def test_a_hung_file_system_freezes_one_child_only_and_no_second_is_sent_after_it(tmp_path: pathlib.Path) -> None:
-    outcome = support.in_namespace(HUNG, str(tmp_path))
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "facts": FACTS,
+    "scan": {"device": 0, "work_directory": WORK_DIRECTORY, "suffixes": [".record"]},
+    "files": {"device": 0, "names": ["x"]},
+    "leftovers": {"device": 0, "work_directory": WORK_DIRECTORY, "suffixes": [".part"], "idle_seconds": 0},
+    "sweep": {"device": 0, "work_directory": WORK_DIRECTORY, "leftovers": [], "before": 0},
+}
+
+
+@pytest.mark.parametrize("operation", QUESTIONS)
+def test_a_hung_file_system_freezes_one_child_only_and_no_second_is_sent_after_it(
+    tmp_path: pathlib.Path, operation: str
+) -> None:
+    question = json.dumps({"operation": operation, **QUESTIONS[operation]})
+    outcome = support.in_namespace(HUNG, str(tmp_path), question)
     assert outcome["reached"]
     assert outcome["state"] == "D", "the child cannot even be killed"
     assert "no answer within 1.5 s" in outcome["said"][0]
@@ -149,7 +171,14 @@ async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.P
     outside.mkdir()
     (outside / "x.kvm-1.journal").write_text("secret")
     child = worker.PoolWorker(str(pool), timeout_seconds=10)
-    assert await child.ask("scan", **SCAN) == {"present": [], "changed": {}}
+
+    async def scan() -> dict[str, Any]:
+        device = os.stat(pool).st_dev
+        suffixes = list(copies.SUFFIXES)
+        return await child.ask("scan", device=device, work_directory=WORK_DIRECTORY, suffixes=suffixes)
+
+    nothing = {"present": [], "changed": {}, "complete": True}
+    assert await scan() == nothing
     place = support.make_place(pool, "t1")
     work = pool / WORK_DIRECTORY
     (work / "link.kvm-1.journal").symlink_to(outside / "x.kvm-1.journal")
@@ -158,18 +187,36 @@ async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.P
     (work / "other").write_text("x")
     os.close(os.open(os.fsencode(work) + b"/\xff.record", os.O_CREAT))
     written = support.write_journal(place, "p", "u", 10)
-    first = await child.ask("scan", **SCAN)
+    first = await scan()
     assert first["changed"].pop("t1.kvm-1.journal") == written.model_dump_json()
     assert set(first["changed"].values()) == {""}
     assert len(first["present"]) == 5
-    assert (await child.ask("scan", **SCAN))["changed"] == {}
+    assert (await scan())["changed"] == {}
     support.write_journal(place, "p", "u", 20)
-    assert list((await child.ask("scan", **SCAN))["changed"]) == ["t1.kvm-1.journal"]
+    assert list((await scan())["changed"]) == ["t1.kvm-1.journal"]
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
     work.symlink_to(outside)
-    assert await child.ask("scan", **SCAN) == {"present": [], "changed": {}}
+    assert await scan() == nothing
+    await child.close()
+
+
+async def test_what_lies_on_another_file_system_than_was_judged_is_not_looked_at(tmp_path: pathlib.Path) -> None:
+    support.publish(support.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
+    device = os.stat(tmp_path).st_dev
+    scan = {"work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    for operation, arguments in (
+        ("scan", scan),
+        ("files", {"names": ["t1"]}),
+        ("leftovers", {**scan, "idle_seconds": 0}),
+        ("sweep", {"work_directory": WORK_DIRECTORY, "leftovers": [], "before": 0}),
+    ):
+        with pytest.raises(worker.NoAnswerError, match="another file system"):
+            await child.ask(operation, device=device + 1, **arguments)
+    # what was refused does not count as told
+    assert list((await child.ask("scan", device=device, **scan))["changed"]) == ["t1.record"]
     await child.close()
 
 
@@ -177,6 +224,8 @@ def test_a_look_survives_names_that_no_file_system_takes(tmp_path: pathlib.Path)
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     names = ["file", "link", "absent", "n" * 300, "nul\0", "\ud800"]
-    found = prober.look(str(tmp_path), names)
+    pool = os.open(tmp_path, os.O_PATH)
+    found = prober.look(pool, names)["files"]
+    os.close(pool)
     state = (tmp_path / "file").stat()
     assert found == {**dict.fromkeys(names), "file": [5, state.st_mtime_ns, state.st_ino]}

@@ -38,9 +38,19 @@ def test_status(status: int, document: dict[str, Any], expected: type[errors.Api
 
 @pytest.mark.parametrize(
     ("header", "details", "seconds"),
-    [("7", {}, 7), (None, {"retryAfterSeconds": 3}, 3), (None, {}, 1), ("Fri, 31 Dec 1999 23:59:59 GMT", {}, 1)],
+    [
+        ("7", {}, 7),
+        (None, {"retryAfterSeconds": 3}, 3),
+        (None, {}, 1),
+        (None, "a moment", 1),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", {}, 1),
+        ("-5", {}, 0),
+        ("nan", {}, 0),
+        ("1e9", {}, 300),
+        ("inf", {}, 300),
+    ],
 )
-def test_retry_after(header: str | None, details: dict[str, int], seconds: float) -> None:
+def test_retry_after(header: str | None, details: object, seconds: float) -> None:
     error = errors.from_response(429, json.dumps({"details": details}).encode(), header, "GET /x")
     assert isinstance(error, errors.TooManyRequests)
     assert error.retry_after_seconds == seconds

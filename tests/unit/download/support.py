@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -101,6 +101,37 @@ def start_job(document: dict[str, Any], *prefix: str, code: str = "") -> subproc
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextlib.contextmanager
+def start_stopping_job(document: dict[str, Any], code: str) -> Iterator[subprocess.Popen[str]]:
+    """A job process whose `code` stops it (SIGSTOP) somewhere; at the end of the block it is gone."""
+    with start_job(document, code=code) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def stopped(process: subprocess.Popen[str]) -> bool:
+    state = pathlib.Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+    return state.rpartition(")")[2].split()[0] == "T"
+
+
+def waits_for_locks(marker: pathlib.Path, limit_seconds: float) -> str:
+    """Code for a job: it waits no longer for a lock, and makes `marker` when it begins to."""
+    return f"""
+import pathlib
+from directdownload.download import lock
+from directdownload.download.guard import Guard
+lock._POLL_SECONDS = 0.01
+lock.LIMIT_SECONDS = {limit_seconds}
+wait = Guard.wait
+def waiting(self, seconds):
+    pathlib.Path({str(marker)!r}).touch()
+    wait(self, seconds)
+Guard.wait = waiting
+"""
 
 
 def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int, JobResult]:

@@ -13,24 +13,14 @@ from tests.origin import Origin
 from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
 
 from directdownload.download import job
-from directdownload.download.record import read_record
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
 DATA = content(500_000)
-RECORD = ".directdownload/uid-1.record"
 
 
 def run(document: dict[str, Any]) -> JobResult:
     return job.run_job(JobDocument.model_validate(document), threading.Event())
-
-
-@pytest.fixture
-def published(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> pathlib.Path:
-    """A pool into which the image has been fetched."""
-    (served / "image").write_bytes(DATA)
-    assert run(job_document(pool, url=origin.url("image"))).reason is Reason.DOWNLOADED
-    return pool
 
 
 def test_fetch_prints_its_result_last_and_leaves_it_for_the_kubelet(
@@ -116,83 +106,6 @@ def test_a_sigterm_before_any_source_answers(pool: pathlib.Path) -> None:
     assert process.returncode == 1
     assert JobResult.model_validate_json(output).reason is Reason.INTERRUPTED
     assert leftovers(pool) == set()
-
-
-def test_verify_by_record(published: pathlib.Path) -> None:
-    result = run(job_document(published, "verify"))
-    assert (result.reason, result.digest, result.size_bytes) == (Reason.VERIFIED, sha256(DATA), len(DATA))
-
-
-def test_verify_renews_the_record_of_a_touched_file(published: pathlib.Path) -> None:
-    os.utime(published / "uid-1", (1, 1))
-    assert run(job_document(published, "verify")).reason is Reason.VERIFIED
-    record = read_record(str(published / RECORD))
-    assert record is not None
-    assert record.matches((published / "uid-1").stat())
-
-
-@pytest.mark.parametrize("field", ["checksum", "expectedDigest", None])
-def test_verify_notices_one_changed_byte(published: pathlib.Path, field: str | None) -> None:
-    state = (published / "uid-1").stat()
-    with (published / "uid-1").open("r+b") as file:
-        file.seek(len(DATA) // 2)
-        file.write(bytes([DATA[len(DATA) // 2] ^ 1]))
-    os.utime(published / "uid-1", ns=(state.st_atime_ns, state.st_mtime_ns))
-    result = run(job_document(published, "verify", **({field: sha256(DATA)} if field else {})))
-    assert result.reason is Reason.ALTERED
-    assert sha256(DATA) in result.message
-    assert job.exit_status(result) == 1
-    record = read_record(str(published / RECORD))
-    assert record is not None
-    assert record.digest == sha256(DATA)
-
-
-def test_verify_vouches_for_nothing_that_it_cannot_compare(pool: pathlib.Path) -> None:
-    (pool / "uid-1").write_bytes(DATA)
-    assert run(job_document(pool, "verify")).reason is Reason.ALTERED
-
-
-def test_verify_of_a_lost_file(published: pathlib.Path) -> None:
-    (published / "uid-1").unlink()
-    assert run(job_document(published, "verify")).reason is Reason.MISSING
-
-
-def test_verify_is_idle(published: pathlib.Path) -> None:
-    code = (
-        "import os, subprocess, sys\n"
-        "from directdownload.download import publish\n"
-        "hash_file = publish.hash_file\n"
-        "def report(*arguments):\n"
-        "    subprocess.run(['ionice', '-p', str(os.getpid())], stdout=sys.stderr)\n"
-        "    return hash_file(*arguments)\n"
-        "publish.hash_file = report"
-    )
-    with start_job(job_document(published, "verify"), code=code) as process:
-        _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors.strip()) == (0, "idle")
-
-
-def test_remove_takes_what_is_ours_and_nothing_else(published: pathlib.Path) -> None:
-    work = published / ".directdownload"
-    for name in ("uid-1.kvm-1.part", "uid-1.kvm-1.journal", "uid-1.kvm-2.part", "uid-2.record"):
-        (work / name).write_bytes(b"x")
-    (published / "uid-2").write_bytes(b"foreign")
-    result = run(job_document(published, "remove"))
-    assert result.reason is Reason.REMOVED
-    assert leftovers(published) == {"uid-2", ".directdownload/uid-1.kvm-2.part", ".directdownload/uid-2.record"}
-
-
-def test_remove_of_what_is_not_there(pool: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert run(job_document(pool, "remove")).reason is Reason.REMOVED
-    missing = {"name": "local", "path": str(tmp_path / "none")}
-    assert run(job_document(pool, "remove", pool=missing)).reason is Reason.REMOVED
-
-
-def test_remove_does_not_follow_a_link(pool: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "precious").write_bytes(b"x")
-    os.symlink(tmp_path / "precious", pool / "uid-1")
-    assert run(job_document(pool, "remove")).reason is Reason.REMOVED
-    assert (tmp_path / "precious").exists()
 
 
 def test_a_verb_of_a_later_version_is_told(pool: pathlib.Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from directdownload.agent import mountinfo
+from directdownload.download import mountinfo
 
 ROOT = "21 1 254:1 / / rw,relatime - ext4 /dev/vda rw\n"
 TABLE = [
@@ -60,6 +60,37 @@ def test_a_root_whose_parent_is_itself_or_missing_is_found_and_loops_end() -> No
 def test_other_lines_are_left_out(line: str) -> None:
     assert mountinfo.parse([line]) == ()
     assert mountinfo.covering((), "/x") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/mnt", "/", True),
+        ("/mnt", None, True),
+        ("/mnt/with space", "/mnt", True),
+        ("/mnt", "/mnt", False),
+        ("/mnt/a", "/mnt", False),
+        ("/mnt/with space/deep", "/mnt", False),
+        ("/mnt-beside", "/mnt", False),
+        ("/mnt/auto", "/mnt", False),
+    ],
+)
+def test_a_pool_is_mounted_if_it_is_a_mount_point_strictly_below_its_root(
+    path: str, root: str | None, expected: bool
+) -> None:
+    mounts = mountinfo.parse([*TABLE, "33 30 0:27 / /mnt/auto rw - autofs systemd-1 rw\n"])
+    assert mountinfo.is_pool_mount(mountinfo.covering(mounts, path), path, root) is expected
+    assert not mountinfo.is_pool_mount(None, path, root)
+
+
+def test_the_root_of_a_path_is_the_innermost() -> None:
+    roots = ("/a", "/a/b", "/a/bc")
+    assert [mountinfo.root_of(path, roots) for path in ("/a/b/c", "/a/b", "/a/x", "/ab")] == [
+        "/a/b",
+        "/a/b",
+        "/a",
+        None,
+    ]
 
 
 def test_the_table_of_this_process_is_understood() -> None:

@@ -1,7 +1,8 @@
 """Which mount a path lies on, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 
-Used by `storage`. The table is read as the kernel resolves paths, by parent and child: a mount that another one hides
-is listed all the same, and comparing path prefixes alone would find it.
+Used by the job and by the agent, who must agree on what a mounted pool is. The table is read as the kernel resolves
+paths, by parent and child: a mount that another one hides is listed all the same, and comparing path prefixes alone
+would find it.
 """
 
 import dataclasses
@@ -58,6 +59,24 @@ def covering(mounts: Sequence[Mount], path: str) -> Mount | None:
 def below(path: str, directory: str) -> bool:
     """Whether `path` is `directory` or lies in it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def root_of(path: str, roots: Iterable[str]) -> str | None:
+    """The innermost of `roots` that `path` is or lies below."""
+    return max((root for root in roots if below(path, root)), key=len, default=None)
+
+
+def is_pool_mount(mount: Mount | None, path: str, root: str | None) -> bool:
+    """Whether `mount`, on which `path` (without links) is looked up, is one of its own for a pool below `root`.
+
+    Not the root's own mount: that is there in every pod, whether or not the host has mounted anything. None: any root.
+    """
+    return (
+        mount is not None
+        and mount.point == path
+        and mount.type != "autofs"
+        and (root is None or (path != root and below(path, root)))
+    )
 
 
 def _parse_line(line: str) -> Mount | None:

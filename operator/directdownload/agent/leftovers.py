@@ -1,0 +1,163 @@
+"""What lies in a pool's work directory, and which of it belongs to nobody. Pure.
+
+`pools` asks with what the pool's worker listed; what is old enough is removed, by `prober.sweep`. Published files and
+whatever does not lie in the work directory are never removed: nobody asked for that.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+from directdownload.agent.copies import Key
+from directdownload.agent.prober import LOCK_SUFFIX, PART_SUFFIX
+from directdownload.download import journal, record
+from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
+from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.templateplacement import Phase
+
+#: What a template is unpacked into, before it gets its name.
+OUT_SUFFIX = ".out"
+_TEMPORARY_SUFFIX = ".tmp"
+SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, journal.SUFFIX, record.SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
+#: Of one attempt, in the order of removal: first the journal goes, then the bytes that it spoke of.
+_OF_ATTEMPT = (journal.SUFFIX, journal.SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX)
+_BYTES = (OUT_SUFFIX, PART_SUFFIX)
+_OF_RECORD = (record.SUFFIX, record.SUFFIX + _TEMPORARY_SUFFIX, LOCK_SUFFIX)
+#: What changed since then may be in use, although no process holds it.
+IDLE_SECONDS = 60
+#: What belongs to nobody for so long is removed.
+SWEEP_SECONDS = 86_400
+_NEEDS_PART = (Phase.PENDING, Phase.DOWNLOADING, Phase.FAILED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Owner:
+    """What stands in the cluster about a placement that a file names."""
+
+    exists: bool
+    host: str = ""
+    phase: str = ""
+
+
+#: None: not known yet.
+OwnerOf = Callable[[Key], Owner | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leftover:
+    """Files that belong together: those of one attempt, or a single one."""
+
+    names: tuple[str, ...]
+    #: by name; allocated, not the length
+    size_bytes: Mapping[str, int]
+    #: the youngest change, seconds of the epoch
+    modified: float
+    #: the file that a download holds locked while it changes them
+    lock: str
+    held: bool = False
+    #: an attempt's: who made it; else empty
+    host: str = ""
+    #: an attempt's, as its journal says; None: there is none that can be read
+    placement: Key | None = None
+    #: a record of a copy of which the file or the placement is left
+    needed_record: bool = False
+
+    @property
+    def of_attempt(self) -> bool:
+        return self.lock.endswith(PART_SUFFIX)
+
+
+def group(
+    listed: Mapping[str, Sequence[float]], journals: Mapping[str, Key], empty_records: Container[str]
+) -> list[Leftover]:
+    """`listed`: allocated bytes, mtime and whether it is held, by name. `journals`: what each readable one names."""
+    stems: dict[str, list[str]] = {}
+    found = []
+    sizes = {name: int(entry[0]) for name, entry in listed.items()}
+    for name, (_, modified, held) in listed.items():
+        if (suffix := _suffix(name, _OF_ATTEMPT)) is not None:
+            stems.setdefault(name.removesuffix(suffix), []).append(suffix)
+        elif (suffix := _suffix(name, _OF_RECORD)) is not None:
+            needed = suffix == record.SUFFIX and name not in empty_records
+            lock = name.removesuffix(suffix) + LOCK_SUFFIX
+            found.append(Leftover((name,), {name: sizes[name]}, modified, lock, bool(held), needed_record=needed))
+    for stem, suffixes in stems.items():
+        names = tuple(stem + suffix for suffix in sorted(suffixes, key=_OF_ATTEMPT.index))
+        found.append(
+            Leftover(
+                names,
+                {name: sizes[name] for name in names},
+                max(listed[name][1] for name in names),
+                stem + PART_SUFFIX,
+                held=any(listed[name][2] for name in names),
+                host=stem.partition(".")[2],
+                placement=journals.get(stem + journal.SUFFIX),
+            )
+        )
+    return found
+
+
+def nobodys(leftover: Leftover, owner_of: OwnerOf) -> bool:
+    """Whether nobody needs it: not while a process holds it, nor while it is not known whose it is.
+
+    A copy that is there needs no part. On a shared pool the placement may have moved to another host, which has a part
+    of its own.
+    """
+    if leftover.held or leftover.needed_record:
+        return False
+    if leftover.placement is None:
+        return True
+    owner = owner_of(leftover.placement)
+    if owner is None:
+        return False
+    if not owner.exists or owner.phase == Phase.READY:
+        return True
+    return owner.host != leftover.host and owner.phase in ("", *_NEEDS_PART)
+
+
+def partial(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> list[UnplacedFile]:
+    """What ended downloads left behind, as it is reported."""
+    return [
+        UnplacedFile(
+            name=f"{WORK_DIRECTORY}/{name}",
+            size_bytes=leftover.size_bytes[name],
+            state="Partial",
+            modified_time=_time(leftover.modified),
+        )
+        for leftover in leftovers
+        if leftover.of_attempt and now - leftover.modified >= IDLE_SECONDS and nobodys(leftover, owner_of)
+        for name in leftover.names
+        if name.endswith(_BYTES)
+    ]
+
+
+def swept(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> list[Leftover]:
+    """What is to be removed."""
+    return [each for each in leftovers if now - each.modified >= SWEEP_SECONDS and nobodys(each, owner_of)]
+
+
+def asked_for(leftovers: Iterable[Leftover], now: float) -> set[Key]:
+    """The placements of which must be known whether there are such."""
+    return {
+        each.placement
+        for each in leftovers
+        if each.placement is not None and not each.held and now - each.modified >= IDLE_SECONDS
+    }
+
+
+def report(files: Iterable[UnplacedFile]) -> tuple[tuple[UnplacedFile, ...], int]:
+    """What a Host's status holds of them: the largest, and the bytes of all."""
+    ordered = sorted(files, key=lambda file: (-(file.size_bytes or 0), file.name))
+    return tuple(ordered[:UNPLACED_LIMIT]), sum(file.size_bytes or 0 for file in ordered)
+
+
+def _suffix(name: str, suffixes: Iterable[str]) -> str | None:
+    return next((suffix for suffix in suffixes if name.endswith(suffix)), None)
+
+
+def _time(seconds: float) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        # some file systems take any number
+        return None

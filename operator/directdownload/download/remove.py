@@ -1,0 +1,127 @@
+"""Removing what a template has in a pool: the file, its record, and what downloads of it have left.
+
+Called by `job`. Nothing else is touched, and nothing at all as long as somebody uses the file.
+"""
+
+import os
+import re
+import stat
+
+from directdownload.download import files, inuse, lock
+from directdownload.download.errors import storage_error
+from directdownload.download.guard import Guard
+from directdownload.download.place import Place
+from directdownload.resources.jobs import JobDocument, JobResult
+from directdownload.resources.reasons import Reason
+
+#: A host's name, as `Place.in_pool` puts it between the template's uid (no dots in it) and the kind of file.
+_HOST = r"(?P<host>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)"
+_SUFFIX = r"\.(?P<kind>part|out|journal|journal\.tmp)"
+
+
+def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
+    """Removed or InUse. On a shared pool also what other hosts have left, save what a running download holds."""
+    work = _Work(document, place)
+    if not _ours(place.final) and not work.names():
+        return JobResult(reason=Reason.REMOVED, message="there was nothing to remove", path=place.final)
+    place.prepare()
+    # a download of this host that is told to end may still publish, and keeps its journal: it is waited for
+    own = lock.acquire(place.part, guard, lock.LIMIT_SECONDS)[0] if _ours(place.part) else None
+    try:
+        if _ours(place.final) and (users := inuse.describe(place.final, place.directory, guard)):
+            return _in_use(place, users)
+        with lock.section(place.lock, guard):
+            # looking through the pool may have taken long
+            if _ours(place.final) and inuse.locked(place.final):
+                return _in_use(place, inuse.LOCKED)
+            removed = _ours(place.final) and _unlink(place.final)
+            _sync(place.directory)
+            running = work.remove()
+            _sync(work.directory)
+    finally:
+        if own is not None:
+            os.close(own)
+    message = "removed" if removed else "there was no file; what downloads had left is removed"
+    if running:
+        message += f"; a download still runs on {', '.join(running)} and keeps its part"
+    return JobResult(reason=Reason.REMOVED, message=message, path=place.final)
+
+
+class _Work:
+    """What lies in the work directory for one template."""
+
+    def __init__(self, document: JobDocument, place: Place) -> None:
+        self.directory = os.path.dirname(place.part)
+        self._host = document.host
+        self._shared = document.pool.shared
+        record = os.path.basename(place.record)
+        self._lock = os.path.basename(place.lock)
+        self._of_all = {record, f"{record}.tmp", self._lock}
+        self._of_a_host = re.compile(re.escape(document.template_uid) + r"\." + _HOST + _SUFFIX)
+
+    def names(self) -> list[str]:
+        """Regular files only: we make no others."""
+        try:
+            with os.scandir(self.directory) as entries:
+                return sorted(e.name for e in entries if self._ours(e.name) and e.is_file(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise storage_error(error, self.directory, "read") from error
+
+    def remove(self) -> list[str]:
+        """The other hosts on which a download runs: theirs stays. The caller holds the lock and this host's part."""
+        running = set()
+        names = [name for name in self.names() if name != self._lock]
+        held = []
+        try:
+            for name in names:
+                match = self._of_a_host.fullmatch(name)
+                if match is not None and match["kind"] == "part" and match["host"] != self._host:
+                    descriptor = lock.try_acquire(os.path.join(self.directory, name))
+                    if descriptor is None:
+                        running.add(match["host"])
+                    else:
+                        held.append(descriptor)
+            for name in names:
+                match = self._of_a_host.fullmatch(name)
+                if match is None or match["host"] not in running:
+                    _unlink(os.path.join(self.directory, name))
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+        return sorted(running)
+
+    def _ours(self, name: str) -> bool:
+        match = self._of_a_host.fullmatch(name)
+        if match is not None:
+            return self._shared or match["host"] == self._host
+        return name in self._of_all
+
+
+def _ours(path: str) -> bool:
+    """Whether it is there and a regular file: we make no others, and remove none."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise storage_error(error, path, "remove") from error
+
+
+def _in_use(place: Place, users: str) -> JobResult:
+    return JobResult(reason=Reason.IN_USE, message=f"{place.final} is in use: {users}", path=place.final)
+
+
+def _unlink(path: str) -> bool:
+    try:
+        return files.remove(path)
+    except OSError as error:
+        raise storage_error(error, path, "remove") from error
+
+
+def _sync(directory: str) -> None:
+    try:
+        files.sync_directory(directory)
+    except OSError as error:
+        raise storage_error(error, directory, "remove from") from error

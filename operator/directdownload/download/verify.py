@@ -1,0 +1,91 @@
+"""The check of a published file: hash it anew, and say whether it still is what was published.
+
+Called by `job`. Reads at idle priority and past the page cache: a check is never in a hurry, and the cache belongs to
+the virtual machines.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import stat
+
+from directdownload.download import engine, lock, publish
+from directdownload.download.checksum import first_mismatch
+from directdownload.download.errors import DAMAGED, storage_error
+from directdownload.download.guard import Guard
+from directdownload.download.place import Place
+from directdownload.download.record import Record, read_record
+from directdownload.resources.checksum import Algorithm, Checksum
+from directdownload.resources.jobs import JobDocument, JobResult, Policy
+from directdownload.resources.reasons import Reason
+
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
+
+
+def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
+    """Verified, Missing or Altered; DownloadError if it cannot be told.
+
+    Compared with the checksum and the learnt digest, or else with the record. What cannot be read any more counts as
+    altered, for a fresh copy is what helps.
+    """
+    _be_idle()
+    place.prepare()
+    expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
+    record = read_record(place.record)
+    if not expected and record is not None:
+        # no digest in it: then nothing vouches for the file
+        with contextlib.suppress(ValueError):
+            expected = (Checksum.parse(record.digest),)
+    try:
+        state = os.lstat(place.final)
+        if not stat.S_ISREG(state.st_mode):
+            return _altered(place, record, guard, f"is {publish.kind(state)}")
+        state, digests = publish.hash_file(place.final, expected, guard)
+    except FileNotFoundError:
+        return JobResult(reason=Reason.MISSING, message=f"{place.final} does not exist", path=place.final)
+    except OSError as error:
+        if error.errno in DAMAGED:
+            return _altered(place, record, guard, f"cannot be read: {error.strerror}")
+        raise storage_error(error, place.final, "read") from error
+    digest = str(digests[Algorithm.SHA256])
+    mismatch = first_mismatch(digests, expected)
+    if mismatch is not None or not expected:
+        what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
+        result = _altered(place, record, guard, what)
+        return result.model_copy(update={"size_bytes": state.st_size, "digest": digest})
+    renewed = Record.of(
+        state,
+        path=place.final,
+        digest=digest,
+        checksum=str(expected[0]),
+        placement=document.placement,
+        uid=document.placement_uid,
+        host=document.host,
+    )
+    publish.record_present(place, renewed, guard)
+    return JobResult(
+        reason=Reason.VERIFIED,
+        message="the file is as expected",
+        path=place.final,
+        size_bytes=state.st_size,
+        digest=digest,
+        format=document.format,
+        revision=renewed.revision,
+    )
+
+
+def _altered(place: Place, record: Record | None, guard: Guard, what: str) -> JobResult:
+    """The record goes on saying what was published, but vouches for nothing: the next fetch must not believe it."""
+    with lock.section(place.lock, guard):
+        if record is not None and read_record(place.record) == record:
+            publish.write_record(place, record.distrusted())
+    return JobResult(reason=Reason.ALTERED, message=f"{place.final}: {what}", path=place.final)
+
+
+def _be_idle() -> None:
+    """Disk time that nobody else wants. Where that is not to be had, never mind."""
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
