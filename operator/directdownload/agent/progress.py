@@ -1,6 +1,6 @@
 """How fast a download is and when it will be done, from one look at its journal after the other. Pure.
 
-Called by `placements`. Times are those of the journal: how late the agent looked does not count.
+Called by `copies`. Times are those of the journal: how late the agent looked does not count.
 """
 
 import dataclasses

@@ -167,6 +167,7 @@ class _Fetch:
             size_bytes=record.size_bytes,
             digest=record.digest,
             format=self._request.image_format,
+            verified_time=record.verified_time,
             revision=record.revision if self._place.record else "",
         )
 

@@ -34,7 +34,7 @@ class Record(Document):
     size_bytes: Annotated[int, pydantic.Field(ge=0, le=2**62)]
     mtime_ns: int
     inode: int
-    verified_time: datetime.datetime
+    verified_time: pydantic.AwareDatetime
 
     @classmethod
     def of(

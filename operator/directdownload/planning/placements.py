@@ -82,7 +82,8 @@ def _after_fetch(
             digest=result.digest or None,
             format=result.format or None,
             virtual_size_bytes=result.virtual_size_bytes,
-            verified_time=now,
+            # One that was there may not have been read for long: its next verification counts from then.
+            verified_time=min(now, result.verified_time or now),
             revision=result.revision or None,
         )
         verdict = Verdict(True, result.reason, result.message)

@@ -124,6 +124,8 @@ class JobResult(Document):
     seconds: float | None = None
     resumed_from: int = 0
     retry_after_seconds: float | None = None
+    #: AlreadyPresent: when the file was hashed last, as its record says
+    verified_time: pydantic.AwareDatetime | None = None
     #: of the record (`Record.revision`) of the file that was published, found or verified
     revision: str = pydantic.Field("", max_length=64)
 

@@ -68,6 +68,8 @@ def test_every_result_names_the_record_that_stands(published: pathlib.Path, fetc
     assert record_of(published).host == "kvm-1"
     again = run(job_document(published, url=origin.url("image"), host="kvm-2"))
     assert (again.reason, again.revision) == (Reason.ALREADY_PRESENT, fetched.revision)
+    # not now: nobody has read the file
+    assert again.verified_time == record_of(published).verified_time
     verified = run(job_document(published, "verify", host="kvm-2"))
     assert verified.revision == record_of(published).revision != fetched.revision
     assert record_of(published).host == "kvm-2"

@@ -115,6 +115,17 @@ def test_a_verified_copy_is_described_by_its_job_but_lies_where_it_was_planned()
     assert (found.format, found.virtual_size_bytes, found.verified_time) == ("QCOW2", 9000, NOW)
 
 
+@pytest.mark.parametrize(("said", "believed"), [(-86400, -86400), (0, 0), (86400, 0), (None, 0)])
+def test_a_copy_that_was_there_is_as_old_as_its_last_verification(said: float | None, believed: float) -> None:
+    """Retained and deployed again, it was not read: the next scheduled verification counts from the last one."""
+    moment = NOW + seconds(said) if said is not None else None
+    result = JobResult(reason=Reason.ALREADY_PRESENT, verified_time=moment)
+    status = plan_placement(running(), around(), job(result=result), NOW).status
+    assert status is not None
+    assert status.file is not None
+    assert status.file.verified_time == NOW + seconds(believed)
+
+
 @pytest.mark.parametrize(
     ("learnt", "template_gone", "phase"),
     [("", False, Phase.PENDING), (build.DIGEST, False, Phase.FAILED), (build.DIGEST, True, Phase.PENDING)],
