@@ -1,9 +1,17 @@
 """Fixtures of the tests that need a real Kubernetes API but no nodes."""
 
 import collections.abc
+import itertools
 
 import pytest
+from tests.api import kube
+from tests.api.simulation import Simulation
 from tests.cluster import harness
+
+from directdownload.cluster import kinds
+
+#: Namespaces stay when a test is over: nothing deletes them without Kubernetes' own controllers.
+_worlds = itertools.count(1)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -19,3 +27,29 @@ def control_plane() -> collections.abc.Iterator[harness.ControlPlane]:
     """A real etcd and kube-apiserver, shared by the whole session: tests make namespaces and names of their own."""
     with harness.ControlPlane() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def fleet() -> collections.abc.Iterator[harness.ControlPlane]:
+    """A control plane for controllers alone, one test after the other: they act on every object that they see."""
+    with harness.ControlPlane() as running:
+        kube.install_definitions(running)
+        yield running
+
+
+@pytest.fixture
+def world(fleet: harness.ControlPlane) -> collections.abc.Iterator[Simulation]:
+    """Simulated hosts with simulated agents, alone in their control plane; nothing of them is left behind."""
+    try:
+        with Simulation(fleet, f"world-{next(_worlds)}", agents=True) as found:
+            yield found
+    finally:
+        with kube.Kube(fleet.kubeconfig()) as connection:
+            for kind in (
+                *(kinds.TEMPLATE_PLACEMENTS, kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATES),
+                *(kinds.STORAGE_POOLS, kinds.ZONES, kinds.HOSTS, kinds.NODES),
+            ):
+                for item in connection.request("GET", kind.path()).object()["items"]:
+                    name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
+                    connection.patch(kind, name, {"metadata": {"finalizers": None}}, namespace)
+                    connection.delete(kind, name, namespace)

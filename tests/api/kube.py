@@ -58,13 +58,7 @@ class Kube:
     def __init__(self, kubeconfig: pathlib.Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
-        if "client-certificate-data" in user:
-            with tempfile.NamedTemporaryFile() as pem:
-                pem.write(base64.b64decode(user["client-certificate-data"]))
-                pem.write(base64.b64decode(user["client-key-data"]))
-                pem.flush()
-                context.load_cert_chain(pem.name)
+        context = tls_context(config)
         self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         address = urllib.parse.urlsplit(cluster["server"])
         self._connection = http.client.HTTPSConnection(str(address.hostname), address.port, context=context, timeout=30)
@@ -122,6 +116,19 @@ class Kube:
 
     def delete(self, kind: kinds.Resource, name: str, namespace: str | None = None) -> Answer:
         return self.request("DELETE", kind.path(name, namespace))
+
+
+def tls_context(kubeconfig: Object) -> ssl.SSLContext:
+    """What a kubeconfig of `harness.ControlPlane` trusts, with its client certificate if it has one."""
+    cluster, user = kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]
+    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    if "client-certificate-data" in user:
+        with tempfile.NamedTemporaryFile() as pem:
+            pem.write(base64.b64decode(user["client-certificate-data"]))
+            pem.write(base64.b64decode(user["client-key-data"]))
+            pem.flush()
+            context.load_cert_chain(pem.name)
+    return context
 
 
 def resource(kind: kinds.Resource, name: str, spec: Object, namespace: str | None = None) -> Object:

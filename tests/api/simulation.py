@@ -1,7 +1,8 @@
 """Hosts without kubelets: Nodes, agent Pods and job Pods made and moved by the tests, and controllers as processes.
 
-A `Simulation` plays the kubelets of its hosts: for every Job it makes the Pod, and ends it with the result that
-`behaviour` gives for the job's document. Everything else, the controller above all, is real.
+A `Simulation` plays the kubelets of its hosts (`machines.py`): for every Job it makes the Pod, and ends it with the
+result that `behaviour` gives for the job's document. Jobs work on simulated disks (`disks.py`); with `agents=True`
+simulated agents publish what lies there (`agents.py`). Everything else, the controller above all, is real.
 """
 
 import dataclasses
@@ -13,21 +14,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import time
 from typing import Any
 
 import yaml
 from tests import kstatus
+from tests.api.agents import Agents
+from tests.api.disks import SIZE_BYTES, Disk, Origin, digest_of
 from tests.api.kube import Kube, Object, resource, until
+from tests.api.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
-from directdownload.resources import jobs
-from directdownload.resources.reasons import Reason
+
+__all__ = ["DIGEST", "POOL_PATH", "SIZE_BYTES", "Behaviour", "Controller", "Simulation", "fail", "succeed"]
 
 POOL_PATH = "/var/lib/libvirt/images"
-SIZE_BYTES = 4096
-DIGEST = "sha256:" + "ab" * 32
+URL = "http://images.example.org/debian.qcow2"
+DIGEST = digest_of(URL)
 JOB_TEMPLATE = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -42,19 +46,8 @@ JOB_TEMPLATE = {
         },
     },
 }
-
-#: What a job answers; None: it runs on, and is asked again.
-Behaviour = Callable[[jobs.JobDocument], jobs.JobResult | None]
-
-
-def succeed(document: jobs.JobDocument) -> jobs.JobResult:
-    reason = Reason.REMOVED if document.verb is jobs.Verb.REMOVE else Reason.DOWNLOADED
-    path = f"{document.pool.path}/{document.file_name}"
-    return jobs.JobResult(reason=reason, path=path, size_bytes=SIZE_BYTES, digest=DIGEST)
-
-
-def fail(reason: Reason) -> jobs.JobResult:
-    return jobs.JobResult(reason=reason, message=f"simulated {reason}")
+_KUBELETS_SECONDS = 0.05
+_AGENTS_SECONDS = 0.2
 
 
 @dataclasses.dataclass(slots=True)
@@ -64,6 +57,10 @@ class Controller:
     user: str
     process: subprocess.Popen[bytes]
     log: pathlib.Path
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     def kill(self) -> None:
         self.process.kill()
@@ -76,21 +73,28 @@ class Controller:
 
 
 class Simulation:
-    """One zone of simulated hosts in one control plane. Names carry `prefix`, so that simulations do not meet."""
+    """Simulated hosts of some zones in one control plane. Names carry `prefix`, so that simulations do not meet.
 
-    def __init__(self, control_plane: harness.ControlPlane, prefix: str, *, kubelets: bool = True) -> None:
-        """Without `kubelets` no Job gets a Pod."""
+    Names of hosts, zones, pools and namespaces are given without the prefix where they are made, and whole, as the
+    maker returns them, everywhere else.
+    """
+
+    def __init__(
+        self, control_plane: harness.ControlPlane, prefix: str, *, kubelets: bool = True, agents: bool = False
+    ) -> None:
+        """Without `kubelets` no Job gets a Pod; without `agents` nobody observes what lies on the disks."""
         self.control_plane = control_plane
         self.prefix = prefix
         self.namespace = prefix
         self.zone = f"{prefix}-zone"
         self.pool = f"{prefix}-local"
-        self.behaviour: Behaviour = succeed
-        #: every job that ever ran, as `(host, verb, attempt)`, and the most that ran at once
-        self.started: list[tuple[str, str, int]] = []
-        self.most_active = 0
+        self.origin = Origin()
+        self.kubelets = Kubelets(self.namespace, self.disk, self.origin)
+        self._agents = Agents(self.kubelets.machines, self.disk) if agents else None
+        self._disks: dict[tuple[str, str], Disk] = {}
+        #: by pool; empty: of one disk for all its hosts
+        self._paths: dict[str, str] = {}
         self._stop = threading.Event()
-        self._done: set[str] = set()
         self._kube = Kube(control_plane.kubeconfig())
         self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
@@ -98,31 +102,68 @@ class Simulation:
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix="simulation-", dir=control_plane.directory))
 
     def __enter__(self) -> "Simulation":
-        with self.kube() as kube:
-            kube.create(kinds.NAMESPACES, {"metadata": {"name": self.namespace}}).object()
+        self._create_namespace(self.namespace, {})
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for controller in self._controllers:
-            if controller.process.poll() is None:
+            if controller.alive:
                 controller.kill()
         self._stop.set()
         self._thread.join(timeout=20)
         self._kube.__exit__()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong in the simulated kubelets and agents."""
         if self._failure is not None:
             raise self._failure
 
     def kube(self) -> Kube:
         return Kube(self.control_plane.kubeconfig())
 
+    # --- jobs and disks
+
+    @property
+    def behaviour(self) -> Behaviour:
+        return self.kubelets.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self.kubelets.behaviour = behaviour
+
+    @property
+    def started(self) -> list[tuple[str, str, int]]:
+        """Every job that ever ran, as `(host, verb, attempt)`."""
+        return self.kubelets.started
+
+    @property
+    def most_active(self) -> int:
+        """How many Jobs there were at most at once."""
+        return self.kubelets.most_active
+
+    def disk(self, host: str, pool: str = "") -> Disk:
+        """What `pool` (else the pool of `create_zone`) holds on `host`; one disk for all hosts if it is shared.
+
+        Pools of the same path are one disk, so a host that moves to another zone finds its files there.
+        """
+        name = pool or self.pool
+        path = self._paths[name]
+        key = (host, path) if path else ("", name)
+        return self._disks.setdefault(key, Disk(":".join(key)))
+
+    def disks(self) -> list[Disk]:
+        return list(self._disks.values())
+
     # --- the fleet
 
-    def add_host(self, name: str, *, ready: bool = True, labels: dict[str, str] | None = None) -> str:
-        """A Node with a ready agent Pod; the full name is returned."""
+    def add_host(self, name: str, *, ready: bool = True, labels: dict[str, str] | None = None, zone: str = "") -> str:
+        """A Node with a ready agent Pod; the full name is returned. One that was lost comes back with its disks."""
         full = f"{self.prefix}-{name}"
+        machine = self.kubelets.machines.setdefault(full, Machine(full))
         with self.kube() as kube:
-            node = {"metadata": {"name": full, "labels": {"simulated-zone": self.zone, **(labels or {})}}}
+            node = {"metadata": {"name": full, "labels": {"simulated-zone": zone or self.zone, **(labels or {})}}}
             kube.create(kinds.NODES, node).object()
             agent = {
                 "metadata": {"name": f"agent-{full}", "labels": {"app.kubernetes.io/component": "agent"}},
@@ -135,15 +176,9 @@ class Simulation:
             }
             self._service_account(kube)
             kube.create(kinds.PODS, agent, self.namespace).object()
-            self.set_ready(full, ready)
-            condition = _condition("Ready", True)
-            kube.patch(
-                kinds.PODS,
-                f"agent-{full}",
-                {"status": {"phase": "Running", "conditions": [condition]}},
-                self.namespace,
-                subresource="status",
-            ).object()
+        machine.power = machine.network = machine.agent = True
+        self.set_ready(full, ready)
+        self._set_agent_ready(full, True)
         return full
 
     def _service_account(self, kube: Kube) -> None:
@@ -153,35 +188,119 @@ class Simulation:
 
     def set_ready(self, host: str, ready: bool) -> None:
         """What the node's kubelet or the node lifecycle controller says."""
+        self._patch_node(host, {"status": {"conditions": [_condition("Ready", ready)]}}, "status")
+
+    def cordon(self, host: str, cordoned: bool = True) -> None:
+        self._patch_node(host, {"spec": {"unschedulable": cordoned or None}})
+
+    def relabel(self, host: str, **labels: str | None) -> None:
+        """Labels of the Node; None takes one away. `simulated_zone`: moves it to another zone, or to none."""
+        self._patch_node(host, {"metadata": {"labels": {k.replace("_", "-"): v for k, v in labels.items()}}})
+
+    def power_off(self, host: str) -> None:
+        """Everything on it ends at once; the cluster has noticed."""
+        self.kubelets.power_off(self.kubelets.machines[host])
+        self._unreachable(host)
+
+    def unplug(self, host: str) -> None:
+        """The cluster does not hear from it any more; what runs there runs on."""
+        self.kubelets.machines[host].network = False
+        self._unreachable(host)
+
+    def restore(self, host: str) -> None:
+        """Power and network are back."""
+        machine = self.kubelets.machines[host]
+        machine.power = machine.network = True
+        self.set_ready(host, True)
+        self._set_agent_ready(host, machine.agent)
+
+    def _unreachable(self, host: str) -> None:
+        self.set_ready(host, False)
+        self._set_agent_ready(host, False)
+
+    def set_agent(self, host: str, running: bool) -> None:
+        """Crash or start of its agent."""
+        machine = self.kubelets.machines[host]
+        machine.agent = running
+        self._set_agent_ready(host, running and machine.online)
+
+    def delete_node(self, host: str) -> None:
+        """The machine is gone for good (unless `add_host` brings it back), Node and Pods too; the Host stays."""
+        machine = self.kubelets.machines[host]
+        self.kubelets.power_off(machine)
         with self.kube() as kube:
-            patch = {"status": {"conditions": [_condition("Ready", ready)]}}
-            kube.patch(kinds.NODES, host, patch, subresource="status").object()
+            kube.delete(kinds.NODES, host).object()
+            path = kinds.PODS.path(f"agent-{host}", self.namespace)
+            kube.request("DELETE", path, query={"gracePeriodSeconds": "0"}).object()
+            self.kubelets.lose(kube, machine)
+
+    def _patch_node(self, host: str, patch: Object, subresource: str = "") -> None:
+        with self.kube() as kube:
+            kube.patch(kinds.NODES, host, patch, subresource=subresource).object()
+
+    def _set_agent_ready(self, host: str, ready: bool) -> None:
+        status = {"phase": "Running", "conditions": [_condition("Ready", ready)]}
+        with self.kube() as kube:
+            kube.patch(kinds.PODS, f"agent-{host}", {"status": status}, self.namespace, subresource="status").object()
+
+    # --- wishes
+
+    def create_namespace(self, name: str, **labels: str) -> str:
+        full = f"{self.prefix}-{name}"
+        self._create_namespace(full, labels)
+        return full
+
+    def _create_namespace(self, name: str, labels: dict[str, str]) -> None:
+        with self.kube() as kube:
+            kube.create(kinds.NAMESPACES, {"metadata": {"name": name, "labels": labels}}).object()
 
     def create_zone(self, **spec: Any) -> None:
-        with self.kube() as kube:
-            selector = {"nodeSelector": {"matchLabels": {"simulated-zone": self.zone}}}
-            kube.create(kinds.ZONES, resource(kinds.ZONES, self.zone, {**selector, **spec})).object()
-            pool = {"zone": self.zone, "path": POOL_PATH}
-            kube.create(kinds.STORAGE_POOLS, resource(kinds.STORAGE_POOLS, self.pool, pool)).object()
+        """The first zone, with a pool that every host of it has for itself."""
+        self._create_zone(self.zone, spec)
+        self._create_pool(self.pool, {"zone": self.zone, "path": POOL_PATH})
 
-    def create_template(self, name: str = "debian", **spec: Any) -> None:
-        body = {"url": "http://images.example.org/debian.qcow2", "format": "QCOW2", **spec}
-        with self.kube() as kube:
-            template = resource(kinds.TEMPLATES, name, body, self.namespace)
-            kube.create(kinds.TEMPLATES, template, self.namespace).object()
+    def add_zone(self, name: str, **spec: Any) -> str:
+        """A further zone, without a pool; hosts join it by `add_host(zone=…)` or `relabel(simulated_zone=…)`."""
+        full = f"{self.prefix}-{name}"
+        self._create_zone(full, spec)
+        return full
 
-    def deploy(self, name: str = "everywhere", template: str = "debian", **spec: Any) -> None:
+    def _create_zone(self, name: str, spec: dict[str, Any]) -> None:
+        with self.kube() as kube:
+            selector = {"nodeSelector": {"matchLabels": {"simulated-zone": name}}}
+            kube.create(kinds.ZONES, resource(kinds.ZONES, name, {**selector, **spec})).object()
+
+    def create_pool(self, name: str, *, zone: str = "", type: str = "Filesystem", path: str = "", **spec: Any) -> str:
+        """A further pool; the full name is returned. Of a shared type, all its hosts see one disk."""
+        full = f"{self.prefix}-{name}"
+        where = path or f"{POOL_PATH}/{name}"
+        self._create_pool(full, {"zone": zone or self.zone, "path": where, "type": type, **spec})
+        return full
+
+    def _create_pool(self, name: str, spec: dict[str, Any]) -> None:
+        self._paths[name] = spec["path"] if spec.get("type", "Filesystem") == "Filesystem" else ""
+        with self.kube() as kube:
+            kube.create(kinds.STORAGE_POOLS, resource(kinds.STORAGE_POOLS, name, spec)).object()
+
+    def create_template(self, name: str = "debian", *, namespace: str = "", **spec: Any) -> None:
+        body = {"url": URL, "format": "QCOW2", **spec}
+        self._create(kinds.TEMPLATES, name, body, namespace)
+
+    def deploy(self, name: str = "everywhere", template: str = "debian", *, namespace: str = "", **spec: Any) -> None:
         body = {"templateRef": {"name": template}, "zone": self.zone, **spec}
+        self._create(kinds.TEMPLATE_DEPLOYMENTS, name, body, namespace)
+
+    def _create(self, kind: kinds.Resource, name: str, spec: Object, namespace: str) -> None:
+        where = namespace or self.namespace
         with self.kube() as kube:
-            deployment = resource(kinds.TEMPLATE_DEPLOYMENTS, name, body, self.namespace)
-            kube.create(kinds.TEMPLATE_DEPLOYMENTS, deployment, self.namespace).object()
+            kube.create(kind, resource(kind, name, spec, where), where).object()
 
     # --- what is there
 
     def placements(self) -> list[Object]:
         with self.kube() as kube:
             items = kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]
-        found = [item for item in items if item["spec"]["zone"] == self.zone]
+        found = [item for item in items if item["spec"]["zone"].startswith(f"{self.prefix}-")]
         for item in found:
             # Deletion raises the generation; kstatus calls such an object Terminating whatever its conditions say.
             kstatus.assert_kstatus(item, lagging="deletionTimestamp" in item["metadata"])
@@ -190,10 +309,10 @@ class Simulation:
     def placement(self, host: str) -> Object:
         return next(item for item in self.placements() if item["spec"]["host"] == host)
 
-    def get(self, kind: kinds.Resource, name: str) -> Object:
+    def get(self, kind: kinds.Resource, name: str, namespace: str = "") -> Object:
         """The object, checked against kstatus."""
         with self.kube() as kube:
-            found = kube.get(kind, name, self.namespace if kind.namespaced else None).object()
+            found = kube.get(kind, name, (namespace or self.namespace) if kind.namespaced else None).object()
         if "status" in found:
             kstatus.assert_kstatus(found, lagging=True)
         return found
@@ -225,11 +344,12 @@ class Simulation:
 
     # --- controllers
 
-    def start_controller(self, user: str = "controller") -> Controller:
+    def start_controller(self, user: str = "controller", *, kubeconfig: pathlib.Path | None = None) -> Controller:
+        """`kubeconfig`: another way to the API server than the direct one."""
         template = self._directory / "job.yaml"
         template.write_text(yaml.safe_dump(JOB_TEMPLATE))
         log = self._directory / f"{user}-{len(self._controllers)}.log"
-        kubeconfig = self.control_plane.kubeconfig(f"{self.prefix}-{user}")
+        kubeconfig = kubeconfig or self.control_plane.kubeconfig(f"{self.prefix}-{user}")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -246,74 +366,29 @@ class Simulation:
         return controller
 
     def writes(self, user: str) -> list[dict[str, Any]]:
-        """The audit log's writes of one controller, Leases left out."""
+        """The audit log's writes of one controller, Leases and Events left out (architecture, rule 6)."""
         events = harness.read_audit_log(self.control_plane.audit_log)
         return [
             event
             for event in events
-            if event["user"]["username"] == f"{self.prefix}-{user}" and event["objectRef"]["resource"] != "leases"
+            if event["user"]["username"] == f"{self.prefix}-{user}"
+            and event["objectRef"]["resource"] not in ("leases", "events")
         ]
 
-    # --- the kubelets
+    # --- kubelets and agents
 
     def _play(self) -> None:
+        agents_due = 0.0
         try:
-            while not self._stop.wait(0.05):
-                items = self._kube.request("GET", kinds.JOBS.path(None, self.namespace)).object()["items"]
-                running = [job for job in items if job["metadata"]["uid"] not in self._done]
-                self.most_active = max(self.most_active, len(running))
-                for job in running:
-                    self._play_job(job)
+            while not self._stop.wait(_KUBELETS_SECONDS):
+                self.kubelets.step(self._kube)
+                if self._agents is not None and time.monotonic() >= agents_due:
+                    self._agents.step(self._kube)
+                    agents_due = time.monotonic() + _AGENTS_SECONDS
         except BaseException as error:
             self._failure = error
 
-    def _play_job(self, job: Object) -> None:
-        pod_spec = job["spec"]["template"]["spec"]
-        (container,) = pod_spec["containers"]
-        document = jobs.JobDocument.model_validate_json(
-            next(v["value"] for v in container["env"] if v["name"] == jobs.JOB_ENVIRONMENT_VARIABLE)
-        )
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        pod_name = f"{name}-{uid[:5]}"
-        attempt = int(name.rpartition("-")[2])
-        if self._kube.get(kinds.PODS, pod_name, self.namespace).code == 404:
-            self._create_pod(job, pod_name, document.host)
-            self.started.append((document.host, str(document.verb), attempt))
-        result = self.behaviour(document)
-        if result is None:
-            return
-        self._done.add(uid)
-        terminated = {"exitCode": 0 if result.done else 1, "message": result.to_message(), "reason": "Completed"}
-        status = {"name": "download", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-        self._kube.patch(
-            kinds.PODS,
-            pod_name,
-            {"status": {"phase": "Succeeded", "containerStatuses": [{**status, "state": {"terminated": terminated}}]}},
-            self.namespace,
-            subresource="status",
-        ).object()
-
-    def _create_pod(self, job: Object, name: str, host: str) -> None:
-        template = job["spec"]["template"]
-        labels = {**template["metadata"]["labels"], "job-name": job["metadata"]["name"]}
-        spec = {**template["spec"], "nodeName": host}
-        spec.pop("affinity", None)
-        pod = {"metadata": {"name": name, "labels": labels}, "spec": spec}
-        self._kube.create(kinds.PODS, pod, self.namespace).object()
-        running = {"name": "download", "image": "", "imageID": "", "ready": True, "restartCount": 0}
-        started = {"running": {"startedAt": _now()}}
-        self._kube.patch(
-            kinds.PODS,
-            name,
-            {"status": {"phase": "Running", "containerStatuses": [{**running, "state": started}]}},
-            self.namespace,
-            subresource="status",
-        ).object()
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
 
 def _condition(name: str, truth: bool) -> dict[str, str]:
-    return {"type": name, "status": str(truth), "lastTransitionTime": _now(), "reason": "Simulated"}
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": name, "status": str(truth), "lastTransitionTime": now, "reason": "Simulated"}

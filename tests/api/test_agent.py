@@ -1,133 +1,25 @@
 """The agent against a real kube-apiserver: its Host, its pools, and placements with journals on disk."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
-import aiohttp
 import prometheus_client
 import pytest
 import pytest_asyncio
-from tests.api import kube
+from tests.api import agent_world, kube
+from tests.api.agent_world import Object, World
 from tests.cluster import harness
 from tests.unit.agent import support
 
 import directdownload
-from directdownload.agent import main
-from directdownload.agent.settings import Settings
-from directdownload.cluster import client, errors, kinds
+from directdownload.cluster import errors, kinds
 from directdownload.resources.base import AGENT, CONTROLLER, GROUP
-
-Object = dict[str, Any]
-
-
-async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := await condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.05)
-    return found
-
-
-class World:
-    """One host, its pools below one root, and what stands in the cluster about them; names of its own."""
-
-    def __init__(self, api: client.Api, kubeconfig: pathlib.Path, directory: pathlib.Path) -> None:
-        self.api = api
-        self.kubeconfig = kubeconfig
-        self.id = uuid.uuid4().hex[:8]
-        self.host = f"kvm-{self.id}"
-        self.zone = f"zone-{self.id}"
-        self.root = directory / "root"
-        self.state = directory / "state"
-        self.root.mkdir()
-        self.state.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    def settings(self, **fields: Any) -> Settings:
-        defaults: Object = {
-            "node_name": self.host,
-            "pool_roots": (f"{self.root}/",),
-            "state_directory": str(self.state),
-            "health_port": self.port,
-            "kubeconfig": str(self.kubeconfig),
-            "facts_interval_seconds": 0.5,
-            "active_scan_seconds": 0.1,
-            "idle_scan_seconds": 0.1,
-            "observe_interval_seconds": 0.3,
-        }
-        return Settings(**{**defaults, **fields})
-
-    async def create_host(self, labels: dict[str, str] | None = None) -> Object:
-        body = kube.resource(kinds.HOSTS, self.host, {"nodeName": self.host, "zone": self.zone})
-        body["metadata"]["labels"] = labels or {}
-        return await self.api.create(kinds.HOSTS, body)
-
-    async def create_pool(self, name: str, *, path: str | None = None, **spec: Any) -> pathlib.Path:
-        """The pool's directory; made unless `path` is given."""
-        directory = pathlib.Path(path or self.root / name)
-        if path is None:
-            os.makedirs(directory)
-        spec = {"zone": self.zone, "path": str(directory), **spec}
-        await self.api.create(kinds.STORAGE_POOLS, kube.resource(kinds.STORAGE_POOLS, f"{name}-{self.id}", spec))
-        return directory
-
-    async def create_placement(self, name: str, pool: pathlib.Path, **spec: Any) -> tuple[str, str]:
-        """Name and uid; with a status as the controller writes it."""
-        template = {"namespace": "default", "name": name, "uid": f"{name}-uid"}
-        spec = {
-            "templateRef": template,
-            "zone": self.zone,
-            "pool": f"{pool.name}-{self.id}",
-            "host": self.host,
-            "path": f"{pool}/{name}",
-            **spec,
-        }
-        body = kube.resource(kinds.TEMPLATE_PLACEMENTS, f"{name}-{self.id}", spec)
-        made = (await self.api.create(kinds.TEMPLATE_PLACEMENTS, body))["metadata"]
-        status = {"metadata": {"name": made["name"]}, "status": {"phase": "Downloading", "attempts": 1}}
-        await self.api.apply(kinds.TEMPLATE_PLACEMENTS, status, manager=CONTROLLER, subresource="status")
-        return made["name"], made["uid"]
-
-    async def status(self, placement: str) -> Object:
-        status: Object = (await self.api.get(kinds.TEMPLATE_PLACEMENTS, placement)).get("status", {})
-        return status
-
-    async def storage(self) -> dict[str, Object]:
-        """What the agent said of each pool, by its name here."""
-        status = (await self.api.get(kinds.HOSTS, self.host)).get("status", {})
-        return {facts["pool"].removesuffix(f"-{self.id}"): facts for facts in status.get("storage", [])}
-
-    async def answer(self, path: str) -> tuple[int, str]:
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{self.port}/{path}") as answer,
-            ):
-                return answer.status, await answer.text()
-        except aiohttp.ClientError as error:
-            return 0, str(error)
-
-    async def ready(self) -> bool:
-        return (await self.answer("readyz"))[0] == 200
-
-    async def clean(self) -> None:
-        for kind in (kinds.TEMPLATE_PLACEMENTS, kinds.STORAGE_POOLS, kinds.HOSTS):
-            for item in (await self.api.list(kind))[0]:
-                if item["metadata"]["name"].endswith(self.id):
-                    await self.api.delete(kind, item["metadata"]["name"])
 
 
 @pytest.fixture(scope="module")
@@ -138,34 +30,8 @@ def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
 
 @pytest_asyncio.fixture
 async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[World]:
-    api = await client.Api.connect(kubeconfig=str(definitions.kubeconfig()))
-    made = World(api, definitions.kubeconfig(), tmp_path)
-    yield made
-    await made.clean()
-    await api.close()
-
-
-@contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[None]:
-    """The agent in this process, told to end as the kubelet does."""
-    task = asyncio.create_task(main.run(settings))
-    try:
-        await asyncio.sleep(0)
-        yield
-        assert not task.done(), "an agent runs for ever"
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert await asyncio.wait_for(task, 10) == 0
-
-
-def applies() -> float:
-    """How often an agent of this process asked to write a placement."""
-    labels = {"verb": "apply", "resource": "templateplacements"}
-    samples = [s for m in prometheus_client.REGISTRY.collect() for s in m.samples]
-    return sum(
-        s.value for s in samples if s.name == "directdownload_api_requests_total" and labels.items() <= s.labels.items()
-    )
+    async with agent_world.one(definitions, tmp_path) as made:
+        yield made
 
 
 async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_there_is_one(world: World) -> None:
@@ -174,8 +40,8 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
     await world.create_pool("absent", path=f"{world.root}/absent")
     await world.create_pool("elsewhere", path="/srv/elsewhere")
     await world.create_pool("unselected", hostSelector={"matchLabels": {"disk": "ssd"}})
-    async with running(world.settings()):
-        await until("ready without a Host", world.ready)
+    async with agent_world.running(world.settings()):
+        await agent_world.until("ready without a Host", world.ready)
         created = await world.create_host()
         began = time.monotonic()
         condition = {
@@ -188,7 +54,7 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
         condition["lastTransitionTime"] = created["metadata"]["creationTimestamp"]
         body = {"metadata": {"name": world.host}, "status": {"state": "Up", "conditions": [condition]}}
         await world.api.apply(kinds.HOSTS, body, manager=CONTROLLER, subresource="status")
-        storage = await until("storage", world.storage)
+        storage = await agent_world.until("storage", world.storage)
         assert time.monotonic() - began < 3
         assert {name: facts.get("reason") for name, facts in storage.items()} == {
             "local": None,
@@ -214,12 +80,12 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
             now = await world.storage()
             return set(now) == {"local", "shared", "absent", "unselected"} and "reason" not in now["absent"]
 
-        await until("pools that changed", changed)
+        await agent_world.until("pools that changed", changed)
 
         # another Host of the same name is told all again
         await world.api.delete(kinds.HOSTS, world.host)
         await world.create_host()
-        await until("the new Host's storage", world.storage)
+        await agent_world.until("the new Host's storage", world.storage)
 
 
 async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: World) -> None:
@@ -227,8 +93,8 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
     pool = await world.create_pool("local")
     name, uid = await world.create_placement("t1", pool)
     place = support.make_place(pool, "t1", world.host)
-    async with running(world.settings()):
-        await until("ready", world.ready)
+    async with agent_world.running(world.settings()):
+        await agent_world.until("ready", world.ready)
         support.write_journal(place, name, uid, 250, progress_interval_seconds=0.1)
         began = time.monotonic()
 
@@ -236,7 +102,7 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
             progress: Object = (await world.status(name)).get("progress", {})
             return int(progress.get("bytesDownloaded", 0))
 
-        await until("progress", downloaded)
+        await agent_world.until("progress", downloaded)
         assert time.monotonic() - began < 2
         status = await world.status(name)
         assert status["progress"] | {"updatedTime": ""} == {
@@ -248,28 +114,36 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
             "updatedTime": "",
         }
         assert (status["phase"], status["attempts"]) == ("Downloading", 1), "the controller's fields are its own"
-        assert status["observed"] == {"present": False}
+        assert "observed" not in status
 
         known = support.publish(place, name, uid, b"x" * 1000)
 
         async def complete() -> bool:
             return await downloaded() == 1000
 
-        await until("the end", complete)
+        await agent_world.until("the end", complete)
         status = await world.status(name)
         assert status["progress"]["percent"] == 100
-        assert status["observed"]["present"] is True
-        assert status["observed"]["sizeBytes"] == 1000
+        assert status["observed"].items() >= {"present": True, "sizeBytes": 1000, "revision": known.revision}.items()
+        assert "changed" not in status["observed"]
         assert status["phase"] == "Downloading"
 
-        async def lost() -> bool:
-            observed: Object = (await world.status(name))["observed"]
-            return observed == {"present": False}
+        os.utime(place.final, ns=(0, 10**18))
+        await agent_world.until(
+            "the changed file",
+            lambda: agent_world.sees(world, name, present=True, changed=True, revision=known.revision),
+        )
+        verified = known.model_copy(update={"mtime_ns": 10**18, "verified_time": support.now()})
+        verified.write(place.record)
+        await agent_world.until(
+            "the verification", lambda: agent_world.sees(world, name, present=True, revision=verified.revision)
+        )
+        assert "changed" not in (await world.status(name))["observed"]
 
         os.unlink(place.final)
-        # the file of a record just written may be about to get its name; this one is old
-        known.model_copy(update={"verified_time": support.now().replace(year=2020)}).write(place.record)
-        await until("the lost file", lost)
+        await agent_world.until(
+            "the lost file", lambda: agent_world.sees(world, name, present=False, revision=verified.revision)
+        )
         assert "progress" not in await world.status(name)
     managers = {
         (entry["manager"], entry.get("subresource"))
@@ -283,24 +157,19 @@ async def test_progress_is_written_once_per_interval_of_the_journal_and_the_end_
     pool = await world.create_pool("local")
     (name, uid), (other, other_uid) = [await world.create_placement(n, pool) for n in ("t1", "t2")]
     place, other_place = (support.make_place(pool, n, world.host) for n in ("t1", "t2"))
-    before = applies()
-    async with running(world.settings()):
+    before = agent_world.applies()
+    async with agent_world.running(world.settings()):
         support.write_journal(place, name, uid, 100, progress_interval_seconds=3600)
-        await until("first progress", lambda: _has(world, name, bytesDownloaded=100))
+        await agent_world.until("first progress", lambda: agent_world.has(world, name, bytesDownloaded=100))
         support.write_journal(place, name, uid, 200, progress_interval_seconds=3600)
         # told after the journal above was read: by then that one waits for its interval
         support.write_journal(other_place, other, other_uid, 1, progress_interval_seconds=3600)
-        await until("progress of the other", lambda: _has(world, other, bytesDownloaded=1))
-        assert await _has(world, name, bytesDownloaded=100)
-        assert applies() - before == 2
+        await agent_world.until("progress of the other", lambda: agent_world.has(world, other, bytesDownloaded=1))
+        assert await agent_world.has(world, name, bytesDownloaded=100)
+        assert agent_world.applies() - before == 2
         support.publish(place, name, uid, b"x" * 1000)
-        await until("the end", lambda: _has(world, name, bytesDownloaded=1000))
-        assert applies() - before == 3
-
-
-async def _has(world: World, placement: str, **progress: Any) -> bool:
-    shown: Object = (await world.status(placement)).get("progress", {})
-    return progress.items() <= shown.items()
+        await agent_world.until("the end", lambda: agent_world.has(world, name, bytesDownloaded=1000))
+        assert agent_world.applies() - before == 3
 
 
 async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_gone(world: World) -> None:
@@ -317,21 +186,23 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
     async def remembered() -> bool:
         return ledger.exists() and all(text in ledger.read_text() for text in (name, again, gone))
 
-    before = applies()
-    async with running(world.settings()):
-        await until("all told", remembered)
-    assert applies() - before == 3
-    assert await _has(world, name, bytesDownloaded=10)
-    assert await _has(world, again, bytesDownloaded=10), "made anew since, it is the same copy: names are derived"
+    before = agent_world.applies()
+    async with agent_world.running(world.settings()):
+        await agent_world.until("all told", remembered)
+    assert agent_world.applies() - before == 3
+    assert await agent_world.has(world, name, bytesDownloaded=10)
+    assert await agent_world.has(world, again, bytesDownloaded=10), (
+        "made anew since, it is the same copy: names are derived"
+    )
     with pytest.raises(errors.NotFound):
         await world.api.get(kinds.TEMPLATE_PLACEMENTS, gone)
 
     late, late_uid = await world.create_placement("t4", pool)
-    async with running(world.settings()):
-        await until("ready", world.ready)
+    async with agent_world.running(world.settings()):
+        await agent_world.until("ready", world.ready)
         support.publish(support.make_place(pool, "t4", world.host), late, late_uid, b"x" * 10)
-        await until("the new copy", lambda: _has(world, late, bytesDownloaded=10))
-        assert applies() - before == 4, "one write for the new copy, none for those known"
+        await agent_world.until("the new copy", lambda: agent_world.has(world, late, bytesDownloaded=10))
+        assert agent_world.applies() - before == 4, "one write for the new copy, none for those known"
 
 
 async def test_an_agent_that_may_not_write_says_so_once_and_goes_on_when_it_may(
@@ -356,20 +227,20 @@ async def test_an_agent_that_may_not_write_says_so_once_and_goes_on_when_it_may(
     try:
         world.kubeconfig = definitions.kubeconfig(user, ())
         with caplog.at_level(logging.WARNING):
-            async with running(world.settings()):
+            async with agent_world.running(world.settings()):
 
                 async def refused() -> bool:
                     return "cannot write the status of Host" in (await world.answer("readyz"))[1]
 
-                await until("the refusal in the readiness", refused)
+                await agent_world.until("the refusal in the readiness", refused)
                 assert (await world.answer("healthz"))[0] == 200
 
                 async def tried_thrice() -> bool:
                     return _count_refused() >= 3
 
-                await until("more tries", tried_thrice)
+                await agent_world.until("more tries", tried_thrice)
                 await world.api.apply(roles, {**role, "rules": [reading, writing]}, manager="test")
-                await until("ready", world.ready)
+                await agent_world.until("ready", world.ready)
                 assert await world.storage()
         assert caplog.text.count("cannot write the status of Host") == 1
     finally:
@@ -383,29 +254,11 @@ def _count_refused() -> float:
     return sample("directdownload_api_requests_total", labels) or 0
 
 
-@contextlib.contextmanager
-def process(world: World, *before: str) -> Any:
-    """The agent as the pod runs it, by its command line; `before`: a shell script in a mount namespace of its own."""
-    arguments = [
-        *("agent", "--node-name", world.host, "--pool-root", str(world.root), "--state-directory", str(world.state)),
-        *("--kubeconfig", str(world.kubeconfig), "--health-port", str(world.port), "--log-format", "json"),
-    ]
-    program = "import sys; from directdownload.cli.main import main; sys.exit(main())"
-    script = "; ".join([*before, 'exec "$@"'])
-    command = ["unshare", "--mount", "sh", "-ec", script, "agent", sys.executable, "-c", program, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running_process:
-        try:
-            yield running_process
-        finally:
-            running_process.kill()
-
-
 async def test_the_process_answers_probes_and_ends_cleanly_when_told_to(world: World) -> None:
     await world.create_host()
     await world.create_pool("local")
-    with process(world) as agent:
-        await until("ready", world.ready)
+    with agent_world.process(world) as agent:
+        await agent_world.until("ready", world.ready)
         assert await world.answer("healthz") == (200, "ok")
         metrics = (await world.answer("metrics"))[1]
         assert f'directdownload_build_info{{version="{directdownload.__version__}"}} 1.0' in metrics
@@ -415,26 +268,3 @@ async def test_the_process_answers_probes_and_ends_cleanly_when_told_to(world: W
         assert agent.returncode == 0, log
         assert '"message": "Agent ends"' in log
         assert "Traceback" not in log
-
-
-async def test_on_a_shared_pool_each_agent_tells_of_its_own_placements_only(world: World) -> None:
-    await world.create_host()
-    pool = await world.create_pool("shared", type="SharedMountPoint")
-    name, uid = await world.create_placement("t1", pool)
-    foreign, foreign_uid = await world.create_placement("t2", pool, host="another-host")
-    with process(world, f"mount -t tmpfs -o size=1m pool {pool}") as agent:
-        await until("ready", world.ready)
-        assert "reason" not in (await world.storage())["shared"]
-        # the pool as the agent's mount namespace has it
-        inside = pathlib.Path(f"/proc/{agent.pid}/root{pool}")
-        for template, owner, owner_uid in (("t2", foreign, foreign_uid), ("t1", name, uid)):
-            place = support.make_place(inside, template, world.host)
-            support.publish(place, owner, owner_uid, b"x" * 10, path=f"{pool}/{template}")
-        await until("our own", lambda: _has(world, name, bytesDownloaded=10))
-
-        async def remembered() -> bool:
-            path = world.state / "placements.json"
-            return path.exists() and '"foreign"' in path.read_text()
-
-        await until("the other's is left alone", remembered)
-        assert set(await world.status(foreign)) == {"phase", "attempts"}

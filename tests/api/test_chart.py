@@ -205,7 +205,7 @@ def test_values_arrive(namespace: str) -> None:
         if component == "controller":
             assert roots == paths == {}
         else:
-            assert roots == dict.fromkeys(("/srv/a", "/srv/b"), ("HostToContainer", component == "agent"))
+            assert roots == dict.fromkeys(("/srv/a", "/srv/b"), ("HostToContainer", False))
             assert paths == dict.fromkeys(("/srv/a", "/srv/b"), "Directory")
         if component != "job":
             assert {"--pool-root=/srv/a", "--pool-root=/srv/b", "--log-level=debug"} <= set(container["args"])

@@ -275,6 +275,57 @@ def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
     assert pools[1].split()[:8] == expected
 
 
+def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> None:
+    zone, pool, path = cluster.name, f"{cluster.name}-pool", "/var/lib/libvirt/images"
+    cluster.apply(API_VERSION, "StoragePool", pool, spec={"zone": zone, "path": path})
+    empty = cluster.run("pool", "files", pool)
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"Nothing is known to lie in {path}.\n")
+
+    cluster.template("debian")
+    uid = cluster.get("ddtemplate", "debian")["metadata"]["uid"]
+    for host in ("1", "2"):
+        cluster.apply(API_VERSION, "Host", f"{zone}-{host}", spec={"nodeName": f"{zone}-{host}", "zone": zone})
+    unplaced = [
+        {"name": uid, "sizeBytes": 3 * MIB, "state": "Published"},
+        {"name": "gone.iso", "sizeBytes": 2 * MIB, "state": "Published"},
+        {"name": ".directdownload/gone.h.part", "sizeBytes": MIB, "state": "Partial"},
+    ]
+    storage = {"pool": pool, "unplaced": unplaced, "unplacedBytes": 10 * MIB}
+    cluster.status("ddhost", f"{zone}-1", {"storage": [storage]})
+    reference = {"namespace": cluster.name, "name": "debian", "uid": uid}
+    spec = {"templateRef": reference, "zone": zone, "pool": pool, "host": f"{zone}-2", "path": f"{path}/{uid}"}
+    cluster.apply(API_VERSION, "TemplatePlacement", f"{zone}-p", spec=spec)
+    cluster.status("ddplacement", f"{zone}-p", {"phase": "Ready", "file": {"path": f"{path}/{uid}", "sizeBytes": MIB}})
+
+    listed = cluster.run("pool", "files", pool)
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["HOST", "FILE", "STATE", "SIZE", "PHASE", "TEMPLATE"],
+        [f"{zone}-1", ".directdownload/gone.h.part", "Partial", "1.0", "MiB", "-", "gone"],
+        *sorted(
+            [
+                [f"{zone}-1", uid, "Retained", "3.0", "MiB", "-", f"{zone}/debian"],
+                [f"{zone}-1", "gone.iso", "Orphaned", "2.0", "MiB", "-", "gone"],
+            ]
+        ),
+        [f"{zone}-2", uid, "Placed", "1.0", "MiB", "Ready", f"{zone}/debian"],
+    ]
+    assert f"Note: {zone}-1: of the files without a placement only the 3 largest" in listed.stderr
+    assert "the others take 4.0 MiB." in listed.stderr
+    assert f"Note: {zone}-2: its agent has not reported yet" in listed.stderr
+    names = cluster.run("pool", "files", pool, "--host", f"{zone}-2", "-o", "name")
+    assert names.stdout == f"{zone}-2:{path}/{uid}\n"
+    document = json.loads(cluster.run("pool", "files", pool, "--host", f"{zone}-2", "-o", "json").stdout)
+    assert (document["pool"], document["items"][0]["sizeBytes"]) == (pool, MIB)
+    for arguments, words in (
+        (("absent",), "there is no storage pool 'absent'"),
+        ((pool, "--host", "absent"), f"there is no host 'absent' in zone {zone}"),
+    ):
+        refused = cluster.run("pool", "files", *arguments)
+        assert refused.returncode == 3
+        assert words in refused.stderr
+    assert "Example: directdownload pool files local" in cluster.run("pool", "files", "--help").stdout
+
+
 def test_deploy_creates_what_was_asked_for(cluster: Cluster) -> None:
     cluster.template()
     options = ["--zone", cluster.name, "--host", "b", "--host", "a", "--pool", "p", "--deletion-policy", "Retain"]

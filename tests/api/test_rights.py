@@ -1,5 +1,6 @@
 """The rights that the chart gives are enough: the real controller under its own service account."""
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -8,13 +9,21 @@ import sys
 import pytest
 import yaml
 from tests.api import kube
-from tests.api.simulation import POOL_PATH, Simulation
+from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
+from directdownload.resources.jobs import JobDocument, JobResult
+from directdownload.resources.reasons import Reason
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
+
+
+def _events(connection: kube.Kube) -> set[tuple[str, int]]:
+    """Reason and count of those that lie where cluster-scoped objects have them."""
+    items = connection.request("GET", kinds.EVENTS.path(None, "default")).object()["items"]
+    return {(item["reason"], item.get("series", {}).get("count", 1)) for item in items}
 
 
 def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Path) -> None:
@@ -42,8 +51,15 @@ def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Pat
             "POD_NAMESPACE": fleet.namespace,
         }
         program = str(pathlib.Path(sys.executable).with_name("directdownload"))
-        fleet.create_zone()
+        fleet.create_zone(downloads={"retry": {"initial": "1s", "maximum": "1s"}})
         hosts = [fleet.add_host(f"kvm-{number}") for number in (1, 2)]
+        attempts: collections.Counter[str] = collections.Counter()
+
+        def fail_twice(document: JobDocument) -> JobResult:
+            attempts[document.host] += 1
+            return fail(Reason.SOURCE_UNAVAILABLE) if attempts[document.host] <= 2 else succeed(document)
+
+        fleet.behaviour = fail_twice
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen([program, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -56,6 +72,8 @@ def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Pat
                 kube.until("the placements to be gone", lambda: not fleet.placements())
                 connection.delete(kinds.TEMPLATES, "debian", fleet.namespace).object()
                 kube.until("the template to be gone", lambda: fleet.gone(kinds.TEMPLATES, "debian"))
+                # A new Event is a create, one more of its kind is a patch.
+                kube.until("Events", lambda: {("SourceUnavailable", 2), ("Removed", 1)} <= _events(connection))
         finally:
             process.terminate()
             status = process.wait(timeout=20)

@@ -21,7 +21,7 @@ from tests.cluster import harness
 from tests.demo import image, target
 from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, RELEASE, TEMPLATE, Target
-from tests.origin import Origin
+from tests.origin import Origin, Request
 
 EXAMPLES = CHECKOUT / "examples"
 MIB = 1024**2
@@ -54,6 +54,10 @@ class Demo:
             self.look_around()
             self.compare(sha256)
             self.who_downloaded(origin)
+            lost = self.lose_a_file()
+            self.add_a_host()
+            self.find_it_again(lost, sha256, origin)
+            self.compare(sha256)
         if not KEEP:
             self.remove_again()
 
@@ -208,8 +212,7 @@ class Demo:
             "Who downloaded, according to the origin's access log",
             "No secondary storage in between: every host came itself, once, and took every byte once.",
         )
-        own = self.cluster.origin_address
-        gets = [request for request in origin.requests() if request.method == "GET" and request.client != own]
+        gets = self.downloads(origin)
         rows = [
             (self.cluster.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.bytes_sent)) for r in gets
         ]
@@ -220,15 +223,57 @@ class Demo:
         if len({self.cluster.host_of(r.client) for r in gets}) != len(self.hosts):
             raise DemoError("some host did not download by itself")
 
+    def downloads(self, origin: Origin) -> list[Request]:
+        own = self.cluster.origin_address
+        return [request for request in origin.requests() if request.method == "GET" and request.client != own]
+
+    def lose_a_file(self) -> tuple[str, str]:
+        """Host and path of the copy that is gone."""
+        stage = self.stage
+        stage.heading(
+            "A file is deleted behind the operator's back",
+            "Somebody tidied up. It is missed within a minute: time for something else.",
+        )
+        host, path = self.placements()[-1]
+        self.cluster.lose(stage, host, path)
+        if self.cluster.digest(stage, host, path):
+            raise DemoError(f"{path} is still there on {host}")
+        return host, path
+
+    def add_a_host(self) -> None:
+        stage = self.stage
+        stage.heading("A host joins", "The deployment stays in force, so nobody has to ask for the copy.")
+        host = self.cluster.add_host(stage)
+        if not host:
+            return
+        self.hosts = sorted([*self.hosts, host])
+        stage.until(f"a copy for {host}", 60, lambda: host in {on for on, _ in self.placements()})
+        stage.run("kubectl", "directdownload", "status", DEPLOYMENT, "--watch", "--timeout", ROLLOUT_TIMEOUT)
+
+    def find_it_again(self, lost: tuple[str, str], sha256: str, origin: Origin) -> None:
+        stage = self.stage
+        host, path = lost
+        stage.heading("The lost file is back", f"The agent of {host} has missed it, and {host} has fetched it again.")
+        stage.until(f"the file on {host}", 120, lambda: self.cluster.digest(stage, host, path) == sha256)
+        stage.run("kubectl", "wait", f"dddeploy/{DEPLOYMENT}", "--for=condition=Ready", "--timeout=30s")
+        stage.run("kubectl", "get", "events", "--field-selector", "reason=Missing")
+        stage.run("kubectl", "directdownload", "status", DEPLOYMENT)
+        gets = self.downloads(origin)
+        if len(gets) != len(self.hosts) + 1:
+            raise DemoError(f"expected one download for each host and one more for {host}, found {len(gets)}")
+        stage.say(f"The origin has served {len(gets)} downloads: one for each host, and one more for {host}.")
+
     def remove_again(self) -> None:
         stage = self.stage
         placements = self.placements()
         stage.heading("Delete the deployment", "Nobody wants the copies any more: each host removes its file.")
-        self.delete_template()
-        left = [host for host, path in placements if self.cluster.digest(stage, host, path)]
+        stage.run("kubectl", "delete", "dddeploy", DEPLOYMENT, "--timeout=60s")
+        stage.until("the placements to be gone", 60, lambda: not self.placements())
+        rows = [(host, path, self.cluster.digest(stage, host, path) or "gone") for host, path in placements]
+        stage.table(("host", "file", "sha-256"), rows)
+        left = [host for host, _, found in rows if found != "gone"]
         if left:
             raise DemoError(f"the file is still on {', '.join(left)}")
-        stage.say(f"The file is gone from {', '.join(host for host, _ in placements)}.")
 
     def delete_template(self) -> None:
         stage = self.stage

@@ -41,6 +41,12 @@ class Target(Protocol):
     def digest(self, stage: Stage, host: str, path: str) -> str:
         """SHA-256 of a file on a host, read where the product has no part in it if possible; "" if it is not there."""
 
+    def lose(self, stage: Stage, host: str, path: str) -> None:
+        """Delete a file on a host, without a word to the product."""
+
+    def add_host(self, stage: Stage) -> str:
+        """The name of a node that has just joined; "" where none can."""
+
     def take_down(self, stage: Stage) -> None: ...
     def how_to_take_down(self) -> str: ...
 
@@ -54,6 +60,7 @@ class LocalCluster:
         self.node_labels = {"topology.kubernetes.io/zone": "zone-1"}
         self._started_it = False
         self._installing = False
+        self._added = 0
 
     def bring_up(self, stage: Stage) -> None:
         harness.use_cluster_alone()
@@ -92,12 +99,23 @@ class LocalCluster:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
+    def lose(self, stage: Stage, host: str, path: str) -> None:
+        stage.run("rm", str(harness.host_directory(host) / path.lstrip("/")))
+
+    def add_host(self, stage: Stage) -> str:
+        nodes = (harness.state_root() / "nodes").iterdir()
+        self._added = 1 + max(int(node.name.removeprefix("kvm-")) for node in nodes)
+        stage.run("tests/cluster/node.sh", "add", str(self._added))
+        return f"kvm-{self._added}"
+
     def take_down(self, stage: Stage) -> None:
         if self._installing:
             _uninstall(stage)
         if self._started_it:
             stage.run("tests/cluster/down.sh")
         else:
+            if self._added:
+                stage.run("tests/cluster/node.sh", "remove", str(self._added))
             stage.say("    The cluster was up before the demo and stays up; `make cluster-down` ends it.")
 
     def how_to_take_down(self) -> str:
@@ -149,6 +167,36 @@ class GivenCluster:
         command = f"test ! -e {path} || sha256sum {path}"
         answer = stage.read("kubectl", "-n", NAMESPACE, "exec", pods[0]["metadata"]["name"], "--", "sh", "-c", command)
         return answer.partition(" ")[0]
+
+    def lose(self, stage: Stage, host: str, path: str) -> None:
+        """By a pod of its own: the product's see the pool read-only."""
+        directory, pod = str(pathlib.Path(path).parent), "demo-loses-a-file"
+        volume = {"name": "pool", "hostPath": {"path": directory, "type": "Directory"}}
+        container = {
+            "name": "rm",
+            "image": self._image,
+            "command": ["rm", path],
+            "securityContext": {"runAsUser": 0},
+            "volumeMounts": [{"name": "pool", "mountPath": directory}],
+        }
+        spec = {
+            "nodeName": host,
+            "tolerations": [{"operator": "Exists"}],
+            "volumes": [volume],
+            "containers": [container],
+        }
+        stage.command(f"rm {path}    # by a pod on {host}")
+        stage.read(
+            *("kubectl", "-n", NAMESPACE, "run", pod, f"--image={self._image}", "--restart=Never"),
+            f"--overrides={json.dumps({'apiVersion': 'v1', 'spec': spec})}",
+        )
+        done = "--for=jsonpath={.status.phase}=Succeeded"
+        stage.read("kubectl", "-n", NAMESPACE, "wait", f"pod/{pod}", done, "--timeout=60s")
+        stage.read("kubectl", "-n", NAMESPACE, "delete", "pod", pod)
+
+    def add_host(self, stage: Stage) -> str:
+        stage.say("    No node can be added to a cluster that was given: left out.")
+        return ""
 
     def take_down(self, stage: Stage) -> None:
         if self._installing:

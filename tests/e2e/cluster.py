@@ -81,6 +81,8 @@ class Cluster:
         if self.local:
             values.append("image.pullPolicy=Never")
         arguments = [argument for value in values for argument in ("--set", value)]
+        # Helm installs them once and never again, and a cluster that was kept may have older ones.
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
         self.helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "-n", NAMESPACE, *arguments)
         # The image of the local cluster keeps its name when it changes.
         self.kubectl("rollout", "restart", "deployment,daemonset", "-n", NAMESPACE)

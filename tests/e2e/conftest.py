@@ -11,6 +11,8 @@ from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
 
+from directdownload.resources.naming import WORK_DIRECTORY
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -35,7 +37,7 @@ def cluster() -> Iterator[Cluster]:
     found.release()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def local(cluster: Cluster) -> Cluster:
     """A cluster whose nodes are on this machine."""
     if not cluster.local:
@@ -60,10 +62,20 @@ class Image:
 
 @pytest.fixture
 def directory(tmp_path: pathlib.Path) -> pathlib.Path:
-    # nginx's workers are not root
-    for parent in (tmp_path, *tmp_path.parents[:3]):
+    return served(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The same for all tests of a module."""
+    return served(tmp_path_factory.mktemp("served"))
+
+
+def served(path: pathlib.Path) -> pathlib.Path:
+    """A directory made fit for an origin: nginx's workers are not root."""
+    for parent in (path, *path.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o055)
-    return tmp_path
+    return path
 
 
 @pytest.fixture
@@ -88,5 +100,16 @@ def slow_server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Or
 def clean(cluster: Cluster) -> Iterator[None]:
     """What a test deployed goes with it, files included."""
     yield
+    remove_all(cluster)
+
+
+def remove_all(cluster: Cluster) -> None:
     cluster.kubectl("delete", "templatedeployments,templates", "--all", "-n", "default", "--timeout=60s")
     until("the placements to go", lambda: not cluster.list("templateplacements"), 120)
+    if cluster.local:
+        # What was retained, or what a failed test left, must not look like another test's.
+        for host in cluster.hosts():
+            for directory in (clusters.POOL_ROOT, f"{clusters.POOL_ROOT}/{WORK_DIRECTORY}"):
+                for path in cluster.file(host, directory).glob("*"):
+                    if path.is_file():
+                        path.unlink()

@@ -8,23 +8,9 @@ from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.test_rollout import HOSTS, work_files
+from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, work_files
 
 from directdownload.cluster import kinds
-
-
-def running_pod(cluster: Cluster, host: str) -> str | None:
-    pods = cluster.list("pods", NAMESPACE)
-    for pod in pods:
-        job = "batch.kubernetes.io/job-name" in pod["metadata"]["labels"]
-        if job and pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
-            return str(pod["metadata"]["name"])
-    return None
-
-
-def downloaded(cluster: Cluster, template: str, host: str) -> int:
-    placement = cluster.placements(template).get(host, {})
-    return int(placement.get("status", {}).get("progress", {}).get("bytesDownloaded", 0))
 
 
 def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_server: origin.Origin) -> None:
@@ -134,15 +120,11 @@ def test_a_host_without_power_holds_up_no_other(local: Cluster, server: origin.O
             clusters.template("power", server.url(image.path.name), checksum=image.checksum),
             clusters.deployment("power"),
         )
-        until("the others", lambda: _ready(local, "power") >= others, 90)
+        until("the others", lambda: ready_hosts(local, "power") >= others, 90)
         until("the host to be Down", lambda: local.get("host", lost)["status"]["state"] == "Down", 120)
     finally:
         local.node("start", lost)
     local.converged("power", 3, 180)
-
-
-def _ready(cluster: Cluster, template: str) -> set[str]:
-    return {host for host, (phase, _) in cluster.reasons(template).items() if phase == "Ready"}
 
 
 def test_an_agents_token_changes_nothing_of_others(

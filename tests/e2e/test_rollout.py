@@ -9,14 +9,7 @@ from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-
-HOSTS = ["kvm-1", "kvm-2", "kvm-3"]
-
-
-def work_files(cluster: Cluster, node: str) -> list[str]:
-    """Parts and journals that lie in the pool of a node."""
-    directory = cluster.file(node, f"{clusters.POOL_ROOT}/.directdownload")
-    return sorted(p.name for p in directory.glob("*") if p.suffix != ".record") if directory.exists() else []
+from tests.e2e.evidence import HOSTS, work_files
 
 
 def all_observed(cluster: Cluster, template: str) -> bool:

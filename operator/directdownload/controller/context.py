@@ -92,7 +92,7 @@ class Context:
         """Applies `status` to `item` unless it stands there already. True if written."""
         wanted, present = dump(status), dump(item.status)
         own = (
-            {"state", "conditions", "observedGeneration", "lastHandledRequest"}
+            {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest"}
             if resource is kinds.HOSTS
             else wanted.keys() | present.keys()
         )
@@ -130,9 +130,13 @@ class Context:
         request = item.metadata.requested_at
         if not request or request == item.status.last_handled_request:
             return
+        await self.ask(request, (p for p in copies if p.phase is not Phase.READY))
+
+    async def ask(self, request: str, copies: Iterable[PlacementView]) -> None:
+        """Verifies those of `copies` that are Ready, and tries the others again, once for each `request`."""
         patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-        stalled = [p for p in copies if p.phase is not Phase.READY and p.requested_at != request]
-        for answer in await gather(self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in stalled):
+        unasked = [p for p in copies if p.requested_at != request]
+        for answer in await gather(self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in unasked):
             self.observe(kinds.TEMPLATE_PLACEMENTS, answer)
 
 

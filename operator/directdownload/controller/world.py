@@ -118,7 +118,7 @@ class World:
 
     def node(self, name: str) -> Node | None:
         node = self.nodes.get(name)
-        return Node(node.name, node.labels, node.ready, node.unschedulable) if node is not None else None
+        return Node(node.name, node.labels, node.ready, node.unschedulable, node.uid) if node is not None else None
 
     def agent(self, node: str, now: datetime.datetime) -> Agent:
         pods = [pod for pod in self.agents_of_node[node] if not pod.deleting]

@@ -22,6 +22,8 @@ class HostPlan:
     labels: Mapping[str, str]
     status: HostStatus
     look_again: datetime.datetime | None = None
+    #: its node has joined anew under the old name: nobody knows what is left on its disks
+    renewed: bool = False
 
 
 def selecting_zones(labels: Mapping[str, str], zones: Iterable[Zone]) -> list[Zone]:
@@ -43,11 +45,14 @@ def plan_host(
     status = HostStatus(
         observed_generation=generation,
         state=state,
+        # A node that is gone may come back as itself.
+        node_uid=(node.uid if node is not None else "") or before.node_uid,
         last_handled_request=(host.metadata.requested_at or None) if host is not None else None,
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )
     labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})
-    return HostPlan(zone, labels, status, look_again)
+    renewed = before.node_uid is not None and status.node_uid != before.node_uid
+    return HostPlan(zone, labels, status, look_again, renewed)
 
 
 def _state(

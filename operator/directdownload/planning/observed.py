@@ -24,6 +24,7 @@ class Node:
     labels: Mapping[str, str]
     ready: bool
     unschedulable: bool = False
+    uid: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

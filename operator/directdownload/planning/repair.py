@@ -118,6 +118,7 @@ def _scheduled(placement: PlacementView, around: Surroundings) -> datetime.datet
     if not interval or verified is None:
         return None
     fraction = int.from_bytes(hashlib.sha256(placement.uid.encode()).digest()[:4], "big") / 2**32
-    offset = fraction * interval
+    # Times in a status have whole seconds: with a fraction, the moment just served would seem still to come.
+    offset = math.floor(fraction * interval)
     number = math.floor((verified.timestamp() - offset) / interval) + 1
     return datetime.datetime.fromtimestamp(number * interval + offset, datetime.UTC)

@@ -28,7 +28,10 @@ def stays(
     if placement.phase is Phase.DOWNLOADING:
         # A download outlives its host's agent and a cordon. It does not outlive its node, nor its mount.
         return not (_node_lost(host) or _mount_lost(pool, host, placement, roots, now))
-    return host.status.state != "Down" if placement.phase is Phase.READY else able(pool, host, roots)
+    if placement.phase is Phase.READY:
+        # A cordoned host watches the file as before; one that does not see the pool cannot.
+        return host.status.state != "Down" and pool_planning.obstacle(pool, host, roots) is None
+    return able(pool, host, roots)
 
 
 def choose(pool: StoragePool, hosts: Iterable[Host], roots: Collection[str]) -> str:

@@ -122,6 +122,9 @@ class HostStorage(Model):
 
 class HostStatus(Status):
     state: Literal["Up", "Down", "Maintenance"] | None = None
+    node_uid: str | None = pydantic.Field(
+        None, alias="nodeUID", description="Of the Node; another one of the same name is a machine installed anew."
+    )
     agent_version: str | None = None
     keystore: KeystoreStatus | None = None
     certificates: tuple[HostCertificate, ...] = ()

@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 from tests.unit.planning import build
-from tests.unit.planning.build import NOW, seconds
+from tests.unit.planning.build import NOW, host, node, seconds, zone
 
-from directdownload.planning.hosts import AGENT_GRACE, plan_host, selecting_zones
+from directdownload.planning.hosts import AGENT_GRACE, HostPlan, plan_host, selecting_zones
 from directdownload.planning.observed import Agent
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
@@ -128,3 +128,21 @@ def test_a_host_that_is_not_made_yet() -> None:
     assert (plan.status.state, plan.status.observed_generation) == ("Down", 1)
     at_once: datetime.datetime | None = plan.look_again
     assert at_once is None
+
+
+def test_a_node_that_joins_anew_under_its_name_is_noticed_once() -> None:
+    """A machine that was installed again has lost its files and whoever knew of them."""
+
+    def planned(before: Host | None, uid: str | None) -> HostPlan:
+        present = node(uid=uid) if uid is not None else None
+        return plan_host(before, present, [zone()], Agent(True), NOW)
+
+    first = planned(None, "a")
+    assert (first.status.node_uid, first.renewed) == ("a", False)
+    known = host(status={"nodeUID": "a"})
+    assert not planned(known, "a").renewed
+    gone = planned(known, None)
+    assert (gone.status.node_uid, gone.renewed) == ("a", False)
+    again = planned(known, "b")
+    assert (again.status.node_uid, again.renewed) == ("b", True)
+    assert not planned(host(status={"nodeUID": "b"}), "b").renewed

@@ -206,6 +206,14 @@ def test_each_copy_keeps_its_moment_and_is_never_older_than_the_interval() -> No
     assert due("uid-1", "24h", first - seconds(1)) == first
 
 
+def test_a_verification_in_the_second_of_its_moment_serves_that_moment() -> None:
+    """A status has whole seconds: a moment with a fraction would still lie before what was just written."""
+    for number in range(50):
+        moment = due(f"uid-{number}", "10s", NOW)
+        ended = (moment + seconds(0.9)).replace(microsecond=0)
+        assert due(f"uid-{number}", "10s", ended) == moment + seconds(10)
+
+
 def test_an_interval_of_zero_never_verifies() -> None:
     never = around(pool=pool(spec={"verifyInterval": "0s"}))
     plan = plan_placement(ready(verified=NOW - seconds(10**8)), never, None, NOW)

@@ -86,11 +86,11 @@ def test_what_has_yet_to_start_goes_where_it_can(phase: Phase | None) -> None:
         assert not remains(present, phase)
 
 
-def test_a_ready_copy_moves_only_from_a_host_that_is_down() -> None:
-    """Its agent tells when the file is lost; a Down host tells nothing."""
-    for present in (having("kvm-1"), having("kvm-1", state="Maintenance"), *HUNG):
+def test_a_ready_copy_moves_from_a_host_that_cannot_see_it() -> None:
+    """Its agent tells when the file is lost; that of a Down host, or without the mount, tells nothing."""
+    for present in (having("kvm-1"), having("kvm-1", state="Maintenance")):
         assert remains(present, Phase.READY)
-    for lost in (down(Reason.NODE_NOT_READY), down(Reason.AGENT_NOT_READY), None):
+    for lost in (down(Reason.NODE_NOT_READY), down(Reason.AGENT_NOT_READY), None, *HUNG):
         assert not remains(lost, Phase.READY)
 
 

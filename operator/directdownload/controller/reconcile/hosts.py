@@ -40,6 +40,10 @@ async def reconcile(context: Context, name: str) -> None:
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
         host = world.hosts.get(name) or host
     await context.retry_stalled(host, world.placements_of_host[name])
+    if plan.renewed:
+        # Before the status forgets the node before: what is asked for twice is done once.
+        logger.info("Host %s: its node has joined anew; its copies are verified", name)
+        await context.ask(f"node-{plan.status.node_uid}", world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
         ready = plan.status.conditions[0]
         logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason)

@@ -1,0 +1,123 @@
+"""Files that shall go: never from under a virtual machine, and never forgotten."""
+
+import pytest
+from tests.api.kube import until
+from tests.api.simulation import Simulation, succeed
+from tests.api.steps import (
+    History,
+    ask,
+    counted,
+    delete,
+    deployed,
+    empty,
+    file_of,
+    hosts_of_a_zone,
+    kill,
+    pause_seconds,
+    ran,
+    settle,
+    states,
+    until_state,
+)
+
+from directdownload.cluster import kinds
+from directdownload.resources.jobs import Verb
+
+pytestmark = pytest.mark.timeout(120)
+DEPLOYMENTS = kinds.TEMPLATE_DEPLOYMENTS
+
+
+def test_a_file_in_use_stays_and_is_asked_for_ever_later_until_it_is_released(world: Simulation) -> None:
+    busy, idle = deployed(world, 2, retry={"initial": "2s", "maximum": "60s"})
+    placement = world.placement(busy)
+    name, disk = file_of(placement), world.disk(busy)
+    disk.in_use.add(name)
+    with History(world) as history:
+        delete(world, DEPLOYMENTS, "everywhere")
+        until("the deployment to go", lambda: world.gone(DEPLOYMENTS, "everywhere"))
+        until("the idle file to go", lambda: states(world) == {busy: ("Removing", "InUse")})
+        until("three tries", lambda: _failures(world) == 3, 40)
+        assert {phase for phase, _ in history.states(busy)} == {"Ready", "Removing"}
+        waiting = {v["status"]["recentFailures"]: v for v in history.versions(busy) if "nextAttemptTime" in v["status"]}
+    pauses = [pause_seconds(waiting[number]) for number in (1, 2, 3)]
+    # 2, 4 and 8 s, each up to a quarter shorter, and up to a second longer as times have whole seconds
+    assert 1.5 <= pauses[0] < pauses[1] < pauses[2]
+    assert pauses[2] >= 6
+    assert name in disk.files
+    assert name in disk.records
+    # Whoever knows that it is free need not wait.
+    disk.in_use.clear()
+    ask(world, kinds.TEMPLATE_PLACEMENTS, placement["metadata"]["name"])
+    until("the placement to go", lambda: not world.placements(), 5)
+    assert empty(world, busy)
+    assert empty(world, idle)
+    assert counted(world)[busy, "remove"] == 4
+    assert counted(world)[idle, "remove"] == 1
+
+
+def _failures(world: Simulation) -> int:
+    return int(world.placements()[0]["status"].get("recentFailures", 0))
+
+
+def test_a_request_while_a_file_is_in_use_tries_at_once_and_changes_nothing_else(world: Simulation) -> None:
+    (host,) = deployed(world, 1, retry={"initial": "10m", "maximum": "10m"})
+    placement = world.placement(host)
+    world.disk(host).in_use.add(file_of(placement))
+    delete(world, DEPLOYMENTS, "everywhere")
+    until_state(world, host, "Removing", "InUse")
+    settle(world)
+    assert ran(world) == ["fetch", "remove"]
+    value = ask(world, kinds.TEMPLATE_PLACEMENTS, placement["metadata"]["name"])
+    until("another try", lambda: ran(world) == ["fetch", "remove", "remove"])
+    settle(world)
+    found = until_state(world, host, "Removing", "InUse")
+    assert found["status"]["lastHandledRequest"] == value
+    assert ran(world) == ["fetch", "remove", "remove"]
+    assert world.disk(host).files
+    # Released, it still waits for its time: nobody has said so.
+    world.disk(host).in_use.clear()
+    settle(world)
+    assert world.disk(host).files
+    ask(world, kinds.HOSTS, host)
+    until("the placement to go", lambda: not world.placements())
+    assert not world.disk(host).files
+
+
+def test_a_removal_survives_controllers_that_are_killed_at_any_point(world: Simulation) -> None:
+    running, waiting = hosts_of_a_zone(world, 2)
+    first = world.start_controller("first")
+    world.create_template()
+    world.deploy()
+    world.converged(2)
+    world.disk(waiting).in_use.add(file_of(world.placement(waiting)))
+    world.behaviour = lambda d: None if d.verb is Verb.REMOVE and d.host == running else succeed(d)
+    delete(world, DEPLOYMENTS, "everywhere")
+    until_state(world, waiting, "Removing", "InUse")
+    until("the removal that runs", lambda: counted(world)[running, "remove"] == 1)
+    kill(world, first)
+    world.behaviour = succeed
+    until("its end, which nobody reads", lambda: not world.disk(running).files)
+    second = world.start_controller("second")
+    until("its placement to go", lambda: list(states(world)) == [waiting], 40)
+    assert counted(world)[running, "remove"] == 1
+    kill(world, second)
+    world.disk(waiting).in_use.clear()
+    settle(world)
+    assert world.disk(waiting).files
+    world.start_controller("third")
+    until("the last placement to go", lambda: not world.placements(), 40)
+    assert empty(world, waiting)
+
+
+def test_what_a_broken_download_has_left_goes_with_its_placement(world: Simulation) -> None:
+    (host,) = hosts_of_a_zone(world, 1)
+    world.origin.cut = True
+    world.start_controller()
+    world.create_template()
+    world.deploy()
+    until_state(world, host, "Pending", "SourceUnreachable")
+    assert world.disk(host).parts
+    delete(world, DEPLOYMENTS, "everywhere")
+    until("the placement to go", lambda: not world.placements())
+    assert not world.disk(host).parts
+    assert ran(world)[-1] == "remove"

@@ -1,0 +1,109 @@
+"""What e2e tests look at besides the objects: pods, Events, metrics, Jobs that were made, files on the nodes' disks."""
+
+import hashlib
+import pathlib
+from collections.abc import Iterable
+
+from tests.cluster import harness
+from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
+
+from directdownload.resources.naming import WORK_DIRECTORY
+
+#: The nodes of the local cluster.
+HOSTS = ["kvm-1", "kvm-2", "kvm-3"]
+_METRICS_PORT = {"controller": 8080, "agent": 8081}
+
+
+def pods(cluster: Cluster, component: str) -> list[Object]:
+    """The product's pods of a component: controller, agent or job."""
+    label = "app.kubernetes.io/component"
+    return [pod for pod in cluster.list("pods", NAMESPACE) if pod["metadata"]["labels"].get(label) == component]
+
+
+def running_pod(cluster: Cluster, host: str) -> str | None:
+    """The download pod that runs on `host`."""
+    for pod in pods(cluster, "job"):
+        if pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
+            return str(pod["metadata"]["name"])
+    return None
+
+
+def is_ready(pod: Object) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+def ready_hosts(cluster: Cluster, template: str) -> set[str]:
+    return {host for host, (phase, _) in cluster.reasons(template).items() if phase == "Ready"}
+
+
+def downloaded(cluster: Cluster, template: str, host: str) -> int:
+    """Bytes of its copy that the agent of `host` has told of."""
+    placement = cluster.placements(template).get(host, {})
+    return int(placement.get("status", {}).get("progress", {}).get("bytesDownloaded", 0))
+
+
+def condition(found: Object, kind: str) -> tuple[str, str]:
+    """Status and reason of a condition; empty if there is none."""
+    for entry in found.get("status", {}).get("conditions", ()):
+        if entry["type"] == kind:
+            return entry["status"], entry["reason"]
+    return "", ""
+
+
+def storage(cluster: Cluster, host: str, pool: str) -> Object:
+    """What a host reports of a pool; empty if nothing."""
+    entries = cluster.get("host", host).get("status", {}).get("storage", ())
+    return next((entry for entry in entries if entry["pool"] == pool), {})
+
+
+def events(cluster: Cluster, name: str) -> list[str]:
+    """The reasons of the Events about the object `name`."""
+    return [event["reason"] for event in cluster.list("events") if event["involvedObject"].get("name") == name]
+
+
+def metric(cluster: Cluster, component: str, name: str) -> float:
+    """The sum over all pods of a component and all labels."""
+    total = 0.0
+    for pod in pods(cluster, component):
+        address = f"{pod['metadata']['name']}:{_METRICS_PORT[component]}"
+        text = cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{address}/proxy/metrics")
+        for line in text.splitlines():
+            sample, _, value = line.rpartition(" ")
+            if sample.partition("{")[0] == name:
+                total += float(value)
+    return total
+
+
+def verbs(placement: str) -> list[str]:
+    """The verbs of the Jobs that were ever made for a placement of the local cluster, in order."""
+    made = []
+    for event in harness.read_audit_log(harness.cluster_audit_log()):
+        reference = event["objectRef"]
+        name = reference.get("name", "")
+        created = event["verb"] in ("create", "patch") and event["responseStatus"]["code"] == 201
+        if reference["resource"] == "jobs" and created and name.startswith(f"{placement}-"):
+            made.append(name.removeprefix(f"{placement}-").partition("-")[0])
+    return made
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file's bytes; "" if it does not exist."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def names(directory: pathlib.Path) -> set[str]:
+    """What lies in a directory; nothing if there is none."""
+    return {path.name for path in directory.iterdir()} if directory.exists() else set()
+
+
+def work_files(cluster: Cluster, node: str, pool: str = POOL_ROOT) -> list[str]:
+    """Parts and journals that lie in a pool of a node."""
+    found = names(cluster.file(node, f"{pool}/{WORK_DIRECTORY}"))
+    return sorted(name for name in found if not name.endswith(".record"))
+
+
+def gone(paths: Iterable[pathlib.Path]) -> bool:
+    return not any(path.exists() for path in paths)
