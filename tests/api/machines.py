@@ -178,7 +178,7 @@ class Kubelets:
 
     def _create_pod(self, kube: Kube, job: Object, run: Run) -> None:
         template = job["spec"]["template"]
-        labels = {**template["metadata"]["labels"], "job-name": run.job}
+        labels = {**template["metadata"]["labels"], "batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
         spec = {**template["spec"], "nodeName": run.machine.name}
         spec.pop("affinity", None)
         pod = {"metadata": {"name": run.pod, "labels": labels}, "spec": spec}

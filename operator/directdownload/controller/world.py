@@ -25,6 +25,8 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PRODUCT = "direct-download-operator"
 PLACEMENT_LABEL = f"{GROUP}/placement"
+#: Put on a Job's pods by Kubernetes.
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 VERB_ANNOTATION = f"{GROUP}/verb"
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
 PLACEMENT_UID_ANNOTATION = f"{GROUP}/placement-uid"
@@ -83,7 +85,8 @@ class World:
         self.placements_of_template_key = Index(self.placements, lambda p: p.template_key)
         self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
         self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))
-        self.pods_of_job = Index(self.pods, lambda p: p.labels.get("job-name", ""))
+        #: by uid: a Job of the same name may have been there before, and its pod may still be
+        self.pods_of_job = Index(self.pods, lambda p: p.labels.get(JOB_UID_LABEL, ""))
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
         self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
         self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
@@ -221,7 +224,7 @@ class World:
                 return None
             return Job(lingering.name, Verb.FETCH, placement.attempts, lingering.created, started=True, deleting=True)
         view = max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]))
-        pods = sorted(self.pods_of_job[view.name], key=lambda p: p.created)
+        pods = sorted(self.pods_of_job[view.uid], key=lambda p: p.created)
         pod = pods[-1] if pods else None
         ended = pod is not None and pod.exit_code is not None
         if not ended and (view.succeeded or view.failed):

@@ -65,7 +65,7 @@ def pod(
     created: datetime.datetime = NOW,
     reason: str = "",
 ) -> PodView:
-    labels = {"job-name": job.name, world.PLACEMENT_LABEL: job.labels[world.PLACEMENT_LABEL]}
+    labels = {world.JOB_UID_LABEL: job.uid, world.PLACEMENT_LABEL: job.labels[world.PLACEMENT_LABEL]}
     metadata = _metadata(name or f"{job.name}-x", NAMESPACE, labels, creationTimestamp=stamp(created))
     statuses = [{"name": "download", "state": state}] if state else []
     status = {"containerStatuses": statuses, **({"reason": reason} if reason else {})}

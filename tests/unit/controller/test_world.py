@@ -404,3 +404,15 @@ def test_a_pod_that_was_never_run_holds_nothing_up(world: World) -> None:
     pod = kube.pod(kube.job(PLACEMENT), state=None)
     world.pods.observe(dataclasses.replace(pod, phase="Failed"))
     assert world.job(PLACEMENT, NOW) is None
+
+
+def test_what_the_pod_of_an_earlier_job_of_the_same_name_said_counts_for_nothing(world: World) -> None:
+    """A copy that was let go and is wanted again begins with attempt 1 once more; the old pod may still be there."""
+    job = kube.job(PLACEMENT)
+    earlier = dataclasses.replace(job, uid="earlier")
+    message = JobResult(reason=Reason.DOWNLOADED).to_message()
+    world.pods.observe(kube.pod(earlier, name="old", state=kube.ended(message)))
+    world.jobs.observe(job)
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert (found.started, found.finished, found.result) == (False, False, None)
