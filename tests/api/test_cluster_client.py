@@ -94,10 +94,20 @@ async def test_apply_with_uid_does_not_bring_back_a_deleted_object(api: client.A
     await api.delete(THINGS, "t", namespace=namespace)
     body = thing("t", number=2)
     body["metadata"]["uid"] = created["metadata"]["uid"]
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(errors.NotFound):
         await api.apply(THINGS, body, manager="m", namespace=namespace)
     with pytest.raises(errors.NotFound):
         await api.get(THINGS, "t", namespace=namespace)
+
+
+async def test_apply_with_uid_leaves_another_object_of_that_name_alone(api: client.Api, namespace: str) -> None:
+    first = await api.create(THINGS, thing("t", number=1), namespace=namespace)
+    await api.delete(THINGS, "t", namespace=namespace)
+    second = await api.create(THINGS, thing("t", number=2), namespace=namespace)
+    body = {"metadata": {"name": "t", "uid": first["metadata"]["uid"]}, "spec": {"number": 3}}
+    with pytest.raises(errors.NotFound):
+        await api.apply(THINGS, body, manager="m", namespace=namespace)
+    assert await api.get(THINGS, "t", namespace=namespace) == second
 
 
 @pytest.mark.parametrize("spec", [{"unknown": 1}, {"number": "text"}])

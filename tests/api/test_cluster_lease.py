@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.api import weather
 from tests.api.cluster_support import namespace_with_things, proxied, until
 from tests.cluster import harness
 
@@ -140,6 +141,23 @@ async def test_leader_whose_server_falls_silent_steps_down_before_another_takes_
                 assert leading.done()
                 assert ended["hold"] - stalled < DEADLINE_SECONDS + 0.5
                 assert took_over - ended["hold"] > (LEASE_SECONDS - DEADLINE_SECONDS) / 2
+        await far.close()
+
+
+async def test_slow_answers_cost_no_leadership(
+    control_plane: harness.ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    times = {"lease_seconds": 6.0, "renew_deadline_seconds": 3.0, "retry_seconds": 1.0, "request_timeout_seconds": 1.8}
+    with weather.Proxy(control_plane.kubeconfig(), tmp_path) as proxy, proxy.fault(weather.slow(1.2)):
+        far = await client.Api.connect(kubeconfig=str(proxy.kubeconfig))
+        election = lease.LeaderElection(far, namespace, "controller", "a", **times)
+        async with background(lead(election)) as (leading,):
+            await until(lambda: election.is_leader)
+            acquired = time.monotonic()
+            while time.monotonic() < acquired + 5:
+                assert election.is_leader
+                assert not leading.done()
+                await asyncio.sleep(0.01)
         await far.close()
 
 

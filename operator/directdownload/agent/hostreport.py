@@ -114,13 +114,10 @@ class HostReporter:
         body = {"metadata": {"name": self._host, "uid": wanted.uid}, "status": wanted.status}
         try:
             await self._api.apply(kinds.HOSTS, body, manager=AGENT, subresource="status")
+        except errors.NotFound:
+            # deleted or made anew since: the watch will say
+            self._gone_uid = wanted.uid
         except errors.ApiError as error:
-            if isinstance(error, errors.NotFound) or (
-                isinstance(error, errors.Conflict) and "uid" in error.message.lower()
-            ):
-                # deleted or made anew since: the watch will say
-                self._gone_uid = wanted.uid
-                return
             self.failure = f"cannot write the status of Host {self._host}: {error}"
             self._complaint.say(logging.WARNING, self.failure)
             self._retry_monotonic = time.monotonic() + self._backoff.after(error)

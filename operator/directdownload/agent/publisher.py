@@ -131,9 +131,6 @@ class Publisher:
         except errors.NotFound:
             self._gone(wanted)
         except errors.ApiError as error:
-            if isinstance(error, errors.Conflict) and "uid" in error.message.lower():
-                self._gone(wanted)
-                return
             if isinstance(error, errors.Forbidden) and wanted.shared:
                 # The node fence: the placement was given to another host.
                 self._leave(entry, wanted)

@@ -73,7 +73,8 @@ class Context:
     async def apply(
         self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
     ) -> None:
-        """Server-side apply to the very object `item`, by uid: one that was replaced meanwhile is left alone."""
+        """Server-side apply to `item`, by uid. One that is gone is not made again; for a status the API server compares
+        no uids, and another object of that name is told apart by the next reconcile only."""
         namespace, _, name = item.key.rpartition("/")
         metadata = {"name": name, "uid": item.uid, **body.pop("metadata", {})}
         if namespace:
@@ -83,8 +84,9 @@ class Context:
             answer = await self.api.apply(
                 resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None
             )
-        except (errors.NotFound, errors.Conflict):
-            # It is gone or another one has its name: the watch brings that, and a new plan with it.
+        except errors.NotFound:
+            # It is gone or another one has its name: the watch brings that, and a new plan with it. A conflict with
+            # other writers is not that: what is written here (how a job ended) may be known nowhere else.
             return
         self.observe(resource, answer)
 

@@ -6,11 +6,12 @@ fill both gaps. Handlers only hand the object to its store; `watches.py` says wh
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -50,8 +51,18 @@ def settings() -> kopf.OperatorSettings:
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     found.watching.server_timeout = 300
     found.watching.client_timeout = 330
+    # After a 410: one that lasts would otherwise mean ten lists a second of each kind.
+    found.watching.reconnect_backoff = 1.0
     found.networking.request_timeout = 60
+    found.networking.error_backoffs = _Backoffs()
     return found
+
+
+class _Backoffs:
+    """Pauses without end: kopf, and the process with it, would leave when they are used up."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -100,8 +111,10 @@ class Lists:
                 for resource in WATCHED:
                     await self._list(resource)
             except errors.ApiError as error:
-                logger.warning("Listing the custom resources: %s; trying again in %.0f s", error, _RETRY_SECONDS)
-                await asyncio.sleep(_RETRY_SECONDS)
+                asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
+                pause = max(_RETRY_SECONDS, asked)
+                logger.warning("Listing the custom resources: %s; trying again in %.0f s", error, pause)
+                await asyncio.sleep(pause)
                 continue
             self.last_monotonic = time.monotonic()
             self.synced.set()

@@ -96,6 +96,8 @@ class World:
         self.line = slots.Line()
         #: placements that were called up for a slot and have not been reconciled since
         self.called: set[str] = set()
+        #: jobs that were created without an answer, by placement: nobody knows yet whether they are there
+        self.unsure: dict[str, str] = {}
         #: when the status of a Template or TemplateDeployment was last written, by uid; monotonic seconds
         self.summaries: dict[str, float] = {}
         #: None: ready when last looked at

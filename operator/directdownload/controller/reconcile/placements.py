@@ -36,6 +36,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 
 async def _reconcile(context: Context, name: str) -> None:
+    await _make_sure(context, name)
     placement = context.world.placements.get(name)
     context.world.line.leave(name)
     if placement is None:
@@ -129,11 +130,29 @@ async def _in_slot(
     world.ledger.occupy(job_name, [group.name for group in groups])
     try:
         await _create_job(context, placement, around, verb, attempt, groups)
+    except errors.Unreachable:
+        # It may be there: the answer was lost. The slot stays taken until the next try, which looks first.
+        world.unsure[placement.key] = job_name
+        raise
     except BaseException:
         world.ledger.release(job_name)
         watches.call_next(world, context.queue)
         raise
     return None
+
+
+async def _make_sure(context: Context, name: str) -> None:
+    """Whether a job is there that was created without an answer; if it is not, its slot is free."""
+    world = context.world
+    job_name = world.unsure.get(name)
+    if job_name is None:
+        return
+    try:
+        context.observe(kinds.JOBS, await context.api.get(kinds.JOBS, job_name, namespace=context.settings.namespace))
+    except errors.NotFound:
+        if world.ledger.release(job_name):
+            watches.call_next(world, context.queue)
+    del world.unsure[name]
 
 
 async def _hand_over(context: Context, placement: PlacementView, successor: str) -> None:
