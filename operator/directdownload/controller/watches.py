@@ -110,21 +110,19 @@ class Watches:
         self._placements(self._world.placements_of_zone[key])
 
     def _host(self, key: str, old: Host | None, new: Host | None) -> None:
-        host = new or old
-        if host is None:
-            return
+        zones = {host.spec.zone for host in (old, new) if host is not None}
         if _decided_anew(old, new):
             self._queue.add(Key("host", key))
         usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
         if usable_before != usable_now:
-            for name in {h.spec.zone for h in (old, new) if h is not None}:
+            for name in zones:
                 self._queue.add_later(Key("zone", name), COUNT_SECONDS)
                 self._templates_of_zone(name, COUNT_SECONDS)
             for placement in self._world.placements_of_host[key]:
                 self._queue.add(Key("placement", placement.key))
                 self._occupy_again(placement)
         for pool in self._world.pools:
-            if pool.spec.zone == host.spec.zone:
+            if pool.spec.zone in zones:
                 self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
                 if pool.spec.shared and usable_before != usable_now:
                     # This host may take over what another one has, or had.

@@ -131,7 +131,8 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "host: moved to another zone": (
         changed("hosts", zone="zone-2", generation=2, **SAME),
         {"host kvm-1", P},
-        {**ZONES_SOON, T: COUNT_SECONDS},
+        # The pools of the zone that it has left count one host less.
+        {**ZONES_SOON, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
     "pool: our own status": (changed("pools", status={"capacityBytes": 1}), set(), {}),
     "pool: spec": (changed("pools", generation=2), {"pool local", T, P, R}, {}),
