@@ -1,0 +1,183 @@
+"""A random run: hundreds of steps by people, machines and accidents, then the world must be what the objects say.
+
+`Run` takes the steps and tells the model (`convergence_model.py`) of each before it takes it. What a step does depends
+on the seed, its number and the wishes so far, never on what the controller has done, so that a seed gives the same
+steps each time. From time to time, and at the end, `settle` heals what is broken, waits, and compares.
+"""
+
+import random
+import time
+from collections.abc import Collection
+
+from tests.api.convergence_accidents import ACCIDENTS, bring_back, forget, join_again, move_to
+from tests.api.convergence_check import World, compare
+from tests.api.convergence_stage import RETRY, Stage
+from tests.api.convergence_steps import OPENING, STEPS
+from tests.api.kube import Kube
+from tests.api.simulation import Simulation, succeed
+
+from directdownload.cluster import kinds
+from directdownload.resources.jobs import JobDocument, JobResult
+
+#: Steps between two times of quiet.
+EPOCH = 60
+QUIET_SECONDS = 90.0
+#: For so long nothing may be written once all is as it should be.
+REST_SECONDS = 1.5
+_LONGEST_PAUSE_SECONDS = 0.3
+_WEIGHTS = [weight for weight, _ in [*STEPS, *ACCIDENTS]]
+_STEPS = [step for _, step in [*STEPS, *ACCIDENTS]]
+
+
+class Run:
+    """One run of `steps` steps; those whose numbers are in `skip` are left out, to find out which ones matter."""
+
+    def __init__(self, simulation: Simulation, kube: Kube, seed: int, steps: int, skip: Collection[int] = ()) -> None:
+        self._stage = Stage(simulation, kube)
+        self._simulation = simulation
+        self._seed = seed
+        self._steps = steps
+        self._skip = skip
+        # The order in which jobs are asked depends on the machine, so this one takes no part in what the steps are.
+        self._pace = random.Random(seed)
+        simulation.behaviour = self._work
+        simulation.kubelets.linger_seconds = lambda: self._pace.choice([0.0, 0.0, 0.3])
+
+    def play(self) -> None:
+        """AssertionError with seed, trace and everything that is wrong."""
+        self._stage.build()
+        for number in range(1, self._steps + 1):
+            rng = random.Random(f"{self._seed}/{number}")
+            if number not in self._skip:
+                self._step(number, rng)
+            if number % EPOCH == 0 or number == self._steps:
+                self.settle(rng)
+        self._check_logs()
+
+    def _work(self, document: JobDocument) -> JobResult | None:
+        return succeed(document) if self._pace.random() < 0.3 else None
+
+    def _step(self, number: int, rng: random.Random) -> None:
+        stage = self._stage
+        words = None
+        while words is None:
+            (step,) = OPENING[number - 1 : number] or rng.choices(_STEPS, _WEIGHTS)
+            words = step(stage, rng)
+        stage.trace.append(f"{number}: {words}")
+        stage.make()
+        self._check()
+        time.sleep(rng.uniform(0, _LONGEST_PAUSE_SECONDS))
+
+    def _check(self) -> None:
+        stage = self._stage
+        self._simulation.check()
+        items = stage.kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]
+        stage.invariants.look_at_placements(items, {pool.name for pool in stage.wishes.pools if pool.shared})
+        if stage.complaints:
+            self._fail(stage.complaints)
+
+    def settle(self, rng: random.Random) -> None:
+        """Nothing is broken any more: soon all is as the objects say."""
+        stage = self._stage
+        self._heal(rng)
+        asked: set[str] = set()
+        end = time.monotonic() + QUIET_SECONDS
+        while True:
+            stage.make()
+            stage.keep_controller()
+            self._check()
+            self._verify_tampered(asked)
+            verdict = compare(World.read(stage.kube), self._simulation, stage.wishes.may_stay)
+            if not verdict.differences and self._rests(verdict.world):
+                break
+            if time.monotonic() > end:
+                self._fail(verdict.differences or ["the controller goes on writing"])
+            time.sleep(0.2)
+        stage.wishes.quiet(verdict.orphans)
+        stage.trace.append("all is quiet")
+
+    def _rests(self, before: World) -> bool:
+        time.sleep(REST_SECONDS)
+        return World.read(self._stage.kube).versions() == before.versions()
+
+    def _heal(self, rng: random.Random) -> None:
+        stage, simulation = self._stage, self._simulation
+        for controller in stage.running_controllers()[1:]:
+            controller.kill()
+        simulation.origin.cut = False
+        simulation.origin.corrupt.clear()
+        for disk in simulation.disks():
+            disk.full = False
+            disk.in_use.clear()
+        for machine in simulation.kubelets.machines.values():
+            machine.mounts.clear()
+        for zone in stage.zones:
+            limits = {"maxParallel": 0, "maxParallelPerHost": 2, "maxParallelPerSource": 0}
+            stage.invariants.note_limits(zone, limits)
+            stage.enabled[zone] = True
+            spec = {"enabled": True, "downloads": {**limits, "retry": RETRY}}
+            stage.kube.patch(kinds.ZONES, zone, {"spec": spec}).object()
+        for pool in stage.wishes.pools:
+            stage.kube.patch(kinds.STORAGE_POOLS, pool.name, {"spec": {"verifyInterval": "168h"}}).object()
+        for deployment in stage.wishes.deployments.values():
+            deployment.paused = False
+            stage.write_deployment(deployment)
+        for name in sorted(stage.wishes.hosts):
+            self._heal_host(name, rng)
+        for template in stage.wishes.templates.values():
+            if template.url in stage.spoilt and template.uid:
+                # A copy that stalled is left alone until someone asks.
+                stage.request(kinds.TEMPLATES, template.name, template.namespace)
+        stage.spoilt.clear()
+
+    def _heal_host(self, name: str, rng: random.Random) -> None:
+        """What is lost comes back, or is given up."""
+        stage, host = self._stage, self._stage.wishes.hosts[name]
+        returns, zone = rng.random() < 0.6, rng.choice(stage.zones)
+        words = []
+        if not host.node:
+            if returns:
+                words.append(join_again(stage, host, zone))
+                host = stage.wishes.hosts[name]
+            elif host.present:
+                words.append(forget(stage, host))
+        elif not host.selected:
+            if returns:
+                words.append(move_to(stage, host, zone))
+            elif host.present:
+                words.append(forget(stage, host))
+        if host.node and not host.online:
+            words.append(bring_back(stage, host))
+        if host.node and not host.agent:
+            host.agent = True
+            stage.simulation.set_agent(name, True)
+        if host.node and host.cordoned:
+            host.cordoned = False
+            stage.simulation.cordon(name, False)
+        if host.maintenance:
+            host.maintenance = False
+            stage.kube.patch(kinds.HOSTS, name, {"spec": {"allocationState": "Enabled"}})
+        stage.trace.extend(f"healed: {each}" for each in words)
+
+    def _verify_tampered(self, asked: set[str]) -> None:
+        """Asks for a verification of what was changed so that no agent can see it, once its placement is Ready."""
+        stage = self._stage
+        if not stage.tampered:
+            return
+        for placement in stage.kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]:
+            spec, uid = placement["spec"], placement["metadata"]["uid"]
+            file = self._simulation.disk(spec["host"], spec["pool"]).name, spec["path"].rpartition("/")[2]
+            if file in stage.tampered and placement.get("status", {}).get("phase") == "Ready" and uid not in asked:
+                stage.request(kinds.TEMPLATE_PLACEMENTS, placement["metadata"]["name"])
+                asked.add(uid)
+
+    def _check_logs(self) -> None:
+        for controller in self._stage.controllers:
+            text = controller.log.read_text(errors="replace")
+            if "Traceback" in text:
+                self._fail([f"the log of {controller.user} has a traceback: {text[text.index('Traceback') :][:3000]}"])
+
+    def _fail(self, problems: list[str]) -> None:
+        trace = "\n".join(f"  {line}" for line in self._stage.trace)
+        wrong = "\n".join(f"  {problem}" for problem in problems)
+        raise AssertionError(f"seed {self._seed}, {self._steps} steps:\n{trace}\nwhat is wrong:\n{wrong}")
