@@ -22,6 +22,10 @@ from directdownload.resources.templateplacement import Phase
 
 logger = logging.getLogger(__name__)
 
+#: So many placements are made one after the other, so that the free slots go to the first of them, those with the most
+#: space. The others will have to wait in line, where they are put in order.
+_IN_ORDER = 32
+
 
 async def reconcile(context: Context, key: str) -> None:
     """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
@@ -94,7 +98,9 @@ async def _place(context: Context, template: Template) -> bool:
         wanting = [d for d in world.deployments_of_template[template.key] if not d.deleting]
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
     if changes.create:
-        await gather(_create(context, target) for target in changes.create)
+        for target in changes.create[:_IN_ORDER]:
+            await _create(context, target)
+        await gather(_create(context, target) for target in changes.create[_IN_ORDER:])
         for placement in existing.values():
             # A limit that is a percentage has grown with the fleet.
             context.queue.add(Key("placement", placement.key))
