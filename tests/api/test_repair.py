@@ -150,7 +150,8 @@ def test_every_copy_is_verified_once_per_interval_and_not_all_at_once(world: Sim
     intervals = (time.monotonic() - started) / interval
     # Each has its own moment in the interval: at most two intervals until the second one, and one for a busy machine.
     assert intervals < 3
-    assert max(len(times) for times in verified.values()) <= intervals + 1
+    # One whose moment had passed already when the interval was set is verified at once, and again at its next moment.
+    assert max(len(times) for times in verified.values()) <= intervals + 2
     first = sorted(times[0] for times in verified.values())
     assert first[-1] - first[0] > 0.3 * interval
     assert set(ran(world)) == {"fetch", "verify"}

@@ -227,7 +227,11 @@ def test_a_busy_api_server_is_left_alone_for_as_long_as_it_asks(scene: Scene) ->
     with busy:
         began = time.monotonic()
         until("the pause", lambda: time.monotonic() > began + seconds)
-        asked = since_then(scene.proxy, began)
+    # The look at the clock comes late: what is asked for again after the pause is no matter of this test.
+    calls = [call for call in scene.proxy.calls if began <= call.at < began + seconds and weather.but_leases(call)]
+    asked = collections.Counter(
+        (call.verb, call.resource, call.name, call.subresource) for call in calls if call.verb != "watch"
+    )
     assert asked
     assert max(asked.values()) == 1, asked
     scene.ends_right()

@@ -297,7 +297,7 @@ def test_a_limit_that_is_raised_lets_waiting_copies_go_at_once(world: Simulation
     world.create_template()
     world.deploy(rollout={"maxParallel": 1 if limited == "deployment" else 0})
     until("two to wait", lambda: list(states(world).values()).count(("Pending", "WaitingForSlot")) == 2)
-    assert len(world.started) == 1
+    until("one to run", lambda: len(world.started) == 1)
     if limited == "zone":
         edit(world, kinds.ZONES, world.zone, {"downloads": {"maxParallel": 3}})
     else:
