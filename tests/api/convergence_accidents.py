@@ -25,7 +25,7 @@ def relabel(stage: Stage, rng: random.Random) -> str | None:
     host = _some_host(stage, rng, lambda host: host.node)
     if host is None:
         return None
-    tier = rng.choice("ab")
+    tier = "b" if host.tier == "a" else "a"
     stage.wishes.relabel(host.name, tier, stage.unseen())
     stage.simulation.relabel(host.name, tier=tier)
     return f"host {host.name}: tier {tier}"
@@ -223,13 +223,16 @@ def spoil_file(stage: Stage, rng: random.Random) -> str | None:
     return f"{how} {'/'.join(place.template)} on {place.file[0]}"
 
 
-def use_file(stage: Stage, rng: random.Random) -> str | None:
-    place = stage.some_place(rng)
-    if place is None:
-        return None
-    disk = stage.disk(place)
-    disk.in_use ^= {place.file[1]}
-    return f"{'/'.join(place.template)} on {place.file[0]}: in use={place.file[1] in disk.in_use}"
+def use_files(stage: Stage, rng: random.Random) -> str | None:
+    """Virtual machines start that hold some files, or all of them stop."""
+    if rng.random() < 0.3:
+        for disk in stage.simulation.disks():
+            disk.in_use.clear()
+        return "no file is in use"
+    places = [place for _ in range(4) if (place := stage.some_place(rng)) is not None]
+    for place in places:
+        stage.disk(place).in_use.add(place.file[1])
+    return f"in use: {', '.join(f'{place.template[1]} on {place.file[0]}' for place in places)}" if places else None
 
 
 ACCIDENTS: list[tuple[int, Step]] = [
@@ -251,7 +254,7 @@ ACCIDENTS: list[tuple[int, Step]] = [
     (3, fill_disk),
     (3, break_mount),
     (8, spoil_file),
-    (3, use_file),
+    (3, use_files),
 ]
 
 

@@ -156,6 +156,26 @@ def compare(world: World, simulation: Simulation, may_stay: set[FileKey]) -> Ver
     return Verdict(found, orphans, world)
 
 
+def held_up(world: World, simulation: Simulation) -> list[str]:
+    """Wanted copies that are not Ready although a host could see to it."""
+    ready = {world.copy_of(placement) for placement in world.placements if _phase(placement) == "Ready"}
+    found = []
+    for uid, pool, where in sorted(world.wanted() - ready):
+        able = [
+            name
+            for name, host in world.hosts.items()
+            if _of_zone(host, world.pools[pool]["spec"]["zone"])
+            and where in ("", name)
+            and host.get("status", {}).get("state") == "Up"
+            and pool not in simulation.kubelets.machines[name].mounts
+        ]
+        if able:
+            placed = [p for p in world.placements if world.copy_of(p) == (uid, pool, where)]
+            present = ", ".join(f"{p['spec']['host']}: {_summary(p)}" for p in placed)
+            found.append(f"{uid} in {pool} could be fetched by {', '.join(able)}: {present or 'there is no placement'}")
+    return found
+
+
 def _placements(world: World, simulation: Simulation) -> Iterator[str]:
     wanted = world.wanted()
     placed = collections.Counter(world.copy_of(placement) for placement in world.placements)
@@ -176,9 +196,12 @@ def _copy(world: World, simulation: Simulation, placement: Object) -> Iterator[s
     """What is wrong with one copy: all are Ready when nothing is in the way."""
     spec, status = placement["spec"], placement.get("status", {})
     host = world.hosts.get(spec["host"])
+    if not any(_of_zone(each, spec["zone"]) for each in world.hosts.values()):
+        # The last host that could do anything for a shared copy has left: it waits for the next one.
+        return
     if host is None or host["spec"]["zone"] != spec["zone"]:
         yield f"host {spec['host']} is not of its zone"
-    if status.get("phase") != "Ready":
+    if _phase(placement) != "Ready":
         yield f"it is {_summary(placement)}"
         return
     disk_name, file_name = _file(simulation, placement)
@@ -220,7 +243,7 @@ def _hosts(world: World) -> Iterator[str]:
 
 
 def _counts(world: World) -> Iterator[str]:
-    ready = {world.copy_of(p) for p in world.placements if p.get("status", {}).get("phase") == "Ready"}
+    ready = {world.copy_of(placement) for placement in world.placements if _phase(placement) == "Ready"}
     for (namespace, name), deployment in world.deployments.items():
         selected, status = world.selected(deployment), deployment.get("status", {})
         there = len(selected & ready)
@@ -278,6 +301,11 @@ def _tally(**counts: int) -> dict[str, int]:
 def _file(simulation: Simulation, placement: Object) -> FileKey:
     spec = placement["spec"]
     return simulation.disk(spec["host"], spec["pool"]).name, spec["path"].rpartition("/")[2]
+
+
+def _phase(placement: Object) -> str | None:
+    phase: str | None = placement.get("status", {}).get("phase")
+    return phase
 
 
 def _condition(item: Object, kind: str) -> str | None:

@@ -20,6 +20,7 @@ from directdownload.resources.reasons import Reason
 
 #: What a job answers; None: it runs on, and is asked again.
 Behaviour = Callable[[jobs.JobDocument], jobs.JobResult | None]
+_COLLECT_SECONDS = 1.0
 _ON_DISK = jobs.JobResult(reason=Reason.VERIFIED, message="stands for what the verb does to the disk")
 
 
@@ -92,10 +93,12 @@ class Kubelets:
         self._disk_of = disk_of
         self._origin = origin
         self._runs: dict[str, Run] = {}
+        self._collect_monotonic = 0.0
         self.lock = threading.RLock()
 
     def step(self, kube: Kube) -> None:
         items = kube.request("GET", kinds.JOBS.path(None, self._namespace)).object()["items"]
+        self._collect(kube, items)
         with self.lock:
             for observer in self.observers:
                 observer(items)
@@ -108,6 +111,18 @@ class Kubelets:
                     self._advance(kube, run)
             for uid in [uid for uid in self._runs if uid not in set(uids)]:
                 self._abandon(kube, uid, self._runs[uid])
+
+    def _collect(self, kube: Kube, items: Sequence[Object]) -> None:
+        """The collector of garbage: Jobs whose placement is gone go as well, a little later."""
+        now = time.monotonic()
+        if not items or now < self._collect_monotonic:
+            return
+        self._collect_monotonic = now + _COLLECT_SECONDS
+        owners = kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]
+        uids = {owner["metadata"]["uid"] for owner in owners}
+        for job in items:
+            if not any(owner["uid"] in uids for owner in job["metadata"].get("ownerReferences", ())):
+                self._delete_job(kube, job["metadata"]["name"])
 
     def running(self) -> list[Run]:
         """Those whose process runs, as far as anybody knows."""
@@ -139,11 +154,12 @@ class Kubelets:
             status = {"startTime": now, "failed": 1, "conditions": conditions}
             kube.patch(kinds.JOBS, run.job, {"status": status}, run.namespace, subresource="status")
 
-    @staticmethod
-    def delete_job(kube: Kube, run: Run) -> None:
-        """As `kubectl delete job` does: without a word on how, the API would wait for a collector of garbage."""
-        path = kinds.JOBS.path(run.job, run.namespace)
-        kube.request("DELETE", path, query={"propagationPolicy": "Background"})
+    def delete_job(self, kube: Kube, run: Run) -> None:
+        self._delete_job(kube, run.job)
+
+    def _delete_job(self, kube: Kube, name: str) -> None:
+        # As kubectl does it: without a word on how, the API waits for a collector of its own.
+        kube.request("DELETE", kinds.JOBS.path(name, self._namespace), query={"propagationPolicy": "Background"})
 
     def lose(self, kube: Kube, machine: Machine) -> None:
         """The Node is gone for good: its Pods go with it."""
