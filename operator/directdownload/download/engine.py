@@ -176,7 +176,6 @@ class _Fetch:
         failures: list[DownloadError] = []
         for url in (request.url, *request.mirrors):
             options = sources.SourceOptions(
-                guard=self._guard,
                 timeouts=request.timeouts,
                 policy=request.policy,
                 trust_bundle=request.trust_bundle,
@@ -228,11 +227,11 @@ class _Fetch:
                 # everything was received; only the end of the earlier attempt is missing
                 size = resumed_from
             else:
-                resume = None
+                ask = sources.Ask()
                 if journal is not None:
-                    resume = sources.Resume(resumed_from, journal.validator, journal.size_bytes)
+                    ask = sources.Ask(resumed_from, None, journal.validator, journal.size_bytes)
                     hashing.wait_for_prefix(_UNHASHED_LIMIT_BYTES)
-                stream = source.open(resume)
+                stream = source.open(ask, self._guard)
                 try:
                     if resumed_from and not stream.offset_bytes:
                         hashing.cancel()

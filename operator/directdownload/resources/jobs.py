@@ -47,6 +47,8 @@ class Limits(Document):
     max_size_bytes: int = 0
     max_virtual_size_bytes: int = 0
     progress_interval_seconds: float = 2
+    #: at once, to each source; 0: one, and up to four where more of them are faster
+    connections: int = pydantic.Field(0, ge=0, le=8)
 
 
 class Policy(Document):
@@ -105,6 +107,8 @@ class JobDocument(Document):
     policy: Policy = Policy()
     #: PEM file of further trusted certificates; used if it exists
     trust_bundle: str = ""
+    #: directory with one file per header for the origin of `url`: its name is the header's name, its content the value
+    headers_directory: str = ""
 
 
 class JobResult(Document):
@@ -115,7 +119,10 @@ class JobResult(Document):
     reason: Reason
     message: str = ""
     path: str = ""
+    #: of the published file; a probe: of the file as served
     size_bytes: int | None = None
+    #: of the file as served, where the published file is another one: an archive was unpacked
+    served_bytes: int | None = None
     #: `sha256:<hex>` (or the algorithm that the checksum named) of the file as served
     digest: str = ""
     format: str = ""
@@ -128,6 +135,10 @@ class JobResult(Document):
     verified_time: pydantic.AwareDatetime | None = None
     #: of the record (`Record.revision`) of the file that was published, found or verified
     revision: str = pydantic.Field("", max_length=64)
+    #: a probe: the server's name for this version of the file (ETag), its media type, whether it serves ranges
+    etag: str = ""
+    media_type: str = ""
+    ranges: bool | None = None
 
     @property
     def done(self) -> bool:

@@ -3,11 +3,11 @@
 from directdownload.download import policy
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import http
-from directdownload.download.sources.base import Resume, Source, SourceOptions, Stream
+from directdownload.download.sources.base import Ask, Source, SourceOptions, Stream
 from directdownload.download.urls import Url
 from directdownload.resources.reasons import Reason
 
-__all__ = ["Resume", "Source", "SourceOptions", "Stream", "create"]
+__all__ = ["Ask", "Source", "SourceOptions", "Stream", "create"]
 
 _METALINK_SUFFIXES = (".metalink", ".meta4")
 

@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 from directdownload.download import policy
 from directdownload.download.errors import SourceError
+from directdownload.download.guard import Guard
 from directdownload.download.sources import body, connection
-from directdownload.download.sources.base import Resume, SourceOptions
+from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.urls import Url, redact
 from directdownload.resources.reasons import Reason
 
@@ -57,6 +58,9 @@ class HTTPStream:
         self.offset_bytes = offset_bytes
         self.size_bytes = size_bytes
         self.validator = _validator(response.headers)
+        accepted = response.headers.get("Accept-Ranges", "").strip().lower()
+        self.ranges = size_bytes is not None and (response.status == 206 or accepted == "bytes")
+        self.media_type = redact(response.headers.get_content_type()) if "Content-Type" in response.headers else ""
 
     def readinto(self, buffer: memoryview) -> int:
         return self._content.readinto(buffer)
@@ -73,24 +77,24 @@ class HTTPSource:
         self._options = options
         self._context = None if url.scheme == "http" else connection.tls_context(options.trust_bundle)
 
-    def open(self, resume: Resume | None) -> HTTPStream:
-        response = self._follow(resume)
+    def open(self, ask: Ask, guard: Guard) -> HTTPStream:
+        response = self._follow(ask, guard)
         try:
-            stream = _stream(response, resume)
+            stream = _stream(response, ask)
         except BaseException:
             response.close()
             raise
         if stream is None:
             # the server has another version, or bungles ranges: the whole file, then
             response.close()
-            return self.open(None)
+            return self.open(Ask(), guard)
         return stream
 
-    def _follow(self, resume: Resume | None) -> _Response:
+    def _follow(self, ask: Ask, guard: Guard) -> _Response:
         """The first answer that is no redirect."""
         url, headers = self.url, self._options.headers
         for _ in range(self._options.policy.max_redirects + 1):
-            response = self._get(url, headers, resume)
+            response = self._get(url, headers, ask, guard)
             if response.status not in _REDIRECTS:
                 return response
             response.close()
@@ -114,8 +118,8 @@ class HTTPSource:
             "(sourcePolicy.maxRedirects)",
         )
 
-    def _get(self, url: Url, headers: tuple[tuple[str, str], ...], resume: Resume | None) -> _Response:
-        timeouts, guard = self._options.timeouts, self._options.guard
+    def _get(self, url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, guard: Guard) -> _Response:
+        timeouts = self._options.timeouts
         if url.scheme == "https" and self._context is None:
             self._context = connection.tls_context(self._options.trust_bundle)
         release = _SLOTS.acquire(url, timeouts.connection_request_seconds, guard)
@@ -123,7 +127,7 @@ class HTTPSource:
         try:
             wire = connection.connect(url, timeouts, guard, self._context if url.scheme == "https" else None)
             wire.set_budget(_HEAD_LIMIT_BYTES, _HEAD_SECONDS + timeouts.socket_seconds)
-            wire.send(_request(url, headers, resume))
+            wire.send(_request(url, headers, ask))
             raw = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
             raw.begin()
             wire.set_budget(None)
@@ -144,7 +148,7 @@ class HTTPSource:
             raise
 
 
-def _request(url: Url, headers: tuple[tuple[str, str], ...], resume: Resume | None) -> bytes:
+def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask) -> bytes:
     lines = [
         f"GET {url.target} HTTP/1.1",
         f"Host: {url.authority}",
@@ -154,29 +158,34 @@ def _request(url: Url, headers: tuple[tuple[str, str], ...], resume: Resume | No
         "Accept-Encoding: identity",
         "Connection: close",
     ]
-    if resume is not None:
-        lines.append(f"Range: bytes={resume.offset_bytes}-")
-        if resume.validator:
-            lines.append(f"If-Range: {resume.validator}")
+    if _is_partial(ask):
+        last = "" if ask.end_bytes is None else ask.end_bytes - 1
+        lines.append(f"Range: bytes={ask.offset_bytes}-{last}")
+        if ask.validator:
+            lines.append(f"If-Range: {ask.validator}")
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _stream(response: _Response, resume: Resume | None) -> HTTPStream | None:
+def _is_partial(ask: Ask) -> bool:
+    return bool(ask.offset_bytes) or ask.end_bytes is not None
+
+
+def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
     """The stream of a final answer; None if the file must be asked for from its beginning."""
     status = response.status
     if status == 200:
         length = _content_length(response)
         return HTTPStream(response, 0, length, _body(response, length))
-    if status == 206 and resume is not None:
-        return _partial(response, resume)
-    if status == 416 and resume is not None:
+    if status == 206 and _is_partial(ask):
+        return _partial(response, ask)
+    if status == 416 and _is_partial(ask):
         return None
     raise _refusal(response)
 
 
-def _partial(response: _Response, resume: Resume) -> HTTPStream | None:
-    """206: only what continues exactly what is there is used."""
+def _partial(response: _Response, ask: Ask) -> HTTPStream | None:
+    """206: only exactly what was asked for is used."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None:
         return None
@@ -185,13 +194,13 @@ def _partial(response: _Response, resume: Resume) -> HTTPStream | None:
     length = _content_length(response)
     validator = _validator(response.headers)
     continues = (
-        first == resume.offset_bytes
+        first == ask.offset_bytes
         and last >= first
         and size is not None
-        and last == size - 1
-        and size == (resume.size_bytes or size)
+        and last == min(size, ask.end_bytes or size) - 1
+        and size == (ask.size_bytes or size)
         and length in (None, last - first + 1)
-        and (not resume.validator or not validator or validator == resume.validator)
+        and (not ask.validator or not validator or validator == ask.validator)
     )
     if not continues:
         return None
