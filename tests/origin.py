@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -78,7 +79,7 @@ class Origin:
 
     `rate` limits each connection in bytes per second; with `tls` the certificate is valid for
     `certificate_host` (else `host`) and localhost, and lies as PEM in `certificate`. `extra` goes into the server
-    block.
+    block, `prefix` before nginx's command: `ip netns exec …`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Origin:
         self_signed: bool = True,
         rate: int | None = None,
         extra: str = "",
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.host = host
@@ -118,7 +120,10 @@ class Origin:
         )
         with (self._runtime / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
-                [_nginx(), "-c", str(configuration), "-p", str(self._runtime), "-e", str(self._runtime / "error.log")],
+                [
+                    *(*prefix, _nginx(), "-c", str(configuration), "-p", str(self._runtime)),
+                    *("-e", str(self._runtime / "error.log")),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

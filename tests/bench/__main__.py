@@ -1,13 +1,13 @@
-"""`make bench`: speed and memory, as tables of docs/performance.md. `python -m tests.bench [rollout|planning]…`."""
+"""`make bench`: speed and memory, as tables of docs/performance.md. One alone: `python -m tests.bench sources`."""
 
 import argparse
 import os
 import platform
 import sys
 
-from tests.bench import planning, rollout
+from tests.bench import planning, rollout, sources
 
-BENCHES = {"rollout": rollout.measure, "planning": planning.measure}
+BENCHES = {"sources": sources.measure, "rollout": rollout.measure, "planning": planning.measure}
 
 
 def main() -> int:

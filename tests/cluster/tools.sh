@@ -21,6 +21,9 @@ NEEDED=(
   "conntrack conntrack" "ip iproute2" "tc iproute2" "buildah buildah" "mmdebstrap mmdebstrap" "nginx nginx-light"
   "openssl openssl" "unshare util-linux" "flock util-linux" "sysctl procps" "mount mount"
   "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
+  "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
+  "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
+  "zip zip" "xz xz-utils" "zstd zstd" "bzip2 bzip2" "curl curl"
 )
 
 packages() {

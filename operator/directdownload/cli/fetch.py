@@ -4,7 +4,8 @@ Part and journal lie hidden beside the output file and go when it is complete. W
 output is a JobResult; everything for people goes to standard error.
 """
 
-import re
+import ipaddress
+import os
 import signal
 import sys
 import threading
@@ -13,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from directdownload.resources import quantities
+from directdownload.resources import headers, quantities
 
 if TYPE_CHECKING:
     from directdownload.download.engine import ProgressCallback
     from directdownload.resources.jobs import JobResult
 
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):[ \t]*([\t\x20-\x7e]{0,8192})")
 
 
 class _Parsed(click.ParamType[Any]):
@@ -40,45 +40,68 @@ class _Parsed(click.ParamType[Any]):
 
 
 def _header(text: str) -> tuple[str, str]:
-    match = _HEADER.fullmatch(text)
-    if match is None:
+    name, colon, value = text.partition(":")
+    value = value.strip()
+    if not colon or not value.isascii():
         # not the text itself: it may well hold a token
         raise ValueError("a header is not well-formed: expected 'Name: value', for example 'X-Token: abc'")
-    return match[1], match[2]
+    headers.check(name, value.encode())
+    return name, value
 
 
 _DURATION = _Parsed("duration", quantities.parse_duration)
 _QUANTITY = _Parsed("quantity", quantities.parse_quantity)
+_CIDR = _Parsed("cidr", lambda text: str(ipaddress.ip_network(text, strict=False)))
 
 
 @click.command()
 @click.argument("url")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the file goes.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where the file goes.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Tried in order if the source fails.")
 @click.option("--checksum", default="", help="sha256:<hex>, {SHA-256}<hex>, or 32 hex digits of MD5.")
-@click.option("--format", "image_format", type=click.Choice(_FORMATS, case_sensitive=False), help="Of the image.")
-@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of further trusted certificates.")
 @click.option(
-    "--header", "headers", multiple=True, type=_Parsed("header", _header), help="'N: V', to URL's origin only."
+    "--format",
+    "image_format",
+    type=click.Choice(_FORMATS, case_sensitive=False),
+    help="Of the image: checked, and archives of it are unpacked. Without it the file is kept as it is served.",
+)
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of further trusted certificates.")
+@click.option("--header", multiple=True, type=_Parsed("header", _header), help="'N: V', to URL's origin only.")
+@click.option(
+    "--allow-cidr",
+    "allowed_cidrs",
+    multiple=True,
+    type=_CIDR,
+    help="Also from these addresses, though loopback, link-local and the like are denied.",
 )
 @click.option("--connect-timeout", default="5s", show_default=True, type=_DURATION, help="To establish a connection.")
 @click.option("--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Silence between two packets.")
 @click.option("--limit-rate", default="0", type=_QUANTITY, help="Bytes per second, such as 10Mi; 0: no limit.")
+@click.option(
+    "--connections",
+    default=0,
+    type=click.IntRange(0, 8),
+    help="At once, to each source. Without it one, and up to four where more of them are faster.",
+)
 @click.option("--deadline", default="12h", show_default=True, type=_DURATION, help="For the whole download; 0: none.")
+@click.option("--probe", "only_probe", is_flag=True, help="Ask what the source has, fetch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, last.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def fetch(
     url: str,
-    output: str,
+    output: str | None,
     mirrors: tuple[str, ...],
     checksum: str,
     image_format: str | None,
     ca: str | None,
-    headers: tuple[tuple[str, str], ...],
+    header: tuple[tuple[str, str], ...],
+    allowed_cidrs: tuple[str, ...],
     connect_timeout: float,
     socket_timeout: float,
     limit_rate: int,
+    connections: int,
     deadline: float,
+    only_probe: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -86,27 +109,36 @@ def fetch(
 
     Exit status: 0 done, 1 failed but worth another attempt, 2 usage, 3 failed for good.
     """
-    from directdownload.download import engine, job
+    from directdownload.download import engine, job, probe
+    from directdownload.download.guard import Guard
     from directdownload.download.place import Place
+    from directdownload.download.sources.proxy import Proxies
     from directdownload.resources.jobs import Limits, Policy, Timeouts
+
+    if output is None and not only_probe:
+        raise click.UsageError("Missing option '-o': where the file goes; or --probe, which fetches nothing.")
 
     request = engine.FetchRequest(
         url=url,
-        place=Place.beside(output),
+        place=Place.beside(output or "probe"),
         mirrors=mirrors,
-        headers=headers,
+        headers=header,
         checksum=checksum,
         image_format=image_format or "",
         timeouts=Timeouts(connect_seconds=connect_timeout, socket_seconds=socket_timeout),
-        limits=Limits(bandwidth_bytes_per_second=limit_rate, deadline_seconds=deadline),
-        policy=Policy(),
+        limits=Limits(bandwidth_bytes_per_second=limit_rate, deadline_seconds=deadline, connections=connections),
+        policy=Policy(allowed_cidrs=allowed_cidrs),
         trust_bundle=ca or "",
+        proxies=Proxies.from_environment(os.environ),
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    with _Bar(quiet=quiet) as bar:
-        result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
+    with _Bar(quiet=quiet or only_probe) as bar:
+        if only_probe:
+            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing was to be kept")))
+        else:
+            result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
     if as_json:
         click.echo(result.to_message())
     if not (as_json or quiet) or not result.done:
@@ -117,8 +149,21 @@ def fetch(
 def _summary(result: "JobResult") -> str:
     if not result.done:
         return f"{result.reason}: {result.message}"
+    if not result.path:
+        facts = {
+            "bytes": result.size_bytes,
+            "format": result.format or None,
+            "virtual size": result.virtual_size_bytes,
+            "type": result.media_type or None,
+            "ETag": result.etag or None,
+            "ranges": None if result.ranges is None else ("yes" if result.ranges else "no"),
+        }
+        return "\n".join(
+            [f"{result.reason}: {result.source}", *(f"  {k}: {v}" for k, v in facts.items() if v is not None)]
+        )
+    unpacked = f", unpacked from {result.served_bytes}" if result.served_bytes is not None else ""
     resumed = f", continued from {result.resumed_from}" if result.resumed_from else ""
-    return f"{result.reason}: {result.path}: {result.size_bytes} bytes, {result.digest}{resumed}"
+    return f"{result.reason}: {result.path}: {result.size_bytes} bytes{unpacked}, {result.digest}{resumed}"
 
 
 class _Bar:

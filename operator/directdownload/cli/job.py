@@ -1,4 +1,4 @@
-"""`directdownload job fetch|verify|remove`: what the download pods run. The document is in the environment."""
+"""`directdownload job fetch|verify|remove|probe`: what the download pods run. The document is in the environment."""
 
 import sys
 
@@ -32,3 +32,9 @@ def verify() -> None:
 def remove() -> None:
     """Remove a template from a pool."""
     _run("remove")
+
+
+@job.command()
+def probe() -> None:
+    """Ask what a template's source has."""
+    _run("probe")

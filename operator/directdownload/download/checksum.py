@@ -26,6 +26,13 @@ class Hasher:
             for algorithm in {Algorithm.SHA256, *algorithms}
         }
 
+    def copy(self) -> "Hasher":
+        """One that goes on from here by itself."""
+        copy = Hasher()
+        copy.bytes_hashed = self.bytes_hashed
+        copy._hashes = {algorithm: digest.copy() for algorithm, digest in self._hashes.items()}
+        return copy
+
     def update(self, data: memoryview) -> None:
         self.bytes_hashed += len(data)
         for digest in self._hashes.values():

@@ -1,7 +1,7 @@
 """Fetch one file: the only door to the engine for whoever has a URL and a place.
 
 Called by the job verbs and by `directdownload fetch`. Steps: what is wanted can be met → the file is there already →
-hold the part → for each source: open, preflight, transfer, verify, publish. Failures are DownloadErrors; `outcome`
+hold the part → find the sources → transfer, verify, unpack, inspect, publish. Failures are DownloadErrors; `outcome`
 turns them into a JobResult.
 """
 
@@ -11,19 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from directdownload.download import publish, sources, space, transfer
-from directdownload.download.checksum import Hasher, first_mismatch
+from directdownload.download import assembly, images, journal, offers, publish, sources, transfer
+from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import DownloadError, RequestError, SourceError, storage_error
 from directdownload.download.guard import Guard
-from directdownload.download.journal import Journal, read_journal
 from directdownload.download.place import Part, Place
+from directdownload.download.ranges import Ranges
 from directdownload.download.record import Record
+from directdownload.download.sources.proxy import Proxies
+from directdownload.download.unpack import Unpack, never_unpacked
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import FileMode, JobResult, Limits, Policy, Timeouts
 from directdownload.resources.reasons import Reason
 
-#: a server that must wait longer than the hashing of this much takes may close the connection
-_UNHASHED_LIMIT_BYTES = 1024**3
+#: said of bytes that are what they should be: another source of the same bytes does not help
+_NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,17 +38,30 @@ class FetchRequest:
     headers: tuple[tuple[str, str], ...] = ()
     checksum: str = ""
     expected_digest: str = ""
+    #: empty: whatever it is, kept as it is served
     image_format: str = ""
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
     limits: Limits = dataclasses.field(default_factory=Limits)
     policy: Policy = dataclasses.field(default_factory=Policy)
     trust_bundle: str = ""
+    proxies: Proxies = dataclasses.field(default_factory=Proxies)
     reserve: str = "0"
     #: None: the caller's own, by umask
     file: FileMode | None = None
     placement: str = ""
     placement_uid: str = ""
     host: str = ""
+
+    def source(self, url: str, *, first: bool) -> sources.Source:
+        """The source of `url` as the request wants it; RequestError if it is not allowed."""
+        options = sources.SourceOptions(
+            timeouts=self.timeouts,
+            policy=self.policy,
+            trust_bundle=self.trust_bundle,
+            headers=self.headers if first else (),
+            proxies=self.proxies,
+        )
+        return sources.create(url, options)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,9 +122,14 @@ def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> t
 
 
 class _MismatchError(SourceError):
-    """The bytes are not what was expected; `resumed_from` tells whether an earlier attempt may be to blame."""
+    """The bytes are not what was expected: those of `sources`, or with `resumed` perhaps an earlier attempt's."""
 
-    resumed_from = 0
+    def __init__(self, reason: Reason, message: str, running: transfer.Transfer) -> None:
+        super().__init__(reason, message)
+        self.sources = [supplier.source for supplier in running.contributors or [running.active]]
+        self.resumed = bool(running.resumed_from)
+        #: those that had failed before
+        self.failed = [(s.source, s.failure) for s in running.suppliers if s.failure is not None]
 
 
 class _Fetch:
@@ -122,9 +142,10 @@ class _Fetch:
     ) -> None:
         self._request = request
         self._place = request.place
-        self._expected = expected
+        self._expected = tuple(expected)
         self._guard = guard
         self._progress = progress
+        self._started = _now()
 
     def run(self) -> JobResult:
         self._place.prepare()
@@ -142,7 +163,7 @@ class _Fetch:
                 if (
                     error.permanent
                     or error.reason is Reason.INSUFFICIENT_SPACE
-                    or read_journal(self._place.journal) is None
+                    or journal.read_journal(self._place.journal) is None
                 ):
                     part.discard()
                 raise
@@ -156,6 +177,7 @@ class _Fetch:
             placement=request.placement,
             placement_uid=request.placement_uid,
             host=request.host,
+            inspect=self._inspect,
         )
         return self._already_present(record) if record is not None else None
 
@@ -165,212 +187,195 @@ class _Fetch:
             message="the file was there already, as expected",
             path=self._place.final,
             size_bytes=record.size_bytes,
-            digest=record.digest,
-            format=self._request.image_format,
+            served_bytes=record.served_bytes,
+            digest=record.served_digest or record.digest,
+            format=record.format,
+            virtual_size_bytes=record.virtual_size_bytes,
             verified_time=record.verified_time,
             revision=record.revision if self._place.record else "",
         )
 
     def _from_any_source(self, part: Part) -> JobResult:
-        request = self._request
-        failures: list[DownloadError] = []
-        for url in (request.url, *request.mirrors):
-            options = sources.SourceOptions(
-                timeouts=request.timeouts,
-                policy=request.policy,
-                trust_bundle=request.trust_bundle,
-                headers=request.headers if not failures else (),
-            )
+        """All sources together where a digest tells whether they serve the same bytes; else one after the other."""
+        offer = offers.collect(self._request.url, self._request.mirrors, self._request.source, self._guard)
+        expected = (*self._expected, *offer.checksums)
+        remaining, failures = list(offer.sources), list(offer.failures)
+        together, may_change = bool(expected), True
+        while remaining:
+            group = remaining if together else remaining[:1]
+            state = self._state(part, group, expected)
             try:
-                return self._from_source(sources.create(url, options), part)
+                return self._from_group(part, group, state, offer, expected)
+            except _MismatchError as error:
+                part.empty()
+                blamed = error.sources
+                if error.resumed or len(blamed) > 1:
+                    # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
+                    together = False
+                else:
+                    failures.append(error)
+                    remaining = [source for source in remaining if source not in blamed]
+                failures += [failure for _, failure in error.failed]
+                given_up = [source for source, _ in error.failed]
+                remaining = [source for source in remaining if source not in given_up]
+            except transfer.ChangedError as error:
+                part.empty()
+                if not may_change:
+                    failures.append(error)
+                    break
+                may_change = False
             except (SourceError, RequestError) as error:
+                if expected and error.reason in _NO_GOOD_ANYWHERE:
+                    raise
                 failures.append(error)
-        # as long as one source may still deliver, another attempt is worth it
-        chosen = next((error for error in failures if not error.permanent), failures[0])
-        others = ", ".join(error.reason for error in failures if error is not chosen)
-        if others:
-            chosen.message += f" (other sources: {others})"
-        raise chosen
+                remaining = [source for source in remaining if source not in group]
+        raise transfer.chosen_failure(failures)
 
-    def _from_source(self, source: sources.Source, part: Part) -> JobResult:
-        try:
-            return self._attempt(source, part, self._usable_journal(source, part))
-        except _MismatchError as error:
-            part.empty()
-            if not error.resumed_from:
-                raise
-        try:
-            # what an earlier attempt left may have been bad: once more, from zero
-            return self._attempt(source, part, None)
-        except _MismatchError:
-            part.empty()
-            raise
+    def _state(self, part: Part, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
+        """What an earlier attempt left, if these sources can continue it."""
+        kept = journal.read_journal(self._place.journal)
+        if kept is None or not kept.ranges or kept.ranges[-1][1] > part.length_bytes:
+            return assembly.State()
+        validators = {source.digest: source.validator for source in kept.sources}
+        # without a digest only the same version of the same source will do
+        if not expected and not (len(validators) == 1 and validators.get(group[0].url.digest)):
+            return assembly.State()
+        return assembly.State(Ranges(kept.ranges), kept.size_bytes, validators)
 
-    def _usable_journal(self, source: sources.Source, part: Part) -> Journal | None:
-        """The journal of the part, if the part can be continued from this source."""
-        journal = read_journal(self._place.journal)
-        if (
-            journal is None
-            or journal.source_digest != source.url.digest
-            or not 0 < journal.bytes_on_disk <= part.length_bytes
-            # nothing would show that the source has changed meanwhile
-            or not (journal.validator or self._expected)
-        ):
-            return None
-        return journal
-
-    def _attempt(self, source: sources.Source, part: Part, journal: Journal | None) -> JobResult:
-        resumed_from = journal.bytes_on_disk if journal else 0
-        hashing = self._start_hashing(part, resumed_from)
-        try:
-            if journal is not None and journal.size_bytes == resumed_from:
-                # everything was received; only the end of the earlier attempt is missing
-                size = resumed_from
-            else:
-                ask = sources.Ask()
-                if journal is not None:
-                    ask = sources.Ask(resumed_from, None, journal.validator, journal.size_bytes)
-                    hashing.wait_for_prefix(_UNHASHED_LIMIT_BYTES)
-                stream = source.open(ask, self._guard)
-                try:
-                    if resumed_from and not stream.offset_bytes:
-                        hashing.cancel()
-                        hashing = self._start_hashing(part, 0)
-                    resumed_from = stream.offset_bytes
-                    size = self._receive(source, stream, part, hashing)
-                finally:
-                    stream.close()
-            digests = hashing.finish().digests()
-        finally:
-            hashing.cancel()
-        self._verify(source, digests, resumed_from)
-        return self._publish(source, part, size, str(digests[Algorithm.SHA256]), resumed_from)
-
-    def _start_hashing(self, part: Part, prefix_bytes: int) -> transfer.HashThread:
-        hasher = Hasher(checksum.algorithm for checksum in self._expected)
-        return transfer.HashThread(hasher, part.descriptor, prefix_bytes, self._guard)
-
-    def _receive(self, source: sources.Source, stream: sources.Stream, part: Part, hashing: transfer.HashThread) -> int:
-        limits, reserve = self._request.limits, self._request.reserve
-        if not stream.offset_bytes:
-            part.empty()
-        size = stream.size_bytes
-        if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
-            raise transfer.too_large(size, limits.max_size_bytes)
-        space.check_space(self._place.directory, max(0, (size or 0) - part.allocated_bytes), reserve)
-        space.preallocate(part.descriptor, size or 0, self._place.part)
-        keep = self._journal_keeper(source, stream)
-        try:
-            keep(stream.offset_bytes, 0)
-        except OSError as error:
-            raise storage_error(error, self._place.journal, "write") from error
-        sync = transfer.Sync(
-            part.descriptor,
-            self._place.part,
-            stream.offset_bytes,
-            limits.progress_interval_seconds,
-            keep,
-            self._reporter(source, stream),
+    def _from_group(
+        self,
+        part: Part,
+        group: Sequence[sources.Source],
+        state: assembly.State,
+        offer: offers.Offer,
+        expected: Sequence[Checksum],
+    ) -> JobResult:
+        request = self._request
+        terms = assembly.Terms(
+            tuple(checksum.algorithm for checksum in expected),
+            request.limits,
+            request.reserve,
+            offer.size_bytes,
+            offer.pieces,
         )
-        complete = False
+        unpack = None
+        if not never_unpacked(request.image_format):
+            limit = request.limits.max_virtual_size_bytes
+            unpack = Unpack(part, self._guard, max_virtual_size_bytes=limit, reserve=request.reserve)
         try:
-            received = transfer.receive(
-                stream,
-                part.descriptor,
-                self._place.part,
-                hashing=hashing,
-                sync=sync,
-                bucket=transfer.TokenBucket(limits.bandwidth_bytes_per_second, self._guard),
-                guard=self._guard,
-                max_size_bytes=limits.max_size_bytes,
-                reserve=reserve,
+            running = transfer.Transfer(
+                part, group, state, terms, self._guard, unpack=unpack, keep=self._keep, report=self._report
             )
-            complete = True
-            return received
+            size, hasher = running.run()
+            digests = hasher.digests()
+            self._verify(running, digests, expected)
+            unpacked = unpack is not None and unpack.finish()
+            return self._publish(running, part, unpack if unpacked else None, size, digests, expected)
         finally:
-            # publishing syncs a complete file anyway
-            sync.end(sync=not complete)
+            if unpack is not None:
+                unpack.close()
 
-    def _journal_keeper(self, source: sources.Source, stream: sources.Stream) -> Callable[[int, int], None]:
-        journal = Journal(
+    def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
+        """The journal of what is on disk."""
+        ranges = tuple(written)[: journal.RANGES_LIMIT]
+        kept = journal.Journal(
             placement=self._request.placement,
             placement_uid=self._request.placement_uid,
-            source=str(source.url),
-            source_digest=source.url.digest,
-            size_bytes=stream.size_bytes,
-            validator=stream.validator,
-            resumed_from=stream.offset_bytes,
-            started_time=_now(),
+            source=str(running.active.source.url),
+            sources=tuple(
+                journal.JournalSource(digest=digest, validator=validator)
+                for digest, validator in running.validators().items()
+            ),
+            size_bytes=running.size_bytes,
+            ranges=ranges,
+            bytes_on_disk=sum(end - start for start, end in ranges),
+            bytes_per_second=bytes_per_second,
+            resumed_from=running.resumed_from,
+            started_time=self._started,
             updated_time=_now(),
             progress_interval_seconds=self._request.limits.progress_interval_seconds,
         )
+        try:
+            kept.write(self._place.journal)
+        except OSError as error:
+            raise storage_error(error, self._place.journal, "write") from error
 
-        def keep(bytes_on_disk: int, bytes_per_second: int) -> None:
-            journal.model_copy(
-                update={
-                    "bytes_on_disk": bytes_on_disk,
-                    "bytes_per_second": bytes_per_second,
-                    "updated_time": _now(),
-                }
-            ).write(self._place.journal)
+    def _report(self, running: transfer.Transfer, written_bytes: int, bytes_per_second: int) -> None:
+        if self._progress is not None:
+            source = str(running.active.source.url)
+            size, resumed_from = running.size_bytes, running.resumed_from
+            self._progress(Progress(written_bytes, size, bytes_per_second, resumed_from, source))
 
-        return keep
-
-    def _reporter(self, source: sources.Source, stream: sources.Stream) -> Callable[[int, int], None]:
-        callback = self._progress
-
-        def report(position: int, bytes_per_second: int) -> None:
-            if callback is not None:
-                callback(Progress(position, stream.size_bytes, bytes_per_second, stream.offset_bytes, str(source.url)))
-
-        return report
-
-    def _verify(self, source: sources.Source, digests: dict[Algorithm, Checksum], resumed_from: int) -> None:
-        mismatch = first_mismatch(digests, self._expected)
+    def _verify(
+        self, running: transfer.Transfer, digests: dict[Algorithm, Checksum], expected: Sequence[Checksum]
+    ) -> None:
+        mismatch = first_mismatch(digests, expected)
         if mismatch is None:
             return
-        expected, found = mismatch
-        learnt = not self._request.checksum or expected is not self._expected[0]
+        wanted, found = mismatch
+        shown = ", ".join(str(supplier.source.url) for supplier in running.contributors or [running.active])
+        learnt = wanted in self._expected and not (self._request.checksum and wanted is self._expected[0])
         if learnt:
-            error = _MismatchError(
-                Reason.SOURCE_CHANGED,
-                f"{source.url}: earlier copies had {expected}, this one has {found}: the source serves other bytes; "
-                "register them as another Template",
+            reason = Reason.SOURCE_CHANGED
+            message = (
+                f"{shown}: earlier copies had {wanted}, this one has {found}: the source serves other bytes; "
+                "register them as another Template"
             )
         else:
-            error = _MismatchError(
-                Reason.CHECKSUM_MISMATCH, f"{source.url}: expected checksum {expected}, found {found}"
-            )
-        error.resumed_from = resumed_from
-        raise error
+            reason, message = Reason.CHECKSUM_MISMATCH, f"{shown}: expected checksum {wanted}, found {found}"
+        raise _MismatchError(reason, message, running)
 
-    def _publish(self, source: sources.Source, part: Part, size: int, digest: str, resumed_from: int) -> JobResult:
+    def _inspect(self, descriptor: int, size_bytes: int) -> images.ImageInfo:
+        limit = self._request.limits.max_virtual_size_bytes
+        return images.inspect(descriptor, size_bytes, self._request.image_format, max_virtual_size_bytes=limit)
+
+    def _publish(
+        self,
+        running: transfer.Transfer,
+        part: Part,
+        unpacked: Unpack | None,
+        served_bytes: int,
+        digests: dict[Algorithm, Checksum],
+        expected: Sequence[Checksum],
+    ) -> JobResult:
         request = self._request
         self._guard.check()
+        digest = str(digests[Algorithm.SHA256])
+        product = (
+            unpacked.product() if unpacked else publish.Product(part.descriptor, part.place.part, served_bytes, digest)
+        )
+        info = self._inspect(product.descriptor, product.size_bytes)
         record = Record(
             placement=request.placement,
             placement_uid=request.placement_uid,
             host=request.host,
             path=self._place.final,
-            digest=digest,
+            digest=product.digest,
             checksum=str(self._expected[0]) if self._expected else "",
-            size_bytes=size,
+            served_digest=digest if unpacked else "",
+            served_bytes=served_bytes if unpacked else None,
+            format=info.format,
+            virtual_size_bytes=info.virtual_size_bytes,
+            size_bytes=product.size_bytes,
             mtime_ns=0,
             inode=0,
             verified_time=_now(),
         )
-        record, ours = publish.publish(part, size, request.file, record, self._guard)
+        record, ours = publish.publish(part, product, request.file, record, self._guard)
         if not ours:
             return self._already_present(record)
+        named = ", ".join(str(supplier.source.url) for supplier in running.contributors)
         return JobResult(
             reason=Reason.DOWNLOADED,
-            message=f"downloaded from {source.url}",
+            message=f"downloaded from {named or running.active.source.url}",
             path=self._place.final,
-            size_bytes=size,
+            size_bytes=product.size_bytes,
+            served_bytes=record.served_bytes,
             digest=digest,
-            format=request.image_format,
-            source=str(source.url),
-            resumed_from=resumed_from,
+            format=info.format,
+            virtual_size_bytes=info.virtual_size_bytes,
+            source=str(running.active.source.url),
+            resumed_from=running.resumed_from,
             revision=record.revision if self._place.record else "",
         )
 

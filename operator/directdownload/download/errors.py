@@ -4,7 +4,8 @@
     ├── RequestError         what was asked for cannot be done: bad checksum, URL not allowed
     ├── SourceError          this source failed: another source of the same bytes may do better
     ├── StorageError         the pool's disk failed: no source can help
-    └── StoppedError         the process was told to stop, or the deadline has passed
+    ├── StoppedError         the process was told to stop, or the deadline has passed
+    └── ReleasedError        one of several connections is not needed any more; never leaves the transfer
 
 Raised by every module of the engine; turned into a JobResult once, in `engine.outcome`. Messages never hold
 credentials or query strings.
@@ -52,6 +53,10 @@ class StorageError(DownloadError):
 
 class StoppedError(DownloadError):
     """Told to stop, or out of time: what is on disk stays for the next attempt."""
+
+
+class ReleasedError(DownloadError):
+    """One connection is to end; the download goes on."""
 
 
 def storage_error(error: OSError, path: str, action: str) -> StorageError:

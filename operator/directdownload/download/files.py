@@ -4,6 +4,8 @@ Called by the journal and the record. A pool may be writable by others, so nothi
 """
 
 import contextlib
+import ctypes
+import errno
 import os
 import stat
 from typing import TypeVar
@@ -15,6 +17,10 @@ from directdownload.resources.jobs import Document
 D = TypeVar("D", bound=Document)
 
 _READ_LIMIT_BYTES = 64 * 1024
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def read_small(path: str) -> bytes | None:
@@ -79,3 +85,18 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allocate(descriptor: int, position: int, length: int, *, punch: bool = False) -> bool:
+    """Claim blocks of a file, or with `punch` give them up: a hole. Its length stays. Raises OSError.
+
+    False where the file system cannot. Not posix_fallocate: it changes the length, and writes every block then.
+    """
+    mode = _FALLOC_FL_KEEP_SIZE | (_FALLOC_FL_PUNCH_HOLE if punch else 0)
+    while _libc.fallocate(descriptor, mode, position, length) != 0:
+        number = ctypes.get_errno()
+        if number in _UNSUPPORTED:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True

@@ -7,7 +7,7 @@ import dataclasses
 import threading
 import time
 
-from directdownload.download.errors import StoppedError
+from directdownload.download.errors import ReleasedError, StoppedError
 from directdownload.resources.reasons import Reason
 
 #: The longest that anything waits before it looks at its Guard again.
@@ -24,6 +24,8 @@ class Guard:
     deadline_seconds: float = 0
     #: for people: what giving up means
     consequence: str = PART_IS_KEPT
+    #: set when one connection, not the whole download, is to end
+    released: threading.Event | None = None
 
     @classmethod
     def start(cls, stop: threading.Event, deadline_seconds: float = 0, consequence: str = PART_IS_KEPT) -> "Guard":
@@ -31,8 +33,12 @@ class Guard:
         deadline = time.monotonic() + deadline_seconds if deadline_seconds > 0 else None
         return cls(stop, deadline, deadline_seconds, consequence)
 
+    def for_connection(self, released: threading.Event) -> "Guard":
+        """The same, for a part of the work that can be ended by itself."""
+        return dataclasses.replace(self, released=released)
+
     def check(self) -> None:
-        """Raise StoppedError if the time has come."""
+        """Raise StoppedError if the time has come, ReleasedError if only this connection is to end."""
         if self.stop.is_set():
             raise StoppedError(Reason.INTERRUPTED, f"told to stop; {self.consequence}")
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -40,6 +46,8 @@ class Guard:
                 Reason.DEADLINE_EXCEEDED,
                 f"not finished within the deadline of {self.deadline_seconds:g} s; {self.consequence}",
             )
+        if self.released is not None and self.released.is_set():
+            raise ReleasedError(Reason.INTERRUPTED, "this connection is not needed any more")
 
     def wait(self, seconds: float) -> None:
         """Sleep, ending early with StoppedError if the time has come."""

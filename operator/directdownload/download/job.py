@@ -13,10 +13,11 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload.download import engine, mountinfo, remove, verify
+from directdownload.download import engine, headers, mountinfo, probe, remove, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
+from directdownload.download.sources.proxy import Proxies
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
@@ -72,6 +73,8 @@ def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
         raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: version {document.version}, expected {_VERSION}")
     if document.verb != verb:
         raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: verb {document.verb}, but this is `job {verb}`")
+    if document.verb is Verb.PROBE:
+        return document
     if not os.path.isabs(document.pool.path):
         raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: pool.path {document.pool.path!r}: expected an absolute path")
     for field, name in (
@@ -86,13 +89,7 @@ def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
 
 def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
     """Do what the document says; never raises."""
-    verbs = {Verb.FETCH: _fetch, Verb.VERIFY: _verify, Verb.REMOVE: _remove}
-    action = verbs.get(document.verb)
-    if action is None:
-        supported = ", ".join(verbs)
-        return JobResult(
-            reason=Reason.UNSUPPORTED_PROTOCOL, message=f"verb {document.verb} is not supported; supported: {supported}"
-        )
+    action = {Verb.FETCH: _fetch, Verb.VERIFY: _verify, Verb.REMOVE: _remove, Verb.PROBE: _probe}[document.verb]
 
     def run() -> JobResult:
         _check_mounted(document.pool)
@@ -105,11 +102,12 @@ def _place(document: JobDocument) -> Place:
     return Place.in_pool(document.pool.path, document.file_name, document.template_uid, document.host)
 
 
-def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
-    request = engine.FetchRequest(
+def _request(document: JobDocument) -> engine.FetchRequest:
+    return engine.FetchRequest(
         url=document.url,
         place=_place(document),
         mirrors=document.mirrors,
+        headers=headers.read(document.headers_directory),
         checksum=document.checksum,
         expected_digest=document.expected_digest,
         image_format=document.format,
@@ -117,13 +115,22 @@ def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
         limits=document.limits,
         policy=document.policy,
         trust_bundle=document.trust_bundle,
+        proxies=Proxies.from_environment(os.environ),
         reserve=document.pool.reserve,
         file=document.pool.file,
         placement=document.placement,
         placement_uid=document.placement_uid,
         host=document.host,
     )
-    return engine.fetch(request, stop=stop)
+
+
+def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
+    return engine.fetch(_request(document), stop=stop)
+
+
+def _probe(document: JobDocument, stop: threading.Event) -> JobResult:
+    guard = Guard.start(stop, document.limits.deadline_seconds, "nothing was to be kept")
+    return probe.probe(_request(document), guard)
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:

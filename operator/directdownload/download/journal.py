@@ -6,7 +6,7 @@ is not exactly a journal of this version reads as None.
 """
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
@@ -14,27 +14,49 @@ from directdownload.download import files
 from directdownload.resources.jobs import Document
 
 SUFFIX = ".journal"
+#: more ranges than this are not kept: what is behind them is fetched again
+RANGES_LIMIT = 64
+SOURCES_LIMIT = 32
 _Bytes = Annotated[int, pydantic.Field(ge=0, le=2**62)]
 _Text = Annotated[str, pydantic.Field(max_length=2048)]
 
 
-class Journal(Document):
-    """`source` is for people and without its query; `source_digest` tells whether a URL is the same."""
+class JournalSource(Document):
+    """A source that bytes of the part came from; `digest` is `Url.digest`, `validator` names the version."""
 
-    version: Literal[1] = 1
+    digest: _Text
+    validator: _Text = ""
+
+
+class Journal(Document):
+    """`source` is for people and without its query; it delivered last."""
+
+    version: Literal[2] = 2
     placement: _Text = ""
     placement_uid: _Text = ""
     source: _Text
-    source_digest: _Text
+    sources: Annotated[tuple[JournalSource, ...], pydantic.Field(max_length=SOURCES_LIMIT)] = ()
     size_bytes: _Bytes | None = None
-    validator: _Text = ""
-    #: synced to disk
+    #: synced to disk: sorted, disjoint, `[start, end)`
+    ranges: Annotated[tuple[tuple[_Bytes, _Bytes], ...], pydantic.Field(max_length=RANGES_LIMIT)] = ()
+    #: of all ranges together, for people
     bytes_on_disk: _Bytes = 0
     bytes_per_second: _Bytes = 0
     resumed_from: _Bytes = 0
     started_time: datetime.datetime
     updated_time: datetime.datetime
     progress_interval_seconds: Annotated[float, pydantic.Field(ge=0, le=86_400)] = 2
+
+    @pydantic.model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        last = -1
+        for start, end in self.ranges:
+            if not last < start < end:
+                raise ValueError("ranges are not sorted and disjoint")
+            last = end
+        if self.size_bytes is not None and last > self.size_bytes:
+            raise ValueError("a range ends behind the end of the file")
+        return self
 
     def write(self, path: str) -> None:
         """Raises OSError."""

@@ -25,6 +25,8 @@ class Place:
     final: str
     part: str
     journal: str
+    #: what an archive is unpacked into
+    out: str
     record: str = ""
     #: held while what lies under the final name, and its record, change
     lock: str = ""
@@ -38,6 +40,7 @@ class Place:
             final=os.path.join(pool_path, file_name),
             part=f"{stem}.part",
             journal=f"{stem}{journal.SUFFIX}",
+            out=f"{stem}.out",
             record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
             lock=os.path.join(work, f"{template_uid}.lock"),
         )
@@ -50,6 +53,7 @@ class Place:
             final=os.path.join(directory, name),
             part=os.path.join(directory, f".{name}.part"),
             journal=os.path.join(directory, f".{name}{journal.SUFFIX}"),
+            out=os.path.join(directory, f".{name}.out"),
         )
 
     @property
@@ -132,6 +136,7 @@ class Part:
         """Nothing of this download stays."""
         try:
             files.remove(self.place.journal)
+            files.remove(self.place.out)
             if lock.same_file(self.descriptor, self.place.part):
                 files.remove(self.place.part)
         except OSError as error:

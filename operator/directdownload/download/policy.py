@@ -1,17 +1,55 @@
-"""Which URLs may be fetched: the cheap checks of `Zone.spec.sourcePolicy`, made for every URL and every redirect.
+"""Which URLs and addresses may be fetched from: the rules of `Zone.spec.sourcePolicy`.
 
-Called by the sources before they connect. Nothing here touches the network; whatever must be decided about an
-address after it was resolved belongs here too.
+Called by the sources: `check_url` before anything else, for every URL and every redirect, then `check_addresses` with
+what the name of the host resolved to. Nothing here touches the network. All raise RequestError(URLNotAllowed).
 """
+
+import functools
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
 
 from directdownload.download.errors import RequestError
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Denied unless `allowedCIDRs` says otherwise; the first that fits names the address in messages. Private ranges are
+#: not among them: that is where template servers are.
+_DENIED: tuple[tuple[str, Network], ...] = tuple(
+    (kind, ipaddress.ip_network(text))
+    for kind, texts in {
+        # RFC 1122, 3.2.1.3: "this" network; Linux connects to itself
+        "unspecified": ("0.0.0.0/8", "::/128"),
+        "loopback": ("127.0.0.0/8", "::1/128"),
+        "link-local": ("169.254.0.0/16", "fe80::/10"),
+        "multicast": ("224.0.0.0/4", "ff00::/8"),
+        "broadcast": ("255.255.255.255/32",),
+        # where clouds hand out credentials, besides 169.254.0.0/16: Alibaba, Oracle, Azure's WireServer; AWS (instance
+        # metadata ::254, credentials of pods ::23) and Google over IPv6
+        "cloud metadata": (
+            *("100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"),
+            *("fd00:ec2::/32", "fd20:ce::254/128"),
+        ),
+    }.items()
+    for text in texts
+)
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+#: IPv6 whose last 32 bits are the IPv4 address that is reached in the end: compatible (RFC 4291, 2.5.5.1), mapped
+#: (2.5.5.2), translated (RFC 2765, 2.1), NAT64 (RFC 6052, 2.1, and RFC 8215)
+_ENDS_IN_IPV4 = tuple(
+    ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+)
+#: 127.1, 0x7f.1, 2130706433: no host of the DNS looks like that, but the system's resolver takes it for an address
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.ASCII | re.IGNORECASE)
+
 
 def check_url(url: Url, policy: Policy) -> None:
-    """RequestError(URLNotAllowed) unless protocol and host of `url` are allowed."""
+    """Protocol and host of `url` are allowed, and its address, if the URL holds one instead of a name."""
     if url.protocol not in policy.protocols:
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
@@ -24,6 +62,10 @@ def check_url(url: Url, policy: Policy) -> None:
             f"{url}: host {url.host} is not allowed; sourcePolicy.allowedHosts allows "
             f"{', '.join(policy.allowed_hosts[:10])}",
         )
+    _networks(policy.allowed_cidrs)
+    address = literal_address(url.host)
+    if address is not None:
+        check_addresses(url, [str(address)], policy)
 
 
 def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
@@ -34,6 +76,85 @@ def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
             f"{previous} redirects to {following}: a redirect from https to {following.scheme} is not followed",
         )
     check_url(following, policy)
+
+
+def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> frozenset[str]:
+    """Those of `addresses`, to which the host of `url` resolved, that may be connected to: at least one.
+
+    `addresses` must not be empty.
+    """
+    allowed = _networks(policy.allowed_cidrs)
+    judged = {text: _denial(_parse(text), allowed) for text in addresses}
+    kept = frozenset(text for text, denial in judged.items() if denial is None)
+    if kept:
+        return kept
+    denied = ", ".join(f"{text} ({denial} address)" for text, denial in list(judged.items())[:4])
+    raise RequestError(
+        Reason.URL_NOT_ALLOWED,
+        f"{url}: host {url.host} is {denied}: denied; if it is meant, allow it in sourcePolicy.allowedCIDRs "
+        "(--allow-cidr)",
+    )
+
+
+def literal_address(host: str) -> Address | None:
+    """The address that `host` is, in any spelling that the system's resolver understands; None for a name."""
+    if ":" in host:
+        return _parse(host)
+    if not _NUMERIC.fullmatch(host):
+        return None
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=16)
+def _networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
+    networks = []
+    for text in cidrs:
+        try:
+            networks.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            raise RequestError(
+                Reason.URL_NOT_ALLOWED,
+                f"allowedCIDRs: {text[:64]!r} is not an address range; expected for example 10.0.0.0/8 or fd00::/8",
+            ) from None
+    return tuple(networks)
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _denial(address: Address | None, allowed: tuple[Network, ...]) -> str | None:
+    """What kind of denied address this is; None if it may be connected to."""
+    if address is None:
+        return "unknown"
+    if any(address in network for network in allowed):
+        return None
+    for form in (address, *_embedded(address)):
+        kind = next((kind for kind, network in _DENIED if form in network), None)
+        if kind is not None and not any(form in network for network in allowed):
+            return kind
+    return None
+
+
+def _embedded(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The IPv4 addresses that packets for an IPv6 address may be carried to."""
+    if address.version == 4:
+        return ()
+    if address.sixtofour is not None:
+        return (address.sixtofour,)
+    if address.teredo is not None:
+        return address.teredo
+    # :: and ::1 are themselves (RFC 4291, 2.5.2 and 2.5.3)
+    compatible = address in _COMPATIBLE and int(address) > 1
+    if compatible or any(address in network for network in _ENDS_IN_IPV4):
+        return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),)
+    return ()
 
 
 def _matches(host: str, pattern: str) -> bool:

@@ -5,15 +5,17 @@ the name appears by one rename, after everything is on disk. Whoever changes it 
 so that the two belong together even when two hosts publish into a shared pool at once.
 """
 
+import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from directdownload.download import files, lock
 from directdownload.download.checksum import Hasher, first_mismatch
 from directdownload.download.errors import DAMAGED, StorageError, storage_error
 from directdownload.download.guard import Guard
+from directdownload.download.images import ImageInfo
 from directdownload.download.place import Part, Place
 from directdownload.download.record import Record, read_record
 from directdownload.resources.checksum import Algorithm, Checksum
@@ -23,46 +25,75 @@ from directdownload.resources.reasons import Reason
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Product:
+    """The file that is to get the name: the part, or what was unpacked from it. `digest` is its SHA-256."""
+
+    descriptor: int
+    path: str
+    size_bytes: int
+    digest: str
+
+
 def find_present(
-    place: Place, expected: Sequence[Checksum], guard: Guard, *, placement: str, placement_uid: str, host: str
+    place: Place,
+    expected: Sequence[Checksum],
+    guard: Guard,
+    *,
+    placement: str,
+    placement_uid: str,
+    host: str,
+    inspect: Callable[[int, int], ImageInfo],
 ) -> Record | None:
     """What lies under the final name, if it is what is wanted; None if it must be fetched.
 
-    Believed at once if the record says so and size, mtime and inode still are as recorded; otherwise hashed. Without
-    a record and without anything to compare with, a file is not believed. StorageError if it is none that we publish.
+    Believed at once if the record says so and size, mtime and inode still are as recorded; otherwise hashed, and
+    inspected where no record says that it was. Without a record and without anything to compare with, a file is not
+    believed. StorageError if it is none that we publish.
     """
     state = regular_file(place.final)
     if state is None:
         return None
     record = read_record(place.record) if place.record else None
+    owner = {"placement": placement, "placement_uid": placement_uid, "host": host}
     if record is not None and record.matches(state) and record.meets(expected):
         if (record.placement, record.placement_uid) == (placement, placement_uid):
             return record
         # Retained, and deployed again: the agent tells by the record which placement the file is of.
-        record = record.model_copy(update={"placement": placement, "placement_uid": placement_uid, "host": host})
+        record = record.model_copy(update=owner)
     elif not expected:
         return None
     else:
+        wanted = record.wanted(expected) if record is not None else expected
         try:
-            state, digests = hash_file(place.final, expected, guard)
+            state, digests = hash_file(place.final, wanted, guard)
         except OSError as error:
             if error.errno in DAMAGED:
                 # a fresh copy comes to lie on other blocks
                 return None
             raise storage_error(error, place.final, "read") from error
-        if first_mismatch(digests, expected) is not None:
+        if first_mismatch(digests, wanted) is not None:
             return None
-        record = Record.of(
-            state,
-            path=place.final,
-            digest=str(digests[Algorithm.SHA256]),
-            checksum=str(expected[0]),
-            placement=placement,
-            uid=placement_uid,
-            host=host,
-        )
+        if record is None or wanted is expected:
+            info = _inspect_present(place.final, inspect)
+            digest = str(digests[Algorithm.SHA256])
+            record = Record.of(state, path=place.final, digest=digest, checksum=str(expected[0])).model_copy(
+                update={"format": info.format, "virtual_size_bytes": info.virtual_size_bytes}
+            )
+        record = record.verified(state).model_copy(update=owner)
     record_present(place, record, guard)
     return record
+
+
+def _inspect_present(path: str, inspect: Callable[[int, int], ImageInfo]) -> ImageInfo:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return inspect(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(error, path, "read") from error
 
 
 def regular_file(path: str) -> os.stat_result | None:
@@ -114,15 +145,15 @@ def _hash_file(
         os.close(descriptor)
 
 
-def publish(part: Part, size_bytes: int, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
+def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
     """Owner, mode, fsync, record, rename, in this order; `file` None takes the caller's umask.
 
     The record that now stands, and whether it is the part's: another host may have published the same bytes meanwhile.
     The record goes first: it names the inode, so it is true from the moment of the rename and ignored before.
     """
-    place, descriptor = part.place, part.descriptor
+    place, descriptor = part.place, product.descriptor
     try:
-        os.ftruncate(descriptor, size_bytes)
+        os.ftruncate(descriptor, product.size_bytes)
         _give_owner_and_mode(descriptor, file)
         os.fsync(descriptor)
         state = os.fstat(descriptor)
@@ -140,12 +171,13 @@ def publish(part: Part, size_bytes: int, file: FileMode | None, record: Record, 
             ):
                 part.discard()
                 return standing, False
-            if not lock.same_file(descriptor, place.part):
-                raise StorageError(Reason.WRITE_FAILED, f"{place.part} was removed by someone else; it begins anew")
+            # a removal takes the part first: whoever still holds it may publish
+            if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
+                raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
             write_record(place, record)
-            os.rename(place.part, place.final)
+            os.rename(product.path, place.final)
             files.sync_directory(place.directory)
-        files.remove(place.journal)
+        part.discard()
         files.sync_directory(os.path.dirname(place.journal))
     except OSError as error:
         raise storage_error(error, place.final, "publish") from error

@@ -7,7 +7,7 @@ inode with what it sees (never owner, mode or label: libvirt changes those). Hos
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, Self
 
 import pydantic
@@ -17,11 +17,16 @@ from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document
 
 SUFFIX = ".record"
+_Size = Annotated[int, pydantic.Field(ge=0, le=2**62)]
 _Text = Annotated[str, pydantic.Field(max_length=4096)]
 
 
 class Record(Document):
-    """`digest` is `sha256:<hex>`; `checksum` is the canonical text of the one that was met, perhaps empty."""
+    """`digest` is `sha256:<hex>` of the file; `checksum` the canonical text of the one that was met, perhaps empty.
+
+    Of an unpacked archive `checksum`, `served_digest` and `served_bytes` are of the bytes as served; of anything else
+    the latter two say nothing.
+    """
 
     version: Literal[1] = 1
     placement: _Text = ""
@@ -31,28 +36,19 @@ class Record(Document):
     path: _Text
     digest: _Text
     checksum: _Text = ""
-    size_bytes: Annotated[int, pydantic.Field(ge=0, le=2**62)]
+    served_digest: _Text = ""
+    served_bytes: _Size | None = None
+    format: _Text = ""
+    virtual_size_bytes: _Size | None = None
+    size_bytes: _Size
     mtime_ns: int
     inode: int
     verified_time: pydantic.AwareDatetime
 
     @classmethod
-    def of(
-        cls,
-        state: os.stat_result,
-        *,
-        path: str,
-        digest: str,
-        checksum: str,
-        placement: str,
-        uid: str,
-        host: str = "",
-    ) -> Self:
-        """The record of a file that has just been verified."""
+    def of(cls, state: os.stat_result, *, path: str, digest: str, checksum: str) -> Self:
+        """The record of a file with this state that has just been verified, and of which no record was there."""
         return cls(
-            placement=placement,
-            placement_uid=uid,
-            host=host,
             path=path,
             digest=digest,
             checksum=checksum,
@@ -60,6 +56,17 @@ class Record(Document):
             mtime_ns=state.st_mtime_ns,
             inode=state.st_ino,
             verified_time=datetime.datetime.now(datetime.UTC),
+        )
+
+    def verified(self, state: os.stat_result) -> Self:
+        """The record of a file with this state that has just been found to hold what it should."""
+        return self.model_copy(
+            update={
+                "size_bytes": state.st_size,
+                "mtime_ns": state.st_mtime_ns,
+                "inode": state.st_ino,
+                "verified_time": datetime.datetime.now(datetime.UTC),
+            }
         )
 
     @property
@@ -79,7 +86,18 @@ class Record(Document):
         return (self.size_bytes, self.mtime_ns, self.inode) == (state.st_size, state.st_mtime_ns, state.st_ino)
 
     def meets(self, expected: Iterable[Checksum]) -> bool:
-        return all(str(checksum) in (self.digest, self.checksum) for checksum in expected)
+        """Whether what was served was as expected."""
+        return all(str(checksum) in (self.served_digest or self.digest, self.checksum) for checksum in expected)
+
+    def wanted(self, expected: Sequence[Checksum]) -> Sequence[Checksum]:
+        """What the file itself must hash to, where `expected` is of the bytes as served."""
+        if not (self.served_digest and self.meets(expected)):
+            return expected
+        # no digest in it: then nothing vouches for the file
+        try:
+            return (Checksum.parse(self.digest),)
+        except ValueError:
+            return expected
 
     def write(self, path: str) -> None:
         """Raises OSError."""

@@ -3,18 +3,15 @@
 Called by the engine and the transfer. `reserve` is a percentage of the file system or a quantity that stays free.
 """
 
-import ctypes
-import errno
 import os
 
+from directdownload.download import files
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
 
-_FALLOC_FL_KEEP_SIZE = 1
 #: the part becomes the file; beside it lie a journal and a record, each written through a temporary file
 _INODES_NEEDED = 4
-_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
 
 
 def check_space(directory: str, needed_bytes: int, reserve: str) -> None:
@@ -39,17 +36,14 @@ def check_space(directory: str, needed_bytes: int, reserve: str) -> None:
 
 
 def preallocate(descriptor: int, size_bytes: int, path: str) -> None:
-    """Claim the blocks of a file of known size where the file system can; its length stays as it is.
+    """Claim the blocks of a file of known size where the file system can, and give it its length.
 
-    Not posix_fallocate: it changes the length, and writes every block where the file system cannot allocate.
+    Holes can only be punched within a file's length.
     """
     if size_bytes <= 0:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size_bytes) != 0:
-        error_number = ctypes.get_errno()
-        if error_number in _UNSUPPORTED:
-            return
-        if error_number != errno.EINTR:
-            raise storage_error(OSError(error_number, os.strerror(error_number)), path, "allocate")
+    try:
+        files.allocate(descriptor, 0, size_bytes)
+        os.ftruncate(descriptor, max(size_bytes, os.fstat(descriptor).st_size))
+    except OSError as error:
+        raise storage_error(error, path, "allocate") from error

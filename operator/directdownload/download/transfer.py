@@ -1,231 +1,400 @@
-"""Moving the bytes: one thread receives and writes, a second hashes, a third syncs and keeps the journal.
+"""Moving the bytes: connections to one or several sources, each a thread of its own, fill one part together.
 
-Called by the engine with an open stream and an open part. Memory is bounded by the ring of buffers whatever the size
-of the file. When it ends, for whatever reason, what was written is synced and the journal says how far that is.
+Called by the engine with an open part and sources of the same bytes. The schedule decides who fetches what; the
+assembly takes the bytes. When it ends, for whatever reason, what was written is synced and told by the journal.
 """
 
-import os
-import queue
-import threading
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from directdownload.download import space
-from directdownload.download.checksum import BLOCK_BYTES, Hasher
-from directdownload.download.errors import DownloadError, StorageError, storage_error
+from directdownload.download import journal, schedule, sources
+from directdownload.download.assembly import Assembly, State, Terms
+from directdownload.download.bucket import TokenBucket
+from directdownload.download.checksum import Hasher
+from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.sources import Stream
+from directdownload.download.place import Part
+from directdownload.download.ranges import Ranges
+from directdownload.download.schedule import BLOCK_BYTES
+from directdownload.download.supplier import Connection, Supplier
+from directdownload.download.unpack import Unpack
 from directdownload.resources.reasons import Reason
 
-_BUFFERS = 8
+_AUTOMATIC_CONNECTIONS = 4
+_CONNECTIONS_LIMIT = 8
+#: how often, and how long apart, a server that limits the number of connections is asked for the last one
+_PATIENCE, _PATIENCE_SECONDS = 3, 1.0
 #: a slow source's bytes are written at least this often
 _FILL_SECONDS = 0.25
 
 
-class HashThread:
-    """Hashes what is on disk already, then the buffers of the ring in the order in which they come."""
-
-    def __init__(self, hasher: Hasher, descriptor: int, prefix_bytes: int, guard: Guard) -> None:
-        self._hasher = hasher
-        self._prefix_bytes = prefix_bytes
-        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(BLOCK_BYTES)))
-        self._filled: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
-        self._cancelled = threading.Event()
-        self._guard = Guard(self._cancelled)
-        self._caller = guard
-        self._failure: OSError | DownloadError | None = None
-        self._thread = threading.Thread(target=self._run, args=(descriptor, prefix_bytes), name="hash", daemon=True)
-        self._thread.start()
-
-    def wait_for_prefix(self, left_bytes: int) -> None:
-        """Until at most `left_bytes` of what is on disk remain to be hashed."""
-        while self._thread.is_alive() and self._hasher.bytes_hashed < self._prefix_bytes - left_bytes:
-            self._caller.check()
-            self._thread.join(TICK_SECONDS / 5)
-        self._raise_failure()
-
-    def free_buffer(self) -> memoryview:
-        """A buffer to fill; waits while the hash is behind by the whole ring."""
-        while True:
-            try:
-                return self._free.get(timeout=TICK_SECONDS)
-            except queue.Empty:
-                self._caller.check()
-                self._raise_failure()
-
-    def put(self, buffer: memoryview, count: int) -> None:
-        """Hand over the first `count` bytes of a buffer, and the buffer with them."""
-        self._filled.put((buffer, count))
-
-    def finish(self) -> Hasher:
-        """Wait until everything is hashed."""
-        self._filled.put(None)
-        while self._thread.is_alive():
-            self._thread.join(TICK_SECONDS)
-            self._caller.check()
-        self._raise_failure()
-        return self._hasher
-
-    def cancel(self) -> None:
-        """End without a result; needed in every case, harmless after `finish`."""
-        self._cancelled.set()
-        self._filled.put(None)
-        self._thread.join()
-
-    def _raise_failure(self) -> None:
-        if isinstance(self._failure, OSError):
-            raise StorageError(Reason.WRITE_FAILED, f"cannot read back what is on disk: {self._failure.strerror}")
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self, descriptor: int, prefix_bytes: int) -> None:
-        try:
-            if self._hasher.hash_file(descriptor, prefix_bytes, self._guard) != prefix_bytes:
-                raise StorageError(Reason.WRITE_FAILED, "the part is shorter than its journal says")
-            while (item := self._filled.get()) is not None and not self._cancelled.is_set():
-                buffer, count = item
-                self._hasher.update(buffer[:count])
-                self._free.put(buffer)
-        except (OSError, DownloadError) as error:
-            self._failure = error
+class ChangedError(SourceError):
+    """A source serves another version than it did when this transfer began."""
 
 
-class Sync:
-    """Every interval: sync the part, then tell `keep` how far that is; more often, tell `report` what was written."""
+class Transfer:
+    """One run over some sources; `run` once. `keep` and `report` are as for Sync."""
 
     def __init__(
         self,
-        descriptor: int,
-        path: str,
-        position: int,
-        interval_seconds: float,
-        keep: Callable[[int, int], None],
-        report: Callable[[int, int], None],
+        part: Part,
+        offered: Sequence[sources.Source],
+        state: State,
+        terms: Terms,
+        guard: Guard,
+        *,
+        unpack: Unpack | None,
+        keep: Callable[["Transfer", Ranges, int], None],
+        report: Callable[["Transfer", int, int], None],
     ) -> None:
-        self._descriptor = descriptor
-        self._path = path
-        self.position = position
-        self._interval_seconds = interval_seconds
-        self._keep = keep
-        self._report = report
-        self._ended = threading.Event()
-        self._failure: OSError | None = None
-        self._rate = 0.0
-        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
-        self._thread.start()
-
-    def check(self) -> None:
-        if self._failure is not None:
-            raise storage_error(self._failure, self._path, "write")
-
-    def end(self, *, sync: bool) -> None:
-        """Stop; with `sync`, once more make everything durable and say so."""
-        self._ended.set()
-        self._thread.join()
-        if sync and self._failure is None:
-            self._step()
-        self._report(self.position, int(self._rate))
-
-    def _run(self) -> None:
-        synced_at = rated_at = time.monotonic()
-        rated_position = self.position
-        tick = min(TICK_SECONDS, self._interval_seconds) or TICK_SECONDS
-        while not self._ended.wait(tick):
-            now, position = time.monotonic(), self.position
-            current = (position - rated_position) / (now - rated_at)
-            # smoothed over some seconds, so that one slow tick does not look like a stall
-            self._rate = current if not self._rate else self._rate + (current - self._rate) * min(1.0, tick / 2)
-            rated_at, rated_position = now, position
-            self._report(position, int(self._rate))
-            if now - synced_at >= self._interval_seconds:
-                self._step()
-                if self._failure is not None:
-                    return
-                synced_at = time.monotonic()
-
-    def _step(self) -> None:
-        position = self.position
-        try:
-            os.fdatasync(self._descriptor)
-            self._keep(position, int(self._rate))
-        except OSError as error:
-            self._failure = error
-
-
-class TokenBucket:
-    """At most `bytes_per_second` on average, with bursts of a tenth of a second; 0 means no limit."""
-
-    def __init__(self, bytes_per_second: int, guard: Guard) -> None:
-        self._rate = bytes_per_second
+        if not state.fits(terms.size_bytes):
+            state = State()
         self._guard = guard
-        self._ready_at = time.monotonic()
-        self.block_bytes = BLOCK_BYTES if not bytes_per_second else max(1, min(BLOCK_BYTES, bytes_per_second // 10))
+        self._promised_bytes = terms.size_bytes
+        #: a mixture of versions would be noticed in the end
+        self._verified = bool(terms.algorithms or terms.pieces)
+        self._fixed = terms.limits.connections
+        each = self._fixed or (1 if terms.limits.bandwidth_bytes_per_second else _AUTOMATIC_CONNECTIONS)
+        self.suppliers = [
+            Supplier(source, schedule.Candidate(limit=each), state.validators.get(source.url.digest, ""))
+            for source in offered
+        ]
+        #: the source that was opened last
+        self.active = self.suppliers[0]
+        self._earlier_validators = state.validators
+        self._connections: list[Connection] = []
+        self._opened = 0
+        self._fatal: Exception | None = None
+        self._ramp = schedule.Ramp(time.monotonic())
+        self._bucket = TokenBucket(terms.limits.bandwidth_bytes_per_second)
+        self._assembly = Assembly(
+            part,
+            state,
+            terms,
+            guard,
+            unpack=unpack,
+            bad_piece=self._bad_piece,
+            keep=lambda written, rate: keep(self, written, rate),
+            report=lambda written_bytes, rate: report(self, written_bytes, rate),
+        )
+        self._changed = self._assembly.changed
 
-    def take(self, count: int) -> None:
-        if not self._rate:
-            return
-        now = time.monotonic()
-        self._ready_at = max(self._ready_at, now - 0.1) + count / self._rate
-        if self._ready_at > now:
-            self._guard.wait(self._ready_at - now)
+    @property
+    def size_bytes(self) -> int | None:
+        return self._assembly.board.size_bytes
 
+    @property
+    def resumed_from(self) -> int:
+        """How many bytes of an earlier attempt were used."""
+        return self._assembly.resumed_from
 
-def receive(
-    stream: Stream,
-    descriptor: int,
-    path: str,
-    *,
-    hashing: HashThread,
-    sync: Sync,
-    bucket: TokenBucket,
-    guard: Guard,
-    max_size_bytes: int,
-    reserve: str,
-) -> int:
-    """Everything that `stream` has, written behind its offset; returns the size of the whole file."""
-    position = stream.offset_bytes
-    ended = False
-    while not ended:
-        buffer = hashing.free_buffer()
-        filled = 0
+    @property
+    def contributors(self) -> list[Supplier]:
+        """The sources that bytes of this transfer came from."""
+        return [supplier for supplier in self.suppliers if supplier.delivered]
+
+    def validators(self) -> dict[str, str]:
+        """Which version of each source, by its URL's digest, the part's bytes are of."""
+        named = dict(self._earlier_validators) if self.resumed_from else {}
+        for supplier in self.contributors:
+            digest, validator = supplier.source.url.digest, supplier.validator
+            named[digest] = validator if named.get(digest, validator) == validator else ""
+        return dict(list(named.items())[: journal.SOURCES_LIMIT])
+
+    def run(self) -> tuple[int, Hasher]:
+        """The size of the complete file and its digests; raises DownloadError, SourceError if no source is left."""
+        complete = False
         try:
-            end = time.monotonic() + _FILL_SECONDS
-            while filled < bucket.block_bytes and (not filled or time.monotonic() < end):
-                guard.check()
-                count = stream.readinto(buffer[filled : bucket.block_bytes])
-                if not count:
-                    ended = True
-                    break
-                filled += count
+            self._steer()
+            complete = True
         finally:
-            # also when the source failed: these bytes are good
-            _write(descriptor, buffer[:filled], position, path)
-            position += filled
-            sync.position = position
-            hashing.put(buffer, filled)
-        sync.check()
-        if max_size_bytes and position > max_size_bytes:
-            raise too_large(position, max_size_bytes)
-        if stream.size_bytes is None:
-            space.check_space(os.path.dirname(path), 0, reserve)
-        bucket.take(filled)
-    return position
+            with self._changed:
+                connections = list(self._connections)
+                for connection in connections:
+                    connection.released.set()
+            for connection in connections:
+                connection.join()
+            with contextlib.ExitStack() as stack:
+                # a failure of the hashing was raised already, or hides behind what ended the transfer
+                if not complete:
+                    stack.enter_context(contextlib.suppress(DownloadError))
+                hasher = self._assembly.end(complete=complete)
+        return self._assembly.board.done.total_bytes, hasher
+
+    # The thread of the caller
+
+    def _steer(self) -> None:
+        board = self._assembly.board
+        rate = schedule.Rate(time.monotonic(), board.done.total_bytes)
+        while True:
+            self._guard.check()
+            self._assembly.check()
+            with self._changed:
+                if self._fatal is not None:
+                    raise self._fatal
+                board = self._assembly.board
+                if not board.complete:
+                    if not self._connections:
+                        self._open_one_or_fail()
+                    elif self._assembly.prepared:
+                        now = time.monotonic()
+                        self._adjust(now, rate.at(now, board.done.total_bytes), board.missing_bytes)
+                    self._changed.wait(TICK_SECONDS)
+                    continue
+                for connection in self._connections:
+                    connection.released.set()
+            if self._assembly.settle():
+                return
+
+    def _adjust(self, now: float, bytes_per_second: float, missing_bytes: int | None) -> None:
+        """Open or close a connection, if that is worth it."""
+        if missing_bytes is None or len(self._connections) >= _CONNECTIONS_LIMIT:
+            return
+        supplier = self._next_supplier()
+        if self._fixed:
+            while supplier is not None and len(self._connections) < _CONNECTIONS_LIMIT:
+                self._open(supplier)
+                supplier = self._next_supplier()
+            return
+        step = self._ramp.decide(now, bytes_per_second, missing_bytes) if supplier is not None else 0
+        if supplier is not None and step > 0:
+            self._open(supplier)
+        elif step < 0 and len(self._connections) > 1:
+            last = self._connections[-1]
+            last.supplier.limit_to(max(1, last.supplier.candidate.connections - 1))
+            last.released.set()
+
+    def _next_supplier(self) -> Supplier | None:
+        index = schedule.next_candidate([supplier.candidate for supplier in self.suppliers])
+        return None if index is None else self.suppliers[index]
+
+    def _open_one_or_fail(self) -> None:
+        supplier = self._next_supplier()
+        if supplier is None:
+            # better from the beginning than not at all
+            supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
+        if supplier is None:
+            raise chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
+        self._open(supplier)
+
+    def _open(self, supplier: Supplier) -> None:
+        supplier.candidate.connections += 1
+        self._opened += 1
+        connection = Connection(supplier, self._opened)
+        self._connections.append(connection)
+        connection.start(self._work)
+
+    # The threads of the connections
+
+    def _work(self, connection: Connection) -> None:
+        guard = self._guard.for_connection(connection.released)
+        try:
+            while self._claim_and_fetch(connection, guard):
+                pass
+        except ReleasedError:
+            with self._changed:
+                if connection.replaced:
+                    message = f"{connection.supplier.source.url}: it stood still or was slow, others went on"
+                    self._note_failure(connection, SourceError(Reason.SOCKET_TIMEOUT, message))
+        except Exception as error:  # raised again by the thread that waits for this one
+            with self._changed:
+                self._fatal = self._fatal or error
+        finally:
+            with self._changed:
+                self._let_go(connection)
+                connection.supplier.candidate.connections -= 1
+                self._connections.remove(connection)
+                self._changed.notify_all()
+
+    def _claim_and_fetch(self, connection: Connection, guard: Guard) -> bool:
+        """Whether there may be more to do for the connection."""
+        try:
+            claim = self._claim(connection)
+            return claim is not None and self._fetch(connection, claim, guard)
+        except (SourceError, RequestError) as error:
+            with self._changed:
+                again = self._note_failure(connection, error)
+        if again:
+            guard.wait(_PATIENCE_SECONDS)
+        return again
+
+    def _claim(self, connection: Connection) -> schedule.Claim | None:
+        with self._changed:
+            self._let_go(connection)
+            if connection.released.is_set():
+                return None
+            board = self._assembly.board
+            ends = {id(claim): claim.end for claim in board.claims}
+            alone = len(self._connections) == 1 and self._fixed <= 1
+            connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
+            for other in self._connections:
+                # what it had was given to this one whole: it stands still, or nearly so
+                claim = other.claim
+                if claim is not None and claim.exhausted and ends.get(id(claim), claim.end) != claim.end:
+                    other.replaced = True
+                    other.released.set()
+            return connection.claim
+
+    def _let_go(self, connection: Connection) -> None:
+        claim, connection.claim = connection.claim, None
+        if claim is not None:
+            connection.bytes_per_second = connection.supplier.bytes_per_second = claim.bytes_per_second
+            self._assembly.board.give_back(claim)
+
+    def _fetch(self, connection: Connection, claim: schedule.Claim, guard: Guard) -> bool:
+        """What was claimed; False if the source is of no use for that."""
+        supplier = connection.supplier
+        with self._changed:
+            size = self.size_bytes
+            start = claim.position
+            end = None if claim.end == size else claim.end
+        if start:
+            self._assembly.wait_for_hashing(guard)
+        ask = sources.Ask(start, end, supplier.validator, size if start else None)
+        with contextlib.closing(supplier.source.open(ask, guard)) as stream:
+            accepted = self._accept(supplier, stream, start)
+            if accepted is None:
+                return False
+            if not accepted:
+                self._begin_anew(connection)
+            if not self._assembly.prepared:
+                self._assembly.prepare(stream.size_bytes if stream.size_bytes is not None else self._promised_bytes)
+            if connection.claim is not None:
+                self._pump(supplier, connection.claim, stream, guard)
+        return True
+
+    def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
+        """Whether the stream goes on where `start` is; False: from the beginning; None: it is of no use."""
+        url, size = supplier.source.url, stream.size_bytes
+        with self._changed:
+            others = len(self._connections) > 1
+            if self._promised_bytes is not None and size not in (None, self._promised_bytes):
+                raise SourceError(
+                    Reason.CHECKSUM_MISMATCH,
+                    f"{url}: expected {self._promised_bytes} bytes as the metalink says, it has {size}",
+                )
+            same_size = size in (None, self.size_bytes)
+            same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
+            if supplier.delivered and not (same_version and same_size):
+                raise ChangedError(Reason.SOURCE_CHANGED, f"{url}: the file changed while it was downloaded")
+            if others and self._assembly.prepared and not same_size:
+                raise SourceError(
+                    Reason.SOURCE_CHANGED,
+                    f"{url}: it has {size} bytes, the other sources {self.size_bytes}: it is another file",
+                )
+            continues = same_version and (same_size or self.size_bytes is None)
+            begins_anew = stream.offset_bytes != start or bool(self._assembly.board.done and not continues)
+            validator = stream.validator if begins_anew else stream.validator or supplier.validator
+            if not stream.ranges or begins_anew or not (self._verified or validator):
+                supplier.whole_only = True
+                supplier.limit_to(supplier.candidate.connections - 1 if others else 1)
+            if others and (begins_anew or size is None):
+                return None
+            # nobody joins in before there is room for the file
+            self._assembly.prepared = self._assembly.prepared and not begins_anew
+            supplier.validator = validator
+            self.active = supplier
+            return not begins_anew
+
+    def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
+        """`asked`: the source was asked for the known version only; without a digest nothing else is believed."""
+        unknown = not (known and told)
+        return known == told or (unknown and self._verified) or (asked and not told)
+
+    def _begin_anew(self, connection: Connection) -> None:
+        """What is there is of another version, or cannot be continued: this connection, alone, begins from zero."""
+        self._assembly.begin_anew()
+        with self._changed:
+            for supplier in self.suppliers:
+                supplier.delivered = Ranges()
+            connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
+
+    def _pump(self, supplier: Supplier, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
+        """From the stream into the part, up to the end of the claim."""
+        ended = False
+        while not ended and not claim.exhausted:
+            buffer = self._assembly.free_buffer(guard)
+            filled = 0
+            try:
+                want = min(BLOCK_BYTES - claim.position % BLOCK_BYTES, self._bucket.block_bytes)
+                if (left := claim.left_bytes) is not None:
+                    want = min(want, left)
+                end = time.monotonic() + _FILL_SECONDS
+                while filled < want and (not filled or time.monotonic() < end):
+                    guard.check()
+                    count = stream.readinto(buffer[filled:want])
+                    if not count:
+                        ended = True
+                        break
+                    filled += count
+            finally:
+                # also when the source failed: these bytes are good
+                self._assembly.put(claim, buffer, filled, supplier.delivered)
+            self._bucket.take(filled, guard)
+        if not ended:
+            return
+        with self._changed:
+            if claim.end is None:
+                self._assembly.board.set_size(claim.position)
+            elif not claim.exhausted:
+                raise SourceError(
+                    Reason.TRUNCATED,
+                    f"{supplier.source.url}: it ended after {claim.position} bytes of {self.size_bytes}",
+                )
+
+    # What went wrong; all under the lock
+
+    def _note_failure(self, connection: Connection, error: DownloadError) -> bool:
+        """Whether the connection should try once more."""
+        supplier = connection.supplier
+        if isinstance(error, ChangedError) or (error.reason is Reason.SOURCE_CHANGED and supplier.delivered):
+            self._fatal = self._fatal or error
+        elif error.permanent:
+            self._give_up(supplier, error)
+        elif supplier.candidate.connections > 1:
+            # it serves others: perhaps it wants no more of them
+            supplier.limit_to(supplier.candidate.connections - 1)
+            supplier.patience = _PATIENCE
+            self._ramp.lost(time.monotonic())
+        elif supplier.patience:
+            # perhaps it has not noticed yet that the others are gone
+            supplier.patience -= 1
+            return True
+        else:
+            self._give_up(supplier, error)
+        return False
+
+    def _give_up(self, supplier: Supplier, error: DownloadError) -> None:
+        supplier.fail(error)
+        self._ramp.lost(time.monotonic())
+        for connection in self._connections:
+            if connection.supplier is supplier:
+                connection.released.set()
+
+    def _bad_piece(self, start: int, end: int) -> None:
+        """Called by the hashing: fetched again, and if there are others not from the source that it came from."""
+        with self._changed:
+            self._assembly.forget_piece(start, end)
+            guilty = [supplier for supplier in self.suppliers if _overlaps(supplier.delivered, start, end)]
+            for supplier in guilty:
+                supplier.delivered.remove(start, end)
+                supplier.bad_pieces += 1
+                others = any(not other.candidate.failed for other in self.suppliers if other is not supplier)
+                if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
+                    message = f"{supplier.source.url}: the bytes from {start} to {end} are not as the metalink says"
+                    self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))
 
 
-def too_large(size_bytes: int, max_size_bytes: int) -> DownloadError:
-    return StorageError(
-        Reason.TOO_LARGE,
-        f"the file has {size_bytes} bytes or more, at most {max_size_bytes} are allowed (downloads.maxSize)",
-    )
+def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
+    """Of several sources' failures the one to tell: as long as one may still deliver, another attempt is worth it."""
+    chosen = next((error for error in failures if not error.permanent), failures[0])
+    others = ", ".join(error.reason for error in failures if error is not chosen)
+    if others:
+        chosen.message += f" (other sources: {others})"
+    return chosen
 
 
-def _write(descriptor: int, data: memoryview, position: int, path: str) -> None:
-    try:
-        while data:
-            count = os.pwrite(descriptor, data, position)
-            data = data[count:]
-            position += count
-    except OSError as error:
-        raise storage_error(error, path, "write") from error
+def _overlaps(ranges: Ranges, start: int, end: int) -> bool:
+    first = ranges.start_from(start)
+    return first is not None and first < end

@@ -5,6 +5,7 @@ Called by the policy and by every source. Anything that two parsers might read d
 
 import dataclasses
 import hashlib
+import ipaddress
 import re
 import urllib.parse
 
@@ -12,6 +13,8 @@ from directdownload.download.errors import RequestError
 from directdownload.resources.reasons import Reason
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049}
+#: of the path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule)
+METALINK_SUFFIXES = (".metalink", ".meta4")
 _EXAMPLE = "for example https://images.example.org/debian-13.qcow2"
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _NAME = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,62})(\.[a-z0-9_][-a-z0-9_]{0,62})*", re.ASCII)
@@ -74,6 +77,15 @@ class Url:
         return self.scheme.upper()
 
     @property
+    def path(self) -> str:
+        """Percent-encoded, without the query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def is_metalink(self) -> bool:
+        return self.path.lower().endswith(METALINK_SUFFIXES)
+
+    @property
     def authority(self) -> str:
         """The value of a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -97,9 +109,13 @@ def redact(text: str) -> str:
 
 def _host(name: str, text: str) -> str:
     if ":" in name:
-        if not _ADDRESS6.fullmatch(name):
-            raise _invalid(redact(text), f"{name[:64]!r} is not an IPv6 address")
-        return name
+        # the pattern leaves out zones (fe80::1%eth0): they mean something on one machine only
+        try:
+            if _ADDRESS6.fullmatch(name):
+                return str(ipaddress.IPv6Address(name))
+        except ipaddress.AddressValueError:
+            pass
+        raise _invalid(redact(text), f"{name[:64]!r} is not an IPv6 address")
     try:
         ascii_name = name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:

@@ -4,7 +4,6 @@ Called by `job`. Reads at idle priority and past the page cache: a check is neve
 the virtual machines.
 """
 
-import contextlib
 import ctypes
 import os
 import platform
@@ -34,10 +33,8 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     place.prepare()
     expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
     record = read_record(place.record)
-    if not expected and record is not None:
-        # no digest in it: then nothing vouches for the file
-        with contextlib.suppress(ValueError):
-            expected = (Checksum.parse(record.digest),)
+    if record is not None:
+        expected = tuple(record.wanted(expected)) if expected else _recorded(record)
     try:
         state = os.lstat(place.final)
         if not stat.S_ISREG(state.st_mode):
@@ -55,25 +52,30 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
         what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
         result = _altered(place, record, guard, what)
         return result.model_copy(update={"size_bytes": state.st_size, "digest": digest})
-    renewed = Record.of(
-        state,
-        path=place.final,
-        digest=digest,
-        checksum=str(expected[0]),
-        placement=document.placement,
-        uid=document.placement_uid,
-        host=document.host,
-    )
+    if record is None:
+        record = Record.of(state, path=place.final, digest=digest, checksum=str(expected[0]))
+    owner = {"placement": document.placement, "placement_uid": document.placement_uid, "host": document.host}
+    renewed = record.verified(state).model_copy(update=owner)
     publish.record_present(place, renewed, guard)
     return JobResult(
         reason=Reason.VERIFIED,
         message="the file is as expected",
         path=place.final,
         size_bytes=state.st_size,
-        digest=digest,
-        format=document.format,
+        served_bytes=renewed.served_bytes,
+        digest=renewed.served_digest or digest,
+        format=renewed.format or document.format,
+        virtual_size_bytes=renewed.virtual_size_bytes,
         revision=renewed.revision,
     )
+
+
+def _recorded(record: Record) -> tuple[Checksum, ...]:
+    """What the record says; no digest in it: then nothing vouches for the file."""
+    try:
+        return (Checksum.parse(record.digest),)
+    except ValueError:
+        return ()
 
 
 def _altered(place: Place, record: Record | None, guard: Guard, what: str) -> JobResult:

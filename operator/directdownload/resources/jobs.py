@@ -6,6 +6,7 @@ the job prints a `JobResult` as JSON and leaves it in the termination message, a
 """
 
 import enum
+from typing import Self
 
 import pydantic
 from pydantic.alias_generators import to_camel
@@ -86,16 +87,19 @@ class JobPool(Document):
 
 
 class JobDocument(Document):
-    """One verb on one template in one pool. `file_name` is the published name below `pool.path`."""
+    """One verb on one template in one pool. `file_name` is the published name below `pool.path`.
+
+    A probe touches no pool and belongs to no placement: it alone has neither `placement`, `pool` nor `file_name`.
+    """
 
     version: int = 1
     verb: Verb
-    placement: str
-    placement_uid: str
+    placement: str = ""
+    placement_uid: str = ""
     template_uid: str
     host: str
-    pool: JobPool
-    file_name: str
+    pool: JobPool = JobPool(name="", path="")
+    file_name: str = ""
     url: str
     mirrors: tuple[str, ...] = ()
     checksum: str = ""
@@ -109,6 +113,20 @@ class JobDocument(Document):
     trust_bundle: str = ""
     #: directory with one file per header for the origin of `url`: its name is the header's name, its content the value
     headers_directory: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _has_what_its_verb_needs(self) -> Self:
+        placed = {
+            "placement": self.placement,
+            "placementUid": self.placement_uid,
+            "pool": self.pool.path,
+            "fileName": self.file_name,
+        }
+        wrong = [name for name, value in placed.items() if bool(value) is (self.verb is Verb.PROBE)]
+        if wrong:
+            expected = "a probe has none" if self.verb is Verb.PROBE else f"{self.verb} needs it"
+            raise ValueError(f"{', '.join(wrong)}: {expected}")
+        return self
 
 
 class JobResult(Document):

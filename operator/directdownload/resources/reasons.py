@@ -129,9 +129,17 @@ PERMANENT = frozenset(
 )
 
 #: The verb did what it was asked to.
-DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Reason.REMOVED})
+DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Reason.REMOVED, Reason.SOURCE_REACHABLE})
 
 #: Nothing is wrong with the copy; it waits for something outside of it.
 WAITING = frozenset(
-    {Reason.WAITING_FOR_SLOT, Reason.HOST_DOWN, Reason.MAINTENANCE, Reason.ZONE_DISABLED, Reason.IN_USE}
+    {
+        Reason.WAITING_FOR_SLOT,
+        Reason.HOST_DOWN,
+        Reason.MAINTENANCE,
+        Reason.ZONE_DISABLED,
+        Reason.IN_USE,
+        Reason.SECRET_NOT_FOUND,
+        Reason.SECRET_FORBIDDEN,
+    }
 )

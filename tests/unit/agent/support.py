@@ -45,7 +45,6 @@ def write_journal(where: place.Place, placement: str, uid: str, bytes_on_disk: i
     """As a download does every few seconds."""
     values: dict[str, Any] = {
         "source": "https://images.example.org/t.qcow2",
-        "source_digest": "x",
         "size_bytes": 1000,
         "started_time": now(),
         "updated_time": now(),
@@ -61,9 +60,9 @@ def publish(where: place.Place, placement: str, uid: str, content: bytes, **fiel
     part = pathlib.Path(where.part)
     part.write_bytes(content)
     fields = {"host": part.name.removesuffix(".part").partition(".")[2], **fields}
-    known = record.Record.of(
-        part.stat(), path=where.final, digest="sha256:00", checksum="", placement=placement, uid=uid
-    ).model_copy(update=fields)
+    known = record.Record.of(part.stat(), path=where.final, digest="sha256:00", checksum="").model_copy(
+        update={"placement": placement, "placement_uid": uid, **fields}
+    )
     known.write(where.record)
     part.rename(where.final)
     pathlib.Path(where.journal).unlink(missing_ok=True)

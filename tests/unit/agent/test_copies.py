@@ -339,7 +339,7 @@ def test_files_whose_placement_is_gone_are_listed(pool: Pool) -> None:
         {"placement_uid": "a b"},
         {"bytes_on_disk": -1},
         {"unknown": 1},
-        {"version": 2},
+        {"version": 1},
     ],
 )
 def test_what_is_no_proper_journal_is_nobodys(pool: Pool, fields: dict[str, Any]) -> None:

@@ -21,7 +21,6 @@ def at(seconds: float) -> datetime.datetime:
 def journal(seconds: float, bytes_on_disk: int, **fields: Any) -> Journal:
     defaults: dict[str, Any] = {
         "source": "http://images.example.org:8080/a.qcow2",
-        "source_digest": "x",
         "size_bytes": 100 * MIB,
         "started_time": START,
     }

@@ -19,12 +19,15 @@ from typing import Any, Self, TypeVar
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
 from directdownload.download.place import Place
-from directdownload.resources.jobs import JobResult, Limits, Timeouts
+from directdownload.resources.jobs import JobResult, Limits, Policy, Timeouts
 
 T = TypeVar("T")
 
 FAST = Timeouts(connect_seconds=1, socket_seconds=0.6, connection_request_seconds=1)
 PATIENT = Timeouts(connect_seconds=10, socket_seconds=10, connection_request_seconds=10)
+#: the servers of the tests are on this machine
+LOCAL_CIDRS = ("127.0.0.0/8", "::1/128")
+LOCAL = Policy(allowed_cidrs=LOCAL_CIDRS)
 
 
 def content(size_bytes: int, seed: int = 1) -> bytes:
@@ -39,7 +42,11 @@ def make_request(pool: pathlib.Path, url: str, **fields: Any) -> engine.FetchReq
     """A fetch into a pool as host `kvm-1`, template `uid-1`."""
     pool.mkdir(exist_ok=True)
     place = Place.in_pool(str(pool), "uid-1", "uid-1", "kvm-1")
-    defaults: dict[str, Any] = {"timeouts": PATIENT, "limits": Limits(progress_interval_seconds=0.05)}
+    defaults: dict[str, Any] = {
+        "timeouts": PATIENT,
+        "limits": Limits(progress_interval_seconds=0.05),
+        "policy": LOCAL,
+    }
     return engine.FetchRequest(url=url, place=place, **{**defaults, **fields})
 
 
@@ -81,7 +88,9 @@ def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> d
         "pool": {"name": "local", "path": str(pool), "reserve": "0"},
         "fileName": "uid-1",
         "url": "http://127.0.0.1:9/none",
+        "format": "RAW",
         "limits": {"progressIntervalSeconds": 0.05},
+        "policy": {"allowedCIDRs": LOCAL_CIDRS},
     }
     return {**document, **fields}
 

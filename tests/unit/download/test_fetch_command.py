@@ -1,5 +1,7 @@
 """`directdownload fetch` and `directdownload job` as processes."""
 
+import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +17,8 @@ DATA = content(400_000)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    if arguments[0] == "fetch":
+        arguments += ("--allow-cidr", "127.0.0.0/8")
     return subprocess.Popen(
         [sys.executable, "-c", "from directdownload.cli.main import main; main()", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
@@ -70,7 +74,7 @@ def test_options_reach_the_engine(origin: Origin, url: str, served: pathlib.Path
         process = run(
             *("fetch", secure.url("image"), "-o", str(pool / "out"), "--ca", str(secure.certificate)),
             *("--header", "X-Token: secret", "--connect-timeout", "3s", "--socket-timeout", "3s"),
-            *("--limit-rate", "10Mi", "--deadline", "1h", "--format", "qcow2", "--mirror", url),
+            *("--limit-rate", "10Mi", "--deadline", "1h", "--format", "raw", "--mirror", url),
         )
         assert process.returncode == 0, process.stderr
         assert "Downloaded" in process.stderr
@@ -85,8 +89,10 @@ def test_options_reach_the_engine(origin: Origin, url: str, served: pathlib.Path
         (["--socket-timeout", "5"], 2, "not a duration"),
         (["--limit-rate", "fast"], 2, "not a quantity"),
         (["--header", "no-colon-secret"], 2, "well-formed"),
-        (["--header", "X: a\r\nY: secret"], 2, "well-formed"),
+        (["--header", "X: a\r\nY: secret"], 2, "visible ASCII"),
+        (["--header", "Range: secret"], 2, "sets this header itself"),
         (["--ca", "/nonexistent"], 2, "does not exist"),
+        (["--allow-cidr", "10.0.0.0/33"], 2, "10.0.0.0/33"),
     ],
 )
 def test_exit_status(url: str, pool: pathlib.Path, arguments: list[str], status: int, word: str) -> None:
@@ -108,7 +114,9 @@ def test_an_interrupted_run_is_continued(served: pathlib.Path, pool: pathlib.Pat
     with Origin(served, rate=200_000) as origin:
         arguments = ("fetch", origin.url("image"), "-o", str(pool / "out"), "--json")
         with start(*arguments) as process:
-            wait_for(lambda: (pool / ".out.part").exists() and (pool / ".out.part").stat().st_size > 100_000)
+            wait_for(
+                lambda: (pool / ".out.part").exists() and (pool / ".out.part").read_bytes()[:100_001] == DATA[:100_001]
+            )
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=10)
         assert process.returncode == 1
@@ -118,6 +126,80 @@ def test_an_interrupted_run_is_continued(served: pathlib.Path, pool: pathlib.Pat
     assert json.loads(second.stdout.splitlines()[-1])["resumedFrom"] > 100_000
     assert os.listdir(pool) == ["out"]
     assert (pool / "out").read_bytes() == DATA
+
+
+def test_https_with_several_connections(served: pathlib.Path, pool: pathlib.Path) -> None:
+    large = content(40 * 1024 * 1024)
+    (served / "image").write_bytes(large)
+    with Origin(served, tls=True, rate=8 * 1024 * 1024) as secure:
+        process = run(
+            *("fetch", secure.url("image"), "-o", str(pool / "out"), "--ca", str(secure.certificate)),
+            *("--connections", "4", "--checksum", sha256(large), "--json", "--quiet"),
+        )
+        assert (process.returncode, process.stderr) == (0, "")
+        ranges = [request.range for request in secure.requests()]
+    result = json.loads(process.stdout)
+    assert (result["reason"], result["sizeBytes"], result["digest"]) == ("Downloaded", len(large), sha256(large))
+    assert len([asked for asked in ranges if asked]) >= 3, "the first one asks for everything, the others for ranges"
+    assert (pool / "out").read_bytes() == large
+    assert os.listdir(pool) == ["out"]
+
+
+def test_a_metalink_with_a_dead_first_mirror(
+    origin: Origin, served: pathlib.Path, url: str, pool: pathlib.Path
+) -> None:
+    (served / "image.meta4").write_text(
+        f'<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="image"><size>{len(DATA)}</size>'
+        f'<hash type="sha-256">{hashlib.sha256(DATA).hexdigest()}</hash>'
+        f'<url priority="1">http://127.0.0.1:9/image</url><url priority="2">{url}</url></file></metalink>'
+    )
+    process = run("fetch", origin.url("image.meta4"), "-o", str(pool / "out"), "--json")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert (result["reason"], result["source"], result["digest"]) == ("Downloaded", url, sha256(DATA))
+    assert (pool / "out").read_bytes() == DATA
+    assert os.listdir(pool) == ["out"]
+
+
+@pytest.mark.parametrize("image_format", ["raw", None])
+def test_an_archive_is_unpacked_where_a_format_is_named(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, image_format: str | None
+) -> None:
+    archive = gzip.compress(DATA)
+    (served / "image.gz").write_bytes(archive)
+    named = ("--format", image_format) if image_format else ()
+    process = run(
+        *("fetch", origin.url("image.gz"), "-o", str(pool / "out"), "--checksum", sha256(archive), "--json", *named)
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert (result["reason"], result["digest"]) == ("Downloaded", sha256(archive))
+    if image_format:
+        assert (result["sizeBytes"], result["servedBytes"], result["format"]) == (len(DATA), len(archive), "RAW")
+        assert (pool / "out").read_bytes() == DATA
+    else:
+        assert (result["sizeBytes"], result.get("servedBytes")) == (len(archive), None)
+        assert (pool / "out").read_bytes() == archive
+    assert os.listdir(pool) == ["out"]
+
+
+def test_a_probe_says_what_there_is_for_people(url: str, pool: pathlib.Path) -> None:
+    process = run("fetch", url, "--probe")
+    assert (process.returncode, process.stdout) == (0, "")
+    assert "SourceReachable" in process.stderr
+    assert f"bytes: {len(DATA)}" in process.stderr
+    assert "ranges: yes" in process.stderr
+    assert os.listdir(pool) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "word"),
+    [(["--probe"], 3, "SourceRefused"), ([], 2, "-o"), (["-o", "out", "--connections", "9"], 2, "9")],
+)
+def test_what_cannot_be(origin: Origin, arguments: list[str], status: int, word: str) -> None:
+    process = run("fetch", origin.url("none"), *arguments)
+    assert process.returncode == status
+    assert word in process.stderr
 
 
 @pytest.mark.parametrize("verb", ["fetch", "verify", "remove"])

@@ -10,6 +10,7 @@ import time
 import pytest
 from tests.unit.download.support import (
     FAST,
+    LOCAL_CIDRS,
     HostileServer,
     Received,
     answer,
@@ -273,7 +274,7 @@ def test_redirects_are_followed(pool: pathlib.Path, status: str) -> None:
 
 def test_redirect_loops_end(pool: pathlib.Path) -> None:
     with HostileServer(lambda c, r, n: redirect(c, "/file")) as server:
-        error = fetch_error(make_request(pool, server.url(), policy=Policy(max_redirects=3)))
+        error = fetch_error(make_request(pool, server.url(), policy=Policy(max_redirects=3, allowed_cidrs=LOCAL_CIDRS)))
         assert len(server.received) == 4
     assert error.reason is Reason.TOO_MANY_REDIRECTS
 
@@ -291,7 +292,7 @@ def test_redirect_loops_end(pool: pathlib.Path) -> None:
 )
 def test_redirects_are_checked(pool: pathlib.Path, location: str, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: redirect(c, location)) as server:
-        policy = Policy(allowed_hosts=("127.0.0.1",))
+        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS)
         error = fetch_error(make_request(pool, server.url(), policy=policy))
         assert len(server.received) == 1
     assert error.reason is reason

@@ -56,7 +56,7 @@ def test_exit_status(pool: pathlib.Path, fields: dict[str, Any], status: int, re
     [
         ("", "is empty"),
         ("{", "not a job document"),
-        ('{"verb": "fetch"}', "placement"),
+        ('{"verb": "fetch"}', "templateUid"),
         ({"version": 2}, "version 2"),
         ({"verb": "remove"}, "verb remove"),
         ({"unknown": 1}, "unknown"),
@@ -106,12 +106,6 @@ def test_a_sigterm_before_any_source_answers(pool: pathlib.Path) -> None:
     assert process.returncode == 1
     assert JobResult.model_validate_json(output).reason is Reason.INTERRUPTED
     assert leftovers(pool) == set()
-
-
-def test_a_verb_of_a_later_version_is_told(pool: pathlib.Path) -> None:
-    result = run(job_document(pool, "probe"))
-    assert result.permanent
-    assert "probe" in result.message
 
 
 def test_a_job_imports_nothing_heavy() -> None:

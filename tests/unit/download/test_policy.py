@@ -17,6 +17,7 @@ from directdownload.resources.reasons import Reason
         ("HTTP://example.org:8080/a?b=c&d#e", "example.org", 8080, "/a?b=c&d", "example.org:8080"),
         ("http://example.org./a", "example.org", 80, "/a", "example.org"),
         ("http://[fd00::1]:81/a", "fd00::1", 81, "/a", "[fd00::1]:81"),
+        ("http://[FD00:0:0::0:1]/a", "fd00::1", 80, "/a", "[fd00::1]"),
         ("http://example.org/ä%20b", "example.org", 80, "/%C3%A4%20b", "example.org"),
         ("http://bücher.example/", "xn--bcher-kva.example", 80, "/", "xn--bcher-kva.example"),
     ],
@@ -46,6 +47,10 @@ def test_urls_that_are(text: str, host: str, port: int, target: str, authority: 
         "http://-o.example.org/",
         "http://[::1",
         "http://[v1.x]/",
+        "http://[:::1]/",
+        "http://[1:2:3:4:5:6:7:8:9]/",
+        "http://[fe80::1%25eth0]/",
+        "http://[fe80::1%eth0]/",
         "http://" + "a" * 300 + "/",
         "http://example.org/" + "a" * 9000,
     ],
@@ -101,3 +106,116 @@ def test_redirects_never_lose_their_encryption() -> None:
     with pytest.raises(RequestError, match="https to http") as caught:
         policy.check_redirect(secure, plain, Policy())
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
+
+
+DENIED = {
+    "unspecified": ["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0"],  # noqa: S104 - nothing is bound
+    "loopback": [
+        *("127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1"),
+        *("2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1"),
+    ],
+    "link-local": [
+        *("169.254.169.254", "fe80::1", "fe80::1%1", "febf::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"),
+        # Teredo: the client's address is written inverted; the server's is not
+        *("2001:0:808:808:0:0:5601:5601", "2001:0:a9fe:a9fe:0:0:f7f7:f7f7"),
+    ],
+    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
+    "broadcast": ["255.255.255.255"],
+    "cloud metadata": [
+        *("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
+        "::ffff:100.100.100.200",
+    ],
+}
+FREE = [
+    *("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8", "128.0.0.1", "126.255.255.255", "1.0.0.0"),
+    *("fd00::1", "2001:db8::1", "2606:4700::1111", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::2:0:0"),
+    "2001:0:808:808:0:0:f7f7:f7f7",
+]
+URL = Url.parse("http://images.example.org/a")
+
+
+@pytest.mark.parametrize(("kind", "address"), [(kind, text) for kind, texts in DENIED.items() for text in texts])
+def test_addresses_that_are_denied(kind: str, address: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        policy.check_addresses(URL, [address], Policy())
+    assert caught.value.reason is Reason.URL_NOT_ALLOWED
+    assert f"host images.example.org is {address} ({kind} address)" in caught.value.message
+    assert "sourcePolicy.allowedCIDRs" in caught.value.message
+    assert "--allow-cidr" in caught.value.message
+    everything = Policy(allowed_cidrs=("0.0.0.0/0", "::/0"))
+    assert policy.check_addresses(URL, [address], everything) == {address}
+
+
+@pytest.mark.parametrize("address", FREE)
+def test_addresses_that_are_free(address: str) -> None:
+    assert policy.check_addresses(URL, [address], Policy()) == {address}
+
+
+def test_of_several_addresses_those_that_are_denied_are_left_out() -> None:
+    assert policy.check_addresses(URL, ["127.0.0.1", "10.0.0.1", "::1"], Policy()) == {"10.0.0.1"}
+
+
+def test_what_no_parser_knows_is_denied() -> None:
+    with pytest.raises(RequestError, match="unknown address"):
+        policy.check_addresses(URL, ["nonsense"], Policy(allowed_cidrs=("0.0.0.0/0", "::/0")))
+
+
+@pytest.mark.parametrize(
+    ("cidr", "allowed", "denied"),
+    [
+        ("127.0.0.0/8", "127.0.0.1", "::1"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+        ("127.0.0.0/8", "::ffff:127.0.0.1", "::ffff:169.254.169.254"),
+        ("::ffff:7f00:0/104", "::ffff:127.0.0.1", "127.0.0.1"),
+        ("fe80::/10", "fe80::1", "169.254.0.1"),
+        ("169.254.7.9/16", "169.254.1.1", "127.0.0.1"),
+        # an exception for one address inside is none for the other: Teredo's server 10.0.0.1, client 127.0.0.1
+        ("10.0.0.0/8", "10.0.0.1", "2001:0:a00:1:0:0:80ff:fffe"),
+    ],
+)
+def test_exceptions(cidr: str, allowed: str, denied: str) -> None:
+    rules = Policy(allowed_cidrs=(cidr,))
+    policy.check_addresses(URL, [allowed], rules)
+    with pytest.raises(RequestError):
+        policy.check_addresses(URL, [denied], rules)
+
+
+@pytest.mark.parametrize("cidr", ["", "any", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "images.example.org", "x" * 5000])
+def test_exceptions_that_are_none_are_told_before_anything_is_fetched(cidr: str) -> None:
+    with pytest.raises(RequestError, match=r"allowedCIDRs: .*for example 10\.0\.0\.0/8") as caught:
+        policy.check_url(URL, Policy(allowed_cidrs=(cidr,)))
+    assert caught.value.permanent
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1", "127.0.1", "0x7f.1", "0x7f000001", "2130706433", "017700000001", "0177.0.0.01", "0"),
+        *("0X7F.0.0.1", "127.0.0.1.", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::FFFF:7F00:1]"),
+        *("169.254.169.254", "2852039166", "[fe80::1]", "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021"),
+    ],
+)
+def test_an_address_in_a_url_is_judged_in_whatever_spelling(host: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        policy.check_url(Url.parse(f"http://{host}/a"), Policy())
+    assert caught.value.reason is Reason.URL_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "1.2.3.4.5", "256.256.256.256", "4294967296", "dead.beef"])
+def test_names_are_left_to_the_resolver(host: str) -> None:
+    policy.check_url(Url.parse(f"http://{host}/a"), Policy())
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "metalink"),
+    [
+        ("http://example.org/a.METALINK?x=.qcow2", "/a.METALINK", True),
+        ("nfs://example.org/export/a.meta4", "/export/a.meta4", True),
+        ("http://example.org/a?x=.metalink", "/a", False),
+        ("http://example.org/a.metalink.sig", "/a.metalink.sig", False),
+    ],
+)
+def test_metalinks_are_known_by_the_path(text: str, path: str, metalink: bool) -> None:
+    url = Url.parse(text)
+    assert (url.path, url.is_metalink) == (path, metalink)

@@ -80,12 +80,14 @@ def test_what_a_sigterm_finds_is_kept_to_the_byte(served: pathlib.Path, pool: pa
         document = job_document(pool, url=origin.url("image"))
         document["limits"] = {"progressIntervalSeconds": 3600}
         with start_job(document) as process:
-            wait_for(lambda: (pool / PART).exists() and (pool / PART).stat().st_size >= HALF)
+            wait_for(lambda: (pool / PART).exists() and (pool / PART).read_bytes()[:HALF] == DATA[:HALF])
             process.terminate()
             process.communicate(timeout=10)
     journal = read_journal(str(pool / JOURNAL))
     assert journal is not None
-    assert journal.bytes_on_disk == (pool / PART).stat().st_size
+    kept = journal.bytes_on_disk
+    assert HALF <= kept < len(DATA)
+    assert (pool / PART).read_bytes() == DATA[:kept] + bytes(len(DATA) - kept)
 
 
 def versions(first: str, second: str) -> HostileServer:
@@ -246,9 +248,13 @@ def rewrite(pool: pathlib.Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
-        {"sourceDigest": "0" * 64},
-        {"bytesOnDisk": len(DATA) * 2},
+        {"version": 1},
+        {"sources": [{"digest": "0" * 64, "validator": "x"}]},
+        {"ranges": [[0, len(DATA) * 2]]},
+        {"ranges": [[0, HALF], [10, HALF]]},
+        {"ranges": [[10, 10]]},
+        {"ranges": [[-10, 10]]},
+        {"ranges": [[0, HALF]], "sizeBytes": HALF - 1},
         {"bytesOnDisk": -1},
         {"unknown": 1},
     ],
@@ -277,7 +283,7 @@ def test_a_complete_part_needs_no_source(pool: pathlib.Path) -> None:
         request = make_request(pool, server.url(), checksum=sha256(DATA))
         fetch_error(request)
         (pool / PART).write_bytes(DATA)
-        rewrite(pool, bytesOnDisk=len(DATA))
+        rewrite(pool, ranges=[[0, len(DATA)]])
         result = fetch(request)
         assert len(server.received) == 1
     assert (result.reason, result.resumed_from) == (Reason.DOWNLOADED, len(DATA))

@@ -118,7 +118,21 @@ def result_of(process: subprocess.Popen[str]) -> JobResult:
 
 @pytest.mark.parametrize(
     ("step", "before"),
-    list(enumerate(["lock", "temporary record", "record", "final name", "end of lock", "end of journal", "end"], 1)),
+    list(
+        enumerate(
+            [
+                "lock",
+                "temporary record",
+                "record",
+                "final name",
+                "end of lock",
+                "end of journal",
+                "end of output",
+                "end",
+            ],
+            1,
+        )
+    ),
 )
 def test_two_hosts_that_publish_at_once(
     origin: Origin, served: pathlib.Path, pool: pathlib.Path, tmp_path: pathlib.Path, step: int, before: str

@@ -1,26 +1,29 @@
 """Sources of bytes by protocol. `create` is the only way that the engine makes one."""
 
+from collections.abc import Callable
+
 from directdownload.download import policy
 from directdownload.download.errors import RequestError
-from directdownload.download.sources import http
+from directdownload.download.sources import http, nfs
 from directdownload.download.sources.base import Ask, Source, SourceOptions, Stream
 from directdownload.download.urls import Url
 from directdownload.resources.reasons import Reason
 
 __all__ = ["Ask", "Source", "SourceOptions", "Stream", "create"]
 
-_METALINK_SUFFIXES = (".metalink", ".meta4")
-
 
 def create(text: str, options: SourceOptions) -> Source:
     """The source for a URL; RequestError if it is not valid, not supported or not allowed."""
     url = Url.parse(text)
-    path = url.target.partition("?")[0].lower()
-    # CloudStack's rule: a metalink is one by its name, whatever the scheme
-    kind = "metalink" if path.endswith(_METALINK_SUFFIXES) else url.scheme
-    if kind not in ("http", "https"):
+    kinds: dict[str, Callable[[Url, SourceOptions], Source]] = {
+        "http": http.HTTPSource,
+        "https": http.HTTPSource,
+        "nfs": nfs.NFSSource,
+    }
+    if url.scheme not in kinds:
         raise RequestError(
-            Reason.UNSUPPORTED_PROTOCOL, f"{url}: {kind} is not supported; supported are URLs of http and https"
+            Reason.UNSUPPORTED_PROTOCOL,
+            f"{url}: {url.scheme} is not supported; supported are URLs of http, https and nfs",
         )
     policy.check_url(url, options.policy)
-    return http.HTTPSource(url, options)
+    return kinds[url.scheme](url, options)

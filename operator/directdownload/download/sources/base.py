@@ -9,6 +9,7 @@ import dataclasses
 from typing import Protocol
 
 from directdownload.download.guard import Guard
+from directdownload.download.sources.proxy import Proxies
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy, Timeouts
 
@@ -60,9 +61,10 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What every source obeys. `headers` go to the origin of this source only."""
+    """What every source obeys. `headers` go to the origin of this source only; `proxies` are for http and https."""
 
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
     policy: Policy = dataclasses.field(default_factory=Policy)
     trust_bundle: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    proxies: Proxies = dataclasses.field(default_factory=Proxies)

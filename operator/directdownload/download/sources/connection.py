@@ -1,33 +1,33 @@
-"""One TCP connection, plain or TLS: how it is made, and how bytes come out of it.
+"""One TCP connection: how it is made, and how bytes come out of it.
 
-Called by the HTTP source. Promises: establishing a connection, name resolution and TLS handshake included, ends
-within the connect timeout; reading ends with SocketTimeout after the given silence; both notice the guard at once.
+Called by the sources; `tls` and `proxy` build upon it. Promises: establishing a connection, name resolution included,
+ends within the connect timeout, and goes to an address that was checked; reading ends with SocketTimeout after the
+given silence; both notice the guard at once.
 
 Reading uses the kernel's own receive timeout on a blocking socket: one system call per read, where Python's socket
-timeouts take two. TLS goes through memory BIOs, fed with large reads: two system calls per record of 16 KiB would
-cost more than the decryption.
+timeouts take two.
 """
 
+import dataclasses
 import errno
 import io
 import os
 import queue
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from directdownload.download import policy as rules
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.urls import Url
-from directdownload.resources.jobs import Timeouts
+from directdownload.resources.jobs import Policy, Timeouts
 from directdownload.resources.reasons import Reason
 
-_TLS_READ_BYTES = 256 * 1024
 _CONNECTIONS_PER_ORIGIN = 8
 
 AddressInfo = tuple[int, int, int, str, Any]
@@ -42,7 +42,7 @@ class Slots:
         self._slots: dict[tuple[str, str, int], threading.BoundedSemaphore] = {}
 
     def acquire(self, url: Url, timeout_seconds: float, guard: Guard) -> Callable[[], None]:
-        """Wait for a slot; returns what gives it back."""
+        """Wait for a slot; returns what gives it back, harmless when called again."""
         with self._lock:
             slot = self._slots.setdefault(url.origin, threading.BoundedSemaphore(self._limit))
         end = time.monotonic() + timeout_seconds
@@ -54,95 +54,124 @@ class Slots:
                     f"{url}: no free connection within {timeout_seconds:g} s, all {self._limit} to this origin "
                     "are busy (timeouts.connectionRequest)",
                 )
-        return slot.release
+        given_back = threading.Lock()
+
+        def release() -> None:
+            if given_back.acquire(blocking=False):
+                slot.release()
+
+        return release
 
 
-def tls_context(trust_bundle: str) -> ssl.SSLContext:
-    """The system's roots and, if it exists, the PEM file `trust_bundle`; host names are checked."""
-    context = ssl.create_default_context()
-    if trust_bundle and os.path.exists(trust_bundle):
-        try:
-            if os.path.getsize(trust_bundle):
-                context.load_verify_locations(cafile=trust_bundle)
-        except (ssl.SSLError, OSError) as error:
-            raise SourceError(
-                Reason.TLS_VERIFICATION_FAILED,
-                f"trust bundle {trust_bundle} cannot be read: {error}; expected certificates in PEM",
-            ) from error
-        # a server certificate in the bundle is an anchor by itself, whoever signed it
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
+@dataclasses.dataclass(frozen=True, slots=True)
+class Effort:
+    """To establish one connection, for `url`, until `end` on the monotonic clock."""
+
+    url: Url
+    timeouts: Timeouts
+    guard: Guard
+    end: float
+
+    @classmethod
+    def begin(cls, url: Url, timeouts: Timeouts, guard: Guard) -> "Effort":
+        """One that begins now and may take the connect timeout."""
+        return cls(url, timeouts, guard, time.monotonic() + timeouts.connect_seconds)
+
+    def wait(self, connection: socket.socket, event: int, problem: str) -> None:
+        """Until `connection` is ready for `event`; ConnectTimeout with `problem` when the end comes first."""
+        poll = select.poll()
+        poll.register(connection, event)
+        while True:
+            self.guard.check()
+            left = self.end - time.monotonic()
+            if left <= 0:
+                raise SourceError(
+                    Reason.CONNECT_TIMEOUT,
+                    f"{self.url}: {problem} within {self.timeouts.connect_seconds:g} s (timeouts.connect)",
+                )
+            if poll.poll(min(left, TICK_SECONDS) * 1000):
+                return
 
 
-def connect(url: Url, timeouts: Timeouts, guard: Guard, context: ssl.SSLContext | None) -> "Wire":
-    """A connection to the origin of `url`; with a `context` its TLS handshake is done and verified."""
-    end = time.monotonic() + timeouts.connect_seconds
-    addresses = _resolve(url, end, timeouts, guard)
-    failure: SourceError | None = None
+def resolve(url: Url, timeouts: Timeouts, guard: Guard, policy: Policy) -> list[AddressInfo]:
+    """The addresses of the host of `url` that may be connected to, at least one, found within the connect timeout.
+
+    Whoever connects must use these and not ask again. RequestError(URLNotAllowed) if every address is denied.
+    """
+    return _resolve_allowed(Effort.begin(url, timeouts, guard), policy)
+
+
+def connect(effort: Effort, policy: Policy) -> socket.socket:
+    """A connection to the origin of the URL, at an address that `policy` allows; not blocking."""
+    return connect_any(effort, _resolve_allowed(effort, policy))
+
+
+def connect_any(effort: Effort, addresses: Sequence[AddressInfo], through: str = "") -> socket.socket:
+    """A connection to the first of `addresses` that takes it; `through` is for messages."""
+    failures: list[SourceError] = []
     for index, address in enumerate(addresses):
         # an address that swallows packets must leave time for those after it
-        share = (end - time.monotonic()) / (len(addresses) - index)
+        share = (effort.end - time.monotonic()) / (len(addresses) - index)
         try:
-            connection = _connect_address(url, address, time.monotonic() + share, timeouts, guard)
+            return _connect_address(dataclasses.replace(effort, end=time.monotonic() + share), address, through)
         except SourceError as error:
-            failure = failure or error
-            continue
-        try:
-            if context is None:
-                return Wire(url, connection, timeouts, guard)
-            return TLSWire(url, connection, timeouts, guard, context, end)
-        except BaseException:
-            connection.close()
-            raise
-    raise failure or SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {url.host} has no address")
+            failures.append(error)
+    raise failures[0]
 
 
-def _resolve(url: Url, end: float, timeouts: Timeouts, guard: Guard) -> list[AddressInfo]:
-    """getaddrinfo in a thread, as it knows no timeout; a thread that hangs is left behind."""
+def resolve_any(effort: Effort, host: str, port: int) -> list[AddressInfo]:
+    """Every address of `host`, at least one, whatever the policy says.
+
+    getaddrinfo knows no timeout: it runs in a thread; one that hangs is left behind.
+    """
     answers: queue.SimpleQueue[list[AddressInfo] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            answers.put(socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
         except (OSError, UnicodeError) as error:
             answers.put(error)
 
     threading.Thread(target=ask, name="resolve", daemon=True).start()
     while True:
-        guard.check()
+        effort.guard.check()
         try:
-            answer = answers.get(timeout=max(0.001, min(TICK_SECONDS, end - time.monotonic())))
+            answer = answers.get(timeout=max(0.001, min(TICK_SECONDS, effort.end - time.monotonic())))
         except queue.Empty:
-            if time.monotonic() >= end:
+            if time.monotonic() >= effort.end:
                 raise SourceError(
                     Reason.CONNECT_TIMEOUT,
-                    f"{url}: the address of {url.host} was not found within {timeouts.connect_seconds:g} s "
+                    f"{effort.url}: the address of {host} was not found within {effort.timeouts.connect_seconds:g} s "
                     "(timeouts.connect)",
                 ) from None
             continue
-        if isinstance(answer, Exception):
-            detail = answer.strerror if isinstance(answer, OSError) else str(answer)
-            raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {url.host} has no address: {detail}")
+        if isinstance(answer, Exception) or not answer:
+            detail = (answer.strerror if isinstance(answer, OSError) else str(answer)) if answer else "empty answer"
+            raise SourceError(Reason.SOURCE_UNREACHABLE, f"{effort.url}: {host} has no address: {detail}")
         return answer
 
 
-def _connect_address(url: Url, address: AddressInfo, end: float, timeouts: Timeouts, guard: Guard) -> socket.socket:
+def _resolve_allowed(effort: Effort, policy: Policy) -> list[AddressInfo]:
+    addresses = resolve_any(effort, effort.url.host, effort.url.port)
+    kept = rules.check_addresses(effort.url, [str(address[4][0]) for address in addresses], policy)
+    return [address for address in addresses if address[4][0] in kept]
+
+
+def _connect_address(effort: Effort, address: AddressInfo, through: str) -> socket.socket:
     family, kind, protocol, _, target = address
-    shown = f"{target[0]} port {target[1]}"
+    shown = f"{through}{target[0]} port {target[1]}"
     try:
         connection = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {shown}: {error.strerror}") from error
+        raise SourceError(Reason.SOURCE_UNREACHABLE, f"{effort.url}: {shown}: {error.strerror}") from error
     try:
         connection.setblocking(False)
         error_number = connection.connect_ex(target)
-        if error_number not in (0, errno.EINPROGRESS):
-            raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {shown}: {os.strerror(error_number)}")
-        while error_number == errno.EINPROGRESS:
-            _wait_until(url, connection, select.POLLOUT, end, timeouts, guard, f"{shown} did not answer")
+        if error_number == errno.EINPROGRESS:
+            effort.wait(connection, select.POLLOUT, f"{shown} did not answer")
             error_number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error_number:
-                raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {shown}: {os.strerror(error_number)}")
+        if error_number:
+            raise SourceError(Reason.SOURCE_UNREACHABLE, f"{effort.url}: {shown}: {os.strerror(error_number)}")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         connection.close()
@@ -150,32 +179,14 @@ def _connect_address(url: Url, address: AddressInfo, end: float, timeouts: Timeo
     return connection
 
 
-def _wait_until(
-    url: Url, connection: socket.socket, event: int, end: float, timeouts: Timeouts, guard: Guard, problem: str
-) -> None:
-    """Until `connection` is ready for `event`; ConnectTimeout with `problem` when `end` comes first."""
-    poll = select.poll()
-    poll.register(connection, event)
-    while True:
-        guard.check()
-        left = end - time.monotonic()
-        if left <= 0:
-            raise SourceError(
-                Reason.CONNECT_TIMEOUT,
-                f"{url}: {problem} within {timeouts.connect_seconds:g} s (timeouts.connect)",
-            )
-        if poll.poll(min(left, TICK_SECONDS) * 1000):
-            return
-
-
 class Wire(io.RawIOBase):
     """The bytes of a plain connection. While a response's head is read, a budget of bytes and seconds bounds it."""
 
-    def __init__(self, url: Url, connection: socket.socket, timeouts: Timeouts, guard: Guard) -> None:
-        self._url = url
+    def __init__(self, effort: Effort, connection: socket.socket) -> None:
+        self._url = effort.url
         self._socket = connection
-        self._silence_seconds = timeouts.socket_seconds
-        self._guard = guard
+        self._silence_seconds = effort.timeouts.socket_seconds
+        self._guard = effort.guard
         self._budget_bytes: int | None = None
         self._budget_end = 0.0
         connection.setblocking(True)
@@ -246,96 +257,8 @@ class Wire(io.RawIOBase):
 
     def _broken(self, error: OSError) -> SourceError:
         detail = os.strerror(error.errno) if error.errno else str(error)
+        return self._cut(f"the connection broke: {detail}")
+
+    def _cut(self, problem: str) -> SourceError:
         in_head = self._budget_bytes is not None
-        reason = Reason.SOURCE_UNREACHABLE if in_head else Reason.TRUNCATED
-        return SourceError(reason, f"{self._url}: the connection broke: {detail}")
-
-
-class TLSWire(Wire):
-    """The decrypted bytes of a TLS connection; the handshake is done when the constructor returns."""
-
-    def __init__(
-        self,
-        url: Url,
-        connection: socket.socket,
-        timeouts: Timeouts,
-        guard: Guard,
-        context: ssl.SSLContext,
-        handshake_end: float,
-    ) -> None:
-        self._socket = connection  # close() needs it even if the handshake fails
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._encrypted = bytearray(_TLS_READ_BYTES)
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=url.host)
-        self._handshake(url, connection, timeouts, guard, handshake_end)
-        super().__init__(url, connection, timeouts, guard)
-
-    def send(self, data: bytes) -> None:
-        self._tls.write(data)
-        super().send(self._outgoing.read())
-
-    def _handshake(self, url: Url, connection: socket.socket, timeouts: Timeouts, guard: Guard, end: float) -> None:
-        while True:
-            problem = None
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                problem = "the TLS handshake did not end"
-            except ssl.SSLCertVerificationError as error:
-                raise SourceError(
-                    Reason.TLS_VERIFICATION_FAILED,
-                    f"{url}: the server's certificate is not trusted: {error.verify_message}",
-                ) from error
-            except ssl.SSLError as error:
-                raise SourceError(
-                    Reason.TLS_VERIFICATION_FAILED, f"{url}: the TLS handshake failed: {error.reason or error}"
-                ) from error
-            try:
-                if data := self._outgoing.read():
-                    _wait_until(url, connection, select.POLLOUT, end, timeouts, guard, "the TLS handshake did not end")
-                    connection.sendall(data)
-                if problem is None:
-                    return
-                _wait_until(url, connection, select.POLLIN, end, timeouts, guard, problem)
-                received = connection.recv(_TLS_READ_BYTES)
-            except OSError as error:
-                raise SourceError(
-                    Reason.SOURCE_UNREACHABLE, f"{url}: the connection broke in the TLS handshake: {error.strerror}"
-                ) from error
-            if received:
-                self._incoming.write(received)
-            else:
-                self._incoming.write_eof()
-
-    def _read(self, buffer: memoryview) -> int:
-        filled = 0
-        while True:
-            try:
-                # what was received holds many records: take them all before asking the kernel again
-                while filled < len(buffer):
-                    # with a buffer it returns a number, whatever typeshed says
-                    count: Any = self._tls.read(len(buffer) - filled, buffer[filled:])
-                    if not count:
-                        return filled
-                    filled += count
-                return filled
-            except ssl.SSLWantReadError:
-                if filled:
-                    return filled
-            except ssl.SSLZeroReturnError:
-                return filled
-            except ssl.SSLEOFError as error:
-                if filled:
-                    return filled
-                raise SourceError(
-                    Reason.TRUNCATED, f"{self._url}: the connection ended without a proper end of TLS"
-                ) from error
-            except ssl.SSLError as error:
-                raise SourceError(
-                    Reason.TLS_VERIFICATION_FAILED, f"{self._url}: damaged TLS data: {error.reason or error}"
-                ) from error
-            received = self._receive(self._encrypted)
-            if received:
-                self._incoming.write(memoryview(self._encrypted)[:received])
-            else:
-                self._incoming.write_eof()
+        return SourceError(Reason.SOURCE_UNREACHABLE if in_head else Reason.TRUNCATED, f"{self._url}: {problem}")

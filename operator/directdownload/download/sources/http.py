@@ -1,8 +1,9 @@
 """http and https: one GET with redirects, ranges and validators.
 
-Created by `sources.create`. Promises: every hop is checked against the policy before it is connected to; headers that
-the user gave go to the origin of the first URL only; no other credentials are ever sent; a stream that begins at the
-offset asked for is of the version asked for, as far as the server can be believed.
+Created by `sources.create`. Promises: every hop is checked against the policy before it is connected to, and the
+connection goes to the address that was checked; headers that the user gave go to the origin of the first URL only; no
+other credentials are ever sent to a server; a stream that begins at the offset asked for is of the version asked for,
+as far as the server can be believed.
 """
 
 import dataclasses
@@ -11,13 +12,14 @@ import email.message
 import email.utils
 import http.client
 import re
+import socket
 import time
 from collections.abc import Callable
 
 from directdownload.download import policy
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import body, connection
+from directdownload.download.sources import body, connection, proxy, tls
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.urls import Url, redact
 from directdownload.resources.reasons import Reason
@@ -30,6 +32,8 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _RETRY_AFTER_LIMIT_SECONDS = 86_400.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
+#: archives that servers are known to label with an encoding, which is not one of the transfer
+_ENCODED_SUFFIXES = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
 _SLOTS = connection.Slots()
 
 
@@ -39,6 +43,7 @@ class _Response:
     status: int
     headers: email.message.Message
     chunked: bool
+    proxied: proxy.Proxy | None
     wire: connection.Wire
     raw: http.client.HTTPResponse
     release: Callable[[], None]
@@ -75,12 +80,13 @@ class HTTPSource:
     def __init__(self, url: Url, options: SourceOptions) -> None:
         self.url = url
         self._options = options
-        self._context = None if url.scheme == "http" else connection.tls_context(options.trust_bundle)
 
     def open(self, ask: Ask, guard: Guard) -> HTTPStream:
         response = self._follow(ask, guard)
         try:
             stream = _stream(response, ask)
+            if stream is not None:
+                _check_encoding(response, self.url)
         except BaseException:
             response.close()
             raise
@@ -120,18 +126,21 @@ class HTTPSource:
 
     def _get(self, url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, guard: Guard) -> _Response:
         timeouts = self._options.timeouts
-        if url.scheme == "https" and self._context is None:
-            self._context = connection.tls_context(self._options.trust_bundle)
+        proxied = None if self._options.policy.require_direct else self._options.proxies.choose(url)
         release = _SLOTS.acquire(url, timeouts.connection_request_seconds, guard)
         wire = None
         try:
-            wire = connection.connect(url, timeouts, guard, self._context if url.scheme == "https" else None)
+            wire = self._connect(url, proxied, guard)
             wire.set_budget(_HEAD_LIMIT_BYTES, _HEAD_SECONDS + timeouts.socket_seconds)
-            wire.send(_request(url, headers, ask))
+            wire.send(_request(url, headers, ask, proxied))
             raw = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
             raw.begin()
+            while 100 <= raw.status < 200 and raw.status != 101:
+                # RFC 9110, 15.2: any number of interim answers may come first; http.client knows 100 only
+                raw.headers = None  # type: ignore[assignment]
+                raw.begin()
             wire.set_budget(None)
-            return _Response(url, raw.status, raw.headers, raw.chunked, wire, raw, release)
+            return _Response(url, raw.status, raw.headers, raw.chunked, proxied, wire, raw, release)
         except BaseException as error:
             if wire is not None:
                 wire.close()
@@ -147,10 +156,25 @@ class HTTPSource:
                 ) from error
             raise
 
+    def _connect(self, url: Url, proxied: proxy.Proxy | None, guard: Guard) -> connection.Wire:
+        effort = connection.Effort.begin(url, self._options.timeouts, guard)
 
-def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask) -> bytes:
+        def dial() -> socket.socket:
+            if proxied is not None:
+                return proxy.connect(effort, proxied)
+            return connection.connect(effort, self._options.policy)
+
+        if url.scheme == "http":
+            return connection.Wire(effort, dial())
+        return tls.connect(dial, effort, tls.trust(self._options.trust_bundle))
+
+
+def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, proxied: proxy.Proxy | None) -> bytes:
+    # RFC 9112, 3.2.2: a proxy is told the whole URL; through a tunnel it sees nothing
+    seen_by_proxy = proxied is not None and url.scheme == "http"
+    target = f"http://{url.authority}{url.target}" if seen_by_proxy else url.target
     lines = [
-        f"GET {url.target} HTTP/1.1",
+        f"GET {target} HTTP/1.1",
         f"Host: {url.authority}",
         "User-Agent: directdownload",
         "Accept: */*",
@@ -163,6 +187,8 @@ def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask) -> bytes:
         lines.append(f"Range: bytes={ask.offset_bytes}-{last}")
         if ask.validator:
             lines.append(f"If-Range: {ask.validator}")
+    if proxied is not None and seen_by_proxy and proxied.authorization:
+        lines.append(f"Proxy-Authorization: {proxied.authorization}")
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
@@ -216,6 +242,27 @@ def _body(response: _Response, length: int | None) -> body.Body:
     return body.UntilCloseBody(reader)
 
 
+def _check_encoding(response: _Response, asked: Url) -> None:
+    """SourceError if the body is not the file.
+
+    An encoding was refused by `Accept-Encoding: identity`. Some servers label an archive with that of its name
+    (`AddEncoding` of Apache): there the bytes are those of the file, and the checksum is of them. Everything else was
+    encoded on its way, and no checksum or range would fit.
+    """
+    values = ",".join(response.headers.get_all("Content-Encoding", [])).lower().split(",")
+    encodings = [value for text in values if (value := text.strip()) not in ("", "identity")]
+    if not encodings:
+        return
+    suffixes = _ENCODED_SUFFIXES.get(encodings[0].removeprefix("x-"), ()) if len(encodings) == 1 else ()
+    if suffixes and any(url.path.lower().endswith(suffixes) for url in (asked, response.url)):
+        return
+    raise SourceError(
+        Reason.SOURCE_UNAVAILABLE,
+        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}) although it was asked for "
+        "the bytes as they are; switch compression of images off on the server",
+    )
+
+
 def _content_length(response: _Response) -> int | None:
     """The declared length of the body; None for a chunked body or none declared."""
     encodings = [value.strip().lower() for value in response.headers.get_all("Transfer-Encoding", [])]
@@ -245,8 +292,11 @@ def _validator(headers: email.message.Message) -> str:
 
 def _refusal(response: _Response) -> SourceError:
     status = response.status
+    if status == 407 and response.proxied is not None:
+        return proxy.refusal(response.url, response.proxied, status)
     phrase = http.client.responses.get(status, "unknown status")
-    message = f"{response.url}: the server answered {status} {phrase}"
+    through = f" (through {response.proxied})" if response.proxied is not None else ""
+    message = f"{response.url}: the server answered {status} {phrase}{through}"
     if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
         return SourceError(Reason.SOURCE_REFUSED, message)
     return SourceError(

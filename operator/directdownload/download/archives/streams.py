@@ -1,0 +1,164 @@
+"""gz, bz2, xz and zst: streams of one content, one after the other.
+
+Called by `archives.create`. An archive is one or more streams (members, frames); its content is theirs, put together.
+
+- gz: RFC 1952, section 2.2. Zeros may follow, as tapes and `gzip` itself leave them (GNU gzip: "trailing zeros").
+- bz2: what pbzip2 and `cat` make.
+- xz: the .xz file format, sections 2 and 2.2: zeros in multiples of four bytes may follow each stream. The most memory
+  is what `xz -9` asks for (a dictionary of 64 MiB).
+- zst: RFC 8878, section 3.1, with skippable frames. The largest window is 128 MiB (2^27), the limit of `zstd` itself:
+  what `zstd --long` and `zstd --ultra -22` make can be unpacked, what needs `zstd -d --long=28` or more cannot.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from backports import zstd
+
+from directdownload.download.archives.base import PIECE_BYTES, Input, Kind, failed
+
+#: 64 MiB of dictionary and what the decoder itself needs, generously.
+_XZ_MEMORY_BYTES = 68 * 1024 * 1024
+_ZST_WINDOW_LOG = 27
+#: The first piece of each stream; the next ones double. What follows a short stream is read again for the next one.
+_FIRST_PIECE_BYTES = 1024
+
+#: How many bytes of padding belong together; 0: the format has none.
+_PADDING_UNIT = {Kind.GZ: 1, Kind.BZ2: 0, Kind.XZ: 4, Kind.ZST: 0}
+#: bz2 reports bad data as OSError
+_ERRORS = (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError)
+
+
+class Stream(Protocol):
+    """One stream, as bz2, lzma and zstd give it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class Inflate:
+    """zlib's decompressor with the interface of the others. `wbits` as in zlib: 31 for gzip, -15 for bare deflate."""
+
+    def __init__(self, wbits: int) -> None:
+        self._inner = zlib.decompressobj(wbits)
+        self._may_have_more = False
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._may_have_more and not self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        output = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        # zlib may hold output back even when it has read everything
+        self._may_have_more = bool(self._inner.unconsumed_tail) or len(output) == max_length
+        return output
+
+
+def _gz() -> Stream:
+    return Inflate(16 + zlib.MAX_WBITS)
+
+
+def _xz() -> Stream:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+
+def _zst() -> Stream:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZST_WINDOW_LOG})
+
+
+_STREAMS: dict[Kind, Callable[[], Stream]] = {
+    Kind.GZ: _gz,
+    Kind.BZ2: bz2.BZ2Decompressor,
+    Kind.XZ: _xz,
+    Kind.ZST: _zst,
+}
+
+
+class Concatenated:
+    """A Decompressor of streams, one after the other."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._stream: Stream | None = None
+        self._streams = 0
+        self._padding_bytes = 0
+        self._input = Input()
+        self._piece_bytes = _FIRST_PIECE_BYTES
+        self._may_have_more = False
+
+    @property
+    def needs_input(self) -> bool:
+        if self._input.left or self._may_have_more:
+            return False
+        return self._stream is None or self._stream.needs_input
+
+    def decompress(self, data: bytes | memoryview, max_output: int) -> bytes:
+        if data:
+            self._input.give(data, wanted=self.needs_input)
+        self._may_have_more = False
+        if self._stream is None:
+            self._stream = self._next_stream()
+            if self._stream is None:
+                return b""
+        piece = b""
+        if self._stream.needs_input:
+            piece = self._input.take(self._piece_bytes)
+            self._piece_bytes = min(2 * self._piece_bytes, PIECE_BYTES)
+        try:
+            output = self._stream.decompress(piece, max_output)
+        except _ERRORS as error:
+            raise failed(self._kind, _describe(self._kind, error)) from error
+        if self._stream.eof:
+            self._input.give_back(len(self._stream.unused_data))
+            self._stream = None
+        else:
+            # bz2 wants input while it still holds the rest of a block
+            self._may_have_more = len(output) == max_output
+        return output
+
+    def _next_stream(self) -> Stream | None:
+        """What begins behind the padding, None as long as nothing does."""
+        unit = _PADDING_UNIT[self._kind]
+        if unit and self._streams:
+            self._padding_bytes += self._input.skip_zeros(PIECE_BYTES)
+            if self._input.starts_with_zero:
+                return None
+        if not self._input.left:
+            return None
+        if self._padding_bytes and (self._kind is Kind.GZ or self._padding_bytes % unit):
+            raise failed(self._kind, "is followed by something else behind its padding")
+        self._padding_bytes = 0
+        self._streams += 1
+        self._piece_bytes = _FIRST_PIECE_BYTES
+        return _STREAMS[self._kind]()
+
+    def finish(self) -> None:
+        if self._stream is not None or not self._streams:
+            raise failed(self._kind, "ends too early: it is truncated")
+        if self._padding_bytes and self._padding_bytes % _PADDING_UNIT[self._kind]:
+            raise failed(self._kind, f"is followed by {self._padding_bytes} zeros, expected a multiple of four")
+
+
+def _describe(kind: Kind, error: Exception) -> str:
+    text = str(error)
+    if kind is Kind.XZ and "Memory usage limit" in text:
+        return "needs a dictionary of more than 64 MiB to unpack; make it with `xz -9` or less"
+    if kind is Kind.ZST and ("memory" in text.lower() or "window" in text.lower()):
+        return "needs a window of more than 128 MiB to unpack; make it without `--long` or with `--long=27`"
+    return f"is damaged, or something else follows it: {text or type(error).__name__}"

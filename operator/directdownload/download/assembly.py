@@ -1,0 +1,228 @@
+"""The part as it comes together: what is written, what is hashed, what the journal says.
+
+Called by the transfer. Several threads put bytes in; `changed` is the lock of everything that they share, the board of
+the schedule included. Memory is bounded by a ring of buffers, whatever the size of the file.
+"""
+
+import dataclasses
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from directdownload.download import schedule, space
+from directdownload.download.checksum import Hasher
+from directdownload.download.errors import DownloadError, StorageError
+from directdownload.download.follower import Follower, Pieces
+from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.place import Part
+from directdownload.download.ranges import Ranges
+from directdownload.download.sync import Sync
+from directdownload.download.unpack import Unpack
+from directdownload.download.writer import Writer, new_buffer
+from directdownload.resources.checksum import Algorithm
+from directdownload.resources.jobs import Limits
+from directdownload.resources.reasons import Reason
+
+_BUFFERS = 12
+_READ_BACK_BYTES = 4 * 1024 * 1024
+#: a server that must wait longer than the hashing of this much takes may close the connection
+_UNHASHED_LIMIT_BYTES = 1024**3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for a transfer whatever its sources; `size_bytes` and `pieces` as a metalink promised them."""
+
+    algorithms: tuple[Algorithm, ...]
+    limits: Limits
+    reserve: str
+    size_bytes: int | None = None
+    pieces: Pieces | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """What an earlier attempt left: which ranges, of how large a file, and each source's version by its digest."""
+
+    done: Ranges = dataclasses.field(default_factory=Ranges)
+    size_bytes: int | None = None
+    validators: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def fits(self, size_bytes: int | None) -> bool:
+        """Whether it can be of the file that a metalink promised; without any size it has a beginning only.
+
+        A validator goes onto a wire, so what is none is not taken from a file either (RFC 9110, 5.5).
+        """
+        if not all(validator.isascii() and validator.isprintable() for validator in self.validators.values()):
+            return False
+        size = self.size_bytes if size_bytes is None else size_bytes
+        ranges = list(self.done)
+        if size is None:
+            return len(ranges) == 1 and ranges[0][0] == 0
+        return bool(ranges) and ranges[-1][1] <= size and self.size_bytes in (None, size)
+
+
+class Assembly:
+    """Open from construction until `end`. `keep` and `report` are as for Sync; `bad_piece` as for Follower."""
+
+    def __init__(
+        self,
+        part: Part,
+        state: State,
+        terms: Terms,
+        guard: Guard,
+        *,
+        unpack: Unpack | None,
+        bad_piece: Callable[[int, int], None],
+        keep: Callable[[Ranges, int], None],
+        report: Callable[[int, int], None],
+    ) -> None:
+        self.changed = threading.Condition()
+        size = state.size_bytes if terms.size_bytes is None else terms.size_bytes
+        self.board = schedule.Board(size, state.done.copy())
+        self.resumed_from = state.done.total_bytes
+        #: whether there is room for the file, and its bytes may come
+        self.prepared = False
+        self._part = part
+        self._terms = terms
+        self._guard = guard
+        self._unpack = unpack
+        self._bad_piece = bad_piece
+        self._writer = Writer(part.descriptor, part.place.part)
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(new_buffer())
+        self._follower = self._follow()
+        interval = terms.limits.progress_interval_seconds
+        self._sync = Sync(part.descriptor, part.place.part, interval, self._written, keep, report)
+
+    def check(self) -> None:
+        """Raise what has failed in the background."""
+        self._sync.check()
+        self._follower.raise_failure()
+        if self._unpack is not None:
+            self._unpack.check()
+
+    def settle(self) -> bool:
+        """Wait until all that is there in order is hashed; False if a bad piece must be fetched again."""
+        return self._follower.settle()
+
+    def end(self, *, complete: bool) -> Hasher:
+        """Once nobody puts anything any more: the digests, if it is complete. Harmless when called again."""
+        try:
+            # publishing syncs a complete file anyway
+            self._sync.end(sync=not complete)
+            return self._follower.finish()
+        finally:
+            self._follower.cancel()
+            self._writer.close()
+            # an error that is remembered holds on to all of this
+            while not self._free.empty():
+                self._free.get()
+
+    def wait_for_hashing(self, guard: Guard) -> None:
+        """Until the server need not wait for long while what an earlier attempt left is hashed."""
+        while not self.prepared and self._follower.tail - self._follower.verified_bytes > _UNHASHED_LIMIT_BYTES:
+            self._follower.raise_failure()
+            self._follower.wait(self._follower.verified_bytes)
+            guard.check()
+
+    def prepare(self, size: int | None) -> None:
+        """Room for a file of this size, before its bytes come; None if nobody knows it. Not under the lock."""
+        limits, part = self._terms.limits, self._part
+        if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
+            raise too_large(size, limits.max_size_bytes)
+        if not self.board.done:
+            part.empty()
+        space.check_space(part.place.directory, max(0, (size or 0) - part.allocated_bytes), self._terms.reserve)
+        space.preallocate(part.descriptor, size or 0, part.place.part)
+        with self.changed:
+            if size is not None:
+                self.board.set_size(size)
+            self.prepared = True
+        self._sync.begin()
+
+    def begin_anew(self) -> None:
+        """Forget all bytes. Not under the lock, and nobody else puts any."""
+        self._follower.cancel()
+        with self._sync.paused():
+            self._part.empty()
+            with self.changed:
+                self.resumed_from = 0
+                self.board = schedule.Board(self._terms.size_bytes, Ranges())
+                self._follower = self._follow()
+
+    def free_buffer(self, guard: Guard) -> memoryview:
+        """Waits while the hashing is behind by the whole ring; goes back by `put`."""
+        while True:
+            try:
+                return self._free.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                guard.check()
+                self._follower.raise_failure()
+
+    def put(self, claim: schedule.Claim, buffer: memoryview, filled: int, delivered: Ranges) -> None:
+        """Write the first `filled` bytes of a buffer at the claim's position, and note in `delivered` which."""
+        with self.changed:
+            position = claim.position
+            filled = self.board.receive(claim, filled)
+        try:
+            self._writer.write(buffer[:filled], position)
+        except BaseException:
+            self._free.put(buffer)
+            raise
+        with self.changed:
+            self.board.advance(claim, time.monotonic(), filled)
+            delivered.add(position, position + filled)
+            if self._follower.unread_bytes > _READ_BACK_BYTES:
+                # it is busy for longer than the ring lasts: nobody waits for that
+                self._free.put(buffer)
+                self._follower.offer(position, position + filled, None)
+            else:
+                self._follower.offer(position, position + filled, buffer)
+            # what others wrote farther on may now be next
+            tail = self._follower.tail
+            self._follower.offer(tail, self.board.done.end_from(tail), None)
+            if self.board.complete:
+                self.changed.notify_all()
+        self._check_limits(claim.position)
+
+    def forget_piece(self, start: int, end: int) -> None:
+        """Under the lock, from within `bad_piece`: these bytes are missing again."""
+        self.board.done.remove(start, end)
+        self._follower.rewind(start)
+        self.changed.notify_all()
+
+    def _check_limits(self, position: int) -> None:
+        limit = self._terms.limits.max_size_bytes
+        if limit and position > limit:
+            raise too_large(position, limit)
+        if self.board.size_bytes is None:
+            space.check_space(os.path.dirname(self._part.place.part), 0, self._terms.reserve)
+
+    def _written(self) -> Ranges:
+        with self.changed:
+            return self.board.done.copy()
+
+    def _follow(self) -> Follower:
+        follower = Follower(
+            Hasher(self._terms.algorithms),
+            self._part.descriptor,
+            self._guard,
+            release=self._free.put,
+            pieces=self._terms.pieces,
+            bad_piece=self._bad_piece,
+        )
+        follower.offer(0, self.board.done.end_from(0), None)
+        if self._unpack is not None:
+            self._unpack.follow(follower, self._writer)
+        return follower
+
+
+def too_large(size_bytes: int, max_size_bytes: int) -> DownloadError:
+    return StorageError(
+        Reason.TOO_LARGE,
+        f"the file has {size_bytes} bytes or more, at most {max_size_bytes} are allowed (downloads.maxSize)",
+    )

@@ -1,0 +1,32 @@
+"""The headers that the origin of a template wants, from the files of a mounted Secret.
+
+Called by the job. The controller has checked the Secret; what lies here is checked once more, as it goes onto a wire.
+"""
+
+import os
+
+from directdownload.download import files
+from directdownload.download.errors import RequestError
+from directdownload.resources import headers
+from directdownload.resources.reasons import Reason
+
+
+def read(directory: str) -> tuple[tuple[str, str], ...]:
+    """Name and value of each; none for an empty path. RequestError(SecretForbidden) if one is no header."""
+    if not directory:
+        return ()
+    found = []
+    try:
+        # the kubelet keeps links and directories of its own beside the keys
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError as error:
+        raise RequestError(Reason.SECRET_NOT_FOUND, f"{directory} cannot be read: {error.strerror}") from error
+    for name in names:
+        # a key is a link to a file of the same Secret
+        value = (files.read_small(os.path.realpath(os.path.join(directory, name))) or b"").strip(b"\r\n")
+        try:
+            headers.check(name, value)
+        except ValueError as error:
+            raise RequestError(Reason.SECRET_FORBIDDEN, f"the Secret of headersSecretRef: {error}") from None
+        found.append((name, value.decode("ascii")))
+    return tuple(found)

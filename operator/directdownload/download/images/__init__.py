@@ -1,0 +1,111 @@
+"""Images: what a downloaded file is, whether it is safe to open, and how large its disk is, by its header alone.
+
+Called by the engine: `inspect` before a file gets its name, `inspect_head` in a probe. Promised: at most 4 MiB are
+read, whatever the header says; every number of it is checked before it is used; every failure is a DownloadError. What
+is checked of each format stands in its module.
+
+    UnsafeImage      a virtual machine would take content from other files of the host
+    FormatMismatch   not the format that was asked for, or not a valid one
+    TooLarge         its disk is larger than allowed
+
+They are SourceErrors: without a checksum another source may serve better bytes.
+
+RAW is a disk as it is, so it must not carry the mark of anything else: a program that probes would open it as that. A
+partition table or a file system is no such mark. An ISO is one, even if it can be written to a disk ("hybrid"):
+register it as ISO.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from directdownload.download import archives
+from directdownload.download.errors import RequestError, SourceError
+from directdownload.download.images import iso, qcow2, tar, vhd, vhdx, vmdk
+from directdownload.download.images.detect import RAW, detect
+from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
+from directdownload.resources.reasons import Reason
+
+__all__ = ["ImageInfo", "inspect", "inspect_head"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """`virtual_size_bytes` is what a virtual machine sees; None for archives, and if it is not known."""
+
+    format: str
+    virtual_size_bytes: int | None
+
+
+def _same_size(image: Reader) -> int | None:
+    return image.size_bytes
+
+
+def _no_size(_: Reader) -> int | None:
+    return None
+
+
+_PARSERS: Mapping[str, Callable[[Reader], int | None]] = {
+    qcow2.FORMAT: qcow2.inspect,
+    RAW: _same_size,
+    iso.FORMAT: _same_size,
+    vmdk.FORMAT: vmdk.inspect,
+    vhd.FORMAT: vhd.inspect,
+    vhdx.FORMAT: vhdx.inspect,
+    tar.APPLIANCE: _no_size,
+    tar.FORMAT: _no_size,
+}
+
+
+def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0) -> ImageInfo:
+    """What the first `size_bytes` of an open file are; DownloadError unless they are a safe `image_format`.
+
+    An empty `image_format` accepts a good image of any of our formats, and all else as RAW. A maximum of 0 is none.
+    """
+    found = _inspect(FileReader(descriptor, size_bytes), image_format)
+    size = found.virtual_size_bytes or 0
+    if max_virtual_size_bytes and size > max_virtual_size_bytes:
+        raise SourceError(
+            Reason.TOO_LARGE,
+            f"the disk in the {found.format} image has {size} bytes, at most {max_virtual_size_bytes} are allowed "
+            "(maxVirtualSize)",
+        )
+    return found
+
+
+def inspect_head(head: bytes, total_size_bytes: int | None, image_format: str) -> ImageInfo | None:
+    """As `inspect`, by the first bytes (64 KiB or more) of a file of which the server says how large it is.
+
+    None if they do not tell: an archive, a VHDX, a fixed VHD. For people, not for safety: what the end of the file says
+    is not checked.
+    """
+    if archives.recognise(head[: archives.HEAD_BYTES]):
+        return None
+    try:
+        return _inspect(HeadReader(head, total_size_bytes), image_format)
+    except NotInHeadError:
+        return None
+
+
+def _inspect(image: Reader, image_format: str) -> ImageInfo:
+    if image_format and image_format not in _PARSERS:
+        raise RequestError(
+            Reason.FORMAT_MISMATCH, f"image format {image_format!r}; expected one of {', '.join(sorted(_PARSERS))}"
+        )
+    if image_format and image.size_bytes == 0:
+        raise mismatch(f"the file is empty, expected a {image_format} image")
+    found = detect(image)
+    if not image_format:
+        image_format = found if found in _PARSERS else RAW
+    elif image_format == vhd.FORMAT and found == RAW and not image.complete:
+        raise NotInHeadError
+    elif found != image_format and (image_format, found) != (tar.FORMAT, tar.APPLIANCE):
+        raise mismatch(_explain(image_format, found))
+    return ImageInfo(image_format, _PARSERS[image_format](image))
+
+
+def _explain(expected: str, found: str) -> str:
+    if found == RAW:
+        return f"the file is not a {expected} image: it has no mark of that format, or of any other"
+    if found in _PARSERS:
+        return f"the file is a {found} image, expected {expected}; register it with format {found}"
+    return f"the file is {found}, expected {expected}"

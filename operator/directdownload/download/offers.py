@@ -1,0 +1,69 @@
+"""Which sources a request has, in order of preference: its URL, its mirrors, and what metalinks among them name.
+
+Called by fetch and probe. A metalink (RFC 5854) is one by its name, whatever the scheme: CloudStack's rule.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from directdownload.download import metalink
+from directdownload.download.errors import DownloadError, RequestError, SourceError
+from directdownload.download.follower import Pieces
+from directdownload.download.guard import Guard
+from directdownload.download.sources import Source
+from directdownload.resources.checksum import Checksum
+from directdownload.resources.reasons import Reason
+
+_SOURCES_LIMIT = 64
+
+
+class Create(Protocol):
+    def __call__(self, url: str, *, first: bool) -> Source:
+        """The source of a URL; `first` for that of the request itself, which alone sees its headers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Offer:
+    """`failures` are those that could not be used; the rest is what the first readable metalink promises."""
+
+    sources: Sequence[Source]
+    failures: Sequence[DownloadError]
+    checksums: Sequence[Checksum] = ()
+    size_bytes: int | None = None
+    pieces: Pieces | None = None
+
+
+def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> Offer:
+    """Fetches metalinks; raises StoppedError only."""
+    found: list[Source] = []
+    failures: list[DownloadError] = []
+    promised: metalink.MetalinkFile | None = None
+    for index, text in enumerate((url, *mirrors)):
+        try:
+            source = create(text, first=index == 0)
+            if not source.url.is_metalink:
+                found.append(source)
+                continue
+            file = metalink.load(source, guard)
+        except (SourceError, RequestError) as error:
+            failures.append(error)
+            continue
+        promised = promised or file
+        usable = len(found)
+        for mirror in file.urls:
+            try:
+                found.append(create(mirror, first=False))
+            except RequestError as error:
+                failures.append(error)
+        if len(found) == usable:
+            failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no source that can be used"))
+    unique = list({source.url.text: source for source in reversed(found)}.values())[::-1]
+    if promised is None:
+        return Offer(unique[:_SOURCES_LIMIT], failures)
+    pieces = None
+    if promised.pieces is not None and promised.size_bytes is not None:
+        pieces = Pieces(
+            promised.pieces.algorithm, promised.pieces.length_bytes, promised.pieces.digests, promised.size_bytes
+        )
+    return Offer(unique[:_SOURCES_LIMIT], failures, promised.checksums, promised.size_bytes, pieces)

@@ -1,0 +1,74 @@
+"""Asking a source what it has, without fetching it: `job probe` and `directdownload fetch --probe`.
+
+By the same policy, headers and trust as a download. At most the head of the image is read.
+"""
+
+import time
+
+from directdownload.download import images, offers, sources
+from directdownload.download.assembly import too_large
+from directdownload.download.engine import FetchRequest, expected_checksums
+from directdownload.download.errors import RequestError, SourceError
+from directdownload.download.guard import Guard
+from directdownload.download.transfer import chosen_failure
+from directdownload.resources.jobs import JobResult
+from directdownload.resources.reasons import Reason
+
+_HEAD_BYTES = 256 * 1024
+_HEAD_SECONDS = 30.0
+
+
+def probe(request: FetchRequest, guard: Guard) -> JobResult:
+    """SourceReachable with what the first source that answers says; DownloadError if none does."""
+    started = time.monotonic()
+    expected_checksums(request.checksum, request.expected_digest, request.policy)
+    offer = offers.collect(request.url, request.mirrors, request.source, guard)
+    failures = list(offer.failures)
+    for source in offer.sources:
+        try:
+            result = _ask(source, request, offer, guard)
+        except (SourceError, RequestError) as error:
+            failures.append(error)
+            continue
+        others = f"; other sources: {', '.join(error.reason for error in failures)}" if failures else ""
+        message = f"{source.url} answers{others}"
+        return result.model_copy(update={"message": message, "seconds": round(time.monotonic() - started, 3)})
+    raise chosen_failure(failures)
+
+
+def _ask(source: sources.Source, request: FetchRequest, offer: offers.Offer, guard: Guard) -> JobResult:
+    stream = source.open(sources.Ask(0, _HEAD_BYTES), guard)
+    try:
+        head = _read(stream, guard)
+        size = stream.size_bytes if stream.size_bytes is not None else offer.size_bytes
+        limit = request.limits.max_size_bytes
+        if size is not None and limit and size > limit:
+            raise too_large(size, limit)
+        info = images.inspect_head(head, size, request.image_format)
+        return JobResult(
+            reason=Reason.SOURCE_REACHABLE,
+            size_bytes=size,
+            format=info.format if info else request.image_format,
+            virtual_size_bytes=info.virtual_size_bytes if info else None,
+            source=str(source.url),
+            # the other kind of validator is a date
+            etag=stream.validator if stream.validator.startswith('"') else "",
+            media_type=stream.media_type,
+            ranges=stream.ranges,
+        )
+    finally:
+        stream.close()
+
+
+def _read(stream: sources.Stream, guard: Guard) -> bytes:
+    """The head of the file: enough for every format's header, as much as comes in some seconds."""
+    buffer = memoryview(bytearray(_HEAD_BYTES))
+    filled = 0
+    end = time.monotonic() + _HEAD_SECONDS
+    while filled < _HEAD_BYTES and time.monotonic() < end:
+        guard.check()
+        count = stream.readinto(buffer[filled:])
+        if not count:
+            break
+        filled += count
+    return bytes(buffer[:filled])

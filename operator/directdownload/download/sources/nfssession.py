@@ -1,0 +1,243 @@
+"""One NFS connection with at most one open file: the loop that drives libnfs, and what its failures mean.
+
+Called by the NFS source. Promises: nothing waits longer than TICK_SECONDS before it looks at the guard; every failure
+is a SourceError whose message holds nothing that the server has made up but names of statuses and bounded, printable
+text.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import os
+import re
+import select
+import socket
+import stat
+import time
+from typing import Any
+
+from directdownload.download.errors import SourceError
+from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.sources import libnfs
+from directdownload.download.urls import Url, redact
+from directdownload.resources.jobs import Timeouts
+from directdownload.resources.reasons import Reason
+
+#: how libnfs names an answer of the server at the end of its own messages
+_STATUS = re.compile(r"\b(?:NFS3ERR|NFS4ERR|MNT3ERR)_([A-Z_]{2,32})\b")
+_CONNECT_ERROR = re.compile(r"connect\(\) to server failed\. [^()]*\((\d{1,3})\)")
+_ABSENT = frozenset({"NOENT", "NOTDIR", "NAMETOOLONG", "BADNAME", "BADCHAR"})
+_DENIED = frozenset({"PERM", "ACCES", "ACCESS", "WRONGSEC"})
+#: libnfs has looked itself at what the server allows
+_DENIED_TEXTS = ("Insufficient ACCESS", "ACCESS denied")
+#: RFC 5531, MSG_DENIED: a server that does not like the source port answers with AUTH_TOOWEAK
+_REJECTED = "RPC Packet not accepted by the server"
+_NO_FILE = frozenset({"ISDIR", "INVAL", "SYMLINK", "WRONG_TYPE", "NXIO", "NODEV"})
+_STATUS_OF_ERRNO = {
+    errno.ENOENT: "NOENT",
+    errno.ENOTDIR: "NOTDIR",
+    errno.ENAMETOOLONG: "NAMETOOLONG",
+    errno.EPERM: "PERM",
+    errno.EACCES: "ACCES",
+    errno.EISDIR: "ISDIR",
+}
+_CLOSE_SECONDS = TICK_SECONDS
+_DETAIL_LIMIT = 200
+_SIZE_LIMIT_BYTES = 10**18
+
+
+@dataclasses.dataclass(slots=True)
+class Read:
+    """`length` bytes of the file from `offset`, `received` of them in `memory`, `taken` of those delivered."""
+
+    offset: int
+    length: int
+    memory: memoryview
+    received: int = 0
+    taken: int = 0
+    call: libnfs.Call = dataclasses.field(default_factory=libnfs.Call)
+
+
+class NFSError(SourceError):
+    """`told` is the message without the name of the source.
+
+    `mounting`: the export, not the file in it, is what the server does not give; `denied`: that it may not.
+    """
+
+    def __init__(self, reason: Reason, source: str, told: str, *, mounting: bool, denied: bool = False) -> None:
+        super().__init__(reason, f"{source}: {told}")
+        self.told = told
+        self.mounting = mounting
+        self.denied = denied
+
+
+class Session:
+    """One libnfs context with at most one file, and the loop that drives it."""
+
+    def __init__(self, url: Url, version: int, timeouts: Timeouts, guard: Guard) -> None:
+        self.url = url
+        self.guard = guard
+        self.silence_seconds = timeouts.socket_seconds
+        self.attributes = libnfs.Attributes()
+        self._timeouts = timeouts
+        self._version = version
+        self._handle = 0
+        self._mounted = False
+        #: why the connection is of no more use; what has arrived before may still be taken
+        self.lost: SourceError | None = None
+        try:
+            self._context = libnfs.Context(version, url.port)
+        except libnfs.LibraryMissingError as error:
+            raise SourceError(
+                Reason.UNSUPPORTED_PROTOCOL,
+                f"{url}: nfs needs libnfs, which is not installed ({error}); install the Debian package libnfs14 "
+                "(libnfs13 on Debian 12)",
+            ) from None
+
+    def mount(self, address: str, export: str, end: float) -> None:
+        self._finish(self._context.mount(address, export), end, f"export {export} cannot be mounted")
+        self._mounted = True
+
+    def open(self, path: str, end: float) -> None:
+        """A regular file below the export, and its attributes."""
+        handle: int = self._finish(self._context.open(path), end, "the file cannot be opened")
+        self._handle = handle
+        self.attributes = self._finish(self._context.attributes(handle), end, "the file cannot be looked at")
+        if not stat.S_ISREG(self.attributes.mode):
+            raise self._refused("it is not a regular file")
+        if self.attributes.size > _SIZE_LIMIT_BYTES:
+            raise self._error(Reason.NFS_ERROR, f"no file has {self.attributes.size} bytes")
+
+    def current_attributes(self) -> libnfs.Attributes:
+        end = time.monotonic() + self.silence_seconds
+        found: libnfs.Attributes = self._finish(
+            self._context.attributes(self._handle), end, "the file cannot be looked at"
+        )
+        return found
+
+    def start_read(self, read: Read) -> None:
+        """What is missing in `read`."""
+        place = ctypes.addressof(ctypes.c_char.from_buffer(read.memory, read.received))
+        read.call = self._context.read(self._handle, read.offset + read.received, read.length - read.received, place)
+
+    def turn(self, seconds: float) -> bool:
+        """Wait for the server for some time, and let the library work; whether anything was received.
+
+        A connection that breaks fails its calls and sets `lost`, which is raised the next time.
+        """
+        if self.lost is not None:
+            raise self.lost
+        descriptor = self._context.descriptor
+        if descriptor < 0:
+            self.lost = self._broken(0)
+            return False
+        poll = select.poll()
+        poll.register(descriptor, self._context.events)
+        ready = poll.poll(seconds * 1000)
+        if not ready:
+            return False
+        events = ready[0][1]
+        # the library forgets it
+        error_number = _socket_error(descriptor) if events & select.POLLERR else 0
+        if events & select.POLLNVAL or not self._context.service(events):
+            self.lost = self._broken(error_number)
+        return bool(events & select.POLLIN)
+
+    def failure(self, call: libnfs.Call, problem: str) -> SourceError:
+        """What the negative result of a call means."""
+        if self.lost is not None:
+            return self.lost
+        text = self._context.error
+        names = _STATUS.findall(text)
+        # a path, perhaps chosen by the server, comes before the status
+        name = names[-1] if names else _STATUS_OF_ERRNO.get(-call.status, "")
+        if not names and (refusal := _CONNECT_ERROR.search(text)):
+            return self._unreachable(int(refusal[1]))
+        if name in _DENIED or any(sign in text for sign in _DENIED_TEXTS) or call.text == _REJECTED:
+            return self._refused(f"{problem}: access denied{self._port_hint()}", denied=True)
+        if name in _ABSENT:
+            return self._refused(f"{problem}: no such file or directory{self._port_hint()}")
+        if name in _NO_FILE:
+            return self._refused(f"{problem}: it is not a regular file")
+        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server does not take the call"
+        return self._error(Reason.NFS_ERROR, f"{problem}: {detail}")
+
+    def close_file(self) -> None:
+        """Tell the server, if it listens, that the file is no longer open; no reads may be under way."""
+        if not self._handle or self.lost is not None:
+            return
+        handle, self._handle = self._handle, 0
+        call = self._context.close_file(handle)
+        end = time.monotonic() + _CLOSE_SECONDS
+        with contextlib.suppress(SourceError):
+            while not call.done and (left := end - time.monotonic()) > 0:
+                self.turn(left)
+
+    def close(self) -> None:
+        self._context.close()
+
+    @property
+    def _shown(self) -> str:
+        return f"{self.url} (NFS version {self._version})"
+
+    def _finish(self, call: libnfs.Call, end: float, problem: str) -> Any:
+        while not call.done:
+            self.guard.check()
+            left = end - time.monotonic()
+            if left <= 0:
+                raise self._too_slow()
+            self.turn(min(left, TICK_SECONDS))
+        if call.status < 0:
+            raise self.failure(call, problem)
+        return call.value
+
+    def _too_slow(self) -> SourceError:
+        if self.attributes.mode:
+            return SourceError(
+                Reason.SOCKET_TIMEOUT, f"{self._shown}: no answer within {self.silence_seconds:g} s (timeouts.socket)"
+            )
+        return self._error(
+            Reason.CONNECT_TIMEOUT,
+            f"connecting and mounting did not end within {self._timeouts.connect_seconds:g} s (timeouts.connect)",
+        )
+
+    def _broken(self, error_number: int) -> SourceError:
+        if not self.attributes.mode:
+            return self._unreachable(error_number)
+        detail = os.strerror(error_number) if error_number else "closed by the server"
+        return SourceError(Reason.TRUNCATED, f"{self._shown}: the connection broke: {detail}")
+
+    def _unreachable(self, error_number: int) -> SourceError:
+        detail = os.strerror(error_number) if error_number else "the server closed the connection"
+        return self._error(Reason.SOURCE_UNREACHABLE, detail)
+
+    def _refused(self, told: str, *, denied: bool = False) -> NFSError:
+        return self._error(Reason.SOURCE_REFUSED, told, denied=denied)
+
+    def _error(self, reason: Reason, told: str, *, denied: bool = False) -> NFSError:
+        return NFSError(reason, self._shown, told, mounting=not self._mounted, denied=denied)
+
+    def _port_hint(self) -> str:
+        port = _local_port(self._context.descriptor)
+        if port < socket.IPPORT_RESERVED:
+            return ""
+        return (
+            f"; the source port was {port}, most exports demand one below {socket.IPPORT_RESERVED}, or are not even "
+            "seen: in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or export with "
+            "`insecure`"
+        )
+
+
+def _socket_error(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return copy.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _local_port(descriptor: int) -> int:
+    """0 if there is no connection any more."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as copy:
+            return int(copy.getsockname()[1])
+    except OSError:
+        return 0

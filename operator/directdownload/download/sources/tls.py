@@ -1,0 +1,197 @@
+"""TLS over a connection, and which servers are trusted.
+
+Called by the HTTP source. A server is trusted if its certificate is signed by the system's roots or by a certificate of
+the trust bundle, or is itself in the bundle, and names the host. One that is byte for byte in the bundle may name
+another host: whoever uploaded it knew the server. Dates are checked in every case.
+
+TLS goes through memory BIOs, fed with large reads: two system calls per record of 16 KiB would cost more than the
+decryption.
+"""
+
+import functools
+import os
+import re
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from directdownload.download.errors import SourceError
+from directdownload.download.sources.connection import Effort, Wire
+from directdownload.download.urls import Url
+from directdownload.resources.reasons import Reason
+
+_READ_BYTES = 256 * 1024
+_BUNDLE_LIMIT_BYTES = 16 * 1024 * 1024
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.{1,65536}?-----END CERTIFICATE-----", re.DOTALL)
+#: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL
+_OTHER_NAME = frozenset({62, 64})
+
+
+class Trust:
+    """What servers are verified against: the system's roots, and `certificates` (DER) of the trust bundle."""
+
+    def __init__(self, certificates: frozenset[bytes] = frozenset()) -> None:
+        self.certificates = certificates
+        self.context = ssl.create_default_context()
+        #: for servers that present a certificate of the bundle, under whatever name
+        self.nameless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.nameless.check_hostname = False
+        self.nameless.verify_mode = ssl.CERT_REQUIRED
+        for context in (self.context, self.nameless):
+            # Python 3.13 made it the default; it refuses many a private authority that every other client accepts
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            if certificates:
+                context.load_verify_locations(cadata=b"".join(sorted(certificates)))
+                # a server certificate in the bundle is an anchor by itself, whoever signed it
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def trust(bundle: str) -> Trust:
+    """The system's roots and, if it exists, the PEM file `bundle`, as it is now; SourceError if that is not PEM."""
+    try:
+        status = os.stat(bundle) if bundle else None
+    except FileNotFoundError:
+        status = None
+    except OSError as error:
+        raise _unreadable(bundle, error.strerror or "") from error
+    if status is None:
+        return _trust("", 0, 0, 0)
+    return _trust(bundle, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def connect(dial: Callable[[], socket.socket], effort: Effort, trusted: Trust) -> "TLSWire":
+    """A verified TLS connection over what `dial` connects; SourceError(TLSVerificationFailed) if it is not trusted."""
+    try:
+        return TLSWire(effort, dial(), trusted.context)
+    except _OtherNameError as error:
+        if not trusted.certificates:
+            raise
+        wire = TLSWire(effort, dial(), trusted.nameless)
+        if wire.certificate not in trusted.certificates:
+            wire.close()
+            raise error from None
+        return wire
+
+
+class _OtherNameError(SourceError):
+    """The certificate is good, but for another host."""
+
+
+class TLSWire(Wire):
+    """The decrypted bytes of a TLS connection; the handshake is done when the constructor returns.
+
+    Owns `connection`, also when it fails.
+    """
+
+    def __init__(self, effort: Effort, connection: socket.socket, context: ssl.SSLContext) -> None:
+        self._socket = connection
+        try:
+            self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._encrypted = bytearray(_READ_BYTES)
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=effort.url.host)
+            self._handshake(effort, connection)
+            super().__init__(effort, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's, in DER."""
+        return self._tls.getpeercert(binary_form=True)
+
+    def send(self, data: bytes) -> None:
+        self._tls.write(data)
+        super().send(self._outgoing.read())
+
+    def _handshake(self, effort: Effort, connection: socket.socket) -> None:
+        problem = "the TLS handshake did not end"
+        ended = False
+        while not ended:
+            try:
+                self._tls.do_handshake()
+                ended = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as error:
+                raise _handshake_error(effort.url, error) from error
+            try:
+                if data := self._outgoing.read():
+                    effort.wait(connection, select.POLLOUT, problem)
+                    connection.sendall(data)
+                if not ended:
+                    effort.wait(connection, select.POLLIN, problem)
+                    self._feed(connection.recv_into(self._encrypted))
+            except OSError as error:
+                raise SourceError(
+                    Reason.SOURCE_UNREACHABLE,
+                    f"{effort.url}: the connection broke in the TLS handshake: {error.strerror}",
+                ) from error
+
+    def _feed(self, received: int) -> None:
+        if received:
+            self._incoming.write(memoryview(self._encrypted)[:received])
+        else:
+            self._incoming.write_eof()
+
+    def _read(self, buffer: memoryview) -> int:
+        filled = 0
+        while True:
+            try:
+                # what was received holds many records: take them all before asking the kernel again
+                while filled < len(buffer):
+                    # with a buffer it returns a number, whatever typeshed says
+                    count: Any = self._tls.read(len(buffer) - filled, buffer[filled:])
+                    if not count:
+                        return filled
+                    filled += count
+                return filled
+            except ssl.SSLWantReadError:
+                if filled:
+                    return filled
+            except ssl.SSLZeroReturnError:
+                return filled
+            except ssl.SSLEOFError as error:
+                if filled:
+                    return filled
+                raise self._cut("the connection ended without a proper end of TLS") from error
+            except ssl.SSLError as error:
+                raise SourceError(
+                    Reason.TLS_VERIFICATION_FAILED, f"{self._url}: damaged TLS data: {error.reason or error}"
+                ) from error
+            self._feed(self._receive(self._encrypted))
+
+
+@functools.lru_cache(maxsize=2)
+def _trust(bundle: str, _inode: int, _mtime_ns: int, _size_bytes: int) -> Trust:
+    """Read once for all sources: the system's roots alone take milliseconds and megabytes."""
+    if not bundle:
+        return Trust()
+    try:
+        with open(bundle, "rb") as file:
+            data = file.read(_BUNDLE_LIMIT_BYTES + 1)
+        blocks = _PEM.findall(data)
+        if len(data) > _BUNDLE_LIMIT_BYTES or (data.strip() and not blocks):
+            raise ValueError(f"no certificate in at most {_BUNDLE_LIMIT_BYTES} bytes")
+        return Trust(frozenset(ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in blocks))
+    except (ValueError, OSError) as error:
+        raise _unreadable(bundle, str(error)) from error
+
+
+def _unreadable(bundle: str, detail: str) -> SourceError:
+    return SourceError(
+        Reason.TLS_VERIFICATION_FAILED,
+        f"trust bundle {bundle} cannot be read: {detail}; expected certificates in PEM",
+    )
+
+
+def _handshake_error(url: Url, error: ssl.SSLError) -> SourceError:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return SourceError(Reason.TLS_VERIFICATION_FAILED, f"{url}: the TLS handshake failed: {error.reason or error}")
+    kind = _OtherNameError if error.verify_code in _OTHER_NAME else SourceError
+    return kind(
+        Reason.TLS_VERIFICATION_FAILED,
+        f"{url}: the server's certificate is not trusted: {error.verify_message}",
+    )

@@ -1,0 +1,104 @@
+"""Making what was written durable while a transfer runs, and telling how far it is.
+
+Called by the transfer. What a journal says is on disk was synced before: so the order is look, sync, say.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from directdownload.download.errors import storage_error
+from directdownload.download.guard import TICK_SECONDS
+from directdownload.download.ranges import Ranges
+
+
+class Sync:
+    """Every interval: sync the part, then tell `keep` what was written before. More often, tell `report` how much.
+
+    `written` gives the ranges that are written at the moment it is called.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        path: str,
+        interval_seconds: float,
+        written: Callable[[], Ranges],
+        keep: Callable[[Ranges, int], None],
+        report: Callable[[int, int], None],
+    ) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._interval_seconds = interval_seconds
+        self._written = written
+        self._keep = keep
+        self._report = report
+        self._ended = threading.Event()
+        self._failure: Exception | None = None
+        self._saying = threading.Lock()
+        self._rate = 0.0
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """From now on there is something to say, and it is said for the first time; harmless when done twice."""
+        if self._thread is None:
+            self._keep(self._written(), 0)
+            self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+            self._thread.start()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is said in here, nor afterwards what was seen before: for whoever takes back what was written."""
+        with self._saying:
+            yield
+
+    def check(self) -> None:
+        """Raise what has failed in the background."""
+        if self._failure is not None:
+            raise self._failure
+
+    def end(self, *, sync: bool) -> None:
+        """Stop; with `sync`, once more make everything durable and say so, else raise what has failed."""
+        self._ended.set()
+        if self._thread is None:
+            return
+        self._thread.join()
+        if sync and self._failure is None:
+            self._step()
+        if not sync:
+            # the kernel tells of a failed write once, here or there
+            self.check()
+        self._report(self._written().total_bytes, int(self._rate))
+
+    def _run(self) -> None:
+        try:
+            self._say()
+        except Exception as error:  # raised again by whoever checks
+            self._failure = error
+
+    def _say(self) -> None:
+        synced_at = rated_at = time.monotonic()
+        rated_bytes = self._written().total_bytes
+        tick = min(TICK_SECONDS, self._interval_seconds) or TICK_SECONDS
+        while not self._ended.wait(tick):
+            now, written_bytes = time.monotonic(), self._written().total_bytes
+            # a restart from zero is no negative rate
+            current = max(0, written_bytes - rated_bytes) / (now - rated_at)
+            # smoothed over some seconds, so that one slow tick does not look like a stall
+            self._rate = current if not self._rate else self._rate + (current - self._rate) * min(1.0, tick / 2)
+            rated_at, rated_bytes = now, written_bytes
+            self._report(written_bytes, int(self._rate))
+            if now - synced_at >= self._interval_seconds:
+                self._step()
+                synced_at = time.monotonic()
+
+    def _step(self) -> None:
+        with self._saying:
+            written = self._written()
+            try:
+                os.fdatasync(self._descriptor)
+                self._keep(written, int(self._rate))
+            except OSError as error:
+                raise storage_error(error, self._path, "write") from error

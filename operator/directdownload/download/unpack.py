@@ -1,0 +1,155 @@
+"""Unpacking an archive while it is downloaded: behind the hashing, from the part into a file beside it.
+
+Called by the engine; the transfer tells which follower it reads behind. The part keeps the bytes as served, so that
+a resume works and the checksum is of them; an attempt that continues unpacks what is there once more.
+"""
+
+import os
+import threading
+
+from directdownload.download import archives, files, publish, space
+from directdownload.download.checksum import Hasher
+from directdownload.download.errors import DownloadError, StorageError, storage_error
+from directdownload.download.follower import Follower
+from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.place import Part
+from directdownload.download.schedule import BLOCK_BYTES
+from directdownload.download.writer import Writer, new_buffer
+from directdownload.resources.checksum import Algorithm
+from directdownload.resources.reasons import Reason
+
+_SPACE_CHECK_BYTES = 64 * BLOCK_BYTES
+
+
+class Unpack:
+    """One thread per follower; what is no archive is left alone. `close` in every case."""
+
+    def __init__(self, part: Part, guard: Guard, *, max_virtual_size_bytes: int, reserve: str) -> None:
+        self._part = part
+        self._caller = guard
+        # an image is larger than what it holds by its tables; the inspection looks at the exact size
+        self._limit_bytes = max_virtual_size_bytes and max_virtual_size_bytes * 65 // 64 + 16 * BLOCK_BYTES
+        self._max_virtual_size_bytes = max_virtual_size_bytes
+        self._reserve = reserve
+        self._cancelled = threading.Event()
+        self._complete = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._descriptor: int | None = None
+        self._size_bytes = 0
+        self._hasher = Hasher()
+
+    def follow(self, follower: Follower, writer: Writer) -> None:
+        """Begin anew, behind `follower`; `writer` writes the part."""
+        self.close()
+        self._cancelled, self._complete = threading.Event(), threading.Event()
+        self._failure = None
+        guard = self._caller.for_connection(self._cancelled)
+        self._thread = threading.Thread(target=self._run, args=(follower, writer, guard), name="unpack", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what makes going on pointless: the disk or a limit. A bad archive may be a bad download: see finish."""
+        if isinstance(self._failure, StorageError):
+            raise self._failure
+
+    def finish(self) -> bool:
+        """All of the part is there and verified: whether it was an archive and is unpacked now."""
+        self._complete.set()
+        if self._thread is not None:
+            while self._thread.is_alive():
+                self._thread.join(TICK_SECONDS)
+                self._caller.check()
+        if self._failure is not None:
+            raise self._failure
+        return self._descriptor is not None
+
+    def product(self) -> publish.Product:
+        """What it was unpacked into; after `finish` said so."""
+        assert self._descriptor is not None  # noqa: S101 - for the type checker: that is what `finish` said
+        digest = str(self._hasher.digests()[Algorithm.SHA256])
+        return publish.Product(self._descriptor, self._part.place.out, self._size_bytes, digest)
+
+    def close(self) -> None:
+        self._cancelled.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _run(self, follower: Follower, writer: Writer, guard: Guard) -> None:
+        try:
+            position, kind = 0, None
+            while kind is None:
+                available = self._available(follower, position, guard)
+                if available < archives.HEAD_BYTES and not self._complete.is_set():
+                    position = available
+                    continue
+                kind = archives.recognise(os.pread(self._part.descriptor, min(available, archives.HEAD_BYTES), 0))
+                if kind is None:
+                    return
+            # it is read back at once
+            writer.use_page_cache()
+            self._unpack(archives.create(kind), follower, guard)
+        except DownloadError as error:
+            self._failure = error
+        except OSError as error:
+            self._failure = storage_error(error, self._part.place.out, "unpack into")
+        except Exception as error:  # raised again by whoever waits for this thread
+            self._failure = error
+
+    def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
+        out = self._part.place.out
+        files.remove(out)
+        self._size_bytes, self._hasher = 0, Hasher()
+        self._descriptor = os.open(out, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        writer = Writer(self._descriptor, out)
+        buffer = new_buffer()
+        try:
+            position = 0
+            while (available := self._available(follower, position, guard)) > position:
+                count = os.preadv(self._part.descriptor, [buffer[: min(BLOCK_BYTES, available - position)]], position)
+                position += count
+                data = bytes(buffer[:count])
+                while True:
+                    guard.check()
+                    block = decompressor.decompress(data, BLOCK_BYTES)
+                    data = b""
+                    self._put(writer, block)
+                    if decompressor.needs_input:
+                        break
+            decompressor.finish()
+            os.ftruncate(self._descriptor, self._size_bytes)
+        finally:
+            writer.close()
+
+    def _put(self, writer: Writer, block: bytes) -> None:
+        if not block:
+            return
+        end = self._size_bytes + len(block)
+        if self._limit_bytes and end > self._limit_bytes:
+            raise StorageError(
+                Reason.TOO_LARGE,
+                f"what the archive holds has {end} bytes or more, an image of at most {self._max_virtual_size_bytes} "
+                "is allowed (downloads.maxVirtualSize)",
+            )
+        if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
+            space.check_space(self._part.place.directory, len(block), self._reserve)
+        writer.write(memoryview(block), self._size_bytes)
+        self._hasher.update(memoryview(block))
+        self._size_bytes = end
+
+    def _available(self, follower: Follower, position: int, guard: Guard) -> int:
+        """How many bytes are verified, more than `position` unless the file ends there."""
+        while True:
+            guard.check()
+            if follower.wait(position):
+                return follower.verified_bytes
+            if self._complete.wait(TICK_SECONDS / 10):
+                return follower.verified_bytes
+
+
+def never_unpacked(image_format: str) -> bool:
+    """Without a format the bytes are kept as served; an ISO is never extracted (CloudStack's rule)."""
+    return image_format in ("", "ISO")

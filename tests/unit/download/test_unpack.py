@@ -1,0 +1,181 @@
+"""Archives of templates: unpacked while they come, published as what they hold, checked as they were served."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pathlib
+import signal
+import zipfile
+
+import pytest
+from backports import zstd
+from tests.origin import Origin
+from tests.unit.download.support import (
+    content,
+    fetch,
+    fetch_error,
+    job_document,
+    leftovers,
+    make_request,
+    run_job,
+    sha256,
+    start_job,
+    wait_for,
+)
+
+from directdownload.download.journal import read_journal
+from directdownload.download.record import read_record
+from directdownload.resources.jobs import Limits
+from directdownload.resources.reasons import Reason
+
+MIB = 1024 * 1024
+#: half of it is zeros, as in an image
+IMAGE = content(3 * MIB) + bytes(4 * MIB) + content(MIB + 5, seed=2)
+
+
+def zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("any/../name.img", data)
+    return file.getvalue()
+
+
+ARCHIVES = {
+    "gz": lambda data: gzip.compress(data, 1),
+    "bz2": lambda data: bz2.compress(data, 1),
+    "xz": lambda data: lzma.compress(data, preset=0),
+    "zst": lambda data: zstd.compress(data, 1),
+    "zip": zipped,
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_what_the_archive_holds_is_published(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, kind: str
+) -> None:
+    archive = ARCHIVES[kind](IMAGE)
+    # the name says nothing: the content decides
+    (served / "image.qcow2").write_bytes(archive)
+    request = make_request(pool, origin.url("image.qcow2"), checksum=sha256(archive), image_format="RAW")
+    result = fetch(request)
+    assert (pool / "uid-1").read_bytes() == IMAGE
+    assert (result.reason, result.size_bytes, result.served_bytes) == (Reason.DOWNLOADED, len(IMAGE), len(archive))
+    assert (result.digest, result.format) == (sha256(archive), "RAW"), "the digest is of the bytes as served"
+    assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
+    record = read_record(str(pool / ".directdownload/uid-1.record"))
+    assert record is not None
+    assert (record.digest, record.served_digest) == (sha256(IMAGE), sha256(archive))
+
+
+def test_zeros_of_the_image_take_no_space(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image.gz").write_bytes(gzip.compress(IMAGE, 1))
+    assert fetch(make_request(pool, origin.url("image.gz"), image_format="RAW")).done
+    assert (pool / "uid-1").stat().st_blocks * 512 <= len(IMAGE) - 3 * MIB
+
+
+def test_a_published_image_is_found_again_and_verified_without_its_archive(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path
+) -> None:
+    archive = gzip.compress(IMAGE, 1)
+    (served / "image.gz").write_bytes(archive)
+    document = job_document(pool, url=origin.url("image.gz"), checksum=sha256(archive))
+    assert run_job(document)[1].reason is Reason.DOWNLOADED
+    again = run_job(document)[1]
+    assert (again.reason, again.digest, again.served_bytes) == (Reason.ALREADY_PRESENT, sha256(archive), len(archive))
+    verify = job_document(pool, "verify", checksum=sha256(archive), expectedDigest=sha256(archive))
+    os.utime(pool / "uid-1", (1, 1))
+    result = run_job(verify)[1]
+    assert (result.reason, result.digest) == (Reason.VERIFIED, sha256(archive))
+    with (pool / "uid-1").open("r+b") as file:
+        file.write(b"altered")
+    assert run_job(verify)[1].reason is Reason.ALTERED
+    assert run_job(document)[1].reason is Reason.DOWNLOADED
+    assert (pool / "uid-1").read_bytes() == IMAGE
+    assert len(origin.wait_for_requests(2)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_job_continues_the_archive(served: pathlib.Path, pool: pathlib.Path, number: signal.Signals) -> None:
+    archive = gzip.compress(IMAGE, 1)
+    (served / "image.gz").write_bytes(archive)
+    journal = str(pool / ".directdownload/uid-1.kvm-1.journal")
+    with Origin(served, rate=2 * MIB) as slow:
+        document = job_document(pool, url=slow.url("image.gz"), checksum=sha256(archive))
+        with start_job(document) as process:
+            wait_for(lambda: (kept := read_journal(journal)) and kept.bytes_on_disk > len(archive) // 2)
+            process.send_signal(number)
+            process.communicate(timeout=10)
+        kept = read_journal(journal)
+        assert kept is not None
+        result = run_job(document)[1]
+        assert (result.reason, result.resumed_from) == (Reason.DOWNLOADED, kept.bytes_on_disk)
+    assert (pool / "uid-1").read_bytes() == IMAGE
+    assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_an_archive_that_is_cut_off_is_told(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, checksum: bool
+) -> None:
+    archive = gzip.compress(IMAGE, 1)[:-1000]
+    (served / "image.gz").write_bytes(archive)
+    request = make_request(
+        pool, origin.url("image.gz"), image_format="RAW", checksum=sha256(archive) if checksum else ""
+    )
+    error = fetch_error(request)
+    assert (error.reason, error.permanent) == (Reason.DECOMPRESSION_FAILED, True)
+    assert leftovers(pool) == set()
+
+
+def test_a_damaged_archive_is_a_bad_download_first(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    """With a checksum the source is to blame, and the next one is asked."""
+    archive = gzip.compress(IMAGE, 1)
+    (served / "bad.gz").write_bytes(archive[:100_000] + bytes(100_000) + archive[200_000:])
+    (served / "image.gz").write_bytes(archive)
+    request = make_request(
+        pool,
+        origin.url("bad.gz"),
+        mirrors=(origin.url("image.gz"),),
+        image_format="RAW",
+        checksum=sha256(archive),
+    )
+    assert fetch(request).done
+    assert (pool / "uid-1").read_bytes() == IMAGE
+
+
+def test_a_bomb_ends_at_the_largest_image_allowed(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image.gz").write_bytes(gzip.compress(bytes(200 * MIB), 1))
+    limits = Limits(max_virtual_size_bytes=MIB, progress_interval_seconds=0.05)
+    error = fetch_error(make_request(pool, origin.url("image.gz"), image_format="RAW", limits=limits))
+    assert error.reason is Reason.TOO_LARGE
+    assert "downloads.maxVirtualSize" in error.message
+    assert leftovers(pool) == set()
+
+
+def test_an_archive_within_an_archive_is_no_image(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image.gz.gz").write_bytes(gzip.compress(gzip.compress(IMAGE, 1), 1))
+    error = fetch_error(make_request(pool, origin.url("image.gz.gz"), image_format="RAW"))
+    assert error.reason is Reason.FORMAT_MISMATCH
+    assert leftovers(pool) == set()
+
+
+def test_an_iso_is_never_unpacked(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image.iso").write_bytes(gzip.compress(IMAGE, 1))
+    assert fetch_error(make_request(pool, origin.url("image.iso"), image_format="ISO")).reason is Reason.FORMAT_MISMATCH
+
+
+def test_without_a_format_the_archive_is_kept_as_it_is(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path
+) -> None:
+    archive = gzip.compress(IMAGE, 1)
+    (served / "image.gz").write_bytes(archive)
+    assert fetch(make_request(pool, origin.url("image.gz"))).done
+    assert (pool / "uid-1").read_bytes() == archive
+
+
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_files_shorter_than_any_mark(origin: Origin, served: pathlib.Path, pool: pathlib.Path, size: int) -> None:
+    (served / "image").write_bytes(b"x" * size)
+    assert fetch(make_request(pool, origin.url("image"), image_format="RAW")).size_bytes == size
