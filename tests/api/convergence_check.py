@@ -15,6 +15,7 @@ from tests.api.kube import Kube, Object
 from tests.api.simulation import Simulation
 
 from directdownload.cluster import kinds
+from directdownload.controller.world import PROBE_LABEL
 
 #: template uid, pool, host; the host is empty for a shared pool
 Copy = tuple[str, str, str]
@@ -55,7 +56,7 @@ class World:
             templates=by_key(kinds.TEMPLATES),
             deployments=by_key(kinds.TEMPLATE_DEPLOYMENTS),
             placements=items(kinds.TEMPLATE_PLACEMENTS),
-            jobs=items(kinds.JOBS),
+            jobs=[job for job in items(kinds.JOBS) if PROBE_LABEL not in job["metadata"]["labels"]],
         )
 
     def versions(self) -> dict[str, str]:

@@ -131,7 +131,7 @@ class Disk:
 
     def work(self, document: JobDocument, origin: Origin, removed: Callable[[str, str], None]) -> JobResult:
         """Does what the document says; `removed` hears the disk's and the file's name before a job removes a file."""
-        verbs = {Verb.FETCH: self._fetch, Verb.VERIFY: self._verify}
+        verbs = {Verb.FETCH: self._fetch, Verb.VERIFY: self._verify, Verb.PROBE: self._probe}
         with self.lock:
             if document.verb is Verb.REMOVE:
                 return self._remove(document, removed)
@@ -168,6 +168,13 @@ class Disk:
                 self.records[name] = record.distrusted()
             return JobResult(reason=Reason.ALTERED, message="simulated: other bytes", size_bytes=file.size_bytes)
         return self._done(Reason.VERIFIED, document, file)
+
+    def _probe(self, _document: JobDocument, origin: Origin) -> JobResult:
+        if origin.cut:
+            return JobResult(reason=Reason.SOURCE_UNREACHABLE, message="simulated: nobody answers")
+        return JobResult(
+            reason=Reason.SOURCE_REACHABLE, size_bytes=SIZE_BYTES, etag='"simulated"', media_type="text/x", ranges=True
+        )
 
     def _remove(self, document: JobDocument, removed: Callable[[str, str], None]) -> JobResult:
         name = document.file_name

@@ -15,6 +15,7 @@ from tests.api.disks import Disk, Origin
 from tests.api.kube import Kube, Object
 
 from directdownload.cluster import kinds
+from directdownload.controller.world import PROBE_LABEL
 from directdownload.resources import jobs
 from directdownload.resources.reasons import Reason
 
@@ -79,9 +80,13 @@ class Kubelets:
     def __init__(self, namespace: str, disk_of: Callable[[str, str], Disk], origin: Origin) -> None:
         self.machines: dict[str, Machine] = {}
         self.behaviour: Behaviour = succeed
-        #: every job that ever ran, as `(host, verb, attempt)`, and the most that ran at once
+        #: every job of a placement that ever ran, as `(host, verb, attempt)`, and the most that ran at once
         self.started: list[tuple[str, str, int]] = []
         self.most_active = 0
+        #: the same of probes
+        self.probe_behaviour: Behaviour = succeed
+        self.probed: list[tuple[str, str, int]] = []
+        self.most_probes = 0
         #: are shown all Jobs that exist, each time
         self.observers: list[Callable[[Sequence[Object]], None]] = []
         #: hear the disk's and the file's name: before a job removes a file; after one whose Job is gone published one
@@ -104,7 +109,9 @@ class Kubelets:
                 observer(items)
             uids = [job["metadata"]["uid"] for job in items]
             ended = {uid for uid, run in self._runs.items() if run.reported}
-            self.most_active = max(self.most_active, len(set(uids) - ended))
+            probes = {job["metadata"]["uid"] for job in items if PROBE_LABEL in job["metadata"]["labels"]}
+            self.most_active = max(self.most_active, len(set(uids) - ended - probes))
+            self.most_probes = max(self.most_probes, len(probes - ended))
             for uid, job in zip(uids, items, strict=True):
                 run = self._runs.get(uid) or self._start(kube, uid, job)
                 if run is not None:
@@ -113,15 +120,24 @@ class Kubelets:
                 self._abandon(kube, uid, self._runs[uid])
 
     def _collect(self, kube: Kube, items: Sequence[Object]) -> None:
-        """The collector of garbage: Jobs whose placement is gone go as well, a little later."""
+        """The collector of garbage: Jobs whose placement is gone go as well, a little later; so do Secrets of Jobs."""
         now = time.monotonic()
-        if not items or now < self._collect_monotonic:
+        if now < self._collect_monotonic:
             return
+        for secret in kube.request("GET", kinds.SECRETS.path(None, self._namespace)).object()["items"]:
+            for owner in secret["metadata"].get("ownerReferences", ()):
+                # Asked for now: a Secret may be younger than `items`, and so may its Job.
+                found = kube.get(kinds.JOBS, owner["name"], self._namespace)
+                if not found.ok or found.body["metadata"]["uid"] != owner["uid"]:
+                    kube.delete(kinds.SECRETS, secret["metadata"]["name"], self._namespace)
         self._collect_monotonic = now + _COLLECT_SECONDS
+        if not items:
+            return
         owners = kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]
         uids = {owner["metadata"]["uid"] for owner in owners}
         for job in items:
-            if not any(owner["uid"] in uids for owner in job["metadata"].get("ownerReferences", ())):
+            job_owners = job["metadata"].get("ownerReferences", ())
+            if job_owners and not any(owner["uid"] in uids for owner in job_owners):
                 self._delete_job(kube, job["metadata"]["name"])
 
     def running(self) -> list[Run]:
@@ -177,20 +193,29 @@ class Kubelets:
         machine = self.machines.get(document.host)
         if machine is None or not machine.online:
             return None
+        if not self._secrets_are_there(kube, pod_spec):
+            return None
         name = job["metadata"]["name"]
+        probe = document.verb is jobs.Verb.PROBE
         run = Run(
             job=name,
             namespace=self._namespace,
             pod=f"{name}-{uid[:5]}",
             machine=machine,
             document=document,
-            disk=self._disk_of(document.host, document.pool.name),
+            disk=Disk(name) if probe else self._disk_of(document.host, document.pool.name),
         )
         self._create_pod(kube, job, run)
         run.disk.begin(document)
         self._runs[uid] = run
-        self.started.append((document.host, str(document.verb), int(name.rpartition("-")[2])))
+        entry = (document.host, str(document.verb), int(name.rpartition("-")[2]))
+        (self.probed if probe else self.started).append(entry)
         return run
+
+    def _secrets_are_there(self, kube: Kube, pod_spec: Object) -> bool:
+        """A pod waits for the Secrets that it mounts."""
+        names = [volume["secret"]["secretName"] for volume in pod_spec.get("volumes", ()) if "secret" in volume]
+        return all(kube.get(kinds.SECRETS, name, self._namespace).ok for name in names)
 
     def _create_pod(self, kube: Kube, job: Object, run: Run) -> None:
         template = job["spec"]["template"]
@@ -224,7 +249,8 @@ class Kubelets:
         if mount is not None:
             run.result = fail(mount)
             return
-        answer = self.behaviour(run.document)
+        probe = run.document.verb is jobs.Verb.PROBE
+        answer = (self.probe_behaviour if probe else self.behaviour)(run.document)
         if answer is _ON_DISK:
             answer = run.disk.work(run.document, self._origin, self.removed)
             if run.leaving and answer.reason is Reason.DOWNLOADED:

@@ -427,7 +427,15 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
         {
             "protocol": "NFS",
             "sizeBytes": 123,
+            "virtualSizeBytes": 456,
             "etag": '"x"',
+            "probe": {
+                "attempts": 2,
+                "recentFailures": 1,
+                "nextAttemptTime": _TIME,
+                "lastHandledRequest": "x",
+                "observedInputs": "x",
+            },
             "digest": f"sha256:{SHA256}",
             "placements": {"total": 3, "ready": 2, "downloading": 1, "pending": 0, "failed": 0},
         },
@@ -468,6 +476,7 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
             "file": {
                 "path": "/p",
                 "sizeBytes": 100,
+                "servedBytes": 50,
                 "digest": "sha256:x",
                 "format": "QCOW2",
                 "virtualSizeBytes": 200,

@@ -26,6 +26,7 @@ from tests.api.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
+from directdownload.controller.world import PROBE_LABEL
 
 __all__ = ["DIGEST", "POOL_PATH", "SIZE_BYTES", "Behaviour", "Controller", "Simulation", "fail", "succeed"]
 
@@ -135,12 +136,12 @@ class Simulation:
 
     @property
     def started(self) -> list[tuple[str, str, int]]:
-        """Every job that ever ran, as `(host, verb, attempt)`."""
+        """Every job that ever ran, as `(host, verb, attempt)`; probes are in `kubelets.probed`."""
         return self.kubelets.started
 
     @property
     def most_active(self) -> int:
-        """How many Jobs there were at most at once."""
+        """How many Jobs there were at most at once, probes left out."""
         return self.kubelets.most_active
 
     def disk(self, host: str, pool: str = "") -> Disk:
@@ -339,6 +340,14 @@ class Simulation:
         until(f"{ready} copies of {name}", reached, 40)
 
     def jobs(self) -> list[Object]:
+        """Those of placements."""
+        return [job for job in self._jobs() if PROBE_LABEL not in job["metadata"]["labels"]]
+
+    def probes(self) -> list[Object]:
+        """The Jobs of probes, which nobody has to wait for."""
+        return [job for job in self._jobs() if PROBE_LABEL in job["metadata"]["labels"]]
+
+    def _jobs(self) -> list[Object]:
         with self.kube() as kube:
             return list(kube.request("GET", kinds.JOBS.path(None, self.namespace)).object()["items"])
 
@@ -366,7 +375,14 @@ class Simulation:
         return controller
 
     def writes(self, user: str) -> list[dict[str, Any]]:
-        """The audit log's writes of one controller, Leases and Events left out (architecture, rule 6)."""
+        """The audit log's writes of one controller; Leases, Events (architecture, rule 6) and probes left out."""
+        return [event for event in self._writes(user) if not _of_probe(event)]
+
+    def probe_writes(self, user: str) -> list[dict[str, Any]]:
+        """Those to the Jobs of probes and to their Secrets."""
+        return [event for event in self._writes(user) if _of_probe(event)]
+
+    def _writes(self, user: str) -> list[dict[str, Any]]:
         events = harness.read_audit_log(self.control_plane.audit_log)
         return [
             event
@@ -387,6 +403,10 @@ class Simulation:
                     agents_due = time.monotonic() + _AGENTS_SECONDS
         except BaseException as error:
             self._failure = error
+
+
+def _of_probe(event: dict[str, Any]) -> bool:
+    return event["objectRef"]["resource"] in ("jobs", "secrets") and "-probe-" in event["objectRef"].get("name", "")
 
 
 def _condition(name: str, truth: bool) -> dict[str, str]:

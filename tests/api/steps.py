@@ -107,10 +107,10 @@ def edit(world: Simulation, kind: kinds.Resource, name: str, spec: Object, names
     _patch(world, kind, name, {"spec": spec}, namespace)
 
 
-def ask(world: Simulation, kind: kinds.Resource, name: str) -> str:
+def ask(world: Simulation, kind: kinds.Resource, name: str, namespace: str = "") -> str:
     """Sets `requested-at`, and returns its new value."""
     value = f"request-{next(_requests)}"
-    _patch(world, kind, name, {"metadata": {"annotations": {base.REQUESTED_AT: value}}})
+    _patch(world, kind, name, {"metadata": {"annotations": {base.REQUESTED_AT: value}}}, namespace)
     return value
 
 

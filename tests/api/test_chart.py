@@ -15,10 +15,19 @@ from tests.api.kube import CHART, Kube, Object
 from tests.cluster import harness
 
 from directdownload.cli import agent, controller
-from directdownload.cluster.kinds import JOBS, NAMESPACES, PODS, TEMPLATE_PLACEMENTS, Resource
+from directdownload.cluster.kinds import (
+    HOSTS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    TEMPLATE_PLACEMENTS,
+    TEMPLATES,
+    ZONES,
+    Resource,
+)
 from directdownload.controller import jobs as controller_jobs
 from directdownload.planning import observed
-from directdownload.resources import jobs
+from directdownload.resources import host, jobs, template, zone
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -55,6 +64,12 @@ MATRIX: dict[str, list[str]] = {
     ],
     "jobs": ["--set-json", "job.capabilities=[]", "--set", "job.priorityClassName=low,job.resources.limits.memory=1Gi"],
     "logs": ["--set", "log.format=text,log.level=debug"],
+    "header Secrets": ["--set", "headerSecrets.namespaces={default,kube-public}"],
+    "a proxy": [
+        "--set",
+        "proxy.http=http://proxy:3128,proxy.https=http://[fd00::1]:3128,proxy.noProxy=.x\\,10.0.0.0/8",
+    ],
+    "a proxy with a password": ["--set", "proxy.secretName=proxy,proxy.http=http://other:3128/"],
     "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
     "global values of a parent chart": ["--set", "global.anything=1"],
 }
@@ -82,6 +97,14 @@ REFUSED: list[tuple[str, str]] = [
     ("log.format=xml", "at '/log/format': value must be one of 'json', 'text'"),
     ("imagePullSecrets[0]=registry", "at '/imagePullSecrets/0': got string, want object"),
     ("seLinuxOptions.kind=x", "at '/seLinuxOptions': additional properties 'kind' not allowed"),
+    ("headerSecrets.namespaces[0]=", "at '/headerSecrets/namespaces/0': '' does not match pattern"),
+    ("headerSecrets.namespaces={a,a}", "at '/headerSecrets/namespaces': items at 0 and 1 are equal"),
+    ("headerSecrets.namespaces[0]=*", "at '/headerSecrets/namespaces/0': '*' does not match pattern"),
+    ("proxy.http=http://user:word@proxy:3128", "at '/proxy/http'"),
+    ("proxy.https=https://proxy:3128", "at '/proxy/https'"),
+    ("proxy.https=proxy:3128", "at '/proxy/https'"),
+    ("proxy.noProxy=$(id)", "at '/proxy/noProxy'"),
+    ("proxy.secretName=Proxy", "at '/proxy/secretName'"),
     ("fullnameOverride=Direct_Download", "at '/fullnameOverride': 'Direct_Download' does not match pattern"),
 ]
 
@@ -121,15 +144,18 @@ def one(found: list[Object], kind: str, component: str = "") -> Object:
     return match
 
 
-def job_of(found: list[Object]) -> Object:
+def skeleton_of(found: list[Object]) -> Object:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(one(found, "ConfigMap")["data"]["job.yaml"])
+        file.flush()
+        return controller_jobs.load_template(pathlib.Path(file.name))
+
+
+def job_of(found: list[Object], **fields: str) -> Object:
     """The Job that the controller makes of the chart's template, by the controller's own code."""
     spec = samples.FULL[TEMPLATE_PLACEMENTS]
     metadata = {"name": "debian-0123456789", "uid": "u", "resourceVersion": "1", "generation": 1}
     placement = observed.project_placement({"metadata": metadata, "spec": spec})
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(one(found, "ConfigMap")["data"]["job.yaml"])
-        file.flush()
-        skeleton = controller_jobs.load_template(pathlib.Path(file.name))
     document = jobs.JobDocument(
         verb=jobs.Verb.FETCH,
         placement=placement.key,
@@ -138,10 +164,23 @@ def job_of(found: list[Object]) -> Object:
         host=placement.host,
         pool=jobs.JobPool(name="local", path="/var/lib/libvirt/images"),
         file_name="f",
-        url="https://images.example.org/debian-13.qcow2",
+        **{"url": "https://images.example.org/debian-13.qcow2", **fields},
     )
     namespace = one(found, "ConfigMap")["metadata"]["namespace"]
-    return controller_jobs.manifest(skeleton, namespace, placement, document, 1, ())
+    return controller_jobs.manifest(skeleton_of(found), namespace, placement, document, 1, ())
+
+
+def probe_of(found: list[Object]) -> Object:
+    """The same of a probe."""
+    metadata = {"name": "debian-13", "namespace": "default", "uid": "u"}
+    spec = {**samples.MINIMAL[TEMPLATES], "headersSecretRef": {"name": "token"}}
+    made = template.Template.model_validate({"metadata": metadata, "spec": spec})
+    where = host.Host.model_validate({"metadata": {"name": "kvm-1"}, "spec": samples.MINIMAL[HOSTS]})
+    document = controller_jobs.probe_document(
+        made, zone.Zone.model_validate({"spec": samples.MINIMAL[ZONES]}), where.name
+    )
+    namespace, roots = one(found, "ConfigMap")["metadata"]["namespace"], ("/var/lib/libvirt/images",)
+    return controller_jobs.probe_manifest(skeleton_of(found), namespace, made, where, document, 1, "told", roots)
 
 
 def test_lint() -> None:
@@ -162,7 +201,10 @@ def test_values_make_valid_manifests(
     applied = control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifests)
     assert applied.returncode == 0, applied.stderr
     assert "Warning" not in applied.stderr
-    api.create(JOBS, job_of([each for each in yaml.safe_load_all(manifests) if each]), namespace, dry=True).object()
+    found = [each for each in yaml.safe_load_all(manifests) if each]
+    everything = {"url": "nfs://nas/e/a", "headers_directory": "/var/run/directdownload/headers"}
+    for job in (job_of(found), job_of(found, **everything), probe_of(found)):
+        api.create(JOBS, job, namespace, dry=True).object()
 
 
 @pytest.mark.parametrize(("value", "words"), REFUSED, ids=[value for value, _ in REFUSED])
@@ -245,6 +287,31 @@ def test_the_job_template_keeps_the_contract_with_the_controller(namespace: str)
     assert "--job-template=/etc/directdownload/job.yaml" in mounted["containers"][0]["args"]
 
 
+def test_a_probe_keeps_of_the_job_template_what_it_needs(namespace: str) -> None:
+    (container,) = probe_of(documents("release", namespace))["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    trust, headers = "/var/lib/directdownload/trust", "/var/run/directdownload/headers"
+    assert mounts == {trust: True, headers: True, "/tmp": False}
+
+
+def test_a_proxy_is_for_downloads_only_and_its_password_in_no_manifest(namespace: str) -> None:
+    found = documents("release", namespace, *MATRIX["a proxy"])
+    address = {"HTTP_PROXY": "http://proxy:3128", "HTTPS_PROXY": "http://[fd00::1]:3128", "NO_PROXY": ".x,10.0.0.0/8"}
+    (container,) = job_of(found)["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    assert {name: given[name] for name in address} == address
+    for kind in ("Deployment", "DaemonSet"):
+        assert "PROXY" not in yaml.safe_dump(one(found, kind))
+    found = documents("release", namespace, *MATRIX["a proxy with a password"])
+    (container,) = job_of(found)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "HTTP_PROXY", "value": "http://other:3128/"} in container["env"]
+    reference = {"secretKeyRef": {"name": "proxy", "key": "url"}}
+    assert {"name": "HTTPS_PROXY", "valueFrom": reference} in container["env"]
+    (container,) = job_of(documents("release", namespace))["spec"]["template"]["spec"]["containers"]
+    assert [each["name"] for each in container["env"]] == ["DIRECTDOWNLOAD_JOB"]
+
+
 @pytest.mark.parametrize("command", [controller.controller, agent.agent], ids=["controller", "agent"])
 def test_the_programs_take_the_arguments_of_the_chart(
     command: click.Command, namespace: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -285,9 +352,14 @@ def pods_of(namespace: str) -> dict[str, Object]:
         "controller": one(found, "Deployment")["spec"]["template"],
         "agent": one(found, "DaemonSet")["spec"]["template"],
         "job": job_of(found)["spec"]["template"],
+        "job for NFS": job_of(found, url="nfs://nas/e/a")["spec"]["template"],
+        "probe": probe_of(found)["spec"]["template"],
     }
     head = {"apiVersion": "v1", "kind": "Pod"}
-    return {name: {**head, "metadata": {"name": name}, "spec": each["spec"]} for name, each in templates.items()}
+    return {
+        name: {**head, "metadata": {"name": name.lower().replace(" ", "-")}, "spec": each["spec"]}
+        for name, each in templates.items()
+    }
 
 
 def test_security_contexts(api: Kube) -> None:
@@ -300,7 +372,7 @@ def test_security_contexts(api: Kube) -> None:
                 "kind": "ServiceAccount",
                 "metadata": {"name": pod["spec"]["serviceAccountName"]},
             }
-            api.create(SERVICE_ACCOUNTS, account, each).object()
+            api.create(SERVICE_ACCOUNTS, account, each)
             answer = api.create(PODS, pod, each, dry=True)
             if component == "controller":
                 answer.object()
@@ -372,7 +444,7 @@ def test_every_rule_of_rbac_has_its_reason() -> None:
     """A comment right above each rule, in the source of the template."""
     lines = (CHART / "templates" / "rbac.yaml").read_text().splitlines()
     rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
-    rendered = documents("release", "default")
+    rendered = documents("release", "default", "--set", "headerSecrets.namespaces={images}")
     assert len(rules) == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
     assert rules
     without = [
@@ -390,9 +462,32 @@ def test_no_rule_of_rbac_has_a_wildcard_or_secrets() -> None:
             )
 
 
+def test_secrets_are_read_in_the_namespaces_that_are_listed_and_nowhere_else() -> None:
+    found = documents("release", "operator", "--set", "headerSecrets.namespaces={images,team}")
+    about_secrets = {
+        (each["kind"], each["metadata"].get("namespace"), tuple(rule["verbs"]), "resourceNames" in rule)
+        for each in found
+        if each["kind"] in ("ClusterRole", "Role")
+        for rule in each["rules"]
+        if "secrets" in rule["resources"]
+    }
+    assert about_secrets == {
+        ("Role", "images", ("get",), False),
+        ("Role", "team", ("get",), False),
+        ("Role", "operator", ("create",), False),
+    }
+    for each in found:
+        if each["kind"] == "RoleBinding" and each["metadata"]["namespace"] != "operator":
+            (subject,) = each["subjects"]
+            assert (subject["name"], subject["namespace"]) == (
+                "release-direct-download-operator-controller",
+                "operator",
+            )
+
+
 def test_every_value_has_a_comment() -> None:
     lines = (CHART / "values.yaml").read_text().splitlines()
-    groups = {"image", "log", "controller", "agent", "job"}
+    groups = {"image", "log", "controller", "agent", "job", "headerSecrets"}
     for number, line in enumerate(lines):
         key = re.match(r"( {0,2})(\w+):", line)
         if key is None or (not key[1] and key[2] in groups):

@@ -14,7 +14,7 @@ from tests.origin import Origin
 
 from directdownload.download import job
 from directdownload.download.record import read_record
-from directdownload.resources.jobs import JobDocument, JobPool, Verb
+from directdownload.resources.jobs import JobDocument, JobPool, Policy, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 
 CONTENT = bytes(SIZE_BYTES)
@@ -81,6 +81,8 @@ def some_document(rng: random.Random, url: str, pool: pathlib.Path) -> JobDocume
         url=url,
         expected_digest=rng.choice([DIGEST, ""]),
         checksum=rng.choice([DIGEST, "", ""]),
+        format="RAW",
+        policy=Policy(allowed_cidrs=("127.0.0.0/8",)),
     )
 
 

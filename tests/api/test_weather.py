@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.api import agent_world, weather
+from tests.api import agent_world, steps, weather
 from tests.api.kube import until
 from tests.api.simulation import Behaviour, Controller, Simulation, succeed
 from tests.api.weather import Call, Fault, Matches, Proxy
@@ -267,6 +267,23 @@ def test_answers_lost_after_the_write_was_done(scene: Scene) -> None:
     assert scene.proxy.count(weather.writes, began) <= 2 * REQUESTS_PER_COPY * HOSTS
 
 
+def test_a_placement_that_cannot_be_made_holds_up_no_other(scene: Scene) -> None:
+    names: list[str] = []
+
+    def first(call: Call) -> bool:
+        if (call.verb, call.resource) == ("create", "templateplacements"):
+            names.append(call.name)
+            return call.name == names[0]
+        return False
+
+    with scene.proxy.fault(weather.refusal(403, "Forbidden"), first):
+        scene.begin()
+        until("all others", lambda: len(steps.states(scene.world)) == HOSTS - 1)
+        until("them to be Ready", lambda: {phase for phase, _ in steps.states(scene.world).values()} == {"Ready"}, 40)
+        assert names[0] not in [placement["metadata"]["name"] for placement in scene.world.placements()]
+    scene.ends_right()
+
+
 def test_half_an_answer(scene: Scene) -> None:
     """The connection ends too early, or, worse, nothing in HTTP tells that something is missing."""
     matches = [
@@ -301,19 +318,25 @@ def test_changing_weather(scene: Scene) -> None:
         scene.ends_right(60, restarts=True)
 
 
-def test_what_kopf_cannot_take_ends_the_process_and_the_next_goes_on_at_once(scene: Scene) -> None:
+@pytest.mark.parametrize("others", [pytest.param(0.0, id="others follow"), pytest.param(1.0, id="others connect")])
+def test_what_kopf_cannot_take_ends_the_process_and_the_next_goes_on_at_once(scene: Scene, others: float) -> None:
+    """Also while its other watches wait for an answer, `others` seconds long: those it would wait for without end."""
     scene.world.behaviour = lambda _: None
     scene.begin()
     until("jobs", lambda: len(scene.world.started) == PARALLEL)
     garbled = weather.cut(0, politely=True)
-    with scene.proxy.fault(garbled, lambda call: weather.watches(call) and call.resource == "templates"):
+    with (
+        scene.proxy.fault(garbled, lambda call: weather.watches(call) and call.resource == "templates"),
+        scene.proxy.fault(weather.slow(others), weather.watches),
+    ):
         scene.proxy.cut()
-        until("the process to leave", lambda: not scene.controllers[0].alive)
+        # Given back: nobody waits until it runs out, nor for the end of the process.
+        until("the Lease to be free", lambda: not scene.world.get(kinds.LEASES, steps.LEASE)["spec"]["holderIdentity"])
+    heir = scene.start_controller()
+    until("another to lead", lambda: b"Leading as" in heir.log.read_bytes())
+    until("the process to leave", lambda: not scene.controllers[0].alive)
     assert scene.controllers[0].process.wait() == 1
     scene.world.behaviour = lasting(0.1)
-    heir = scene.start_controller()
-    # It has given its Lease back: nobody waits until that runs out.
-    until("another to lead", lambda: b"Leading as" in heir.log.read_bytes(), 12)
     scene.ends_right(restarts=True, tracebacks=True)
 
 

@@ -52,3 +52,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - {{ printf "--pool-root=%s" . | quote }}
 {{- end }}
 {{- end -}}
+
+{{/* The proxy of downloads, as environment variables; empty without one. */}}
+{{- define "ddo.proxyEnv" -}}
+{{- $secret := .Values.proxy.secretName -}}
+{{- range $name, $url := dict "HTTP_PROXY" .Values.proxy.http "HTTPS_PROXY" .Values.proxy.https }}
+{{- if $url }}
+- name: {{ $name }}
+  value: {{ $url | quote }}
+{{- else if $secret }}
+- name: {{ $name }}
+  valueFrom: {secretKeyRef: {name: {{ $secret | quote }}, key: url}}
+{{- end }}
+{{- end }}
+{{- with .Values.proxy.noProxy }}
+- name: NO_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- end -}}

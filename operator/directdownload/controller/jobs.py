@@ -1,9 +1,11 @@
 """The manifest of a download Job: the chart's template with what this attempt needs filled in."""
 
 import copy
+import hashlib
 import pathlib
 import posixpath
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -12,17 +14,26 @@ from directdownload.controller import world
 from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
-from directdownload.resources import jobs, naming
-from directdownload.resources.base import GROUP, VERSION
+from directdownload.resources import headers, jobs, naming
+from directdownload.resources.base import GROUP, REQUESTED_AT, VERSION
+from directdownload.resources.host import Host
 from directdownload.resources.storagepool import PoolFile
-from directdownload.resources.zone import Downloads, SourcePolicy, ZoneTimeouts
+from directdownload.resources.template import Template
+from directdownload.resources.zone import Downloads, SourcePolicy, Zone, ZoneTimeouts
 
 CONTAINER = "download"
+_HEADERS_VOLUME = "origin-headers"
+#: Without a capability a process may then take a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
+#: pod's own.
+_LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+_METALINKS = (".metalink", ".meta4")
 #: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
 #: Beyond the deadline, and for scheduling and pulling the image before it begins to count in the job itself.
 _DEADLINE_GRACE_SECONDS = 600
+#: A few requests, each within the zone's timeouts.
+_PROBE_DEADLINE_SECONDS = 120.0
 
 
 def load_template(path: pathlib.Path) -> dict[str, Any]:
@@ -39,10 +50,8 @@ def load_template(path: pathlib.Path) -> dict[str, Any]:
 
 def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, active: int) -> jobs.JobDocument:
     """The job's input. `active` downloads in the cluster pace its progress reports (architecture, rule 6)."""
-    template, pool = around.template, around.pool
-    downloads = around.zone.spec.downloads if around.zone is not None else Downloads()
-    timeouts = around.zone.spec.timeouts if around.zone is not None else ZoneTimeouts()
-    policy = around.zone.spec.source_policy if around.zone is not None else SourcePolicy()
+    template, zone, pool = around.template, around.zone, around.pool
+    pace = max(_SHORTEST_PROGRESS_SECONDS, active / 50)
     directory, file_name = posixpath.split(placement.path)
     owner = pool.spec.file if pool is not None else PoolFile()
     return jobs.JobDocument(
@@ -65,28 +74,64 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         checksum=(template.spec.checksum or "") if template is not None else "",
         expected_digest=(template.status.digest or "") if template is not None else "",
         format=template.spec.format if template is not None else "QCOW2",
-        timeouts=jobs.Timeouts(
-            connect_seconds=timeouts.connect,
-            socket_seconds=timeouts.socket,
-            connection_request_seconds=timeouts.connection_request,
-        ),
-        limits=jobs.Limits(
-            bandwidth_bytes_per_second=downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1),
-            deadline_seconds=downloads.deadline,
-            max_size_bytes=downloads.max_size,
-            max_virtual_size_bytes=downloads.max_virtual_size,
-            progress_interval_seconds=max(_SHORTEST_PROGRESS_SECONDS, active / 50),
-        ),
-        policy=jobs.Policy(
-            protocols=policy.protocols,
-            allowed_hosts=policy.allowed_hosts,
-            allowed_cidrs=policy.allowed_cidrs,
-            max_redirects=policy.max_redirects,
-            require_checksum=policy.require_checksum,
-            require_direct=policy.require_direct,
-            minimum_checksum=policy.minimum_checksum,
-        ),
+        timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
+        limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),
+        policy=_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
         trust_bundle=TRUST_BUNDLE,
+        headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
+    )
+
+
+def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocument:
+    """The input of a probe, which knows no pool."""
+    deadline = min(zone.spec.downloads.deadline or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
+    return jobs.JobDocument(
+        verb=jobs.Verb.PROBE,
+        template_uid=template.uid,
+        host=host,
+        url=template.spec.url,
+        mirrors=template.spec.mirrors,
+        checksum=template.spec.checksum or "",
+        format=template.spec.format,
+        timeouts=_timeouts(zone.spec.timeouts),
+        limits=_limits(zone.spec.downloads, deadline_seconds=deadline),
+        policy=_policy(zone.spec.source_policy),
+        trust_bundle=TRUST_BUNDLE,
+        headers_directory=_headers_directory(template),
+    )
+
+
+def _headers_directory(template: Template | None) -> str:
+    return headers.DIRECTORY if template is not None and template.spec.headers_secret_ref is not None else ""
+
+
+def _timeouts(timeouts: ZoneTimeouts) -> jobs.Timeouts:
+    return jobs.Timeouts(
+        connect_seconds=timeouts.connect,
+        socket_seconds=timeouts.socket,
+        connection_request_seconds=timeouts.connection_request,
+    )
+
+
+def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
+    limits = jobs.Limits(
+        bandwidth_bytes_per_second=downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1),
+        deadline_seconds=downloads.deadline,
+        max_size_bytes=downloads.max_size,
+        max_virtual_size_bytes=downloads.max_virtual_size,
+    )
+    return limits.model_copy(update=differing)
+
+
+def _policy(policy: SourcePolicy) -> jobs.Policy:
+    return jobs.Policy(
+        protocols=policy.protocols,
+        allowed_hosts=policy.allowed_hosts,
+        allowed_cidrs=policy.allowed_cidrs,
+        max_redirects=policy.max_redirects,
+        require_checksum=policy.require_checksum,
+        require_direct=policy.require_direct,
+        minimum_checksum=policy.minimum_checksum,
     )
 
 
@@ -99,28 +144,17 @@ def manifest(
     groups: tuple[slots.Group, ...],
 ) -> dict[str, Any]:
     """The Job of one attempt, pinned to the placement's host and owned by the placement."""
-    body: dict[str, Any] = copy.deepcopy(dict(skeleton))
     labels = {
-        world.MANAGED_BY_LABEL: world.PRODUCT,
-        world.COMPONENT_LABEL: "job",
         world.PLACEMENT_LABEL: placement.key,
-        f"{GROUP}/host": naming.label_value(placement.host),
-        f"{GROUP}/zone": naming.label_value(placement.zone),
         f"{GROUP}/pool": naming.label_value(placement.pool),
-        f"{GROUP}/template": naming.label_value(placement.template_key.partition("/")[2]),
-        f"{GROUP}/template-namespace": placement.template_key.partition("/")[0],
+        **_common_labels(placement.host, placement.zone, placement.template_key),
     }
-    metadata = body.setdefault("metadata", {})
-    metadata["name"] = naming.job_name(placement.key, job_document.verb, attempt)
-    metadata["namespace"] = namespace
-    metadata["labels"] = metadata.get("labels", {}) | labels
-    metadata["annotations"] = metadata.get("annotations", {}) | {
-        world.VERB_ANNOTATION: str(job_document.verb),
-        world.ATTEMPT_ANNOTATION: str(attempt),
+    annotations = {
         world.PLACEMENT_UID_ANNOTATION: placement.uid,
         world.GROUPS_ANNOTATION: " ".join(group.name for group in groups),
     }
-    metadata["ownerReferences"] = [
+    body = _completed(skeleton, namespace, placement.key, job_document, attempt, labels, annotations)
+    body["metadata"]["ownerReferences"] = [
         {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TemplatePlacement",
@@ -129,22 +163,124 @@ def manifest(
             "controller": True,
         }
     ]
+    return body
+
+
+def probe_manifest(
+    skeleton: Mapping[str, Any],
+    namespace: str,
+    template: Template,
+    host: Host,
+    job_document: jobs.JobDocument,
+    attempt: int,
+    inputs: str,
+    pool_roots: Collection[str],
+) -> dict[str, Any]:
+    """The Job of one probe. Nobody owns it: a Template in another namespace cannot. It is given no pool, nor the
+    capabilities that pools need."""
+    name = naming.probe_name(template.name, template.uid)
+    labels = {world.PROBE_LABEL: name, **_common_labels(host.name, host.spec.zone, template.key)}
+    annotations = {
+        world.GROUPS_ANNOTATION: slots.PROBES.name,
+        world.HOST_ANNOTATION: host.name,
+        world.INPUTS_ANNOTATION: inputs,
+        **({REQUESTED_AT: template.metadata.requested_at} if template.metadata.requested_at else {}),
+    }
+    body = _completed(skeleton, namespace, name, job_document, attempt, labels, annotations)
+    pod, container = _pod_and_container(body)
+    volumes = pod.get("volumes", [])
+    pools = {v["name"] for v in volumes if v.get("hostPath", {}).get("path", "").rstrip("/") in pool_roots}
+    pod["volumes"] = [volume for volume in volumes if volume["name"] not in pools]
+    container["volumeMounts"] = [m for m in container.get("volumeMounts", []) if m["name"] not in pools]
+    container.get("securityContext", {}).get("capabilities", {}).pop("add", None)
+    return body
+
+
+def headers_secret_name(job: str, owner_uid: str) -> str:
+    """Of the copy of the headers for the Job of this name.
+
+    `owner_uid` tells it from that of an earlier owner of this name, which may not be gone yet.
+    """
+    return f"{job}-{hashlib.sha256(owner_uid.encode()).hexdigest()[:6]}"
+
+
+def _common_labels(host: str, zone: str, template_key: str) -> dict[str, str]:
+    namespace, _, name = template_key.partition("/")
+    return {
+        world.MANAGED_BY_LABEL: world.PRODUCT,
+        world.COMPONENT_LABEL: "job",
+        f"{GROUP}/host": naming.label_value(host),
+        f"{GROUP}/zone": naming.label_value(zone),
+        f"{GROUP}/template": naming.label_value(name),
+        f"{GROUP}/template-namespace": namespace,
+    }
+
+
+def _pod_and_container(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = body["spec"]["template"]["spec"]
+    return pod, next(container for container in pod["containers"] if container["name"] == CONTAINER)
+
+
+def _completed(
+    skeleton: Mapping[str, Any],
+    namespace: str,
+    owner: str,
+    job_document: jobs.JobDocument,
+    attempt: int,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> dict[str, Any]:
+    """What every Job has: name, labels on itself and its pod, the host that it is pinned to, the verb and its input."""
+    body: dict[str, Any] = copy.deepcopy(dict(skeleton))
+    metadata = body.setdefault("metadata", {})
+    metadata["name"] = naming.job_name(owner, job_document.verb, attempt)
+    metadata["namespace"] = namespace
+    metadata["labels"] = metadata.get("labels", {}) | labels
+    metadata["annotations"] = metadata.get("annotations", {}) | {
+        world.VERB_ANNOTATION: str(job_document.verb),
+        world.ATTEMPT_ANNOTATION: str(attempt),
+        **annotations,
+    }
     if job_document.limits.deadline_seconds:
         # The job ends itself at its deadline. This is for one that cannot, because a file system does not answer.
         body["spec"]["activeDeadlineSeconds"] = int(job_document.limits.deadline_seconds) + _DEADLINE_GRACE_SECONDS
-    pod = body["spec"]["template"]
-    pod_metadata = pod.setdefault("metadata", {})
+    pod_metadata = body["spec"]["template"].setdefault("metadata", {})
     pod_metadata["labels"] = pod_metadata.get("labels", {}) | labels
     # By name and not by nodeName: the scheduler then keeps count of resources. The controller alone decides whether
     # a host may start work, so the template tolerates everything.
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [placement.host]}]}
-    pod["spec"]["affinity"] = {
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [job_document.host]}]}
+    pod, container = _pod_and_container(body)
+    pod["affinity"] = {
         "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     }
-    container = next(container for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
     container["args"] = ["job", str(job_document.verb)]
     container["env"] = [
         *container.get("env", ()),
         {"name": jobs.JOB_ENVIRONMENT_VARIABLE, "value": job_document.model_dump_json(exclude_defaults=True)},
     ]
+    if job_document.headers_directory:
+        secret = headers_secret_name(metadata["name"], job_document.placement_uid or job_document.template_uid)
+        metadata["annotations"][world.HEADERS_ANNOTATION] = secret
+        pod["volumes"] = [
+            *pod.get("volumes", ()),
+            {"name": _HEADERS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o400}},
+        ]
+        container["volumeMounts"] = [
+            *container.get("volumeMounts", ()),
+            {"name": _HEADERS_VOLUME, "mountPath": job_document.headers_directory, "readOnly": True},
+        ]
+    if _may_use_nfs(job_document):
+        context = pod.setdefault("securityContext", {})
+        context["sysctls"] = [*(s for s in context.get("sysctls", ()) if s["name"] != _LOW_PORTS["name"]), _LOW_PORTS]
     return body
+
+
+def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
+    """Whether it may talk to an NFS server, of which many take requests from ports below 1024 only.
+
+    A metalink may name one. Not all Jobs: a cluster whose policies know no sysctl need not change them for http.
+    """
+    if job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE) or "NFS" not in job_document.policy.protocols:
+        return False
+    urls = [urllib.parse.urlsplit(url) for url in (job_document.url, *job_document.mirrors)]
+    return any(url.scheme.lower() == "nfs" or url.path.lower().endswith(_METALINKS) for url in urls)

@@ -20,7 +20,7 @@ from directdownload.cluster.reflector import Reflector
 from directdownload.controller import events, jobs, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.reconcile import hosts, placements, pools, templates, zones
+from directdownload.controller.reconcile import hosts, placements, pools, probes, templates, zones
 from directdownload.controller.settings import Settings
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
 from directdownload.planning import observed
@@ -31,6 +31,9 @@ WORKERS = 16
 #: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
 DEAF_SECONDS = 1800.0
 EXIT_LEASE_LOST = 1
+EXIT_FAILED = 1
+#: kopf gives what is left of its tasks five seconds before it cancels them.
+KOPF_END_SECONDS = 8.0
 
 RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
     "host": hosts.reconcile,
@@ -38,6 +41,7 @@ RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
     "pool": pools.reconcile,
     "template": templates.reconcile,
     "placement": placements.reconcile,
+    "probe": probes.reconcile,
 }
 
 
@@ -54,6 +58,8 @@ class Controller:
         watches.Watches(world, queue)
         namespace = settings.namespace
         self._lists = watch_kinds.Lists(api, self._context)
+        self._kopf: asyncio.Task[None] | None = None
+        self._kopf_ends = asyncio.Event()
         # Namespaces and nodes first: what is decided by them comes later.
         self._reflectors: tuple[Reflector[Any], ...] = (
             Reflector(api, kinds.NAMESPACES, observed.project_namespace, world.namespaces),
@@ -81,7 +87,7 @@ class Controller:
         return f"the last complete list is {age:.0f} s old" if age > DEAF_SECONDS else None
 
     async def run(self) -> None:
-        """Until cancelled, or until kopf ends on a signal."""
+        """Until kopf begins to end, on a signal or for what it cannot take: `farewell` tells which of them."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(reflector.run()) for reflector in self._reflectors]
             background.append(group.create_task(self._context.recorder.run()))
@@ -90,21 +96,39 @@ class Controller:
                 await synced.wait()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
+            ending = asyncio.create_task(self._kopf_ends.wait())
             with self._metrics.registered():
-                await kopf.operator(
-                    registry=watch_kinds.registry(self._context),
-                    settings=watch_kinds.settings(),
-                    clusterwide=True,
-                    standalone=True,
-                    # Without one kopf asks for the name of the user, and a container's uid has none.
-                    identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
+                # Not of the group, which would wait for it. Begins after the workers: kopf cancels what began after it.
+                self._kopf = asyncio.create_task(
+                    kopf.operator(
+                        registry=watch_kinds.registry(self._context, self._kopf_ends),
+                        settings=watch_kinds.settings(),
+                        clusterwide=True,
+                        standalone=True,
+                        # Without one kopf asks for the name of the user, and a container's uid has none.
+                        identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
+                    )
                 )
-            for task in background:
+                await asyncio.wait((self._kopf, ending), return_when=asyncio.FIRST_COMPLETED)
+            for task in (*background, ending):
                 task.cancel()
+
+    async def farewell(self) -> None:
+        """Waits for kopf, which only reads, and for a bounded time. Raises what it could not take, or TimeoutError.
+
+        One of its watches that asks for something while another one fails takes its own end for a pause, begins anew
+        and is waited for without end (kopf 1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
+        """
+        if self._kopf is None:
+            return
+        await asyncio.wait((self._kopf,), timeout=KOPF_END_SECONDS)
+        if not self._kopf.done():
+            raise TimeoutError(f"kopf has not ended within {KOPF_END_SECONDS:.0f} s")
+        self._kopf.result()
 
 
 async def run(settings: Settings) -> int:
-    """The exit status: 0 after a signal, 1 when the lease was lost."""
+    """The exit status: 0 after a signal. Where the lease was lost or work has failed, the process ends here with 1."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,8 +155,15 @@ async def run(settings: Settings) -> int:
             os._exit(EXIT_LEASE_LOST)
         holding.cancel()
         await asyncio.wait((holding,))
+        # Nobody waits for the end of kopf before another leads.
         await election.release()
-        leading.result()
+        try:
+            leading.result()
+            await controller.farewell()
+        except Exception:
+            logger.exception("The controller has failed: leaving")
+            # The end of the loop would wait for all that kopf has left running.
+            os._exit(EXIT_FAILED)
     return 0
 
 

@@ -30,7 +30,7 @@ PROTOCOLS = ("HTTP", "HTTPS", "NFS")
 #: of a URL with another scheme, or when nothing is known of the URL any more
 OTHER_PROTOCOL = "other"
 #: the kinds of keys in the work queue
-QUEUES = ("host", "zone", "pool", "template", "placement")
+QUEUES = ("host", "zone", "pool", "template", "placement", "probe")
 HOST_STATES = ("Up", "Down", "Maintenance")
 #: From a small file on a fast network to the deadline of a large one.
 _DOWNLOAD_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)

@@ -29,10 +29,15 @@ RELIST_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
 
 
-def registry(context: Context) -> kopf.OperatorRegistry:
-    """A kopf registry with one event handler per kind and our own login."""
+def registry(context: Context, ends: asyncio.Event) -> kopf.OperatorRegistry:
+    """A kopf registry with one event handler per kind and our own login; `ends` is set when kopf begins to end."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(_login)
+
+    async def ended(**_: Any) -> None:
+        ends.set()
+
+    kopf.on.cleanup(id="ending", registry=found)(ended)
     for resource in WATCHED:
         kopf.on.event(resource.group, resource.version, resource.plural, registry=found)(
             _handler(resource, context.store(resource))
@@ -55,6 +60,8 @@ def settings() -> kopf.OperatorSettings:
     found.watching.reconnect_backoff = 1.0
     found.networking.request_timeout = 60
     found.networking.error_backoffs = _Backoffs()
+    # Where it hangs before it says that it ends: nobody else can lead meanwhile.
+    found.process.ultimate_exiting_timeout = 30.0
     return found
 
 

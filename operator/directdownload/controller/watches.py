@@ -5,12 +5,21 @@ status writes) ask for nothing; changes that come in crowds (progress, counts) a
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.world import COMPONENT_LABEL, GROUPS_ANNOTATION, PLACEMENT_LABEL, World
+from directdownload.controller.world import (
+    COMPONENT_LABEL,
+    GROUPS_ANNOTATION,
+    HOST_ANNOTATION,
+    PLACEMENT_LABEL,
+    PROBE_LABEL,
+    World,
+)
+from directdownload.planning import slots
 from directdownload.planning.observed import Namespace, PlacementView
+from directdownload.resources import naming
 from directdownload.resources.base import Resource
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import StoragePool
@@ -55,29 +64,35 @@ class Watches:
             return
         if pod.labels.get(COMPONENT_LABEL) == "agent" and pod.node:
             self._queue.add(Key("host", pod.node))
-        placement = pod.labels.get(PLACEMENT_LABEL)
-        if placement:
-            self._queue.add(Key("placement", placement))
+        self._owner_of_job(pod.labels)
 
     def _job(self, key: str, old: JobView | None, new: JobView | None) -> None:
         job = new or old
         if job is None:
             return
-        placement = job.labels.get(PLACEMENT_LABEL, "")
-        self._queue.add(Key("placement", placement))
+        self._owner_of_job(job.labels)
         if new is None or new.succeeded or new.failed or new.deleting:
-            if self._world.ledger.release(job.name):
-                call_next(self._world, self._queue)
+            self._release(job)
         else:
             self._occupy(new)
+
+    def _owner_of_job(self, labels: Mapping[str, str]) -> None:
+        for kind, label in (("placement", PLACEMENT_LABEL), ("probe", PROBE_LABEL)):
+            if name := labels.get(label):
+                self._queue.add(Key(kind, name))
+
+    def _release(self, job: JobView) -> None:
+        if self._world.ledger.release(job.name):
+            call_next(self._world, self._queue)
+            call_next_probe(self._world, self._queue)
 
     def _occupy(self, job: JobView) -> None:
         """A job holds its slots while its host lives: one on a Down host frees them at once."""
         placement = self._world.placements.get(job.labels.get(PLACEMENT_LABEL, ""))
-        host = self._world.hosts.get(placement.host) if placement is not None else None
+        name = placement.host if placement is not None else job.annotations.get(HOST_ANNOTATION, "")
+        host = self._world.hosts.get(name)
         if host is not None and host.status.state == "Down":
-            if self._world.ledger.release(job.name):
-                call_next(self._world, self._queue)
+            self._release(job)
         else:
             self._world.ledger.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
 
@@ -92,6 +107,7 @@ class Watches:
         for deployment in self._world.deployments:
             if deployment.metadata.namespace == key:
                 self._queue.add(Key("template", deployment.template_key))
+        self._probes_without_host()
 
     def _zone(self, key: str, old: Zone | None, new: Zone | None) -> None:
         if not _decided_anew(old, new):
@@ -104,7 +120,10 @@ class Watches:
             if pool.spec.zone == key:
                 self._queue.add(Key("pool", pool.name))
         self._templates_of_zone(key)
+        self._probes_without_host()
         for template in self._world.templates:
+            # Its policy decides how a probe ends; the list of zones whether one may be.
+            self._queue.add_later(probe_of(template), COUNT_SECONDS)
             if key in template.spec.zones:
                 self._queue.add(Key("template", template.key))
         self._placements(self._world.placements_of_zone[key])
@@ -121,6 +140,9 @@ class Watches:
             for placement in self._world.placements_of_host[key]:
                 self._queue.add(Key("placement", placement.key))
                 self._occupy_again(placement)
+            for job in self._world.probe_jobs_of_host[key]:
+                self._queue.add(Key("probe", job.labels[PROBE_LABEL]))
+            self._probes_without_host()
         for pool in self._world.pools:
             if pool.spec.zone in zones:
                 self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
@@ -139,6 +161,8 @@ class Watches:
     def _template(self, key: str, old: Template | None, new: Template | None) -> None:
         if _decided_anew(old, new):
             self._queue.add(Key("template", key))
+            for template in filter(None, (old, new)):
+                self._queue.add(probe_of(template))
             self._placements(self._world.placements_of_template_key[key])
 
     def _deployment(self, key: str, old: TemplateDeployment | None, new: TemplateDeployment | None) -> None:
@@ -162,6 +186,10 @@ class Watches:
         elif old.bytes_downloaded != new.bytes_downloaded:
             self._queue.add_later(Key("template", placement.template_key), SUMMARY_SECONDS)
 
+    def _probes_without_host(self) -> None:
+        for name in self._world.probes_without_host:
+            self._queue.add_later(Key("probe", name), COUNT_SECONDS)
+
     def _templates_of_zone(self, zone: str, seconds: float = 0.0) -> None:
         for deployment in self._world.deployments:
             if deployment.spec.zone == zone:
@@ -177,6 +205,18 @@ def call_next(world: World, queue: WorkQueue) -> None:
     name = world.next_in_line()
     if name is not None:
         queue.add(Key("placement", name))
+
+
+def call_next_probe(world: World, queue: WorkQueue) -> None:
+    """If there is room for one more probe, the one that waits longest tries its luck."""
+    name = next(iter(world.probe_line), None)
+    if name is not None and world.ledger.full_group((slots.PROBES,)) is None:
+        del world.probe_line[name]
+        queue.add(Key("probe", name))
+
+
+def probe_of(template: Template) -> Key:
+    return Key("probe", naming.probe_name(template.name, template.uid))
 
 
 def _decided_anew(old: Resource | None, new: Resource | None) -> bool:

@@ -4,14 +4,15 @@ Stores are filled by `watches.py` and by what our own writes return; reconcilers
 """
 
 import datetime
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import deployments, hosts, plans, sharing, slots
+from directdownload.planning import deployments, headers, hosts, plans, probes, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
-from directdownload.resources.base import GROUP, Resource
+from directdownload.resources import naming
+from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -25,12 +26,19 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PRODUCT = "direct-download-operator"
 PLACEMENT_LABEL = f"{GROUP}/placement"
+#: On what belongs to the probes of a Template: their name (`naming.probe_name`).
+PROBE_LABEL = f"{GROUP}/probe"
 #: Put on a Job's pods by Kubernetes.
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 VERB_ANNOTATION = f"{GROUP}/verb"
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
 PLACEMENT_UID_ANNOTATION = f"{GROUP}/placement-uid"
 GROUPS_ANNOTATION = f"{GROUP}/slots"
+#: The Secret that the Job's pod waits for: a copy of the headers for its source.
+HEADERS_ANNOTATION = f"{GROUP}/headers-secret"
+#: Of a probe: the host that it runs on, and a hash of what it was told.
+HOST_ANNOTATION = f"{GROUP}/host"
+INPUTS_ANNOTATION = f"{GROUP}/inputs"
 #: A Job may be seen to end before its pod's last event arrives on the other watch.
 RESULT_GRACE = datetime.timedelta(seconds=3)
 
@@ -84,6 +92,9 @@ class World:
         self.placements_of_pool = Index(self.placements, lambda p: p.pool)
         self.placements_of_template_key = Index(self.placements, lambda p: p.template_key)
         self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
+        self.jobs_of_probe = Index(self.jobs, lambda j: j.labels.get(PROBE_LABEL, ""))
+        self.probe_jobs_of_host = Index(self.jobs, lambda j: j.annotations.get(HOST_ANNOTATION, ""))
+        self.templates_of_probe = Index(self.templates, lambda t: naming.probe_name(t.name, t.uid))
         self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))
         #: by uid: a Job of the same name may have been there before, and its pod may still be
         self.pods_of_job = Index(self.pods, lambda p: p.labels.get(JOB_UID_LABEL, ""))
@@ -98,6 +109,13 @@ class World:
         self.called: set[str] = set()
         #: jobs that were created without an answer, by placement: nobody knows yet whether they are there
         self.unsure: dict[str, str] = {}
+        #: probes that wait for one of the others to end, in order; and those that wait for a host
+        self.probe_line: dict[str, None] = {}
+        self.probes_without_host: set[str] = set()
+        #: what was found of Templates' header Secrets, by the Template's uid; never a value
+        self.secrets: dict[str, headers.Look] = {}
+        #: jobs that have their copy of the headers: uid by key
+        self.equipped: dict[str, str] = {}
         #: when the status of a Template or TemplateDeployment was last written, by uid; monotonic seconds
         self.summaries: dict[str, float] = {}
         #: None: ready when last looked at
@@ -105,12 +123,18 @@ class World:
         self._result_missing_since: dict[str, datetime.datetime] = {}
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
         self.jobs.subscribe(_forgetting(self._result_missing_since))
+        self.jobs.subscribe(_forgetting(self.equipped))
+        self.templates.subscribe(self._forget_secret)
         for store in (self.templates, self.deployments):
             store.subscribe(self._forget_summary)
 
     def _forget_summary(self, _: str, old: Resource | None, new: Resource | None) -> None:
         if old is not None and new is None:
             self.summaries.pop(old.uid, None)
+
+    def _forget_secret(self, _: str, old: Template | None, new: Template | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self.secrets.pop(old.uid, None)
 
     def fleet(self) -> deployments.Fleet:
         return deployments.Fleet(
@@ -225,7 +249,23 @@ class World:
             if lingering is None:
                 return None
             return Job(lingering.name, Verb.FETCH, placement.attempts, lingering.created, started=True, deleting=True)
-        view = max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]))
+        return self._job(max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION])), now)
+
+    def probe(self, name: str, now: datetime.datetime) -> probes.Probe | None:
+        """The probe of this name that is there; the latest attempt if there are several."""
+        view = max(self.jobs_of_probe[name], key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]), default=None)
+        if view is None:
+            return None
+        told = view.annotations
+        return probes.Probe(
+            job=self._job(view, now),
+            host=told.get(HOST_ANNOTATION, ""),
+            request=told.get(REQUESTED_AT, ""),
+            inputs=told.get(INPUTS_ANNOTATION, ""),
+        )
+
+    def _job(self, view: JobView, now: datetime.datetime) -> Job:
+        """A job with what its pod says."""
         pods = sorted(self.pods_of_job[view.uid], key=lambda p: p.created)
         pod = pods[-1] if pods else None
         ended = pod is not None and pod.exit_code is not None
@@ -246,9 +286,9 @@ class World:
             deleting=view.deleting,
         )
 
-    def result_due(self, placement: PlacementView) -> datetime.datetime | None:
-        """When a job that ended without a word counts as ended."""
-        for view in self.jobs_of_placement[placement.key]:
+    def result_due(self, views: Iterable[JobView]) -> datetime.datetime | None:
+        """When one of these jobs, that ended without a word, counts as ended."""
+        for view in views:
             if view.key in self._result_missing_since:
                 return self._result_missing_since[view.key] + RESULT_GRACE
         return None
@@ -275,5 +315,5 @@ def _result(pod: PodView | None) -> JobResult | None:
     except ValueError:
         return None
     # The API's integers have 64 bits: a larger one would make every write of the status fail.
-    sizes = (result.size_bytes, result.virtual_size_bytes)
+    sizes = (result.size_bytes, result.served_bytes, result.virtual_size_bytes)
     return result if all(size is None or 0 <= size < 2**63 for size in sizes) else None

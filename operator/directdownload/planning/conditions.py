@@ -34,21 +34,31 @@ def conditions(
     types: tuple[str, ...] = ("Ready", "Reconciling", "Stalled"),
 ) -> tuple[Condition, ...]:
     """The conditions `types` for `verdict`; the time of a condition changes only with its status."""
-    before = {condition.type: condition for condition in previous}
+    previous = tuple(previous)
     truth = {"Ready": verdict.ready, "Reconciling": verdict.reconciling, "Stalled": verdict.stalled}
-    found = []
-    for name in types:
-        status = ConditionStatus.TRUE if truth[name] else ConditionStatus.FALSE
-        old = before.get(name)
-        same = old is not None and old.status == status and old.last_transition_time is not None
-        found.append(
-            Condition(
-                type=name,
-                status=status,
-                reason=verdict.reason,
-                message=verdict.message,
-                last_transition_time=old.last_transition_time if same and old else now,
-                observed_generation=generation,
-            )
-        )
-    return tuple(found)
+    status = {name: ConditionStatus.TRUE if truth[name] else ConditionStatus.FALSE for name in types}
+    return tuple(
+        condition(name, status[name], verdict.reason, verdict.message, previous, generation, now) for name in types
+    )
+
+
+def condition(
+    name: str,
+    status: ConditionStatus,
+    reason: Reason,
+    message: str,
+    previous: Iterable[Condition],
+    generation: int,
+    now: datetime.datetime,
+) -> Condition:
+    """One condition; its time changes only with its status."""
+    old = next((condition for condition in previous if condition.type == name), None)
+    same = old is not None and old.status == status and old.last_transition_time is not None
+    return Condition(
+        type=name,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=old.last_transition_time if same and old else now,
+        observed_generation=generation,
+    )

@@ -251,7 +251,9 @@ def plan_deployment(
 
 
 def _total_bytes(placement: PlacementView) -> int:
-    return (placement.file.size_bytes if placement.file else None) or placement.bytes_total
+    """As the download counts: of the file as served."""
+    file = placement.file
+    return ((file.served_bytes or file.size_bytes) if file is not None else None) or placement.bytes_total
 
 
 def _downloaded_bytes(placement: PlacementView) -> int:

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import json
 
-from directdownload.planning import attempts, removal, repair
+from directdownload.planning import attempts, headers, removal, repair
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
@@ -79,6 +79,7 @@ def _after_fetch(
             # Never what the job says: it has read foreign bytes, and others open this path.
             path=placement.path,
             size_bytes=result.size_bytes,
+            served_bytes=result.served_bytes,
             digest=result.digest or None,
             format=result.format or None,
             virtual_size_bytes=result.virtual_size_bytes,
@@ -157,4 +158,6 @@ def _fetch_obstacle(around: Surroundings) -> Verdict | None:
     """What a fetch has to wait for besides."""
     if around.template is None or around.template.deleting:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, "the Template is gone")
-    return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused") if around.paused else None
+    if around.paused:
+        return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused")
+    return headers.obstacle(around.template)

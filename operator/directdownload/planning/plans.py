@@ -130,6 +130,11 @@ def waiting_for_slot(
     return status_of(placement, Phase.PENDING, Verdict(False, Reason.WAITING_FOR_SLOT, message), now)
 
 
+def waiting_for_headers(placement: PlacementView, problem: Verdict, now: datetime.datetime) -> TemplatePlacementStatus:
+    """The Secret has been found unusable right before a download was to start."""
+    return status_of(placement, Phase.PENDING, problem, now, next_attempt=placement.next_attempt)
+
+
 def downloading(
     placement: PlacementView, attempt: int, now: datetime.datetime, inputs: str | None = None
 ) -> TemplatePlacementStatus:

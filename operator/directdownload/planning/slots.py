@@ -23,6 +23,10 @@ class Group:
     limit: int
 
 
+#: Probes, of all zones together and beside all downloads.
+PROBES = Group("probes", 4)
+
+
 def groups_of(
     placement: PlacementView, template: Template, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
 ) -> tuple[Group, ...]:

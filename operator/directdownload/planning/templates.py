@@ -7,6 +7,7 @@ from typing import Literal
 
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
+from directdownload.planning.probes import CONDITION, Outcome
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import PlacementCounts, Template, TemplateStatus
@@ -28,7 +29,7 @@ def source_host(url: str) -> str:
         return ""
 
 
-def _verdict(template: Template, zones: Collection[str]) -> Verdict:
+def _verdict(template: Template, zones: Collection[str], secret: Verdict | None) -> Verdict:
     spec = template.spec
     for field, url in (("url", spec.url), *((f"mirrors[{index}]", url) for index, url in enumerate(spec.mirrors))):
         if protocol(url) is None:
@@ -41,6 +42,8 @@ def _verdict(template: Template, zones: Collection[str]) -> Verdict:
             Checksum.parse(spec.checksum)
         except ValueError as error:
             return Verdict(False, Reason.INVALID_CHECKSUM, f"spec.checksum: {error}", stalled=True)
+    if secret is not None:
+        return secret
     missing = [name for name in spec.zones if name not in zones]
     if missing:
         return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zones: there is no Zone {missing[0]}; create it or drop it")
@@ -56,9 +59,18 @@ def count(placements: Iterable[PlacementView]) -> PlacementCounts:
 
 
 def plan_template(
-    template: Template, zones: Collection[str], placements: Iterable[PlacementView], now: datetime.datetime
+    template: Template,
+    zones: Collection[str],
+    placements: Iterable[PlacementView],
+    now: datetime.datetime,
+    *,
+    secret: Verdict | None = None,
+    probed: Outcome | None = None,
 ) -> TemplateStatus:
-    """`zones` are the names of those that exist; `placements` the copies of this very template (by uid)."""
+    """`zones` are the names of those that exist; `placements` the copies of this very template (by uid).
+
+    `secret`: why its header Secret may not be used. `probed`: what a probe has just found.
+    """
     placements = list(placements)
     before = template.status
     verified = sorted(
@@ -67,15 +79,28 @@ def plan_template(
     )
     learnt = verified[0].file if verified else None
     generation = template.metadata.generation
+    answer = probed.result if probed is not None and probed.result.reason is Reason.SOURCE_REACHABLE else None
+    # Facts belong to the digest: a verified copy says what the file is, a probe only what a server says that it is.
+    known: list[tuple[int | None, int | None]] = [
+        (learnt.served_bytes or learnt.size_bytes, learnt.virtual_size_bytes) if learnt else (None, None),
+        (answer.size_bytes, answer.virtual_size_bytes) if answer else (None, None),
+    ]
+    known.insert(0 if before.digest else len(known), (before.size_bytes, before.virtual_size_bytes))
+    reachable = probed.condition if probed is not None else before.condition(CONDITION)
     return TemplateStatus(
         observed_generation=generation,
         protocol=protocol(template.spec.url),
-        size_bytes=before.size_bytes or (learnt.size_bytes if learnt else None),
-        etag=before.etag,
+        size_bytes=next((size for size, _ in known if size is not None), None),
+        virtual_size_bytes=next((size for _, size in known if size is not None), None),
+        etag=(answer.etag if answer.etag.isprintable() else "") or None if answer is not None else before.etag,
         digest=before.digest or (learnt.digest if learnt else None),
         placements=count(placements),
+        probe=probed.record if probed is not None else before.probe,
         last_handled_request=template.metadata.requested_at or None,
-        conditions=conditions(
-            _verdict(template, zones), before.conditions, generation, now, types=("Ready", "Stalled")
+        conditions=(
+            *conditions(
+                _verdict(template, zones, secret), before.conditions, generation, now, types=("Ready", "Stalled")
+            ),
+            *([reachable] if reachable is not None else []),
         ),
     )

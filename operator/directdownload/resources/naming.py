@@ -19,6 +19,11 @@ def placement_name(template_name: str, template_uid: str, pool: str, host: str |
     return f"{prefix}-{digest}"
 
 
+def probe_name(template_name: str, template_uid: str) -> str:
+    """What stands for the probes of one Template where a placement's name stands for its jobs; made in the same way."""
+    return placement_name(template_name, template_uid, "", None)
+
+
 def job_name(placement: str, verb: str, attempt: int) -> str:
     """`<placement>-<verb>-<attempt>`, at most 63 characters as a placement has at most 41."""
     return f"{placement}-{verb}-{attempt}"

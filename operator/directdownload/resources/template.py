@@ -14,6 +14,7 @@ from directdownload.resources.base import (
     Resource,
     Rule,
     Status,
+    Time,
     condition_column,
     rules,
 )
@@ -126,14 +127,30 @@ class PlacementCounts(Model):
     failed: int = 0
 
 
+class TemplateProbe(Model):
+    """What was done so far to fill the condition SourceReachable; it decides when the source is asked again."""
+
+    attempts: int = 0
+    recent_failures: int | None = pydantic.Field(None, description="Failed probes in a row; decides the pause.")
+    next_attempt_time: Time | None = pydantic.Field(None, description="Of the next probe after a transient failure.")
+    last_handled_request: str | None = pydantic.Field(
+        None, description="The directdownload.dev/requested-at that the last probe served."
+    )
+    observed_inputs: str | None = pydantic.Field(
+        None, description="Hash of what the last probe was told; after a failure it is repeated when that changes."
+    )
+
+
 class TemplateStatus(Status):
     protocol: Literal["HTTP", "HTTPS", "NFS"] | None = None
-    size_bytes: int | None = None
-    etag: str | None = None
+    size_bytes: int | None = pydantic.Field(None, description="Of the file as served.")
+    virtual_size_bytes: int | None = pydantic.Field(None, description="What the image claims to hold.")
+    etag: str | None = pydantic.Field(None, description="The server's name for what it served to the last probe.")
     digest: str | None = pydantic.Field(
         None, description="sha256:<hex>, learnt from the first verified copy and expected of every later one."
     )
     placements: PlacementCounts | None = None
+    probe: TemplateProbe | None = None
 
 
 class Template(Resource):

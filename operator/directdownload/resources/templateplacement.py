@@ -92,6 +92,9 @@ class Progress(Model):
 class PlacedFile(Model):
     path: str
     size_bytes: int | None = None
+    served_bytes: int | None = pydantic.Field(
+        None, description="Of the file as served, where an archive was unpacked; digest is of that file as well."
+    )
     digest: str | None = None
     format: str | None = None
     virtual_size_bytes: int | None = None

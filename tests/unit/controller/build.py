@@ -9,6 +9,8 @@ from tests.unit.planning.build import NOW, seconds, stamp
 from directdownload.cluster.objects import JobView, NodeView, PodView, project_job, project_node, project_pod
 from directdownload.controller import world
 from directdownload.planning.observed import PlacementView
+from directdownload.resources import naming
+from directdownload.resources.template import Template
 
 NAMESPACE = "direct-download"
 _versions = itertools.count(100)
@@ -57,6 +59,26 @@ def job(
     return project_job({"metadata": metadata, "status": {"conditions": conditions}})
 
 
+def probe(
+    template: Template, attempt: int = 1, *, host: str = "kvm-1", ended: str = "", deleting: bool = False
+) -> JobView:
+    """The job of a probe. `ended` is `Complete` or `Failed`."""
+    name = naming.probe_name(template.name, template.uid)
+    annotations = {
+        world.VERB_ANNOTATION: "probe",
+        world.ATTEMPT_ANNOTATION: str(attempt),
+        world.GROUPS_ANNOTATION: "probes",
+        world.HOST_ANNOTATION: host,
+        world.INPUTS_ANNOTATION: "told",
+    }
+    fields: dict[str, Any] = {"annotations": annotations}
+    if deleting:
+        fields["deletionTimestamp"] = stamp(NOW)
+    metadata = _metadata(f"{name}-probe-{attempt}", NAMESPACE, {world.PROBE_LABEL: name}, **fields)
+    conditions = [{"type": ended, "status": "True", "reason": "BackoffLimitExceeded"}] if ended else []
+    return project_job({"metadata": metadata, "status": {"conditions": conditions}})
+
+
 def pod(
     job: JobView,
     *,
@@ -65,7 +87,7 @@ def pod(
     created: datetime.datetime = NOW,
     reason: str = "",
 ) -> PodView:
-    labels = {world.JOB_UID_LABEL: job.uid, world.PLACEMENT_LABEL: job.labels[world.PLACEMENT_LABEL]}
+    labels = {world.JOB_UID_LABEL: job.uid, **job.labels}
     metadata = _metadata(name or f"{job.name}-x", NAMESPACE, labels, creationTimestamp=stamp(created))
     statuses = [{"name": "download", "state": state}] if state else []
     status = {"containerStatuses": statuses, **({"reason": reason} if reason else {})}

@@ -16,6 +16,8 @@ from directdownload.planning.plans import Surroundings
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb
+from directdownload.resources.template import Template
+from directdownload.resources.zone import Zone
 
 SKELETON: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -115,7 +117,7 @@ NAMES = ["a", "kvm-1", "kvm-1.rack-2.example.org", "a." * 126 + "a", "x" * 253, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("verb", list(Verb))
+@pytest.mark.parametrize("verb", [Verb.FETCH, Verb.VERIFY, Verb.REMOVE])
 def test_names_of_any_length_give_valid_names_and_labels(name: str, verb: Verb) -> None:
     document = build.placement_document()
     key = naming.placement_name(name, build.TEMPLATE_UID, name, name)
@@ -192,6 +194,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
             "maxSizeBytes": 10 * 2**30,
             "maxVirtualSizeBytes": 20 * 2**30,
             "progressIntervalSeconds": 20,
+            "connections": 0,
         },
         "policy": {
             "protocols": ("HTTPS",),
@@ -203,6 +206,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
             "minimumChecksum": "SHA-256",
         },
         "trustBundle": jobs.TRUST_BUNDLE,
+        "headersDirectory": "",
     }
 
 
@@ -226,10 +230,204 @@ def test_a_removal_needs_nothing_around_it() -> None:
 def test_no_secret_and_no_credentials_reach_the_job() -> None:
     template = build.template(spec={"headersSecretRef": {"name": "hush"}, "details": {"note": "hush"}})
     host = build.host(spec={"keystore": {"path": "/etc/hush.jks", "passwordFrom": {"file": "/etc/hush"}}})
-    body = made(around=build.around(template=template, host=host))
-    assert "hush" not in json.dumps(body)
+    for body in (made(around=build.around(template=template, host=host)), probed(template)):
+        assert "hush" not in json.dumps(body)
     assert body["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in body["spec"]["template"]["spec"]
+
+
+# --- probes
+
+ROOTS = ("/var/lib/libvirt/images", "/srv/pools")
+POOLED = copy.deepcopy(SKELETON)
+POOLED["spec"]["template"]["spec"]["volumes"] = [
+    {"name": "trust", "hostPath": {"path": "/var/lib/directdownload/trust"}},
+    {"name": "pool-root-0", "hostPath": {"path": "/var/lib/libvirt/images"}},
+    {"name": "pool-root-1", "hostPath": {"path": "/srv/pools/"}},
+    {"name": "tmp", "emptyDir": {}},
+]
+POOLED["spec"]["template"]["spec"]["containers"][1] |= {
+    "volumeMounts": [{"name": name} for name in ("trust", "tmp", "pool-root-0", "pool-root-1")],
+    "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}},
+}
+
+
+def probed(
+    template: Template | None = None, skeleton: dict[str, Any] | None = None, zone: Zone | None = None
+) -> dict[str, Any]:
+    template = template or build.template()
+    document = jobs.probe_document(template, zone or build.zone(), "kvm-1")
+    return jobs.probe_manifest(
+        skeleton or SKELETON, "direct-download", template, build.host(), document, 3, "told", ROOTS
+    )
+
+
+def test_a_probe_belongs_to_no_placement_and_is_pinned_like_any_job() -> None:
+    before = copy.deepcopy(SKELETON)
+    body = probed(build.template(requested_at="today"))
+    assert before == SKELETON
+    name = naming.probe_name("debian-13", build.TEMPLATE_UID)
+    metadata = body["metadata"]
+    assert (metadata["name"], metadata["namespace"]) == (f"{name}-probe-3", "direct-download")
+    assert "ownerReferences" not in metadata, "an owner in another namespace would have it collected at once"
+    assert metadata["annotations"] == {
+        "a": "b",
+        world.VERB_ANNOTATION: "probe",
+        world.ATTEMPT_ANNOTATION: "3",
+        world.GROUPS_ANNOTATION: "probes",
+        world.HOST_ANNOTATION: "kvm-1",
+        world.INPUTS_ANNOTATION: "told",
+        "directdownload.dev/requested-at": "today",
+    }
+    assert metadata["labels"] == body["spec"]["template"]["metadata"]["labels"]
+    assert metadata["labels"]["directdownload.dev/probe"] == name
+    assert "directdownload.dev/placement" not in metadata["labels"]
+    pod = body["spec"]["template"]["spec"]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchFields"][0]["values"] == ["kvm-1"]
+    assert pod["containers"][1]["args"] == ["job", "probe"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_any_length_give_a_probe_valid_names_and_labels(name: str) -> None:
+    body = probed(build.template(name))
+    assert DNS_LABEL.fullmatch(body["metadata"]["name"])
+    assert all(LABEL_VALUE.fullmatch(value) for value in body["metadata"]["labels"].values())
+
+
+def test_a_probe_is_told_what_a_download_is_told_but_no_pool() -> None:
+    zone = build.zone(
+        spec={
+            "timeouts": {"connect": "1s"},
+            "downloads": {"maxSize": "10Gi", "maxVirtualSize": "20Gi", "deadline": "1h"},
+            "sourcePolicy": {"allowedCIDRs": ["10.0.0.0/8"], "requireDirect": True},
+        }
+    )
+    template = build.template(spec={"mirrors": ["https://m.example.org/d"], "checksum": build.DIGEST})
+    found = carried(probed(template, zone=zone))
+    fetch = carried(made(around=build.around(zone=zone, template=template)))
+    assert (found.verb, found.host, found.template_uid) == (Verb.PROBE, "kvm-1", build.TEMPLATE_UID)
+    assert (found.placement, found.placement_uid, found.pool.path, found.file_name) == ("", "", "", "")
+    same = ("url", "mirrors", "checksum", "format", "timeouts", "policy", "trust_bundle")
+    assert [getattr(found, field) for field in same] == [getattr(fetch, field) for field in same]
+    assert (found.limits.max_size_bytes, found.limits.max_virtual_size_bytes) == (10 * 2**30, 20 * 2**30)
+    assert found.limits.deadline_seconds == 120
+
+
+@pytest.mark.parametrize(("deadline", "expected"), [("0", 120), ("30s", 30), ("12h", 120)])
+def test_a_probe_never_takes_longer_than_a_download_may(deadline: str, expected: int) -> None:
+    body = probed(zone=build.zone(spec={"downloads": {"deadline": deadline}}))
+    assert carried(body).limits.deadline_seconds == expected
+    assert body["spec"]["activeDeadlineSeconds"] == expected + 600
+
+
+def test_a_probe_gets_neither_pools_nor_capabilities() -> None:
+    pod = probed(skeleton=POOLED)["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["trust", "tmp"]
+    container = pod["containers"][1]
+    assert [mount["name"] for mount in container["volumeMounts"]] == ["trust", "tmp"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    document = jobs.document(PLACEMENT, build.around(), Verb.FETCH, 0)
+    fetch = jobs.manifest(POOLED, "ns", PLACEMENT, document, 1, GROUPS)["spec"]["template"]["spec"]
+    assert len(fetch["volumes"]) == len(fetch["containers"][1]["volumeMounts"]) == 4
+    assert fetch["containers"][1]["securityContext"]["capabilities"]["add"] == ["CHOWN"]
+
+
+# --- headers
+
+WITH_HEADERS = {"headersSecretRef": {"name": "hush"}}
+
+
+def headers_of(body: dict[str, Any]) -> tuple[str, list[Any], list[Any]]:
+    """What names the copy: the annotation, the volumes and the mounts."""
+    pod = body["spec"]["template"]["spec"]
+    return (
+        body["metadata"]["annotations"].get(world.HEADERS_ANNOTATION, ""),
+        [volume for volume in pod.get("volumes", ()) if "secret" in volume],
+        [mount for mount in pod["containers"][1].get("volumeMounts", ()) if mount["name"] == "origin-headers"],
+    )
+
+
+@pytest.mark.parametrize("verb", ["fetch", "probe"])
+def test_a_job_that_asks_the_source_mounts_its_own_copy_of_the_headers(verb: str) -> None:
+    template = build.template(spec=WITH_HEADERS)
+    body = probed(template) if verb == "probe" else made(around=build.around(template=template))
+    name, volumes, mounts = headers_of(body)
+    assert name.startswith(f"{body['metadata']['name']}-")
+    assert LABEL_VALUE.fullmatch(name[:63])
+    assert len(name) <= 253
+    assert volumes == [{"name": "origin-headers", "secret": {"secretName": name, "defaultMode": 0o400}}]
+    directory = "/var/run/directdownload/headers"
+    assert mounts == [{"name": "origin-headers", "mountPath": directory, "readOnly": True}]
+    assert carried(body).headers_directory == directory
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        made(around=build.around(template=build.template(spec=WITH_HEADERS)), verb=Verb.VERIFY),
+        made(around=build.around(template=build.template(spec=WITH_HEADERS)), verb=Verb.REMOVE),
+        made(),
+        probed(),
+    ],
+    ids=["verify", "remove", "fetch without", "probe without"],
+)
+def test_no_other_job_gets_headers(body: dict[str, Any]) -> None:
+    assert headers_of(body) == ("", [], [])
+    assert carried(body).headers_directory == ""
+
+
+def test_the_copies_of_two_placements_of_one_name_differ() -> None:
+    template = build.template(spec=WITH_HEADERS)
+    one, other = (
+        made(project_placement(build.placement_document(uid=uid)), build.around(template=template))
+        for uid in ("first", "second")
+    )
+    assert one["metadata"]["name"] == other["metadata"]["name"]
+    assert headers_of(one)[0] != headers_of(other)[0]
+
+
+# --- NFS
+
+LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "policy", "verb", "expected"),
+    [
+        ({"url": "nfs://nas/e/a.qcow2"}, {}, Verb.FETCH, True),
+        ({"url": "NFS://nas/e/a.qcow2"}, {}, Verb.FETCH, True),
+        ({"mirrors": ["nfs://nas/e/a.qcow2"]}, {}, Verb.FETCH, True),
+        ({"url": "https://images.example.org/a.Meta4?x=1"}, {}, Verb.FETCH, True),
+        ({"mirrors": ["https://images.example.org/a.metalink"]}, {}, Verb.FETCH, True),
+        ({}, {}, Verb.FETCH, False),
+        ({"url": "https://images.example.org/nfs/a.meta4.qcow2"}, {}, Verb.FETCH, False),
+        ({"url": "nfs://nas/e/a.qcow2"}, {"protocols": ["HTTPS"]}, Verb.FETCH, False),
+        ({"url": "nfs://nas/e/a.qcow2"}, {}, Verb.VERIFY, False),
+        ({"url": "nfs://nas/e/a.qcow2"}, {}, Verb.REMOVE, False),
+    ],
+)
+def test_a_pod_that_may_use_nfs_may_take_low_ports(
+    spec: dict[str, Any], policy: dict[str, Any], verb: Verb, expected: bool
+) -> None:
+    zone = build.zone(spec={"sourcePolicy": policy})
+    template = build.template(spec=spec)
+    found = made(around=build.around(zone=zone, template=template), verb=verb)["spec"]["template"]["spec"]
+    assert found.get("securityContext", {}).get("sysctls", []) == ([LOW_PORTS] if expected else [])
+    if verb is Verb.FETCH:
+        pod = probed(template, zone=zone)["spec"]["template"]["spec"]
+        assert pod.get("securityContext") == found.get("securityContext")
+
+
+def test_what_the_chart_says_of_the_pod_stays() -> None:
+    skeleton = copy.deepcopy(SKELETON)
+    other = {"name": "net.ipv4.tcp_syncookies", "value": "1"}
+    narrower = {**LOW_PORTS, "value": "512"}
+    context = {"seccompProfile": {"type": "RuntimeDefault"}, "sysctls": [other, narrower]}
+    skeleton["spec"]["template"]["spec"]["securityContext"] = context
+    body = probed(build.template(spec={"url": "nfs://nas/e/a"}), skeleton)
+    found = body["spec"]["template"]["spec"]["securityContext"]
+    assert found == {"seccompProfile": {"type": "RuntimeDefault"}, "sysctls": [other, LOW_PORTS]}
 
 
 def test_a_template_without_metadata_will_do(tmp_path: pathlib.Path) -> None:

@@ -11,10 +11,12 @@ from tests.unit.planning import build
 from tests.unit.planning.build import facts
 
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, Watches
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, Watches, call_next_probe
 from directdownload.controller.world import World
+from directdownload.planning import slots
 from directdownload.planning.observed import Namespace
 from directdownload.planning.slots import Group
+from directdownload.resources import naming
 
 PENDING = build.placement(phase="Pending")
 READY = build.placement(host="kvm-2", phase="Ready")
@@ -74,6 +76,8 @@ def scene() -> Scene:
     return found
 
 
+#: of the template's probes
+S = f"probe {naming.probe_name(TEMPLATE.name, TEMPLATE.uid)}"
 P, R, T, D = (
     f"placement {PENDING.key}",
     f"placement {READY.key}",
@@ -100,12 +104,12 @@ ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P, R}
 
 CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "our own status of a zone": (changed("zones", status={"hosts": {"total": 1}}), set(), {}),
-    "a zone's spec": (changed("zones", generation=2), ABOUT_ZONE, {}),
-    "a zone asked for": (changed("zones", requested_at="now"), ABOUT_ZONE, {}),
+    "a zone's spec": (changed("zones", generation=2), ABOUT_ZONE, {S: COUNT_SECONDS}),
+    "a zone asked for": (changed("zones", requested_at="now"), ABOUT_ZONE, {S: COUNT_SECONDS}),
     "another zone's spec": (
         ("zones", build.zone("zone-2", resourceVersion="2", generation=2)),
         {"host kvm-1", "zone zone-1", "zone zone-2"},
-        {},
+        {S: COUNT_SECONDS},
     ),
     "host: heartbeat of its agent": (
         changed("hosts", storage=[facts(availableBytes=1)]),
@@ -137,9 +141,9 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "pool: our own status": (changed("pools", status={"capacityBytes": 1}), set(), {}),
     "pool: spec": (changed("pools", generation=2), {"pool local", T, P, R}, {}),
     "template: our own status": (changed("templates", status={"sizeBytes": 1}), set(), {}),
-    "template: spec": (changed("templates", generation=2), {T, P, R}, {}),
-    "template: being deleted": (changed("templates", deleting=True), {T, P, R}, {}),
-    "template: asked for": (changed("templates", requested_at="now"), {T, P, R}, {}),
+    "template: spec": (changed("templates", generation=2), {T, P, R, S}, {}),
+    "template: being deleted": (changed("templates", deleting=True), {T, P, R, S}, {}),
+    "template: asked for": (changed("templates", requested_at="now"), {T, P, R, S}, {}),
     "deployment: our own status": (changed("deployments", status={"bytes": {"total": 1}}), set(), {}),
     "deployment: spec": (changed("deployments", generation=2), {D, P, R}, {}),
     "deployment: asked for": (changed("deployments", requested_at="now"), {D, P, R}, {}),
@@ -179,6 +183,8 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "pod: an agent without a node": (("pods", kube.agent("", ready=None)), set(), {}),
     "pod: of a job": (("pods", kube.pod(kube.job(PENDING))), {P}, {}),
     "job": (("jobs", kube.job(PENDING)), {P}, {}),
+    "pod: of a probe": (("pods", kube.pod(kube.probe(TEMPLATE))), {S}, {}),
+    "probe": (("jobs", kube.probe(TEMPLATE)), {S}, {}),
 }
 
 
@@ -190,14 +196,14 @@ def test_what_a_change_asks_for(scene: Scene, name: str) -> None:
 
 
 DELETIONS = {
-    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P, R}, {}),
+    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P, R}, {S: COUNT_SECONDS}),
     "hosts": (
         "kvm-1",
         {"host kvm-1", P},
         {"zone zone-1": COUNT_SECONDS, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
     "pools": ("local", {"pool local", T, P, R}, {}),
-    "templates": ("default/debian-13", {T, P, R}, {}),
+    "templates": ("default/debian-13", {T, P, R, S}, {}),
     "deployments": ("default/everywhere", {D, P, R}, {}),
     "placements": (PENDING.key, {P}, {T: COUNT_SECONDS}),
     "nodes": ("kvm-1", {"host kvm-1"}, ZONES_SOON),
@@ -290,6 +296,59 @@ def test_a_job_that_frees_nothing_calls_nobody(scene: Scene) -> None:
     scene.world.line.join("first", (ROOM,), 0)
     scene.world.jobs.observe(kube.job(PENDING, ended="Complete"))
     assert len(scene.world.line) == 1
+
+
+# --- probes
+
+
+def test_a_probe_that_waits_for_a_host_hears_of_hosts_zones_and_namespaces(scene: Scene) -> None:
+    scene.world.probes_without_host.add("waits")
+    changes: tuple[tuple[str, Any], ...] = (
+        ("hosts", build.host("kvm-7")),
+        ("hosts", build.host(state="Down", resourceVersion="2")),
+        ("zones", build.zone("zone-9")),
+        ("namespaces", Namespace("default", "uid", 9, {"team": "b"})),
+    )
+    for store, item in changes:
+        assert getattr(scene.world, store).observe(item)
+        assert scene.queue.take()[1].get("probe waits") == COUNT_SECONDS, item
+    scene.world.hosts.observe(build.host(state="Down", storage=[facts(availableBytes=1)], resourceVersion="3"))
+    scene.queue.take()
+    scene.world.hosts.observe(build.host(state="Down", storage=[facts(availableBytes=2)], resourceVersion="4"))
+    assert "probe waits" not in scene.queue.take()[1], "free space changes often and matters to no probe"
+
+
+def test_a_probe_on_a_host_that_goes_down_is_looked_at_and_its_slot_is_free(scene: Scene) -> None:
+    scene.world.jobs.observe(kube.probe(TEMPLATE))
+    scene.queue.take()
+    scene.world.hosts.observe(build.host(state="Down", resourceVersion="2"))
+    assert S in scene.queue.take()[0]
+
+
+@pytest.mark.parametrize("how", ["Complete", "deleting", "gone"])
+def test_the_next_probe_is_called_when_one_has_ended(scene: Scene, how: str) -> None:
+    world = scene.world
+    others = [build.template(f"t{number}", uid=f"uid-{number}") for number in range(slots.PROBES.limit)]
+    for each in others:
+        world.jobs.observe(kube.probe(each))
+    assert world.ledger.used("probes") == slots.PROBES.limit
+    world.probe_line |= {"first": None, "second": None}
+    scene.queue.take()
+    call_next_probe(world, scene.queue)
+    assert not scene.queue.take()[0], "no slot is free"
+    if how == "gone":
+        world.jobs.forget(kube.probe(others[0]).key, 10**9)
+    else:
+        world.jobs.observe(
+            kube.probe(others[0], ended="Complete" if how == "Complete" else "", deleting=how == "deleting")
+        )
+    assert "probe first" in scene.queue.take()[0]
+    assert list(world.probe_line) == ["second"]
+
+
+def test_probes_take_no_slot_of_downloads(scene: Scene) -> None:
+    scene.world.jobs.observe(kube.probe(TEMPLATE))
+    assert scene.world.ledger._used == {"probes": 1}
 
 
 def test_every_host_of_a_shared_pool_may_take_over_its_copy(scene: Scene) -> None:

@@ -11,9 +11,11 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster.reflector import Store
-from directdownload.controller.world import RESULT_GRACE, Index, World
+from directdownload.controller.world import PROBE_LABEL, RESULT_GRACE, Index, World
+from directdownload.planning.headers import Look
 from directdownload.planning.observed import Agent, PlacementView
 from directdownload.planning.slots import Group
+from directdownload.resources import naming
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobResult, Verb
 from directdownload.resources.reasons import Reason
 
@@ -145,7 +147,7 @@ def test_no_job(world: World) -> None:
     world.jobs.observe(kube.job(build.placement(host="kvm-2")))
     world.jobs.observe(kube.job(PLACEMENT, uid="an earlier placement of this name"))
     assert world.job(PLACEMENT, NOW) is None
-    assert world.result_due(PLACEMENT) is None
+    assert world.result_due(world.jobs_of_placement[PLACEMENT.key]) is None
 
 
 def test_the_latest_attempt_counts(world: World) -> None:
@@ -193,7 +195,7 @@ def test_a_job_that_ends_before_its_pod_is_given_a_moment(world: World, how: str
     assert found is not None
     # it has ended, so it has run: nobody shall say that its pod never started
     assert (found.finished, found.started) == (False, True)
-    assert world.result_due(PLACEMENT) == NOW + RESULT_GRACE
+    assert world.result_due(world.jobs_of_placement[PLACEMENT.key]) == NOW + RESULT_GRACE
     early = world.job(PLACEMENT, NOW + RESULT_GRACE - seconds(0.1))
     assert early is not None
     assert not early.finished
@@ -202,7 +204,7 @@ def test_a_job_that_ends_before_its_pod_is_given_a_moment(world: World, how: str
     assert told is not None
     assert told.finished
     assert told.result is not None
-    assert world.result_due(PLACEMENT) is None
+    assert world.result_due(world.jobs_of_placement[PLACEMENT.key]) is None
 
 
 def test_a_job_whose_pod_is_gone_counts_as_ended_after_the_grace(world: World) -> None:
@@ -218,7 +220,7 @@ def test_a_job_that_is_being_deleted_is_not_waited_for(world: World) -> None:
     found = world.job(PLACEMENT, NOW)
     assert found is not None
     assert found.deleting
-    assert world.result_due(PLACEMENT) is None
+    assert world.result_due(world.jobs_of_placement[PLACEMENT.key]) is None
 
 
 LONG = JobResult(reason=Reason.SOURCE_REFUSED, message="x" * 9000, source="https://images.example.org/" + "y" * 2000)
@@ -252,6 +254,7 @@ LONG = JobResult(reason=Reason.SOURCE_REFUSED, message="x" * 9000, source="https
         ('{"reason": "Downloaded", "sizeBytes": 9223372036854775808}', None),
         ('{"reason": "Downloaded", "sizeBytes": 9223372036854775807}', Reason.DOWNLOADED),
         ('{"reason": "Downloaded", "virtualSizeBytes": 18446744073709551615}', None),
+        ('{"reason": "Downloaded", "servedBytes": 9223372036854775808}', None),
         ('{"reason": "Downloaded", "virtualSizeBytes": 1' + "0" * 3000 + "}", None),
         ('{"reason": "Downloaded", "digest": "sha256:abc"}', None),
         ('{"reason": "Downloaded", "digest": "rm -rf"}', None),
@@ -313,7 +316,9 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
     world.templates.observe(template)
     world.deployments.observe(deployment)
     world.summaries.update({template.uid: 1.0, deployment.uid: 2.0})
-    before = world.result_due(PLACEMENT)
+    world.secrets[template.uid] = Look("token", None, NOW, NOW)
+    world.equipped[job.key] = job.uid
+    before = world.result_due(world.jobs_of_placement[PLACEMENT.key])
     assert before is not None
     for store, key in (
         (world.nodes, "kvm-9"),
@@ -322,8 +327,51 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
         (world.deployments, deployment.key),
     ):
         store.forget(key, 10**9)
-    memories = (world.summaries, world._agent_missing_since, world._result_missing_since)
-    assert [len(memory) for memory in memories] == [0, 0, 0]
+    memories = (
+        *(world.summaries, world._agent_missing_since, world._result_missing_since),
+        *(world.secrets, world.equipped),
+    )
+    assert [len(memory) for memory in memories] == [0] * 5
+
+
+# --- probes
+
+
+def test_a_probe_is_known_by_its_template_and_never_as_a_job_of_a_placement(world: World) -> None:
+    template = build.template()
+    name = naming.probe_name(template.name, template.uid)
+    world.templates.observe(template)
+    assert world.probe(name, NOW) is None
+    for attempt in (1, 3, 2):
+        world.jobs.observe(kube.probe(template, attempt))
+    found = world.probe(name, NOW)
+    assert found is not None
+    assert (found.job.verb, found.job.attempt, found.job.finished) == (Verb.PROBE, 3, False)
+    assert (found.host, found.request, found.inputs) == ("kvm-1", "", "told")
+    assert [each.key for each in world.templates_of_probe[name]] == [template.key]
+    assert world.job(PLACEMENT, NOW) is None
+
+
+def test_what_a_probe_answers_is_read_from_its_pod(world: World) -> None:
+    job = kube.probe(build.template(), 1)
+    world.jobs.observe(job)
+    answer = JobResult(reason=Reason.SOURCE_REACHABLE, size_bytes=7, etag='"x"')
+    world.pods.observe(kube.pod(job, state=kube.ended(answer.to_message())))
+    found = world.probe(job.labels[PROBE_LABEL], NOW)
+    assert found is not None
+    assert found.job.result == answer
+
+
+def test_a_probe_that_ends_without_a_word_is_given_a_moment(world: World) -> None:
+    job = kube.probe(build.template(), 1, ended="Failed")
+    world.jobs.observe(job)
+    name = job.labels[PROBE_LABEL]
+    early, late = world.probe(name, NOW), world.probe(name, NOW + RESULT_GRACE)
+    assert early is not None
+    assert late is not None
+    assert (early.job.finished, late.job.finished) == (False, True)
+    world.probe(name, NOW)
+    assert world.result_due(world.jobs_of_probe[name]) == NOW + RESULT_GRACE
 
 
 # --- hosts that leave, hosts that take over

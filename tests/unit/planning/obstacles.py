@@ -5,6 +5,13 @@ from tests.unit.planning.build import around, facts, host, pool, zone
 
 from directdownload.planning.plans import Surroundings
 from directdownload.resources.reasons import Reason
+from directdownload.resources.template import Template
+
+
+def _without_secret(reason: Reason) -> Template:
+    told = {"conditions": [build.condition("Ready", "False", reason)]}
+    return build.template(spec={"headersSecretRef": {"name": "token"}}, status=told)
+
 
 OBSTACLES: dict[str, Surroundings] = {
     "no zone": around(zone=None),
@@ -21,6 +28,8 @@ OBSTACLES: dict[str, Surroundings] = {
     "no template": around(template=None),
     "template being deleted": around(template=build.template(deleting=True)),
     "paused": around(paused=True),
+    "no header Secret": around(template=_without_secret(Reason.SECRET_NOT_FOUND)),
+    "a header Secret that may not be used": around(template=_without_secret(Reason.SECRET_FORBIDDEN)),
 }
 REASONS = {
     "no zone": Reason.ZONE_DISABLED,
@@ -37,4 +46,6 @@ REASONS = {
     "no template": Reason.TEMPLATE_NOT_FOUND,
     "template being deleted": Reason.TEMPLATE_NOT_FOUND,
     "paused": Reason.PAUSED,
+    "no header Secret": Reason.SECRET_NOT_FOUND,
+    "a header Secret that may not be used": Reason.SECRET_FORBIDDEN,
 }

@@ -247,6 +247,14 @@ def test_bytes(
     assert (planned.bytes.total, planned.bytes.downloaded) == (total, downloaded)
 
 
+def test_an_archive_counts_as_what_is_downloaded() -> None:
+    existing = copies("Ready", file={"path": "/p", "sizeBytes": 100, "servedBytes": 30})
+    template = build.template(status={"sizeBytes": 30})
+    planned = plan_deployment(build.deployment(), template, build.fleet(HOSTS), existing, NOW)
+    assert planned.bytes is not None
+    assert (planned.bytes.total, planned.bytes.downloaded) == (120, 30)
+
+
 def test_failures_are_a_bounded_sample_that_begins_with_those_that_stay() -> None:
     hosts = [build.host(f"kvm-{i:02}") for i in range(30)]
     existing = by_key(

@@ -106,12 +106,14 @@ def test_a_result_without_words_still_says_something(reason: Reason) -> None:
 
 def test_a_verified_copy_is_described_by_its_job_but_lies_where_it_was_planned() -> None:
     before = running()
-    result = DONE_RESULT.model_copy(update={"path": "/etc/shadow", "virtual_size_bytes": 9000})
+    told_by_job = {"path": "/etc/shadow", "virtual_size_bytes": 9000, "served_bytes": 1000}
+    result = DONE_RESULT.model_copy(update=told_by_job)
     status = plan_placement(before, around(), job(result=result), NOW).status
     assert status is not None
     assert status.file is not None
     found = status.file
     assert (found.path, found.size_bytes, found.digest) == (before.path, 4096, build.DIGEST)
+    assert found.served_bytes == 1000
     assert (found.format, found.virtual_size_bytes, found.verified_time) == ("QCOW2", 9000, NOW)
 
 

@@ -79,7 +79,9 @@ def copy(host: str, phase: str = "Ready", digest: str | None = DIGEST, size_byte
         ({}, [copy("a")], DIGEST, 4096),
         ({"digest": "sha256:first", "sizeBytes": 7}, [copy("a")], "sha256:first", 7),
         ({"digest": "sha256:first", "sizeBytes": 7}, [], "sha256:first", 7),
-        ({"sizeBytes": 7}, [copy("a")], DIGEST, 7),
+        # a probe's word, before anybody has seen the file
+        ({"sizeBytes": 7}, [copy("a")], DIGEST, 4096),
+        ({"sizeBytes": 7}, [copy("a", size_bytes=None)], DIGEST, 7),
     ],
 )
 def test_what_copies_teach_is_kept(

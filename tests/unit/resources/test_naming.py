@@ -21,6 +21,15 @@ def test_a_placement_and_its_jobs_have_valid_names(name: str) -> None:
     assert naming.placement_name(name, "uid", "local", "kvm-1") == placement
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_probes_of_a_template_have_a_name_of_their_own(name: str) -> None:
+    found = naming.probe_name(name, "uid")
+    assert DNS_LABEL.fullmatch(naming.job_name(found, "probe", 10**9))
+    assert found == naming.probe_name(name, "uid")
+    others = (naming.probe_name(name, "other"), naming.placement_name(name, "uid", "local", None))
+    assert found not in others
+
+
 def test_names_that_are_public_do_not_change() -> None:
     """Another hash would orphan every file that lies in a pool."""
     assert naming.placement_name("debian-13", "uid-1", "local", "kvm-1") == "debian-13-cf8932855e"

@@ -4,11 +4,13 @@ import logging
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import jobs, metrics, watches, world
+from directdownload.controller import headers, jobs, metrics, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
+from directdownload.planning import headers as header_planning
 from directdownload.planning import placements, plans, pools, slots
 from directdownload.planning.deployments import targets
+from directdownload.planning.headers import Headers
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.resources import base, naming
@@ -71,7 +73,10 @@ async def _reconcile(context: Context, name: str) -> None:
             await _delete_job(context, view)
     if plan.step is Step.HAND_OVER:
         await _hand_over(context, placement, around.successor)
-    for when in (plan.look_again, context.world.result_due(placement)):
+    if plan.step is Step.NONE and not plan.drop_job and job is not None and not job.started:
+        for view in context.world.jobs_of_placement[name]:
+            await headers.equip(context, view, around.template)
+    for when in (plan.look_again, context.world.result_due(context.world.jobs_of_placement[name])):
         context.look_again(Key("placement", name), when)
 
 
@@ -97,9 +102,21 @@ async def _fetch(
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
     groups = slots.groups_of(placement, around.template, around.zone, wanting)
+    found = Headers(None)
+    if around.template.spec.headers_secret_ref is not None and context.world.ledger.full_group(groups) is None:
+        found = await headers.read(context, around.template)
+        if found.problem is not None:
+            # The Template says so next, and asks for another look here once that has changed; or had not been true.
+            context.queue.add(Key("template", around.template.key))
+            context.queue.add_later(Key("placement", placement.key), header_planning.FIRST_PAUSE.total_seconds())
+            return plans.waiting_for_headers(placement, found.problem, context.now())
     full = await _in_slot(context, placement, around, Verb.FETCH, plan.attempt, groups)
     if full is not None:
         return plans.waiting_for_slot(placement, full.name, full.limit, context.now())
+    if found.data:
+        for view in context.world.jobs_of_placement[placement.key]:
+            if view.name == naming.job_name(placement.key, Verb.FETCH, plan.attempt):
+                await headers.give(context, view, found)
     return plans.downloading(placement, plan.attempt, context.now(), placements.inputs_of(around))
 
 

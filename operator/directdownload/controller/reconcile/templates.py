@@ -4,17 +4,21 @@ In this order, in one place: a deployment's observedGeneration says that its pla
 finalizers go only once what shall be removed is marked so durably.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from directdownload.cluster import errors, kinds
+from directdownload.controller import headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import plans, templates
+from directdownload.planning import headers as header_planning
+from directdownload.planning import plans, probes, templates
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.template import Template
@@ -34,16 +38,43 @@ async def reconcile(context: Context, key: str) -> None:
     if template is not None:
         copies = list(world.placements_of_template[template.uid])
         await context.retry_stalled(template, copies)
-        status = templates.plan_template(template, {zone.name for zone in world.zones}, copies, context.now())
+        zones = {zone.name for zone in world.zones}
+        problem = await headers.problem(context, template)
+        now = context.now()
+        probe = world.probe(naming.probe_name(template.name, template.uid), now)
+        probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
+        status = templates.plan_template(template, zones, copies, now, secret=problem, probed=probed)
         counts = status.placements
         settled = counts is None or not (counts.pending or counts.downloading)
         await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
+        _follow(context, template)
         if await _place(context, world.templates.get(key) or template):
             # What became of them comes first; it asks for the next look, which then writes the status.
             context.queue.add_later(Key("template", key), COUNT_SECONDS)
             return
     await _release_orphans(context, key, template)
     await _finish_deployments(context, key)
+
+
+def _follow(context: Context, before: Template) -> None:
+    """What others do because of the status that was just written, and when the Secret is looked at again."""
+    world = context.world
+    after = world.templates.get(before.key)
+    if after is None or after.uid != before.uid:
+        return
+    waits, waited = header_planning.obstacle(after), header_planning.obstacle(before)
+    if (waits is None) != (waited is None):
+        for placement in world.placements_of_template[after.uid]:
+            context.queue.add(Key("placement", placement.key))
+    if waits is not None and (waited is None or waited.reason != waits.reason):
+        context.recorder.tell(kinds.TEMPLATES, after, "Warning", waits.reason, waits.message)
+    reachable, old = after.status.condition(probes.CONDITION), before.status.condition(probes.CONDITION)
+    if reachable is not None and reachable.status == "False" and (old is None or old.reason != reachable.reason):
+        context.recorder.tell(kinds.TEMPLATES, after, "Warning", reachable.reason, reachable.message, "Probe")
+    if after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
+        context.queue.add(probe_of(after))
+    if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:
+        context.look_again(Key("template", after.key), header_planning.good_until(after, look))
 
 
 async def _release_orphans(context: Context, key: str, template: Template | None) -> None:
@@ -98,9 +129,7 @@ async def _place(context: Context, template: Template) -> bool:
         wanting = [d for d in world.deployments_of_template[template.key] if not d.deleting]
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
     if changes.create:
-        for target in changes.create[:_IN_ORDER]:
-            await _create(context, target)
-        await gather(_create(context, target) for target in changes.create[_IN_ORDER:])
+        await _create_all(context, changes.create)
         for placement in existing.values():
             # A limit that is a percentage has grown with the fleet.
             context.queue.add(Key("placement", placement.key))
@@ -157,6 +186,22 @@ def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
 
 def _leaving(placement: PlacementView) -> bool:
     return placement.phase is Phase.REMOVING or placement.deleting
+
+
+async def _create_all(context: Context, targets: Sequence[planning.Target]) -> None:
+    """Tries every one, whatever becomes of the others, then raises the first error.
+
+    Were the others left to the next try, its pause would double with each one that is made meanwhile.
+    """
+    for number, target in enumerate(targets[:_IN_ORDER], 1):
+        try:
+            await _create(context, target)
+        except errors.ApiError:
+            # In order they could each wait for the whole time of a request.
+            with contextlib.suppress(errors.ApiError):
+                await gather(_create(context, other) for other in targets[number:])
+            raise
+    await gather(_create(context, target) for target in targets[_IN_ORDER:])
 
 
 async def _create(context: Context, target: planning.Target) -> None:

@@ -1,0 +1,99 @@
+"""Header Secrets of Templates: read where a tenant has put them, and copied for one Job at a time.
+
+Called by the reconcilers of templates, placements and probes. A value is held only from the reading of a Secret to the
+writing of its copy, and stands in no log, event, status or argument. The copy lies in the operator's namespace and
+belongs to its Job: it goes with it. It is made after the Job, whose pod waits for it: whatever happens between the two
+is made good by the next look at a Job that has not started.
+"""
+
+import logging
+
+from directdownload.cluster import client, errors, kinds
+from directdownload.cluster.objects import JobView
+from directdownload.controller import world
+from directdownload.controller.context import Context
+from directdownload.planning import headers as planning
+from directdownload.planning.conditions import Verdict
+from directdownload.resources import headers
+from directdownload.resources.template import Template
+
+logger = logging.getLogger(__name__)
+
+
+_LABELS = (world.MANAGED_BY_LABEL, world.COMPONENT_LABEL, world.PLACEMENT_LABEL, world.PROBE_LABEL)
+
+
+async def read(context: Context, template: Template) -> planning.Headers:
+    """What is in the Secret now, which `template` must name; what was found, but no value, is remembered."""
+    reference, namespace = template.spec.headers_secret_ref, template.metadata.namespace
+    if reference is None:
+        raise ValueError(f"Template {template.key} names no Secret")
+    try:
+        secret = await context.api.get(kinds.SECRETS, reference.name, namespace=namespace)
+    except errors.NotFound:
+        found = planning.missing(template)
+    except errors.Forbidden as error:
+        if error.status != 403:
+            raise
+        found = planning.forbidden(template)
+    else:
+        found = planning.judge(template, secret)
+    secrets = context.world.secrets
+    secrets[template.uid] = planning.followed(secrets.get(template.uid), template, found, context.now())
+    return found
+
+
+async def problem(context: Context, template: Template) -> Verdict | None:
+    """Why the Secret may not be used, by a look that is not older than it should be."""
+    if template.spec.headers_secret_ref is None or template.deleting:
+        return None
+    look = context.world.secrets.get(template.uid)
+    until = planning.good_until(template, look)
+    if look is None or until is None or until <= context.now():
+        return (await read(context, template)).problem
+    return look.problem
+
+
+async def equip(context: Context, job: JobView, template: Template | None) -> None:
+    """Gives a Job that has not started the copy that its pod waits for, unless it has it already."""
+    if template is None or template.spec.headers_secret_ref is None or not _waits(context, job):
+        return
+    found = await read(context, template)
+    if found.problem is not None:
+        # It never starts, and counts as interrupted in time; the next one is not made before the Secret may be used.
+        logger.warning("Job %s: %s", job.name, found.problem.message)
+        return
+    await give(context, job, found)
+
+
+async def give(context: Context, job: JobView, found: planning.Headers) -> None:
+    """Makes the copy of `found` for `job`, if its pod waits for one, and remembers that it is there."""
+    if _waits(context, job):
+        await copy_for(context.api, job, found)
+        context.world.equipped[job.key] = job.uid
+
+
+def _waits(context: Context, job: JobView) -> bool:
+    """A Job that was made before the Template named a Secret, and was adopted, waits for none."""
+    has_it = context.world.equipped.get(job.key) == job.uid
+    return world.HEADERS_ANNOTATION in job.annotations and not (job.deleting or has_it)
+
+
+async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> None:
+    """The Secret that the pod of `job` waits for, unless it is there; it belongs to the Job."""
+    name = job.annotations[world.HEADERS_ANNOTATION]
+    labels = {label: job.labels[label] for label in _LABELS if label in job.labels}
+    owner = {"apiVersion": kinds.JOBS.api_version, "kind": kinds.JOBS.kind, "name": job.name, "uid": job.uid}
+    body = {
+        "apiVersion": kinds.SECRETS.api_version,
+        "kind": kinds.SECRETS.kind,
+        "metadata": {"name": name, "namespace": job.namespace, "labels": labels, "ownerReferences": [owner]},
+        "type": headers.SECRET_TYPE,
+        "immutable": True,
+        "data": dict(found.data),
+    }
+    try:
+        await api.create(kinds.SECRETS, body, namespace=job.namespace)
+    except errors.AlreadyExists:
+        # Made before a restart, or by a request whose answer was lost.
+        logger.debug("Job %s: its Secret is there", job.name)

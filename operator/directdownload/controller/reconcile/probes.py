@@ -1,0 +1,118 @@
+"""The probes of one Template: started where there is a host and a slot, cleared away when they have been read.
+
+What a probe found is taken in by the reconciler of the Template, which alone writes its status.
+"""
+
+import logging
+
+from directdownload.cluster import errors, kinds
+from directdownload.controller import headers, jobs, watches
+from directdownload.controller.context import Context
+from directdownload.controller.queue import Key
+from directdownload.planning import probes, slots
+from directdownload.planning.headers import Headers
+from directdownload.resources import naming
+from directdownload.resources.host import Host
+from directdownload.resources.template import Template
+
+logger = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context, name: str) -> None:
+    """`name` is that of `naming.probe_name`, of a Template that may be gone."""
+    world = context.world
+    world.probe_line.pop(name, None)
+    world.probes_without_host.discard(name)
+    try:
+        await _reconcile(context, name)
+    finally:
+        watches.call_next_probe(world, context.queue)
+
+
+async def _reconcile(context: Context, name: str) -> None:
+    world, now = context.world, context.now()
+    template = next(world.templates_of_probe[name], None)
+    probe = world.probe(name, now)
+    read = template is not None and probe is not None and probe.job.attempt < probes.next_attempt(template)
+    if template is None or template.deleting or read:
+        await _clear(context, name)
+        probe = None
+    if template is None or template.deleting:
+        return
+    if probe is None:
+        await _start_if_due(context, name, template)
+    elif probe.job.deleting:
+        # Somebody else takes it away; its end brings the next look.
+        return
+    elif probes.result_of(probe, world.hosts.get(probe.host), now) is not None:
+        context.queue.add(Key("template", template.key))
+    else:
+        if not probe.job.started:
+            for view in world.jobs_of_probe[name]:
+                await headers.equip(context, view, template)
+        for when in (probes.look_again(probe), world.result_due(world.jobs_of_probe[name])):
+            context.look_again(Key("probe", name), when)
+
+
+async def _clear(context: Context, name: str) -> None:
+    for view in list(context.world.jobs_of_probe[name]):
+        if not view.deleting:
+            await context.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
+        context.world.jobs.forget(view.key, view.resource_version)
+
+
+async def _start_if_due(context: Context, name: str, template: Template) -> None:
+    world, now = context.world, context.now()
+    if not probes.wanted(template):
+        return
+    inputs = probes.inputs_of(template, world.zones)
+    when = probes.due(template, inputs, now)
+    if when is None or when > now:
+        context.look_again(Key("probe", name), when)
+        return
+    namespaces = {namespace.key: namespace.labels for namespace in world.namespaces}
+    attempt = probes.next_attempt(template)
+    host = probes.choose(template, probes.hosts_for(template, world.zones, world.hosts, namespaces), attempt)
+    if host is None:
+        world.probes_without_host.add(name)
+    elif world.ledger.full_group((slots.PROBES,)) is not None:
+        world.probe_line[name] = None
+    else:
+        await _start(context, template, host, attempt, inputs)
+
+
+async def _start(context: Context, template: Template, host: Host, attempt: int, inputs: str) -> None:
+    world, namespace = context.world, context.settings.namespace
+    zone = world.zones.get(host.spec.zone)
+    if zone is None:
+        raise ValueError("hosts_for gives hosts of Zones that exist only")
+    job_name = naming.job_name(naming.probe_name(template.name, template.uid), "probe", attempt)
+    # Before the first request, so that others do not take the same slot meanwhile.
+    world.ledger.occupy(job_name, (slots.PROBES.name,))
+    try:
+        found = Headers(None)
+        if template.spec.headers_secret_ref is not None:
+            found = await headers.read(context, template)
+        if found.problem is not None:
+            # The Template says so next, and is looked at again.
+            context.queue.add(Key("template", template.key))
+            world.ledger.release(job_name)
+            return
+        document = jobs.probe_document(template, zone, host.name)
+        body = jobs.probe_manifest(
+            context.job_template, namespace, template, host, document, attempt, inputs, world.pool_roots
+        )
+        try:
+            answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
+        except errors.AlreadyExists:
+            # Made before a restart, or by a request whose answer was lost.
+            answer = await context.api.get(kinds.JOBS, job_name, namespace=namespace)
+    except BaseException:
+        # If it is there all the same, the watch brings it, and it takes its slot again.
+        world.ledger.release(job_name)
+        raise
+    context.observe(kinds.JOBS, answer)
+    logger.info("Template %s: its source is asked from host %s", template.key, host.name)
+    for view in world.jobs_of_probe[naming.probe_name(template.name, template.uid)]:
+        if found.data and view.name == job_name:
+            await headers.give(context, view, found)

@@ -1,0 +1,139 @@
+"""Whether a Template's header Secret may be used, what a Job gets of it, and when it is looked at again.
+
+Secrets of other namespaces are not watched: nobody but their Template says that they matter, and a watch would need the
+right to list them all. What is kept of a Secret is the verdict, never a value.
+"""
+
+import base64
+import binascii
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from directdownload.planning.conditions import Verdict
+from directdownload.resources import headers
+from directdownload.resources.reasons import Reason
+from directdownload.resources.template import Template
+
+REASONS = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_FORBIDDEN})
+#: A Secret that may be used is read again for each Job anyway: this is only to tell in time that it is gone.
+USABLE_PAUSE = datetime.timedelta(minutes=10)
+#: One that may not is looked at after pauses that double.
+FIRST_PAUSE = datetime.timedelta(seconds=5)
+LONGEST_PAUSE = datetime.timedelta(minutes=5)
+_ORIGINS_LIMIT = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Headers:
+    """What was found in a Secret: why it may not be used, or else its headers, base64 as in a Secret's `data`."""
+
+    problem: Verdict | None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """What is remembered of it: the Secret's name, what was wrong with it, since when, and when that was seen last."""
+
+    name: str
+    problem: Verdict | None
+    since: datetime.datetime
+    at: datetime.datetime
+
+
+def judge(template: Template, secret: Mapping[str, Any]) -> Headers:
+    """`secret` is the Secret as the API serves it; `template` refers to it."""
+    try:
+        return Headers(None, _usable(template, secret))
+    except ValueError as error:
+        return Headers(Verdict(False, Reason.SECRET_FORBIDDEN, f"Secret {_name(template)}: {error}"))
+
+
+def missing(template: Template) -> Headers:
+    message = f"there is no Secret {_name(template)}: create it, or take headersSecretRef out of the Template"
+    return Headers(Verdict(False, Reason.SECRET_NOT_FOUND, message))
+
+
+def forbidden(template: Template) -> Headers:
+    """The controller may not read it; whether it exists is not for it to know."""
+    namespace = template.metadata.namespace
+    message = (
+        f"Secret {_name(template)}: the controller may not read Secrets of namespace {namespace}; an administrator "
+        "lists it in the chart's headerSecrets.namespaces"
+    )
+    return Headers(Verdict(False, Reason.SECRET_FORBIDDEN, message))
+
+
+def followed(before: Look | None, template: Template, found: Headers, now: datetime.datetime) -> Look:
+    """The memory of `found`; a trouble that lasts is as old as it is, whatever its words."""
+    name = _reference(template)
+    lasts = before is not None and before.name == name and (before.problem is None) == (found.problem is None)
+    return Look(name, found.problem, before.since if lasts and before is not None else now, now)
+
+
+def good_until(template: Template, look: Look | None) -> datetime.datetime | None:
+    """When the Secret is to be looked at again; None: `look` says nothing about it."""
+    if look is None or look.name != _reference(template):
+        return None
+    request = template.metadata.requested_at
+    if request and request != template.status.last_handled_request:
+        return None
+    if look.problem is None:
+        return look.at + USABLE_PAUSE
+    return look.at + min(max(look.at - look.since, FIRST_PAUSE), LONGEST_PAUSE)
+
+
+def obstacle(template: Template) -> Verdict | None:
+    """What a download or probe has to wait for, as the Template's status says it."""
+    ready = template.status.condition("Ready")
+    if template.spec.headers_secret_ref is None or ready is None or ready.reason not in REASONS:
+        return None
+    return Verdict(False, ready.reason, ready.message)
+
+
+def _usable(template: Template, secret: Mapping[str, Any]) -> dict[str, str]:
+    """ValueError says what is wrong; it holds no value."""
+    if secret.get("type") != headers.SECRET_TYPE:
+        raise ValueError(f"expected type {headers.SECRET_TYPE}, found {secret.get('type')}")
+    wanted = headers.origin(template.spec.url)
+    if not wanted:
+        raise ValueError(
+            "spec.url of the Template is neither http nor https and takes no headers; drop headersSecretRef"
+        )
+    text = str((secret["metadata"].get("annotations") or {}).get(headers.ORIGINS_ANNOTATION, ""))
+    listed = re.split(r"[\s,]+", text.strip())[:_ORIGINS_LIMIT]
+    if wanted not in map(headers.origin, listed):
+        raise ValueError(
+            f"expected the annotation {headers.ORIGINS_ANNOTATION} to list {wanted}, the origin of spec.url"
+        )
+    data: Mapping[str, str] = secret.get("data") or {}
+    if not 0 < len(data) <= headers.COUNT_LIMIT:
+        raise ValueError(f"expected 1 to {headers.COUNT_LIMIT} headers, one for each key, found {len(data)}")
+    found: dict[str, str] = {}
+    for name, value in data.items():
+        if name.lower() in map(str.lower, found):
+            raise ValueError(f"key {name!r}: the same header is there in other letters")
+        content = _content(name, value)
+        headers.check(name, content)
+        found[name] = base64.b64encode(content).decode()
+    return found
+
+
+def _content(name: str, value: str) -> bytes:
+    try:
+        content = base64.b64decode(value, validate=True)
+    except binascii.Error:
+        raise ValueError(f"key {name!r}: not base64") from None
+    # Most editors and `echo` end a file with it.
+    return content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _reference(template: Template) -> str:
+    return template.spec.headers_secret_ref.name if template.spec.headers_secret_ref is not None else ""
+
+
+def _name(template: Template) -> str:
+    return f"{template.metadata.namespace}/{_reference(template)}"

@@ -1,0 +1,164 @@
+"""A Template's header Secret: what makes it usable, what is said when it is not, when it is looked at again."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from tests.unit.planning import build
+from tests.unit.planning.build import NOW, seconds
+
+from directdownload.planning import headers
+from directdownload.planning.templates import plan_template
+from directdownload.resources.reasons import Reason
+from directdownload.resources.template import Template
+
+#: What no message may repeat.
+SECRET = "c2VjcmV0"
+
+
+def template(**fields: Any) -> Template:
+    spec = {"headersSecretRef": {"name": "token"}, **fields.pop("spec", {})}
+    return build.template(spec=spec, **fields)
+
+
+def secret(**fields: Any) -> dict[str, Any]:
+    """A good one, with other `type`, `origins` or `data` where given."""
+    origins = fields.pop("origins", "https://images.example.org")
+    annotations = {} if origins is None else {"directdownload.dev/origins": origins}
+    data = {"Authorization": base64.b64encode(f"Bearer {SECRET}".encode()).decode()}
+    return {"metadata": {"annotations": annotations}, "type": "directdownload.dev/headers", "data": data, **fields}
+
+
+def encoded(**values: bytes) -> dict[str, str]:
+    return {name: base64.b64encode(value).decode() for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://images.example.org",
+        "https://a.example.org https://images.example.org",
+        "https://a.example.org,\n https://IMAGES.example.org:443/ ,",
+    ],
+)
+def test_a_secret_for_the_origin_is_copied_as_it_is(origins: str) -> None:
+    found = headers.judge(template(), secret(origins=origins))
+    assert found.problem is None
+    assert found.data == secret()["data"]
+
+
+def test_the_end_of_the_line_that_editors_add_is_no_part_of_a_value() -> None:
+    for value in (b"abc", b"abc\n", b"abc\r\n"):
+        assert headers.judge(template(), secret(data=encoded(A=value))).data == encoded(A=b"abc")
+
+
+@pytest.mark.parametrize(
+    ("spec", "changed", "words"),
+    [
+        ({}, {"type": "Opaque"}, "expected type directdownload.dev/headers, found Opaque"),
+        ({}, {"type": "kubernetes.io/service-account-token"}, "expected type"),
+        ({}, {"origins": None}, "directdownload.dev/origins to list https://images.example.org"),
+        ({}, {"origins": ""}, "to list https://images.example.org"),
+        ({}, {"origins": "http://images.example.org"}, "to list https://images.example.org"),
+        ({}, {"origins": "https://images.example.org:8443"}, "to list https://images.example.org"),
+        ({}, {"origins": "https://images.example.org.evil.org"}, "to list https://images.example.org"),
+        ({}, {"origins": "https://*.example.org"}, "to list https://images.example.org"),
+        ({}, {"origins": "images.example.org"}, "to list https://images.example.org"),
+        ({}, {"origins": " ".join(["https://a"] * 64 + ["https://images.example.org"])}, "to list"),
+        ({"url": "nfs://nas/a"}, {"origins": "nfs://nas"}, "neither http nor https"),
+        ({}, {"data": {}}, "expected 1 to 16 headers"),
+        ({}, {"data": None}, "expected 1 to 16 headers"),
+        ({}, {"data": encoded(**{f"h{n}": b"v" for n in range(17)})}, "found 17"),
+        ({}, {"data": encoded(Range=b"bytes=0-")}, "key 'Range': the download sets this header itself"),
+        ({}, {"data": encoded(A=b"v", a=b"w")}, "key 'a': the same header is there in other letters"),
+        ({}, {"data": encoded(A=SECRET.encode() + b"\r\nX: y")}, "key 'A': expected a value of visible ASCII"),
+        ({}, {"data": {"A": f"{SECRET}!"}}, "key 'A': not base64"),
+    ],
+)
+def test_a_secret_that_may_not_be_used(spec: dict[str, Any], changed: dict[str, Any], words: str) -> None:
+    found = headers.judge(template(spec=spec), secret(**changed))
+    assert found.problem is not None
+    assert (found.problem.reason, found.problem.stalled, found.data) == (Reason.SECRET_FORBIDDEN, False, {})
+    assert found.problem.message.startswith("Secret default/token: ")
+    assert words in found.problem.message
+    assert SECRET not in found.problem.message
+
+
+def test_values_are_in_no_text_that_a_programmer_might_log() -> None:
+    found = headers.judge(template(), secret())
+    assert found.data
+    look = headers.followed(None, template(), found, NOW)
+    for text in (repr(found), str(found), repr(look), json.dumps(str(found))):
+        assert not [value for value in found.data.values() if value in text]
+
+
+def test_what_is_missing_or_forbidden_says_what_to_do() -> None:
+    absent, unreadable = headers.missing(template()).problem, headers.forbidden(template()).problem
+    assert absent is not None
+    assert unreadable is not None
+    assert (absent.reason, unreadable.reason) == (Reason.SECRET_NOT_FOUND, Reason.SECRET_FORBIDDEN)
+    assert "create it" in absent.message
+    assert "headerSecrets.namespaces" in unreadable.message
+    assert "namespace default" in unreadable.message
+
+
+# --- when it is looked at again
+
+
+def test_a_usable_secret_is_looked_at_every_ten_minutes() -> None:
+    look = headers.followed(None, template(), headers.Headers(None), NOW)
+    later = headers.followed(look, template(), headers.Headers(None), NOW + seconds(3600))
+    assert headers.good_until(template(), later) == NOW + seconds(3600 + 600)
+
+
+def test_the_pauses_before_looks_at_an_unusable_one_double_up_to_five_minutes() -> None:
+    look, now, pauses = None, NOW, []
+    for _ in range(10):
+        look = headers.followed(look, template(), headers.missing(template()), now)
+        until = headers.good_until(template(), look)
+        assert until is not None
+        pauses.append((until - now).total_seconds())
+        now = until
+    assert pauses == [5, 5, 10, 20, 40, 80, 160, 300, 300, 300]
+    healed = headers.followed(look, template(), headers.Headers(None), now)
+    again = headers.followed(healed, template(), headers.forbidden(template()), now + seconds(60))
+    assert headers.good_until(template(), again) == now + seconds(65), "a new trouble begins with short pauses"
+
+
+def test_a_look_counts_for_nothing_once_another_secret_is_named_or_somebody_asks() -> None:
+    look = headers.followed(None, template(), headers.Headers(None), NOW)
+    assert headers.good_until(template(), None) is None
+    assert headers.good_until(template(spec={"headersSecretRef": {"name": "other"}}), look) is None
+    assert headers.good_until(template(requested_at="now"), look) is None
+    served = template(requested_at="now", status={"lastHandledRequest": "now"})
+    assert headers.good_until(served, look) is not None
+
+
+# --- what the Template says
+
+
+def test_a_template_waits_for_its_secret_and_does_not_stall() -> None:
+    before = template()
+    status = plan_template(before, {"zone-1"}, [], NOW, secret=headers.missing(before).problem)
+    ready, stalled = status.conditions
+    assert (ready.status, ready.reason, stalled.status) == ("False", Reason.SECRET_NOT_FOUND, "False")
+    build.check_resource(before, status)
+    waiting = before.model_copy(update={"status": status})
+    obstacle = headers.obstacle(waiting)
+    assert obstacle is not None
+    assert (obstacle.ready, obstacle.reason, obstacle.message) == (False, ready.reason, ready.message)
+    healed = plan_template(waiting, {"zone-1"}, [], NOW)
+    assert healed.conditions[0].reason is Reason.REGISTERED
+    assert headers.obstacle(waiting.model_copy(update={"status": healed})) is None
+
+
+def test_a_mistake_that_only_people_correct_is_told_first() -> None:
+    before = template(spec={"checksum": "ab" * 32})
+    status = plan_template(before, (), [], NOW, secret=headers.missing(before).problem)
+    assert status.conditions[0].reason is Reason.INVALID_CHECKSUM
+
+
+def test_without_a_reference_nothing_waits() -> None:
+    told = {"conditions": [build.condition("Ready", "False", Reason.SECRET_NOT_FOUND)]}
+    assert headers.obstacle(build.template(status=told)) is None

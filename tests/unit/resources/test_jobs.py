@@ -1,0 +1,33 @@
+"""The document of a job: complete for its verb, and nothing that its verb must not have."""
+
+from typing import Any
+
+import pydantic
+import pytest
+
+from directdownload.resources.jobs import JobDocument
+
+PLACED: dict[str, Any] = {
+    "placement": "debian-0123456789",
+    "placementUid": "u",
+    "pool": {"name": "local", "path": "/var/lib/libvirt/images"},
+    "fileName": "f",
+}
+COMMON = {"templateUid": "t", "host": "kvm-1", "url": "https://images.example.org/a"}
+
+
+@pytest.mark.parametrize("verb", ["fetch", "verify", "remove"])
+def test_a_verb_on_a_file_needs_all_that_names_the_file(verb: str) -> None:
+    assert JobDocument.model_validate({"verb": verb, **COMMON, **PLACED}).verb == verb
+    for field in PLACED:
+        rest = {name: value for name, value in PLACED.items() if name != field}
+        with pytest.raises(pydantic.ValidationError, match=f"{field}: {verb} needs it"):
+            JobDocument.model_validate({"verb": verb, **COMMON, **rest})
+
+
+def test_a_probe_has_nothing_that_names_a_file() -> None:
+    probe = JobDocument.model_validate({"verb": "probe", **COMMON})
+    assert JobDocument.model_validate_json(probe.model_dump_json(exclude_defaults=True)) == probe
+    for field, value in PLACED.items():
+        with pytest.raises(pydantic.ValidationError, match=f"{field}: a probe has none"):
+            JobDocument.model_validate({"verb": "probe", **COMMON, field: value})
