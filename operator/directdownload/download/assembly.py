@@ -27,8 +27,6 @@ from directdownload.resources.reasons import Reason
 
 _BUFFERS = 12
 _READ_BACK_BYTES = 4 * 1024 * 1024
-#: a server that must wait longer than the hashing of this much takes may close the connection
-_UNHASHED_LIMIT_BYTES = 1024**3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,13 +119,6 @@ class Assembly:
             # an error that is remembered holds on to all of this
             while not self._free.empty():
                 self._free.get()
-
-    def wait_for_hashing(self, guard: Guard) -> None:
-        """Until the server need not wait for long while what an earlier attempt left is hashed."""
-        while not self.prepared and self._follower.tail - self._follower.verified_bytes > _UNHASHED_LIMIT_BYTES:
-            self._follower.raise_failure()
-            self._follower.wait(self._follower.verified_bytes)
-            guard.check()
 
     def prepare(self, size: int | None) -> None:
         """Room for a file of this size, before its bytes come; None if nobody knows it. Not under the lock."""

@@ -25,7 +25,8 @@ class JournalSource(Document):
     """A source that bytes of the part came from; `digest` is `Url.digest`, `validator` names the version."""
 
     digest: _Text
-    validator: _Text = ""
+    #: it goes into a request as it is
+    validator: Annotated[str, pydantic.Field(max_length=2048, pattern=r"^[\x20-\x7e]*$")] = ""
 
 
 class Journal(Document):

@@ -249,8 +249,6 @@ class Transfer:
             size = self.size_bytes
             start = claim.position
             end = None if claim.end == size else claim.end
-        if start:
-            self._assembly.wait_for_hashing(guard)
         ask = sources.Ask(start, end, supplier.validator, size if start else None)
         with contextlib.closing(supplier.source.open(ask, guard)) as stream:
             accepted = self._accept(supplier, stream, start)

@@ -1,6 +1,5 @@
 """SIGKILL at random moments, and a clock that jumps: whatever a job leaves, the next one makes a whole file of it."""
 
-import bz2
 import contextlib
 import email.utils
 import gzip
@@ -21,8 +20,10 @@ from tests.unit.download.support import (
     Received,
     answer,
     content,
+    fetch,
     job_document,
     leftovers,
+    make_request,
     run_job,
     sha256,
     start_job,
@@ -37,16 +38,16 @@ IMAGE = content(5 * MIB) + bytes(MIB) + content(2 * MIB + 777, seed=2)
 PIECE = 256 * 1024
 #: of each connection, in bytes per second
 RATE = 4 * MIB
-KILLS_PER_KIND = 9
+KILLS_PER_KIND = 10
 #: after the part was opened
-MOMENTS_SECONDS = 0.3
+MOMENTS_SECONDS = 0.2
 LIMITS = {"limits": {"progressIntervalSeconds": 0.02}}
 JOURNAL = ".directdownload/uid-1.kvm-1.journal"
 PART = ".directdownload/uid-1.kvm-1.part"
 
 
 Kind = Callable[[Origin, Origin, pathlib.Path], dict[str, Any]]
-SERVED = {"image": IMAGE, "gz": gzip.compress(IMAGE, 1), "bz2": bz2.compress(IMAGE, 1)}
+SERVED = {"image": IMAGE, "gz": gzip.compress(IMAGE, 1)}
 
 
 def metalink(*urls: str) -> str:
@@ -93,7 +94,6 @@ KINDS: dict[str, Kind] = {
     "mirrors": mirrors,
     "pieces": pieces,
     "gz": archive_of("gz"),
-    "bz2": archive_of("bz2"),
 }
 
 
@@ -161,6 +161,55 @@ def check_leftovers(pool: pathlib.Path, as_served: bytes) -> Journal | None:
         for start, end in journal.ranges:
             assert on_disk[start:end] == as_served[start:end], f"{start} to {end} is not what the source has"
     return journal
+
+
+#: of the calls that publishing makes, the one of this number is the last thing that the process does
+DIES_WHILE_PUBLISHING = """
+import os, signal
+from directdownload.download import publish
+begun, count = [], [0]
+def dies(name):
+    real = getattr(os, name)
+    def called(*arguments, **options):
+        count[0] += bool(begun)
+        if begun and count[0] == {number}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    setattr(os, name, called)
+for name in ("open", "write", "ftruncate", "fchmod", "fchown", "fsync", "rename", "unlink", "close", "sendfile"):
+    dies(name)
+real_publish = publish.publish
+def publishes(*arguments):
+    begun.append(True)
+    return real_publish(*arguments)
+publish.publish = publishes
+"""
+
+
+def test_a_job_that_is_killed_at_any_step_of_publishing_leaves_all_or_nothing(
+    origin: Origin, served: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    data = IMAGE[:300_000]
+    archive = gzip.compress(data, 1)
+    (served / "archive").write_bytes(archive)
+    published = []
+    for number in range(1, 100):
+        pool = tmp_path / f"pool-{number}"
+        document = job_document(pool, url=origin.url("archive"), checksum=sha256(archive))
+        with start_job(document, code=DIES_WHILE_PUBLISHING.replace("{number}", str(number))) as process:
+            _, errors = process.communicate(timeout=30)
+        published.append((pool / "uid-1").exists())
+        assert not published[-1] or (pool / "uid-1").read_bytes() == data
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        again = make_request(pool, origin.url("archive"), checksum=sha256(archive), image_format="RAW")
+        assert fetch(again).reason is (Reason.ALREADY_PRESENT if published[-1] else Reason.DOWNLOADED), number
+        assert (pool / "uid-1").read_bytes() == data
+        assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
+    assert published == sorted(published), "not there, then there"
+    assert published.count(False) > 5
+    assert published.count(True) > 3
 
 
 JUMPING_CLOCK = """

@@ -232,11 +232,14 @@ def test_status_codes(pool: pathlib.Path, status: int, reason: Reason) -> None:
     [
         ("17", 17, 17),
         ("999999999", 86_400, 86_400),
-        (email.utils.formatdate(time.time() + 600, usegmt=True), 500, 600),
-        (email.utils.formatdate(time.time() - 600, usegmt=True), 0, 0),
+        (600, 500, 600),
+        (-600, 0, 0),
     ],
 )
-def test_retry_after_is_passed_on(pool: pathlib.Path, value: str, low: float, high: float) -> None:
+def test_retry_after_is_passed_on(pool: pathlib.Path, value: str | int, low: float, high: float) -> None:
+    if isinstance(value, int):
+        value = email.utils.formatdate(time.time() + value, usegmt=True)
+
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
         answer(connection, b"", status="503 Busy", headers=f"Retry-After: {value}\r\n")
 
