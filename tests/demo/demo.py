@@ -21,6 +21,7 @@ from tests.cluster import harness
 from tests.demo import image, target
 from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, RELEASE, TEMPLATE, Target
+from tests.e2e import evidence
 from tests.origin import Origin, Request
 
 EXAMPLES = CHECKOUT / "examples"
@@ -46,7 +47,7 @@ class Demo:
         served = self.directory / "served"
         # nginx's workers are not root, and must reach the file.
         self.directory.chmod(0o755)
-        with Origin(served, self.cluster.origin_address, rate=RATE_MIB * MIB) as origin:
+        with Origin(served, self.cluster.origin_address) as origin:
             self.show_origin(origin)
             self.apply_fleet()
             self.apply_template(origin, sha256)
@@ -120,8 +121,7 @@ class Demo:
     def make_template(self) -> str:
         self.stage.heading(
             "A private origin",
-            f"A QCOW2 image of {SIZE_MIB} MiB is made and served by nginx on this machine, as a template server would,",
-            f"at {RATE_MIB} MiB/s for each download, so that there is something to watch.",
+            f"A QCOW2 image of {SIZE_MIB} MiB is made and served by nginx on this machine, as a template server would.",
         )
         served = self.directory / "served"
         served.mkdir()
@@ -136,16 +136,19 @@ class Demo:
         stage = self.stage
         stage.heading(
             "A zone and its primary storage",
-            "Administrators say which nodes are hosts of a zone, and where templates are put on them.",
+            "Administrators say which nodes are hosts of a zone, and where templates are put on them. Here they also",
+            f"limit each of two downloads of a host to {RATE_MIB} MiB/s, so that there is something to watch.",
         )
-        zone = self.manifest("zone", {"nodeSelector": {"matchLabels": self.cluster.node_labels}})
+        selector = {"matchLabels": self.cluster.node_labels}
+        limits = {"maxParallel": 20, "maxParallelPerHost": 2, "bandwidthPerHost": f"{2 * RATE_MIB}Mi"}
+        zone = self.manifest("zone", {"nodeSelector": selector, "downloads": limits})
         pool = self.manifest("storagepool", {})
         stage.run("kubectl", "apply", "-f", str(zone), "-f", str(pool))
-        selector = ",".join(f"{key}={value}" for key, value in self.cluster.node_labels.items())
-        nodes = json.loads(stage.read("kubectl", "get", "nodes", "-l", selector, "-o", "json"))["items"]
+        labels = ",".join(f"{key}={value}" for key, value in self.cluster.node_labels.items())
+        nodes = json.loads(stage.read("kubectl", "get", "nodes", "-l", labels, "-o", "json"))["items"]
         self.hosts = sorted(node["metadata"]["name"] for node in nodes)
         if not self.hosts:
-            raise DemoError(f"no node has the labels {selector}")
+            raise DemoError(f"no node has the labels {labels}")
         stage.until("every host to be Up and the pool to be Ready", 90, self.fleet_is_ready)
         stage.run("kubectl", "directdownload", "host", "list")
 
@@ -162,10 +165,19 @@ class Demo:
         stage.heading(
             "Register a template",
             "A URL and a checksum. It is ready at once: nothing is downloaded before somebody deploys it.",
+            "Meanwhile one host asks the source, and reads as much of the image as tells how large its disk is.",
         )
         spec = {"url": origin.url("debian-13.qcow2"), "checksum": f"sha256:{sha256}"}
         stage.run("kubectl", "apply", "-f", str(self.manifest("template", spec)))
         stage.run("kubectl", "wait", f"ddtemplate/{TEMPLATE}", "--for=condition=Ready", "--timeout=10s")
+        stage.run("kubectl", "wait", f"ddtemplate/{TEMPLATE}", "--for=condition=SourceReachable", "--timeout=60s")
+        columns = "custom-columns=NAME:.metadata.name,SIZE:.status.sizeBytes,DISK:.status.virtualSizeBytes"
+        stage.run("kubectl", "get", "ddtemplate", TEMPLATE, "-o", columns)
+        status = json.loads(stage.read("kubectl", "get", "ddtemplate", TEMPLATE, "-o", "json"))["status"]
+        found = (status.get("sizeBytes"), status.get("virtualSizeBytes"))
+        expected = ((self.directory / "served" / "debian-13.qcow2").stat().st_size, SIZE_MIB * MIB)
+        if found != expected:
+            raise DemoError(f"size and disk of the image are {expected}, the template says {found}")
 
     def roll_out(self) -> None:
         stage = self.stage
@@ -210,7 +222,8 @@ class Demo:
         stage = self.stage
         stage.heading(
             "Who downloaded, according to the origin's access log",
-            "No secondary storage in between: every host came itself, once, and took every byte once.",
+            "No secondary storage in between: every host came itself, once, and took every byte once. (One had come",
+            "before, when the template was registered, for the head of the image alone: that is left out here.)",
         )
         gets = self.downloads(origin)
         rows = [
@@ -225,7 +238,7 @@ class Demo:
 
     def downloads(self, origin: Origin) -> list[Request]:
         own = self.cluster.origin_address
-        return [request for request in origin.requests() if request.method == "GET" and request.client != own]
+        return [request for request in evidence.gets(origin) if request.client != own]
 
     def lose_a_file(self) -> tuple[str, str]:
         """Host and path of the copy that is gone."""

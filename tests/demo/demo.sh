@@ -3,7 +3,7 @@
 #   KEEP=1                            leave everything up, and say how to look around and how to take it down
 #   KUBECONFIG=... IMAGE=...          use that cluster and that image instead of making them
 #   ORIGIN_ADDRESS=...                then: the address under which that cluster's nodes reach this machine
-#   NODES=3 SIZE_MIB=256 RATE_MIB=24  nodes of the local cluster, size of the template, speed of the origin per download
+#   NODES=3 SIZE_MIB=256 RATE_MIB=24  nodes of the local cluster, size of the template, speed of each download
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:${DIRECTDOWNLOAD_CLUSTER_ROOT:-/var/tmp/directdownload-cluster}/bin:$PATH:/usr/sbin:/sbin"

@@ -20,11 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
+def usual_zone(**downloads: str) -> clusters.Object:
+    """The zone of all tests. It retries soon."""
+    return clusters.zone(downloads={"retry": {"initial": "1s", "maximum": "5s"}, **downloads})
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     found = Cluster.acquire()
-    found.install()
-    found.apply(clusters.zone(downloads={"retry": {"initial": "1s", "maximum": "5s"}}), clusters.pool())
+    found.install("headerSecrets.namespaces={default}")
+    found.apply(usual_zone(), clusters.pool())
 
     def all_up() -> bool:
         hosts = found.list("hosts")
@@ -91,9 +96,14 @@ def server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]
 
 @pytest.fixture
 def slow_server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]:
-    """4 MiB/s for each connection: time to look and to break things."""
-    with origin.Origin(directory, cluster.origin_host, rate=4 << 20) as found:
+    """4 MiB/s for each download, as two may run on a host: time to look and to break things.
+
+    By the zone's limit and not by nginx's: a download that is limited keeps to one connection, so requests can be told.
+    """
+    cluster.apply(usual_zone(bandwidthPerHost="8Mi"))
+    with origin.Origin(directory, cluster.origin_host) as found:
         yield found
+    cluster.apply(usual_zone())
 
 
 @pytest.fixture(autouse=True)

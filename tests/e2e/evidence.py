@@ -4,13 +4,18 @@ import hashlib
 import pathlib
 from collections.abc import Iterable
 
+from tests import origin
+from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 
+from directdownload.resources.base import GROUP
 from directdownload.resources.naming import WORK_DIRECTORY
 
 #: The nodes of the local cluster.
 HOSTS = ["kvm-1", "kvm-2", "kvm-3"]
+#: What a probe asks for; no download that has a source for itself asks for so little.
+_HEAD_RANGE = "bytes=0-262143"
 _METRICS_PORT = {"controller": 8080, "agent": 8081}
 
 
@@ -21,9 +26,10 @@ def pods(cluster: Cluster, component: str) -> list[Object]:
 
 
 def running_pod(cluster: Cluster, host: str) -> str | None:
-    """The download pod that runs on `host`."""
+    """The download pod that runs on `host`; not that of a probe."""
     for pod in pods(cluster, "job"):
-        if pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
+        placed = f"{GROUP}/placement" in pod["metadata"]["labels"]
+        if placed and pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
             return str(pod["metadata"]["name"])
     return None
 
@@ -84,6 +90,17 @@ def verbs(placement: str) -> list[str]:
         if reference["resource"] == "jobs" and created and name.startswith(f"{placement}-"):
             made.append(name.removeprefix(f"{placement}-").partition("-")[0])
     return made
+
+
+def gets(server: origin.Origin) -> list[origin.Request]:
+    """The requests of downloads that have ended so far: all but those of probes."""
+    return [request for request in server.requests() if request.method == "GET" and request.range != _HEAD_RANGE]
+
+
+def wait_for_gets(server: origin.Origin, count: int) -> list[origin.Request]:
+    """The same, once there are at least `count`: the log is written after the client has its answer."""
+    until(f"{count} requests of downloads", lambda: len(gets(server)) >= count)
+    return gets(server)
 
 
 def sha256(path: pathlib.Path) -> str:

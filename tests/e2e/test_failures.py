@@ -8,7 +8,7 @@ from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, work_files
+from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
 
 from directdownload.cluster import kinds
 
@@ -27,7 +27,7 @@ def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_ser
     cluster.converged("killed", 1)
     placement = cluster.placements("killed")[host]
     assert placement["status"]["attempts"] == 2
-    resumed = [request for request in slow_server.wait_for_requests(2) if request.status == 206]
+    resumed = [request for request in wait_for_gets(slow_server, 2) if request.status == 206]
     assert len(resumed) == 1
     assert resumed[0].bytes_sent <= image.size_bytes // 2
     assert resumed[0].range == f"bytes={image.size_bytes - resumed[0].bytes_sent}-"
@@ -49,7 +49,7 @@ def test_killing_our_own_pods_in_mid_rollout_changes_nothing(
     selector = f"app.kubernetes.io/component={what}"
     cluster.kubectl("delete", "pod", "-l", selector, "-n", NAMESPACE, "--grace-period=0", "--force")
     cluster.converged("ours", len(hosts))
-    gets = slow_server.wait_for_requests(len(hosts))
+    gets = wait_for_gets(slow_server, len(hosts))
     assert [(request.status, request.bytes_sent) for request in gets] == [(200, image.size_bytes)] * len(hosts)
     assert {p["status"]["attempts"] for p in cluster.placements("ours").values()} == {1}
 

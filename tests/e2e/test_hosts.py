@@ -82,7 +82,7 @@ def test_a_power_cut_in_mid_download_loses_neither_bytes_nor_wishes(local: Clust
     local.converged("cut", 3, 120)
     placement = local.placements("cut")[lost]
     assert evidence.sha256(local.file(lost, placement["spec"]["path"])) == large.sha256
-    (resumed,) = (r for r in slow_server.wait_for_requests(4) if r.status == 206)
+    (resumed,) = (r for r in evidence.wait_for_gets(slow_server, 4) if r.status == 206)
     assert resumed.bytes_sent <= large.size_bytes // 2
     assert not evidence.work_files(local, lost)
 
@@ -130,5 +130,5 @@ def test_a_host_object_deleted_by_hand_comes_again_and_its_files_stay(
     until("what it reports", lambda: evidence.storage(local, "kvm-2", "local").get("writable"), 60)
     local.converged("kept", 3)
     assert file.stat().st_ino == before
-    assert len(server.requests()) == 3
+    assert len(evidence.gets(server)) == 3
     assert evidence.verbs(placement["metadata"]["name"]) == ["fetch"]

@@ -59,7 +59,7 @@ class Damage:
 
     def gets(self, template: str) -> int:
         path = f"/{self.images[template].path.name}"
-        return sum(r.method == "GET" and r.path == path for r in self.server.requests())
+        return sum(request.path == path for request in evidence.gets(self.server))
 
 
 def _alter(path: pathlib.Path) -> None:

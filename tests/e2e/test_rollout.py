@@ -9,7 +9,7 @@ from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS, work_files
+from tests.e2e.evidence import HOSTS, condition, wait_for_gets, work_files
 
 
 def all_observed(cluster: Cluster, template: str) -> bool:
@@ -31,7 +31,7 @@ def test_a_template_reaches_every_host(local: Cluster, server: origin.Origin, im
         assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o644, 0)
         assert placement["status"]["file"]["digest"] == f"sha256:{image.sha256}"
         assert not work_files(local, host)
-    gets = [request for request in server.wait_for_requests(3) if request.method == "GET"]
+    gets = wait_for_gets(server, 3)
     assert [(request.status, request.bytes_sent) for request in gets] == [(200, image.size_bytes)] * 3
     until("what the agents see", lambda: all_observed(local, "everywhere"))
     for placement in local.placements("everywhere").values():
@@ -80,7 +80,11 @@ def test_progress_is_published_while_it_downloads(
 
 def test_at_most_eight_writes_per_placement(local: Cluster, server: origin.Origin, image: Image) -> None:
     local.apply(clusters.template("counted", server.url(image.path.name), checksum=image.checksum))
-    until("a ready template", lambda: local.get("template", "counted", "default").get("status"))
+    reachable = ("True", "SourceReachable")
+    until(
+        "the probe", lambda: condition(local.get("template", "counted", "default"), "SourceReachable") == reachable, 60
+    )
+    until("its job to be deleted", lambda: not local.list("jobs", NAMESPACE))
     before = len(harness.read_audit_log(harness.cluster_audit_log()))
     local.apply(clusters.deployment("counted"))
     local.converged("counted", 3)

@@ -60,7 +60,7 @@ def test_one_copy_by_one_job_and_none_where_nothing_is_mounted(
     assert placement["spec"]["host"] in ("kvm-1", "kvm-2")
     assert evidence.sha256(common / pathlib.Path(placement["spec"]["path"]).name) == image.sha256
     assert evidence.verbs(placement["metadata"]["name"]) == ["fetch"]
-    assert len(server.requests()) == 1
+    assert len(evidence.gets(server)) == 1
     for host in evidence.HOSTS:
         # below the mounts: the nodes' own disks
         assert not evidence.names(local.file(host, SHARED))

@@ -40,7 +40,7 @@ def test_a_deployment_narrowed_in_mid_download_ends_what_nobody_wants_and_may_be
     assert local.placements("narrowed")["kvm-1"]["status"]["attempts"] == 1
     local.apply(clusters.deployment("narrowed", hosts=[]))
     local.converged("narrowed", 3)
-    whole = [r for r in slow_server.wait_for_requests(5) if (r.status, r.bytes_sent) == (200, image.size_bytes)]
+    whole = [r for r in evidence.wait_for_gets(slow_server, 5) if (r.status, r.bytes_sent) == (200, image.size_bytes)]
     assert len(whole) == 3
     assert evidence.verbs(local.placements("narrowed")["kvm-1"]["metadata"]["name"]) == ["fetch"]
 
@@ -80,7 +80,7 @@ def test_retained_files_stay_and_are_found_again_without_a_download(
     local.apply(clusters.deployment("kept"))
     local.converged("kept", 3)
     assert set(local.reasons("kept").values()) == {("Ready", "AlreadyPresent")}
-    assert len(server.requests()) == 3
+    assert len(evidence.gets(server)) == 3
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_two_namespaces_share_a_copy_until_the_last_one_gives_it_up(
     assert [host for host in HOSTS if paths[host].exists()] == ["kvm-1"]
     local.kubectl("delete", "templatedeployment", "theirs", "-n", tenant, "--timeout=30s")
     until("the last file to go", lambda: evidence.gone(paths.values()), 60)
-    assert len(server.requests()) == 3
+    assert len(evidence.gets(server)) == 3
 
 
 def test_a_template_made_again_under_its_name_brings_its_own_bytes(local: Cluster, server: origin.Origin) -> None:
