@@ -216,7 +216,7 @@ def _resume(work: pathlib.Path, image: Image, url: str) -> float:
     out = work / "out"
     command = [*_FETCH, *_LOCAL, *image.checksum, url, "-o", str(out)]
     part, kept = work / ".out.part", work / ".out.journal"
-    with subprocess.Popen([*command, "--limit-rate", "1Gi"]) as process:
+    with subprocess.Popen([*command, "--limit-rate", "256Mi"]) as process:
         while not (kept.exists() and _on_disk(kept) >= SIZE_BYTES // 2):
             if process.poll() is not None:
                 raise RuntimeError("the fetch that was to be interrupted has ended")

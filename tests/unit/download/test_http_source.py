@@ -23,6 +23,8 @@ from tests.unit.download.support import (
     Respond,
     answer,
     content,
+    fetch,
+    make_request,
     sha256,
 )
 
@@ -554,3 +556,16 @@ def test_the_deadline_ends_a_read_that_drips() -> None:
             drain(stream)
         assert time.monotonic() - started < 5
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("value", ["Sat, 21 Nov 2026 10:00:00 GMT (caf\xe9)", "x" * 65, "yesterday"])
+def test_a_date_that_no_request_could_repeat_names_no_version(pool: pathlib.Path, value: str) -> None:
+    body = content(100_000)
+
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nLast-Modified: {value}\r\n\r\n"
+        connection.sendall(head.encode("latin-1") + body)
+
+    with HostileServer(respond) as server:
+        result = fetch(make_request(pool, server.url()))
+    assert result.digest == sha256(body)

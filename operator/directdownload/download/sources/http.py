@@ -316,6 +316,7 @@ def _retry_after(text: str) -> float | None:
 
 def _date(text: str) -> datetime.datetime | None:
     try:
-        return email.utils.parsedate_to_datetime(text) if len(text) <= 64 else None
+        # the parser is lenient, and what it accepts may go into a request again
+        return email.utils.parsedate_to_datetime(text) if len(text) <= 64 and text.isascii() else None
     except (TypeError, ValueError):
         return None
