@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import pathlib
+import re
 import socket
 import statistics
 import subprocess
@@ -251,13 +252,17 @@ def _trim(kept: pathlib.Path, size: int) -> None:
 
 
 def _peak_bytes(command: Sequence[str]) -> int:
-    """Of the process alone; its own account of itself, as the kernel keeps it."""
+    """As the kernel counts it for the process while it runs; what wait(2) tells includes who started it."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    peak = 0
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        peak = max(peak, int(found[1]) * 1024 if found else 0)
+        time.sleep(0.01)
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}")
-    return usage.ru_maxrss * 1024
+    return peak
 
 
 def _seconds_to_first_byte(work: pathlib.Path) -> float:

@@ -7,17 +7,21 @@ With the hashes of pieces (metalink) a bad piece is noticed at its end, and hash
 
 import collections
 import dataclasses
+import errno
 import hashlib
 import os
+import queue
 import threading
 from collections.abc import Callable
 
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import StorageError
+from directdownload.download.errors import ReleasedError, StorageError
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.writer import new_buffer
+from directdownload.download.writer import ALIGNMENT_BYTES, new_buffer, open_direct
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.reasons import Reason
+
+_READ_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class Follower:
         self._ended = False
         self._cancelled = threading.Event()
         self._guard = Guard(self._cancelled)
-        self._spare = new_buffer()
+        self._direct = open_direct(descriptor, os.O_RDONLY)
+        self._spares = [new_buffer() for _ in range(_READ_AHEAD)]
         self._failure: Exception | None = None
         self.verified_bytes = 0
         #: offered without a buffer, and not read back yet
@@ -100,7 +105,11 @@ class Follower:
                 # begins with what was offered already: rare, so it is read back
                 self._release(buffer)
                 buffer = None
-            self._queue.append(_Span(self._tail, end, buffer))
+            if buffer is None and self._queue and self._queue[-1].buffer is None:
+                # one long span is read faster than many
+                self._queue.append(_Span(self._queue.pop().start, end))
+            else:
+                self._queue.append(_Span(self._tail, end, buffer))
             if buffer is None:
                 self.unread_bytes += end - self._tail
             self._tail = end
@@ -153,7 +162,8 @@ class Follower:
             self._changed.notify_all()
         self._thread.join()
         self._drop_queue()
-        self._spare = memoryview(b"")
+        self._close_direct()
+        self._spares = []
 
     @property
     def _stopped(self) -> bool:
@@ -185,17 +195,71 @@ class Follower:
         return None
 
     def _read_back(self, span: _Span) -> None:
+        """With a thread that reads a few blocks ahead of the hashing."""
+        free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        read: queue.SimpleQueue[memoryview | Exception] = queue.SimpleQueue()
+        for spare in self._spares:
+            free.put(spare)
+        reader = threading.Thread(target=self._read_ahead, args=(span, free, read), name="read", daemon=True)
+        reader.start()
+        try:
+            position, turn = span.start, 0
+            while position < span.end and not self._cancelled.is_set():
+                block = read.get()
+                if isinstance(block, Exception):
+                    if self._cancelled.is_set():
+                        return
+                    raise block
+                position += len(block)
+                with self._changed:
+                    self.unread_bytes -= len(block)
+                if not self._consume(block):
+                    return
+                # they come back in the order in which they were lent
+                free.put(self._spares[turn])
+                turn = (turn + 1) % len(self._spares)
+        finally:
+            free.put(None)
+            reader.join()
+
+    def _read_ahead(
+        self,
+        span: _Span,
+        free: "queue.SimpleQueue[memoryview | None]",
+        read: "queue.SimpleQueue[memoryview | Exception]",
+    ) -> None:
         position = span.start
-        while position < span.end and not self._cancelled.is_set():
-            block = self._spare[: min(len(self._spare), span.end - position)]
-            count = os.preadv(self._descriptor, [block], position)
-            if not count:
-                raise StorageError(Reason.WRITE_FAILED, "the part is shorter than what was written to it")
-            position += count
-            with self._changed:
-                self.unread_bytes -= count
-            if not self._consume(block[:count]):
-                return
+        try:
+            while position < span.end and (buffer := free.get()) is not None and not self._cancelled.is_set():
+                block = self._read(buffer, position, span.end)
+                if not block:
+                    raise StorageError(Reason.WRITE_FAILED, "the part is shorter than what was written to it")
+                position += len(block)
+                read.put(block)
+        except Exception as error:  # raised again by the thread that waits for the block
+            read.put(error)
+        else:
+            if position < span.end:
+                # nobody may be left waiting for a block
+                read.put(ReleasedError(Reason.INTERRUPTED, "reading back was ended"))
+
+    def _read(self, buffer: memoryview, start: int, end: int) -> memoryview:
+        """The next bytes, at most a block; past the page cache where that can be, as they are wanted only once."""
+        beside = start % ALIGNMENT_BYTES
+        if self._direct is not None and not beside:
+            try:
+                return buffer[: min(os.preadv(self._direct, [buffer], start), end - start)]
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._close_direct()
+        block = buffer[: min(ALIGNMENT_BYTES - beside if beside else len(buffer), end - start)]
+        return block[: os.preadv(self._descriptor, [block], start)]
+
+    def _close_direct(self) -> None:
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            os.close(direct)
 
     def _consume(self, data: memoryview) -> bool:
         """Hash; False if a bad piece ended in it, and hashing has gone back."""

@@ -15,14 +15,14 @@ from directdownload.download.errors import storage_error
 from directdownload.download.schedule import BLOCK_BYTES
 
 #: what O_DIRECT asks of offsets, lengths and memory, on every disk that we know of
-_ALIGNMENT_BYTES = 4096
+ALIGNMENT_BYTES = 4096
 #: ext2 to ext4, xfs (statfs(2)): direct writes of blocks that were allocated are as fast as the disk there
 _DIRECT_FILE_SYSTEMS = frozenset({0xEF53, 0x58465342})
 _HOLE_BYTES = 64 * 1024
 _ZEROS = bytes(_HOLE_BYTES)
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.statfs.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
 
 def new_buffer() -> memoryview:
@@ -36,7 +36,7 @@ class Writer:
     def __init__(self, descriptor: int, path: str) -> None:
         self._descriptor = descriptor
         self._path = path
-        self._opened = self._direct = _open_direct(descriptor) if _is_local(path) else None
+        self._opened = self._direct = open_direct(descriptor, os.O_WRONLY)
         self._punches = True
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Writer:
     def _put(self, data: memoryview, position: int) -> None:
         direct = self._direct
         while data:
-            aligned = not (position % _ALIGNMENT_BYTES or len(data) % _ALIGNMENT_BYTES)
+            aligned = not (position % ALIGNMENT_BYTES or len(data) % ALIGNMENT_BYTES)
             try:
                 count = os.pwrite(direct if direct is not None and aligned else self._descriptor, data, position)
             except OSError as error:
@@ -102,17 +102,18 @@ def _zeros_at(data: memoryview, offset: int, position: int) -> int:
     return end - offset
 
 
-def _is_local(path: str) -> bool:
-    """Whether the file lies on a file system where direct writing pays. The first word of statfs is its type."""
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.statfs(os.fsencode(path), buffer) != 0:
-        return False
-    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") & 0xFFFFFFFF in _DIRECT_FILE_SYSTEMS
+def open_direct(descriptor: int, access: int) -> int | None:
+    """The open file once more, past the page cache; None where that cannot be, or does not pay.
 
-
-def _open_direct(descriptor: int) -> int | None:
-    """The same file once more, for direct writing; None where that cannot be."""
+    `access` is O_RDONLY or O_WRONLY. The first word of statfs is the type of the file system.
+    """
+    state = ctypes.create_string_buffer(256)
+    if _libc.fstatfs(descriptor, state) != 0:
+        return None
+    kind = int.from_bytes(state.raw[: ctypes.sizeof(ctypes.c_long)], "little") & 0xFFFFFFFF
+    if kind not in _DIRECT_FILE_SYSTEMS:
+        return None
     try:
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{descriptor}", access | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
