@@ -26,7 +26,6 @@ _HEADERS_VOLUME = "origin-headers"
 #: Without a capability a process may then take a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
 #: pod's own.
 _LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
-_METALINKS = (".metalink", ".meta4")
 #: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
@@ -283,4 +282,4 @@ def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
     if job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE) or "NFS" not in job_document.policy.protocols:
         return False
     urls = [urllib.parse.urlsplit(url) for url in (job_document.url, *job_document.mirrors)]
-    return any(url.scheme.lower() == "nfs" or url.path.lower().endswith(_METALINKS) for url in urls)
+    return any(url.scheme.lower() == "nfs" or url.path.lower().endswith(jobs.METALINK_SUFFIXES) for url in urls)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 from directdownload.download import schedule, space
-from directdownload.download.checksum import Hasher
+from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import DownloadError, StorageError
-from directdownload.download.follower import Follower, Pieces
+from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.place import Part
 from directdownload.download.ranges import Ranges
@@ -199,6 +199,7 @@ class Assembly:
             self._guard,
             release=self._free.put,
             pieces=self._terms.pieces,
+            size_bytes=self._terms.size_bytes or 0,
             bad_piece=self._bad_piece,
         )
         follower.offer(0, self.board.done.end_from(0), None)

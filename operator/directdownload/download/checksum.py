@@ -4,6 +4,7 @@ SHA-256 is always computed, as it is what the next copies are compared with; the
 The notations of checksums are in `resources.checksum`.
 """
 
+import dataclasses
 import hashlib
 import mmap
 import os
@@ -56,6 +57,15 @@ class Hasher:
             self.update(buffer[:count])
             position += count
         return position
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pieces:
+    """Digests, in lower-case hex, of a file's pieces of `length_bytes` each; the last one may be shorter."""
+
+    algorithm: Algorithm
+    length_bytes: int
+    digests: tuple[str, ...]
 
 
 def first_mismatch(

@@ -14,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from directdownload.download.checksum import Hasher
+from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import ReleasedError, StorageError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.writer import ALIGNMENT_BYTES, new_buffer, open_direct
@@ -22,20 +22,6 @@ from directdownload.resources.checksum import Algorithm
 from directdownload.resources.reasons import Reason
 
 _READ_AHEAD = 4
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pieces:
-    """The hex digests of all pieces of `length_bytes` bytes each; the last one may be shorter, up to `size_bytes`."""
-
-    algorithm: Algorithm
-    length_bytes: int
-    digests: tuple[str, ...]
-    size_bytes: int
-
-    def end_of(self, position: int) -> int:
-        """Where the piece that holds the byte at `position` ends."""
-        return min(self.size_bytes, (position // self.length_bytes + 1) * self.length_bytes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,8 +36,9 @@ class _Span:
 class Follower:
     """Hashes `descriptor` in a thread of its own; `verified_bytes` says how far, whole pieces only where there are any.
 
-    `release` takes back a buffer that was handed over. `bad_piece(start, end)` is told of a piece that is not as it
-    should be, and must `rewind` to its start; then its bytes, and all behind them, are to be offered once more.
+    `pieces` are those of a file of `size_bytes`. `release` takes back a buffer that was handed over.
+    `bad_piece(start, end)` is told of a piece that is not as it should be, and must `rewind` to its start; then its
+    bytes, and all behind them, are to be offered once more.
     """
 
     def __init__(
@@ -62,6 +49,7 @@ class Follower:
         *,
         release: Callable[[memoryview], None],
         pieces: Pieces | None = None,
+        size_bytes: int = 0,
         bad_piece: Callable[[int, int], None] = lambda _start, _end: None,
     ) -> None:
         self._hasher = hasher
@@ -69,6 +57,7 @@ class Follower:
         self._caller = guard
         self._release = release
         self._pieces = pieces
+        self._size_bytes = size_bytes
         self._bad_piece = bad_piece
         self._changed = threading.Condition()
         self._queue: collections.deque[_Span] = collections.deque()
@@ -265,11 +254,13 @@ class Follower:
         """Hash; False if a bad piece ended in it, and hashing has gone back."""
         while data:
             position = self._hasher.bytes_hashed
-            count = len(data) if self._pieces is None else min(len(data), self._pieces.end_of(position) - position)
+            count = len(data)
+            if self._pieces is not None:
+                count = min(count, self._end_of_piece(self._pieces, position) - position)
             self._hasher.update(data[:count])
             if self._pieces is not None:
                 self._piece.update(data[:count])
-                ends = position + count == self._pieces.end_of(position)
+                ends = position + count == self._end_of_piece(self._pieces, position)
                 if ends and not self._piece_is_good(self._pieces, position):
                     return False
             data = data[count:]
@@ -287,11 +278,15 @@ class Follower:
             self._snapshot = self._hasher.copy()
             self.verified_bytes = self._hasher.bytes_hashed
             return True
-        start, end = index * pieces.length_bytes, pieces.end_of(position)
+        start, end = index * pieces.length_bytes, self._end_of_piece(pieces, position)
         self._hasher = self._snapshot.copy()
         self._passed_bytes = min(self._passed_bytes, start)
         self._bad_piece(start, end)
         return False
+
+    def _end_of_piece(self, pieces: Pieces, position: int) -> int:
+        """Where the piece that holds the byte at `position` ends."""
+        return min(self._size_bytes, (position // pieces.length_bytes + 1) * pieces.length_bytes)
 
     def _hash_of_a_piece(self) -> "hashlib._Hash":
         algorithm = self._pieces.algorithm if self._pieces is not None else Algorithm.SHA256

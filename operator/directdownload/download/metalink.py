@@ -17,11 +17,13 @@ import urllib.parse
 import xml.parsers.expat
 from typing import NoReturn
 
+from directdownload.download.checksum import Pieces
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.sources.base import Ask, Source
-from directdownload.download.urls import METALINK_SUFFIXES, Url
+from directdownload.download.urls import Url
 from directdownload.resources.checksum import Algorithm, Checksum
+from directdownload.resources.jobs import METALINK_SUFFIXES
 from directdownload.resources.reasons import Reason
 
 DOCUMENT_LIMIT_BYTES = 4 * 1024 * 1024
@@ -58,15 +60,6 @@ _LAST_PRIORITY = 999_999
 _HEXADECIMAL = re.compile(r"[0-9a-f]*")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SCHEMES = frozenset({"http", "https", "nfs"})
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pieces:
-    """Digests, in lower-case hex, of the file's pieces of `length_bytes` each; the last one may be shorter."""
-
-    algorithm: Algorithm
-    length_bytes: int
-    digests: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

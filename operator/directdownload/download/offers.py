@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from directdownload.download import metalink
+from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, RequestError, SourceError
-from directdownload.download.follower import Pieces
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Source
 from directdownload.resources.checksum import Checksum
@@ -61,9 +61,6 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> O
     unique = list({source.url.text: source for source in reversed(found)}.values())[::-1]
     if promised is None:
         return Offer(unique[:_SOURCES_LIMIT], failures)
-    pieces = None
-    if promised.pieces is not None and promised.size_bytes is not None:
-        pieces = Pieces(
-            promised.pieces.algorithm, promised.pieces.length_bytes, promised.pieces.digests, promised.size_bytes
-        )
+    # the last piece ends where the file does
+    pieces = promised.pieces if promised.size_bytes is not None else None
     return Offer(unique[:_SOURCES_LIMIT], failures, promised.checksums, promised.size_bytes, pieces)

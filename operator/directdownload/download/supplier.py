@@ -5,7 +5,6 @@ Called by the transfer, under its lock, save where it says otherwise.
 
 import dataclasses
 import threading
-import time
 from typing import Any
 
 from directdownload.download import sources
@@ -52,7 +51,6 @@ class Connection:
         self.replaced = False
         self.claim: Claim | None = None
         self.bytes_per_second = supplier.bytes_per_second
-        self.began = time.monotonic()
         self._name = f"connection-{number}"
         self._thread: threading.Thread | None = None
 

@@ -115,10 +115,8 @@ class Transfer:
                     connection.released.set()
             for connection in connections:
                 connection.join()
-            with contextlib.ExitStack() as stack:
-                # a failure of the hashing was raised already, or hides behind what ended the transfer
-                if not complete:
-                    stack.enter_context(contextlib.suppress(DownloadError))
+            # a failure of the hashing was raised already, or hides behind what ended the transfer
+            with contextlib.nullcontext() if complete else contextlib.suppress(DownloadError):
                 hasher = self._assembly.end(complete=complete)
         return self._assembly.board.done.total_bytes, hasher
 

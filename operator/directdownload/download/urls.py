@@ -10,11 +10,10 @@ import re
 import urllib.parse
 
 from directdownload.download.errors import RequestError
+from directdownload.resources.jobs import METALINK_SUFFIXES
 from directdownload.resources.reasons import Reason
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049}
-#: of the path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule)
-METALINK_SUFFIXES = (".metalink", ".meta4")
 _EXAMPLE = "for example https://images.example.org/debian-13.qcow2"
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _NAME = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,62})(\.[a-z0-9_][-a-z0-9_]{0,62})*", re.ASCII)

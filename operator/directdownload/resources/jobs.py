@@ -15,6 +15,8 @@ from directdownload.resources.reasons import DONE, PERMANENT, Reason
 
 JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
+#: Of a URL's path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule).
+METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
 class Document(pydantic.BaseModel):

@@ -22,8 +22,8 @@ from tests.unit.download.support import (
 )
 
 from directdownload.download import archives, engine
-from directdownload.download.checksum import Hasher
-from directdownload.download.follower import Follower, Pieces
+from directdownload.download.checksum import Hasher, Pieces
+from directdownload.download.follower import Follower
 from directdownload.download.guard import Guard
 from directdownload.download.journal import SOURCES_LIMIT
 from directdownload.download.ranges import Ranges
@@ -138,7 +138,7 @@ def test_nothing_is_complete_before_its_last_piece_was_compared(
             return False
 
     monkeypatch.setattr(Follower, "_piece_is_good", compare_late)
-    pieces = Pieces(Algorithm.SHA256, len(DATA), ("0" * 64,), len(DATA))
+    pieces = Pieces(Algorithm.SHA256, len(DATA), ("0" * 64,))
     with (tmp_path / "part").open("w+b") as file:
         file.write(DATA)
         file.flush()
@@ -148,6 +148,7 @@ def test_nothing_is_complete_before_its_last_piece_was_compared(
             Guard(Watched()),
             release=lambda _buffer: None,
             pieces=pieces,
+            size_bytes=len(DATA),
             bad_piece=lambda start, _end: follower.rewind(start),
         )
         follower.offer(0, len(DATA), None)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from tests.unit.download.support import content
 
-from directdownload.download.checksum import Hasher
+from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import StorageError
-from directdownload.download.follower import Follower, Pieces
+from directdownload.download.follower import Follower
 from directdownload.download.guard import Guard
 from directdownload.download.writer import new_buffer
 from directdownload.resources.checksum import Algorithm
@@ -26,7 +26,6 @@ PIECES = Pieces(
     tuple(
         hashlib.sha1(DATA[start : start + MIB], usedforsecurity=False).hexdigest() for start in range(0, len(DATA), MIB)
     ),
-    len(DATA),
 )
 
 
@@ -92,6 +91,7 @@ def test_a_bad_piece_goes_back_to_its_beginning(descriptor: int) -> None:
         Guard(threading.Event()),
         release=lambda _buffer: None,
         pieces=PIECES,
+        size_bytes=len(DATA),
         bad_piece=bad_piece,
     )
     follower.offer(0, len(DATA), None)
@@ -108,7 +108,14 @@ def test_a_bad_piece_goes_back_to_its_beginning(descriptor: int) -> None:
 
 
 def test_only_whole_good_pieces_are_verified(descriptor: int) -> None:
-    follower = Follower(Hasher(), descriptor, Guard(threading.Event()), release=lambda _buffer: None, pieces=PIECES)
+    follower = Follower(
+        Hasher(),
+        descriptor,
+        Guard(threading.Event()),
+        release=lambda _buffer: None,
+        pieces=PIECES,
+        size_bytes=len(DATA),
+    )
     follower.offer(0, MIB + 500_000, None)
     assert follower.settle()
     assert follower.verified_bytes == MIB

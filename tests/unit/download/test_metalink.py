@@ -11,8 +11,9 @@ from tests.unit.download.sourcing import guard, make_source
 from tests.unit.download.support import HostileServer, Received, answer
 
 from directdownload.download import metalink
+from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, SourceError
-from directdownload.download.metalink import MetalinkFile, Pieces
+from directdownload.download.metalink import MetalinkFile
 from directdownload.download.urls import Url
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
