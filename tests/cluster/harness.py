@@ -165,9 +165,11 @@ def _key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def _write_private(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    """Whole at once: threads ask for the same kubeconfig, and one reads it while another writes it."""
+    descriptor, beside = tempfile.mkstemp(dir=path.parent)
+    with open(descriptor, "wb") as file:
         file.write(content)
-    return path
+    return pathlib.Path(beside).rename(path)
 
 
 def _free_ports(count: int) -> list[int]:
