@@ -23,6 +23,7 @@ NEEDED=(
   "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
   "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
   "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
+  "keytool default-jdk-headless" "javac default-jdk-headless"
   "zip zip" "xz xz-utils" "zstd zstd" "bzip2 bzip2" "curl curl"
 )
 

@@ -157,7 +157,8 @@ ObjectName = Annotated[
 
 
 def _timestamp(value: datetime.datetime) -> str:
-    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime would write the year 1 as one digit.
+    return value.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 #: RFC 3339 with whole seconds, as Kubernetes writes its times.

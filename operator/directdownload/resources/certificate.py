@@ -20,6 +20,9 @@ from directdownload.resources.base import (
 )
 from directdownload.resources.reasons import Reason
 
+#: What the certificate before is kept under for a while, after the alias; reserved.
+PREVIOUS_SUFFIX = "-previous"
+
 
 class CertificateReference(Model):
     kind: Literal["Secret", "ConfigMap"] = pydantic.Field(
@@ -82,14 +85,30 @@ class DirectDownloadCertificateSpec(Model):
     )
     keep_previous: Duration = pydantic.Field("24h", description="How long the one before stays trusted after a change.")  # type: ignore[assignment]
 
+    @property
+    def keystore_alias(self) -> str:
+        """As Java has it: keystores of both types lower-case every alias."""
+        return self.alias.lower()
+
 
 class CertificateHosts(Model):
+    """Hosts of the zone: one that is Down counts as `down`, any other as uploaded, revoked, failed or pending."""
+
+    #: that should hold it, Down ones too
     desired: int = 0
     uploaded: int = 0
     revoked: int = 0
     failed: int = 0
     pending: int = 0
     down: int = 0
+
+
+class PreviousCertificate(Model):
+    """The one before the last change, which hosts keep under `<alias>-previous`."""
+
+    certificate: str = pydantic.Field(description="Its normalised PEM.")
+    fingerprint_sha256: str = pydantic.Field(alias="fingerprintSHA256")
+    until: Time = pydantic.Field(description="Hosts remove it then: keepPrevious after the change, or at its notAfter.")
 
 
 class CertificateFailure(Model):
@@ -106,6 +125,7 @@ class DirectDownloadCertificateStatus(Status):
     fingerprint_sha256: str | None = pydantic.Field(None, alias="fingerprintSHA256")
     not_before: Time | None = None
     not_after: Time | None = None
+    previous: PreviousCertificate | None = None
     hosts: CertificateHosts | None = None
     failures: tuple[CertificateFailure, ...] = pydantic.Field((), max_length=10)
 

@@ -70,12 +70,23 @@ class HostSpec(Model):
     keystore: KeystoreSpec = KeystoreSpec()
 
 
+class KeystoreDrift(Model):
+    """The last time that someone else changed or removed what the agent had imported."""
+
+    kind: Literal["EntryMissing", "EntryReplaced", "StoreMissing"]
+    alias: str | None = None
+    time: Time
+
+
 class KeystoreStatus(Model):
-    type: str | None = None
-    entries: int | None = None
-    managed: int | None = None
-    sha256: str | None = None
-    last_verified_time: Time | None = None
+    """The keystore as it was last read back."""
+
+    type: Literal["JKS", "PKCS12"] | None = None
+    entries: int | None = pydantic.Field(None, description="All that it holds, keys too.")
+    managed: int | None = pydantic.Field(None, description="Those that the agent imported or adopted.")
+    sha256: str | None = pydantic.Field(None, description="Of the file, hexadecimal.")
+    last_verified_time: Time | None = pydantic.Field(None, description="Renewed at most hourly while nothing changes.")
+    last_drift: KeystoreDrift | None = pydantic.Field(None, description="What was repaired last.")
 
 
 class HostCertificate(Model):

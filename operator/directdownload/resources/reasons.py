@@ -105,6 +105,7 @@ class Reason(enum.StrEnum):
     KEYSTORE_PASSWORD_MISSING = "KeystorePasswordMissing"  # noqa: S105 - a reason, not a password
     KEYSTORE_MISSING = "KeystoreMissing"
     KEYSTORE_WRITE_FAILED = "KeystoreWriteFailed"
+    KEYSTORE_REPAIRED = "KeystoreRepaired"
 
 
 #: Stall until the spec changes or a retry is asked for: trying again cannot help.

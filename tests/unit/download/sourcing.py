@@ -81,17 +81,20 @@ class Certificate:
         signed = builder.sign(issuer.key if issuer else self.key, hashes.SHA256())
         self.pem = signed.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
     def save(self, path: pathlib.Path) -> str:
         """The certificate alone, as a trust bundle has it."""
         path.write_bytes(self.pem)
         return str(path)
 
     def server_context(self, directory: pathlib.Path) -> ssl.SSLContext:
-        private = self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
         both = directory / f"{id(self)}.pem"
-        both.write_bytes(self.pem + private)
+        both.write_bytes(self.pem + self.key_pem)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(both)
         return context

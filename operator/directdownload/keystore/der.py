@@ -1,0 +1,159 @@
+"""DER, as much of it as PKCS#12 needs: a bounded reader that keeps where everything stands, and a writer.
+
+Used by `pbe` and `pkcs12`. Promises: nothing is read outside the element it belongs to, every list has a limit, and
+anything else than DER raises UnreadableError. The reader keeps positions, so that what is not understood can be
+written again byte for byte. Indefinite lengths (BER, as NSS writes them) are refused: Java and OpenSSL write none.
+"""
+
+from typing import NamedTuple
+
+from directdownload.keystore.errors import UnreadableError
+
+INTEGER, OCTET_STRING, NULL, OID, BMP_STRING, SEQUENCE, SET = 0x02, 0x04, 0x05, 0x06, 0x1E, 0x30, 0x31
+#: [0], constructed (EXPLICIT) and primitive (IMPLICIT of an OCTET STRING).
+CONTEXT_0, CONTEXT_0_PRIMITIVE = 0xA0, 0x80
+#: Elements of one list. The largest list of a keystore is that of its certificates.
+COUNT_LIMIT = 5_000
+_NAMES = {
+    INTEGER: "INTEGER",
+    OCTET_STRING: "OCTET STRING",
+    NULL: "NULL",
+    OID: "OBJECT IDENTIFIER",
+    BMP_STRING: "BMPString",
+    SEQUENCE: "SEQUENCE",
+    SET: "SET",
+    CONTEXT_0: "[0]",
+    CONTEXT_0_PRIMITIVE: "[0] OCTET STRING",
+}
+
+
+class Element(NamedTuple):
+    """One tag-length-value of `data`: the value stands at `body` to `end`."""
+
+    data: bytes
+    tag: int
+    start: int
+    body: int
+    end: int
+
+    @property
+    def raw(self) -> bytes:
+        return self.data[self.start : self.end]
+
+    @property
+    def value(self) -> bytes:
+        return self.data[self.body : self.end]
+
+
+def parse(data: bytes) -> Element:
+    """The element that `data` begins with."""
+    return _read(data, 0, len(data))
+
+
+def only(data: bytes) -> Element:
+    """The element that `data` consists of."""
+    element = parse(data)
+    if element.end != len(data):
+        raise UnreadableError(f"damaged: {len(data) - element.end} bytes follow where nothing should")
+    return element
+
+
+def children(element: Element, tag: int, limit: int = COUNT_LIMIT) -> list[Element]:
+    """The elements in `element`, which must have this (constructed) tag."""
+    expect(element, tag)
+    found: list[Element] = []
+    position = element.body
+    while position < element.end:
+        if len(found) == limit:
+            raise UnreadableError(f"a list of more than {limit} elements")
+        child = _read(element.data, position, element.end)
+        found.append(child)
+        position = child.end
+    return found
+
+
+def fields(element: Element, *tags: int, more: int = 0) -> list[Element]:
+    """The elements in a SEQUENCE that begins with `tags` and has at most `more` behind them."""
+    found = children(element, SEQUENCE, len(tags) + more)
+    if len(found) < len(tags):
+        raise UnreadableError(f"damaged: expected {len(tags)} fields, found {len(found)}")
+    for field, tag in zip(found, tags, strict=False):
+        expect(field, tag)
+    return found
+
+
+def inner(element: Element, tag: int) -> Element:
+    """The one element in an EXPLICIT [0], which must have this tag."""
+    found = children(element, CONTEXT_0, 1)
+    if not found:
+        raise UnreadableError(f"damaged: expected {_NAMES[tag]}, found nothing")
+    return expect(found[0], tag)
+
+
+def expect(element: Element, tag: int) -> Element:
+    if element.tag != tag:
+        found = _NAMES.get(element.tag, f"tag 0x{element.tag:02x}")
+        raise UnreadableError(f"damaged: expected {_NAMES[tag]}, found {found}")
+    return element
+
+
+def integer(element: Element) -> int:
+    """Of at most eight bytes: nothing in a keystore counts further."""
+    expect(element, INTEGER)
+    size = element.end - element.body
+    if not 1 <= size <= 8:
+        raise UnreadableError(f"an INTEGER of {size} bytes; at most 8 are read")
+    return int.from_bytes(element.value, signed=True)
+
+
+def write(tag: int, *parts: bytes) -> bytes:
+    value = b"".join(parts)
+    size = len(value)
+    if size < 0x80:
+        return bytes((tag, size)) + value
+    length = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes((tag, 0x80 | len(length))) + length + value
+
+
+def write_set(*parts: bytes) -> bytes:
+    """A SET OF, in the order that X.690 11.6 asks for."""
+    return write(SET, *sorted(parts))
+
+
+def write_integer(value: int) -> bytes:
+    """Of a number that is not negative."""
+    return write(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
+
+
+def oid(dotted: str) -> bytes:
+    """The value of an OBJECT IDENTIFIER (X.690 8.19), without tag and length."""
+    first, second, *rest = map(int, dotted.split("."))
+    encoded = bytearray()
+    for arc in (first * 40 + second, *rest):
+        groups = [arc & 0x7F]
+        while arc := arc >> 7:
+            groups.append(arc & 0x7F | 0x80)
+        encoded.extend(reversed(groups))
+    return bytes(encoded)
+
+
+def _read(data: bytes, start: int, end: int) -> Element:
+    body = start + 2
+    if body > end:
+        raise UnreadableError("damaged or cut off: an element ends in its header")
+    tag, size = data[start], data[start + 1]
+    if tag & 0x1F == 0x1F:
+        raise UnreadableError(f"damaged: unknown tag 0x{tag:02x}")
+    if size == 0x80:
+        raise UnreadableError(
+            "it has indefinite lengths (BER), which are not supported: rewrite it with keytool -importkeystore"
+        )
+    if size > 0x80:
+        length = size & 0x7F
+        if length > 4 or body + length > end:
+            raise UnreadableError("damaged or cut off: an element has no length that can be")
+        size = int.from_bytes(data[body : body + length])
+        body += length
+    if body + size > end:
+        raise UnreadableError(f"damaged or cut off: an element of {size} bytes where {end - body} are left")
+    return Element(data, tag, start, body, body + size)

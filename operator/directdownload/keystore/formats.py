@@ -1,0 +1,118 @@
+"""Java keystores as bytes: opened, looked into, changed. Pure: no file is read or written here.
+
+Used by `store`. Promises: the type is told by the content, not by a name; entries are those that Java sees; a change
+touches trusted certificates only and keeps all else byte for byte; the same input gives the same bytes (the salt of a
+new store apart). Whatever the bytes are, they cost bounded time and memory and give an answer or a KeystoreError.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Set
+from typing import Protocol
+
+from directdownload.keystore import errors, jks, pkcs12
+from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry, EntryKind, Keystore, StoreType
+
+_CONVERT = "convert it with keytool -importkeystore -srcstoretype JCEKS -deststoretype PKCS12"
+
+
+class _Content(Protocol):
+    """What a format knows of one store."""
+
+    @property
+    def type(self) -> StoreType: ...
+
+    @property
+    def data(self) -> bytes: ...
+
+    @property
+    def entries(self) -> Mapping[str, Entry]: ...
+
+    @property
+    def room(self) -> int:
+        """How many entries more we would read."""
+
+    def changed(self, put: Mapping[str, bytes], remove: Set[str], now: datetime.datetime) -> "_Content": ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class _Store:
+    """An entries.Keystore, of either format."""
+
+    type: StoreType
+    entries: Mapping[str, Entry]
+    _content: _Content
+    _name: str
+
+    def changed(self, changes: Changes, now: datetime.datetime) -> bytes:
+        """See entries.Keystore. An alias that is to be put and removed is put. WriteError: the store is full."""
+        found = self.entries
+        put = {alias: der for alias, der in changes.put.items() if alias not in found or not found[alias].trusts(der)}
+        remove = {alias for alias in changes.remove if alias in found and alias not in changes.put}
+        for alias in sorted(found.keys() & (put.keys() | remove)):
+            if found[alias].kind is not EntryKind.TRUSTED_CERTIFICATE:
+                raise self._foreign(alias, f"is a {found[alias].kind}")
+        if not put and not remove:
+            return self._content.data
+        changed = self._content.changed(put, remove, now)
+        if changed.room < 0 or len(changed.data) > SIZE_LIMIT_BYTES:
+            raise errors.WriteError(
+                f"keystore {self._name} is full: with this change it would have {len(changed.entries)} entries in "
+                f"{len(changed.data)} bytes, more than are ever read; remove some"
+            )
+        wanted = {alias: _seen(entry) for alias, entry in found.items() if alias not in remove}
+        wanted |= {alias: (EntryKind.TRUSTED_CERTIFICATE, der) for alias, der in put.items()}
+        got = {alias: _seen(entry) for alias, entry in changed.entries.items()}
+        for alias in sorted(wanted.keys() | got.keys()):
+            if wanted.get(alias) != got.get(alias):
+                raise self._foreign(alias, "depends on where another stands or has no name of its own")
+        return changed.data
+
+    def _foreign(self, alias: str, why: str) -> errors.ForeignEntryError:
+        return errors.ForeignEntryError(
+            f"keystore {self._name}: the entry {alias!r} {why}: it is left as it is; choose another alias"
+        )
+
+
+def load(data: bytes, password: str, *, name: str) -> Keystore:
+    """The store that `data` is; `name` (its path) is for messages. Raises UnreadableError, PasswordWrongError."""
+    try:
+        content = _reader(data)(data, _checked(password))
+    except errors.UnreadableError as error:
+        raise errors.UnreadableError(f"keystore {name} cannot be read: {error}") from None
+    except errors.PasswordWrongError as error:
+        raise errors.PasswordWrongError(f"keystore {name} does not open with this password{error}") from None
+    return _Store(content.type, content.entries, content, name)
+
+
+def empty(store_type: StoreType, password: str) -> Keystore:
+    """A store with no entry. Raises PasswordWrongError for a password that is no text."""
+    content: _Content = (jks if store_type == "JKS" else pkcs12).empty(_checked(password))
+    return _Store(content.type, content.entries, content, "(new)")
+
+
+def _reader(data: bytes) -> Callable[[bytes, str], _Content]:
+    if len(data) > SIZE_LIMIT_BYTES:
+        raise errors.UnreadableError(f"{len(data)} bytes; at most {SIZE_LIMIT_BYTES} are read")
+    match data[:4]:
+        case b"\xfe\xed\xfe\xed":
+            return jks.read
+        case b"\xce\xce\xce\xce":
+            raise errors.UnreadableError(f"it is a JCEKS keystore, which is not supported: {_CONVERT}")
+        case b"":
+            raise errors.UnreadableError("it is empty")
+        case magic if magic[0] == 0x30:
+            return pkcs12.read
+        case magic:
+            raise errors.UnreadableError(f"neither JKS nor PKCS#12: it begins with {magic.hex(' ')}")
+
+
+def _checked(password: str) -> str:
+    """Raises PasswordWrongError: a lone surrogate (a byte that was not UTF-8) has no bytes in any format."""
+    if any("\ud800" <= character <= "\udfff" for character in password):
+        raise errors.PasswordWrongError(": it is not Unicode text")
+    return password
+
+
+def _seen(entry: Entry) -> tuple[EntryKind, bytes | None]:
+    return entry.kind, entry.certificate

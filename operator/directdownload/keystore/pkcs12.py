@@ -1,0 +1,302 @@
+"""PKCS#12 stores (RFC 7292) as Java's PKCS12KeyStore sees them, changed without touching what is not ours.
+
+Used by `formats`. A store is a list of ContentInfos, each with a list of bags. What we do not change is written again
+byte for byte: every ContentInfo, and every bag of one that is changed, whether we understand it or not. (Libraries
+that read a store into keys and certificates and write it anew lose a second private key, secret keys and attributes.)
+
+Where things go: an entry is replaced or removed where it stands. A new one goes into a ContentInfo of our own at the
+end, not encrypted, since certificates are public. When keytool writes the store it moves all certificates into its
+encrypted one; there this module decrypts, changes the one bag, and encrypts again with the same parameters. Salt and IV
+stay for the same reason: the result depends on nothing but the content. The MAC is made anew with its own parameters; a
+store without MAC stays without.
+"""
+
+import dataclasses
+import datetime
+import hmac
+import secrets
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import NamedTuple
+
+from directdownload.keystore import der, pbe
+from directdownload.keystore.entries import Entry, EntryKind, StoreType
+from directdownload.keystore.errors import PasswordWrongError, UnreadableError
+
+#: Of one bag; Java writes three, and as many values as one has purposes.
+_ATTRIBUTE_LIMIT = 32
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_DATA = der.oid("1.2.840.113549.1.7.1")
+_ENCRYPTED_DATA = der.oid("1.2.840.113549.1.7.6")
+_SHROUDED_KEY_BAG = der.oid("1.2.840.113549.1.12.10.1.2")
+_CERT_BAG = der.oid("1.2.840.113549.1.12.10.1.3")
+_SECRET_BAG = der.oid("1.2.840.113549.1.12.10.1.5")
+_X509_CERTIFICATE = der.oid("1.2.840.113549.1.9.22.1")
+_FRIENDLY_NAME = der.oid("1.2.840.113549.1.9.20")
+_LOCAL_KEY_ID = der.oid("1.2.840.113549.1.9.21")
+#: Oracle's: what makes a certificate a trusted one for Java.
+_TRUSTED_KEY_USAGE = der.oid("2.16.840.1.113894.746875.1.1")
+_ANY_EXTENDED_KEY_USAGE = der.oid("2.5.29.37.0")
+
+
+class _Bag(NamedTuple):
+    """A SafeBag. kind None: no entry by itself, such as a certificate of a key's chain."""
+
+    raw: bytes
+    kind: EntryKind | None
+    alias: str | None = None
+    key_id: bytes | None = None
+    certificate: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class _Safe:
+    """A ContentInfo and its bags. `wrap` makes the ContentInfo of other bags."""
+
+    raw: bytes
+    bags: tuple[_Bag, ...]
+    plain: bool
+    wrap: Callable[[bytes], bytes]
+
+    def with_bags(self, bags: tuple[_Bag, ...]) -> "_Safe":
+        content = der.write(der.SEQUENCE, *(bag.raw for bag in bags))
+        return dataclasses.replace(self, raw=self.wrap(content), bags=bags)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Content:
+    """A store that was opened. `mac_data` makes its MacData for an AuthenticatedSafe; None: it has none."""
+
+    data: bytes
+    safes: tuple[_Safe, ...]
+    mac_data: Callable[[bytes], bytes] | None
+    entries: Mapping[str, Entry]
+    type: StoreType = "PKCS12"
+
+    @property
+    def room(self) -> int:
+        """How many entries more we would read."""
+        return der.COUNT_LIMIT - max(len(self.safes), sum(len(safe.bags) for safe in self.safes))
+
+    def changed(self, put: Mapping[str, bytes], remove: Set[str], now: datetime.datetime) -> "Content":
+        """With these trusted certificates in it, and without those of `remove`. `now` is not kept in this format."""
+        pending = dict(put)
+        safes: list[_Safe] = []
+        # backwards: of several bags with one alias Java takes the last
+        for safe in reversed(self.safes):
+            bags: list[_Bag] = []
+            for bag in reversed(safe.bags):
+                alias = bag.alias.lower() if bag.alias is not None else None
+                if bag.kind is not EntryKind.TRUSTED_CERTIFICATE or (alias not in put and alias not in remove):
+                    bags.append(bag)
+                elif alias in pending:
+                    bags.append(_trusted(alias, pending.pop(alias)))
+            bags.reverse()
+            if tuple(bags) == safe.bags:
+                safes.append(safe)
+            elif bags:
+                safes.append(safe.with_bags(tuple(bags)))
+        safes.reverse()
+        if pending:
+            added = tuple(_trusted(alias, pending[alias]) for alias in sorted(pending))
+            last = safes[-1] if safes else None
+            if last and last.plain and all(bag.kind is EntryKind.TRUSTED_CERTIFICATE for bag in last.bags):
+                safes[-1] = last.with_bags(last.bags + added)
+            else:
+                safes.append(_Safe(b"", (), True, _wrap_plain).with_bags(added))
+        authenticated = der.write(der.SEQUENCE, *(safe.raw for safe in safes))
+        data = _pfx(authenticated, self.mac_data(authenticated) if self.mac_data else b"")
+        return Content(data, tuple(safes), self.mac_data, _entries(safes))
+
+
+def read(data: bytes, password: str) -> Content:
+    """Raises UnreadableError, PasswordWrongError."""
+    keys = pbe.Keys(password)
+    version, content, *rest = der.fields(der.parse(data), der.INTEGER, der.SEQUENCE, more=1)
+    if der.integer(version) != 3:
+        raise UnreadableError(f"a PKCS#12 store of version {der.integer(version)}, expected 3")
+    content_type, authenticated = _content_info(content)
+    if content_type != _DATA:
+        raise UnreadableError("a PKCS#12 store that is signed with a key pair; only those with a password are read")
+    safe_data = der.expect(authenticated, der.OCTET_STRING).value
+    mac_data = _check_mac(keys, rest[0], safe_data) if rest else None
+    left = der.COUNT_LIMIT
+    safes = []
+    for info in der.children(der.only(safe_data), der.SEQUENCE):
+        safe = _read_safe(keys, info, left)
+        left -= len(safe.bags)
+        safes.append(safe)
+    return Content(data, tuple(safes), mac_data, _entries(safes))
+
+
+def empty(password: str) -> Content:
+    """A store with no entry, protected as keytool of Java 17 does."""
+    algorithm = der.write(der.SEQUENCE, der.write(der.OID, pbe.SHA256), der.write(der.NULL))
+    authenticated = der.write(der.SEQUENCE)
+    keys = pbe.Keys(password)
+    salt, iterations = der.write(der.OCTET_STRING, secrets.token_bytes(20)), der.write_integer(10_000)
+    mac_data = _mac_data(keys, der.parse(algorithm), der.parse(salt), der.parse(iterations))
+    return Content(_pfx(authenticated, mac_data(authenticated)), (), mac_data, {})
+
+
+def _pfx(authenticated: bytes, mac_data: bytes) -> bytes:
+    return der.write(der.SEQUENCE, der.write_integer(3), _wrap_plain(authenticated), mac_data)
+
+
+def _wrap_plain(content: bytes) -> bytes:
+    """The ContentInfo of type data."""
+    octets = der.write(der.OCTET_STRING, content)
+    return der.write(der.SEQUENCE, der.write(der.OID, _DATA), der.write(der.CONTEXT_0, octets))
+
+
+def _content_info(info: der.Element) -> tuple[bytes, der.Element]:
+    """Its type and content."""
+    content_type, wrapped = der.fields(info, der.OID, der.CONTEXT_0)
+    found = der.children(wrapped, der.CONTEXT_0, 1)
+    if not found:
+        raise UnreadableError("damaged: a ContentInfo without content")
+    return content_type.value, found[0]
+
+
+def _check_mac(keys: pbe.Keys, element: der.Element, data: bytes) -> Callable[[bytes], bytes]:
+    """Raises PasswordWrongError when the MAC is not that of `data`. Returns what makes the MacData of other data."""
+    digest_info, salt, *iterations = der.fields(element, der.SEQUENCE, der.OCTET_STRING, more=1)
+    algorithm, digest = der.fields(digest_info, der.SEQUENCE, der.OCTET_STRING)
+    count = iterations[0] if iterations else None
+    if not hmac.compare_digest(pbe.mac(keys, algorithm, salt, count, data), digest.value):
+        raise PasswordWrongError(" (or was changed by something that did not know it)")
+    return _mac_data(keys, algorithm, salt, count)
+
+
+def _mac_data(
+    keys: pbe.Keys, algorithm: der.Element, salt: der.Element, iterations: der.Element | None
+) -> Callable[[bytes], bytes]:
+    def make(data: bytes) -> bytes:
+        digest = der.write(der.OCTET_STRING, pbe.mac(keys, algorithm, salt, iterations, data))
+        count = iterations.raw if iterations else b""
+        return der.write(der.SEQUENCE, der.write(der.SEQUENCE, algorithm.raw, digest), salt.raw, count)
+
+    return make
+
+
+def _read_safe(keys: pbe.Keys, info: der.Element, limit: int) -> _Safe:
+    content_type, content = _content_info(info)
+    if content_type == _DATA:
+        safe_contents = der.only(der.expect(content, der.OCTET_STRING).value)
+        return _Safe(info.raw, _read_bags(safe_contents, limit), True, _wrap_plain)
+    if content_type != _ENCRYPTED_DATA:
+        raise UnreadableError("a part of it is encrypted with a key pair; only those with a password are read")
+    version, encrypted, *attributes = der.fields(content, der.INTEGER, der.SEQUENCE, more=1)
+    inner_type, algorithm, octets = der.fields(encrypted, der.OID, der.SEQUENCE, der.CONTEXT_0_PRIMITIVE)
+    cipher = pbe.cipher(keys, algorithm)
+
+    def wrap(content: bytes) -> bytes:
+        octets = der.write(der.CONTEXT_0_PRIMITIVE, cipher.encrypt(content))
+        encrypted = der.write(der.SEQUENCE, inner_type.raw, algorithm.raw, octets)
+        data = der.write(der.SEQUENCE, version.raw, encrypted, *(element.raw for element in attributes))
+        return der.write(der.SEQUENCE, der.write(der.OID, _ENCRYPTED_DATA), der.write(der.CONTEXT_0, data))
+
+    decrypted = cipher.decrypt(octets.value)
+    try:
+        safe_contents = der.expect(der.only(decrypted), der.SEQUENCE)
+    except UnreadableError:
+        # one wrong key of 256 leaves something that looks padded
+        raise PasswordWrongError from None
+    return _Safe(info.raw, _read_bags(safe_contents, limit), False, wrap)
+
+
+def _read_bags(safe_contents: der.Element, limit: int) -> tuple[_Bag, ...]:
+    return tuple(_read_bag(element) for element in der.children(safe_contents, der.SEQUENCE, limit))
+
+
+def _read_bag(element: der.Element) -> _Bag:
+    bag_id, wrapped, *attributes = der.fields(element, der.OID, der.CONTEXT_0, more=1)
+    alias = key_id = None
+    trusted = False
+    for attribute in der.children(attributes[0], der.SET, _ATTRIBUTE_LIMIT) if attributes else ():
+        attribute_id, values = der.fields(attribute, der.OID, der.SET)
+        if not (found := der.children(values, der.SET, _ATTRIBUTE_LIMIT)):
+            raise UnreadableError("damaged: an attribute without a value")
+        if attribute_id.value == _FRIENDLY_NAME:
+            alias = _text(found[0])
+        elif attribute_id.value == _LOCAL_KEY_ID:
+            key_id = der.expect(found[0], der.OCTET_STRING).value
+        elif attribute_id.value == _TRUSTED_KEY_USAGE:
+            trusted = True
+    kind = certificate = None
+    if bag_id.value == _SHROUDED_KEY_BAG:
+        kind = EntryKind.PRIVATE_KEY
+    elif bag_id.value == _SECRET_BAG:
+        kind = EntryKind.SECRET_KEY
+    elif bag_id.value == _CERT_BAG:
+        certificate_type, value = der.fields(der.inner(wrapped, der.SEQUENCE), der.OID, der.CONTEXT_0)
+        if certificate_type.value == _X509_CERTIFICATE:
+            certificate = der.inner(value, der.OCTET_STRING).value
+            kind = EntryKind.TRUSTED_CERTIFICATE if trusted else None
+    return _Bag(element.raw, kind, alias, key_id, certificate)
+
+
+def _text(element: der.Element) -> str:
+    try:
+        return der.expect(element, der.BMP_STRING).value.decode("utf-16-be")
+    except UnicodeDecodeError:
+        raise UnreadableError("damaged: an alias that is not Unicode") from None
+
+
+def _trusted(alias: str, certificate: bytes) -> _Bag:
+    """As keytool writes it; the usage says that it is trusted for everything."""
+    value = der.write(der.CONTEXT_0, der.write(der.OCTET_STRING, certificate))
+    cert_bag = der.write(der.SEQUENCE, der.write(der.OID, _X509_CERTIFICATE), value)
+    attributes = der.write_set(
+        _attribute(_FRIENDLY_NAME, der.write(der.BMP_STRING, alias.encode("utf-16-be"))),
+        _attribute(_TRUSTED_KEY_USAGE, der.write(der.OID, _ANY_EXTENDED_KEY_USAGE)),
+    )
+    raw = der.write(der.SEQUENCE, der.write(der.OID, _CERT_BAG), der.write(der.CONTEXT_0, cert_bag), attributes)
+    return _Bag(raw, EntryKind.TRUSTED_CERTIFICATE, alias, None, certificate)
+
+
+def _attribute(oid: bytes, value: bytes) -> bytes:
+    return der.write(der.SEQUENCE, der.write(der.OID, oid), der.write_set(value))
+
+
+def _entries(safes: Sequence[_Safe]) -> dict[str, Entry]:
+    """By lower-cased alias. Names, order and dates follow Java's PKCS12KeyStore.engineLoad: it decides who is who."""
+    found: dict[str, Entry] = {}
+    owners: dict[str, bytes] = {}
+    # certificates of keys; Java asks for one by localKeyId and alias, then by localKeyId, then by alias
+    both: dict[tuple[bytes | None, str | None], bytes] = {}
+    by_key_id: dict[bytes | None, bytes] = {}
+    by_alias: dict[str | None, bytes] = {}
+    private_keys = unnamed = 0
+    for safe in safes:
+        for position, bag in enumerate(safe.bags):
+            private = bag.kind is EntryKind.PRIVATE_KEY
+            private_keys += private
+            key_id, alias = bag.key_id, bag.alias.lower() if bag.alias is not None else None
+            if key_id is None and private_keys == 1 and (private or position == 0):
+                # a store with one key needs no localKeyId: its certificate is the first
+                key_id = b"01"
+            if bag.kind is None and bag.certificate is not None:
+                both.setdefault((key_id, alias), bag.certificate)
+                by_key_id[key_id] = by_alias[alias] = bag.certificate
+            if bag.kind is None or (private and key_id is None):
+                continue
+            if alias is None:
+                unnamed += 1
+                alias = str(unnamed)
+            found[alias] = Entry(alias, bag.kind, bag.certificate, _created(bag))
+            owners[alias] = key_id or b""
+    for alias, entry in found.items():
+        if entry.kind is EntryKind.PRIVATE_KEY:
+            owner = owners[alias]
+            certificate = both.get((owner, alias)) or by_key_id.get(owner) or by_alias.get(alias)
+            found[alias] = dataclasses.replace(entry, certificate=certificate)
+    return found
+
+
+def _created(bag: _Bag) -> datetime.datetime | None:
+    """Java keeps the time in milliseconds in the localKeyId of keys, and none for certificates."""
+    prefix, _, milliseconds = (bag.key_id or b"").partition(b" ")
+    if bag.kind is EntryKind.TRUSTED_CERTIFICATE or prefix != b"Time" or not milliseconds.isdigit():
+        return None
+    # 14 digits last to the year 5138
+    return _EPOCH + datetime.timedelta(milliseconds=int(milliseconds)) if len(milliseconds) <= 14 else None
