@@ -1,4 +1,4 @@
-"""One host for the tests of the agent: its pools on disk, what stands in the cluster about them, and the agent."""
+"""One host for the tests of the agent: its pools and keystore on disk, what stands in the cluster, and the agent."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,13 @@ import aiohttp
 import prometheus_client
 from tests.api import kube
 from tests.cluster import harness
+from tests.unit.agent.stores import HostFiles
 
 from directdownload.agent import main
 from directdownload.agent.settings import Settings
 from directdownload.cluster import client, kinds
-from directdownload.resources.base import CONTROLLER
+from directdownload.resources.base import CONTROLLER, GROUP
+from directdownload.resources.pem import Certificate
 
 Object = dict[str, Any]
 
@@ -49,6 +51,7 @@ class World:
         self.state = directory / "state"
         self.root.mkdir()
         self.state.mkdir()
+        self.files = HostFiles(directory / "agent")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -57,6 +60,7 @@ class World:
         defaults: Object = {
             "node_name": self.host,
             "pool_roots": (f"{self.root}/",),
+            "keystore_roots": (f"{self.files.directory}/",),
             "state_directory": str(self.state),
             "health_port": self.port,
             "kubeconfig": str(self.kubeconfig),
@@ -66,13 +70,79 @@ class World:
             "observe_interval_seconds": 0.3,
             "check_interval_seconds": 0.3,
             "foreign_interval_seconds": 0.5,
+            "keystore_poll_seconds": 0.1,
         }
         return Settings(**{**defaults, **fields})
 
-    async def create_host(self, labels: dict[str, str] | None = None) -> Object:
-        body = kube.resource(kinds.HOSTS, self.host, {"nodeName": self.host, "zone": self.zone})
+    async def create_host(self, labels: dict[str, str] | None = None, **keystore: Any) -> Object:
+        spec = {"nodeName": self.host, "zone": self.zone, "keystore": {**self.files.spec, **keystore}}
+        body = kube.resource(kinds.HOSTS, self.host, spec)
         body["metadata"]["labels"] = labels or {}
         return await self.api.create(kinds.HOSTS, body)
+
+    async def create_zone(self, name: str = "", **spec: Any) -> None:
+        """The host's, unless `name` is given."""
+        spec = {"nodeSelector": {"matchLabels": {"zone": self.id}}, **spec}
+        await self.api.create(kinds.ZONES, kube.resource(kinds.ZONES, name or self.zone, spec))
+
+    async def create_certificate(self, alias: str, certificate: Certificate, **spec: Any) -> str:
+        """Its name; published as by the controller."""
+        name = f"{alias}-{self.id}".lower()
+        spec = {"zone": self.zone, "alias": alias, "certificate": certificate.pem, **spec}
+        await self.api.create(kinds.CERTIFICATES, kube.resource(kinds.CERTIFICATES, name, spec))
+        await self.publish(name, certificate)
+        return name
+
+    async def publish(
+        self, name: str, certificate: Certificate, previous: Certificate | None = None, until: str = "", **status: Any
+    ) -> None:
+        status = {"certificate": certificate.pem, "fingerprintSHA256": certificate.fingerprint_sha256, **status}
+        if previous is not None:
+            before = {"certificate": previous.pem, "fingerprintSHA256": previous.fingerprint_sha256, "until": until}
+            status["previous"] = before
+        body = {"metadata": {"name": name}, "status": status}
+        await self.api.apply(kinds.CERTIFICATES, body, manager=CONTROLLER, subresource="status")
+
+    async def change(self, name: str, **spec: Any) -> None:
+        """The spec of a certificate."""
+        await self.api.merge_patch(kinds.CERTIFICATES, name, {"spec": spec})
+
+    async def change_keystore(self, **keystore: Any) -> None:
+        await self.api.merge_patch(kinds.HOSTS, self.host, {"spec": {"keystore": keystore}})
+
+    async def host_status(self) -> Object:
+        status: Object = (await self.api.get(kinds.HOSTS, self.host)).get("status", {})
+        return status
+
+    async def proofs(self) -> dict[str, str]:
+        """State by alias; a failure or a wait with its reason."""
+        certificates = (await self.host_status()).get("certificates", [])
+        return {
+            each["name"].removesuffix(f"-{self.id}"): " ".join(
+                [each["state"], *([each["reason"]] if "reason" in each else [])]
+            )
+            for each in certificates
+        }
+
+    async def prove(self, seconds: float = 20, **states: str) -> None:
+        """Waits until `proofs` says just this, with `_` for `-`."""
+        wanted = {alias.replace("_", "-"): state for alias, state in states.items()}
+        shown: dict[str, str] = {}
+
+        async def proven() -> bool:
+            nonlocal shown
+            shown = await self.proofs()
+            return shown == wanted
+
+        try:
+            await until("the proof", proven, seconds)
+        except AssertionError:
+            raise AssertionError(f"expected {wanted}, found {shown}: {await self.synced()}") from None
+
+    async def synced(self) -> Object:
+        """The condition KeystoreSynced."""
+        conditions = (await self.host_status()).get("conditions", [])
+        return next((each for each in conditions if each["type"] == "KeystoreSynced"), {})
 
     async def create_pool(self, name: str, *, path: str | None = None, **spec: Any) -> pathlib.Path:
         """The pool's directory; made unless `path` is given."""
@@ -106,7 +176,7 @@ class World:
 
     async def storage(self) -> dict[str, Object]:
         """What the agent said of each pool, by its name here."""
-        status = (await self.api.get(kinds.HOSTS, self.host)).get("status", {})
+        status = await self.host_status()
         return {facts["pool"].removesuffix(f"-{self.id}"): facts for facts in status.get("storage", [])}
 
     async def answer(self, path: str) -> tuple[int, str]:
@@ -123,7 +193,8 @@ class World:
         return (await self.answer("readyz"))[0] == 200
 
     async def clean(self) -> None:
-        for kind in (kinds.TEMPLATE_PLACEMENTS, kinds.STORAGE_POOLS, kinds.HOSTS):
+        all_kinds = (kinds.TEMPLATE_PLACEMENTS, kinds.STORAGE_POOLS, kinds.HOSTS, kinds.CERTIFICATES, kinds.ZONES)
+        for kind in all_kinds:
             for item in (await self.api.list(kind))[0]:
                 if item["metadata"]["name"].endswith(self.id):
                     await self.api.delete(kind, item["metadata"]["name"])
@@ -152,9 +223,42 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         assert await asyncio.wait_for(task, 10) == 0
 
 
-def applies() -> float:
-    """How often an agent of this process asked to write a placement."""
-    labels = {"verb": "apply", "resource": "templateplacements"}
+@contextlib.asynccontextmanager
+async def restricted(
+    world: World, control_plane: harness.ControlPlane, rules: list[Object]
+) -> AsyncIterator[Callable[[list[Object]], Awaitable[None]]]:
+    """Agents of `world` may do what `rules` say, and what the function says that this yields."""
+    user = f"agent-{world.id}"
+    group = "rbac.authorization.k8s.io"
+    roles = kinds.Resource(group, "v1", "clusterroles", "ClusterRole", namespaced=False)
+    bindings = kinds.Resource(group, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False)
+
+    async def allow(rules: list[Object]) -> None:
+        await world.api.apply(roles, {"metadata": {"name": user}, "rules": rules}, manager="test")
+
+    await allow(rules)
+    binding = {
+        "metadata": {"name": user},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": user},
+    }
+    await world.api.create(bindings, binding)
+    everything, world.kubeconfig = world.kubeconfig, control_plane.kubeconfig(user, ())
+    try:
+        yield allow
+    finally:
+        world.kubeconfig = everything
+        await world.api.delete(bindings, user)
+        await world.api.delete(roles, user)
+
+
+def rule(verbs: list[str], *resources: str) -> Object:
+    return {"apiGroups": [GROUP], "resources": list(resources), "verbs": verbs}
+
+
+def applies(resource: str = "templateplacements") -> float:
+    """How often an agent of this process asked to write one."""
+    labels = {"verb": "apply", "resource": resource}
     samples = [s for m in prometheus_client.REGISTRY.collect() for s in m.samples]
     return sum(
         s.value for s in samples if s.name == "directdownload_api_requests_total" and labels.items() <= s.labels.items()
@@ -176,6 +280,7 @@ def process(world: World, *before: str) -> Iterator[subprocess.Popen[str]]:
     """The agent as the pod runs it, by its command line; `before`: a shell script in a mount namespace of its own."""
     arguments = [
         *("agent", "--node-name", world.host, "--pool-root", str(world.root), "--state-directory", str(world.state)),
+        *("--keystore-root", str(world.files.directory)),
         *("--kubeconfig", str(world.kubeconfig), "--health-port", str(world.port), "--log-format", "json"),
     ]
     program = "import sys; from directdownload.cli.main import main; sys.exit(main())"

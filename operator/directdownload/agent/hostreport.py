@@ -13,6 +13,7 @@ from typing import Any
 
 import directdownload
 from directdownload.agent import storage
+from directdownload.agent.proof import KeystoreReport
 from directdownload.agent.retry import Backoff, Complaint
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
@@ -32,6 +33,7 @@ class Report:
 
     uid: str
     storage: Mapping[str, HostStorage]
+    keystore: KeystoreReport
 
     @property
     def status(self) -> dict[str, Any]:
@@ -39,7 +41,7 @@ class Report:
             self.storage[name].model_dump(by_alias=True, exclude_defaults=True, mode="json")
             for name in sorted(self.storage)
         ]
-        return {"agentVersion": directdownload.__version__, "storage": pools}
+        return {"agentVersion": directdownload.__version__, "storage": pools, **self.keystore.status}
 
 
 def due_seconds(
@@ -47,6 +49,8 @@ def due_seconds(
 ) -> float | None:
     """How long the change from `told` to `now` may wait; None: there is none. Pure."""
     if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
+        return 0.0
+    if told.keystore != now.keystore:
         return 0.0
     if any(storage.significant(told.storage[name], facts) for name, facts in now.storage.items()):
         return 0.0

@@ -38,10 +38,11 @@ async def run(settings: Settings) -> int:
     try:
         async with health.HealthServer(settings.health_port, checks=checks) as server:
             logger.info(
-                "Agent %s of host %s: pool roots %s, health on port %d",
+                "Agent %s of host %s: pool roots %s, keystore roots %s, health on port %d",
                 directdownload.__version__,
                 settings.node_name,
                 ", ".join(settings.pool_roots) or "none",
+                ", ".join(settings.keystore_roots) or "none",
                 server.port,
             )
             try:

@@ -20,8 +20,8 @@ class Backoff:
     def reset(self) -> None:
         self._failures = 0
 
-    def after(self, error: errors.ApiError) -> float:
-        """Seconds to wait after one more failure."""
+    def after(self, error: Exception) -> float:
+        """Seconds to wait after one more failure; what the API server refuses waits longer."""
         limit = REFUSED_LIMIT_SECONDS if isinstance(error, errors.Forbidden | errors.Invalid) else LIMIT_SECONDS
         seconds = min(limit, FIRST_SECONDS * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
         self._failures += 1

@@ -12,6 +12,8 @@ class Settings:
     node_name: str
     #: host directories mounted at the same path; pools lie below
     pool_roots: tuple[str, ...]
+    #: host directories mounted at the same path; the keystore and the file of its password lie below
+    keystore_roots: tuple[str, ...] = ()
     #: what must survive a restart; on the host's disk
     state_directory: str = "/var/lib/directdownload"
     #: 0 takes a free port
@@ -38,7 +40,10 @@ class Settings:
     numbers_interval_seconds: float = 300
     #: a pool that does not answer for so long is taken for hung
     pool_timeout_seconds: float = 5
+    #: how often the keystore's file is looked at, and the file of its password: how long a change goes unnoticed
+    keystore_poll_seconds: float = 1
 
     def __post_init__(self) -> None:
-        # roots are compared with paths of pools, which have no trailing slash
-        object.__setattr__(self, "pool_roots", tuple(os.path.normpath(root) for root in self.pool_roots))
+        # roots are compared with paths, which have no trailing slash
+        for name in ("pool_roots", "keystore_roots"):
+            object.__setattr__(self, name, tuple(os.path.normpath(root) for root in getattr(self, name)))

@@ -1,4 +1,5 @@
-"""Ties the agent together: watches its Host and the pools, runs a monitor per pool, hands outcomes to the writers.
+"""Ties the agent together: watches its Host, the pools and the zone, runs a monitor per pool and the keeper of the
+keystore, hands outcomes to the writers.
 
 `main` makes one `Supervisor` per process. Level-triggered: on every change it looks at all that is known and starts or
 ends monitors by the difference.
@@ -8,7 +9,18 @@ import asyncio
 import logging
 import time
 
-from directdownload.agent import hostreport, ledger, owners, pools, publisher, storage, views
+from directdownload.agent import (
+    hostreport,
+    keystore,
+    keystoresync,
+    ledger,
+    owners,
+    pools,
+    publisher,
+    storage,
+    views,
+    zonewatch,
+)
 from directdownload.agent.settings import Settings
 from directdownload.cluster import client, kinds, reflector
 from directdownload.resources.host import HostStorage
@@ -24,6 +36,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, api: client.Api) -> None:
         self._settings = settings
+        self._api = api
         self._hosts = reflector.Store[views.HostView]()
         self._pools = reflector.Store[views.PoolView]()
         self._host_reflector = reflector.Reflector(
@@ -49,6 +62,11 @@ class Supervisor:
             self._owners,
             foreign_interval_seconds=settings.foreign_interval_seconds,
         )
+        self._keystore = keystore.KeystoreKeeper(settings, on_report=self._report)
+        #: of the host's zone
+        self._zone: tuple[zonewatch.ZoneWatch, asyncio.Task[None]] | None = None
+        #: of the Host that the keeper of the keystore remembers
+        self._host_uid = ""
         self._monitors: dict[str, tuple[storage.Target, asyncio.Task[None]]] = {}
         #: by pool; a pool without facts yet is missing
         self._facts: dict[str, HostStorage] = {}
@@ -64,6 +82,7 @@ class Supervisor:
                 group.create_task(self._reporter.run())
                 group.create_task(self._publisher.run())
                 group.create_task(self._owners.run())
+                group.create_task(self._keystore.run())
                 await self._host_reflector.synced.wait()
                 await self._pool_reflector.synced.wait()
                 while True:
@@ -76,22 +95,27 @@ class Supervisor:
     def ready(self) -> str | None:
         """Ready once the Host was written, or there is none to write; then for good.
 
-        Not the state of the API server: a host does not go down with it.
+        It is written first when the keystore was tried: a host is not Up before a revoke that it missed was caught up
+        with, or told as failed. Not the state of the API server: a host does not go down with it.
         """
         if not self._latched:
             if not (self._host_reflector.synced.is_set() and self._pool_reflector.synced.is_set()):
                 return "waiting for the API server: Host and StoragePools are not read yet"
             if self._host() is not None and not self._reporter.told.is_set():
-                return self._reporter.failure or "waiting for the first facts of the storage pools"
+                if self._zone is None or not self._zone[0].synced:
+                    return "waiting for the API server: Zone and certificates are not read yet"
+                return self._reporter.failure or "waiting for the keystore and the first facts of the storage pools"
             self._latched = True
         return None
 
     def alive(self) -> str | None:
-        relist = min(self._host_reflector.last_relist_monotonic, self._pool_reflector.last_relist_monotonic)
-        age_seconds = time.monotonic() - relist
+        relists = [self._host_reflector.last_relist_monotonic, self._pool_reflector.last_relist_monotonic]
+        if self._zone is not None:
+            relists.append(self._zone[0].last_relist_monotonic)
+        age_seconds = time.monotonic() - min(relists)
         return f"nothing was listed for {age_seconds:.0f} s" if age_seconds > LIVENESS_SECONDS else None
 
-    def _changed(self, _key: str, _old: object, _new: object) -> None:
+    def _changed(self, *_: object) -> None:
         self._wake.set()
 
     def _host(self) -> views.HostView | None:
@@ -100,6 +124,7 @@ class Supervisor:
 
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
         host = self._host()
+        self._keystore.want(self._wishes(host, group))
         found = [views.target_of(pool, host) for pool in self._pools] if host is not None else []
         self._targets = {target.pool: target for target in found if target is not None}
         exposed = {
@@ -129,6 +154,34 @@ class Supervisor:
         }
         self._report()
 
+    def _wishes(self, host: views.HostView | None, group: asyncio.TaskGroup) -> keystoresync.Wishes | None:
+        """For the host's keystore; None: not known. Watches the zone that the host is in, and no other."""
+        if self._zone is not None and (host is None or host.zone != self._zone[0].zone):
+            self._zone[1].cancel()
+            self._zone = None
+        if host is None:
+            return None
+        if self._zone is None:
+            made = zonewatch.ZoneWatch(self._api, host.zone, self._changed)
+            self._zone = made, group.create_task(made.run())
+        if self._host_uid != host.uid:
+            self._host_uid = host.uid
+            self._keystore.remember(host.status)
+        watch = self._zone[0]
+        if not watch.synced:
+            # what is not listed yet would look like something that is gone
+            return None
+        zone = watch.found()
+        return keystoresync.Wishes(
+            host=host.key,
+            zone=host.zone,
+            enabled=zone.enabled if zone is not None else None,
+            sync_interval_seconds=zone.sync_interval_seconds if zone is not None else 0,
+            keystore=host.keystore,
+            published=watch.published(),
+            generation=host.generation,
+        )
+
     def _take_storage(self, facts: HostStorage) -> None:
         if facts.pool in self._monitors:
             self._facts[facts.pool] = facts
@@ -138,6 +191,6 @@ class Supervisor:
         host = self._host()
         if host is None:
             self._reporter.want(None)
-        elif self._facts.keys() == self._targets.keys():
+        elif self._facts.keys() == self._targets.keys() and self._keystore.report is not None:
             # Only whole: a pool left out because its facts are still on the way would look like one that is gone.
-            self._reporter.want(hostreport.Report(host.uid, dict(self._facts)))
+            self._reporter.want(hostreport.Report(host.uid, dict(self._facts), self._keystore.report))

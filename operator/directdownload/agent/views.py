@@ -1,10 +1,12 @@
-"""What the agent keeps of the objects it watches: its own Host and the storage pools.
+"""What the agent keeps of the objects it watches: its own Host, the storage pools, its zone and the certificates there.
 
 Projections for `cluster.reflector`; they never fail on an object that the API server accepted, also not on one that a
 newer version of the product wrote.
 """
 
 import dataclasses
+import datetime
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +15,10 @@ import pydantic
 
 from directdownload.agent.storage import Target
 from directdownload.cluster import objects
+from directdownload.planning.keystores import Previous, Published
+from directdownload.resources import pem, quantities
 from directdownload.resources.base import LabelSelector
+from directdownload.resources.host import KeystoreSpec
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +28,30 @@ class HostView:
     key: str
     uid: str
     resource_version: int
+    generation: int
     zone: str
     labels: Mapping[str, str]
+    #: None: not understood
+    keystore: KeystoreSpec | None
+    status: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ZoneView:
+    key: str
+    uid: str
+    resource_version: int
+    enabled: bool
+    sync_interval_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CertificateView:
+    key: str
+    uid: str
+    resource_version: int
+    #: None: nothing is published yet
+    published: Published | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,13 +67,44 @@ class PoolView:
 
 
 def project_host(document: Mapping[str, Any]) -> HostView:
-    metadata = document["metadata"]
+    metadata, spec = document["metadata"], document["spec"]
+    keystore: KeystoreSpec | None
+    try:
+        keystore = KeystoreSpec.model_validate(spec.get("keystore") or {})
+    except pydantic.ValidationError as error:
+        logger.warning("Host %s: spec.keystore is not understood: %s", metadata["name"], error)
+        keystore = None
     return HostView(
         key=objects.key_of(metadata),
         uid=metadata["uid"],
         resource_version=int(metadata["resourceVersion"]),
-        zone=document["spec"]["zone"],
+        generation=metadata["generation"],
+        zone=spec["zone"],
         labels=objects.shared(metadata.get("labels")),
+        keystore=keystore,
+        status=document.get("status") or {},
+    )
+
+
+def project_zone(document: Mapping[str, Any]) -> ZoneView:
+    metadata, spec = document["metadata"], document["spec"]
+    interval = (spec.get("certificates") or {}).get("syncInterval", "10m")
+    return ZoneView(
+        key=objects.key_of(metadata),
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        enabled=spec.get("enabled", True),
+        sync_interval_seconds=quantities.parse_duration(str(interval)),
+    )
+
+
+def project_certificate(document: Mapping[str, Any]) -> CertificateView:
+    metadata = document["metadata"]
+    return CertificateView(
+        key=objects.key_of(metadata),
+        uid=metadata["uid"],
+        resource_version=int(metadata["resourceVersion"]),
+        published=_published(document),
     )
 
 
@@ -74,3 +132,38 @@ def target_of(pool: PoolView, host: HostView) -> Target | None:
     if pool.zone != host.zone or pool.host_selector is None or not pool.host_selector.matches(host.labels):
         return None
     return Target(pool=pool.key, path=pool.path, shared=pool.shared)
+
+
+def _published(document: Mapping[str, Any]) -> Published | None:
+    """Bytes only from the status: there the controller has put what it found right."""
+    metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
+    certificate = _certificate(status.get("certificate") or "")
+    if certificate is None:
+        return None
+    return Published(
+        name=metadata["name"],
+        created=datetime.datetime.fromisoformat(metadata["creationTimestamp"]),
+        zone=spec["zone"],
+        alias=spec["alias"].lower(),
+        certificate=certificate,
+        previous=_previous(status.get("previous") or {}),
+        revoked=bool(spec.get("revoked")) or "deletionTimestamp" in metadata,
+        revoked_hosts=frozenset(spec.get("revokedHosts") or ()),
+    )
+
+
+def _previous(document: Mapping[str, Any]) -> Previous | None:
+    certificate = _certificate(document.get("certificate") or "")
+    if certificate is None:
+        return None
+    return Previous(certificate, min(datetime.datetime.fromisoformat(document["until"]), certificate.not_after))
+
+
+@functools.lru_cache(maxsize=1024)
+def _certificate(text: str) -> pem.Certificate | None:
+    """Cached: each count in a certificate's status sends all of it anew."""
+    try:
+        return pem.parse(text) if text else None
+    except pem.CertificateError as error:
+        logger.warning("A published certificate is not understood, and left out: %s", error)
+        return None

@@ -11,6 +11,13 @@ from directdownload.cli import pods
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default="", help="Its namespace.  [env: POD_NAMESPACE]")
 @pods.pool_root
 @click.option(
+    "--keystore-root",
+    "keystore_roots",
+    multiple=True,
+    metavar="PATH",
+    help="Host directory, mounted at the same path, below which keystore and password file lie. Repeatable.",
+)
+@click.option(
     "--state-directory",
     type=click.Path(file_okay=False),
     default="/var/lib/directdownload",
@@ -28,6 +35,7 @@ def agent(
     pod_name: str,
     pod_namespace: str,
     pool_roots: tuple[str, ...],
+    keystore_roots: tuple[str, ...],
     state_directory: str,
     kubeconfig: str | None,
     health_port: int,
@@ -43,6 +51,7 @@ def agent(
         pod_name=pod_name,
         pod_namespace=pod_namespace,
         pool_roots=pool_roots,
+        keystore_roots=keystore_roots,
         state_directory=state_directory,
         kubeconfig=kubeconfig,
         health_port=health_port,

@@ -5,12 +5,19 @@ The controller's reflector keeps `PlacementView`s (tens of thousands in a large 
 
 import dataclasses
 import datetime
+import functools
+import hashlib
+import json
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pydantic
 
 from directdownload.resources import base
 from directdownload.resources.base import Condition, ObjectMeta
+from directdownload.resources.host import Host, HostCertificate
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
@@ -176,3 +183,59 @@ class Namespace:
 def project_namespace(document: Mapping[str, Any]) -> Namespace:
     metadata = ObjectMeta.model_validate(document["metadata"])
     return Namespace(metadata.name, metadata.uid, int(metadata.resource_version), metadata.labels)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Revision:
+    """Of an object whose content is read when it is needed: only that it is there, and which version of it."""
+
+    key: str
+    name: str
+    uid: str
+    resource_version: int
+
+
+def project_revision(document: Mapping[str, Any]) -> Revision:
+    metadata = document["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
+    return Revision(f"{namespace}/{name}", name, metadata["uid"], int(metadata["resourceVersion"]))
+
+
+class Proofs(dict[str, HostCertificate]):
+    """What a host says of each certificate, by the certificate's name; hosts that say the same share it, unchanged."""
+
+    __slots__ = ("__weakref__",)
+
+
+class ObservedHost(Host):
+    """A Host as the controller keeps it: the entries of `status.certificates`, hundreds on thousands of hosts, are
+    its `proofs` instead. They have no times, by which hosts would differ and nobody decides."""
+
+    proofs: pydantic.SkipValidation[Mapping[str, HostCertificate]] = pydantic.Field(exclude=True)
+
+
+_PROOF_FIELDS = ("name", "fingerprintSHA256", "state", "reason", "message")
+#: By a digest of what hosts say, for as long as a host says it.
+_shared_proofs: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
+
+
+def project_host(document: Mapping[str, Any]) -> ObservedHost:
+    """`document` is a Host as the API serves it."""
+    status = dict(document.get("status") or {})
+    entries = status.pop("certificates", ())
+    proofs = _proofs([tuple(entry.get(field) for field in _PROOF_FIELDS) for entry in entries])
+    return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+
+
+def _proofs(entries: Sequence[tuple[str | None, ...]]) -> Proofs:
+    digest = hashlib.sha256(json.dumps(entries).encode()).digest()
+    found = _shared_proofs.get(digest)
+    if found is None:
+        found = _shared_proofs[digest] = Proofs((proof.name, proof) for proof in map(_proof, entries))
+    return found
+
+
+@functools.lru_cache(maxsize=16384)
+def _proof(values: tuple[str | None, ...]) -> HostCertificate:
+    """Where hosts differ in one certificate, they share what they say of all others."""
+    return HostCertificate.model_validate(dict(zip(_PROOF_FIELDS, values, strict=True)))

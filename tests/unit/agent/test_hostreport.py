@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent import hostreport
-from directdownload.resources.host import HostStorage, UnplacedFile
+from directdownload.agent import hostreport, proof
+from directdownload.resources.host import HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
 
 GIB = 1024**3
 
@@ -15,14 +15,19 @@ def report(uid: str = "u", **pools: int) -> hostreport.Report:
         name: HostStorage(pool=name, path="/p", capacity_bytes=100 * GIB, available_bytes=available, writable=True)
         for name, available in pools.items()
     }
-    return hostreport.Report(uid, facts)
+    return hostreport.Report(uid, facts, proof.NOTHING)
 
 
 def listing(*names: str, size: int = 1, known: bool = True) -> hostreport.Report:
     """One pool, and what lies in it that belongs to nobody."""
     files = tuple(UnplacedFile(name=name, size_bytes=size, state="Published") for name in names)
     facts = HostStorage(pool="a", writable=True, unplaced=files, unplaced_bytes=size * len(files) if known else None)
-    return hostreport.Report("u", {"a": facts})
+    return hostreport.Report("u", {"a": facts}, proof.NOTHING)
+
+
+def proven(*names: str) -> hostreport.Report:
+    certificates = tuple(HostCertificate(name=name, state="Revoked") for name in names)
+    return hostreport.Report("u", {}, proof.KeystoreReport(KeystoreStatus(managed=0), certificates, None))
 
 
 TOLD = report(a=50 * GIB, b=50 * GIB)
@@ -39,6 +44,8 @@ TOLD = report(a=50 * GIB, b=50 * GIB)
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB), 10_000, None, id="nothing changed"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 100, 200.0, id="a little was written"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 400, 0.0, id="a little was written long ago"),
+        pytest.param(proven("x"), proven("x", "y"), 1, 0.0, id="a certificate more"),
+        pytest.param(proven("x"), proven("x"), 10_000, None, id="the same certificates"),
         pytest.param(listing(), listing("x"), 10, 50.0, id="a file lost its placement"),
         pytest.param(listing(), listing("x"), 70, 0.0, id="a file lost its placement, long since the last report"),
         pytest.param(listing("x"), listing(), 10, 50.0, id="a file went"),
@@ -52,7 +59,8 @@ def test_due(told: hostreport.Report | None, now: hostreport.Report, told_second
 
 def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> None:
     status = report(b=1, a=2).status
-    assert set(status) == {"agentVersion", "storage"}
+    assert set(status) == {"agentVersion", "storage", "certificates", "conditions"}
+    assert set(proven("x").status) == {*status, "keystore"}
     assert [pool["pool"] for pool in status["storage"]] == ["a", "b"]
     assert status["storage"][0] == {
         "pool": "a",

@@ -11,9 +11,10 @@ from typing import Any
 from tests import kstatus
 
 from directdownload.planning.deployments import Fleet, selection
-from directdownload.planning.observed import Job, Node, PlacementView, project_placement
+from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement
 from directdownload.planning.plans import PlacementPlan, Surroundings
 from directdownload.resources import base, naming
+from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
@@ -82,7 +83,7 @@ def host(
     spec: Document | None = None,
     status: Document | None = None,
     **meta: Any,
-) -> Host:
+) -> ObservedHost:
     reported: Document = {"storage": list(storage), **(status or {})}
     if state is not None:
         reported["state"] = state
@@ -91,7 +92,7 @@ def host(
         "spec": {"nodeName": name, "zone": zone, **(spec or {})},
         "status": reported,
     }
-    return Host.model_validate(document)
+    return project_host(document)
 
 
 def facts(pool: str = "local", **fields: Any) -> Document:
@@ -112,6 +113,18 @@ def pool(
         "status": status or {},
     }
     return StoragePool.model_validate(document)
+
+
+def certificate(
+    name: str = "my-ca", *, spec: Document | None = None, status: Document | None = None, **meta: Any
+) -> DirectDownloadCertificate:
+    """Alias `My-CA`, and no `certificate` unless `spec` has one."""
+    document = {
+        "metadata": metadata(name, **meta),
+        "spec": {"zone": "zone-1", "alias": "My-CA", **(spec or {})},
+        "status": status or {},
+    }
+    return DirectDownloadCertificate.model_validate(document)
 
 
 SHARED = {"type": "NetworkFilesystem"}

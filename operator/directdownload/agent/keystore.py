@@ -1,0 +1,121 @@
+"""Keeps the host's keystore as the cluster wants it, for as long as the agent runs: decides when `keystoresync` is due.
+
+Fed by `supervisor`, which is told of every new report. A sync is due when the wishes change, when the keystore or the
+file of its password does, after `syncInterval`, when a previous certificate ends, and after a failure with backoff. One
+runs at a time, in a thread.
+
+Files are looked at once a second rather than watched by inotify: a store is replaced by renames, by us and by others,
+and may not exist yet, nor its directory; it may be a link, or lie on a mount that comes later. Each of these would need
+a watch of its own; two calls of stat(2) see them all.
+"""
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from directdownload.agent import keystoresync, metrics, proof
+from directdownload.agent.keystoresync import Synced, Wishes
+from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.settings import Settings
+from directdownload.keystore import errors, store
+
+logger = logging.getLogger(__name__)
+
+
+class KeystoreKeeper:
+    """`want` says what the cluster wants (None: not known, so nothing is changed); `run` sees to it until cancelled."""
+
+    def __init__(self, settings: Settings, *, on_report: Callable[[], None]) -> None:
+        self._poll_seconds = settings.keystore_poll_seconds
+        self._sync = keystoresync.KeystoreSync(settings.keystore_roots, settings.state_directory)
+        self._on_report = on_report
+        self._wanted: Wishes | None = None
+        #: those of the last sync
+        self._tried: Wishes | None = None
+        self._synced: Synced | None = None
+        #: as they were before the last sync, or since without a change of content
+        self._stamps: tuple[object, object] | None = None
+        self._due_monotonic = 0.0
+        self._backoff = Backoff()
+        self._complaint = Complaint(logger)
+        self._wake = asyncio.Event()
+        self._told = proof.NOTHING
+        #: None: no sync has ended yet
+        self.report: proof.KeystoreReport | None = None
+
+    def remember(self, status: Mapping[str, Any]) -> None:
+        """What stands in the Host from the agent before; called before the first `want` for it, or for one made anew."""
+        self._told = proof.told(status)
+        self._synced = self.report = None
+
+    def want(self, wishes: Wishes | None) -> None:
+        if wishes != self._wanted:
+            self._wanted = wishes
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            wishes = self._wanted
+            if wishes is not None and await self._due(wishes):
+                await self._converge(wishes)
+            elif not self._wake.is_set():
+                try:
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _due(self, wishes: Wishes) -> bool:
+        synced, now = self._synced, datetime.datetime.now(datetime.UTC)
+        if synced is None or wishes != self._tried or time.monotonic() >= self._due_monotonic:
+            return True
+        if synced.until is not None and now >= synced.until:
+            return True
+        return await asyncio.to_thread(self._changed, wishes, synced)
+
+    def _changed(self, wishes: Wishes, synced: Synced) -> bool:
+        """Whether the files differ from what was seen by the last sync."""
+        if wishes.keystore is None:
+            return False
+        stamps = keystoresync.stamps(wishes.keystore)
+        if stamps == self._stamps:
+            return False
+        known, self._stamps = self._stamps, stamps
+        if known is None or known[1] != stamps[1] or synced.store is None:
+            return True
+        try:
+            return store.sha256(wishes.keystore.path) != synced.store.sha256
+        except errors.UnreadableError:
+            return True
+
+    async def _converge(self, wishes: Wishes) -> None:
+        self._tried = wishes
+        with metrics.KEYSTORE_SYNC_SECONDS.time():
+            self._synced = synced = await asyncio.to_thread(self._once, wishes)
+        for drift in synced.drift:
+            metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
+        if synced.error is not None:
+            self._complaint.say(logging.WARNING, str(synced.error))
+            seconds = self._backoff.after(synced.error)
+        else:
+            self._complaint.clear("The keystore is in line again")
+            self._backoff.reset()
+            interval = wishes.sync_interval_seconds or float("inf")
+            seconds = interval * random.uniform(0.9, 1.1)  # noqa: S311
+        self._due_monotonic = time.monotonic() + seconds
+        now = datetime.datetime.now(datetime.UTC)
+        self._told = proof.report(synced, wishes.generation, self._told, now)
+        if self._told is not self.report:
+            self.report = self._told
+            self._on_report()
+
+    def _once(self, wishes: Wishes) -> Synced:
+        if wishes.keystore is not None:
+            # before the store is read: what is written after that is a change
+            self._stamps = keystoresync.stamps(wishes.keystore)
+        return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))

@@ -1,0 +1,242 @@
+"""Brings one host's keystore in line with its wishes, and the trust bundle with the keystore. Blocking.
+
+Called by `keystore` in a thread, one call at a time. Decisions are those of `planning.keystores`; files are written by
+`directdownload.keystore`. The ledger is saved before a store is written: whatever interrupts, no entry of ours is left
+that the ledger does not name.
+"""
+
+import dataclasses
+import datetime
+import logging
+import os.path
+from collections.abc import Mapping, Sequence
+
+from directdownload.agent.keystoreledger import KeystoreLedger
+from directdownload.agent.retry import Complaint
+from directdownload.agent.trust import Bundle
+from directdownload.download import mountinfo
+from directdownload.keystore import errors, passwords, store
+from directdownload.keystore.entries import Changes, Entry, EntryKind
+from directdownload.planning import keystores
+from directdownload.resources.host import KeystoreSpec, KeystoreStatus, PasswordSource
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """All that the cluster says about the host's keystore."""
+
+    host: str
+    zone: str
+    #: None: there is no such Zone
+    enabled: bool | None
+    #: 0: only when something changes
+    sync_interval_seconds: float
+    #: None: not understood
+    keystore: KeystoreSpec | None
+    published: tuple[keystores.Published, ...]
+    #: of the Host
+    generation: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Synced:
+    """What came of it."""
+
+    proofs: tuple[keystores.Proof, ...]
+    #: `KeystoreSynced`, or why not
+    reason: Reason
+    message: str
+    #: as read back; None: not known
+    store: KeystoreStatus | None
+    #: what was repaired
+    drift: tuple[keystores.Drift, ...] = ()
+    #: when the wishes change by themselves
+    until: datetime.datetime | None = None
+    #: why it is to be tried again
+    error: errors.KeystoreError | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Converged:
+    #: None: there is no store, and none is needed
+    snapshot: store.Snapshot | None
+    entries: keystores.Entries
+    #: the plan for them, which changes nothing
+    settled: keystores.Plan
+    drift: tuple[keystores.Drift, ...] = ()
+
+
+class KeystoreSync:
+    """The agent's only writer of keystores, of their ledger and of the trust bundle."""
+
+    def __init__(self, roots: Sequence[str], state_directory: str) -> None:
+        self._roots = roots
+        self._ledger = KeystoreLedger(state_directory)
+        self._bundle = Bundle(state_directory)
+        self._complaint = Complaint(logger)
+
+    def sync(self, wishes: Wishes, now: datetime.datetime) -> Synced:
+        wanted = keystores.desired(wishes.host, wishes.zone, wishes.enabled, wishes.published, now)
+        try:
+            if wishes.keystore is None:
+                raise errors.UnreadableError(f"Host {wishes.host}: spec.keystore is not understood by this version")
+            self._leave_others(wishes.host, wishes.keystore.path)
+            found = self._converge(wishes.keystore, wanted)
+            self._export(found.snapshot)
+        except errors.KeystoreError as error:
+            return self._failed(wishes, wanted, error)
+        except Exception as error:  # the last resort: an agent that ends over one file takes its host down
+            logger.exception("Host %s: the keystore could not be brought in line", wishes.host)
+            defect = errors.UnreadableError(
+                f"keystore of Host {wishes.host}: {type(error).__name__} while it was brought in line; "
+                "this is a defect: please report it with the log of the agent"
+            )
+            return self._failed(wishes, wanted, defect)
+        proofs = keystores.proofs(wanted, found.settled, found.entries)
+        message = _message(wishes.keystore.path, proofs)
+        return Synced(proofs, Reason.KEYSTORE_SYNCED, message, _facts(found), found.drift, wanted.until)
+
+    def _converge(self, spec: KeystoreSpec, wanted: keystores.Desired) -> _Converged:
+        """Raises KeystoreError."""
+        if not self._exposed(spec.path):
+            raise errors.UnreadableError(
+                f"keystore {spec.path}: expected a path below {self._named_roots()}, without links out of it; add its "
+                "directory to the chart's agent.keystoreRoots"
+            )
+        before = self._ledger.of(spec.path)
+        missing = store.stamp(spec.path) is None
+        if missing and not (made := keystores.plan(wanted, before, {}, missing=True)).put:
+            # no password is needed to know that nothing is there
+            self._save(spec, made)
+            return _Converged(None, {}, made)
+        plans: list[keystores.Plan] = []
+
+        def decide(found: Mapping[str, Entry]) -> Changes:
+            entries = _fingerprints(found)
+            made = keystores.plan(wanted, self._ledger.of(spec.path), entries, missing=missing and not entries)
+            self._save(spec, made)
+            plans.append(made)
+            put = {alias: wish.certificate.der for alias, wish in made.put.items()}
+            return Changes(put=put, remove=tuple(made.remove))
+
+        create = spec.type if spec.create_if_missing else None
+        password = self._password(spec.password_from)
+        try:
+            found = store.update(spec.path, password, decide, create=create).snapshot
+        except errors.PasswordWrongError as error:
+            raise errors.PasswordWrongError(
+                f"{error}; it is the one in {_password_path(spec.password_from)}"
+            ) from error
+        entries = _fingerprints(found.entries) if found is not None else {}
+        settled = keystores.plan(wanted, self._ledger.of(spec.path), entries)
+        if settled.changes:
+            raise errors.WriteError(f"keystore {spec.path}: something else undid the change at once; trying again")
+        self._save(spec, settled)
+        _log(spec.path, before, plans[-1], settled)
+        return _Converged(found, entries, settled, plans[-1].drift)
+
+    def _leave_others(self, host: str, path: str) -> None:
+        """Takes our entries out of keystores that the Host named earlier."""
+        for other in [name for name in self._ledger.stores if name != path]:
+            spec = KeystoreSpec(
+                path=other, password_from=self._ledger.stores[other].password_from, create_if_missing=False
+            )
+            try:
+                self._converge(spec, keystores.nothing(host))
+            except errors.KeystoreError as error:
+                self._complaint.say(logging.WARNING, f"Entries of ours stay in a keystore that is not used: {error}")
+
+    def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
+        ledger = self._ledger.of(wishes.keystore.path) if wishes.keystore is not None else {}
+        try:
+            self._bundle.drop(keystores.distrusted(wanted, ledger))
+        except OSError as problem:
+            logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
+        if not wanted.published and not ledger:
+            return Synced((), Reason.KEYSTORE_SYNCED, "no certificate is wanted here", KeystoreStatus(managed=0))
+        return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
+
+    def _export(self, found: store.Snapshot | None) -> None:
+        entries = found.entries.values() if found is not None else ()
+        trusted = [e.certificate for e in entries if e.kind is EntryKind.TRUSTED_CERTIFICATE and e.certificate]
+        try:
+            self._bundle.write(trusted)
+        except OSError as error:
+            raise errors.WriteError(f"trust bundle {self._bundle.path}: cannot be written: {error.strerror}") from error
+
+    def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
+        try:
+            self._ledger.save(spec.path, spec.password_from, made.ledger)
+        except OSError as error:
+            raise errors.WriteError(
+                f"keystore {spec.path}: left as it was, as {self._ledger.path} cannot be written: {error.strerror}"
+            ) from error
+
+    def _password(self, source: PasswordSource) -> str:
+        path = _password_path(source)
+        if not self._exposed(path):
+            raise errors.PasswordMissingError(
+                f"password file {path}: expected a path below {self._named_roots()}, without links out of it; add its "
+                "directory to the chart's agent.keystoreRoots"
+            )
+        return passwords.from_agent_properties(path) if source.agent_properties else passwords.from_file(path)
+
+    def _exposed(self, path: str) -> bool:
+        return all(mountinfo.root_of(each, self._roots) for each in (os.path.normpath(path), os.path.realpath(path)))
+
+    def _named_roots(self) -> str:
+        return " or ".join(self._roots) or "a keystore root, of which there is none"
+
+
+def stamps(spec: KeystoreSpec) -> tuple[object, object]:
+    """What changes whenever the keystore does, and the file of its password; cheap."""
+    return _stamp(spec.path), _stamp(_password_path(spec.password_from))
+
+
+def _stamp(path: str) -> object:
+    try:
+        return store.stamp(path)
+    except errors.UnreadableError as error:
+        return str(error)
+
+
+def _password_path(source: PasswordSource) -> str:
+    return source.agent_properties or source.file or ""
+
+
+def _fingerprints(entries: Mapping[str, Entry]) -> dict[str, str | None]:
+    trusted = EntryKind.TRUSTED_CERTIFICATE
+    return {alias: entry.fingerprint_sha256 if entry.kind is trusted else None for alias, entry in entries.items()}
+
+
+def _facts(found: _Converged) -> KeystoreStatus:
+    owned = found.settled.ledger.items()
+    managed = sum(found.entries.get(alias) in each.fingerprints for alias, each in owned)
+    if found.snapshot is None:
+        return KeystoreStatus(entries=0, managed=0)
+    return KeystoreStatus(
+        type=found.snapshot.type, entries=len(found.entries), managed=managed, sha256=found.snapshot.sha256
+    )
+
+
+def _message(path: str, proofs: Sequence[keystores.Proof]) -> str:
+    if not proofs:
+        return "no certificate is wanted here"
+    states = [proof.state for proof in proofs]
+    return f"{path}: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+
+
+def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: keystores.Plan) -> None:
+    for drift in made.drift:
+        logger.warning("Keystore %s: %s %s, repaired", path, drift.kind, drift.alias)
+    for alias, wish in made.put.items():
+        fingerprint = wish.certificate.fingerprint_sha256
+        logger.info("Keystore %s: put %s under %s for certificate %s", path, fingerprint, alias, wish.name)
+    for alias, name in made.remove.items():
+        fingerprints = ", ".join(sorted(made.ledger[alias].fingerprints))
+        logger.info("Keystore %s: removed %s (%s) of certificate %s", path, alias, fingerprints, name)
+    for alias in settled.ledger.keys() - before.keys() - made.put.keys():
+        logger.info("Keystore %s: adopted %s for certificate %s", path, alias, settled.ledger[alias].certificate)

@@ -1,0 +1,98 @@
+"""What the Host's status says of its keystore: `keystoresync.Synced` with the times that its readers need. Pure.
+
+Made by `keystore`, written by `hostreport`. A time stays as long as what it belongs to does, over a restart of the
+agent too: then the Host's own status says what was told before.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from directdownload.agent.keystoresync import Synced
+from directdownload.planning import conditions
+from directdownload.planning.keystores import Proof
+from directdownload.resources.base import Condition, ConditionStatus
+from directdownload.resources.host import HostCertificate, HostStatus, KeystoreDrift, KeystoreStatus
+from directdownload.resources.reasons import Reason
+
+CONDITION = "KeystoreSynced"
+#: `lastVerifiedTime` alone is no reason to write the Host more often.
+VERIFIED_AGAIN = datetime.timedelta(hours=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeystoreReport:
+    """Three fields of `Host.status`; `condition` is the one of the list that the agent owns."""
+
+    keystore: KeystoreStatus | None
+    certificates: tuple[HostCertificate, ...]
+    condition: Condition | None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "certificates": [_dump(each) for each in self.certificates],
+            "conditions": [_dump(self.condition)] if self.condition is not None else [],
+        }
+        return status | ({"keystore": _dump(self.keystore)} if self.keystore is not None else {})
+
+
+#: Nothing was told yet.
+NOTHING = KeystoreReport(None, (), None)
+
+
+def told(status: Mapping[str, Any]) -> KeystoreReport:
+    """What an agent has written into the status of a Host; nothing if it is not understood."""
+    try:
+        found = HostStatus.model_validate(status)
+    except pydantic.ValidationError:
+        return NOTHING
+    return KeystoreReport(found.keystore, found.certificates, found.condition(CONDITION))
+
+
+def report(synced: Synced, generation: int, before: KeystoreReport, now: datetime.datetime) -> KeystoreReport:
+    """`generation` of the Host that `synced` is about."""
+    now = now.replace(microsecond=0)
+    known = {each.name: each for each in before.certificates}
+    certificates = tuple(_certificate(each, known.get(each.name), now) for each in synced.proofs)
+    previous = (before.condition,) if before.condition is not None else ()
+    status = ConditionStatus.TRUE if synced.reason is Reason.KEYSTORE_SYNCED else ConditionStatus.FALSE
+    condition = conditions.condition(CONDITION, status, synced.reason, synced.message, previous, generation, now)
+    result = KeystoreReport(_keystore(synced, before.keystore, now), certificates, condition)
+    if result.keystore is None or before.keystore is None:
+        return result
+    verified = before.keystore.last_verified_time
+    recently = verified is not None and now - VERIFIED_AGAIN < verified <= now
+    unverified = result.keystore.model_copy(update={"last_verified_time": verified})
+    return before if recently and dataclasses.replace(result, keystore=unverified) == before else result
+
+
+def _keystore(synced: Synced, before: KeystoreStatus | None, now: datetime.datetime) -> KeystoreStatus | None:
+    if synced.store is None:
+        return before
+    drift = before.last_drift if before is not None else None
+    if synced.drift:
+        first = synced.drift[0]
+        drift = KeystoreDrift(kind=first.kind, alias=first.alias or None, time=now)
+    return synced.store.model_copy(update={"last_verified_time": now, "last_drift": drift})
+
+
+def _certificate(proof: Proof, before: HostCertificate | None, now: datetime.datetime) -> HostCertificate:
+    if proof.state == "Uploaded":
+        return HostCertificate(name=proof.name, fingerprint_sha256=proof.fingerprint, state="Uploaded")
+    same = before is not None and (before.state, before.reason) == (proof.state, proof.reason)
+    since = before.last_transition_time if before is not None and same else None
+    return HostCertificate(
+        name=proof.name,
+        state=proof.state,
+        reason=proof.reason,
+        message=proof.message,
+        last_transition_time=since or now,
+    )
+
+
+def _dump(model: pydantic.BaseModel) -> dict[str, Any]:
+    return model.model_dump(by_alias=True, exclude_none=True, mode="json")

@@ -1,0 +1,76 @@
+"""The trust bundle: what downloads on this host trust beside the system's roots, taken from the host's keystore.
+
+Written by `keystoresync`; a download job mounts its directory and reads it (`download.sources.tls`). Certificates only,
+those of others too, as CloudStack trusts all that its keystore does. Replaced whole, only when its content changes.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import ssl
+from collections.abc import Iterable, Iterator, Set
+
+from directdownload.download import files
+from directdownload.resources import pem
+
+logger = logging.getLogger(__name__)
+
+DIRECTORY, FILE_NAME = "trust", "bundle.pem"
+_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+#: as `download.sources.tls` has it
+_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Bundle:
+    """The file below `state_directory`. Every method raises OSError when it cannot be written."""
+
+    def __init__(self, state_directory: str) -> None:
+        self._directory = os.path.join(state_directory, DIRECTORY)
+        self.path = os.path.join(self._directory, FILE_NAME)
+
+    def write(self, certificates: Iterable[bytes]) -> None:
+        """Makes it hold just these (DER); one that TLS cannot use is left out, as it would spoil the others."""
+        blocks = [block for block in map(_block, sorted(set(certificates))) if block]
+        content = "".join(blocks).encode()
+        if content == self._read():
+            return
+        os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        temporary = f"{self.path}.new"
+        files.write_atomically(temporary, content)
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, self.path)
+        logger.info("Trust bundle %s holds %d certificates now", self.path, len(blocks))
+
+    def drop(self, fingerprints: Set[str]) -> None:
+        """Takes these out, and adds nothing: for when it is not known what the keystore holds."""
+        found = _certificates((self._read() or b"").decode("ascii", "replace"))
+        self.write(each.der for each in found if each.fingerprint_sha256 not in fingerprints)
+
+    def _read(self) -> bytes | None:
+        """None: there is none."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(_LIMIT_BYTES)
+        except FileNotFoundError:
+            return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _block(der: bytes) -> str:
+    """In PEM; empty if those who read the bundle could not use it. Cached: each check of the keystore asks for all."""
+    text = pem.Certificate(der).pem
+    if len(text) > pem.TEXT_LIMIT:
+        return ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+    except (ValueError, ssl.SSLError):
+        return ""
+    return text
+
+
+def _certificates(text: str) -> Iterator[pem.Certificate]:
+    for block in _BLOCK.findall(text):
+        with contextlib.suppress(pem.CertificateError):
+            yield pem.parse(block)

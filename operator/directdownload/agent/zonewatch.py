@@ -1,0 +1,68 @@
+"""Watches one Zone and its certificates: what decides, beside the Host, about the host's keystore.
+
+Run by `supervisor`, made anew when the host changes its zone. The selectors keep the certificates of other zones away:
+each write to a certificate goes to all agents that watch it, and there may be thousands.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from directdownload.agent import views
+from directdownload.cluster import client, kinds, reflector
+from directdownload.planning.keystores import Published
+
+
+class ZoneWatch:
+    """`run` until cancelled; the rest is what is known so far."""
+
+    def __init__(self, api: client.Api, zone: str, on_change: Callable[[], None]) -> None:
+        self.zone = zone
+        self._on_change = on_change
+        self._zones = reflector.Store[views.ZoneView]()
+        self._certificates = reflector.Store[views.CertificateView]()
+        self._reflectors = (
+            reflector.Reflector(
+                api,
+                kinds.ZONES,
+                views.project_zone,
+                self._zones,
+                field_selector=f"metadata.name={zone}",
+                on_change=self._changed,
+            ),
+            reflector.Reflector(
+                api,
+                kinds.CERTIFICATES,
+                views.project_certificate,
+                self._certificates,
+                field_selector=f"spec.zone={zone}",
+                on_change=self._changed,
+            ),
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for each in self._reflectors:
+                group.create_task(each.run())
+            for each in self._reflectors:
+                await each.synced.wait()
+            self._on_change()
+
+    @property
+    def synced(self) -> bool:
+        """Both lists are complete: what is missing is not there."""
+        return all(each.synced.is_set() for each in self._reflectors)
+
+    @property
+    def last_relist_monotonic(self) -> float:
+        return min(each.last_relist_monotonic for each in self._reflectors)
+
+    def found(self) -> views.ZoneView | None:
+        return self._zones.get(self.zone)
+
+    def published(self) -> tuple[Published, ...]:
+        """By name."""
+        known = sorted(self._certificates, key=lambda each: each.key)
+        return tuple(each.published for each in known if each.published is not None)
+
+    def _changed(self, _key: str, _old: object, _new: object) -> None:
+        self._on_change()

@@ -1,0 +1,107 @@
+"""What the Host's status says of its keystore, and when it says something else."""
+
+import datetime
+from typing import Any
+
+import pytest
+
+from directdownload.agent import proof
+from directdownload.agent.keystoresync import Synced
+from directdownload.planning.keystores import Drift, Proof
+from directdownload.resources.host import KeystoreStatus
+from directdownload.resources.reasons import Reason
+
+NOW = datetime.datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=datetime.UTC)
+SHOWN = "2026-01-01T12:00:00Z"
+LATER = NOW + datetime.timedelta(minutes=30)
+MUCH_LATER = NOW + datetime.timedelta(hours=2)
+STORE = KeystoreStatus(type="JKS", entries=7, managed=2, sha256="00")
+FAILED = Proof("cb", "Failed", reason=Reason.ALIAS_CONFLICT, message="taken")
+
+
+def synced(*proofs: Proof, reason: Reason = Reason.KEYSTORE_SYNCED, **fields: Any) -> Synced:
+    values: dict[str, Any] = {"message": "", "store": STORE, **fields}
+    return Synced(proofs, reason, **values)
+
+
+GOOD = synced(Proof("ca", "Uploaded", fingerprint="AA:BB"), FAILED, Proof("cc", "Revoked"))
+BAD = synced(Proof("ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE), reason=Reason.KEYSTORE_UNREADABLE, store=None)
+
+
+def test_the_status_is_compact_and_complete() -> None:
+    assert proof.report(GOOD, 3, proof.NOTHING, NOW).status == {
+        "keystore": {"type": "JKS", "entries": 7, "managed": 2, "sha256": "00", "lastVerifiedTime": SHOWN},
+        "certificates": [
+            {"name": "ca", "fingerprintSHA256": "AA:BB", "state": "Uploaded"},
+            {
+                "name": "cb",
+                "state": "Failed",
+                "reason": "AliasConflict",
+                "message": "taken",
+                "lastTransitionTime": SHOWN,
+            },
+            {"name": "cc", "state": "Revoked", "lastTransitionTime": SHOWN},
+        ],
+        "conditions": [
+            {
+                "type": "KeystoreSynced",
+                "status": "True",
+                "reason": "KeystoreSynced",
+                "message": "",
+                "lastTransitionTime": SHOWN,
+                "observedGeneration": 3,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_same_again_is_told_hourly(restarted: bool) -> None:
+    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
+    if restarted:
+        first = proof.told(first.status)
+    assert proof.report(GOOD, 3, first, LATER) is first
+    hourly = proof.report(GOOD, 3, first, MUCH_LATER)
+    assert hourly.status["keystore"]["lastVerifiedTime"] == "2026-01-01T14:00:00Z"
+    assert hourly.status["certificates"] == first.status["certificates"]
+    assert hourly.status["conditions"] == first.status["conditions"]
+
+
+def test_a_change_is_told_at_once_and_times_change_with_what_they_belong_to() -> None:
+    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
+    foreign = proof.report(synced(*GOOD.proofs, store=STORE.model_copy(update={"entries": 8})), 3, first, LATER)
+    assert foreign.status["keystore"]["lastVerifiedTime"] == "2026-01-01T12:30:00Z"
+    assert foreign.status["certificates"] == first.status["certificates"]
+    other = proof.report(synced(Proof("cb", "Failed", reason=Reason.ALIAS_CONFLICT, message="m")), 3, first, LATER)
+    assert other.status["certificates"][0]["lastTransitionTime"] == SHOWN, "another message is no transition"
+    revoked = proof.report(synced(Proof("cb", "Revoked")), 3, first, LATER)
+    assert revoked.status["certificates"][0]["lastTransitionTime"] == "2026-01-01T12:30:00Z"
+    assert proof.report(GOOD, 4, first, LATER).status["conditions"][0]["observedGeneration"] == 4
+
+
+def test_a_failure_keeps_what_was_read_before_and_its_time_is_when_it_began() -> None:
+    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
+    failed = proof.report(BAD, 3, first, LATER)
+    assert failed.keystore == first.keystore
+    (condition,) = failed.status["conditions"]
+    assert (condition["status"], condition["reason"]) == ("False", "KeystoreUnreadable")
+    assert condition["lastTransitionTime"] == "2026-01-01T12:30:00Z"
+    assert proof.report(BAD, 3, failed, MUCH_LATER) == failed, "still the same: nothing to write"
+    assert "keystore" not in proof.report(BAD, 3, proof.NOTHING, NOW).status
+
+
+def test_the_last_drift_stays() -> None:
+    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
+    drifted = proof.report(
+        synced(*GOOD.proofs, drift=(Drift("EntryMissing", "ca"), Drift("EntryMissing", "cb"))), 3, first, LATER
+    )
+    told = {"kind": "EntryMissing", "alias": "ca", "time": "2026-01-01T12:30:00Z"}
+    assert drifted.status["keystore"]["lastDrift"] == told
+    assert proof.report(GOOD, 3, drifted, MUCH_LATER).status["keystore"]["lastDrift"] == told
+    gone = proof.report(synced(*GOOD.proofs, drift=(Drift("StoreMissing"),)), 3, drifted, MUCH_LATER)
+    assert gone.status["keystore"]["lastDrift"] == {"kind": "StoreMissing", "time": "2026-01-01T14:00:00Z"}
+
+
+def test_a_status_that_is_not_understood_is_as_none() -> None:
+    assert proof.told({}) == proof.NOTHING
+    assert proof.told({"certificates": [{"name": "ca", "state": "Unheard"}]}) == proof.NOTHING

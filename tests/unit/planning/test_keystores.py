@@ -1,0 +1,311 @@
+"""What a host's keystore should hold, and what is done about the difference."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from directdownload.planning import keystores
+from directdownload.planning.keystores import Desired, Drift, Ledger, Owned, Plan, Previous, Proof, Published
+from directdownload.resources.pem import Certificate
+from directdownload.resources.reasons import Reason
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+LATER = NOW + datetime.timedelta(hours=1)
+A, B, C = (Certificate(name) for name in (b"a", b"b", b"c"))
+PA, PB, PC = (each.fingerprint_sha256 for each in (A, B, C))
+
+
+def published(alias: str = "ca", certificate: Certificate = A, **fields: Any) -> Published:
+    values: dict[str, Any] = {"name": f"cert-{alias}", "created": NOW, "zone": "z", **fields}
+    return Published(alias=alias, certificate=certificate, **values)
+
+
+def wanted(*certificates: Published, enabled: bool | None = True, now: datetime.datetime = NOW) -> Desired:
+    return keystores.desired("kvm-1", "z", enabled, certificates, now)
+
+
+def owned(*fingerprints: str, placed: bool = True, certificate: str = "cert-ca") -> Owned:
+    return Owned(certificate, frozenset(fingerprints), placed)
+
+
+def put(plan: Plan) -> dict[str, Certificate]:
+    return {alias: wish.certificate for alias, wish in plan.put.items()}
+
+
+def applied(plan: Plan, entries: keystores.Entries) -> dict[str, str | None]:
+    left = {alias: fingerprint for alias, fingerprint in entries.items() if alias not in plan.remove}
+    return left | {alias: wish.certificate.fingerprint_sha256 for alias, wish in plan.put.items()}
+
+
+ROTATED = published(certificate=B, previous=Previous(A, LATER))
+REVOKED = published(revoked=True)
+DRIFT_MISSING, DRIFT_REPLACED = Drift("EntryMissing", "ca"), Drift("EntryReplaced", "ca")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    desired: Desired
+    entries: Mapping[str, str | None]
+    ledger: Ledger = dataclasses.field(default_factory=dict)
+    put: Mapping[str, Certificate] = dataclasses.field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    #: of the one certificate, afterwards
+    proof: Proof | None = None
+
+
+UPLOADED = Proof("cert-ca", "Uploaded", fingerprint=PA)
+UPLOADED_B = Proof("cert-ca", "Uploaded", fingerprint=PB)
+GONE = Proof("cert-ca", "Revoked")
+DISABLED = Proof("cert-ca", "Pending", reason=Reason.ZONE_DISABLED)
+
+CASES = {
+    "a new certificate": Case(wanted(published()), {"cloud": None}, put={"ca": A}, proof=UPLOADED),
+    "in place": Case(wanted(published()), {"ca": PA}, {"ca": owned(PA)}, proof=UPLOADED),
+    "a foreign entry that is the very certificate": Case(wanted(published()), {"ca": PA}, proof=UPLOADED),
+    "a foreign entry with other content": Case(wanted(published()), {"ca": PB}, conflicts=("ca",)),
+    "a key under the alias": Case(wanted(published()), {"ca": None}, conflicts=("ca",)),
+    "a key where our entry was": Case(wanted(published()), {"ca": None}, {"ca": owned(PA)}, conflicts=("ca",)),
+    "removed by hand": Case(
+        wanted(published()), {}, {"ca": owned(PA)}, put={"ca": A}, drift=(DRIFT_MISSING,), proof=UPLOADED
+    ),
+    "replaced by hand": Case(
+        wanted(published()), {"ca": PC}, {"ca": owned(PA)}, put={"ca": A}, drift=(DRIFT_REPLACED,), proof=UPLOADED
+    ),
+    "killed between ledger and store": Case(
+        wanted(published()), {}, {"ca": owned(PA, placed=False)}, put={"ca": A}, proof=UPLOADED
+    ),
+    "killed so, and then someone else took the alias": Case(
+        wanted(published()), {"ca": PC}, {"ca": owned(PA, placed=False)}, conflicts=("ca",)
+    ),
+    "killed after the store": Case(wanted(published()), {"ca": PA}, {"ca": owned(PA, placed=False)}, proof=UPLOADED),
+    "rotation": Case(
+        wanted(ROTATED),
+        {"ca": PA},
+        {"ca": owned(PA)},
+        put={"ca": B, "ca-previous": A},
+        proof=UPLOADED_B,
+    ),
+    "rotation, killed after the store": Case(
+        wanted(ROTATED),
+        {"ca": PB, "ca-previous": PA},
+        {"ca": owned(PA, PB), "ca-previous": owned(PA, placed=False)},
+        proof=UPLOADED_B,
+    ),
+    "rotation, killed before the store, and the wish went on": Case(
+        wanted(published(certificate=C)), {"ca": PA}, {"ca": owned(PA, PB)}, put={"ca": C}
+    ),
+    "rotation with the ledger lost": Case(
+        wanted(ROTATED), {"ca": PA}, put={"ca": B, "ca-previous": A}, proof=UPLOADED_B
+    ),
+    "the previous one has ended": Case(
+        wanted(ROTATED, now=LATER),
+        {"ca": PB, "ca-previous": PA},
+        {"ca": owned(PB), "ca-previous": owned(PA)},
+        remove=("ca-previous",),
+        proof=UPLOADED_B,
+    ),
+    "the previous one has ended, the ledger is lost": Case(
+        wanted(ROTATED, now=LATER), {"ca": PB, "ca-previous": PA}, remove=("ca-previous",), proof=UPLOADED_B
+    ),
+    "a foreign entry has the alias of the previous one": Case(
+        wanted(ROTATED), {"ca": PA, "ca-previous": PC}, {"ca": owned(PA)}, put={"ca": B}, conflicts=("ca-previous",)
+    ),
+    "revoked": Case(wanted(REVOKED), {"ca": PA, "x": PA}, {"ca": owned(PA)}, remove=("ca",), proof=GONE),
+    "revoked, imported by someone else": Case(wanted(REVOKED), {"ca": PA}, remove=("ca",), proof=GONE),
+    "revoked, never there": Case(wanted(REVOKED), {}, proof=GONE),
+    "revoked, removed by hand": Case(wanted(REVOKED), {}, {"ca": owned(PA)}, proof=GONE),
+    "revoked, and replaced by hand": Case(wanted(REVOKED), {"ca": PC}, {"ca": owned(PA)}, proof=GONE),
+    "revoked, and an older one is there": Case(
+        wanted(REVOKED), {"ca": PC}, {"ca": owned(PC)}, remove=("ca",), proof=GONE
+    ),
+    "revoked in a rotation": Case(
+        wanted(dataclasses.replace(ROTATED, revoked=True)),
+        {"ca": PB, "ca-previous": PA},
+        {"ca": owned(PB), "ca-previous": owned(PA)},
+        remove=("ca", "ca-previous"),
+        proof=GONE,
+    ),
+    "revoked on this host": Case(
+        wanted(published(revoked_hosts=frozenset({"kvm-1"}))), {"ca": PA}, {"ca": owned(PA)}, remove=("ca",), proof=GONE
+    ),
+    "revoked on another host": Case(
+        wanted(published(revoked_hosts=frozenset({"kvm-2"}))), {}, put={"ca": A}, proof=UPLOADED
+    ),
+    "of another zone": Case(wanted(published(zone="y")), {}),
+    "the host or the certificate went to another zone": Case(
+        wanted(published(zone="y")), {"ca": PA}, {"ca": owned(PA)}, remove=("ca",)
+    ),
+    "the object is gone": Case(wanted(), {"ca": PA, "x": PA}, {"ca": owned(PA)}, remove=("ca",)),
+    "zone disabled": Case(wanted(published(), enabled=False), {}, proof=DISABLED),
+    "zone missing": Case(
+        wanted(published(), enabled=None), {}, proof=dataclasses.replace(DISABLED, reason=Reason.ZONE_NOT_FOUND)
+    ),
+    "zone disabled, in place": Case(wanted(published(), enabled=False), {"ca": PA}, {"ca": owned(PA)}, proof=UPLOADED),
+    "zone disabled, no repair": Case(wanted(published(), enabled=False), {}, {"ca": owned(PA)}, proof=DISABLED),
+    "zone disabled, no rotation": Case(wanted(ROTATED, enabled=False), {"ca": PA}, {"ca": owned(PA)}, proof=DISABLED),
+    "zone disabled, a removal": Case(
+        wanted(REVOKED, enabled=False), {"ca": PA}, {"ca": owned(PA)}, remove=("ca",), proof=GONE
+    ),
+    "zone disabled, the previous one has ended": Case(
+        wanted(ROTATED, enabled=False, now=LATER),
+        {"ca": PB, "ca-previous": PA},
+        {"ca": owned(PB), "ca-previous": owned(PA)},
+        remove=("ca-previous",),
+        proof=UPLOADED_B,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_plan(case: Case) -> None:
+    plan = keystores.plan(case.desired, case.ledger, case.entries)
+    assert put(plan) == case.put
+    assert tuple(plan.remove) == case.remove
+    assert plan.drift == case.drift
+    assert plan.conflicts == set(case.conflicts)
+    after = applied(plan, case.entries)
+    settled = keystores.plan(case.desired, plan.ledger, after)
+    assert not settled.changes
+    assert not settled.drift
+    if case.proof is not None:
+        assert keystores.proofs(case.desired, settled, after) == (case.proof,)
+    if case.conflicts:
+        (proof,) = keystores.proofs(case.desired, settled, after)
+        assert (proof.state, proof.reason) == ("Failed", Reason.ALIAS_CONFLICT)
+        assert case.conflicts[0] in (proof.message or "")
+
+
+def test_what_is_about_to_be_put_stands_in_the_ledger_before_and_alone_after() -> None:
+    desired = wanted(ROTATED)
+    plan = keystores.plan(desired, {"ca": owned(PA)}, {"ca": PA})
+    assert plan.ledger == {"ca": owned(PA, PB), "ca-previous": owned(PA, placed=False)}
+    assert keystores.plan(desired, plan.ledger, applied(plan, {"ca": PA})).ledger == {
+        "ca": owned(PB),
+        "ca-previous": owned(PA),
+    }
+
+
+def test_what_is_removed_stays_in_the_ledger_until_it_is_gone() -> None:
+    for ledger in ({"ca": owned(PA)}, {}):
+        plan = keystores.plan(wanted(REVOKED), ledger, {"ca": PA})
+        assert plan.ledger == {"ca": owned(PA, placed=False)}
+        # killed after the store, and wanted again: that it is not there is our doing
+        assert keystores.plan(wanted(published()), plan.ledger, {}).drift == ()
+        assert keystores.plan(wanted(REVOKED), plan.ledger, {}).ledger == {}
+
+
+def test_a_store_that_is_gone_is_one_drift() -> None:
+    desired = wanted(published(), published("cb", B))
+    plan = keystores.plan(desired, {"ca": owned(PA), "cb": owned(PB)}, {}, missing=True)
+    assert plan.drift == (Drift("StoreMissing"),)
+    assert put(plan) == {"ca": A, "cb": B}
+    assert keystores.plan(desired, {}, {}, missing=True).drift == (), "it never was there"
+
+
+def test_of_two_objects_with_one_alias_the_older_has_it() -> None:
+    older, younger = published(name="older"), published(name="a-younger", certificate=B, created=LATER)
+    desired = wanted(younger, older)
+    plan = keystores.plan(desired, {}, {})
+    assert put(plan) == {"ca": A}
+    after = applied(plan, {})
+    failed, uploaded = keystores.proofs(desired, keystores.plan(desired, plan.ledger, after), after)
+    assert (failed.name, failed.state, failed.reason) == ("a-younger", "Failed", Reason.ALIAS_CONFLICT)
+    assert "older" in (failed.message or "")
+    assert (uploaded.name, uploaded.state) == ("older", "Uploaded")
+    # once the older one is revoked, the alias is free
+    assert put(keystores.plan(wanted(younger, dataclasses.replace(older, revoked=True)), {}, {})) == {"ca": B}
+
+
+def test_wishes_change_by_themselves_when_the_first_previous_certificate_ends() -> None:
+    sooner = published("cb", B, previous=Previous(C, NOW + datetime.timedelta(minutes=1)))
+    assert wanted(ROTATED, sooner).until == NOW + datetime.timedelta(minutes=1)
+    assert wanted(ROTATED, sooner, now=LATER).until is None
+    assert wanted(dataclasses.replace(ROTATED, revoked=True)).until is None
+
+
+def test_when_the_store_fails_nothing_is_proven_and_what_is_not_wanted_is_not_trusted() -> None:
+    desired = wanted(published(), published("cb", B, revoked=True))
+    assert keystores.failed(desired, Reason.KEYSTORE_UNREADABLE) == (
+        Proof("cert-ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE),
+        Proof("cert-cb", "Failed", reason=Reason.KEYSTORE_UNREADABLE),
+    )
+    assert keystores.distrusted(desired, {"cc": owned(PC), "ca": owned(PA)}) == {PB, PC}
+
+
+FINGERPRINTS = [Certificate(bytes([number])) for number in range(4)]
+ALIASES = ("a", "b", "a-previous", "b-previous", "cloud")
+_certificates = strategies.sampled_from(FINGERPRINTS)
+_fingerprints = _certificates.map(lambda each: each.fingerprint_sha256)
+_published = strategies.builds(
+    Published,
+    name=strategies.sampled_from(["one", "two", "three"]),
+    created=strategies.sampled_from([NOW, LATER]),
+    zone=strategies.sampled_from(["z", "y"]),
+    alias=strategies.sampled_from(["a", "b"]),
+    certificate=_certificates,
+    previous=strategies.none() | strategies.builds(Previous, _certificates, strategies.sampled_from([NOW, LATER])),
+    revoked=strategies.booleans(),
+    revoked_hosts=strategies.sampled_from([frozenset(), frozenset({"kvm-1"})]),
+)
+_desired = strategies.builds(
+    keystores.desired,
+    strategies.just("kvm-1"),
+    strategies.just("z"),
+    strategies.sampled_from([True, False, None]),
+    strategies.lists(_published, unique_by=lambda each: each.name, max_size=3),
+    strategies.just(NOW),
+)
+_ledger = strategies.dictionaries(
+    strategies.sampled_from(ALIASES),
+    strategies.builds(
+        Owned, strategies.just("one"), strategies.frozensets(_fingerprints, max_size=2), strategies.booleans()
+    ),
+)
+_entries = strategies.dictionaries(strategies.sampled_from(ALIASES), strategies.none() | _fingerprints)
+
+
+@hypothesis.given(_desired, _ledger, _entries)
+def test_foreign_entries_are_never_changed(desired: Desired, ledger: Ledger, entries: keystores.Entries) -> None:
+    plan = keystores.plan(desired, ledger, entries)
+    for alias in {*plan.put, *plan.remove} & entries.keys():
+        found = entries[alias]
+        assert found is not None, "a key"
+        owner = ledger.get(alias)
+        of_ours = {f for each in desired.published if alias in each.aliases for f in each.fingerprints}
+        in_ledger = owner is not None and (found in owner.fingerprints or (owner.placed and alias in plan.put))
+        assert in_ledger or found in of_ours
+
+
+@hypothesis.given(_desired, _ledger, _entries, strategies.booleans())
+def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
+    desired: Desired, ledger: Ledger, entries: keystores.Entries, interrupted: bool
+) -> None:
+    plan = keystores.plan(desired, ledger, entries)
+    if interrupted:
+        # the ledger is on disk, the store is not written
+        again = keystores.plan(desired, plan.ledger, entries)
+        assert (again.put, again.remove) == (plan.put, plan.remove)
+        plan = again
+    after = applied(plan, entries)
+    settled = keystores.plan(desired, plan.ledger, after)
+    assert not settled.changes
+    assert not settled.drift
+    assert settled.ledger == keystores.plan(desired, settled.ledger, after).ledger
+    for proof, certificate in zip(keystores.proofs(desired, settled, after), desired.published, strict=True):
+        assert proof.name == certificate.name
+        if proof.state == "Uploaded":
+            assert after[certificate.alias] == proof.fingerprint == certificate.certificate.fingerprint_sha256
+            assert not certificate.revoked_on("kvm-1")
+        if proof.state == "Pending":
+            assert proof.reason is desired.held is not None
+    # what an object does not want any more is not left behind
+    for alias, fingerprint in after.items():
+        if alias in ledger and alias not in desired.wishes and fingerprint is not None:
+            assert fingerprint not in ledger[alias].fingerprints
