@@ -1,17 +1,20 @@
-"""Simulated agents: what the real ones publish of disks, with the same field manager and the same economy of writes."""
+"""Simulated agents: what the real ones publish of disks and keystores, by the same manager and as sparingly."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.api.disks import CAPACITY_BYTES, Disk, File, Record
+from tests.api.keystores import Keystore
 from tests.api.kube import Kube, Object
 from tests.api.machines import Machine
 
 from directdownload.cluster import kinds
 from directdownload.resources.base import AGENT
+from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.zone import Zone
 
 #: Free space that moved by this share of the capacity is worth telling.
 _SIGNIFICANT_BYTES = CAPACITY_BYTES // 100
@@ -24,6 +27,8 @@ class Agents:
     def __init__(self, machines: Mapping[str, Machine], disk_of: Callable[[str, str], Disk]) -> None:
         self._machines = machines
         self._disk_of = disk_of
+        #: by host
+        self.keystores: dict[str, Keystore] = {}
         #: by host, and by host and placement: uid and status that were told; None: nothing to tell to that uid
         self._told_hosts: dict[str, _Told] = {}
         self._told_copies: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {}
@@ -31,6 +36,8 @@ class Agents:
     def step(self, kube: Kube) -> None:
         pools = [StoragePool.model_validate(each) for each in _items(kube, kinds.STORAGE_POOLS)]
         hosts = [Host.model_validate(each) for each in _items(kube, kinds.HOSTS)]
+        zones = {each["metadata"]["name"]: Zone.model_validate(each) for each in _items(kube, kinds.ZONES)}
+        certificates = [DirectDownloadCertificate.model_validate(each) for each in _items(kube, kinds.CERTIFICATES)]
         for host in hosts:
             machine = self._machines.get(host.name)
             if machine is None or not (machine.online and machine.agent):
@@ -41,7 +48,8 @@ class Agents:
                 if pool.spec.zone == host.spec.zone and pool.spec.host_selector.matches(host.metadata.labels)
             ]
             storage = [_storage(pool, disk, machine.mounts.get(pool.name)) for pool, disk in mine]
-            self._tell_host(kube, host, {"agentVersion": "simulated", "storage": storage})
+            told = self.keystores.setdefault(host.name, Keystore()).converge(host, zones, certificates)
+            self._tell_host(kube, host, {"agentVersion": "simulated", "storage": storage, **told})
             for pool, disk in mine:
                 for record, file in disk.seen() if pool.name not in machine.mounts else ():
                     self._tell_copy(kube, host.name, record, file, shared=pool.spec.shared)

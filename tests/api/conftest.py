@@ -47,7 +47,7 @@ def world(fleet: harness.ControlPlane) -> collections.abc.Iterator[Simulation]:
         with kube.Kube(fleet.kubeconfig()) as connection:
             for kind in (
                 *(kinds.TEMPLATE_PLACEMENTS, kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATES),
-                *(kinds.STORAGE_POOLS, kinds.ZONES, kinds.HOSTS, kinds.NODES),
+                *(kinds.CERTIFICATES, kinds.STORAGE_POOLS, kinds.ZONES, kinds.HOSTS, kinds.NODES),
             ):
                 for item in connection.request("GET", kind.path()).object()["items"]:
                     name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")

@@ -21,6 +21,7 @@ import yaml
 from tests import kstatus
 from tests.api.agents import Agents
 from tests.api.disks import SIZE_BYTES, Disk, Origin, digest_of
+from tests.api.keystores import Keystore
 from tests.api.kube import Kube, Object, resource, until
 from tests.api.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.cluster import harness
@@ -157,6 +158,12 @@ class Simulation:
     def disks(self) -> list[Disk]:
         return list(self._disks.values())
 
+    def keystore(self, host: str) -> Keystore:
+        """What the simulated agent of `host` keeps."""
+        if self._agents is None:
+            raise ValueError("agents=False: nobody keeps keystores")
+        return self._agents.keystores.setdefault(host, Keystore())
+
     # --- the fleet
 
     def add_host(self, name: str, *, ready: bool = True, labels: dict[str, str] | None = None, zone: str = "") -> str:
@@ -291,6 +298,15 @@ class Simulation:
         body = {"templateRef": {"name": template}, "zone": self.zone, **spec}
         self._create(kinds.TEMPLATE_DEPLOYMENTS, name, body, namespace)
 
+    def create_certificate(self, name: str, text: str = "", **spec: Any) -> str:
+        """In the zone of `create_zone`, with its name as alias; the full name is returned."""
+        full = f"{self.prefix}-{name}"
+        source = {"certificate": text} if text else {}
+        body = resource(kinds.CERTIFICATES, full, {"zone": self.zone, "alias": name, **source, **spec})
+        with self.kube() as kube:
+            kube.create(kinds.CERTIFICATES, body).object()
+        return full
+
     def _create(self, kind: kinds.Resource, name: str, spec: Object, namespace: str) -> None:
         where = namespace or self.namespace
         with self.kube() as kube:
@@ -352,6 +368,11 @@ class Simulation:
             return list(kube.request("GET", kinds.JOBS.path(None, self.namespace)).object()["items"])
 
     # --- controllers
+
+    @property
+    def controllers(self) -> list[Controller]:
+        """All that were started, in order."""
+        return self._controllers
 
     def start_controller(self, user: str = "controller", *, kubeconfig: pathlib.Path | None = None) -> Controller:
         """`kubeconfig`: another way to the API server than the direct one."""

@@ -1,13 +1,16 @@
 """The rights that the chart gives are enough: the real controller under its own service account."""
 
+import base64
 import collections
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import yaml
+from tests import certificates
 from tests.api import kube
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.cluster import harness
@@ -26,12 +29,27 @@ def _events(connection: kube.Kube) -> set[tuple[str, int]]:
     return {(item["reason"], item.get("series", {}).get("count", 1)) for item in items}
 
 
-def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Path) -> None:
+def _until_ready(fleet: Simulation, name: str) -> None:
+    kube.until(f"{name} on every host", lambda: fleet.ready_reason(kinds.CERTIFICATES, name) == "Provisioned")
+
+
+def _until_gone(fleet: Simulation, name: str) -> None:
+    kube.until(f"{name} to be gone", lambda: fleet.gone(kinds.CERTIFICATES, name))
+
+
+@pytest.fixture
+def own() -> Iterator[harness.ControlPlane]:
+    """A control plane that nobody else's objects are in."""
+    with harness.ControlPlane() as running:
+        kube.install_definitions(running)
+        yield running
+
+
+def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlPlane, tmp_path: pathlib.Path) -> None:
     """From the first host to the last file removed: nothing is forbidden."""
-    with harness.ControlPlane() as control_plane, Simulation(control_plane, "rights") as fleet:
-        kube.install_definitions(control_plane)
+    with Simulation(own, "rights", agents=True) as fleet:
         manifests = kube.rendered("release", fleet.namespace)
-        control_plane.kubectl("apply", "-f", "-", input=manifests, check=True)
+        own.kubectl("apply", "-f", "-", input=manifests, check=True)
         found = [each for each in yaml.safe_load_all(manifests) if each]
         (template,) = (each["data"]["job.yaml"] for each in found if each["kind"] == "ConfigMap")
         (tmp_path / "job.yaml").write_text(template)
@@ -42,11 +60,11 @@ def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Pat
         arguments.append("--health-port=0")
         assert f"--pool-root={POOL_PATH}" in arguments
         account = str(deployment["metadata"]["name"])
-        token = control_plane.service_account_token(account, fleet.namespace)
+        token = own.service_account_token(account, fleet.namespace)
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
-            "KUBECONFIG": str(control_plane.token_kubeconfig(token, "controller")),
+            "KUBECONFIG": str(own.token_kubeconfig(token, "controller")),
             "POD_NAME": "controller-0",
             "POD_NAMESPACE": fleet.namespace,
         }
@@ -67,6 +85,23 @@ def test_the_controller_needs_no_more_than_the_chart_gives(tmp_path: pathlib.Pat
             fleet.create_template()
             fleet.deploy()
             fleet.converged(len(hosts))
+            source = {"metadata": {"name": "ca"}, "data": {"ca.crt": certificates.pem()}}
+            reference = {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"}
+            names = [
+                fleet.create_certificate("inline", certificates.pem()),
+                fleet.create_certificate("config-map", certificateRef=reference),
+                fleet.create_certificate("secret", certificateRef={**reference, "kind": "Secret"}),
+            ]
+            with fleet.kube() as connection:
+                connection.create(kinds.CONFIG_MAPS, source, fleet.namespace).object()
+                encoded = {key: base64.b64encode(text.encode()).decode() for key, text in source["data"].items()}
+                connection.create(kinds.SECRETS, {**source, "data": encoded}, fleet.namespace).object()
+                for name in names:
+                    _until_ready(fleet, name)
+                for name in names:
+                    connection.delete(kinds.CERTIFICATES, name).object()
+                for name in names:
+                    _until_gone(fleet, name)
             with fleet.kube() as connection:
                 connection.delete(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", fleet.namespace).object()
                 kube.until("the placements to be gone", lambda: not fleet.placements())

@@ -31,7 +31,7 @@ PARALLEL = 3
 REQUESTS_PER_COPY = 10
 #: kinds that the controller follows by its reflectors; kopf follows the others
 REFLECTED = ("namespaces", "nodes", "pods", "jobs", "templateplacements")
-WATCHED_KINDS = 11
+WATCHED_KINDS = 14
 
 
 class Scene:

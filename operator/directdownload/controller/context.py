@@ -10,8 +10,8 @@ from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.planning.observed import PlacementView, project_placement
-from directdownload.resources import base, host, storagepool, template, templatedeployment, zone
+from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone
 from directdownload.resources.templateplacement import Phase
 
 #: Requests of one reconcile that are under way at once.
@@ -20,10 +20,11 @@ _PARALLEL_REQUESTS = 16
 #: How the stores hold the objects of each kind that this process writes.
 PROJECTIONS: Mapping[kinds.Resource, Any] = {
     kinds.ZONES: zone.Zone.model_validate,
-    kinds.HOSTS: host.Host.model_validate,
+    kinds.HOSTS: project_host,
     kinds.STORAGE_POOLS: storagepool.StoragePool.model_validate,
     kinds.TEMPLATES: template.Template.model_validate,
     kinds.TEMPLATE_DEPLOYMENTS: templatedeployment.TemplateDeployment.model_validate,
+    kinds.CERTIFICATES: certificate.DirectDownloadCertificate.model_validate,
     kinds.TEMPLATE_PLACEMENTS: project_placement,
     kinds.JOBS: project_job,
 }
@@ -58,6 +59,7 @@ class Context:
             kinds.STORAGE_POOLS: self.world.pools,
             kinds.TEMPLATES: self.world.templates,
             kinds.TEMPLATE_DEPLOYMENTS: self.world.deployments,
+            kinds.CERTIFICATES: self.world.certificates,
             kinds.TEMPLATE_PLACEMENTS: self.world.placements,
             kinds.JOBS: self.world.jobs,
         }[resource]

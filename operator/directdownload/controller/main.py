@@ -20,7 +20,7 @@ from directdownload.cluster.reflector import Reflector
 from directdownload.controller import events, jobs, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.reconcile import hosts, placements, pools, probes, templates, zones
+from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
 from directdownload.controller.settings import Settings
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
 from directdownload.planning import observed
@@ -42,6 +42,7 @@ RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
     "template": templates.reconcile,
     "placement": placements.reconcile,
     "probe": probes.reconcile,
+    "certificate": certificates.reconcile,
 }
 
 
@@ -72,6 +73,11 @@ class Controller:
                 world.jobs,
                 namespace=namespace,
                 label_selector=f"{MANAGED_BY_LABEL}={PRODUCT}",
+            ),
+            # Only that they are there: what certificates refer to is read when it is needed.
+            Reflector(api, kinds.SECRETS, observed.project_revision, world.secret_revisions, namespace=namespace),
+            Reflector(
+                api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
             Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
         )

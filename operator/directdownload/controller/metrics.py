@@ -30,8 +30,10 @@ PROTOCOLS = ("HTTP", "HTTPS", "NFS")
 #: of a URL with another scheme, or when nothing is known of the URL any more
 OTHER_PROTOCOL = "other"
 #: the kinds of keys in the work queue
-QUEUES = ("host", "zone", "pool", "template", "placement", "probe")
+QUEUES = ("host", "zone", "pool", "template", "placement", "probe", "certificate")
 HOST_STATES = ("Up", "Down", "Maintenance")
+#: as `status.hosts` of a certificate counts them
+CERTIFICATE_STATES = ("Uploaded", "Revoked", "Failed", "Pending", "Down")
 #: From a small file on a fast network to the deadline of a large one.
 _DOWNLOAD_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
 _RECONCILE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -145,6 +147,7 @@ class Collector(PrometheusCollector):
         depths = self._queue.depths()
         for kind in QUEUES:
             families["queue_depth"].add_metric((kind,), depths[kind])
+        self._collect_certificates(families)
         for host in world.hosts:
             for storage in host.status.storage:
                 # Agents write these: only names that someone made become labels.
@@ -153,6 +156,16 @@ class Collector(PrometheusCollector):
                         (host.spec.zone, storage.pool, host.name), storage.available_bytes
                     )
         return families.values()
+
+    def _collect_certificates(self, families: dict[str, GaugeMetricFamily]) -> None:
+        """Of those that are published: of two objects with one alias only one is."""
+        for certificate in self._world.certificates:
+            status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
+            if status.hosts is None or status.not_after is None:
+                continue
+            families["certificate_not_after_timestamp_seconds"].add_metric(labels, status.not_after.timestamp())
+            for state in CERTIFICATE_STATES:
+                families["certificate_hosts"].add_metric((*labels, state), getattr(status.hosts, state.lower()))
 
     def _zones_of_active_jobs(self) -> Iterator[str]:
         for job in self._world.jobs:
@@ -167,6 +180,8 @@ def _families() -> dict[str, GaugeMetricFamily]:
         ("hosts", "Hosts, by state.", ("zone", "state")),
         ("jobs_active", "Jobs that have not ended: downloads, checks, removals.", ("zone",)),
         ("pool_available_bytes", "Free space of a storage pool as a host sees it.", ("zone", "pool", "host")),
+        ("certificate_hosts", "Hosts of a certificate's zone, by what they say of it.", ("zone", "alias", "state")),
+        ("certificate_not_after_timestamp_seconds", "When a certificate's validity ends.", ("zone", "alias")),
         ("queue_depth", "Objects that wait for a reconcile or are in one, by kind.", ("queue",)),
     )
     return {name: GaugeMetricFamily(f"directdownload_{name}", text, labels=labels) for name, text, labels in described}

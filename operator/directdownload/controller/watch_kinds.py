@@ -5,6 +5,7 @@ fill both gaps. Handlers only hand the object to its store; `watches.py` says wh
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -24,7 +25,14 @@ from directdownload.resources.base import GROUP
 
 logger = logging.getLogger(__name__)
 
-WATCHED = (kinds.ZONES, kinds.HOSTS, kinds.STORAGE_POOLS, kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS)
+WATCHED = (
+    kinds.ZONES,
+    kinds.HOSTS,
+    kinds.STORAGE_POOLS,
+    kinds.TEMPLATES,
+    kinds.TEMPLATE_DEPLOYMENTS,
+    kinds.CERTIFICATES,
+)
 RELIST_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
 
@@ -129,10 +137,13 @@ class Lists:
 
     async def _list(self, resource: kinds.Resource) -> None:
         store = self._context.store(resource)
-        items, version = await self._api.list(resource)
-        seen = set()
-        for document in items:
-            seen.add(objects.key_of(document["metadata"]))
-            _observe(resource, store, document)
+        seen, version = set(), "0"
+        # Page by page: thousands of Hosts with hundreds of certificates each would fill the memory.
+        async with contextlib.aclosing(self._api.pages(resource)) as pages:
+            async for page, text in pages:
+                version = text
+                for document in page:
+                    seen.add(objects.key_of(document["metadata"]))
+                    _observe(resource, store, document)
         for key in {item.key for item in store} - seen:
             store.forget(key, int(version))

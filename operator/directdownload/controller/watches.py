@@ -5,7 +5,7 @@ status writes) ask for nothing; changes that come in crowds (progress, counts) a
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.controller.queue import Key, WorkQueue
@@ -16,12 +16,14 @@ from directdownload.controller.world import (
     PLACEMENT_LABEL,
     PROBE_LABEL,
     World,
+    alias_of,
 )
 from directdownload.planning import slots
-from directdownload.planning.observed import Namespace, PlacementView
+from directdownload.planning.observed import Namespace, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import Resource
-from directdownload.resources.host import Host
+from directdownload.resources.certificate import DirectDownloadCertificate
+from directdownload.resources.host import Host, KeystoreDrift
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -32,6 +34,9 @@ from directdownload.resources.zone import Zone
 COUNT_SECONDS = 1.0
 #: While its counts and sums of bytes still move, it is written at most this often.
 SUMMARY_SECONDS = 5.0
+#: What hosts prove of a certificate is gathered for so long, and for so much longer for each host of the zone: one look
+#: takes the time of all of them.
+PROOF_SECONDS, PROOF_SECONDS_PER_HOST = 0.1, 0.002
 
 
 class Watches:
@@ -50,6 +55,9 @@ class Watches:
         world.templates.subscribe(self._template)
         world.deployments.subscribe(self._deployment)
         world.placements.subscribe(self._placement)
+        world.certificates.subscribe(self._certificate)
+        world.secret_revisions.subscribe(self._secret)
+        world.config_map_revisions.subscribe(self._config_map)
 
     def _node(self, key: str, old: NodeView | None, new: NodeView | None) -> None:
         if old and new and dataclasses.replace(old, resource_version=new.resource_version) == new:
@@ -127,11 +135,14 @@ class Watches:
             if key in template.spec.zones:
                 self._queue.add(Key("template", template.key))
         self._placements(self._world.placements_of_zone[key])
+        for certificate in self._world.certificates_of_zone[key]:
+            self._queue.add(Key("certificate", certificate.key))
 
-    def _host(self, key: str, old: Host | None, new: Host | None) -> None:
+    def _host(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
         zones = {host.spec.zone for host in (old, new) if host is not None}
-        if _decided_anew(old, new):
+        if _decided_anew(old, new) or (new is not None and old is not None and _drift(old) != _drift(new)):
             self._queue.add(Key("host", key))
+        self._proofs(zones, old, new)
         usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
         if usable_before != usable_now:
             for name in zones:
@@ -149,6 +160,44 @@ class Watches:
                 if pool.spec.shared and usable_before != usable_now:
                     # This host may take over what another one has, or had.
                     self._placements(self._world.placements_of_pool[pool.name])
+
+    def _proofs(self, zones: Set[str], old: ObservedHost | None, new: ObservedHost | None) -> None:
+        """Certificates of which a host says something else than before, or counts in another way."""
+        everything = old is None or new is None or _telling(old) != _telling(new)
+        for zone in zones:
+            pause = PROOF_SECONDS + PROOF_SECONDS_PER_HOST * self._world.hosts_of_zone.count(zone)
+            if everything:
+                names: Iterable[str] = (certificate.name for certificate in self._world.certificates_of_zone[zone])
+            elif old is not None and new is not None and old.proofs is not new.proofs:
+                either = {**old.proofs, **new.proofs}
+                names = (name for name in either if old.proofs.get(name) != new.proofs.get(name))
+            else:
+                names = ()
+            for name in names:
+                # Agents write these: only those that there are.
+                if name in self._world.certificates:
+                    self._queue.add_later(Key("certificate", name), pause)
+
+    def _certificate(
+        self, key: str, old: DirectDownloadCertificate | None, new: DirectDownloadCertificate | None
+    ) -> None:
+        if not _decided_anew(old, new):
+            return
+        for certificate in filter(None, (old, new)):
+            self._queue.add(Key("certificate", certificate.key))
+            for other in self._world.certificates_of_alias[alias_of(certificate)]:
+                self._queue.add(Key("certificate", other.key))
+
+    def _secret(self, key: str, old: Revision | None, new: Revision | None) -> None:
+        self._source("Secret", old, new)
+
+    def _config_map(self, key: str, old: Revision | None, new: Revision | None) -> None:
+        self._source("ConfigMap", old, new)
+
+    def _source(self, kind: str, old: Revision | None, new: Revision | None) -> None:
+        for name in {revision.name for revision in (old, new) if revision is not None}:
+            for certificate in self._world.certificates_of_source[f"{kind}/{name}"]:
+                self._queue.add(Key("certificate", certificate.key))
 
     def _pool(self, key: str, old: StoragePool | None, new: StoragePool | None) -> None:
         pool = new or old
@@ -237,6 +286,17 @@ def _usability(host: Host) -> object:
     """All that decides whether work may start on the host, and where."""
     storage = tuple((s.pool, s.reason, s.mounted, s.writable) for s in host.status.storage)
     return host.spec.zone, host.metadata.labels, host.status.state, storage
+
+
+def _telling(host: Host) -> object:
+    """What decides how a host counts for every certificate of its zone."""
+    synced = host.status.condition("KeystoreSynced")
+    said = (synced.status, synced.message) if synced is not None else None
+    return host.spec.zone, host.status.state, host.status.keystore is None, said
+
+
+def _drift(host: Host) -> KeystoreDrift | None:
+    return host.status.keystore.last_drift if host.status.keystore is not None else None
 
 
 def _placement_wish(placement: PlacementView) -> object:

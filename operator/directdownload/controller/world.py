@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import deployments, headers, hosts, plans, probes, sharing, slots
-from directdownload.planning.observed import Agent, Job, Namespace, Node, PlacementView
+from directdownload.planning import certificates, deployments, headers, hosts, plans, probes, sharing, slots
+from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
+from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -60,6 +61,9 @@ class Index(Generic[T]):
             if item is not None:
                 yield item
 
+    def count(self, name: str) -> int:
+        return len(self._keys.get(name, ()))
+
     def _changed(self, key: str, old: T | None, new: T | None) -> None:
         before, after = (self._name_of(item) if item is not None else None for item in (old, new))
         if before != after and before is not None:
@@ -76,7 +80,7 @@ class World:
     def __init__(self, pool_roots: tuple[str, ...]) -> None:
         self.pool_roots = pool_roots
         self.zones: Store[Zone] = Store()
-        self.hosts: Store[Host] = Store()
+        self.hosts: Store[ObservedHost] = Store()
         self.pools: Store[StoragePool] = Store()
         self.templates: Store[Template] = Store()
         self.deployments: Store[TemplateDeployment] = Store()
@@ -85,6 +89,10 @@ class World:
         self.pods: Store[PodView] = Store()
         self.nodes: Store[NodeView] = Store()
         self.namespaces: Store[Namespace] = Store()
+        self.certificates: Store[DirectDownloadCertificate] = Store()
+        #: of the operator's namespace, without what is in them
+        self.secret_revisions: Store[Revision] = Store()
+        self.config_map_revisions: Store[Revision] = Store()
 
         self.placements_of_template = Index(self.placements, lambda p: p.template_uid)
         self.placements_of_host = Index(self.placements, lambda p: p.host)
@@ -101,6 +109,9 @@ class World:
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
         self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
         self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
+        self.certificates_of_zone = Index(self.certificates, lambda c: c.spec.zone)
+        self.certificates_of_alias = Index(self.certificates, alias_of)
+        self.certificates_of_source = Index(self.certificates, _source_of)
 
         self.ledger = slots.Ledger()
         #: placements that wait for a slot
@@ -116,7 +127,13 @@ class World:
         self.secrets: dict[str, headers.Look] = {}
         #: jobs that have their copy of the headers: uid by key
         self.equipped: dict[str, str] = {}
-        #: when the status of a Template or TemplateDeployment was last written, by uid; monotonic seconds
+        #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
+        self.sources: dict[str, certificates.Look] = {}
+        #: the last drift of a host's keystore that was seen, by the Host's key; another one told those before `began`
+        self.drifts: dict[str, datetime.datetime] = {}
+        self.began = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;
+        #: monotonic seconds
         self.summaries: dict[str, float] = {}
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
@@ -125,7 +142,9 @@ class World:
         self.jobs.subscribe(_forgetting(self._result_missing_since))
         self.jobs.subscribe(_forgetting(self.equipped))
         self.templates.subscribe(self._forget_secret)
-        for store in (self.templates, self.deployments):
+        self.hosts.subscribe(_forgetting(self.drifts))
+        self.certificates.subscribe(self._forget_source)
+        for store in (self.templates, self.deployments, self.certificates):
             store.subscribe(self._forget_summary)
 
     def _forget_summary(self, _: str, old: Resource | None, new: Resource | None) -> None:
@@ -135,6 +154,16 @@ class World:
     def _forget_secret(self, _: str, old: Template | None, new: Template | None) -> None:
         if old is not None and (new is None or new.uid != old.uid):
             self.secrets.pop(old.uid, None)
+
+    def _forget_source(
+        self, _: str, old: DirectDownloadCertificate | None, new: DirectDownloadCertificate | None
+    ) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self.sources.pop(old.uid, None)
+
+    def rivals(self, certificate: DirectDownloadCertificate) -> Iterator[DirectDownloadCertificate]:
+        """The other objects of its zone with its alias."""
+        return (c for c in self.certificates_of_alias[alias_of(certificate)] if c.key != certificate.key)
 
     def fleet(self) -> deployments.Fleet:
         return deployments.Fleet(
@@ -292,6 +321,16 @@ class World:
             if view.key in self._result_missing_since:
                 return self._result_missing_since[view.key] + RESULT_GRACE
         return None
+
+
+def alias_of(certificate: DirectDownloadCertificate) -> str:
+    """Where keystores have it: zone and alias."""
+    return f"{certificate.spec.zone}/{certificate.spec.keystore_alias}"
+
+
+def _source_of(certificate: DirectDownloadCertificate) -> str:
+    reference = certificate.spec.certificate_ref
+    return f"{reference.kind}/{reference.name}" if reference is not None else ""
 
 
 def _forgetting(memory: dict[str, Any]) -> Callable[[str, object, object], None]:

@@ -17,6 +17,7 @@ from tests.unit.controller import build as objects
 from tests.unit.planning import build
 
 from directdownload import health
+from directdownload.agent import metrics as agent_metrics
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.resources.jobs import JobResult, Verb
@@ -188,6 +189,30 @@ def test_space_is_told_of_pools_that_exist() -> None:
     assert told == {("pool_available_bytes", "kvm-1", "local", "zone-1"): 400}
 
 
+PUBLISHED = {
+    "notAfter": build.stamp(build.NOW),
+    "hosts": {"desired": 9, "uploaded": 5, "revoked": 1, "failed": 2, "pending": 3, "down": 4},
+}
+
+
+def test_certificates_are_told_once_for_each_alias_and_gone_with_their_object() -> None:
+    found = a_world(zones=())
+    found.certificates.observe(build.certificate(status=PUBLISHED))
+    # Of two with one alias one alone is published.
+    found.certificates.observe(build.certificate("another", spec={"alias": "my-ca"}))
+    told = {key: count for key, count in gauges(found).items() if key[0].startswith("certificate")}
+    assert told == {
+        ("certificate_hosts", "my-ca", "Uploaded", "zone-1"): 5,
+        ("certificate_hosts", "my-ca", "Revoked", "zone-1"): 1,
+        ("certificate_hosts", "my-ca", "Failed", "zone-1"): 2,
+        ("certificate_hosts", "my-ca", "Pending", "zone-1"): 3,
+        ("certificate_hosts", "my-ca", "Down", "zone-1"): 4,
+        ("certificate_not_after_timestamp_seconds", "my-ca", "zone-1"): build.NOW.timestamp(),
+    }
+    found.certificates.forget("my-ca", 9)
+    assert not [key for key in gauges(found) if key[0].startswith("certificate")]
+
+
 def test_jobs_are_active_until_they_end() -> None:
     found = a_world()
     copies = [build.placement(host=f"kvm-{number}", zone="zone-1") for number in range(4)]
@@ -287,12 +312,14 @@ def everything() -> dict[str, Metric]:
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.VERIFY, JobResult(reason=Reason.VERIFIED))
     metrics.repair("zone-1", Reason.MISSING)
     metrics.event_dropped("Throttled")
+    agent_metrics.KEYSTORE_DRIFT.labels("kvm-1", "EntryMissing").inc()
     with metrics.reconciling("placement"):
         pass
     health.count_request("list", "pods", 200)
     found = a_world()
     found.pools.observe(build.pool("local"))
     found.hosts.observe(build.host("kvm-1", storage=[build.facts("local")]))
+    found.certificates.observe(build.certificate(status=PUBLISHED))
     with metrics.Collector(found, WorkQueue(never)).registered():
         return {family.name: family for family in families()}
 

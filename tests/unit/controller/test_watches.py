@@ -11,16 +11,29 @@ from tests.unit.planning import build
 from tests.unit.planning.build import facts
 
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, Watches, call_next_probe
+from directdownload.controller.watches import (
+    COUNT_SECONDS,
+    PROOF_SECONDS,
+    PROOF_SECONDS_PER_HOST,
+    SUMMARY_SECONDS,
+    Watches,
+    call_next_probe,
+)
 from directdownload.controller.world import World
 from directdownload.planning import slots
-from directdownload.planning.observed import Namespace
+from directdownload.planning.observed import Namespace, Revision
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
+from directdownload.resources.reasons import Reason
 
 PENDING = build.placement(phase="Pending")
 READY = build.placement(host="kvm-2", phase="Ready")
 HOST = build.host(storage=[facts()])
+REFERENCE = {"certificateRef": {"kind": "Secret", "name": "ca", "key": "ca.crt"}}
+CERTIFICATE, OTHER_CERTIFICATE = (
+    build.certificate(),
+    build.certificate("other-ca", spec={"alias": "other", **REFERENCE}),
+)
 ZONE, POOL, TEMPLATE = build.zone(), build.pool(), build.template()
 DEPLOYMENT = build.deployment()
 
@@ -72,10 +85,15 @@ def scene() -> Scene:
     world.deployments.observe(DEPLOYMENT)
     world.placements.observe(PENDING)
     world.placements.observe(READY)
+    world.certificates.observe(CERTIFICATE)
+    world.certificates.observe(OTHER_CERTIFICATE)
     found.queue.take()
     return found
 
 
+C, E = "certificate my-ca", "certificate other-ca"
+#: how long what the zone's one host says is gathered
+PROOF = PROOF_SECONDS + PROOF_SECONDS_PER_HOST
 #: of the template's probes
 S = f"probe {naming.probe_name(TEMPLATE.name, TEMPLATE.uid)}"
 P, R, T, D = (
@@ -91,6 +109,7 @@ OBJECTS: dict[str, Callable[..., Any]] = {
     "templates": build.template,
     "deployments": build.deployment,
     "placements": build.placement,
+    "certificates": build.certificate,
 }
 ZONES_SOON = {"zone zone-1": COUNT_SECONDS, "zone zone-2": COUNT_SECONDS}
 
@@ -99,8 +118,14 @@ def changed(kind: str, **fields: Any) -> tuple[str, Any]:
     return kind, OBJECTS[kind](resourceVersion="2", **fields)
 
 
-SAME = {"storage": [facts()]}
-ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P, R}
+def proving(*names: str) -> dict[str, Any]:
+    return {"certificates": [{"name": name, "fingerprintSHA256": "AA", "state": "Uploaded"} for name in names]}
+
+
+WRONG = Reason.KEYSTORE_PASSWORD_WRONG
+DRIFT = {"kind": "EntryMissing", "alias": "my-ca", "time": build.stamp(build.NOW)}
+SAME: dict[str, Any] = {"storage": [facts()]}
+ABOUT_ZONE = {"host kvm-1", "zone zone-1", "zone zone-2", "pool local", T, P, R, C, E}
 
 CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "our own status of a zone": (changed("zones", status={"hosts": {"total": 1}}), set(), {}),
@@ -119,7 +144,7 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "host: down": (
         changed("hosts", state="Down", **SAME),
         {P},
-        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS, C: PROOF, E: PROOF},
     ),
     "host: pool not writable": (
         changed("hosts", storage=[facts(writable=False)]),
@@ -136,8 +161,40 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
         changed("hosts", zone="zone-2", generation=2, **SAME),
         {"host kvm-1", P},
         # The pools of the zone that it has left count one host less.
-        {**ZONES_SOON, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
+        {**ZONES_SOON, "pool local": COUNT_SECONDS, T: COUNT_SECONDS, C: PROOF_SECONDS, E: PROOF_SECONDS},
     ),
+    "host: a proof": (
+        changed("hosts", status=proving("my-ca", "unknown"), **SAME),
+        set(),
+        {"pool local": COUNT_SECONDS, C: PROOF},
+    ),
+    "host: its keystore fails": (
+        changed("hosts", status={"conditions": [build.condition("KeystoreSynced", "False", WRONG)]}, **SAME),
+        set(),
+        {"pool local": COUNT_SECONDS, C: PROOF, E: PROOF},
+    ),
+    "host: its keystore was repaired": (
+        changed("hosts", status={"keystore": {"lastDrift": DRIFT}}, **SAME),
+        {"host kvm-1"},
+        {"pool local": COUNT_SECONDS, C: PROOF, E: PROOF},
+    ),
+    "certificate: our own status": (changed("certificates", status={"subject": "CN=a"}), set(), {}),
+    "certificate: spec": (changed("certificates", generation=2), {C}, {}),
+    "certificate: asked for": (changed("certificates", requested_at="now"), {C}, {}),
+    "certificate: being deleted": (changed("certificates", deleting=True), {C}, {}),
+    "certificate: another of its alias": (
+        ("certificates", build.certificate("third", spec={"alias": "my-ca"})),
+        {C, "certificate third"},
+        {},
+    ),
+    "certificate: leaves its alias": (
+        ("certificates", build.certificate(resourceVersion="2", generation=2, spec={"zone": "zone-2"})),
+        {C},
+        {},
+    ),
+    "Secret: one that is referred to": (("secret_revisions", Revision("ns/ca", "ca", "uid", 2)), {E}, {}),
+    "Secret: another": (("secret_revisions", Revision("ns/other", "other", "uid", 2)), set(), {}),
+    "ConfigMap: of a Secret's name": (("config_map_revisions", Revision("ns/ca", "ca", "uid", 2)), set(), {}),
     "pool: our own status": (changed("pools", status={"capacityBytes": 1}), set(), {}),
     "pool: spec": (changed("pools", generation=2), {"pool local", T, P, R}, {}),
     "template: our own status": (changed("templates", status={"sizeBytes": 1}), set(), {}),
@@ -196,12 +253,19 @@ def test_what_a_change_asks_for(scene: Scene, name: str) -> None:
 
 
 DELETIONS = {
-    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P, R}, {S: COUNT_SECONDS}),
+    "zones": ("zone-1", {"host kvm-1", "zone zone-2", "pool local", T, P, R, C, E}, {S: COUNT_SECONDS}),
     "hosts": (
         "kvm-1",
         {"host kvm-1", P},
-        {"zone zone-1": COUNT_SECONDS, "pool local": COUNT_SECONDS, T: COUNT_SECONDS},
+        {
+            "zone zone-1": COUNT_SECONDS,
+            "pool local": COUNT_SECONDS,
+            T: COUNT_SECONDS,
+            C: PROOF_SECONDS,
+            E: PROOF_SECONDS,
+        },
     ),
+    "certificates": ("my-ca", {C}, {}),
     "pools": ("local", {"pool local", T, P, R}, {}),
     "templates": ("default/debian-13", {T, P, R, S}, {}),
     "deployments": ("default/everywhere", {D, P, R}, {}),
@@ -216,6 +280,28 @@ def test_what_a_deletion_asks_for(scene: Scene, store: str) -> None:
     key, at_once, later = DELETIONS[store]
     assert getattr(scene.world, store).forget(key, 10**9)
     assert scene.queue.take() == (at_once, later)
+
+
+def test_only_the_certificates_whose_proof_changed_are_looked_at(scene: Scene) -> None:
+    world = scene.world
+    world.hosts.observe(build.host(status=proving("my-ca", "other-ca"), resourceVersion="2", **SAME))
+    scene.queue.take()
+    world.hosts.observe(build.host(status=proving("my-ca", "other-ca"), resourceVersion="3", **SAME))
+    assert scene.queue.take()[1].keys() == {"pool local"}
+    world.hosts.observe(build.host(status=proving("other-ca"), resourceVersion="4", **SAME))
+    assert scene.queue.take()[1].keys() == {"pool local", C}
+
+
+def test_an_alias_that_is_free_again_is_offered_to_the_next(scene: Scene) -> None:
+    world = scene.world
+    world.certificates.observe(build.certificate("third", spec={"alias": "MY-ca"}))
+    scene.queue.take()
+    world.certificates.observe(build.certificate(resourceVersion="2", generation=2, spec={"zone": "zone-2"}))
+    assert scene.queue.take()[0] == {C, "certificate third"}
+    world.certificates.observe(build.certificate("fourth", spec={"alias": "my-ca"}))
+    scene.queue.take()
+    world.certificates.forget("third", 9)
+    assert scene.queue.take()[0] == {"certificate third", "certificate fourth"}
 
 
 def test_a_template_that_waits_for_its_zone_hears_of_it(scene: Scene) -> None:

@@ -12,10 +12,12 @@ from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster.reflector import Store
 from directdownload.controller.world import PROBE_LABEL, RESULT_GRACE, Index, World
-from directdownload.planning.headers import Look
-from directdownload.planning.observed import Agent, PlacementView
+from directdownload.planning import headers
+from directdownload.planning.certificates import Look, Source
+from directdownload.planning.observed import Agent, PlacementView, Revision, project_revision
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
+from directdownload.resources.certificate import CertificateReference
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobResult, Verb
 from directdownload.resources.reasons import Reason
 
@@ -316,7 +318,7 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
     world.templates.observe(template)
     world.deployments.observe(deployment)
     world.summaries.update({template.uid: 1.0, deployment.uid: 2.0})
-    world.secrets[template.uid] = Look("token", None, NOW, NOW)
+    world.secrets[template.uid] = headers.Look("token", None, NOW, NOW)
     world.equipped[job.key] = job.uid
     before = world.result_due(world.jobs_of_placement[PLACEMENT.key])
     assert before is not None
@@ -464,3 +466,48 @@ def test_what_the_pod_of_an_earlier_job_of_the_same_name_said_counts_for_nothing
     found = world.job(PLACEMENT, NOW)
     assert found is not None
     assert (found.started, found.finished, found.result) == (False, False, None)
+
+
+# --- certificates
+
+
+def test_rivals_are_the_others_of_zone_and_alias_in_any_case(world: World) -> None:
+    mine = build.certificate()
+    for other in (
+        mine,
+        build.certificate("same", spec={"alias": "MY-CA"}),
+        build.certificate("elsewhere", spec={"zone": "zone-2"}),
+        build.certificate("another", spec={"alias": "my-ca-2"}),
+    ):
+        world.certificates.observe(other)
+    assert [rival.name for rival in world.rivals(mine)] == ["same"]
+
+
+def test_what_was_read_for_a_certificate_and_of_a_host_goes_with_it(world: World) -> None:
+    reference = CertificateReference(kind="Secret", name="ca", key="ca.crt")
+    mine = build.certificate()
+    world.certificates.observe(mine)
+    world.hosts.observe(build.host())
+    world.sources[mine.uid], world.drifts["kvm-1"] = Look(reference, 1, Source(None)), NOW
+    world.summaries[mine.uid] = 1.0
+    world.certificates.observe(build.certificate(uid="made-anew", resourceVersion="2"))
+    assert not world.sources
+    world.certificates.forget("my-ca", 9)
+    world.hosts.forget("kvm-1", 9)
+    assert not world.drifts
+
+
+def test_of_a_secret_nothing_is_kept_but_that_it_is_there() -> None:
+    document = {
+        "metadata": {
+            "name": "ca",
+            "namespace": "ns",
+            "uid": "u",
+            "resourceVersion": "7",
+            "annotations": {"a": "hunter2"},
+        },
+        "data": {"tls.key": "hunter2"},
+    }
+    found = project_revision(document)
+    assert found == Revision("ns/ca", "ca", "u", 7)
+    assert "hunter2" not in repr(found)

@@ -6,8 +6,16 @@ from directdownload.cluster import errors, kinds
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
 from directdownload.planning import hosts
+from directdownload.resources.host import Host
+from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
+
+_DRIFTS = {
+    "EntryMissing": "an entry had been removed by someone else",
+    "EntryReplaced": "an entry had been replaced by someone else",
+    "StoreMissing": "the keystore was gone",
+}
 
 
 async def reconcile(context: Context, name: str) -> None:
@@ -49,4 +57,19 @@ async def reconcile(context: Context, name: str) -> None:
         logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason)
         down = plan.status.state == "Down"
         context.recorder.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message)
+    _tell_drift(context, host)
     context.look_again(Key("host", name), plan.look_again)
+
+
+def _tell_drift(context: Context, host: Host) -> None:
+    """What the agent had to repair in the keystore; once, and not what an earlier controller has told."""
+    drift = host.status.keystore.last_drift if host.status.keystore is not None else None
+    told = context.world.drifts.get(host.key)
+    if drift is None or told == drift.time:
+        return
+    context.world.drifts[host.key] = drift.time
+    if told is None and drift.time < context.world.began:
+        return
+    what = f"{_DRIFTS[drift.kind]}: {drift.alias}" if drift.alias is not None else _DRIFTS[drift.kind]
+    logger.warning("Host %s: keystore repaired: %s", host.name, what)
+    context.recorder.tell(kinds.HOSTS, host, "Warning", Reason.KEYSTORE_REPAIRED, f"{drift.kind}: {what}", drift.kind)

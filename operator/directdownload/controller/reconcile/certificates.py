@@ -1,0 +1,104 @@
+"""A certificate: read what it refers to, publish it, sum up what the hosts have proved, hold its deletion."""
+
+import logging
+import math
+import time
+
+from directdownload.cluster import errors, kinds
+from directdownload.controller.context import Context, dump
+from directdownload.controller.queue import Key
+from directdownload.planning import certificates as planning
+from directdownload.resources.base import Condition, ConditionStatus
+from directdownload.resources.certificate import DirectDownloadCertificate, DirectDownloadCertificateStatus
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+#: Its status goes to every agent: while only counts move it is written at most so often, and by so much less for each
+#: host of the zone.
+WRITE_SECONDS, WRITE_SECONDS_PER_HOST = 2.0, 0.01
+#: What a fleet gathers, proof by proof.
+_SUMS = frozenset({"hosts", "failures", "conditions"})
+_NORMAL = frozenset({Reason.PROVISIONED, Reason.REVOKED, Reason.NOT_YET_VALID, Reason.ZONE_DISABLED})
+
+
+async def reconcile(context: Context, name: str) -> None:
+    world = context.world
+    certificate = world.certificates.get(name)
+    if certificate is None:
+        return
+    source = await _source(context, certificate)
+    zone, hosts = world.zones.get(certificate.spec.zone), world.hosts_of_zone[certificate.spec.zone]
+    plan = planning.plan_certificate(certificate, source, zone, world.rivals(certificate), hosts, context.now())
+    if certificate.deleting and not plan.held:
+        logger.info("DirectDownloadCertificate %s: released", name)
+        await context.set_finalizer(kinds.CERTIFICATES, certificate, present=False)
+        return
+    if plan.held and not certificate.deleting:
+        # Before it is published: what hosts have taken is not forgotten without them.
+        await context.set_finalizer(kinds.CERTIFICATES, certificate, present=True)
+    await _write(context, certificate, plan.status)
+    context.look_again(Key("certificate", name), plan.look_again)
+
+
+async def _source(context: Context, certificate: DirectDownloadCertificate) -> planning.Source:
+    """What it wants to have published. A Secret or ConfigMap is read once for each of its versions."""
+    reference, world, namespace = certificate.spec.certificate_ref, context.world, context.settings.namespace
+    if reference is None:
+        return planning.inline(certificate)
+    kind, revisions = {
+        "Secret": (kinds.SECRETS, world.secret_revisions),
+        "ConfigMap": (kinds.CONFIG_MAPS, world.config_map_revisions),
+    }[reference.kind]
+    present, look = revisions.get(f"{namespace}/{reference.name}"), world.sources.get(certificate.uid)
+    if present is None:
+        return planning.referred(certificate, None, namespace)
+    if look is not None and (look.reference, look.resource_version) == (reference, present.resource_version):
+        return look.source
+    try:
+        document = await context.api.get(kind, reference.name, namespace=namespace)
+    except errors.NotFound:
+        return planning.referred(certificate, None, namespace)
+    source = planning.referred(certificate, document, namespace)
+    world.sources[certificate.uid] = planning.Look(reference, int(document["metadata"]["resourceVersion"]), source)
+    return source
+
+
+async def _write(
+    context: Context, certificate: DirectDownloadCertificate, status: DirectDownloadCertificateStatus
+) -> None:
+    """Writes `status`; what only sums up waits until the pace allows it, but not the last proof of all."""
+    before, written = certificate.status, context.world.summaries
+    hosts = context.world.hosts_of_zone.count(certificate.spec.zone)
+    pace = max(WRITE_SECONDS, WRITE_SECONDS_PER_HOST * hosts)
+    left = written.get(certificate.uid, -math.inf) + pace - time.monotonic()
+    if left > 0 and not _urgent(before, status):
+        context.queue.add_later(Key("certificate", certificate.key), left)
+    elif await context.write_status(kinds.CERTIFICATES, certificate, status):
+        written[certificate.uid] = time.monotonic()
+        _tell(context, certificate, status)
+
+
+def _urgent(before: DirectDownloadCertificateStatus, status: DirectDownloadCertificateStatus) -> bool:
+    old, new = dump(before), dump(status)
+    if any(old.get(field) != new.get(field) for field in (old.keys() | new.keys()) - _SUMS):
+        return True
+    return _true(status.condition("Ready")) and not _true(before.condition("Ready"))
+
+
+def _true(condition: Condition | None) -> bool:
+    return condition is not None and condition.status == ConditionStatus.TRUE
+
+
+def _tell(context: Context, certificate: DirectDownloadCertificate, status: DirectDownloadCertificateStatus) -> None:
+    """Log and events of a transition; that hosts are at work on it tells nobody anything new."""
+    for name in ("Ready", "Expiring"):
+        new, old = status.condition(name), certificate.status.condition(name)
+        if new is None or (old is not None and old.reason == new.reason) or new.reason is Reason.PROVISIONING:
+            continue
+        if name == "Ready" or new.reason is Reason.EXPIRING_SOON:
+            logger.info("DirectDownloadCertificate %s: %s: %s", certificate.name, new.reason, new.message)
+            normal = new.reason in _NORMAL
+            context.recorder.tell(
+                kinds.CERTIFICATES, certificate, "Normal" if normal else "Warning", new.reason, new.message
+            )
