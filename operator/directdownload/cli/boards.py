@@ -29,7 +29,8 @@ class Line:
     labels: tuple[str, ...]
     state: str
     mood: Mood
-    downloaded_bytes: int = 0
+    #: None: nothing that is measured in bytes
+    downloaded_bytes: int | None = 0
     #: None: not known
     total_bytes: int | None = None
     bytes_per_second: int | None = None
@@ -85,7 +86,7 @@ def text(line: Line, widths: Sequence[int] = ()) -> str:
     """One line of plain text: `kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s`; labels padded to `widths`."""
     labels = [label.ljust(width) for label, width in zip(line.labels, widths, strict=True)] if widths else line.labels
     parts = [*labels, line.state]
-    if line.mood is Mood.DONE:
+    if line.mood is Mood.DONE and line.downloaded_bytes is not None:
         parts.append(units.size(line.downloaded_bytes))
     elif line.percent is not None and (line.downloaded_bytes or line.mood is Mood.ACTIVE):
         parts.append(f"{line.percent} %")

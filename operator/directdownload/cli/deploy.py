@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import units, waiting
+from directdownload.cli import inventory, units, waiting
 from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -45,7 +45,7 @@ async def deploy(
     if timeout_seconds and not wait:
         raise Failure("--timeout goes with --wait", USAGE)
     await session.api.get(kinds.TEMPLATES, template, namespace=session.namespace)
-    await _expect_zone(session, zone)
+    await inventory.expect_zone(session, zone)
     spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "deletionPolicy": deletion_policy}
     if hosts:
         spec["hosts"] = sorted(set(hosts))
@@ -63,18 +63,6 @@ async def deploy(
         click.echo(f"Follow it with: directdownload status {name} --watch", err=True)
         return None
     return await waiting.wait_for_one(session, name, timeout_seconds)
-
-
-async def _expect_zone(session: Session, zone: str) -> None:
-    """A mistyped zone is told at once; tenants who may not see zones learn of it from the deployment's conditions."""
-    try:
-        await session.api.get(kinds.ZONES, zone)
-    except errors.Forbidden:
-        return
-    except errors.NotFound:
-        documents, _ = await session.api.list(kinds.ZONES)
-        names = ", ".join(document["metadata"]["name"] for document in documents) or "none yet"
-        raise Failure(f"there is no zone {zone!r}; zones of this cluster: {names}") from None
 
 
 async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:

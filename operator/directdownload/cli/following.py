@@ -1,5 +1,6 @@
 """Follows deployments until they are over, and shows how far they are. Used by `deploy --wait` and `status --watch`.
 
+`running` and `until` follow anything; `proving` uses them for certificates.
 Level-triggered: every change redraws the whole from what is known now. The API server going away and coming back is
 the reflectors' business; the user is told.
 """
@@ -9,6 +10,7 @@ import contextlib
 import datetime
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from directdownload.cli import boards, outcome, placements, progress, rollout
 from directdownload.cli.session import Session
@@ -25,7 +27,7 @@ _TICK_SECONDS = 1.0
 _PACE_SECONDS = 0.1
 
 HostLabels = Mapping[str, Mapping[str, str]]
-_Either = Reflector[TemplateDeployment] | Reflector[TemplatePlacement]
+_Reflectors = Sequence[Reflector[Any]]
 
 
 async def host_labels(session: Session, deployment: TemplateDeployment) -> HostLabels | None:
@@ -56,7 +58,7 @@ async def follow_one(
     deployments.observe(first)
     copies: Store[TemplatePlacement] = Store()
     changed = asyncio.Event()
-    reflectors: list[_Either] = [_deployments(session.api, session.namespace, deployments, changed)]
+    reflectors: list[Reflector[Any]] = [_deployments(session.api, session.namespace, deployments, changed)]
     if visible:
         reflectors.append(
             Reflector(
@@ -80,8 +82,8 @@ async def follow_one(
         reporter.update(boards.of_placements(state, datetime.datetime.now(datetime.UTC)))
         return state.verdict is not rollout.Verdict.RUNNING
 
-    async with _running(reflectors, reporter, timeout_seconds) as failed:
-        await _until(draw, changed, failed, timeout_seconds)
+    async with running(reflectors, reporter, timeout_seconds) as failed:
+        await until(draw, changed, failed, timeout_seconds)
     return look()
 
 
@@ -101,8 +103,8 @@ async def follow_all(
         return all(state.verdict is not rollout.Verdict.RUNNING for state in states)
 
     reflectors = [_deployments(session.api, namespace, deployments, changed)]
-    async with _running(reflectors, reporter, timeout_seconds) as failed:
-        await _until(draw, changed, failed, timeout_seconds)
+    async with running(reflectors, reporter, timeout_seconds) as failed:
+        await until(draw, changed, failed, timeout_seconds)
     return look()
 
 
@@ -120,8 +122,8 @@ def _deployments(
 
 
 @contextlib.asynccontextmanager
-async def _running(
-    reflectors: Sequence[_Either],
+async def running(
+    reflectors: _Reflectors,
     reporter: progress.Reporter,
     timeout_seconds: float,
 ) -> AsyncIterator["asyncio.Task[None]"]:
@@ -142,7 +144,7 @@ async def _running(
         logger.removeHandler(handler)
 
 
-async def _all_synced(reflectors: Sequence[_Either]) -> None:
+async def _all_synced(reflectors: _Reflectors) -> None:
     for reflector in reflectors:
         await reflector.synced.wait()
 
@@ -153,7 +155,7 @@ async def _first_failure(tasks: Sequence["asyncio.Task[None]"]) -> None:
         await task
 
 
-async def _until(
+async def until(
     draw: Callable[[], bool], changed: asyncio.Event, failed: "asyncio.Task[None]", timeout_seconds: float
 ) -> None:
     """Draws at every change until `draw` says that it is over or the time is up; raises what `failed` raised."""

@@ -7,9 +7,9 @@ import click
 
 from directdownload.cli import outcome, output, poolfiles, units
 from directdownload.cli.session import Session, cluster_command
-from directdownload.cluster import kinds
+from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
-from directdownload.resources.base import Status
+from directdownload.resources.base import ConditionStatus, Status
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -32,7 +32,7 @@ def pool() -> None:
     """Primary storage pools: directories on hosts where templates are put."""
 
 
-_in_zone = click.option("--zone", "in_zone", metavar="ZONE", help="Only those of this zone.")
+in_zone_option = click.option("--zone", "in_zone", metavar="ZONE", help="Only those of this zone.")
 
 
 @zone.command("list")
@@ -59,12 +59,12 @@ async def list_zones(session: Session, output: str) -> None:
 
 
 @host.command("list")
-@_in_zone
+@in_zone_option
 @output.output_option
 @cluster_command
 async def list_hosts(session: Session, in_zone: str | None, output: str) -> None:
-    """List hosts, with their state and free space by pool."""
-    documents, _ = await session.api.list(kinds.HOSTS, field_selector=_zone_selector(in_zone))
+    """List hosts, with their state, whether their keystore is in sync, and free space by pool."""
+    documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
     def row(document: Object) -> Sequence[str]:
@@ -75,21 +75,23 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
             item.spec.zone,
             item.status.state or units.UNKNOWN,
             ready_word(item.status),
+            _keystore_word(item.status),
             ", ".join(free) or units.UNKNOWN,
             item.status.agent_version or units.UNKNOWN,
             units.age(item.metadata.creation_timestamp, now),
         )
 
-    _print(documents, kinds.HOSTS, output, ("name", "zone", "state", "status", "free", "agent", "age"), row)
+    columns = ("name", "zone", "state", "status", "keystore", "free", "agent", "age")
+    _print(documents, kinds.HOSTS, output, columns, row)
 
 
 @pool.command("list")
-@_in_zone
+@in_zone_option
 @output.output_option
 @cluster_command
 async def list_pools(session: Session, in_zone: str | None, output: str) -> None:
     """List primary storage pools, with what they can hold."""
-    documents, _ = await session.api.list(kinds.STORAGE_POOLS, field_selector=_zone_selector(in_zone))
+    documents, _ = await session.api.list(kinds.STORAGE_POOLS, field_selector=zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
     def row(document: Object) -> Sequence[str]:
@@ -126,7 +128,7 @@ async def list_pool_files(session: Session, name: str, on_host: str | None, outp
     Orphaned: its Template is gone, too. Partial: of a download that runs, waits or ended.
     """
     item = StoragePool.model_validate(await session.api.get(kinds.STORAGE_POOLS, name))
-    hosts, _ = await session.api.list(kinds.HOSTS, field_selector=_zone_selector(item.spec.zone))
+    hosts, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(item.spec.zone))
     if on_host is not None and on_host not in [document["metadata"]["name"] for document in hosts]:
         raise outcome.Failure(f"there is no host {on_host!r} in zone {item.spec.zone}, where the pool {name} is")
     placements, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, field_selector=f"spec.pool={name}")
@@ -186,7 +188,35 @@ def ready_word(status: Status) -> str:
     return condition.reason.value if condition is not None else units.UNKNOWN
 
 
-def _zone_selector(in_zone: str | None) -> str | None:
+async def expect_zone(session: Session, name: str) -> Zone | None:
+    """A mistyped zone is told at once; None for those who may not see zones: conditions tell them later."""
+    try:
+        return Zone.model_validate(await session.api.get(kinds.ZONES, name))
+    except errors.Forbidden:
+        return None
+    except errors.NotFound:
+        documents, _ = await session.api.list(kinds.ZONES)
+        names = ", ".join(document["metadata"]["name"] for document in documents) or "none yet"
+        raise outcome.Failure(f"there is no zone {name!r}; zones of this cluster: {names}") from None
+
+
+async def expect_host(session: Session, name: str, zone: str | None = None) -> Host:
+    """The host `name`, which must be one of `zone` where that is given."""
+    item = Host.model_validate(await session.api.get(kinds.HOSTS, name))
+    if zone not in (None, item.spec.zone):
+        raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
+    return item
+
+
+def _keystore_word(status: Status) -> str:
+    """`synced`, or the reason why it is not."""
+    condition = status.condition("KeystoreSynced")
+    if condition is None:
+        return units.UNKNOWN
+    return "synced" if condition.status is ConditionStatus.TRUE else condition.reason.value
+
+
+def zone_selector(in_zone: str | None) -> str | None:
     return f"spec.zone={in_zone}" if in_zone else None
 
 

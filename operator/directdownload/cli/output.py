@@ -5,14 +5,17 @@ Tables look like kubectl's: aligned columns, no lines, the same on a terminal an
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import rich.cells
 import yaml
 
-from directdownload.cluster.client import Object
-from directdownload.cluster.kinds import Resource
+if TYPE_CHECKING:
+    # Only for its name: what lists without a cluster need not load the client.
+    from directdownload.cluster.kinds import Resource
+
+Object = dict[str, Any]
 
 FORMATS = ("table", "json", "yaml", "name")
 _GAP = "   "
@@ -38,7 +41,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def print_list(
     documents: Sequence[Object],
-    resource: Resource,
+    resource: "Resource",
     output: str,
     columns: Sequence[str],
     row: Row,
@@ -53,7 +56,7 @@ def print_list(
         click.echo(empty, err=True)
 
 
-def print_documents(documents: Sequence[Object], resource: Resource, output: str) -> None:
+def print_documents(documents: Sequence[Object], resource: "Resource", output: str) -> None:
     """A `List`, as `kubectl get -o json` prints it, or one name a line."""
     if output == "name":
         for document in documents:

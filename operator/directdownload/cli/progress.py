@@ -1,10 +1,11 @@
 """Shows boards as they change: bars that redraw on a terminal, lines anywhere else.
 
-`following` calls `update` with each new board and `note` with what has to be said in between; both reporters are
-context managers, so that a terminal is left in order however the command ends.
+`following` and `proving` call `update` with each new board and `note` with what has to be said in between; both
+reporters are context managers, so that a terminal is left in order however the command ends.
 """
 
 import types
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import rich.console
@@ -36,18 +37,18 @@ class Reporter(Protocol):
     def note(self, text: str) -> None: ...
 
 
-def reporter() -> Reporter:
-    """The one that suits standard output."""
-    console = rich.console.Console(highlight=False)
-    return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+def reporter(*, aside: bool = False) -> Reporter:
+    """The one that suits standard output; `aside`: on standard error, and bars go at the end, as a result follows."""
+    console = rich.console.Console(highlight=False, stderr=aside)
+    return Bars(console, aside) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
 class Bars:
     """One bar per line of the board, redrawn in place."""
 
-    def __init__(self, console: rich.console.Console) -> None:
+    def __init__(self, console: rich.console.Console, transient: bool = False) -> None:
         self._console = console
-        self._live = rich.live.Live(console=console, refresh_per_second=4)
+        self._live = rich.live.Live(console=console, refresh_per_second=4, transient=transient)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -117,9 +118,10 @@ def bars(board: Board, limit: int) -> rich.console.RenderableType:
     for _ in board.total.labels:
         grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    grid.add_column(width=_BAR_WIDTH)
-    for width in _NUMBER_WIDTHS:
-        grid.add_column(justify="right", no_wrap=True, min_width=width)
+    if board.total.downloaded_bytes is not None:
+        grid.add_column(width=_BAR_WIDTH)
+        for width in _NUMBER_WIDTHS:
+            grid.add_column(justify="right", no_wrap=True, min_width=width)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     shown = board.shown(limit)
     for line in shown:
@@ -131,6 +133,12 @@ def bars(board: Board, limit: int) -> rich.console.RenderableType:
 
 
 def _add(grid: rich.table.Table, line: Line, style: str) -> None:
+    cells = [*line.labels, line.state, *(() if line.downloaded_bytes is None else _amounts(line)), line.note]
+    grid.add_row(*(rich.text.Text(cell, style=style) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _amounts(line: Line) -> Sequence[str | rich.progress_bar.ProgressBar]:
+    """The bar, percent, bytes and rate."""
     total = line.total_bytes
     # A bar without a total would pulse for ever, which looks like work; an empty one is the truth.
     bar = rich.progress_bar.ProgressBar(
@@ -141,16 +149,12 @@ def _add(grid: rich.table.Table, line: Line, style: str) -> None:
         finished_style="green" if line.mood is Mood.DONE else "cyan",
     )
     amount = units.size(line.downloaded_bytes)
-    cells: list[str | rich.progress_bar.ProgressBar] = [
-        *line.labels,
-        line.state,
+    return (
         bar,
         "" if line.percent is None else f"{line.percent} %",
         amount if line.mood is Mood.DONE or total is None else f"{amount} / {units.size(total)}",
         units.rate(line.bytes_per_second) if line.mood is Mood.ACTIVE and line.bytes_per_second else "",
-        line.note,
-    ]
-    grid.add_row(*(rich.text.Text(cell, style=style) if isinstance(cell, str) else cell for cell in cells))
+    )
 
 
 def _steady(line: Line) -> str:

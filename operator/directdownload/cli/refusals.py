@@ -38,6 +38,7 @@ _SINGULAR = {
     "templates": "template",
     "templatedeployments": "deployment",
     "templateplacements": "placement",
+    "directdownloadcertificates": "certificate",
 }
 
 

@@ -1,13 +1,14 @@
 """Where a deployment stands: its placements, counts, bytes, and whether it is over. Pure; no I/O, no clock.
 
 `status`, `deploy --wait` and `status --watch` all look at a deployment through `snapshot`; `boards` draws what it says.
+`judged` reads the conditions of any object; `proofs` uses it for certificates.
 """
 
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from directdownload.resources.base import ConditionStatus
+from directdownload.resources.base import ConditionStatus, ObjectMeta, Status
 from directdownload.resources.templatedeployment import PlacementFailure, TemplateDeployment
 from directdownload.resources.templateplacement import Phase, TemplatePlacement
 
@@ -57,7 +58,7 @@ def snapshot(
         key=lambda placement: (placement.spec.host, placement.spec.pool),
     )
     status = deployment.status
-    verdict, reason, message = _verdict(deployment)
+    verdict, reason, message = judged(deployment.metadata, status)
     counts = status.placements
     staying = [placement for placement in own if phase_of(placement) is not Phase.REMOVING]
     if staying:
@@ -136,12 +137,13 @@ def _bytes(placements: list[TemplatePlacement], desired: int) -> tuple[int, int 
     return downloaded, total
 
 
-def _verdict(deployment: TemplateDeployment) -> tuple[Verdict, str, str]:
-    status, generation = deployment.status, deployment.metadata.generation
+def judged(metadata: ObjectMeta, status: Status) -> tuple[Verdict, str, str]:
+    """What the conditions say of the object as it is now, with the reason and message of the one that says it."""
+    generation = metadata.generation
     ready, stalled = status.condition("Ready"), status.condition("Stalled")
     shown = stalled if stalled is not None and stalled.status is ConditionStatus.TRUE else ready
     reason, message = (shown.reason.value, shown.message) if shown is not None else ("", "")
-    if (status.observed_generation or 0) < generation or deployment.deleting:
+    if (status.observed_generation or 0) < generation or metadata.deletion_timestamp is not None:
         return Verdict.RUNNING, reason, message
     for condition, verdict in ((stalled, Verdict.STALLED), (ready, Verdict.READY)):
         if condition is None or condition.status is not ConditionStatus.TRUE:

@@ -17,7 +17,7 @@ def copy(host: str, percent: int, mood: Mood = Mood.ACTIVE, note: str = "", rate
 
 def board(lines: Sequence[Line]) -> Board:
     ready = sum(line.mood is Mood.DONE for line in lines)
-    downloaded = sum(line.downloaded_bytes for line in lines)
+    downloaded = sum(line.downloaded_bytes or 0 for line in lines)
     state = f"{ready} of {len(lines)} ready"
     return Board(tuple(lines), Line(("total", ""), state, Mood.ACTIVE, downloaded, len(lines) * 100 * MIB))
 

@@ -1,0 +1,223 @@
+"""`certificate upload|list|revoke|provision`: CloudStack's four TemplateDirectDownloadCertificate APIs.
+
+A certificate belongs to a zone: every host of it, also one that comes later, puts it into its Java keystore, and
+proves that it is there. So a host is only named to take a certificate away from it, or to give it back.
+"""
+
+import datetime
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from directdownload.cli import aliases, inventory, output, proofs, proving, trust, units, waiting
+from directdownload.cli.outcome import USAGE, Failure
+from directdownload.cli.session import Session, cluster_command
+from directdownload.cluster import kinds
+from directdownload.cluster.client import Object
+from directdownload.resources.certificate import DirectDownloadCertificate
+from directdownload.resources.host import Host
+
+
+@click.group()
+def certificate() -> None:
+    """Certificates that hosts trust when they download templates over HTTPS."""
+
+
+def _name_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that names something: an empty shell variable must not mean "all"."""
+
+    def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        if value == "":
+            raise click.BadParameter("expected a name, found nothing")
+        return value
+
+    return click.option(*names, callback=not_empty, **settings)
+
+
+_name = _name_option("--name", "alias", required=True, metavar="ALIAS", help="Its alias in the keystores; any case.")
+_zone = _name_option("--zone", required=True, metavar="ZONE", help="The zone whose hosts trust it.")
+_wait = click.option("--wait", is_flag=True, help="Wait until every Up host has proved it; a table says which have.")
+
+
+def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that hosts carry out."""
+    for option in (output.output_option, waiting.timeout_option, _wait):
+        command = option(command)
+    return command
+
+
+@certificate.command()
+@_name
+@_zone
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=pathlib.Path),
+    help="One certificate, in PEM.",
+)
+@_name_option("--host", metavar="HOST", help="Give it back to this host, from which it was revoked.")
+@_followed
+@cluster_command
+async def upload(
+    session: Session,
+    alias: str,
+    zone: str,
+    path: pathlib.Path,
+    host: str | None,
+    wait: bool,
+    timeout_seconds: float,
+    output: str,
+) -> int | None:
+    """Put a certificate into the keystore of every host of a zone.
+
+    One that is there under this alias is changed: the old one stays trusted for a while. One that was revoked comes
+    back. The file is checked before anything is sent.
+    """
+    _check_options(wait, timeout_seconds)
+    found = trust.read(path, datetime.datetime.now(datetime.UTC))
+    known_zone = await inventory.expect_zone(session, zone)
+    new = None
+    if host is None:
+        new = {"zone": zone, "alias": alias.lower(), "certificate": found.pem}
+    else:
+        await inventory.expect_host(session, host, zone)
+    written = await aliases.write(session, zone, alias, trust.upload(found, host), new)
+    if host is None:
+        text = trust.uploaded_text(written.before, written.after)
+    else:
+        text = trust.host_text(written.before or written.after, host)
+    if known_zone is not None and not known_zone.spec.enabled:
+        click.echo(f"Note: zone {zone} is disabled: no host takes it before the zone is enabled.", err=True)
+    return await _end(session, text, written.after, host, wait, timeout_seconds, output)
+
+
+@certificate.command("list")
+@inventory.in_zone_option
+@click.option("--hosts", "by_host", is_flag=True, help="What every host has of each certificate.")
+@output.output_option
+@cluster_command
+async def list_certificates(session: Session, in_zone: str | None, by_host: bool, output: str) -> None:
+    """List certificates, and how many hosts have them."""
+    documents, _ = await session.api.list(kinds.CERTIFICATES, field_selector=inventory.zone_selector(in_zone))
+    documents.sort(key=lambda document: (document["spec"]["zone"], document["spec"]["alias"].lower()))
+    if by_host:
+        hosts, _ = await session.api.list(kinds.HOSTS, field_selector=inventory.zone_selector(in_zone))
+        _print_by_host(
+            [DirectDownloadCertificate.model_validate(document) for document in documents],
+            [Host.model_validate(document) for document in hosts],
+            output,
+        )
+    else:
+        _print(documents, output)
+
+
+@certificate.command()
+@_name
+@_zone
+@_name_option("--host", metavar="HOST", help="Only from this host.")
+@_followed
+@cluster_command
+async def revoke(
+    session: Session, alias: str, zone: str, host: str | None, wait: bool, timeout_seconds: float, output: str
+) -> int | None:
+    """Take a certificate out of the keystores of a zone, or of one host.
+
+    A host that is Down loses it when it returns. Uploading it again, or provisioning the host, gives it back.
+    """
+    _check_options(wait, timeout_seconds)
+    if host is not None:
+        await inventory.expect_host(session, host, zone)
+    written = await aliases.write(session, zone, alias, trust.revoke(host))
+    text = trust.revoked_text(written.before or written.after, host)
+    return await _end(session, text, written.after, host, wait, timeout_seconds, output)
+
+
+@certificate.command()
+@_name
+@_name_option("--host", required=True, metavar="HOST", help="The host; its zone says which certificate.")
+@_followed
+@cluster_command
+async def provision(
+    session: Session, alias: str, host: str, wait: bool, timeout_seconds: float, output: str
+) -> int | None:
+    """Give a certificate back to a host from which it was revoked."""
+    _check_options(wait, timeout_seconds)
+    zone = (await inventory.expect_host(session, host)).spec.zone
+    written = await aliases.write(session, zone, alias, trust.provision(host))
+    text = trust.host_text(written.before or written.after, host)
+    return await _end(session, text, written.after, host, wait, timeout_seconds, output)
+
+
+def _check_options(wait: bool, timeout_seconds: float) -> None:
+    if timeout_seconds and not wait:
+        raise Failure("--timeout goes with --wait", USAGE)
+
+
+async def _end(
+    session: Session,
+    text: str,
+    item: DirectDownloadCertificate,
+    host: str | None,
+    wait: bool,
+    timeout_seconds: float,
+    how: str,
+) -> int | None:
+    """Says what was changed, and then how it goes; standard output is the list's own where one was asked for."""
+    click.echo(text, err=how != "table")
+    if wait:
+        return await proving.wait(session, item, host, timeout_seconds, how)
+    await proving.report(session, item, host, how)
+    return None
+
+
+def _print(documents: Sequence[Object], how: str) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+
+    def row(document: Object) -> Sequence[str]:
+        item = DirectDownloadCertificate.model_validate(document)
+        hosts = item.status.hosts
+        return (
+            item.spec.zone,
+            item.spec.keystore_alias,
+            item.name,
+            f"{hosts.uploaded}/{hosts.desired}" if hosts else units.UNKNOWN,
+            inventory.ready_word(item.status),
+            _expiry(item.status.not_after, now),
+            item.status.fingerprint_sha256 or units.UNKNOWN,
+        )
+
+    columns = ("zone", "alias", "name", "hosts", "ready", "expires", "fingerprint")
+    empty = "No certificates. Upload one with `directdownload certificate upload`."
+    output.print_list(documents, kinds.CERTIFICATES, how, columns, row, empty)
+
+
+def _expiry(not_after: datetime.datetime | None, now: datetime.datetime) -> str:
+    if not_after is None:
+        return units.UNKNOWN
+    left = f"in {units.age(now, not_after)}" if not_after > now else "expired"
+    return f"{not_after:%Y-%m-%d} ({left})"
+
+
+def _print_by_host(items: Sequence[DirectDownloadCertificate], hosts: Sequence[Host], how: str) -> None:
+    found = [(item, proof) for item in items for proof in proofs.of_hosts(item, hosts)]
+    if how in ("json", "yaml"):
+        listed = [
+            {"zone": item.spec.zone, "alias": item.spec.keystore_alias, "name": item.name, **proving.document(proof)}
+            for item, proof in found
+        ]
+        output.print_document({"items": listed}, how)
+    elif how == "name":
+        for item, proof in found:
+            click.echo(f"{proof.host}:{item.spec.keystore_alias}")
+    elif found:
+        rows = [
+            (item.spec.zone, item.spec.keystore_alias, proof.host, proof.state.value, proof.details)
+            for item, proof in found
+        ]
+        click.echo(output.table(("zone", "alias", "host", "status", "details"), rows))
+    else:
+        click.echo("No certificate that a host could have.", err=True)

@@ -1,0 +1,260 @@
+"""`directdownload keystore`: trusted certificates of a Java keystore, with no cluster, where keytool would be taken.
+
+The same library that the agent has: one writer at a time, everything else in the store stays, nothing is half written.
+Private keys are listed, and never touched.
+"""
+
+import datetime
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from directdownload.cli.outcome import PERMANENT, TRANSIENT, Failure
+from directdownload.cli.output import output_option, print_document, table
+
+if TYPE_CHECKING:
+    from directdownload.keystore.entries import Changes, Entry
+    from directdownload.keystore.store import Result, Snapshot
+    from directdownload.resources.pem import Certificate
+
+#: As the CRD has it for `alias` of a DirectDownloadCertificate.
+_ALIAS = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
+_ALIAS_LIMIT = 128
+_CLOUDSTACK = re.compile(r"cloud|cloudca.*")
+_EXPIRY_WARNING = datetime.timedelta(days=30)
+_FILE = click.Path(dir_okay=False)
+
+
+@click.group()
+def keystore() -> None:
+    """Trusted certificates of a Java keystore (JKS or PKCS12), with no cluster."""
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command has; the function gets `path` and `password`, and its errors become ours."""
+
+    @click.option("--keystore", "path", required=True, type=_FILE, metavar="FILE", help="The keystore.")
+    @click.option(
+        "--password-file", type=_FILE, metavar="FILE", help="Holds the keystore's password, and nothing else."
+    )
+    @click.option(
+        "--agent-properties",
+        type=_FILE,
+        metavar="FILE",
+        help="Instead: CloudStack's agent.properties, whose keystore.passphrase is taken.",
+    )
+    @functools.wraps(function)
+    def command(path: str, password_file: str | None, agent_properties: str | None, **options: Any) -> None:
+        from directdownload.keystore import errors, passwords
+
+        if (password_file is None) == (agent_properties is None):
+            raise click.UsageError("Expected one of '--password-file' and '--agent-properties'.")
+        try:
+            if password_file is not None:
+                password = passwords.from_file(password_file)
+            else:
+                password = passwords.from_agent_properties(str(agent_properties))
+            function(os.path.abspath(path), password, **options)
+        except errors.WriteError as error:
+            raise Failure(str(error), TRANSIENT) from error
+        except errors.KeystoreError as error:
+            raise Failure(str(error), PERMANENT) from error
+
+    return command
+
+
+_alias = functools.partial(
+    click.option, "--alias", metavar="ALIAS", callback=lambda _c, _p, text: text and text.lower()
+)
+_file = functools.partial(click.option, "--file", "certificate", metavar="CERT", callback=lambda _c, _p, f: _parse(f))
+
+
+def _parse(path: str | None) -> "Certificate | None":
+    """The one certificate in a file."""
+    if path is None:
+        return None
+    from directdownload.resources import pem
+
+    try:
+        with open(path, "rb") as file:
+            return pem.parse(file.read(pem.TEXT_LIMIT + 1).decode("ascii"))
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
+    except UnicodeDecodeError:
+        raise Failure(f"{path}: expected one certificate in PEM or base64, found something else (DER?)") from None
+    except pem.CertificateError as error:
+        raise Failure(f"{path}: {error}") from None
+
+
+@keystore.command("list")
+@output_option
+@_command
+def list_entries(path: str, password: str, output: str) -> None:
+    """List all entries: trusted certificates, private keys and secret keys."""
+    from directdownload.keystore import store
+
+    snapshot = store.read(path, password)
+    documents = [_document(snapshot.entries[alias]) for alias in sorted(snapshot.entries)]
+    if output in ("json", "yaml"):
+        print_document({"keystore": path, "type": snapshot.type, "sha256": snapshot.sha256, "items": documents}, output)
+    elif output == "name":
+        for document in documents:
+            click.echo(document["alias"])
+    elif documents:
+        names = {"alias": "alias", "kind": "kind", "expires": "notAfter", "subject": "subject"}
+        names["sha256 fingerprint"] = "fingerprintSHA256"
+        rows = [[document[field] or "-" for field in names.values()] for document in documents]
+        click.echo(table(list(names), rows))
+    else:
+        click.echo(f"{path} has no entries.", err=True)
+
+
+@keystore.command("import", epilog="Example: directdownload keystore import … --alias my-ca --file my-ca.pem")
+@_alias(required=True, help="What it is to be called; lower-cased, as Java does. CloudStack's own are refused.")
+@_file(required=True, type=_FILE, help="One certificate, PEM however it was pasted.")
+@click.option(
+    "--type",
+    "create",
+    type=click.Choice(("JKS", "PKCS12")),
+    default="JKS",
+    show_default=True,
+    help="Of a keystore that is made; one that is there keeps its type.",
+)
+@click.option("--replace", is_flag=True, help="Also in place of another trusted certificate of this alias.")
+@_command
+def import_certificate(
+    path: str, password: str, alias: str, certificate: "Certificate", create: str, replace: bool
+) -> None:
+    """Trust a certificate: put it under ALIAS. The keystore is made where there is none."""
+    from directdownload.keystore.entries import Changes, EntryKind
+
+    if len(alias) > _ALIAS_LIMIT or not _ALIAS.fullmatch(alias):
+        raise click.UsageError(
+            "Invalid value for '--alias': expected letters, digits, '-', '.' and '_', for example my-ca."
+        )
+    if alias.endswith("-previous"):
+        raise click.UsageError(
+            f"Invalid value for '--alias': {alias} is reserved for certificates before a change; take another."
+        )
+    _refuse_cloudstack(alias)
+    if certificate.not_after <= datetime.datetime.now(datetime.UTC):
+        raise Failure(f"the certificate has expired on {_date(certificate.not_after)}; get a newer one")
+
+    def decide(entries: "Mapping[str, Entry]") -> "Changes":
+        found = entries.get(alias)
+        if found is None or found.trusts(certificate.der):
+            return Changes(put={alias: certificate.der})
+        if found.kind is not EntryKind.TRUSTED_CERTIFICATE:
+            raise Failure(f"{path} has a {found.kind} called {alias}, which is never replaced; take another alias")
+        if not replace:
+            raise Failure(f"{path} has another certificate called {alias}; take another alias, or --replace it")
+        return Changes(put={alias: certificate.der})
+
+    result = _update(path, password, decide, create)
+    click.echo(f"{alias} {'is now' if result.written else 'was already'} trusted in {path}.")
+
+
+@keystore.command("remove")
+@_alias(required=True, help="Of a trusted certificate.")
+@_command
+def remove(path: str, password: str, alias: str) -> None:
+    """Trust a certificate no longer: take ALIAS away. Done as well if there is no such entry."""
+    from directdownload.keystore.entries import Changes, EntryKind
+
+    _refuse_cloudstack(alias)
+
+    def decide(entries: "Mapping[str, Entry]") -> "Changes":
+        found = entries.get(alias)
+        if found is not None and found.kind is not EntryKind.TRUSTED_CERTIFICATE:
+            raise Failure(f"{path}: {alias} is a {found.kind}; only trusted certificates are removed")
+        return Changes(remove=[alias])
+
+    result = _update(path, password, decide, None)
+    if result.snapshot is None:
+        raise Failure(f"{path} does not exist; see whether the path is right")
+    click.echo(f"{alias} {'was removed from' if result.written else 'is not in'} {path}.")
+
+
+@keystore.command("verify")
+@_alias(help="With --file: whether this holds just that certificate.")
+@_file(type=_FILE, help="The certificate that --alias is to hold.")
+@_command
+def verify(path: str, password: str, alias: str | None, certificate: "Certificate | None") -> None:
+    """Read the whole keystore back, and say what is in it and what expires."""
+    from directdownload.keystore import store
+
+    if (alias is None) != (certificate is None):
+        raise click.UsageError("'--alias' and '--file' go together.")
+    snapshot = store.read(path, password)
+    _tell(path, snapshot)
+    if alias is None or certificate is None:
+        return
+    found = snapshot.entries.get(alias)
+    if found is None:
+        raise Failure(f"{path} has no entry {alias}; import it")
+    if not found.trusts(certificate.der):
+        raise Failure(
+            f"{path}: {alias} is not that certificate: expected {certificate.fingerprint_sha256}, "
+            f"found a {found.kind} with {found.fingerprint_sha256 or 'no certificate'}"
+        )
+    click.echo(f"{alias} holds just that certificate.")
+
+
+def _tell(path: str, snapshot: "Snapshot") -> None:
+    kinds = [entry.kind.value for entry in snapshot.entries.values()]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))) or "no entries"
+    click.echo(f"{path}: {snapshot.type}, {counts}, SHA-256 {snapshot.sha256}")
+    now = datetime.datetime.now(datetime.UTC)
+    for alias in sorted(snapshot.entries):
+        not_after = _document(snapshot.entries[alias])["notAfter"]
+        if not_after is None:
+            continue
+        left = datetime.datetime.fromisoformat(not_after) - now
+        if left <= _EXPIRY_WARNING:
+            click.echo(f"{alias} {'expired' if left <= datetime.timedelta() else 'expires'} on {not_after}.")
+
+
+def _update(path: str, password: str, decide: "Callable[[Mapping[str, Entry]], Changes]", create: Any) -> "Result":
+    from directdownload.keystore import store
+
+    return store.update(path, password, decide, create=create)
+
+
+def _refuse_cloudstack(alias: str) -> None:
+    if _CLOUDSTACK.fullmatch(alias):
+        raise click.UsageError(
+            f"Invalid value for '--alias': {alias} is CloudStack's own (cloud, cloudca…), and is never touched."
+        )
+
+
+def _document(entry: "Entry") -> dict[str, Any]:
+    """As `--output json` prints it; what cannot be known of an entry is null."""
+    from directdownload.resources import pem
+
+    certificate = pem.Certificate(entry.certificate) if entry.certificate is not None else None
+    document = {
+        "alias": entry.alias,
+        "kind": entry.kind.value,
+        "created": entry.created.isoformat() if entry.created is not None else None,
+        "fingerprintSHA256": entry.fingerprint_sha256,
+    }
+    fields = {"subject": "subject", "issuer": "issuer", "notBefore": "not_before", "notAfter": "not_after"}
+    for name, attribute in fields.items():
+        document[name] = _field(certificate, attribute)
+    return document
+
+
+def _field(certificate: "Certificate | None", attribute: str) -> str | None:
+    try:
+        value = getattr(certificate, attribute, None)
+    except ValueError:  # someone else's entry, which cryptography cannot read
+        return None
+    return _date(value) if isinstance(value, datetime.datetime) else value
+
+
+def _date(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,195 @@
+"""What each host of a zone has proved of a certificate, and whether that is enough. Pure; no I/O, no clock.
+
+`certificate` and `proving` look at a certificate through `snapshot`. The states are CloudStack's, of its class
+DirectDownloadManager, with PENDING beside them: CloudStack answers when it has tried, and we may answer before.
+"""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from directdownload.cli import rollout, units
+from directdownload.cli.boards import Board, Line, Mood
+from directdownload.cli.inventory import ready_word
+from directdownload.resources import pem
+from directdownload.resources.base import ConditionStatus
+from directdownload.resources.certificate import CertificateFailure, DirectDownloadCertificate
+from directdownload.resources.host import Host
+
+
+class State(enum.StrEnum):
+    UPLOADED = "UPLOADED"
+    REVOKED = "REVOKED"
+    FAILED = "FAILED"
+    #: the host is Down: it is put right when it returns, and nobody waits for it
+    SKIPPED = "SKIPPED"
+    PENDING = "PENDING"
+
+
+PROVED = frozenset({State.UPLOADED, State.REVOKED})
+
+
+class Verdict(enum.Enum):
+    RUNNING = enum.auto()
+    #: every host that is Up has proved what was asked for
+    PROVED = enum.auto()
+    #: so have all but some that failed; agents try again
+    FAILED = enum.auto()
+    #: nothing goes on before a human has changed something
+    STALLED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Of one host. `details` say why it is not done."""
+
+    host: str
+    state: State
+    details: str
+    #: the host is Up; one in Maintenance takes certificates as well, and nobody waits for it
+    awaited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """A certificate at one moment. `hosts` is None where the user may not see hosts: there are only counts."""
+
+    certificate: DirectDownloadCertificate
+    hosts: tuple[Proof, ...] | None
+    verdict: Verdict
+    #: of the certificate's condition
+    reason: str
+    message: str
+    proved: int
+    failed: int
+    pending: int
+    skipped: int
+    failures: tuple[CertificateFailure, ...]
+
+    @property
+    def total(self) -> int:
+        return self.proved + self.failed + self.pending + self.skipped
+
+
+def snapshot(
+    certificate: DirectDownloadCertificate, hosts: Iterable[Host] | None, only_host: str | None = None
+) -> Proofs:
+    """`hosts` may hold others' too; with `only_host` nothing else is looked at."""
+    status = certificate.status
+    said, reason, message = rollout.judged(certificate.metadata, status)
+    if hosts is None:
+        counts, proofs = status.hosts, None
+        proved, failed = (counts.uploaded + counts.revoked, counts.failed) if counts else (0, 0)
+        pending, skipped = (counts.pending, counts.down) if counts else (0, 0)
+        # Ready does not wait for hosts in Maintenance, which the counts do not tell from others.
+        ready = said is rollout.Verdict.READY
+        waiting, failing = counts is None or (pending > 0 and not ready), failed > 0 and not ready
+    else:
+        proofs = tuple(proof for proof in of_hosts(certificate, hosts) if only_host in (None, proof.host))
+        states = [proof.state for proof in proofs]
+        proved = sum(state in PROVED for state in states)
+        failed, pending, skipped = (states.count(s) for s in (State.FAILED, State.PENDING, State.SKIPPED))
+        awaited = {proof.state for proof in proofs if proof.awaited}
+        waiting, failing = State.PENDING in awaited, State.FAILED in awaited
+    revoking = certificate.spec.revoked or only_host in certificate.spec.revoked_hosts
+    if (status.observed_generation or 0) < certificate.metadata.generation:
+        verdict = Verdict.RUNNING
+    elif said is rollout.Verdict.STALLED and not (revoking and proofs is not None):
+        # What is invalid can be taken away all the same, as hosts prove; counts alone do not tell.
+        verdict = Verdict.STALLED
+    elif waiting:
+        verdict = Verdict.RUNNING
+    else:
+        verdict = Verdict.FAILED if failing else Verdict.PROVED
+    return Proofs(
+        certificate=certificate,
+        hosts=proofs,
+        verdict=verdict,
+        reason=reason,
+        message=message,
+        proved=proved,
+        failed=failed,
+        pending=pending,
+        skipped=skipped,
+        failures=status.failures,
+    )
+
+
+def of_hosts(certificate: DirectDownloadCertificate, hosts: Iterable[Host]) -> tuple[Proof, ...]:
+    """What those of the certificate's zone have said of it as it is now, sorted by name."""
+    expected = fingerprint(certificate)
+    members = sorted((host for host in hosts if host.spec.zone == certificate.spec.zone), key=lambda host: host.name)
+    proofs = []
+    for host in members:
+        state, details = _state(certificate, expected, host)
+        proofs.append(Proof(host.name, state, " ".join(details.split()), awaited=host.status.state == "Up"))
+    return tuple(proofs)
+
+
+def fingerprint(certificate: DirectDownloadCertificate) -> str | None:
+    """Of what hosts shall hold: of the spec, which may be newer than what the controller has published."""
+    if certificate.spec.certificate is None:
+        return certificate.status.fingerprint_sha256
+    try:
+        return pem.parse(certificate.spec.certificate).fingerprint_sha256
+    except pem.CertificateError:
+        return None
+
+
+def board(state: Proofs) -> Board:
+    """One line per host, and the total."""
+    moods = {
+        State.UPLOADED: Mood.DONE,
+        State.REVOKED: Mood.DONE,
+        State.FAILED: Mood.FAILED,
+        State.SKIPPED: Mood.WAITING,
+        State.PENDING: Mood.ACTIVE,
+    }
+    mood = {
+        Verdict.RUNNING: Mood.ACTIVE,
+        Verdict.PROVED: Mood.DONE,
+        Verdict.FAILED: Mood.FAILED,
+        Verdict.STALLED: Mood.FAILED,
+    }[state.verdict]
+    lines = tuple(
+        Line((proof.host,), proof.state.value, moods[proof.state], downloaded_bytes=None, note=proof.details)
+        for proof in state.hosts or ()
+    )
+    notes = [f"{number} {word}" for number, word in ((state.failed, "failed"), (state.skipped, "skipped")) if number]
+    total = Line(
+        ("total",),
+        f"{state.proved} of {units.count(state.total, 'host')} proved it",
+        mood,
+        downloaded_bytes=None,
+        note=", ".join(notes),
+    )
+    return Board(lines, total)
+
+
+def _state(certificate: DirectDownloadCertificate, expected: str | None, host: Host) -> tuple[State, str]:
+    if host.status.state not in ("Up", "Maintenance"):
+        return State.SKIPPED, f"{host.status.state or 'not Up yet'} ({ready_word(host.status)})"
+    unwanted = certificate.spec.revoked or host.name in certificate.spec.revoked_hosts or certificate.deleting
+    entry = next((entry for entry in host.status.certificates if entry.name == certificate.name), None)
+    if entry is None:
+        if unwanted and certificate.status.certificate is None:
+            return State.REVOKED, "it was never given to hosts"
+        return State.PENDING, ""
+    why = ": ".join(filter(None, (entry.reason and entry.reason.value, entry.message)))
+    if entry.state == "Failed":
+        return State.FAILED, why if entry.message else why + _of_keystore(host)
+    if unwanted:
+        return (State.REVOKED, "") if entry.state == "Revoked" else (State.PENDING, why)
+    if entry.state != "Uploaded":
+        return State.PENDING, why
+    if expected is None or entry.fingerprint_sha256 != expected:
+        return State.PENDING, "it has another certificate of this alias still"
+    return State.UPLOADED, ""
+
+
+def _of_keystore(host: Host) -> str:
+    """What is wrong with the whole store stands once, in the host's condition."""
+    condition = host.status.condition("KeystoreSynced")
+    if condition is None or condition.status is ConditionStatus.TRUE or not condition.message:
+        return ""
+    return f": {condition.message}"

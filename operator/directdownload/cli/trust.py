@@ -1,0 +1,148 @@
+"""What `certificate upload|revoke|provision` change of a certificate's spec. Pure, but for reading the file.
+
+Each of the three makes a `Decide`; `aliases.write` asks it about the object as it is in the cluster, again whenever
+somebody else has changed it in between.
+"""
+
+import datetime
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from directdownload.cli import units
+from directdownload.cli.outcome import Failure
+from directdownload.resources import pem
+from directdownload.resources.certificate import PREVIOUS_SUFFIX, DirectDownloadCertificate
+
+#: Fields of the spec to set; empty: all is as it should be. Raises Failure.
+Decide = Callable[[DirectDownloadCertificate], Mapping[str, Any]]
+_DAY = "%Y-%m-%d %H:%M UTC"
+
+
+def read(path: pathlib.Path, now: datetime.datetime) -> pem.Certificate:
+    """The certificate in the file `path`. CloudStack refuses what is not valid now (checkValidity), and so do we."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(pem.TEXT_LIMIT + 1)
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        found = pem.parse(data.decode("ascii"))
+    except UnicodeDecodeError:
+        raise Failure(
+            f"{path}: expected one certificate in PEM, found binary data. If it is DER, convert it with: "
+            f"openssl x509 -inform der -in {path}"
+        ) from None
+    except pem.CertificateError as error:
+        raise Failure(f"{path}: {error}") from None
+    if found.not_after < now:
+        raise Failure(f"{path}: the certificate expired at {found.not_after.strftime(_DAY)}; get a new one")
+    if found.not_before > now:
+        raise Failure(f"{path}: the certificate is not valid before {found.not_before.strftime(_DAY)}; upload it then")
+    return found
+
+
+def upload(certificate: pem.Certificate, host: str | None) -> Decide:
+    """The whole zone takes `certificate`, also where it was revoked; with `host`, that host takes it back."""
+
+    def decide(current: DirectDownloadCertificate) -> Mapping[str, Any]:
+        spec = current.spec
+        if spec.certificate_ref is not None:
+            reference = spec.certificate_ref
+            raise Failure(
+                f"certificate {current.name!r} takes its bytes from the {reference.kind} {reference.name} (key "
+                f"{reference.key}), not from a file: change them there. To bring it back where it was revoked, use "
+                f"`directdownload certificate provision` or `kubectl edit ddcert {current.name}`"
+            )
+        same = _is(current, certificate)
+        if host is None:
+            return {
+                **({} if same else {"certificate": certificate.pem}),
+                **({"revoked": False} if spec.revoked else {}),
+                **({"revokedHosts": []} if spec.revoked_hosts else {}),
+            }
+        if not same:
+            raise Failure(
+                f"certificate {spec.keystore_alias!r} of zone {spec.zone} is another one than in the file, and all "
+                f"hosts of a zone have the same: upload it without --host to change it on every host"
+            )
+        return _without(current, host)
+
+    return decide
+
+
+def provision(host: str) -> Decide:
+    """`host` takes it back."""
+    return lambda current: _without(current, host)
+
+
+def revoke(host: str | None) -> Decide:
+    """Every host loses it, or `host` alone."""
+
+    def decide(current: DirectDownloadCertificate) -> Mapping[str, Any]:
+        if host is None:
+            return {} if current.spec.revoked else {"revoked": True}
+        hosts = current.spec.revoked_hosts
+        return {} if host in hosts else {"revokedHosts": [*hosts, host]}
+
+    return decide
+
+
+def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloadCertificate) -> str:
+    """What an upload to the whole zone has done. `before`: None where there was none."""
+    spec = after.spec
+    what, everywhere = f"Certificate {spec.keystore_alias}", f"every host of {spec.zone}"
+    if before is None:
+        return f"{what} created (object {after.name}): it goes to {everywhere}."
+    if before.spec.certificate != spec.certificate:
+        text = f"{what} changed: {everywhere} takes the new one."
+        if spec.keep_previous and not before.spec.revoked and before.status.certificate is not None:
+            text += (
+                f" The one before stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
+                f"{units.span(spec.keep_previous)}."
+            )
+        return text
+    if before.spec.revoked:
+        return f"{what} is no longer revoked: it goes to {everywhere}."
+    if before.spec.revoked_hosts:
+        return f"{what} goes back to {', '.join(before.spec.revoked_hosts)}; the other hosts of {spec.zone} keep it."
+    return f"{what} of {spec.zone} is this one already: nothing to change."
+
+
+def host_text(before: DirectDownloadCertificate, host: str) -> str:
+    """What `upload --host` and `provision` have done."""
+    what = f"Certificate {before.spec.keystore_alias}"
+    if host in before.spec.revoked_hosts:
+        return f"{what} goes back to {host}."
+    return f"{what} was not revoked on {host}: nothing to change, its agent keeps it there."
+
+
+def revoked_text(before: DirectDownloadCertificate, host: str | None) -> str:
+    what, zone = f"Certificate {before.spec.keystore_alias}", before.spec.zone
+    if host is None:
+        if before.spec.revoked:
+            return f"{what} of {zone} was revoked already."
+        return f"{what} is revoked: every host of {zone} removes it."
+    if host in before.spec.revoked_hosts:
+        return f"{what} was revoked on {host} already."
+    return f"{what} is revoked on {host}: it removes it."
+
+
+def _is(current: DirectDownloadCertificate, certificate: pem.Certificate) -> bool:
+    """Whether the spec holds the very same bytes, however they are written."""
+    try:
+        return pem.parse(current.spec.certificate or "") == certificate
+    except pem.CertificateError:
+        return False
+
+
+def _without(current: DirectDownloadCertificate, host: str) -> Mapping[str, Any]:
+    spec = current.spec
+    if spec.revoked:
+        raise Failure(
+            f"certificate {spec.keystore_alias!r} is revoked in all of zone {spec.zone}: {host} alone cannot have it. "
+            f"Upload it to the zone again: directdownload certificate upload --name {spec.keystore_alias} "
+            f"--zone {spec.zone} --file FILE"
+        )
+    hosts = [name for name in spec.revoked_hosts if name != host]
+    return {"revokedHosts": hosts} if len(hosts) < len(spec.revoked_hosts) else {}

@@ -1,0 +1,131 @@
+"""What upload, revoke and provision change, and what a file may hold."""
+
+import datetime
+import pathlib
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.cli import pems
+
+from directdownload.cli import aliases, trust
+from directdownload.cli.outcome import PERMANENT, Failure
+from directdownload.resources import pem
+from directdownload.resources.certificate import DirectDownloadCertificate
+
+PEM, SECOND = pems.certificate(), pems.certificate()
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def certificate(status: dict[str, Any] | None = None, **spec: Any) -> DirectDownloadCertificate:
+    body = {"zone": "z", "alias": "CA", "certificate": PEM, **spec}
+    return DirectDownloadCertificate.model_validate({"metadata": {"name": "ca"}, "spec": body, "status": status or {}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "decide", "fields"),
+    [
+        ({}, trust.upload(pem.parse(PEM), None), {}),
+        ({"certificate": "".join(PEM.split("\n")[1:-2])}, trust.upload(pem.parse(PEM), None), {}),
+        ({}, trust.upload(pem.parse(SECOND), None), {"certificate": SECOND}),
+        ({"certificate": "damaged"}, trust.upload(pem.parse(PEM), None), {"certificate": PEM}),
+        ({"revoked": True}, trust.upload(pem.parse(PEM), None), {"revoked": False}),
+        (
+            {"revoked": True, "revokedHosts": ["a"]},
+            trust.upload(pem.parse(SECOND), None),
+            {"certificate": SECOND, "revoked": False, "revokedHosts": []},
+        ),
+        ({"revokedHosts": ["a", "b"]}, trust.upload(pem.parse(PEM), "a"), {"revokedHosts": ["b"]}),
+        ({"revokedHosts": ["b"]}, trust.upload(pem.parse(PEM), "a"), {}),
+        ({"revokedHosts": ["a", "b", "a"]}, trust.provision("a"), {"revokedHosts": ["b"]}),
+        ({}, trust.provision("a"), {}),
+        ({}, trust.revoke(None), {"revoked": True}),
+        ({"revoked": True}, trust.revoke(None), {}),
+        ({"revokedHosts": ["a"]}, trust.revoke("b"), {"revokedHosts": ["a", "b"]}),
+        ({"revokedHosts": ["a"]}, trust.revoke("a"), {}),
+        ({"revoked": True}, trust.revoke("a"), {"revokedHosts": ["a"]}),
+    ],
+)
+def test_the_fields_that_change(spec: dict[str, Any], decide: trust.Decide, fields: dict[str, Any]) -> None:
+    assert decide(certificate(**spec)) == fields
+
+
+REFERENCE = {"certificate": None, "certificateRef": {"kind": "ConfigMap", "name": "s", "key": "k"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "decide", "words"),
+    [
+        (REFERENCE, trust.upload(pem.parse(PEM), None), "takes its bytes from the ConfigMap s"),
+        ({}, trust.upload(pem.parse(SECOND), "a"), "is another one than in the file"),
+        ({"revoked": True}, trust.upload(pem.parse(PEM), "a"), "is revoked in all of zone z"),
+        ({"revoked": True}, trust.provision("a"), "is revoked in all of zone z"),
+    ],
+)
+def test_what_is_refused(spec: dict[str, Any], decide: trust.Decide, words: str) -> None:
+    with pytest.raises(Failure, match=words) as refused:
+        decide(certificate(**spec))
+    assert refused.value.exit_code == PERMANENT
+
+
+def test_a_rotation_tells_of_the_one_before_only_where_hosts_keep_it() -> None:
+    published = {"certificate": PEM}
+    for before, kept in (
+        (certificate(published), True),
+        (certificate(published, revoked=True), False),
+        (certificate(), False),
+    ):
+        text = trust.uploaded_text(before, certificate(certificate=SECOND))
+        assert ("stays trusted as ca-previous for 1d0h" in text) is kept
+    assert "previous" not in trust.uploaded_text(
+        certificate(published), certificate(certificate=SECOND, keepPrevious="0s")
+    )
+
+
+def test_a_certificate_is_read_from_a_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(PEM.replace("\n", "\r\n"))
+    assert trust.read(path, NOW).pem == PEM
+    for days, words in ((366, "the certificate expired at "), (-2, "the certificate is not valid before ")):
+        with pytest.raises(Failure, match=f"{re.escape(str(path))}: {words}"):
+            trust.read(path, NOW + datetime.timedelta(days=days))
+
+
+def test_a_private_key_is_refused_and_not_repeated(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(PEM + pems.private_key())
+    with pytest.raises(Failure) as refused:
+        trust.read(path, NOW)
+    assert pems.private_key().split("\n")[1] not in refused.value.message
+    assert refused.value.message.endswith("found a block that begins with -----BEGIN PRIVATE KEY")
+
+
+def test_an_endless_file_is_not_read_to_its_end() -> None:
+    with pytest.raises(Failure, match="/dev/zero: expected one certificate, found 65537 characters"):
+        trust.read(pathlib.Path("/dev/zero"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("my-ca", "my-ca"),
+        ("My_CA", "my-ca"),
+        ("images.example.org", "images.example.org"),
+        ("a..b", "a.b"),
+        ("a_._-b", "a.b"),
+        ("a--b", "a--b"),
+        ("my ca!", "my-ca"),
+        ("", "certificate"),
+    ],
+)
+def test_names_of_objects(alias: str, name: str) -> None:
+    assert aliases.object_names(alias, "zone-1") == (name, f"{name}-zone-1")
+
+
+@given(st.from_regex(r"[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?", fullmatch=True))
+def test_every_alias_makes_a_name(alias: str) -> None:
+    label = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    for name in aliases.object_names(alias, "zone-1"):
+        assert re.fullmatch(rf"{label}(\.{label})*", name)
