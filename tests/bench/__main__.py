@@ -5,9 +5,15 @@ import os
 import platform
 import sys
 
-from tests.bench import planning, rollout, sources
+from tests.bench import certificates, keystore, planning, rollout, sources
 
-BENCHES = {"sources": sources.measure, "rollout": rollout.measure, "planning": planning.measure}
+BENCHES = {
+    "sources": sources.measure,
+    "rollout": rollout.measure,
+    "planning": planning.measure,
+    "keystore": keystore.measure,
+    "certificates": certificates.measure,
+}
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ import yaml
 from tests.cluster import harness
 from tests.demo import image, target
 from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
-from tests.demo.target import DEPLOYMENT, NAMESPACE, RELEASE, TEMPLATE, Target
+from tests.demo.target import DEPLOYMENT, NAMESPACE, PRIVATE, RELEASE, TEMPLATE, Target
+from tests.demo.trust import ALIAS, Trust
 from tests.e2e import evidence
 from tests.origin import Origin, Request
 
@@ -59,6 +60,7 @@ class Demo:
             self.add_a_host()
             self.find_it_again(lost, sha256, origin)
             self.compare(sha256)
+        Trust(self.stage, self.cluster, self.directory, self.hosts, served / "debian-13.qcow2").play(sha256)
         if not KEEP:
             self.remove_again()
 
@@ -290,8 +292,8 @@ class Demo:
 
     def delete_template(self) -> None:
         stage = self.stage
-        for kind, name in (("dddeploy", DEPLOYMENT), ("ddtemplate", TEMPLATE)):
-            stage.run("kubectl", "delete", kind, name, "--ignore-not-found", "--timeout=60s")
+        own = (f"dddeploy/{DEPLOYMENT}", f"dddeploy/{PRIVATE}", f"ddtemplate/{TEMPLATE}", f"ddtemplate/{PRIVATE}")
+        stage.run("kubectl", "delete", *own, f"ddcert/{ALIAS}", "--ignore-not-found", "--timeout=60s")
         stage.until("the placements to be gone", 60, lambda: not self.placements())
 
     def placements(self) -> list[tuple[str, str]]:

@@ -18,10 +18,14 @@ from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 NAMESPACE = "direct-download-system"
 RELEASE = "direct-download-operator"
 TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
+#: Template and deployment of the second half.
+PRIVATE = "private-image"
 #: On the namespace, from before the chart is installed: what carries it, the demo may remove.
 MARK = "made-by=direct-download-demo"
 IMAGE = "localhost/direct-download-operator"
 LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
+KEYSTORE = "/etc/cloudstack/agent/cloud.jks"
+KEYSTORE_PASSWORD = "demo-passphrase"
 _REMOVAL_SECONDS = 45
 
 
@@ -46,6 +50,15 @@ class Target(Protocol):
 
     def add_host(self, stage: Stage) -> str:
         """The name of a node that has just joined; "" where none can."""
+
+    def make_keystore(self, stage: Stage, host: str) -> bool:
+        """Makes the host's Java keystore anew, as CloudStack's setup does, with the key `cloud`; False: not here."""
+
+    def show_keystore(self, stage: Stage, host: str) -> None:
+        """What keytool lists."""
+
+    def aliases(self, stage: Stage, host: str) -> set[str]:
+        """Of what keytool lists."""
 
     def take_down(self, stage: Stage) -> None: ...
     def how_to_take_down(self) -> str: ...
@@ -107,6 +120,28 @@ class LocalCluster:
         self._added = 1 + max(int(node.name.removeprefix("kvm-")) for node in nodes)
         stage.run("tests/cluster/node.sh", "add", str(self._added))
         return f"kvm-{self._added}"
+
+    def make_keystore(self, stage: Stage, host: str) -> bool:
+        path = self._keystore(host)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name("agent.properties").write_text(f"keystore.passphrase={KEYSTORE_PASSWORD}\n")
+        path.unlink(missing_ok=True)
+        own = ("-genkeypair", "-alias", "cloud", "-keyalg", "EC", "-dname", f"CN={host}")
+        stage.command(f"keytool {' '.join(own)} -keystore {KEYSTORE}    # on {host}")
+        stage.read(*_keytool(path, *own))
+        return True
+
+    def show_keystore(self, stage: Stage, host: str) -> None:
+        stage.command(f"keytool -list -keystore {KEYSTORE}    # on {host}")
+        stage.say(stage.read(*_keytool(self._keystore(host), "-list")))
+
+    def aliases(self, stage: Stage, host: str) -> set[str]:
+        listed = stage.ask(*_keytool(self._keystore(host), "-list"))
+        return {line.partition(",")[0] for line in listed.splitlines() if line.rstrip(", ").endswith("Entry")}
+
+    @staticmethod
+    def _keystore(host: str) -> pathlib.Path:
+        return harness.host_directory(host) / KEYSTORE.lstrip("/")
 
     def take_down(self, stage: Stage) -> None:
         if self._installing:
@@ -198,6 +233,16 @@ class GivenCluster:
         stage.say("    No node can be added to a cluster that was given: left out.")
         return ""
 
+    def make_keystore(self, stage: Stage, host: str) -> bool:
+        stage.say("    The keystores of hosts that are not the demo's own are not touched: left out.")
+        return False
+
+    def show_keystore(self, stage: Stage, host: str) -> None:
+        raise DemoError(f"the keystore of {host} is not the demo's own")
+
+    def aliases(self, stage: Stage, host: str) -> set[str]:
+        raise DemoError(f"the keystore of {host} is not the demo's own")
+
     def take_down(self, stage: Stage) -> None:
         if self._installing:
             _uninstall(stage)
@@ -253,7 +298,7 @@ def _uninstall(stage: Stage) -> None:
 
 def _remove_own(stage: Stage) -> None:
     """While the controller runs, so that hosts remove their files; after a failure it may never be done with that."""
-    own = (f"dddeploy/{DEPLOYMENT}", f"ddtemplate/{TEMPLATE}")
+    own = (f"dddeploy/{DEPLOYMENT}", f"dddeploy/{PRIVATE}", f"ddtemplate/{TEMPLATE}", f"ddtemplate/{PRIVATE}")
     stage.run("kubectl", "delete", *own, "--ignore-not-found", "--wait=false")
     try:
         stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _own(stage))
@@ -265,11 +310,11 @@ def _remove_own(stage: Stage) -> None:
 
 
 def _own(stage: Stage) -> list[tuple[str, str]]:
-    return [(namespace, name) for namespace, name, template in _managed(stage) if template == TEMPLATE]
+    return [(namespace, name) for namespace, name, template in _managed(stage) if template in (TEMPLATE, PRIVATE)]
 
 
 def _foreign(stage: Stage) -> list[str]:
-    return [name for _, name, template in _managed(stage) if template != TEMPLATE]
+    return [name for _, name, template in _managed(stage) if template not in (TEMPLATE, PRIVATE)]
 
 
 def _managed(stage: Stage) -> list[tuple[str, str, str]]:
@@ -284,6 +329,10 @@ def _managed(stage: Stage) -> list[tuple[str, str, str]]:
         )
         for item in items
     ]
+
+
+def _keytool(path: pathlib.Path, *arguments: str) -> tuple[str, ...]:
+    return ("keytool", *arguments, "-keystore", str(path), "-storepass", KEYSTORE_PASSWORD)
 
 
 def _own_address_towards(server: str) -> str:

@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from tests import origin
 from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
-from tests.e2e import evidence
+from tests.e2e import evidence, keystores
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import remove_all, served
 from tests.e2e.evidence import HOSTS
@@ -31,7 +30,6 @@ from tests.unit.download.sourcing import Certificate
 from directdownload.resources.headers import ORIGINS_ANNOTATION, SECRET_TYPE
 from directdownload.resources.naming import WORK_DIRECTORY
 
-TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 VIRTUAL_BYTES = 64 << 20
 SECRET = "origin-token"
 #: What it holds: one origin demands it, and nobody else may see it.
@@ -140,23 +138,21 @@ def _metalink(path: pathlib.Path, image: Image, *urls: str) -> None:
 
 @contextlib.contextmanager
 def _private_authority(cluster: Cluster, directory: pathlib.Path) -> Iterator[str]:
-    """nginx's lines for a certificate of an authority that only the hosts' bundles know."""
+    """nginx's lines for a certificate of an authority that only the hosts' keystores know."""
     authority = Certificate(authority=True)
     leaf = Certificate(cluster.origin_host, issuer=authority)
-    key = leaf.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     (directory / "leaf.pem").write_bytes(leaf.pem)
-    (directory / "leaf.key").write_bytes(key)
-    bundles = [cluster.file(host, TRUST_BUNDLE) for host in HOSTS]
-    for bundle in bundles:
-        bundle.parent.mkdir(exist_ok=True)
-        authority.save(bundle)
+    (directory / "leaf.key").write_bytes(leaf.key_pem)
+    for host in HOSTS:
+        keystores.set_password(cluster, host, keystores.PASSWORD)
+    cluster.apply(keystores.certificate("images-ca", authority))
+    wait = ("--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl("wait", "directdownloadcertificate/images-ca", *wait)
     try:
         yield f"ssl_certificate {directory}/leaf.pem; ssl_certificate_key {directory}/leaf.key;"
     finally:
-        for bundle in bundles:
-            bundle.unlink()
+        cluster.kubectl("delete", "directdownloadcertificate", "images-ca", "--timeout=60s")
+        keystores.remove(cluster)
 
 
 @contextlib.contextmanager
