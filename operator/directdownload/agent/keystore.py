@@ -48,7 +48,7 @@ class KeystoreKeeper:
         self.report: proof.KeystoreReport | None = None
 
     def remember(self, status: Mapping[str, Any]) -> None:
-        """What stands in the Host from the agent before; called before the first `want` for it, or for one made anew."""
+        """What stands in the Host from the agent before; called before the first `want`, and when it was made anew."""
         self._told = proof.told(status)
         self._synced = self.report = None
 
