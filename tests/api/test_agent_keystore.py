@@ -130,7 +130,7 @@ async def test_a_host_made_anew_is_told_everything_again_with_times_of_its_own(w
         before = (await world.synced())["lastTransitionTime"]
 
         async def later() -> bool:
-            return soon() > before
+            return bool(soon() > before)
 
         await agent_world.until("another second", later)
         await world.api.delete(kinds.HOSTS, world.host)

@@ -24,6 +24,7 @@ from directdownload.resources import naming
 from directdownload.resources.base import Resource
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host, KeystoreDrift
+from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -154,6 +155,9 @@ class Watches:
             for job in self._world.probe_jobs_of_host[key]:
                 self._queue.add(Key("probe", job.labels[PROBE_LABEL]))
             self._probes_without_host()
+        elif old is not None and new is not None and old.status.keystore != new.status.keystore:
+            refused = (p for p in self._world.placements_of_host[key] if p.reason is Reason.TLS_VERIFICATION_FAILED)
+            self._placements(refused)
         for pool in self._world.pools:
             if pool.spec.zone in zones:
                 self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)

@@ -41,7 +41,8 @@ def plan_placement(
 
 
 def inputs_of(around: Surroundings) -> str:
-    """A hash of what people have written that decides how a fetch ends: another one lifts a stall."""
+    """A hash of what people have written that decides how a fetch ends: another one lifts a stall. After a dot one of
+    the host's keystore, where it is known: another one ends the pause after an unknown certificate."""
     if around.template is None or around.zone is None or around.pool is None:
         return ""
     template, downloads = around.template.spec, around.zone.spec.downloads
@@ -50,7 +51,9 @@ def inputs_of(around: Surroundings) -> str:
         *(downloads.max_size, downloads.max_virtual_size, around.zone.spec.source_policy.model_dump(mode="json")),
         around.pool.spec.file.model_dump(mode="json"),
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+    keystore = around.host.status.keystore if around.host is not None else None
+    trust = f".{keystore.sha256[:10]}" if keystore is not None and keystore.sha256 else ""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10] + trust
 
 
 def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime) -> PlacementPlan:
@@ -114,14 +117,18 @@ def _without_job(
     if placement.phase is Phase.READY:
         return repair.plan_ready(placement, around, _obstacle(around), now)
     changed = placement.observed_generation not in (None, placement.generation)
-    told_otherwise = placement.inputs not in ("", inputs_of(around))
+    told_before, _, trusted_before = placement.inputs.partition(".")
+    told, _, trusted = inputs_of(around).partition(".")
+    told_otherwise = told_before not in ("", told)
     if placement.phase is Phase.FAILED and not (asked(placement) or changed or told_otherwise):
         return PlacementPlan(None)
     obstacle = _obstacle(around) or _fetch_obstacle(around)
     if obstacle is not None:
         keep = placement.next_attempt
         return PlacementPlan(status_of(placement, Phase.PENDING, obstacle, now, next_attempt=keep))
-    if placement.next_attempt is not None and placement.next_attempt > now and not asked(placement):
+    trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
+    may_wait = not (asked(placement) or trusts_otherwise)
+    if placement.next_attempt is not None and placement.next_attempt > now and may_wait:
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.FETCH, attempt=placement.attempts + 1)
 

@@ -116,7 +116,8 @@ class TemplatePlacementStatus(Status):
     )
     next_attempt_time: Time | None = None
     observed_inputs: str | None = pydantic.Field(
-        None, description="Hash of what the last attempt was told; a stalled copy is tried again when it changes."
+        None,
+        description="Hash of what the last attempt was told, and what its host trusted; tried again when it changes.",
     )
 
 

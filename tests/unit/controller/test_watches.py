@@ -328,6 +328,17 @@ def test_a_job_holds_its_slots_until_it_ends(scene: Scene) -> None:
         assert (world.ledger.used("zone/zone-1"), world.ledger.used("host/kvm-1")) == (0, 0)
 
 
+@pytest.mark.parametrize("reason", [Reason.TLS_VERIFICATION_FAILED, Reason.SOURCE_UNREACHABLE])
+def test_a_copy_whose_source_was_not_trusted_hears_of_another_keystore(scene: Scene, reason: Reason) -> None:
+    refused = build.placement(phase="Pending", reason=reason, resourceVersion="2")
+    scene.world.placements.observe(refused)
+    scene.queue.take()
+    status = {"keystore": {"sha256": "a" * 64}}
+    scene.world.hosts.observe(build.host(storage=[facts()], status=status, resourceVersion="5"))
+    at_once, _ = scene.queue.take()
+    assert (f"placement {refused.key}" in at_once) == (reason is Reason.TLS_VERIFICATION_FAILED)
+
+
 def test_a_job_on_a_down_host_frees_its_slots_at_once_and_takes_them_back(scene: Scene) -> None:
     world = scene.world
     world.jobs.observe(kube.job(PENDING))

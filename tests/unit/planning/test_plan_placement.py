@@ -13,7 +13,7 @@ from directdownload.planning import placements, plans
 from directdownload.planning.attempts import START_DEADLINE, retry_pause_seconds
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
-from directdownload.planning.plans import Step
+from directdownload.planning.plans import Step, Surroundings
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase
@@ -399,6 +399,24 @@ def test_what_does_not_decide_an_attempt_lifts_no_stall() -> None:
     before = failed(status={"observedInputs": placements.inputs_of(around())})
     other = around(zone=zone(spec={"downloads": {"maxParallel": 3}}), pool=build.pool(spec={"verifyInterval": "1h"}))
     assert plan_placement(before, other, None, NOW).step is Step.NONE
+
+
+def test_a_host_that_trusts_something_else_tries_at_once_what_it_did_not_trust() -> None:
+    def trusting(sha256: str) -> Surroundings:
+        return around(host=build.host(storage=[build.facts()], status={"keystore": {"sha256": sha256 * 64}}))
+
+    known = placements.inputs_of(trusting("a"))
+    later = build.stamp(NOW + seconds(300))
+    for reason, sha256, expected in [
+        (Reason.TLS_VERIFICATION_FAILED, "b", Step.FETCH),
+        (Reason.TLS_VERIFICATION_FAILED, "a", Step.NONE),
+        (Reason.SOURCE_UNREACHABLE, "b", Step.NONE),
+    ]:
+        status = {"attempts": 1, "nextAttemptTime": later, "observedInputs": known}
+        before = placement(phase="Pending", reason=reason, status=status)
+        assert plan_placement(before, trusting(sha256), None, NOW).step is expected
+    stalled = failed(status={"observedInputs": known})
+    assert plan_placement(stalled, trusting("b"), None, NOW).step is Step.NONE
 
 
 # --- a host that dies under its download
