@@ -167,7 +167,6 @@ DEFAULTS: dict[Resource, Object] = {
         "allocationState": "Enabled",
         "keystore": {
             "path": "/etc/cloudstack/agent/cloud.jks",
-            "passwordFrom": {"agentProperties": "/etc/cloudstack/agent/agent.properties"},
             "type": "JKS",
             "createIfMissing": True,
         },

@@ -12,7 +12,8 @@ BENCHES = {
     "rollout": rollout.measure,
     "planning": planning.measure,
     "keystore": keystore.measure,
-    "certificates": certificates.measure,
+    "certificates": certificates.three_hosts,
+    "fleet": certificates.fleet,
 }
 
 

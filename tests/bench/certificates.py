@@ -36,12 +36,8 @@ FLEET = 1000
 FLEET_ROUNDS = 5
 
 
-def measure() -> str:
-    """Two Markdown tables."""
-    return f"{_three_hosts()}\n\n{_fleet()}"
-
-
-def _three_hosts() -> str:
+def three_hosts() -> str:
+    """A Markdown table."""
     cluster = Cluster.acquire()
     try:
         cluster.install()
@@ -79,7 +75,8 @@ def _proofs(connection: api.Kube, name: str) -> list[Object]:
     return [entry for entry in found if entry["state"] == "Uploaded"]
 
 
-def _fleet() -> str:
+def fleet() -> str:
+    """A Markdown table."""
     with (
         harness.ControlPlane() as control_plane,
         tempfile.TemporaryDirectory() as directory,
@@ -94,10 +91,9 @@ def _fleet() -> str:
             lambda: world.get(kinds.ZONES, world.zone).get("status", {}).get("hosts", {}).get("up") == FLEET,
             300,
         )
-        fleet = Fleet(control_plane.kubeconfig(), pathlib.Path(directory), hosts)
-        with fleet:
-            until("agents that have told of their keystores", lambda: len(fleet.synced) == FLEET, 300)
-            rounds = [_upload(world, fleet, f"fleet-{number}") for number in range(FLEET_ROUNDS)]
+        with Fleet(control_plane.kubeconfig(), pathlib.Path(directory), hosts) as agents:
+            until("agents that have told of their keystores", lambda: len(agents.synced) == FLEET, 300)
+            rounds = [_upload(world, agents, f"fleet-{number}") for number in range(FLEET_ROUNDS)]
         memory = resident_bytes(controller.process.pid) / 2**20
     seconds = [each for waits, _ in rounds for each in waits]
     writes = max(count for _, count in rounds)
@@ -112,16 +108,16 @@ def _fleet() -> str:
     )
 
 
-def _upload(world: Simulation, fleet: "Fleet", name: str) -> tuple[list[float], int]:
+def _upload(world: Simulation, agents: "Fleet", name: str) -> tuple[list[float], int]:
     """Seconds until each host had proved it, and how often agents wrote to the API for that."""
     before = agents_writes()
     wish = keystores.certificate(name, Certificate(authority=True), zone=world.zone)
     began = time.monotonic()
     with world.kube() as connection:
         connection.create(kinds.CERTIFICATES, wish).object()
-    until("all proofs", lambda: len(fleet.proved.get(name, ())) == FLEET, 120)
+    until("all proofs", lambda: len(agents.proved.get(name, ())) == FLEET, 120)
     until("Ready", lambda: world.ready_reason(kinds.CERTIFICATES, name) == "Provisioned", 60)
-    return [at - began for at in fleet.proved[name].values()], agents_writes() - before
+    return [at - began for at in agents.proved[name].values()], agents_writes() - before
 
 
 class Fleet:

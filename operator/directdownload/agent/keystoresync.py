@@ -123,12 +123,12 @@ class KeystoreSync:
             return Changes(put=put, remove=tuple(made.remove))
 
         create = spec.type if spec.create_if_missing else None
-        password = self._password(spec.password_from)
+        password = self._password(spec.password_source)
         try:
             found = store.update(spec.path, password, decide, create=create).snapshot
         except errors.PasswordWrongError as error:
             raise errors.PasswordWrongError(
-                f"{error}; it is the one in {_password_path(spec.password_from)}"
+                f"{error}; it is the one in {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
         settled = keystores.plan(wanted, self._ledger.of(spec.path), entries)
@@ -169,7 +169,7 @@ class KeystoreSync:
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:
-            self._ledger.save(spec.path, spec.password_from, made.ledger)
+            self._ledger.save(spec.path, spec.password_source, made.ledger)
         except OSError as error:
             raise errors.WriteError(
                 f"keystore {spec.path}: left as it was, as {self._ledger.path} cannot be written: {error.strerror}"
@@ -193,7 +193,7 @@ class KeystoreSync:
 
 def stamps(spec: KeystoreSpec) -> tuple[object, object]:
     """What changes whenever the keystore does, and the file of its password; cheap."""
-    return _stamp(spec.path), _stamp(_password_path(spec.password_from))
+    return _stamp(spec.path), _stamp(_password_path(spec.password_source))
 
 
 def _stamp(path: str) -> object:

@@ -51,11 +51,18 @@ class KeystoreSpec(Model):
         description="The Java keystore on the host.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
-    password_from: PasswordSource = PasswordSource(agent_properties="/etc/cloudstack/agent/agent.properties")
+    # No default in the schema: it would stand in each Host, beside what somebody adds to it.
+    password_from: PasswordSource | None = pydantic.Field(
+        None, description="Without it: keystore.passphrase of /etc/cloudstack/agent/agent.properties."
+    )
     type: Literal["JKS", "PKCS12"] = pydantic.Field(
         "JKS", description="When a missing one is created; an existing one keeps its type."
     )
     create_if_missing: bool = True
+
+    @property
+    def password_source(self) -> PasswordSource:
+        return self.password_from or PasswordSource(agent_properties="/etc/cloudstack/agent/agent.properties")
 
 
 class HostSpec(Model):
