@@ -7,10 +7,10 @@ new store apart). Whatever the bytes are, they cost bounded time and memory and 
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Protocol
 
-from directdownload.keystore import errors, jks, pkcs12
+from directdownload.keystore import errors, jks, pbe, pkcs12
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry, EntryKind, Keystore, StoreType
 
 _CONVERT = "convert it with keytool -importkeystore -srcstoretype JCEKS -deststoretype PKCS12"
@@ -74,44 +74,56 @@ class _Store:
         )
 
 
+class Opener:
+    """Opens several versions of a store with one password: keys are derived from it once, which is what costs."""
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+        self._keys = pbe.Keys(password)
+
+    def load(self, data: bytes, *, name: str) -> Keystore:
+        """The store that `data` is; `name` (its path) is for messages. Raises UnreadableError, PasswordWrongError."""
+        try:
+            content = self._read(data)
+        except errors.UnreadableError as error:
+            raise errors.UnreadableError(f"keystore {name} cannot be read: {error}") from None
+        except errors.PasswordWrongError as error:
+            raise errors.PasswordWrongError(f"keystore {name} does not open with this password{error}") from None
+        return _Store(content.type, content.entries, content, name)
+
+    def _read(self, data: bytes) -> _Content:
+        if len(data) > SIZE_LIMIT_BYTES:
+            raise errors.UnreadableError(f"{len(data)} bytes; at most {SIZE_LIMIT_BYTES} are read")
+        _check(self._password)
+        match data[:4]:
+            case b"\xfe\xed\xfe\xed":
+                return jks.read(data, self._password)
+            case b"\xce\xce\xce\xce":
+                raise errors.UnreadableError(f"it is a JCEKS keystore, which is not supported: {_CONVERT}")
+            case b"":
+                raise errors.UnreadableError("it is empty")
+            case magic if magic[0] == 0x30:
+                return pkcs12.read(data, self._keys)
+            case magic:
+                raise errors.UnreadableError(f"neither JKS nor PKCS#12: it begins with {magic.hex(' ')}")
+
+
 def load(data: bytes, password: str, *, name: str) -> Keystore:
-    """The store that `data` is; `name` (its path) is for messages. Raises UnreadableError, PasswordWrongError."""
-    try:
-        content = _reader(data)(data, _checked(password))
-    except errors.UnreadableError as error:
-        raise errors.UnreadableError(f"keystore {name} cannot be read: {error}") from None
-    except errors.PasswordWrongError as error:
-        raise errors.PasswordWrongError(f"keystore {name} does not open with this password{error}") from None
-    return _Store(content.type, content.entries, content, name)
+    """As `Opener.load`, for one version."""
+    return Opener(password).load(data, name=name)
 
 
 def empty(store_type: StoreType, password: str) -> Keystore:
     """A store with no entry. Raises PasswordWrongError for a password that is no text."""
-    content: _Content = (jks if store_type == "JKS" else pkcs12).empty(_checked(password))
+    _check(password)
+    content: _Content = (jks if store_type == "JKS" else pkcs12).empty(password)
     return _Store(content.type, content.entries, content, "(new)")
 
 
-def _reader(data: bytes) -> Callable[[bytes, str], _Content]:
-    if len(data) > SIZE_LIMIT_BYTES:
-        raise errors.UnreadableError(f"{len(data)} bytes; at most {SIZE_LIMIT_BYTES} are read")
-    match data[:4]:
-        case b"\xfe\xed\xfe\xed":
-            return jks.read
-        case b"\xce\xce\xce\xce":
-            raise errors.UnreadableError(f"it is a JCEKS keystore, which is not supported: {_CONVERT}")
-        case b"":
-            raise errors.UnreadableError("it is empty")
-        case magic if magic[0] == 0x30:
-            return pkcs12.read
-        case magic:
-            raise errors.UnreadableError(f"neither JKS nor PKCS#12: it begins with {magic.hex(' ')}")
-
-
-def _checked(password: str) -> str:
+def _check(password: str) -> None:
     """Raises PasswordWrongError: a lone surrogate (a byte that was not UTF-8) has no bytes in any format."""
     if any("\ud800" <= character <= "\udfff" for character in password):
         raise errors.PasswordWrongError(": it is not Unicode text")
-    return password
 
 
 def _seen(entry: Entry) -> tuple[EntryKind, bytes | None]:

@@ -108,9 +108,8 @@ class Content:
         return Content(data, tuple(safes), self.mac_data, _entries(safes))
 
 
-def read(data: bytes, password: str) -> Content:
+def read(data: bytes, keys: pbe.Keys) -> Content:
     """Raises UnreadableError, PasswordWrongError."""
-    keys = pbe.Keys(password)
     version, content, *rest = der.fields(der.parse(data), der.INTEGER, der.SEQUENCE, more=1)
     if der.integer(version) != 3:
         raise UnreadableError(f"a PKCS#12 store of version {der.integer(version)}, expected 3")

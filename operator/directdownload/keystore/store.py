@@ -59,7 +59,7 @@ class _Found:
 def read(path: str, password: str) -> Snapshot:
     """Raises MissingError, UnreadableError, PasswordWrongError."""
     place = os.path.realpath(path)
-    found = _find(place, password)
+    found = _find(place, formats.Opener(password))
     if found is None:
         raise _missing(place)
     return found.snapshot
@@ -73,20 +73,21 @@ def update(path: str, password: str, decide: Decide, *, create: StoreType | None
     which type and there is something to put. Raises KeystoreError; WriteError too after so long a wait for the lock.
     """
     place = exchange.Place(os.path.realpath(path))
+    opener = formats.Opener(password)
     if not place.in_use():
-        found = _find(place.path, password)
+        found = _find(place.path, opener)
         if not _wanted(place.path, found, decide, create):
             return _unchanged(found)
     with lock.held(place.lock, lock_seconds):
         exchange.clean(place)
         for _ in range(_ROUNDS):
-            found = _find(place.path, password)
+            found = _find(place.path, opener)
             changes = _wanted(place.path, found, decide, create)
             if not changes:
                 return _unchanged(found)
             before = found.keystore if found is not None else formats.empty(create or "JKS", password)
             data = before.changed(changes, datetime.datetime.now(datetime.UTC))
-            after = formats.load(data, password, name=f"the new version of {place.path}")
+            after = opener.load(data, name=f"the new version of {place.path}")
             _verify(place.path, before, changes, after)
             exchange.replace(place, found.content if found is not None else None, data)
             content = files.read(place.path)
@@ -117,12 +118,12 @@ def stamp(path: str) -> tuple[int, ...] | None:
         raise files.unreadable(error, path) from error
 
 
-def _find(path: str, password: str) -> _Found | None:
+def _find(path: str, opener: formats.Opener) -> _Found | None:
     """The store as it is when no one is in the middle of writing it; None if there is none."""
     end = time.monotonic() + 2 * _SETTLED_SECONDS
     while (content := files.read(path)) is not None:
         try:
-            return _Found(content, formats.load(content.data, password, name=path))
+            return _Found(content, opener.load(content.data, name=path))
         except errors.UnreadableError:
             age_seconds = time.time() - content.status.st_mtime
             if not 0 <= age_seconds < _SETTLED_SECONDS or time.monotonic() > end:
