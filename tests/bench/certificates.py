@@ -54,9 +54,9 @@ def three_hosts() -> str:
         cluster.release()
     return "\n".join(
         (
-            f"| from `kubectl apply` to proof, three real hosts, {ROUNDS} certificates one after another | seconds |",
-            "|---|---|",
-            f"| every host has read it back and said so: median, p95, p99, longest | {spread(seconds)} |",
+            f"| `kubectl apply` of a certificate to its proof by three real hosts, {ROUNDS} times | seconds | aim |",
+            "|---|---|---|",
+            *spread(seconds, {"p95": "< 2"}),
         )
     )
 
@@ -99,11 +99,14 @@ def fleet() -> str:
     writes = max(count for _, count in rounds)
     return "\n".join(
         (
-            f"| a certificate for {FLEET} hosts, with real agents and keystores, {FLEET_ROUNDS} rounds | |",
-            "|---|---|",
-            f"| from its creation to the proof of a host, seconds: median, p95, p99, longest | {spread(seconds)} |",
-            f"| writes to the API per host and certificate, the most of all rounds | {writes / FLEET:.3f} |",
-            f"| controller: resident memory, MiB | {memory:.0f} |",
+            f"| a certificate for {FLEET} hosts, to the proof of each, {FLEET_ROUNDS} times | seconds | aim |",
+            "|---|---|---|",
+            *spread(seconds, {"p99": "< 10"}),
+            "",
+            "| | | aim |",
+            "|---|---|---|",
+            f"| writes to the API per host and certificate, the most of all rounds | {writes / FLEET:.3f} | ≤ 1 |",
+            f"| controller: resident memory, MiB | {memory:.0f} | |",
         )
     )
 
@@ -150,9 +153,20 @@ class Fleet:
         self._loop.close()
 
     def _prepare(self) -> None:
-        """A keystore as keytool makes it, and its password, for each host."""
+        """A keystore as keytool makes it, and its password, for each host. JKS, as all of them share two cores here."""
         original = self._root / "original.jks"
-        own = ("-alias", "cloud", "-keyalg", "EC", "-dname", "CN=host", "-storetype", "PKCS12")
+        own = (
+            "-alias",
+            "cloud",
+            "-keyalg",
+            "EC",
+            "-dname",
+            "CN=host",
+            "-storetype",
+            "JKS",
+            "-keypass",
+            keystores.PASSWORD,
+        )
         keystores.keytool(original, "-genkeypair", *own)
         with api.Kube(self._kubeconfig) as connection:
             for host in self._hosts:
@@ -209,10 +223,12 @@ def agents_writes() -> int:
     )
 
 
-def spread(seconds: Sequence[float]) -> str:
+def spread(seconds: Sequence[float], aims: Mapping[str, str]) -> list[str]:
+    """Rows of a table."""
     ordered = sorted(seconds)
-    cuts = [ordered[int(len(ordered) * share)] for share in (0.5, 0.95, 0.99)]
-    return ", ".join(f"{each:.2f}" for each in (*cuts, ordered[-1]))
+    found = {f"p{share}": ordered[int(len(ordered) * share / 100)] for share in (50, 95, 99)}
+    found["longest"] = ordered[-1]
+    return [f"| {name} | {value:.2f} | {aims.get(name, '')} |" for name, value in found.items()]
 
 
 def resident_bytes(pid: int) -> int:

@@ -120,12 +120,14 @@ def test_downloads_from_a_private_server_work_while_its_authority_is_uploaded(
         for host, placement in stores.placements("private").items():
             assert evidence.sha256(stores.file(host, placement["spec"]["path"])) == image.sha256
 
-        stores.kubectl("delete", KIND, "private-ca", "--timeout=30s")
+        named = ("--name", "private-ca", "--zone", "zone-1", "--wait")
+        done = keystores.command(stores, "certificate", "revoke", *named)
+        assert done.returncode == 0, done.stderr
         stores.apply(
             clusters.template("late", url, checksum=image.checksum),
             clusters.deployment("late"),
         )
-        until("the refusals after it went", lambda: stores.reasons("late") == dict.fromkeys(HOSTS, refused), 60)
+        until("the refusals after the revoke", lambda: stores.reasons("late") == dict.fromkeys(HOSTS, refused), 60)
 
 
 @contextlib.contextmanager
