@@ -100,12 +100,18 @@ class World:
         if previous is not None:
             before = {"certificate": previous.pem, "fingerprintSHA256": previous.fingerprint_sha256, "until": until}
             status["previous"] = before
-        body = {"metadata": {"name": name}, "status": status}
+        generation = (await self.api.get(kinds.CERTIFICATES, name))["metadata"]["generation"]
+        body = {"metadata": {"name": name}, "status": {**status, "observedGeneration": generation}}
         await self.api.apply(kinds.CERTIFICATES, body, manager=CONTROLLER, subresource="status")
 
-    async def change(self, name: str, **spec: Any) -> None:
-        """The spec of a certificate."""
+    async def change(self, name: str, *, looked_at: bool = True, **spec: Any) -> None:
+        """The spec of a certificate; `looked_at` by the controller, which publishes nothing else."""
         await self.api.merge_patch(kinds.CERTIFICATES, name, {"spec": spec})
+        if looked_at:
+            found = await self.api.get(kinds.CERTIFICATES, name)
+            status = {**found["status"], "observedGeneration": found["metadata"]["generation"]}
+            body = {"metadata": {"name": name}, "status": status}
+            await self.api.apply(kinds.CERTIFICATES, body, manager=CONTROLLER, subresource="status")
 
     async def change_keystore(self, **keystore: Any) -> None:
         await self.api.merge_patch(kinds.HOSTS, self.host, {"spec": {"keystore": keystore}})

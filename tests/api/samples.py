@@ -184,8 +184,8 @@ DEFAULTS: dict[Resource, Object] = {
 }
 
 
-DURATIONS = ["5", 5, "-5s", "5 s", "5d", "soon", ""]
-QUANTITIES = ["-1", -1, "100MB", "1 Gi", "lots", "Gi", ""]
+DURATIONS = ["5", 5, "-5s", "5 s", "5d", "soon", "9" * 13 + "s", "0." + "9" * 13 + "s", ""]
+QUANTITIES = ["-1", -1, "100MB", "1 Gi", "lots", "Gi", "9" * 21, ""]
 OBJECT_NAMES = ["Zone-1", "-zone", "zone_1", "zone-", "zone 1", "", "a/b"]
 URLS = [
     "images.example.org/debian.qcow2",
@@ -224,7 +224,7 @@ CHECKSUMS = [
     "",
 ]
 POOL_PATHS = ["pool", "/", "/pool/", "/a//b", "/a/../b", "/a/./b", "/..", "/a/..", "/a\nb", ""]
-FILE_PATHS = ["cloud.jks", "/a/../b", "/a/..", ""]
+FILE_PATHS = ["cloud.jks", "/a/../b", "/a/..", "/a\nb", "/a\0b", ""]
 ALIASES = [
     "cloud",
     "CLOUD",
@@ -267,7 +267,7 @@ BAD: list[tuple[Resource, str, list[Any]]] = [
     (STORAGE_POOLS, "path", [MISSING, *POOL_PATHS]),
     (STORAGE_POOLS, "type", ["NFS", "filesystem", ""]),
     (STORAGE_POOLS, "verifyInterval", DURATIONS),
-    (STORAGE_POOLS, "reserve", ["100%", "5.5%", "-5%", "%", "all", -1, ""]),
+    (STORAGE_POOLS, "reserve", ["100%", "5.5%", "-5%", "%", "all", -1, "9" * 21, ""]),
     (STORAGE_POOLS, "file.uid", [-1]),
     (STORAGE_POOLS, "file.gid", [-1]),
     (STORAGE_POOLS, "file.mode", ["644x", "0888", "7", "rw-r--r--", "04755", ""]),

@@ -178,6 +178,102 @@ async def test_a_host_that_moves_to_another_zone_takes_the_certificates_of_that_
         await world.prove(cc="Uploaded")
 
 
+async def test_a_certificate_that_moves_to_another_zone_leaves_the_hosts_of_the_old_one(
+    world: World, definitions: harness.ControlPlane, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    async with agent_world.one(definitions, tmp_path / "other") as other:
+        await other.create_zone()
+        await other.create_host()
+        await world.create_host()
+        name = await world.create_certificate("ca", A)
+        await world.create_certificate("cb", B)
+        with agent_world.quick_process(other):
+            async with running(world.settings()):
+                await world.prove(ca="Uploaded", cb="Uploaded")
+                await world.change(name, zone=other.zone)
+                await world.prove(cb="Uploaded")
+                assert world.files.fingerprints() == {"cb": PB}
+                assert bundle(world) == {B.der}
+                await holds(other, ca=PA)
+
+
+async def test_revoked_and_then_another_uploaded_the_revoked_one_is_not_trusted_again(world: World) -> None:
+    await world.create_host()
+    name = await world.create_certificate("ca", A)
+    async with running(world.settings()):
+        await world.prove(ca="Uploaded")
+        await world.change(name, revoked=True)
+        await world.prove(ca="Revoked")
+        # as a controller that forgot about the revocation would
+        await world.publish(name, B, A, soon(hours=1))
+        await world.change(name, certificate=B.pem, revoked=False)
+        await world.prove(ca="Uploaded")
+        assert world.files.fingerprints() == {"ca": PB}
+        assert bundle(world) == {B.der}
+    # a host that comes late gets both
+    os.unlink(world.state / "keystores.json")
+    async with running(world.settings()):
+        await holds(world, ca=PB, ca_previous=PA)
+
+
+async def test_revoked_here_and_then_another_uploaded_in_one_change_nothing_of_the_old_one_comes_back(
+    world: World,
+) -> None:
+    await world.create_host()
+    name = await world.create_certificate("ca", A, revokedHosts=[world.host])
+    await world.create_certificate("cb", C)
+    async with running(world.settings()):
+        await world.prove(ca="Revoked", cb="Uploaded")
+        await world.change(name, looked_at=False, certificate=B.pem, revokedHosts=[])
+        # what comes after it has been seen: so has it
+        await world.create_certificate("cc", FOREIGN)
+        await world.prove(ca="Revoked", cb="Uploaded", cc="Uploaded")
+        await world.publish(name, B, A, soon(hours=1))
+        await world.prove(ca="Uploaded", cb="Uploaded", cc="Uploaded")
+        assert world.files.fingerprints() == {"ca": PB, "cb": PC, "cc": FOREIGN.fingerprint_sha256}
+
+
+async def test_a_backup_that_is_restored_after_a_deletion_does_not_bring_the_certificate_back(world: World) -> None:
+    await world.create_host()
+    name = await world.create_certificate("ca", A)
+    await world.create_certificate("cb", B)
+    async with running(world.settings()):
+        await world.prove(ca="Uploaded", cb="Uploaded")
+        backup = world.files.path.read_bytes()
+        await world.api.delete(kinds.CERTIFICATES, name)
+        await world.prove(cb="Uploaded")
+        await holds(world, cb=PB)
+        world.files.path.write_bytes(backup)
+        await holds(world, cb=PB)
+        world.files.path.write_bytes(backup)
+    async with running(world.settings()):
+        await agent_world.until("ready", world.ready)
+        assert world.files.fingerprints() == {"cb": PB}
+        assert bundle(world) == {B.der}
+
+
+async def test_a_ledger_that_cannot_be_read_is_told_and_read_when_it_can_be(world: World) -> None:
+    await world.create_host()
+    name = await world.create_certificate("ca", A)
+    async with running(world.settings()):
+        await world.prove(ca="Uploaded")
+    ledger, aside = world.state / "keystores.json", world.state / "aside"
+    content = world.files.path.read_bytes()
+    ledger.rename(aside)
+    ledger.mkdir()
+    await world.api.delete(kinds.CERTIFICATES, name)
+    await world.create_certificate("cb", B)
+    async with running(world.settings()):
+        await world.prove(cb="Failed KeystoreWriteFailed")
+        assert str(ledger) in (await world.synced())["message"]
+        assert world.files.path.read_bytes() == content
+        ledger.rmdir()
+        aside.rename(ledger)
+        await world.prove(cb="Uploaded")
+        assert world.files.fingerprints() == {"cb": PB}
+
+
 async def test_nothing_is_added_in_a_disabled_zone_but_removals_are_done(world: World) -> None:
     await world.create_host()
     name = await world.create_certificate("ca", A)

@@ -94,13 +94,10 @@ def events(world: Simulation, name: str) -> set[tuple[str, str]]:
 # --- upload and revoke
 
 
-def test_a_certificate_reaches_every_up_host_within_two_seconds(world: Simulation) -> None:
+def test_a_certificate_reaches_every_up_host(world: Simulation) -> None:
     hosts = begin(world)
-    began = time.monotonic()
     name = world.create_certificate("my-ca", PEM.replace("\n", "\r\n"), alias="My-CA")
     until_ready(world, name)
-    # The simulated agents look every 0.2 s; what is left is the controller's.
-    assert time.monotonic() - began < 2
     assert everywhere(world, hosts, {"my-ca": FINGERPRINT})()
     found = status(world, name)
     assert (found["certificate"], found["fingerprintSHA256"]) == (PEM, FINGERPRINT)
@@ -368,6 +365,21 @@ def test_a_change_keeps_the_one_before_for_as_long_as_it_is_told_to(world: Simul
     until_ready(world, name)
 
 
+def test_what_was_revoked_does_not_come_back_as_the_one_before(world: Simulation) -> None:
+    hosts = begin(world)
+    name = world.create_certificate("my-ca", PEM)
+    until_ready(world, name)
+    change(world, name, revoked=True)
+    until_ready(world, name, "Revoked")
+    assert status(world, name)["revoked"]
+    change(world, name, revoked=False, certificate=NEW)
+    until("the new one", lambda: status(world, name)["fingerprintSHA256"] == NEW_FINGERPRINT)
+    until_ready(world, name)
+    assert everywhere(world, hosts, {"my-ca": NEW_FINGERPRINT})()
+    found = status(world, name)
+    assert (found.get("previous"), found["revoked"]) == (None, False)
+
+
 # --- restarts, writes, drift
 
 
@@ -436,9 +448,7 @@ def test_a_repaired_keystore_is_told_once(world: Simulation) -> None:
     assert (event["type"], event["action"]) == ("Warning", "EntryMissing")
     assert "my-ca" in event["note"]
     # Another controller does not tell it again, but what happens now.
-    told = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     assert world.controllers[-1].stop() == 0
-    until("the next second", lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0) > told)
     world.start_controller("second")
     until("its look at the hosts", lambda: b"Synced" in world.controllers[-1].log.read_bytes())
     world.keystore(second).wipe()

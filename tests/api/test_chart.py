@@ -58,7 +58,7 @@ MATRIX: dict[str, list[str]] = {
     ],
     "agents": [
         "--set",
-        "agent.capabilities[0]=DAC_READ_SEARCH,agent.maxUnavailable=3,agent.priorityClassName=system-node-critical",
+        "agent.capabilities={CHOWN,DAC_OVERRIDE,DAC_READ_SEARCH,FOWNER},agent.maxUnavailable=3,agent.priorityClassName=system-node-critical",
         "--set-string",
         "agent.podAnnotations.example\\.org/a=true",
     ],

@@ -585,13 +585,21 @@ def test_revoke_waits_for_all_hosts_or_for_the_one_that_was_named(fleet: Fleet) 
     assert [row for row in rows(text) if row[0] in (first, second)][-2:] == [[first, "REVOKED"], [second, "REVOKED"]]
 
 
-def test_a_zone_without_hosts_is_told(fleet: Fleet) -> None:
+def test_without_a_host_that_is_up_waiting_ends_without_success(fleet: Fleet) -> None:
     with fleet.start(*fleet.arguments_of("upload", "--file", fleet.file(), "--wait")) as waiting:
         waiting.until("0 of 0 hosts")
         fleet.publish()
         status, text = waiting.end()
-    assert status == 0
-    assert f"{fleet.alias}: zone {fleet.name} has no host yet." in text
+    assert status == 1
+    assert f"Error: {fleet.alias}: no host of zone {fleet.name} is Up." in text
+    fleet.host("1", "Down")
+    with fleet.start(*fleet.arguments_of("revoke", "--wait")) as waiting:
+        waiting.until("SKIPPED")
+        fleet.publish()
+        status, text = waiting.end()
+    assert status == 1
+    assert f"Error: {fleet.alias}: no host of zone {fleet.name} is Up." in text
+    assert "1 host skipped: not Up" in text
 
 
 def test_a_user_who_may_not_see_hosts_gets_counts(fleet: Fleet) -> None:

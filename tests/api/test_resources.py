@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.api import kube
-from tests.api.kube import Kube, Object, resource
+from tests.api.kube import Answer, Kube, Object, resource
 from tests.api.samples import (
     BAD,
     COLUMNS,
@@ -39,7 +39,7 @@ from directdownload.cluster.kinds import (
     TEMPLATES,
     Resource,
 )
-from directdownload.resources import base, crd
+from directdownload.resources import base, crd, host
 from directdownload.resources.checksum import Algorithm
 
 
@@ -367,6 +367,25 @@ def test_storage_of_a_host_is_a_map_by_pool(api: Kube, existing: tuple[Resource,
         body = {**head, "status": {"storage": [{"pool": pool, "writable": True}]}}
         kept = api.apply(HOSTS, body, manager, subresource="status").object()
     assert [each["pool"] for each in kept["status"]["storage"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("existing", [HOSTS], indirect=True, ids=["Host"])
+def test_a_host_has_room_for_the_proofs_of_thousands_of_certificates(
+    api: Kube, existing: tuple[Resource, Object]
+) -> None:
+    _, made = existing
+    head = {"apiVersion": HOSTS.api_version, "kind": "Host", "metadata": {"name": made["metadata"]["name"]}}
+    proven = {"state": "Uploaded", "fingerprintSHA256": bytes(32).hex(":")}
+    proofs = [{"name": f"{number:063}", **proven} for number in range(host.CERTIFICATES_LIMIT + 1)]
+
+    def answer(count: int) -> Answer:
+        return api.apply(HOSTS, {**head, "status": {"certificates": proofs[:count]}}, base.AGENT, subresource="status")
+
+    for count in (300, host.CERTIFICATES_LIMIT):
+        assert answer(count).object()["status"]["certificates"] == proofs[:count]
+    refused = answer(host.CERTIFICATES_LIMIT + 1)
+    assert refused.code == 422
+    assert "status.certificates" in refused.message
 
 
 @pytest.mark.parametrize("existing", [TEMPLATE_DEPLOYMENTS], indirect=True, ids=["TemplateDeployment"])

@@ -1,12 +1,12 @@
 """Keeps the host's keystore as the cluster wants it, for as long as the agent runs: decides when `keystoresync` is due.
 
-Fed by `supervisor`, which is told of every new report. A sync is due when the wishes change, when the keystore or the
-file of its password does, after `syncInterval`, when a previous certificate ends, and after a failure with backoff. One
-runs at a time, in a thread.
+Fed by `supervisor`, which is told of every new report. A sync is due when the wishes change, when the keystore, the
+file of its password or the trust bundle does, after `syncInterval`, when a previous certificate ends, and after a
+failure with backoff. One runs at a time, in a thread.
 
 Files are looked at once a second rather than watched by inotify: a store is replaced by renames, by us and by others,
 and may not exist yet, nor its directory; it may be a link, or lie on a mount that comes later. Each of these would need
-a watch of its own; two calls of stat(2) see them all.
+a watch of its own; three calls of stat(2) see them all.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from directdownload.agent import keystoresync, metrics, proof
 from directdownload.agent.keystoresync import Synced, Wishes
 from directdownload.agent.retry import Backoff, Complaint
 from directdownload.agent.settings import Settings
+from directdownload.agent.trust import Bundle
 from directdownload.keystore import errors, store
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class KeystoreKeeper:
         self._synced: Synced | None = None
         #: as they were before the last sync, or since without a change of content
         self._stamps: tuple[object, object] | None = None
+        self._bundle = Bundle(settings.state_directory)
+        #: as the last sync left it: nobody else writes it
+        self._bundle_stamp: object = None
         self._due_monotonic = 0.0
         self._backoff = Backoff()
         self._complaint = Complaint(logger)
@@ -82,6 +86,8 @@ class KeystoreKeeper:
         """Whether the files differ from what was seen by the last sync."""
         if wishes.keystore is None:
             return False
+        if self._bundle.stamp() != self._bundle_stamp:
+            return True
         stamps = keystoresync.stamps(wishes.keystore)
         if stamps == self._stamps:
             return False
@@ -106,7 +112,7 @@ class KeystoreKeeper:
             self._complaint.clear("The keystore is in line again")
             self._backoff.reset()
             interval = wishes.sync_interval_seconds or float("inf")
-            seconds = interval * random.uniform(0.9, 1.1)  # noqa: S311
+            seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
         self._due_monotonic = time.monotonic() + seconds
         now = datetime.datetime.now(datetime.UTC)
         self._told = proof.report(synced, wishes.generation, self._told, now)
@@ -118,4 +124,7 @@ class KeystoreKeeper:
         if wishes.keystore is not None:
             # before the store is read: what is written after that is a change
             self._stamps = keystoresync.stamps(wishes.keystore)
-        return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))
+        try:
+            return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))
+        finally:
+            self._bundle_stamp = self._bundle.stamp()

@@ -1,7 +1,8 @@
-"""Which entries of which keystore are ours, kept in the state directory: `planning.keystores.Ledger` by path.
+"""Which entries of which keystore are ours, and what was taken back from the host: `Ledger` by path, and `Taken`.
 
-Used by `keystoresync`, which saves before it writes a keystore. Losing it loses only the knowledge of entries whose
-certificates are gone, too: what is still published is adopted. So whatever is unreadable counts as empty.
+Both are those of `planning.keystores`, kept in the state directory. Used by `keystoresync`, which saves before it
+writes a keystore. Losing them loses the knowledge of certificates that are gone: what is still published is adopted. So
+a damaged file counts as empty; one that cannot be read now may be readable later, and is not written over.
 """
 
 import dataclasses
@@ -31,10 +32,18 @@ class _Store(Document):
     entries: dict[str, _Entry]
 
 
+class _Taken(Document):
+    alias: str
+    fingerprint: str
+    certificate: str
+
+
 class _File(Document):
     version: int = 1
     #: by path
     stores: dict[str, _Store] = pydantic.Field(default_factory=dict)
+    #: oldest first; an older file has none
+    taken: tuple[_Taken, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,38 +55,62 @@ class Store:
 
 
 class KeystoreLedger:
-    """`stores` by path is what is on disk."""
+    """`stores` by path and `taken` are what is on disk, once that is `known`. Methods raise OSError."""
 
     def __init__(self, state_directory: str) -> None:
         self.path = os.path.join(state_directory, FILE_NAME)
-        self.stores: dict[str, Store] = self._load()
+        self.stores: dict[str, Store] = {}
+        self.taken: keystores.Taken = {}
+        #: whether `read` has succeeded
+        self.known = False
+
+    def read(self) -> None:
+        """Once; nobody else writes the file."""
+        if self.known:
+            return
+        content = self._content()
+        self.stores = {path: _store(store) for path, store in content.stores.items()}
+        self.taken = {(each.alias, each.fingerprint): each.certificate for each in content.taken}
+        self.known = True
 
     def of(self, path: str) -> keystores.Ledger:
         return self.stores[path].ledger if path in self.stores else {}
 
     def save(self, path: str, password_from: PasswordSource, ledger: keystores.Ledger) -> None:
-        """The ledger of the keystore at `path`, durably on return; an empty one is forgotten. Raises OSError."""
+        """The ledger of the keystore at `path`, durably on return; an empty one is forgotten."""
         stores = {name: store for name, store in self.stores.items() if name != path}
         if ledger:
             stores[path] = Store(password_from, dict(ledger))
-        if stores == self.stores:
-            return
-        files.write_atomically(
-            self.path, _File(stores={n: _document(s) for n, s in stores.items()}).model_dump_json().encode()
-        )
-        files.sync_directory(os.path.dirname(self.path))
-        self.stores = stores
+        self._write(stores, self.taken)
 
-    def _load(self) -> dict[str, Store]:
+    def take(self, taken: keystores.Taken) -> None:
+        """Replaces what was taken back, durably on return."""
+        self._write(self.stores, taken)
+
+    def _write(self, stores: dict[str, Store], taken: keystores.Taken) -> None:
+        if (stores, taken) == (self.stores, self.taken):
+            return
+        content = _File(
+            stores={path: _document(store) for path, store in stores.items()},
+            taken=tuple(_Taken(alias=key[0], fingerprint=key[1], certificate=name) for key, name in taken.items()),
+        )
+        files.write_atomically(self.path, content.model_dump_json().encode())
+        files.sync_directory(os.path.dirname(self.path))
+        self.stores, self.taken = stores, taken
+
+    def _content(self) -> _File:
         try:
             with open(self.path, "rb") as file:
                 content = _File.model_validate_json(file.read())
         except FileNotFoundError:
-            return {}
-        except (OSError, pydantic.ValidationError) as error:
-            logger.warning("Cannot read %s, beginning anew: %s", self.path, type(error).__name__)
-            return {}
-        return {path: _store(store) for path, store in content.stores.items()} if content.version == 1 else {}
+            return _File()
+        except pydantic.ValidationError:
+            logger.warning("%s is damaged, beginning anew", self.path)
+            return _File()
+        if content.version == 1:
+            return content
+        logger.warning("%s is of version %d and not understood, beginning anew", self.path, content.version)
+        return _File()
 
 
 def _document(store: Store) -> _Store:

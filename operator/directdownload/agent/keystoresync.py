@@ -12,7 +12,6 @@ import os.path
 from collections.abc import Mapping, Sequence
 
 from directdownload.agent.keystoreledger import KeystoreLedger
-from directdownload.agent.retry import Complaint
 from directdownload.agent.trust import Bundle
 from directdownload.download import mountinfo
 from directdownload.keystore import errors, passwords, store
@@ -76,14 +75,25 @@ class KeystoreSync:
         self._roots = roots
         self._ledger = KeystoreLedger(state_directory)
         self._bundle = Bundle(state_directory)
-        self._complaint = Complaint(logger)
 
     def sync(self, wishes: Wishes, now: datetime.datetime) -> Synced:
-        wanted = keystores.desired(wishes.host, wishes.zone, wishes.enabled, wishes.published, now)
+        unread = self._read_ledger()
+        wanted = keystores.desired(
+            wishes.host,
+            wishes.zone,
+            wishes.enabled,
+            wishes.published,
+            now,
+            ledgers=[each.ledger for each in self._ledger.stores.values()],
+            taken=self._ledger.taken,
+        )
         try:
+            if unread is not None:
+                raise unread
+            self._remember(wanted.taken)
             if wishes.keystore is None:
                 raise errors.UnreadableError(f"Host {wishes.host}: spec.keystore is not understood by this version")
-            self._leave_others(wishes.host, wishes.keystore.path)
+            stuck = self._leave_others(wishes.host, wishes.keystore.path)
             found = self._converge(wishes.keystore, wanted)
             self._export(found.snapshot)
         except errors.KeystoreError as error:
@@ -96,8 +106,8 @@ class KeystoreSync:
             )
             return self._failed(wishes, wanted, defect)
         proofs = keystores.proofs(wanted, found.settled, found.entries)
-        message = _message(wishes.keystore.path, proofs)
-        return Synced(proofs, Reason.KEYSTORE_SYNCED, message, _facts(found), found.drift, wanted.until)
+        message = "; ".join([_message(wishes.keystore.path, proofs), *([str(stuck)] if stuck is not None else [])])
+        return Synced(proofs, Reason.KEYSTORE_SYNCED, message, _facts(found), found.drift, wanted.until, stuck)
 
     def _converge(self, spec: KeystoreSpec, wanted: keystores.Desired) -> _Converged:
         """Raises KeystoreError."""
@@ -138,8 +148,20 @@ class KeystoreSync:
         _log(spec.path, before, plans[-1], settled)
         return _Converged(found, entries, settled, plans[-1].drift)
 
-    def _leave_others(self, host: str, path: str) -> None:
-        """Takes our entries out of keystores that the Host named earlier."""
+    def _read_ledger(self) -> errors.WriteError | None:
+        """Why nothing may be written now."""
+        try:
+            self._ledger.read()
+        except OSError as error:
+            return errors.WriteError(
+                f"{self._ledger.path}: cannot be read, so it is not known which entries are ours: {error.strerror}; "
+                "no keystore is changed until it can be read or is removed"
+            )
+        return None
+
+    def _leave_others(self, host: str, path: str) -> errors.KeystoreError | None:
+        """Takes our entries out of keystores that the Host named earlier; returns why not from the last that failed."""
+        stuck = None
         for other in [name for name in self._ledger.stores if name != path]:
             spec = KeystoreSpec(
                 path=other, password_from=self._ledger.stores[other].password_from, create_if_missing=False
@@ -147,7 +169,8 @@ class KeystoreSync:
             try:
                 self._converge(spec, keystores.nothing(host))
             except errors.KeystoreError as error:
-                self._complaint.say(logging.WARNING, f"Entries of ours stay in a keystore that is not used: {error}")
+                stuck = type(error)(f"entries of ours stay in a keystore that is not used any more: {error}")
+        return stuck
 
     def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
         ledger = self._ledger.of(wishes.keystore.path) if wishes.keystore is not None else {}
@@ -155,7 +178,7 @@ class KeystoreSync:
             self._bundle.drop(keystores.distrusted(wanted, ledger))
         except OSError as problem:
             logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
-        if not wanted.published and not ledger:
+        if self._ledger.known and not wanted.published and not ledger:
             return Synced((), Reason.KEYSTORE_SYNCED, "no certificate is wanted here", KeystoreStatus(managed=0))
         return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
 
@@ -166,6 +189,12 @@ class KeystoreSync:
             self._bundle.write(trusted)
         except OSError as error:
             raise errors.WriteError(f"trust bundle {self._bundle.path}: cannot be written: {error.strerror}") from error
+
+    def _remember(self, taken: keystores.Taken) -> None:
+        try:
+            self._ledger.take(taken)
+        except OSError as error:
+            raise errors.WriteError(f"{self._ledger.path}: cannot be written: {error.strerror}") from error
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:

@@ -15,7 +15,7 @@ from directdownload.agent.keystoresync import Synced
 from directdownload.planning import conditions
 from directdownload.planning.keystores import Proof
 from directdownload.resources.base import Condition, ConditionStatus
-from directdownload.resources.host import HostCertificate, HostStatus, KeystoreDrift, KeystoreStatus
+from directdownload.resources.host import CERTIFICATES_LIMIT, HostCertificate, HostStatus, KeystoreDrift, KeystoreStatus
 from directdownload.resources.reasons import Reason
 
 CONDITION = "KeystoreSynced"
@@ -57,10 +57,13 @@ def report(synced: Synced, generation: int, before: KeystoreReport, now: datetim
     """`generation` of the Host that `synced` is about."""
     now = now.replace(microsecond=0)
     known = {each.name: each for each in before.certificates}
-    certificates = tuple(_certificate(each, known.get(each.name), now) for each in synced.proofs)
+    certificates = tuple(_certificate(each, known.get(each.name), now) for each in synced.proofs[:CERTIFICATES_LIMIT])
+    message = synced.message
+    if len(synced.proofs) > CERTIFICATES_LIMIT:
+        message += f" ({len(synced.proofs)} certificates; only the first {CERTIFICATES_LIMIT} by name are proven here)"
     previous = (before.condition,) if before.condition is not None else ()
     status = ConditionStatus.TRUE if synced.reason is Reason.KEYSTORE_SYNCED else ConditionStatus.FALSE
-    condition = conditions.condition(CONDITION, status, synced.reason, synced.message, previous, generation, now)
+    condition = conditions.condition(CONDITION, status, synced.reason, message, previous, generation, now)
     result = KeystoreReport(_keystore(synced, before.keystore, now), certificates, condition)
     if result.keystore is None or before.keystore is None:
         return result

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Set
 
 from directdownload.download import files
+from directdownload.keystore import errors, store
 from directdownload.resources import pem
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,12 @@ DIRECTORY, FILE_NAME = "trust", "bundle.pem"
 _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 #: as `download.sources.tls` has it
 _LIMIT_BYTES = 16 * 1024 * 1024
+#: Of one that `pem.parse` takes: four letters for three bytes, 65 for 64 with the ends of lines, and the two labels.
+_DER_LIMIT_BYTES = (pem.TEXT_LIMIT - 64) * 64 // 65 * 3 // 4
 
 
 class Bundle:
-    """The file below `state_directory`. Every method raises OSError when it cannot be written."""
+    """The file below `state_directory`. `write` and `drop` raise OSError when it cannot be written."""
 
     def __init__(self, state_directory: str) -> None:
         self._directory = os.path.join(state_directory, DIRECTORY)
@@ -48,6 +51,13 @@ class Bundle:
         found = _certificates((self._read() or b"").decode("ascii", "replace"))
         self.write(each.der for each in found if each.fingerprint_sha256 not in fingerprints)
 
+    def stamp(self) -> tuple[int, ...] | None:
+        """The same as long as nobody has written it. None: there is none that could be read."""
+        try:
+            return store.stamp(self.path)
+        except errors.UnreadableError:
+            return None
+
     def _read(self) -> bytes | None:
         """None: there is none."""
         try:
@@ -60,14 +70,13 @@ class Bundle:
 @functools.lru_cache(maxsize=4096)
 def _block(der: bytes) -> str:
     """In PEM; empty if those who read the bundle could not use it. Cached: each check of the keystore asks for all."""
-    text = pem.Certificate(der).pem
-    if len(text) > pem.TEXT_LIMIT:
+    if len(der) > _DER_LIMIT_BYTES:
         return ""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
     except (ValueError, ssl.SSLError):
         return ""
-    return text
+    return pem.Certificate(der).pem
 
 
 def _certificates(text: str) -> Iterator[pem.Certificate]:

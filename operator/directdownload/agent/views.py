@@ -88,13 +88,12 @@ def project_host(document: Mapping[str, Any]) -> HostView:
 
 def project_zone(document: Mapping[str, Any]) -> ZoneView:
     metadata, spec = document["metadata"], document["spec"]
-    interval = (spec.get("certificates") or {}).get("syncInterval", "10m")
     return ZoneView(
         key=objects.key_of(metadata),
         uid=metadata["uid"],
         resource_version=int(metadata["resourceVersion"]),
         enabled=spec.get("enabled", True),
-        sync_interval_seconds=quantities.parse_duration(str(interval)),
+        sync_interval_seconds=_sync_interval_seconds(metadata["name"], spec.get("certificates") or {}),
     )
 
 
@@ -134,6 +133,15 @@ def target_of(pool: PoolView, host: HostView) -> Target | None:
     return Target(pool=pool.key, path=pool.path, shared=pool.shared)
 
 
+def _sync_interval_seconds(zone: str, certificates: Mapping[str, Any]) -> float:
+    """The default where it is not understood: then a host that is told nothing still checks its keystore."""
+    try:
+        return quantities.parse_duration(str(certificates.get("syncInterval", "10m")))
+    except ValueError as error:
+        logger.warning("Zone %s: spec.certificates.syncInterval is not understood, and taken as 10m: %s", zone, error)
+        return 600.0
+
+
 def _published(document: Mapping[str, Any]) -> Published | None:
     """Bytes only from the status: there the controller has put what it found right."""
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
@@ -149,6 +157,7 @@ def _published(document: Mapping[str, Any]) -> Published | None:
         previous=_previous(status.get("previous") or {}),
         revoked=bool(spec.get("revoked")) or "deletionTimestamp" in metadata,
         revoked_hosts=frozenset(spec.get("revokedHosts") or ()),
+        settled=status.get("observedGeneration") == metadata.get("generation"),
     )
 
 
@@ -156,7 +165,12 @@ def _previous(document: Mapping[str, Any]) -> Previous | None:
     certificate = _certificate(document.get("certificate") or "")
     if certificate is None:
         return None
-    return Previous(certificate, min(datetime.datetime.fromisoformat(document["until"]), certificate.not_after))
+    try:
+        until = datetime.datetime.fromisoformat(document["until"])
+        return Previous(certificate, min(until, certificate.not_after))
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning("A previous certificate has no end that is understood, and is left out: %s", error)
+        return None
 
 
 @functools.lru_cache(maxsize=1024)

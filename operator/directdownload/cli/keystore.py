@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 #: As the CRD has it for `alias` of a DirectDownloadCertificate.
 _ALIAS = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 _ALIAS_LIMIT = 128
-_CLOUDSTACK = re.compile(r"cloud|cloudca.*")
 _EXPIRY_WARNING = datetime.timedelta(days=30)
 _FILE = click.Path(dir_okay=False)
 
@@ -131,12 +130,13 @@ def import_certificate(
 ) -> None:
     """Trust a certificate: put it under ALIAS. The keystore is made where there is none."""
     from directdownload.keystore.entries import Changes, EntryKind
+    from directdownload.resources.certificate import PREVIOUS_SUFFIX
 
     if len(alias) > _ALIAS_LIMIT or not _ALIAS.fullmatch(alias):
         raise click.UsageError(
             "Invalid value for '--alias': expected letters, digits, '-', '.' and '_', for example my-ca."
         )
-    if alias.endswith("-previous"):
+    if alias.endswith(PREVIOUS_SUFFIX):
         raise click.UsageError(
             f"Invalid value for '--alias': {alias} is reserved for certificates before a change; take another."
         )
@@ -225,7 +225,9 @@ def _update(path: str, password: str, decide: "Callable[[Mapping[str, Entry]], C
 
 
 def _refuse_cloudstack(alias: str) -> None:
-    if _CLOUDSTACK.fullmatch(alias):
+    from directdownload.resources.certificate import of_cloudstack
+
+    if of_cloudstack(alias):
         raise click.UsageError(
             f"Invalid value for '--alias': {alias} is CloudStack's own (cloud, cloudca…), and is never touched."
         )

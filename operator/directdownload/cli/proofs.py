@@ -15,6 +15,7 @@ from directdownload.resources import pem
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.certificate import CertificateFailure, DirectDownloadCertificate
 from directdownload.resources.host import Host
+from directdownload.resources.reasons import Reason
 
 
 class State(enum.StrEnum):
@@ -37,6 +38,8 @@ class Verdict(enum.Enum):
     FAILED = enum.auto()
     #: nothing goes on before a human has changed something
     STALLED = enum.auto()
+    #: no host of the zone is Up: nobody has proved anything that the zone could rely on
+    NOBODY = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def snapshot(
         # Ready does not wait for hosts in Maintenance, which the counts do not tell from others.
         ready = said is rollout.Verdict.READY
         waiting, failing = counts is None or (pending > 0 and not ready), failed > 0 and not ready
+        # With none pending this is what the controller says where no host is Up.
+        nobody = reason == Reason.PROVISIONING
     else:
         proofs = tuple(proof for proof in of_hosts(certificate, hosts) if only_host in (None, proof.host))
         states = [proof.state for proof in proofs]
@@ -91,6 +96,7 @@ def snapshot(
         failed, pending, skipped = (states.count(s) for s in (State.FAILED, State.PENDING, State.SKIPPED))
         awaited = {proof.state for proof in proofs if proof.awaited}
         waiting, failing = State.PENDING in awaited, State.FAILED in awaited
+        nobody = only_host is None and not awaited
     revoking = certificate.spec.revoked or only_host in certificate.spec.revoked_hosts
     if (status.observed_generation or 0) < certificate.metadata.generation:
         verdict = Verdict.RUNNING
@@ -99,8 +105,10 @@ def snapshot(
         verdict = Verdict.STALLED
     elif waiting:
         verdict = Verdict.RUNNING
+    elif failing:
+        verdict = Verdict.FAILED
     else:
-        verdict = Verdict.FAILED if failing else Verdict.PROVED
+        verdict = Verdict.NOBODY if nobody else Verdict.PROVED
     return Proofs(
         certificate=certificate,
         hosts=proofs,
@@ -150,6 +158,7 @@ def board(state: Proofs) -> Board:
         Verdict.PROVED: Mood.DONE,
         Verdict.FAILED: Mood.FAILED,
         Verdict.STALLED: Mood.FAILED,
+        Verdict.NOBODY: Mood.FAILED,
     }[state.verdict]
     lines = tuple(
         Line((proof.host,), proof.state.value, moods[proof.state], downloaded_bytes=None, note=proof.details)

@@ -43,7 +43,8 @@ async def wait(
 ) -> int:
     """Follows `certificate` to its end, prints a row per host, and returns the exit status.
 
-    All Up hosts proved it 0; out of time, or hosts failed 1; Stalled 3; Ctrl-C 130. With `only_host` that host counts.
+    All Up hosts proved it 0; out of time, hosts failed, or none is Up 1; Stalled 3; Ctrl-C 130. With `only_host` that
+    host counts.
     """
     began = time.monotonic()
     try:
@@ -124,9 +125,10 @@ def _ending(state: Proofs, span: str) -> tuple[int, str]:
         return PERMANENT, f"Error: {name} has stalled: {why}"
     so_far = f"{state.proved} of {units.count(state.total, 'host')} proved it"
     if state.verdict is Verdict.PROVED:
-        if not state.total:
-            return DONE, f"{name}: zone {state.certificate.spec.zone} has no host yet."
         return DONE, f"{name}: {so_far}, after {span}."
+    if state.verdict is Verdict.NOBODY:
+        zone = state.certificate.spec.zone
+        return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each follows when it is."
     if state.verdict is Verdict.FAILED:
         return TRANSIENT, f"Error: {name}: {so_far}, {state.failed} failed. Their agents keep trying."
     return TRANSIENT, (

@@ -96,10 +96,13 @@ def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloa
         return f"{what} created (object {after.name}): it goes to {everywhere}."
     if before.spec.certificate != spec.certificate:
         text = f"{what} changed: {everywhere} takes the new one."
-        if spec.keep_previous and not before.spec.revoked and before.status.certificate is not None:
+        if before.spec.revoked or before.status.revoked:
+            text += " The one before was revoked, and is not kept."
+        elif spec.keep_previous and before.status.certificate not in (None, spec.certificate):
             text += (
                 f" The one before stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
-                f"{units.span(spec.keep_previous)}."
+                f"{units.span(spec.keep_previous)}"
+                f"{', but not where it was revoked' if before.spec.revoked_hosts else ''}."
             )
         return text
     if before.spec.revoked:

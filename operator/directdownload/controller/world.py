@@ -15,7 +15,7 @@ from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.checksum import Checksum
-from directdownload.resources.host import Host
+from directdownload.resources.host import Host, KeystoreDrift
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -129,9 +129,8 @@ class World:
         self.equipped: dict[str, str] = {}
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
         self.sources: dict[str, certificates.Look] = {}
-        #: the last drift of a host's keystore that was seen, by the Host's key; another one told those before `began`
-        self.drifts: dict[str, datetime.datetime] = {}
-        self.began = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        #: the last drift of a host's keystore that was told, by the Host's key; at first that of the first look
+        self.drifts: dict[str, KeystoreDrift | None] = {}
         #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;
         #: monotonic seconds
         self.summaries: dict[str, float] = {}
@@ -142,10 +141,17 @@ class World:
         self.jobs.subscribe(_forgetting(self._result_missing_since))
         self.jobs.subscribe(_forgetting(self.equipped))
         self.templates.subscribe(self._forget_secret)
-        self.hosts.subscribe(_forgetting(self.drifts))
+        self.hosts.subscribe(self._remember_drift)
         self.certificates.subscribe(self._forget_source)
         for store in (self.templates, self.deployments, self.certificates):
             store.subscribe(self._forget_summary)
+
+    def _remember_drift(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
+        """What is there at the first look is not news; by no clock, as the agent's is another one."""
+        if new is None:
+            self.drifts.pop(key, None)
+        elif old is None:
+            self.drifts[key] = new.status.keystore.last_drift if new.status.keystore is not None else None
 
     def _forget_summary(self, _: str, old: Resource | None, new: Resource | None) -> None:
         if old is not None and new is None:

@@ -4,15 +4,16 @@ keytool reads a store, and some time later empties the file and writes it anew. 
 than was read by the time that ours is put there, and a rename would destroy it. Instead, under our lock:
 
 1. The new version is written beside it (`.NAME.directdownload.part`), gets owner, mode and label of the old one, is
-   synced, and renamed to `.NAME.directdownload.HELD-NEW.swap`, with the digests of what was read and of what it is.
+   synced, and renamed to `.NAME.directdownload.READ-NEW.swap`, with the digests of what was read and of what it is.
 2. `renameat2(RENAME_EXCHANGE)` swaps it with the store: in one step, and what was there is kept, whatever it is.
 3. `resolve` looks at what came out, now under the name of the swap file:
-   - what was read (HELD): nobody was in between. It becomes the backup.
+   - what was read (READ): nobody was in between. It becomes the backup.
    - something else, and the store is still NEW: someone wrote in between. The two are exchanged again, at once: the
      other's file is back under its name, even while it is still being written to. The caller merges and tries again.
    - NEW: it was never put in place, or was taken back. It is removed.
    - something else, and the store is no longer NEW: a third one has written within the instant. The store stays as it
-     is, and what came out is kept as `NAME.directdownload.rescued`, which is logged.
+     is, and what came out is kept as `NAME.directdownload.rescued` (or `.rescued-2`, …: none is overwritten), which is
+     logged.
 
 A process that is killed, or a power failure, can interrupt this between any two steps: the name always has a whole
 store. The next one who has the lock finds the `.swap` file, whose name says all that `resolve` needs: the same code
@@ -30,6 +31,7 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -73,8 +75,8 @@ class Place:
     def rescued(self) -> str:
         return f"{self.path}.directdownload.rescued"
 
-    def swap(self, held: bytes, new: bytes) -> "Swap":
-        digests = _digest(held), _digest(new)
+    def swap(self, read: bytes, new: bytes) -> "Swap":
+        digests = _digest(read), _digest(new)
         return Swap(self._hidden("-".join(digests) + ".swap"), *digests)
 
     def in_use(self) -> bool:
@@ -102,7 +104,7 @@ class Swap:
     """A file that is, or was, exchanged with the store: the digests of what was read and of what was made of it."""
 
     path: str
-    held: str
+    read: str
     new: str
 
 
@@ -116,20 +118,20 @@ def clean(place: Place) -> None:
         raise files.write_error(error, place.path, "clean up after an earlier writer") from error
 
 
-def replace(place: Place, held: files.Content | None, data: bytes) -> None:
-    """Put `data` in place of `held` (None: there was no store), unless someone else changed that in between.
+def replace(place: Place, read: files.Content | None, data: bytes) -> None:
+    """Put `data` in place of `read` (None: there was no store), unless someone else changed that in between.
 
     The lock must be held, and nothing be left over. Read the store to see what it is now. Raises WriteError: nothing
     has changed then.
     """
     _check_backup(place)
-    swap = place.swap(held.data if held else b"", data)
+    swap = place.swap(read.data if read else b"", data)
     try:
-        _write(place, held, data, swap.path)
+        _write(place, read, data, swap.path)
         try:
-            if held is None:
+            if read is None:
                 _rename(swap.path, place.path, _RENAME_NOREPLACE)
-            elif files.stamp(os.lstat(place.path)) == files.stamp(held.status):
+            elif files.stamp(os.lstat(place.path)) == files.stamp(read.status):
                 _rename(swap.path, place.path, _RENAME_EXCHANGE)
         except (FileExistsError, FileNotFoundError):
             # made or removed by someone else: ours is not in place
@@ -140,7 +142,7 @@ def replace(place: Place, held: files.Content | None, data: bytes) -> None:
         raise files.write_error(error, place.path, "write the new version") from error
 
 
-def _write(place: Place, held: files.Content | None, data: bytes, path: str) -> None:
+def _write(place: Place, read: files.Content | None, data: bytes, path: str) -> None:
     """A whole file at `path`, on disk, with the attributes of the store."""
     _remove(place.part)
     try:
@@ -149,8 +151,8 @@ def _write(place: Place, held: files.Content | None, data: bytes, path: str) -> 
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            if held is not None:
-                attributes.copy(descriptor, place.path, held.status)
+            if read is not None:
+                attributes.copy(descriptor, place.path, read.status)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -166,18 +168,26 @@ def _resolve(place: Place, swap: Swap) -> None:
         out = _digest_at(swap.path)
         if out == swap.new or not os.path.lexists(swap.path):
             _remove(swap.path)
-        elif out == swap.held:
+        elif out == swap.read:
             os.rename(swap.path, place.backup)
         elif _digest_at(place.path) == swap.new:
             _rename(swap.path, place.path, _RENAME_EXCHANGE)
             continue
         else:
-            os.rename(swap.path, place.rescued)
-            _log.warning(
-                "%s was written by others at the same time; one of its versions is %s", place.path, place.rescued
-            )
+            rescued = _rescue(place, swap)
+            _log.warning("%s was written by others at the same time; one of its versions is %s", place.path, rescued)
         break
     files.sync_directory(place.directory)
+
+
+def _rescue(place: Place, swap: Swap) -> str:
+    """Where the file is kept now; what was rescued before stays."""
+    for number in itertools.count(1):
+        path = place.rescued if number == 1 else f"{place.rescued}-{number}"
+        with contextlib.suppress(FileExistsError):
+            _rename(swap.path, path, _RENAME_NOREPLACE)
+            break
+    return path
 
 
 def _check_backup(place: Place) -> None:

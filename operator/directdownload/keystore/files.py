@@ -31,13 +31,21 @@ class Content:
     status: os.stat_result
 
 
+def real(path: str) -> str:
+    """The path without symbolic links. Raises UnreadableError for what can be no path."""
+    try:
+        return os.path.realpath(path)
+    except ValueError as error:
+        raise unreadable(error, path) from error
+
+
 def read(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Content | None:
     """None if there is no such file. Raises UnreadableError for anything but a regular file of at most the limit."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreadable(error, path) from error
     try:
         status = os.fstat(descriptor)
@@ -70,7 +78,10 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def unreadable(error: OSError, path: str) -> errors.UnreadableError:
+def unreadable(error: OSError | ValueError, path: str) -> errors.UnreadableError:
+    """ValueError is what Python raises for a path that no call takes: one with a NUL character."""
+    if isinstance(error, ValueError):
+        return errors.UnreadableError(f"{path!r} cannot be read: expected a path without NUL characters")
     return errors.UnreadableError(f"{path} cannot be read: {_text(error)}")
 
 

@@ -104,8 +104,8 @@ class Opener:
                 raise errors.UnreadableError("it is empty")
             case magic if magic[0] == 0x30:
                 return pkcs12.read(data, self._keys)
-            case magic:
-                raise errors.UnreadableError(f"neither JKS nor PKCS#12: it begins with {magic.hex(' ')}")
+            case _:
+                raise errors.UnreadableError("it is neither JKS nor PKCS#12")
 
 
 def load(data: bytes, password: str, *, name: str) -> Keystore:

@@ -3,8 +3,6 @@
 Nothing here ever puts a password, or a line that may hold one, into a message.
 """
 
-import os
-
 import javaproperties
 
 from directdownload.keystore import errors, files
@@ -37,7 +35,7 @@ def from_file(path: str) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        content = files.read(os.path.realpath(path), _LIMIT_BYTES)
+        content = files.read(files.real(path), _LIMIT_BYTES)
     except errors.UnreadableError as error:
         raise errors.PasswordMissingError(f"{error}; expected the keystore's password in it") from error
     if content is None:

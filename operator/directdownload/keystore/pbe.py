@@ -85,9 +85,9 @@ class Keys:
     def _once(self, derive: Callable[..., bytes], *arguments: object, cost: int) -> bytes:
         found = self._found.get((derive, *arguments))
         if found is None:
-            self._left -= cost
-            if self._left < 0:
+            if cost > self._left:
                 raise UnreadableError(f"its iteration counts are larger than {ITERATION_LIMIT} in all")
+            self._left -= cost
             found = self._found[derive, *arguments] = derive(*arguments)
         return found
 

@@ -58,7 +58,7 @@ class _Found:
 
 def read(path: str, password: str) -> Snapshot:
     """Raises MissingError, UnreadableError, PasswordWrongError."""
-    place = os.path.realpath(path)
+    place = files.real(path)
     found = _find(place, formats.Opener(password))
     if found is None:
         raise _missing(place)
@@ -72,7 +72,7 @@ def update(path: str, password: str, decide: Decide, *, create: StoreType | None
     wrote in between. What is so already is no change. A missing store is made, with mode 0600, when `create` says of
     which type and there is something to put. Raises KeystoreError; WriteError too after so long a wait for the lock.
     """
-    place = exchange.Place(os.path.realpath(path))
+    place = exchange.Place(files.real(path))
     opener = formats.Opener(password)
     if not place.in_use():
         found = _find(place.path, opener)
@@ -101,7 +101,7 @@ def sha256(path: str) -> str | None:
 
     Raises UnreadableError.
     """
-    content = files.read(os.path.realpath(path))
+    content = files.read(files.real(path))
     return hashlib.sha256(content.data).hexdigest() if content is not None else None
 
 
@@ -114,7 +114,7 @@ def stamp(path: str) -> tuple[int, ...] | None:
         return files.stamp(os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise files.unreadable(error, path) from error
 
 

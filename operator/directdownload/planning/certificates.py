@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from directdownload.planning.conditions import Verdict, condition, conditions
-from directdownload.planning.observed import ObservedHost
+from directdownload.planning.observed import MESSAGE_LIMIT, ObservedHost
 from directdownload.resources import pem
 from directdownload.resources.base import Condition, ConditionStatus
 from directdownload.resources.certificate import (
@@ -24,15 +24,15 @@ from directdownload.resources.certificate import (
     DirectDownloadCertificate,
     DirectDownloadCertificateStatus,
     PreviousCertificate,
+    of_cloudstack,
 )
 from directdownload.resources.host import HostCertificate
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone, ZoneCertificates
 
-#: Entries of `status.failures`, and characters of each message.
+#: Entries of `status.failures`.
 FAILURES_LIMIT = 10
-MESSAGE_LIMIT = 1024
 _SAMPLE = 3
 
 
@@ -55,10 +55,8 @@ class Look:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CertificatePlan:
-    """`held`: the object needs our finalizer."""
-
     status: DirectDownloadCertificateStatus
-    held: bool
+    needs_finalizer: bool
     look_again: datetime.datetime | None = None
 
 
@@ -138,6 +136,7 @@ def plan_certificate(
             "not_before": published.not_before,
             "not_after": published.not_after,
             "previous": publication.previous,
+            "revoked": certificate.spec.revoked,
             "hosts": CertificateHosts(**count.hosts),
             "failures": tuple(count.failures),
         }
@@ -148,8 +147,8 @@ def plan_certificate(
         conditions=(*conditions(verdict, before.conditions, generation, now), expiring),
     )
     turns = [publication.look_again, turning, publication.previous.until if publication.previous else None]
-    held = bool(_holding(certificate, published, hosts)) if certificate.deleting else published is not None
-    return CertificatePlan(status, held, min((turn for turn in turns if turn is not None), default=None))
+    needs_finalizer = bool(_holding(certificate, published, hosts)) if certificate.deleting else published is not None
+    return CertificatePlan(status, needs_finalizer, min((turn for turn in turns if turn is not None), default=None))
 
 
 # What is published
@@ -161,9 +160,9 @@ def _publication(
     rivals: Iterable[DirectDownloadCertificate],
     now: datetime.datetime,
 ) -> _Publication:
-    usurped = _usurped(certificate, rivals)
-    if usurped is not None:
-        return _Publication(None, problem=usurped)
+    refused = _alias_refused(certificate, rivals)
+    if refused is not None:
+        return _Publication(None, problem=refused)
     published = _published(certificate)
     previous = _previous(certificate, now)
     wanted = source.certificate
@@ -171,6 +170,9 @@ def _publication(
         return _Publication(published, previous)
     problem, look_again = _refusal(certificate, source, now)
     if problem is not None:
+        if certificate.status.revoked and not certificate.spec.revoked:
+            # What was revoked comes back only where the object wants just that.
+            return _Publication(None, None, problem, look_again)
         if published is not None:
             message = f"{problem.message}; hosts keep {_named(published)}"
             problem = dataclasses.replace(problem, message=message)
@@ -180,10 +182,12 @@ def _publication(
     return _Publication(wanted, previous)
 
 
-def _usurped(certificate: DirectDownloadCertificate, rivals: Iterable[DirectDownloadCertificate]) -> Verdict | None:
+def _alias_refused(
+    certificate: DirectDownloadCertificate, rivals: Iterable[DirectDownloadCertificate]
+) -> Verdict | None:
     """Why the alias is not for this object."""
     alias = certificate.spec.keystore_alias
-    if alias == "cloud" or alias.startswith("cloudca") or alias.endswith(PREVIOUS_SUFFIX):
+    if of_cloudstack(alias) or alias.endswith(PREVIOUS_SUFFIX):
         message = (
             f"spec.alias: {alias} is reserved, as are cloud, cloudca… and …{PREVIOUS_SUFFIX} in any case; "
             "make another object with another alias, for example my-ca"
@@ -216,24 +220,24 @@ def _published(certificate: DirectDownloadCertificate) -> Certificate | None:
 
 
 def _previous(certificate: DirectDownloadCertificate, now: datetime.datetime) -> PreviousCertificate | None:
-    """The one before, while it is trusted; `keepPrevious` set to 0 ends that at once."""
-    previous = certificate.status.previous
-    return previous if previous is not None and previous.until > now and certificate.spec.keep_previous > 0 else None
+    """The one before, while it is trusted; a revocation ends that for good, and so does `keepPrevious` set to 0."""
+    spec, previous = certificate.spec, certificate.status.previous
+    trusted = previous is not None and previous.until > now and spec.keep_previous > 0 and not spec.revoked
+    return previous if trusted else None
 
 
 def _succeeded(
     certificate: DirectDownloadCertificate, published: Certificate, now: datetime.datetime
 ) -> PreviousCertificate | None:
-    """`published`, as the one before from now on."""
-    longest = (published.not_after - now).total_seconds()
-    if min(longest, certificate.spec.keep_previous) <= 0:
-        return None
+    """`published`, as the one before from now on; None where it was revoked, also if it is not any more."""
     # Compared as numbers: what is written as 1000000h is more than a time can hold.
-    until = min(longest, certificate.spec.keep_previous)
+    left = min((published.not_after - now).total_seconds(), certificate.spec.keep_previous)
+    if left <= 0 or certificate.spec.revoked or certificate.status.revoked:
+        return None
     return PreviousCertificate(
         certificate=published.pem,
         fingerprint_sha256=published.fingerprint_sha256,
-        until=now + datetime.timedelta(seconds=until),
+        until=now + datetime.timedelta(seconds=left),
     )
 
 

@@ -7,11 +7,16 @@ Whose an entry is: a trusted certificate is ours if its alias stands in the ledg
 just what a published certificate puts under that alias (imported by CloudStack, or before the ledger was lost): such a
 one is adopted. Where our entry had been read back, another trusted certificate under its alias was put there by hand
 and is replaced. Everything else is foreign: never changed, never removed; a wish that needs its alias fails.
+
+What was taken back from this host (revoked, deleted, or left with its zone) is remembered, by alias: found there again,
+from a backup of the store, it is ours and goes; and it does not come back as the previous one of a certificate. Both
+end when a certificate wants it as its current one.
 """
 
 import dataclasses
 import datetime
 from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 from typing import Literal
 
 from directdownload.resources.certificate import PREVIOUS_SUFFIX
@@ -21,6 +26,11 @@ from directdownload.resources.reasons import Reason
 DriftKind = Literal["EntryMissing", "EntryReplaced", "StoreMissing"]
 #: By alias: SHA-256 fingerprint of a trusted certificate; None: anything else, a key for one.
 Entries = Mapping[str, str | None]
+#: What was taken back from a host, oldest first: name of the certificate, by alias (never the previous one) and
+#: fingerprint.
+Taken = Mapping[tuple[str, str], str]
+#: Two for each of the 5000 certificates that a zone may have: all that are revoked at a time stay remembered.
+TAKEN_LIMIT = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,9 +55,16 @@ class Published:
     #: from all hosts: revoked, or being deleted
     revoked: bool = False
     revoked_hosts: Set[str] = frozenset()
+    #: the controller has looked at the object as it is now
+    settled: bool = True
 
     def revoked_on(self, host: str) -> bool:
         return self.revoked or host in self.revoked_hosts
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As in `Taken`."""
+        return self.alias, self.certificate.fingerprint_sha256
 
     @property
     def aliases(self) -> tuple[str, str]:
@@ -78,6 +95,8 @@ class Desired:
     wishes: Mapping[str, Wish]
     #: by alias: what they may have put there, wanted or not; a certificate also where a rotation was to put the other
     known: Mapping[str, "Owned"]
+    #: to be on disk before anything is changed
+    taken: Taken
     #: why nothing is to be added, repaired or rotated; None: it is
     held: Reason | None
     #: when the wishes change by themselves
@@ -137,31 +156,46 @@ class Proof:
 
 
 def desired(
-    host: str, zone: str, enabled: bool | None, published: Iterable[Published], now: datetime.datetime
+    host: str,
+    zone: str,
+    enabled: bool | None,
+    published: Iterable[Published],
+    now: datetime.datetime,
+    *,
+    ledgers: Iterable["Ledger"] = (),
+    taken: Taken = MappingProxyType({}),
 ) -> Desired:
-    """`enabled` is the Zone's; None: there is no such Zone.
+    """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time.
 
     Of two objects that want the same alias the older one has it.
     """
-    mine = sorted((each for each in published if each.zone == zone), key=lambda each: each.name)
+    of_zone = sorted((each for each in published if each.zone == zone), key=lambda each: each.name)
+    # What was taken back waits for the controller: what replaces it may have been asked for in the same change.
+    mine = [
+        each if each.settled or each.key not in taken else dataclasses.replace(each, revoked=True) for each in of_zone
+    ]
+    holders: dict[str, Published] = {}
+    for each in sorted(mine, key=lambda each: (each.created, each.name)):
+        if not each.revoked_on(host):
+            holders.setdefault(each.alias, each)
+    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ledgers, holders)
     wishes: dict[str, Wish] = {}
     ends: list[datetime.datetime] = []
-    for each in sorted(mine, key=lambda each: (each.created, each.name)):
-        alias, previous_alias = each.aliases
-        if each.revoked_on(host) or alias in wishes:
-            continue
+    for alias, each in holders.items():
         wishes[alias] = Wish(each.name, each.certificate)
         before = each.previous
-        if before is not None and now < before.until and before.certificate != each.certificate:
-            wishes[previous_alias] = Wish(each.name, before.certificate)
+        if before is None or now >= before.until or before.certificate == each.certificate:
+            continue
+        if (alias, before.certificate.fingerprint_sha256) not in taken:
+            wishes[alias + PREVIOUS_SUFFIX] = Wish(each.name, before.certificate)
             ends.append(before.until)
     held = None if enabled else Reason.ZONE_NOT_FOUND if enabled is None else Reason.ZONE_DISABLED
-    return Desired(host, tuple(mine), wishes, _known(mine), held, min(ends, default=None))
+    return Desired(host, tuple(mine), wishes, _known(mine), taken, held, min(ends, default=None))
 
 
 def nothing(host: str) -> Desired:
     """For a store that the host does not use any more."""
-    return Desired(host, (), {}, {}, None, None)
+    return Desired(host, (), {}, {}, {}, None, None)
 
 
 def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = False) -> Plan:
@@ -172,16 +206,18 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
     conflicts: set[str] = set()
     drift: list[Drift] = []
     known = wanted.known
-    for alias in sorted(wanted.wishes.keys() | known.keys() | ledger.keys()):
+    back = _back(wanted.taken, entries)
+    for alias in sorted(wanted.wishes.keys() | known.keys() | ledger.keys() | back.keys()):
         wish, owned, found = wanted.wishes.get(alias), ledger.get(alias), entries.get(alias)
         imported = owned.fingerprints if owned is not None else frozenset()
-        ours = found is not None and found in imported | known.get(alias, _NONE).fingerprints
-        if wish is None:
+        published = found in known.get(alias, _NONE).fingerprints and alias not in back
+        ours = found is not None and (published or found in imported or alias in back)
+        if wish is None or (wanted.held is not None and ours and not published):
             if ours and found is not None:
-                owner = owned or known[alias]
-                remove[alias] = owner.certificate
+                owner = owned.certificate if owned is not None else back.get(alias) or known[alias].certificate
+                remove[alias] = owner
                 # not placed any more: should it be wanted again after an interruption, its absence is no drift
-                kept[alias] = Owned(owner.certificate, imported | {found})
+                kept[alias] = Owned(owner, imported | {found})
             continue
         fingerprint = wish.certificate.fingerprint_sha256
         was_placed = owned is not None and owned.placed
@@ -196,7 +232,7 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
             put[alias] = wish
             before = frozenset({found}) if ours and found is not None else frozenset()
             kept[alias] = Owned(wish.name, imported | before | {fingerprint}, placed=was_placed)
-            if was_placed and not ours:
+            if was_placed and not published and found not in imported:
                 drift.append(Drift("EntryReplaced" if alias in entries else "EntryMissing", alias))
     if missing and drift:
         drift = [Drift("StoreMissing")]
@@ -221,6 +257,29 @@ def distrusted(wanted: Desired, ledger: Ledger) -> frozenset[str]:
 
 
 _NONE = Owned("", frozenset())
+
+
+def _taken(
+    taken: Taken, revoked: Iterable[Published], ledgers: Iterable["Ledger"], holders: Mapping[str, Published]
+) -> Taken:
+    """With what is revoked, and what is in a ledger for a certificate that does not hold its alias (any more)."""
+    back = {(each.alias, fingerprint): each.name for each in revoked for fingerprint in each.fingerprints}
+    for alias, owned in (item for ledger in ledgers for item in ledger.items()):
+        base = alias.removesuffix(PREVIOUS_SUFFIX)
+        if base not in holders or holders[base].name != owned.certificate:
+            back |= {(base, fingerprint): owned.certificate for fingerprint in owned.fingerprints}
+    # what another certificate wants there now is not taken back, as its previous one neither
+    wanted = {(alias, fingerprint) for alias, each in holders.items() for fingerprint in each.fingerprints}
+    current = {each.key for each in holders.values()}
+    fresh = {key: back[key] for key in sorted(back) if key not in wanted and key not in taken}
+    all_taken = [(key, name) for key, name in (*taken.items(), *fresh.items()) if key not in current]
+    return dict(all_taken[-TAKEN_LIMIT:])
+
+
+def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
+    """Aliases where something that was taken back is found, with the name of its certificate."""
+    found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in entries.items() if entry)
+    return {alias: taken[key] for alias, key in found if key in taken}
 
 
 def _known(published: Iterable[Published]) -> Mapping[str, Owned]:

@@ -214,6 +214,8 @@ class ObservedHost(Host):
     proofs: pydantic.SkipValidation[Mapping[str, HostCertificate]] = pydantic.Field(exclude=True)
 
 
+#: Characters of what a host says in one field of a proof; it is hostile, and kept for thousands of them.
+MESSAGE_LIMIT = 1024
 _PROOF_FIELDS = ("name", "fingerprintSHA256", "state", "reason", "message")
 #: By a digest of what hosts say, for as long as a host says it.
 _shared_proofs: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
@@ -223,8 +225,12 @@ def project_host(document: Mapping[str, Any]) -> ObservedHost:
     """`document` is a Host as the API serves it."""
     status = dict(document.get("status") or {})
     entries = status.pop("certificates", ())
-    proofs = _proofs([tuple(entry.get(field) for field in _PROOF_FIELDS) for entry in entries])
+    proofs = _proofs([tuple(_cut(entry.get(field)) for field in _PROOF_FIELDS) for entry in entries])
     return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:MESSAGE_LIMIT]
 
 
 def _proofs(entries: Sequence[tuple[str | None, ...]]) -> Proofs:

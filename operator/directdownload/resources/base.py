@@ -94,17 +94,18 @@ def _quantity(value: object) -> int:
 
 
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+# No more digits than `quantities` takes.
+_SIZE = "[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 _DURATION_RULE = (
-    "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$')",
+    "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]{1,12}([.][0-9]{1,12})?(ms|s|m|h))+)$')",
     "expected a duration such as 5s, 10m or 1h30m (0: off)",
 )
 _QUANTITY_RULE = (
-    "type(self) == int ? self >= 0 : string(self).matches('^[0-9]+([.][0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^{_SIZE}$')",
     "expected a quantity of bytes such as 100Mi or 10Gi (0: no limit)",
 )
 _RESERVE_RULE = (
-    "type(self) == int ? self >= 0 : "
-    "string(self).matches('^([0-9]{1,2}%|[0-9]+([.][0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?)$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^([0-9]{{1,2}}%|{_SIZE})$')",
     "expected a percentage below 100 such as 5%, or a quantity such as 20Gi",
 )
 _COUNT_OR_PERCENT_RULE = (

@@ -24,6 +24,11 @@ from directdownload.resources.reasons import Reason
 PREVIOUS_SUFFIX = "-previous"
 
 
+def of_cloudstack(alias: str) -> bool:
+    """Whether CloudStack keeps its own key or authorities under `alias`, lower-cased; the CRD has the same rule."""
+    return alias == "cloud" or alias.startswith("cloudca")
+
+
 class CertificateReference(Model):
     kind: Literal["Secret", "ConfigMap"] = pydantic.Field(
         json_schema_extra=rules(expected="Secret or ConfigMap", example="Secret")
@@ -126,6 +131,9 @@ class DirectDownloadCertificateStatus(Status):
     not_before: Time | None = None
     not_after: Time | None = None
     previous: PreviousCertificate | None = None
+    revoked: bool = pydantic.Field(
+        False, description="What is published was revoked when last looked at: a change then keeps no previous one."
+    )
     hosts: CertificateHosts | None = None
     failures: tuple[CertificateFailure, ...] = pydantic.Field((), max_length=10)
 

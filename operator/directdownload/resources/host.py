@@ -20,8 +20,8 @@ from directdownload.resources.base import (
 from directdownload.resources.reasons import Reason
 
 _ABSOLUTE = (
-    "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..')",
-    "expected an absolute path without '..', for example /etc/cloudstack/agent/cloud.jks",
+    "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..') && !self.matches('[[:cntrl:]]')",
+    "expected an absolute path without '..' or control characters, for example /etc/cloudstack/agent/cloud.jks",
 )
 
 
@@ -107,6 +107,8 @@ class HostCertificate(Model):
     last_transition_time: Time | None = None
 
 
+#: Entries of `HostStatus.certificates`. Names of 63 characters make them a megabyte; an object may have 1.5 (etcd).
+CERTIFICATES_LIMIT = 5000
 #: Entries of `HostStorage.unplaced`; the sum of bytes counts all.
 UNPLACED_LIMIT = 50
 
@@ -145,7 +147,7 @@ class HostStatus(Status):
     )
     agent_version: str | None = None
     keystore: KeystoreStatus | None = None
-    certificates: tuple[HostCertificate, ...] = ()
+    certificates: tuple[HostCertificate, ...] = pydantic.Field((), max_length=CERTIFICATES_LIMIT)
     storage: tuple[HostStorage, ...] = pydantic.Field(
         (), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]}
     )

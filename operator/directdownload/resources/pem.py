@@ -12,7 +12,6 @@ import datetime
 import functools
 import hashlib
 import re
-import textwrap
 import warnings
 
 from cryptography import exceptions, utils, x509
@@ -54,7 +53,8 @@ class Certificate:
 
     @functools.cached_property
     def pem(self) -> str:
-        return "\n".join([_BEGIN, *textwrap.wrap(base64.b64encode(self.der).decode(), 64), _END, ""])
+        text = base64.b64encode(self.der).decode()
+        return "\n".join([_BEGIN, *(text[at : at + 64] for at in range(0, len(text), 64)), _END, ""])
 
     @functools.cached_property
     def fingerprint_sha256(self) -> str:

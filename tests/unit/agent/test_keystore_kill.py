@@ -116,12 +116,17 @@ def test_killed_at_any_moment_the_store_loads_the_ledger_names_what_is_ours_and_
     sync = KeystoreSync((str(files.directory),), str(state))
     last = wishes(files.spec, certificates, random.Random("last"))
     assert sync.sync(last, NOW).error is None
+    remembered = json.loads((state / "keystores.json").read_text())["taken"]
+    taken = {(each["alias"], each["fingerprint"]) for each in remembered}
     wanted = {"theirs": foreign.fingerprint_sha256, "ours-too": foreign.fingerprint_sha256}
     for each in last.published:
         if not each.revoked:
             wanted[each.alias] = each.certificate.fingerprint_sha256
-            if each.previous is not None and each.previous.until > NOW:
-                wanted[f"{each.alias}-previous"] = each.previous.certificate.fingerprint_sha256
+            previous = each.previous
+            if previous is None or previous.until <= NOW:
+                continue
+            if (each.alias, previous.certificate.fingerprint_sha256) not in taken:
+                wanted[f"{each.alias}-previous"] = previous.certificate.fingerprint_sha256
     assert last.enabled
     assert files.fingerprints() == wanted
     again = sync.sync(last, NOW)

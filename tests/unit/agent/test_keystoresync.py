@@ -194,21 +194,96 @@ def test_drift_is_repaired_and_told(host: Host) -> None:
     assert host.sync(*certificates).drift == ()
 
 
-def test_another_path_takes_our_entries_out_of_the_old_store(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_path_takes_our_entries_out_of_the_old_store(host: Host) -> None:
     host.files.put(theirs=FOREIGN)
     host.sync(published("ca", A))
     new = str(host.files.directory / "new.p12")
     host.files.set_password("changed")
-    with caplog.at_level(logging.WARNING):
-        moved = host.sync(published("ca", A), path=new, type="PKCS12")
+    moved = host.sync(published("ca", A), path=new, type="PKCS12")
     assert moved.proofs[0].state == "Uploaded"
-    assert "Entries of ours stay in a keystore that is not used" in caplog.text
+    assert moved.reason is Reason.KEYSTORE_SYNCED
+    assert "entries of ours stay in a keystore that is not used any more" in moved.message
+    assert str(host.files.path) in moved.message
+    assert moved.error is not None, "to be tried again"
     old = HostFiles(host.files.directory, stores.PASSWORD)
     assert set(old.entries()) == {"theirs", "ca"}
     # The new store has the other password now, and cannot be opened: that does not hold up the old one.
     host.sync(published("ca", A), path=new)
     assert set(old.entries()) == {"theirs"}
     assert set(host.ledger) == {new}
+
+
+def test_what_could_not_be_left_is_left_when_it_opens(host: Host) -> None:
+    host.sync(published("ca", A))
+    old, new = HostFiles(host.files.directory, stores.PASSWORD), str(host.files.directory / "new.p12")
+    password = host.files.directory / "password"
+    password.write_text("changed")
+    moved: dict[str, Any] = {"path": new, "passwordFrom": {"file": str(password)}}
+    host.files.set_password("wrong")
+    assert host.sync(published("ca", A), **moved).error is not None
+    host.files.set_password(stores.PASSWORD)
+    synced = host.sync(published("ca", A), **moved)
+    assert (synced.error, synced.message) == (None, f"{new}: 1 Uploaded")
+    assert old.fingerprints() == {}
+
+
+def test_a_backup_that_is_restored_after_a_deletion_does_not_bring_the_certificate_back(host: Host) -> None:
+    host.files.put(theirs=A)
+    host.sync(published("ca", A))
+    backup = host.files.path.read_bytes()
+    host.sync()
+    assert host.files.fingerprints() == {"theirs": A.fingerprint_sha256}
+    for restart in (False, True):
+        host.files.path.write_bytes(backup)
+        if restart:
+            host.restart()
+        assert host.sync().error is None
+        assert host.files.fingerprints() == {"theirs": A.fingerprint_sha256}
+    assert host.sync(published("ca", A)).proofs[0].state == "Uploaded", "uploaded again it is wanted again"
+
+
+def test_what_is_revoked_while_the_store_fails_does_not_come_back_as_the_previous_one(host: Host) -> None:
+    host.sync(published("ca", A))
+    host.files.set_password("wrong")
+    assert host.sync(published("ca", A, revoked=True)).error is not None
+    rotated = published("ca", B, previous=Previous(A, NOW + datetime.timedelta(hours=1)))
+    host.restart()
+    assert host.sync(rotated).error is not None
+    assert host.bundle == frozenset()
+    host.files.set_password(stores.PASSWORD)
+    assert host.sync(rotated).error is None
+    assert host.files.fingerprints() == {"ca": B.fingerprint_sha256}
+    assert host.bundle == {B.der}
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_kept_and_read_again(host: Host) -> None:
+    host.sync(published("ca", A), published("cb", B))
+    ledger, aside = host.state / "keystores.json", host.state / "aside"
+    content = host.files.path.read_bytes()
+    ledger.rename(aside)
+    ledger.mkdir()
+    host.restart()
+    for wanted in ((published("cb", B), published("cc", FOREIGN)), ()):
+        synced = host.sync(*wanted)
+        assert (synced.reason, synced.error is None) == (Reason.KEYSTORE_WRITE_FAILED, False)
+        assert str(ledger) in synced.message
+        assert {(proof.state, proof.reason) for proof in synced.proofs} <= {("Failed", Reason.KEYSTORE_WRITE_FAILED)}
+        assert host.files.path.read_bytes() == content
+    ledger.rmdir()
+    aside.rename(ledger)
+    assert host.sync(published("cb", B)).error is None
+    assert host.files.fingerprints() == {"cb": B.fingerprint_sha256}, "it knows what was its own"
+
+
+def test_a_ledger_without_what_was_taken_back_is_read(host: Host) -> None:
+    host.sync(published("ca", A))
+    ledger = host.state / "keystores.json"
+    content = json.loads(ledger.read_text())
+    del content["taken"]
+    ledger.write_text(json.dumps(content))
+    host.restart()
+    host.sync()
+    assert host.files.fingerprints() == {}
 
 
 def test_previous_certificates_go_in_time(host: Host) -> None:

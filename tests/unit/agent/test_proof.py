@@ -8,7 +8,8 @@ import pytest
 from directdownload.agent import proof
 from directdownload.agent.keystoresync import Synced
 from directdownload.planning.keystores import Drift, Proof
-from directdownload.resources.host import KeystoreStatus
+from directdownload.resources import crd
+from directdownload.resources.host import Host, KeystoreStatus
 from directdownload.resources.reasons import Reason
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=datetime.UTC)
@@ -100,6 +101,19 @@ def test_the_last_drift_stays() -> None:
     assert proof.report(GOOD, 3, drifted, MUCH_LATER).status["keystore"]["lastDrift"] == told
     gone = proof.report(synced(*GOOD.proofs, drift=(Drift("StoreMissing"),)), 3, drifted, MUCH_LATER)
     assert gone.status["keystore"]["lastDrift"] == {"kind": "StoreMissing", "time": "2026-01-01T14:00:00Z"}
+
+
+def test_as_many_certificates_are_proven_as_a_host_may_have() -> None:
+    """300 is what the product is made for; the definition of Host lets just as many through as the agent tells."""
+    status = crd.definition(Host)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    limit = status["properties"]["certificates"]["maxItems"]
+    for count, told in ((300, 300), (limit, limit), (limit + 7, limit)):
+        proofs = [Proof(f"c-{number:05}", "Uploaded", fingerprint="AA:BB") for number in range(count)]
+        found = proof.report(synced(*proofs, message="all"), 3, proof.NOTHING, NOW)
+        assert [each["name"] for each in found.status["certificates"]] == [each.name for each in proofs[:told]]
+        assert proof.told(found.status) == found
+        extra = f" ({count} certificates; only the first {limit} by name are proven here)" if told < count else ""
+        assert found.status["conditions"][0]["message"] == f"all{extra}"
 
 
 def test_a_status_that_is_not_understood_is_as_none() -> None:

@@ -61,6 +61,20 @@ def test_a_zone_has_its_interval() -> None:
     assert views.project_zone(document("z", {})).sync_interval_seconds == 600
 
 
+@pytest.mark.parametrize("interval", ["9" * 13 + "s", "0." + "9" * 13 + "s", "soon", "", None, [5]])
+def test_an_interval_that_is_not_understood_is_the_default(interval: Any, caplog: pytest.LogCaptureFixture) -> None:
+    zone = views.project_zone(document("z", {"certificates": {"syncInterval": interval}}))
+    assert zone.sync_interval_seconds == 600
+    assert "Zone z: spec.certificates.syncInterval is not understood" in caplog.text
+
+
+@pytest.mark.parametrize("until", [{}, {"until": "2026-01-02T00:00:60Z"}, {"until": "2026-01-02"}, {"until": None}])
+def test_a_previous_certificate_without_an_end_that_is_understood_is_none(until: dict[str, Any]) -> None:
+    published = certificate({"certificate": A.pem, "previous": {"certificate": B.pem, **until}}).published
+    assert published is not None
+    assert (published.certificate, published.previous) == (A, None)
+
+
 def test_a_host_without_keystore_in_its_spec_has_cloudstacks_and_one_not_understood_none() -> None:
     host = views.project_host(document("kvm-1", {"zone": "z"}))
     assert host.keystore is not None

@@ -101,6 +101,7 @@ def test_of_a_reference_the_published_fingerprint_counts() -> None:
 STALLED = {"conditions": [condition("Stalled", "True", "InvalidCertificate", message="found two")]}
 READY = {"conditions": [condition("Ready", "True", "Provisioned")]}
 LATE = {"observedGeneration": 1}
+PROVISIONING = {"conditions": [condition("Ready", "False", "Provisioning")]}
 ALL_REVOKED = {"revoked": True}
 
 
@@ -115,7 +116,10 @@ ALL_REVOKED = {"revoked": True}
         ({}, {}, [host("a", UPLOADED), host("b", FAILED, state="Maintenance")], None, Verdict.PROVED),
         ({}, {}, [host("a", UPLOADED), host("b", FAILED)], None, Verdict.FAILED),
         ({}, {}, [host("a"), host("b", FAILED)], None, Verdict.RUNNING),
-        ({}, {}, [], None, Verdict.PROVED),
+        ({}, {}, [], None, Verdict.NOBODY),
+        ({}, {}, [host("a", state="Down"), host("b", UPLOADED, state="Maintenance")], None, Verdict.NOBODY),
+        (ALL_REVOKED, {}, [host("a", state="Down")], None, Verdict.NOBODY),
+        ({}, {}, [host("a", state="Down")], "a", Verdict.PROVED),
         ({}, LATE, [host("a", UPLOADED)], None, Verdict.RUNNING),
         ({}, LATE | STALLED, [host("a", UPLOADED)], None, Verdict.RUNNING),
         ({}, STALLED, [host("a")], None, Verdict.STALLED),
@@ -132,6 +136,8 @@ ALL_REVOKED = {"revoked": True}
         ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | READY, None, None, Verdict.PROVED),
         ({}, {"hosts": {"desired": 2, "uploaded": 1, "failed": 1}} | READY, None, None, Verdict.PROVED),
         (ALL_REVOKED, {"hosts": {"revoked": 2}}, None, None, Verdict.PROVED),
+        ({}, {"hosts": {"desired": 2, "down": 2}} | PROVISIONING, None, None, Verdict.NOBODY),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | PROVISIONING, None, None, Verdict.RUNNING),
         (ALL_REVOKED, STALLED, None, None, Verdict.STALLED),
     ],
 )

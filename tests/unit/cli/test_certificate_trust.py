@@ -72,13 +72,22 @@ def test_what_is_refused(spec: dict[str, Any], decide: trust.Decide, words: str)
 
 def test_a_rotation_tells_of_the_one_before_only_where_hosts_keep_it() -> None:
     published = {"certificate": PEM}
-    for before, kept in (
-        (certificate(published), True),
-        (certificate(published, revoked=True), False),
-        (certificate(), False),
+    stays, revoked = (
+        "The one before stays trusted as ca-previous for 1d0h.",
+        "The one before was revoked, and is not kept.",
+    )
+    for before, told in (
+        (certificate(published), stays),
+        (certificate(published, revokedHosts=["a"]), f"{stays[:-1]}, but not where it was revoked."),
+        (certificate(published, revoked=True), revoked),
+        # taken back a moment ago, which the controller has not seen
+        (certificate({**published, "revoked": True}), revoked),
+        (certificate(), ""),
+        # changed back to what hosts still have
+        (certificate({"certificate": SECOND}, certificate="x"), ""),
     ):
         text = trust.uploaded_text(before, certificate(certificate=SECOND))
-        assert ("stays trusted as ca-previous for 1d0h" in text) is kept
+        assert text == " ".join(["Certificate ca changed: every host of z takes the new one.", *filter(None, [told])])
     assert "previous" not in trust.uploaded_text(
         certificate(published), certificate(certificate=SECOND, keepPrevious="0s")
     )

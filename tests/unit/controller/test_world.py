@@ -488,7 +488,8 @@ def test_what_was_read_for_a_certificate_and_of_a_host_goes_with_it(world: World
     mine = build.certificate()
     world.certificates.observe(mine)
     world.hosts.observe(build.host())
-    world.sources[mine.uid], world.drifts["kvm-1"] = Look(reference, 1, Source(None)), NOW
+    world.sources[mine.uid] = Look(reference, 1, Source(None))
+    assert "kvm-1" in world.drifts
     world.summaries[mine.uid] = 1.0
     world.certificates.observe(build.certificate(uid="made-anew", resourceVersion="2"))
     assert not world.sources

@@ -3,6 +3,7 @@
 keytool writes in place: it empties the file and writes it anew. Other tools write beside it and rename.
 """
 
+import functools
 import logging
 import os
 import pathlib
@@ -126,6 +127,23 @@ def test_a_third_writer_within_the_same_instant_loses_nothing(
     rescued = path.with_name(path.name + writing.RESCUED)
     assert writing.aliases(rescued) == {"cloud", "cloudca", "theirs"}
     assert str(rescued) in caplog.text
+
+
+def test_what_was_rescued_before_is_kept(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rescued = path.with_name(path.name + writing.RESCUED)
+    for number in (1, 2, 3):
+        third = path.with_name("third")
+        third.write_bytes(writing.written_by_another(path, f"third-{number}"))
+        theirs = writing.written_by_another(path, f"theirs-{number}")
+        with monkeypatch.context() as patch:
+            Between(
+                patch,
+                before_1=functools.partial(path.write_bytes, theirs),
+                after_1=functools.partial(third.rename, path),
+            )
+            assert writing.put_all(path, [f"ours-{number}"]).written
+        kept = [rescued, *(path.with_name(f"{rescued.name}-{each}") for each in range(2, number + 1))]
+        assert [f"theirs-{each}" in writing.aliases(file) for each, file in enumerate(kept, 1)] == [True] * number
 
 
 def test_a_new_password_between_reading_and_writing_is_respected(

@@ -6,14 +6,20 @@ import os
 import pathlib
 import stat
 import struct
+import subprocess
+import sys
 
 import pytest
 from tests.unit.keystore import support, writing
 
-from directdownload.keystore import errors, formats, store
+from directdownload.keystore import errors, files, formats, passwords, store
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Keystore, StoreType
 
 PASSWORD = support.PASSWORD
+#: user::rw- user:1234:r-- group::r-- mask::r-- other::---, as the kernel's posix_acl_xattr.h has it
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHi", *entry) for entry in ((1, 6, -1), (2, 4, 1234), (4, 4, -1), (16, 4, -1), (32, 0, -1))
+)
 
 
 @pytest.fixture(params=writing.TYPES)
@@ -109,20 +115,68 @@ def test_a_missing_directory_is_told(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and sets labels")
 def test_owner_mode_label_and_access_list_are_kept(path: pathlib.Path) -> None:
-    # user::rw- user:1234:r-- group::r-- mask::r-- other::---, as the kernel's posix_acl_xattr.h has it
-    acl = [(1, 6, -1), (2, 4, 1234), (4, 4, -1), (16, 4, -1), (32, 0, -1)]
-    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in acl)
     os.chown(path, 1234, 2345)
     path.chmod(0o640)
-    os.setxattr(path, "system.posix_acl_access", packed)
+    os.setxattr(path, "system.posix_acl_access", ACL)
     os.setxattr(path, "security.selinux", b"system_u:object_r:cert_t:s0\0")
     before = path.stat()
     assert writing.put_all(path, ["a"]).written
     after = path.stat()
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
     assert after.st_ino != before.st_ino
-    assert os.getxattr(path, "system.posix_acl_access") == packed
+    assert os.getxattr(path, "system.posix_acl_access") == ACL
     assert os.getxattr(path, "security.selinux") == b"system_u:object_r:cert_t:s0\0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_two_capabilities_are_enough_for_a_store_of_another_user(path: pathlib.Path) -> None:
+    """CHOWN and DAC_OVERRIDE, as the chart says; FOWNER is not given."""
+    os.setxattr(path, "system.posix_acl_access", ACL)
+    path.chmod(0o640)
+    for each in (path.parent, path):
+        os.chown(each, 1234, 2345)
+    before, acl = path.stat(), os.getxattr(path, "system.posix_acl_access")
+    script = (
+        "import pathlib, sys\nfrom tests.unit.keystore import writing\n"
+        "assert writing.put_all(pathlib.Path(sys.argv[1]), ['a']).written"
+    )
+    caps = ("--bounding-set=-all,+chown,+dac_override", "--inh-caps=-all")
+    done = subprocess.run(
+        ["setpriv", *caps, sys.executable, "-c", script, path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
+        cwd=pathlib.Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a" in writing.aliases(path)
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_bits_that_giving_away_takes_are_set_again(path: pathlib.Path) -> None:
+    os.chown(path, 1234, 2345)
+    path.chmod(0o6750)
+    assert writing.put_all(path, ["a"]).written
+    assert stat.S_IMODE(path.stat().st_mode) == 0o6750
+
+
+def test_a_path_that_no_file_can_have_is_unreadable(tmp_path: pathlib.Path) -> None:
+    path = f"{tmp_path}/a\0b"
+    for call in (
+        lambda: store.stamp(path),
+        lambda: store.sha256(path),
+        lambda: store.read(path, PASSWORD),
+        lambda: store.update(path, PASSWORD, writing.put("a"), create="JKS"),
+        lambda: files.read(path),
+    ):
+        with pytest.raises(errors.UnreadableError, match=r"a\\x00b' cannot be read: expected a path without NUL"):
+            call()
+    with pytest.raises(errors.PasswordMissingError, match="expected a path without NUL"):
+        passwords.from_file(path)
 
 
 def test_the_version_before_is_the_only_backup(path: pathlib.Path) -> None:
@@ -284,12 +338,12 @@ def test_a_backup_that_cannot_be_kept_is_told_before_anything_is_written(path: p
 def test_a_new_version_that_is_not_as_it_should_be_never_gets_the_name(
     path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, real = writing.state(path), formats.load
+    before, real = writing.state(path), formats.Opener.load
 
-    def is_blind_to_changes(_data: bytes, password: str, *, name: str) -> Keystore:
-        return real(path.read_bytes(), password, name=name)
+    def is_blind_to_changes(self: formats.Opener, _data: bytes, *, name: str) -> Keystore:
+        return real(self, path.read_bytes(), name=name)
 
-    monkeypatch.setattr(formats, "load", is_blind_to_changes)
+    monkeypatch.setattr(formats.Opener, "load", is_blind_to_changes)
     with pytest.raises(errors.WriteError, match="the new version is not what it should be"):
         writing.put_all(path, ["a"])
     monkeypatch.undo()

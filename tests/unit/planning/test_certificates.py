@@ -94,7 +94,7 @@ def test_what_is_published_is_normalised_and_described(text: str) -> None:
     assert status.serial_number == "1234abcd"
     assert (status.not_before, status.not_after) == (parsed.not_before, parsed.not_after)
     assert status.previous is None
-    assert found.held
+    assert found.needs_finalizer
 
 
 @pytest.mark.parametrize("kept", ["", PEM], ids=["nothing published", "published before"])
@@ -119,7 +119,7 @@ def test_what_is_not_valid_is_refused_and_takes_nothing_away(
     assert message in words(found)
     assert (f"; hosts keep the certificate {SHORT}…" in words(found)) is bool(kept)
     assert (found.status.hosts is not None) is bool(kept)
-    assert found.held is bool(kept)
+    assert found.needs_finalizer is bool(kept)
 
 
 def test_a_certificate_that_is_not_yet_valid_is_published_when_it_is() -> None:
@@ -143,7 +143,7 @@ def test_the_older_of_two_with_one_alias_has_it() -> None:
     assert told(refused) == ("AliasConflict", {"Stalled"})
     assert "DirectDownloadCertificate z-ca, which is older, has the alias my-ca in Zone zone-1" in words(refused)
     # What it had published is taken back, and holds nothing.
-    assert (refused.status.certificate, refused.status.hosts, refused.held) == (None, None, False)
+    assert (refused.status.certificate, refused.status.hosts, refused.needs_finalizer) == (None, None, False)
     assert plan(older, rivals=(younger,)).status.certificate == PEM
 
 
@@ -261,6 +261,59 @@ def test_a_second_change_keeps_the_last_one() -> None:
     assert (found.status.certificate, found.status.previous.certificate) == (PEM, NEW)
 
 
+_STEPS: dict[str, Document] = {
+    "revoked": {"revoked": True},
+    "taken back": {"revoked": False},
+    "changed": {"certificate": NEW},
+    "changed and taken back": {"certificate": NEW, "revoked": False},
+    "changed and revoked": {"certificate": NEW, "revoked": True},
+    "not one": {"certificate": "x"},
+    "not one and taken back": {"certificate": "x", "revoked": False},
+    "not yet valid and taken back": {"certificate": LATER, "revoked": False},
+}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("revoked", "changed", "taken back"),
+        ("revoked", "changed and taken back"),
+        ("changed and revoked", "taken back"),
+        ("revoked", "not one", "changed and taken back"),
+        ("revoked", "not one", "taken back", "changed"),
+        ("revoked", "not one and taken back", "changed"),
+        ("revoked", "not yet valid and taken back", "changed"),
+    ],
+    ids=" | ".join,
+)
+def test_what_was_revoked_is_never_kept_as_the_one_before(steps: tuple[str, ...]) -> None:
+    spec: Document = {}
+    item = certificate(status=published())
+    for step in steps:
+        spec |= _STEPS[step]
+        item = certificate(spec=spec).model_copy(update={"status": item.status})
+        item = item.model_copy(update={"status": plan(item, host()).status})
+        assert item.status.previous is None
+        # Nor do hosts get it back under its own alias.
+        assert item.spec.revoked or item.status.certificate != PEM
+    assert (item.status.certificate, item.status.revoked) == (NEW, False)
+
+
+def test_what_was_revoked_and_taken_back_as_it_was_is_trusted_again_and_kept_after_a_change() -> None:
+    back = plan(certificate(status=published(revoked=True)), host())
+    assert (back.status.certificate, back.status.revoked) == (PEM, False)
+    changed = plan(certificate(spec={"certificate": NEW}, status=published(revoked=back.status.revoked)))
+    assert changed.status.previous is not None
+    assert changed.status.previous.certificate == PEM
+
+
+def test_a_revocation_ends_the_one_before_for_good() -> None:
+    before = {"certificate": NEW, "fingerprintSHA256": "AA", "until": stamp(NOW + seconds(60))}
+    revoked = plan(certificate(spec={"revoked": True}, status=published(previous=before)), host())
+    assert (revoked.status.certificate, revoked.status.previous, revoked.status.revoked) == (PEM, None, True)
+    assert plan(certificate(status=published(previous=before)), host()).status.previous is not None
+
+
 # --- what the hosts say
 
 
@@ -323,7 +376,7 @@ def test_failures_are_ten_in_the_order_of_hosts_with_the_words_of_the_host() -> 
     found = plan(certificate(status=published()), *hosts)
     failures = found.status.failures
     assert [failure.host for failure in failures] == [f"kvm-{number:02}" for number in range(10)]
-    assert (failures[0].reason, failures[0].message) == ("AliasConflict", "m" * planning.MESSAGE_LIMIT)
+    assert (failures[0].reason, failures[0].message) == ("AliasConflict", "m" * observed.MESSAGE_LIMIT)
     assert (failures[1].reason, failures[1].message) == ("KeystorePasswordWrong", "because of KeystorePasswordWrong")
     assert found.status.hosts is not None
     assert found.status.hosts.failed == 21
@@ -425,7 +478,7 @@ def test_a_time_of_the_first_century_is_written_as_the_api_server_takes_it() -> 
 def test_who_holds_a_deletion(one: ObservedHost, held: bool) -> None:
     item = certificate(deleting=True, finalizers=[base.FINALIZER], status=published())
     found = plan(item, host("kvm-0", proof="Revoked"), one)
-    assert found.held is held
+    assert found.needs_finalizer is held
     if held:
         assert "to be deleted: waits for kvm-1 to prove that it is gone" in words(found)
         assert found.status.certificate == PEM
@@ -433,9 +486,9 @@ def test_who_holds_a_deletion(one: ObservedHost, held: bool) -> None:
 
 def test_a_deletion_of_what_was_never_published_is_not_held() -> None:
     item = certificate(deleting=True, spec={"certificate": "x"})
-    assert not plan(item, host(proof=None)).held
+    assert not plan(item, host(proof=None)).needs_finalizer
     # One that a host still has is waited for whatever the status says.
-    assert plan(item, host()).held
+    assert plan(item, host()).needs_finalizer
 
 
 def test_nothing_new_is_published_while_it_is_deleted() -> None:
@@ -466,6 +519,13 @@ def document(number: int, *, differing: bool = False) -> Document:
         "spec": {"nodeName": f"kvm-{number}", "zone": "zone-1"},
         "status": {"certificates": entries},
     }
+
+
+def test_of_what_a_host_says_only_so_much_is_kept() -> None:
+    long = "m" * 32768
+    found = host(proof={"state": "Failed", "reason": "AliasConflict", "message": long, "fingerprintSHA256": long})
+    proof = found.proofs["my-ca"]
+    assert (proof.message, proof.fingerprint_sha256) == (long[: observed.MESSAGE_LIMIT],) * 2
 
 
 def test_hosts_that_say_the_same_share_it() -> None:

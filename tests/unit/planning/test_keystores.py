@@ -25,8 +25,11 @@ def published(alias: str = "ca", certificate: Certificate = A, **fields: Any) ->
     return Published(alias=alias, certificate=certificate, **values)
 
 
-def wanted(*certificates: Published, enabled: bool | None = True, now: datetime.datetime = NOW) -> Desired:
-    return keystores.desired("kvm-1", "z", enabled, certificates, now)
+def wanted(
+    *certificates: Published, enabled: bool | None = True, now: datetime.datetime = NOW, **remembered: Any
+) -> Desired:
+    """`remembered`: ledgers, and what was taken back."""
+    return keystores.desired("kvm-1", "z", enabled, certificates, now, **remembered)
 
 
 def owned(*fingerprints: str, placed: bool = True, certificate: str = "cert-ca") -> Owned:
@@ -44,6 +47,8 @@ def applied(plan: Plan, entries: keystores.Entries) -> dict[str, str | None]:
 
 ROTATED = published(certificate=B, previous=Previous(A, LATER))
 REVOKED = published(revoked=True)
+#: A was taken back
+BACK = {("ca", PA): "cert-ca"}
 DRIFT_MISSING, DRIFT_REPLACED = Drift("EntryMissing", "ca"), Drift("EntryReplaced", "ca")
 
 
@@ -160,6 +165,47 @@ CASES = {
         remove=("ca-previous",),
         proof=UPLOADED_B,
     ),
+    "the host went to a disabled zone that wants the alias for another certificate": Case(
+        wanted(published(certificate=B), enabled=False),
+        {"ca": PA},
+        {"ca": owned(PA, certificate="cert-of-y")},
+        remove=("ca",),
+        proof=DISABLED,
+    ),
+    "zone disabled, what is there is not published any more": Case(
+        wanted(published(certificate=B), enabled=False), {"ca": PA}, {"ca": owned(PA)}, remove=("ca",), proof=DISABLED
+    ),
+    "zone disabled, a foreign entry has the alias": Case(
+        wanted(published(certificate=B), enabled=False), {"ca": PC}, {"ca": owned(PA)}, proof=DISABLED
+    ),
+    "another object has the alias, as the older one is gone": Case(
+        wanted(published(certificate=B), taken=BACK),
+        {"ca": PA},
+        {"ca": owned(PA, certificate="gone")},
+        put={"ca": B},
+        proof=UPLOADED_B,
+    ),
+    "taken back, and restored from a backup": Case(
+        wanted(taken=BACK), {"ca": PA, "ca-previous": PA, "x": PA, "cb": PB}, remove=("ca", "ca-previous")
+    ),
+    "taken back, and something else is there": Case(wanted(taken=BACK), {"ca": PB, "ca-previous": None}),
+    "taken back, and uploaded again": Case(wanted(published(), taken=BACK), {"ca": PA}, proof=UPLOADED),
+    "taken back, another one uploaded": Case(wanted(ROTATED, taken=BACK), {}, put={"ca": B}, proof=UPLOADED_B),
+    "taken back, another one uploaded, a key under the alias of the previous one": Case(
+        wanted(ROTATED, taken=BACK), {"ca-previous": None}, put={"ca": B}, proof=UPLOADED_B
+    ),
+    "taken back, another one uploaded, and then restored": Case(
+        wanted(ROTATED, taken=BACK),
+        {"ca": PA, "ca-previous": PA},
+        {"ca": owned(PB)},
+        put={"ca": B},
+        remove=("ca-previous",),
+        drift=(DRIFT_REPLACED,),
+        proof=UPLOADED_B,
+    ),
+    "taken back, restored in a disabled zone": Case(
+        wanted(ROTATED, enabled=False, taken=BACK), {"ca": PA, "cb": PA}, remove=("ca",), proof=DISABLED
+    ),
 }
 
 
@@ -199,6 +245,66 @@ def test_what_is_removed_stays_in_the_ledger_until_it_is_gone() -> None:
         # killed after the store, and wanted again: that it is not there is our doing
         assert keystores.plan(wanted(published()), plan.ledger, {}).drift == ()
         assert keystores.plan(wanted(REVOKED), plan.ledger, {}).ledger == {}
+
+
+#: What the cluster says, what the ledger has, and what is remembered of it.
+TAKEN_BACK: Mapping[str, tuple[tuple[Published, ...], Ledger, set[str]]] = {
+    "in place": ((published(),), {"ca": owned(PA)}, set()),
+    "revoked": ((REVOKED,), {"ca": owned(PA)}, {PA}),
+    "revoked on this host, where it never was": ((published(revoked_hosts=frozenset({"kvm-1"})),), {}, {PA}),
+    "revoked on another host": ((published(revoked_hosts=frozenset({"kvm-2"})),), {}, set()),
+    "revoked in a rotation": ((dataclasses.replace(ROTATED, revoked=True),), {}, {PA, PB}),
+    "the object is gone": ((), {"ca": owned(PB), "ca-previous": owned(PA)}, {PA, PB}),
+    "the object is of another zone": ((published(zone="y"),), {"ca": owned(PA)}, {PA}),
+    "another object has the alias": ((published(certificate=B),), {"ca": owned(PA, certificate="gone")}, {PA}),
+    "another object has the alias and keeps it": ((ROTATED,), {"ca": owned(PA, certificate="gone")}, set()),
+    "rotation": ((ROTATED,), {"ca": owned(PA)}, set()),
+    "rotation, the previous one has ended": ((published(certificate=B),), {"ca": owned(PA, PB)}, set()),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN_BACK.values(), ids=TAKEN_BACK.keys())
+def test_what_is_revoked_deleted_or_left_with_its_zone_is_remembered(
+    case: tuple[tuple[Published, ...], Ledger, set[str]],
+) -> None:
+    certificates, ledger, fingerprints = case
+    taken = wanted(*certificates, ledgers=[{}, ledger]).taken
+    assert set(taken) == {("ca", fingerprint) for fingerprint in fingerprints}
+    assert wanted(*certificates, taken=taken).taken == taken
+    assert wanted(published(), taken=taken).taken.keys() == taken.keys() - {("ca", PA)}, "current again: forgotten"
+
+
+def test_revoked_and_then_another_uploaded_the_revoked_one_does_not_come_back_as_the_previous() -> None:
+    revoked = wanted(REVOKED, ledgers=[{"ca": owned(PA)}])
+    rotated = wanted(ROTATED, taken=revoked.taken)
+    assert put(keystores.plan(rotated, {}, {})) == {"ca": B}
+    assert rotated.until is None
+    assert keystores.distrusted(rotated, {}) == {PA}
+    late = wanted(ROTATED)
+    assert put(keystores.plan(late, {}, {})) == {"ca": B, "ca-previous": A}, "a host that comes late"
+    again = wanted(ROTATED, taken=wanted(published(), taken=revoked.taken).taken)
+    assert put(keystores.plan(again, {}, {})) == {"ca": B, "ca-previous": A}, "it was trusted again in between"
+
+
+def test_what_was_taken_back_waits_for_the_controller_to_look() -> None:
+    taken = wanted(REVOKED).taken
+    unseen = wanted(published(settled=False), taken=taken)
+    assert not keystores.plan(unseen, {}, {}).changes
+    assert unseen.taken == taken
+    assert keystores.proofs(unseen, keystores.plan(unseen, {}, {}), {})[0].state == "Revoked"
+    assert put(keystores.plan(wanted(published(), taken=taken), {}, {})) == {"ca": A}
+    assert put(keystores.plan(wanted(published(settled=False)), {}, {})) == {"ca": A}, "a host that comes late"
+
+
+def test_what_was_taken_back_is_bounded_and_the_oldest_goes_first() -> None:
+    many = {("cz", str(number)): "old" for number in range(keystores.TAKEN_LIMIT)}
+    taken = wanted(ledgers=[{"ca": owned(PA)}], taken=many).taken
+    assert list(taken) == [*list(many)[1:], ("ca", PA)]
+
+
+def test_what_is_missing_in_a_disabled_zone_is_drift_once_that_is_enabled() -> None:
+    held = keystores.plan(wanted(published(), enabled=False), {"ca": owned(PA)}, {})
+    assert keystores.plan(wanted(published()), held.ledger, {}).drift == (DRIFT_MISSING,)
 
 
 def test_a_store_that_is_gone_is_one_drift() -> None:
@@ -254,25 +360,32 @@ _published = strategies.builds(
     revoked=strategies.booleans(),
     revoked_hosts=strategies.sampled_from([frozenset(), frozenset({"kvm-1"})]),
 )
-_desired = strategies.builds(
-    keystores.desired,
-    strategies.just("kvm-1"),
-    strategies.just("z"),
-    strategies.sampled_from([True, False, None]),
-    strategies.lists(_published, unique_by=lambda each: each.name, max_size=3),
-    strategies.just(NOW),
-)
-_ledger = strategies.dictionaries(
+_ledger: strategies.SearchStrategy[Ledger] = strategies.dictionaries(
     strategies.sampled_from(ALIASES),
     strategies.builds(
-        Owned, strategies.just("one"), strategies.frozensets(_fingerprints, max_size=2), strategies.booleans()
+        Owned,
+        strategies.sampled_from(["one", "gone"]),
+        strategies.frozensets(_fingerprints, max_size=2),
+        strategies.booleans(),
     ),
 )
 _entries = strategies.dictionaries(strategies.sampled_from(ALIASES), strategies.none() | _fingerprints)
+_taken = strategies.dictionaries(
+    strategies.tuples(strategies.sampled_from(["a", "b"]), _fingerprints), strategies.just("gone"), max_size=4
+)
 
 
-@hypothesis.given(_desired, _ledger, _entries)
-def test_foreign_entries_are_never_changed(desired: Desired, ledger: Ledger, entries: keystores.Entries) -> None:
+@strategies.composite
+def _situations(draw: strategies.DrawFn) -> tuple[Desired, Ledger]:
+    ledger = draw(_ledger)
+    certificates = draw(strategies.lists(_published, unique_by=lambda each: each.name, max_size=3))
+    enabled = draw(strategies.sampled_from([True, False, None]))
+    return wanted(*certificates, enabled=enabled, ledgers=[ledger], taken=draw(_taken)), ledger
+
+
+@hypothesis.given(_situations(), _entries)
+def test_foreign_entries_are_never_changed(situation: tuple[Desired, Ledger], entries: keystores.Entries) -> None:
+    desired, ledger = situation
     plan = keystores.plan(desired, ledger, entries)
     for alias in {*plan.put, *plan.remove} & entries.keys():
         found = entries[alias]
@@ -280,13 +393,15 @@ def test_foreign_entries_are_never_changed(desired: Desired, ledger: Ledger, ent
         owner = ledger.get(alias)
         of_ours = {f for each in desired.published if alias in each.aliases for f in each.fingerprints}
         in_ledger = owner is not None and (found in owner.fingerprints or (owner.placed and alias in plan.put))
-        assert in_ledger or found in of_ours
+        was_ours = (alias.removesuffix("-previous"), found) in desired.taken
+        assert in_ledger or found in of_ours or was_ours
 
 
-@hypothesis.given(_desired, _ledger, _entries, strategies.booleans())
+@hypothesis.given(_situations(), _entries, strategies.booleans())
 def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
-    desired: Desired, ledger: Ledger, entries: keystores.Entries, interrupted: bool
+    situation: tuple[Desired, Ledger], entries: keystores.Entries, interrupted: bool
 ) -> None:
+    desired, ledger = situation
     plan = keystores.plan(desired, ledger, entries)
     if interrupted:
         # the ledger is on disk, the store is not written
@@ -305,7 +420,13 @@ def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
             assert not certificate.revoked_on("kvm-1")
         if proof.state == "Pending":
             assert proof.reason is desired.held is not None
-    # what an object does not want any more is not left behind
+    # what an object does not want any more is not left behind, and what was taken back does not come back
     for alias, fingerprint in after.items():
-        if alias in ledger and alias not in desired.wishes and fingerprint is not None:
-            assert fingerprint not in ledger[alias].fingerprints
+        if fingerprint is None:
+            continue
+        assert (alias.removesuffix("-previous"), fingerprint) not in desired.taken
+        if alias in ledger and fingerprint in ledger[alias].fingerprints:
+            assert alias in desired.wishes
+            assert fingerprint in desired.known[alias].fingerprints
+    later = wanted(*desired.published, ledgers=[settled.ledger], taken=desired.taken)
+    assert (later.wishes, later.taken) == (desired.wishes, desired.taken), "a restart forgets nothing"

@@ -57,6 +57,16 @@ def test_however_it_was_pasted_it_is_the_same_certificate(text: str) -> None:
     assert found == pem.parse(PEM)
 
 
+def test_bytes_of_any_size_are_written_in_lines_of_64() -> None:
+    der = bytes(range(256)) * (1 << 16)
+    begin, *lines, end, rest = pem.Certificate(der).pem.split("\n")
+    assert (begin, end, rest) == (BEGIN, END, "")
+    assert "".join(lines) == base64.b64encode(der).decode()
+    assert {len(line) for line in lines[:-1]} == {64}
+    assert 0 < len(lines[-1]) <= 64
+    assert pem.Certificate(b"").pem == f"{BEGIN}\n{END}\n"
+
+
 def test_facts_are_as_keytool_and_openssl_print_them() -> None:
     begins, ends = (datetime.datetime(year, 2, 3, 4, 5, 6, tzinfo=datetime.UTC) for year in (2024, 2049))
     found = pem.parse(certificates.pem("a,b", begins=begins, ends=ends))

@@ -30,11 +30,11 @@ async def reconcile(context: Context, name: str) -> None:
     source = await _source(context, certificate)
     zone, hosts = world.zones.get(certificate.spec.zone), world.hosts_of_zone[certificate.spec.zone]
     plan = planning.plan_certificate(certificate, source, zone, world.rivals(certificate), hosts, context.now())
-    if certificate.deleting and not plan.held:
+    if certificate.deleting and not plan.needs_finalizer:
         logger.info("DirectDownloadCertificate %s: released", name)
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=False)
         return
-    if plan.held and not certificate.deleting:
+    if plan.needs_finalizer and not certificate.deleting:
         # Before it is published: what hosts have taken is not forgotten without them.
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=True)
     await _write(context, certificate, plan.status)

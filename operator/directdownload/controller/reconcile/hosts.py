@@ -62,14 +62,12 @@ async def reconcile(context: Context, name: str) -> None:
 
 
 def _tell_drift(context: Context, host: Host) -> None:
-    """What the agent had to repair in the keystore; once, and not what an earlier controller has told."""
+    """What the agent had to repair in the keystore; once, and not what was there before this controller."""
     drift = host.status.keystore.last_drift if host.status.keystore is not None else None
-    told = context.world.drifts.get(host.key)
-    if drift is None or told == drift.time:
+    drifts = context.world.drifts
+    if drift is None or drift == drifts.get(host.key, drift):
         return
-    context.world.drifts[host.key] = drift.time
-    if told is None and drift.time < context.world.began:
-        return
+    drifts[host.key] = drift
     what = f"{_DRIFTS[drift.kind]}: {drift.alias}" if drift.alias is not None else _DRIFTS[drift.kind]
     logger.warning("Host %s: keystore repaired: %s", host.name, what)
     context.recorder.tell(kinds.HOSTS, host, "Warning", Reason.KEYSTORE_REPAIRED, f"{drift.kind}: {what}", drift.kind)
