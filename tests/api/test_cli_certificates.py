@@ -2,6 +2,7 @@
 
 import base64
 import collections.abc
+import datetime
 import json
 import os
 import pathlib
@@ -12,16 +13,21 @@ import subprocess
 from typing import Any
 
 import pytest
+from tests import certificates
 from tests.api import kube
 from tests.api.cli_world import API_VERSION, Cluster, condition
 from tests.cluster import harness
-from tests.unit.cli import pems
 
 from directdownload.cli import aliases, session, trust
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 
 GROUP = "rbac.authorization.k8s.io"
+
+
+def days(number: int) -> datetime.datetime:
+    """From now."""
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(number)
 
 
 class Fleet(Cluster):
@@ -35,7 +41,7 @@ class Fleet(Cluster):
 
     def file(self, text: str | bytes | None = None, name: str = "ca.pem") -> str:
         path = self.directory / name
-        text = pems.certificate() if text is None else text
+        text = certificates.pem() if text is None else text
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(path)
 
@@ -113,7 +119,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_upload_creates_the_certificate_for_the_whole_zone(fleet: Fleet) -> None:
-    text = pems.certificate()
+    text = certificates.pem()
     one_line = "".join(text.split("\n")[1:-2])
     done = fleet.certificate("upload", "--file", fleet.file(one_line))
     assert done.returncode == 0
@@ -137,7 +143,7 @@ def test_upload_of_the_same_bytes_changes_nothing(fleet: Fleet) -> None:
 def test_upload_of_other_bytes_is_a_rotation(fleet: Fleet) -> None:
     fleet.uploaded()
     fleet.publish()
-    second = pems.certificate()
+    second = certificates.pem()
     done = fleet.certificate("upload", "--file", fleet.file(second))
     assert done.stdout == (
         f"Certificate {fleet.alias} changed: every host of {fleet.name} takes the new one. "
@@ -173,7 +179,7 @@ def test_an_alias_is_the_same_in_any_case_and_its_object_has_a_name(fleet: Fleet
 
 def test_a_certificate_is_found_by_zone_and_alias_whatever_its_object_is_called(fleet: Fleet) -> None:
     name = f"other-{fleet.name}"
-    spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": pems.certificate()}
+    spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": certificates.pem()}
     fleet.apply(API_VERSION, "DirectDownloadCertificate", name, spec=spec)
     assert fleet.certificate("revoke").returncode == 0
     assert fleet.get("ddcert", name)["spec"]["revoked"] is True
@@ -188,7 +194,7 @@ def test_a_name_that_another_zone_has_gets_the_zone_after_it(fleet: Fleet) -> No
         done = fleet.run("certificate", "upload", "--name", fleet.alias, "--zone", zone, "--file", path)
         assert f"(object {name})" in done.stdout
         assert fleet.get("ddcert", name)["spec"]["zone"] == zone
-    taken = {"zone": zones[0], "alias": "taken", "certificate": pems.certificate()}
+    taken = {"zone": zones[0], "alias": "taken", "certificate": certificates.pem()}
     fleet.apply(API_VERSION, "DirectDownloadCertificate", f"{fleet.alias}-{zones[2]}", spec=taken)
     done = fleet.run("certificate", "upload", "--name", fleet.alias, "--zone", zones[2], "--file", path)
     assert done.returncode == 3
@@ -197,13 +203,16 @@ def test_a_name_that_another_zone_has_gets_the_zone_after_it(fleet: Fleet) -> No
 
 
 _BAD: dict[str, tuple[str | bytes, str]] = {
-    "two": (pems.certificate() + pems.certificate(), "found 2: make one object of each"),
-    "key": (pems.private_key(), "found a block that begins with -----BEGIN PRIVATE KEY"),
-    "key-beside": (pems.certificate() + pems.private_key(), "found a block that begins with -----BEGIN PRIVATE KEY"),
-    "expired": (pems.certificate(begins_in=-9, ends_in=-1), "the certificate expired at 20"),
-    "early": (pems.certificate(begins_in=1), "the certificate is not valid before 20"),
-    "der": (base64.b64decode("".join(pems.certificate().split("\n")[1:-2])), "openssl x509 -inform der -in "),
-    "trailing": (pems.certificate() + "XXXX", "found text after it"),
+    "two": (certificates.pem() + certificates.pem(), "found 2: make one object of each"),
+    "key": (certificates.private_key(), "found a block that begins with -----BEGIN PRIVATE KEY"),
+    "key-beside": (
+        certificates.pem() + certificates.private_key(),
+        "found a block that begins with -----BEGIN PRIVATE KEY",
+    ),
+    "expired": (certificates.pem(begins=days(-9), ends=days(-1)), "the certificate expired at 20"),
+    "early": (certificates.pem(begins=days(1)), "the certificate is not valid before 20"),
+    "der": (base64.b64decode("".join(certificates.pem().split("\n")[1:-2])), "openssl x509 -inform der -in "),
+    "trailing": (certificates.pem() + "XXXX", "found text after it"),
     "nothing": ("", "found nothing"),
     "endless": ("A" * 1_000_000, "found 65537 characters (at most 65536)"),
 }
@@ -367,7 +376,7 @@ def test_what_does_not_exist_is_named(fleet: Fleet) -> None:
 
 def test_two_objects_with_one_alias_are_told_apart_by_a_person(fleet: Fleet) -> None:
     fleet.uploaded()
-    spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": pems.certificate()}
+    spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": certificates.pem()}
     fleet.apply(API_VERSION, "DirectDownloadCertificate", f"{fleet.alias}-2", spec=spec)
     done = fleet.certificate("revoke")
     assert done.returncode == 3
@@ -416,7 +425,7 @@ async def test_what_another_changes_between_read_and_write_is_kept(fleet: Fleet)
 async def test_an_upload_that_another_was_a_moment_before_changes_that_one(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = pem.parse(pems.certificate())
+    ours = pem.parse(certificates.pem())
     new = {"zone": fleet.name, "alias": fleet.alias, "certificate": ours.pem}
     async with session.open_session(str(fleet.kubeconfig), None, None) as connection:
         create = connection.api.create
@@ -692,7 +701,7 @@ def test_certificates_are_listed(fleet: Fleet) -> None:
     row = rows(fleet.run("certificate", "list", "--zone", fleet.name).stdout)[1]
     fingerprint = pem.parse(fleet.spec()["certificate"]).fingerprint_sha256
     assert row[:5] == [fleet.name, fleet.alias, fleet.alias, "2/3", "ProvisioningFailed"]
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d \(in 36[45]d\)", row[5])
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \(in 36(49|50)d\)", row[5])
     assert row[6] == fingerprint
     everywhere = json.loads(fleet.run("certificate", "list", "-o", "json").stdout)["items"]
     assert fleet.alias in [item["spec"]["alias"] for item in everywhere]

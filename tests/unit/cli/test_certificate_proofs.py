@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import rich.console
-from tests.unit.cli import pems
+from tests import certificates
 from tests.unit.cli.support import condition
 
 from directdownload.cli import progress, proofs
@@ -14,7 +14,7 @@ from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 
-PEM = pems.certificate()
+PEM = certificates.pem()
 FINGERPRINT = pem.parse(PEM).fingerprint_sha256
 UPLOADED = {"name": "ca", "state": "Uploaded", "fingerprintSHA256": FINGERPRINT}
 REVOKED = {"name": "ca", "state": "Revoked"}

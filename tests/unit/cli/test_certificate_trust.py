@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.cli import pems
+from tests import certificates
 
 from directdownload.cli import aliases, trust
 from directdownload.cli.outcome import PERMANENT, Failure
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 
-PEM, SECOND = pems.certificate(), pems.certificate()
+PEM, SECOND = certificates.pem(), certificates.pem()
 NOW = datetime.datetime.now(datetime.UTC)
 
 
@@ -97,17 +97,17 @@ def test_a_certificate_is_read_from_a_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text(PEM.replace("\n", "\r\n"))
     assert trust.read(path, NOW).pem == PEM
-    for days, words in ((366, "the certificate expired at "), (-2, "the certificate is not valid before ")):
+    for days, words in ((3651, "the certificate expired at "), (-2, "the certificate is not valid before ")):
         with pytest.raises(Failure, match=f"{re.escape(str(path))}: {words}"):
             trust.read(path, NOW + datetime.timedelta(days=days))
 
 
 def test_a_private_key_is_refused_and_not_repeated(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "ca.pem"
-    path.write_text(PEM + pems.private_key())
+    path.write_text(PEM + certificates.private_key())
     with pytest.raises(Failure) as refused:
         trust.read(path, NOW)
-    assert pems.private_key().split("\n")[1] not in refused.value.message
+    assert certificates.private_key().split("\n")[1] not in refused.value.message
     assert refused.value.message.endswith("found a block that begins with -----BEGIN PRIVATE KEY")
 
 

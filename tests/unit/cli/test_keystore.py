@@ -9,9 +9,7 @@ import pathlib
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from tests import certificates
 from tests.unit.cli.test_start import directdownload, imported
 from tests.unit.keystore import support, writing
 
@@ -27,12 +25,8 @@ def certificate_file(directory: pathlib.Path, name: str) -> str:
 
 
 def expiring(days: float) -> bytes:
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "expiring")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1)
-    builder = builder.not_valid_before(now - datetime.timedelta(days=900))
-    builder = builder.not_valid_after(now + datetime.timedelta(days=days))
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    now = datetime.datetime.now(datetime.UTC)
+    return certificates.der("expiring", begins=now - datetime.timedelta(900), ends=now + datetime.timedelta(days))
 
 
 class Commands:
