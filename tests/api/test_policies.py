@@ -249,6 +249,8 @@ def test_the_agent_has_exactly_these_rights(world: World, agent: Kube) -> None:
     expected = {
         "hosts": {"get", "list", "watch"},
         "storagepools": {"get", "list", "watch"},
+        "zones": {"get", "list", "watch"},
+        "directdownloadcertificates": {"get", "list", "watch"},
         "hosts/status": {"patch"},
         "templateplacements/status": {"get", "patch"},
     }
@@ -263,13 +265,16 @@ def test_the_download_job_has_no_rights(world: World) -> None:
         refused(job.get(HOSTS, world.hosts[0]), "get", "hosts")
 
 
-def test_the_controller_reads_no_secrets_and_keeps_to_its_namespace(world: World, controller: Kube) -> None:
+def test_the_controller_keeps_to_its_namespace_and_only_reads_secrets_there(world: World, controller: Kube) -> None:
     elsewhere = rules_of(controller, "default")
     here = rules_of(controller, world.namespace)
-    assert {name for _, name, _ in here - elsewhere} == {"jobs", "pods", "leases"}
-    assert not {"secrets", "pods", "jobs", "leases", "*"} & {name for _, name, _ in elsewhere}
+    assert {name for _, name, _ in here - elsewhere} == {"jobs", "pods", "leases", "secrets", "configmaps"}
+    assert not {"secrets", "configmaps", "pods", "jobs", "leases", "*"} & {name for _, name, _ in elsewhere}
+    # for spec.certificateRef
+    assert {verb for _, name, verb in here if name in ("secrets", "configmaps")} == {"get", "list", "watch"}
     assert not {"escalate", "bind", "impersonate", "*", "set-system"} & {verb for _, _, verb in here}
-    refused(controller.get(SECRETS, "any", world.namespace), "get", "secrets")
+    assert controller.get(SECRETS, "any", world.namespace).code == 404
+    refused(controller.get(SECRETS, "any", "default"), "get", "secrets")
     refused(controller.request("GET", JOBS.path(None, "default")), "list", "jobs")
     lease = f"{world.prefix}-controller"
     assert controller.get(LEASES, lease, world.namespace).code == 404
