@@ -40,10 +40,7 @@ class Bundle:
         if content == self._read():
             return
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
-        temporary = f"{self.path}.new"
-        files.write_atomically(temporary, content)
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, self.path)
+        files.write_atomically(self.path, content, mode=0o644)
         logger.info("Trust bundle %s holds %d certificates now", self.path, len(blocks))
 
     def drop(self, fingerprints: Set[str]) -> None:

@@ -210,12 +210,9 @@ def _tell(path: str, snapshot: "Snapshot") -> None:
     click.echo(f"{path}: {snapshot.type}, {counts}, SHA-256 {snapshot.sha256}")
     now = datetime.datetime.now(datetime.UTC)
     for alias in sorted(snapshot.entries):
-        not_after = _document(snapshot.entries[alias])["notAfter"]
-        if not_after is None:
-            continue
-        left = datetime.datetime.fromisoformat(not_after) - now
-        if left <= _EXPIRY_WARNING:
-            click.echo(f"{alias} {'expired' if left <= datetime.timedelta() else 'expires'} on {not_after}.")
+        not_after = _field(_certificate(snapshot.entries[alias]), "not_after")
+        if not_after is not None and not_after - now <= _EXPIRY_WARNING:
+            click.echo(f"{alias} {'expired' if not_after <= now else 'expires'} on {_date(not_after)}.")
 
 
 def _update(path: str, password: str, decide: "Callable[[Mapping[str, Entry]], Changes]", create: Any) -> "Result":
@@ -235,9 +232,7 @@ def _refuse_cloudstack(alias: str) -> None:
 
 def _document(entry: "Entry") -> dict[str, Any]:
     """As `--output json` prints it; what cannot be known of an entry is null."""
-    from directdownload.resources import pem
-
-    certificate = pem.Certificate(entry.certificate) if entry.certificate is not None else None
+    certificate = _certificate(entry)
     document = {
         "alias": entry.alias,
         "kind": entry.kind.value,
@@ -246,16 +241,23 @@ def _document(entry: "Entry") -> dict[str, Any]:
     }
     fields = {"subject": "subject", "issuer": "issuer", "notBefore": "not_before", "notAfter": "not_after"}
     for name, attribute in fields.items():
-        document[name] = _field(certificate, attribute)
+        value = _field(certificate, attribute)
+        document[name] = _date(value) if isinstance(value, datetime.datetime) else value
     return document
 
 
-def _field(certificate: "Certificate | None", attribute: str) -> str | None:
+def _certificate(entry: "Entry") -> "Certificate | None":
+    from directdownload.resources import pem
+
+    return pem.Certificate(entry.certificate) if entry.certificate is not None else None
+
+
+def _field(certificate: "Certificate | None", attribute: str) -> Any:
+    """None where it cannot be known: no certificate, or someone else's, which cryptography cannot read."""
     try:
-        value = getattr(certificate, attribute, None)
-    except ValueError:  # someone else's entry, which cryptography cannot read
+        return getattr(certificate, attribute, None)
+    except ValueError:
         return None
-    return _date(value) if isinstance(value, datetime.datetime) else value
 
 
 def _date(moment: datetime.datetime) -> str:

@@ -51,13 +51,15 @@ def read_document(path: str, model: type[D]) -> D | None:
         return None
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Replace `path` by `data`, durably; raises OSError."""
+def write_atomically(path: str, data: bytes, *, mode: int | None = None) -> None:
+    """Replace `path` by `data`, durably; for nobody but its owner, or with just this mode. Raises OSError."""
     temporary = f"{path}.tmp"
     remove(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]

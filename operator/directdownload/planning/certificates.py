@@ -193,7 +193,7 @@ def _alias_refused(
             "make another object with another alias, for example my-ca"
         )
         return Verdict(False, Reason.RESERVED_ALIAS, message, stalled=True)
-    first = min((certificate, *rivals), key=_seniority)
+    first = min((certificate, *rivals), key=lambda each: each.seniority)
     if first is certificate:
         return None
     taken = (
@@ -204,11 +204,6 @@ def _alias_refused(
         return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; it is being deleted, which is waited for")
     advice = f"; delete one of the two, or make another object with another alias, for example {alias}-2"
     return Verdict(False, Reason.ALIAS_CONFLICT, taken + advice, stalled=True)
-
-
-def _seniority(certificate: DirectDownloadCertificate) -> tuple[datetime.datetime, str]:
-    epoch = datetime.datetime.min.replace(tzinfo=datetime.UTC)
-    return certificate.metadata.creation_timestamp or epoch, certificate.name
 
 
 def _published(certificate: DirectDownloadCertificate) -> Certificate | None:

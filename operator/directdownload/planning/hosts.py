@@ -29,8 +29,7 @@ class HostPlan:
 def selecting_zones(labels: Mapping[str, str], zones: Iterable[Zone]) -> list[Zone]:
     """The Zones that select a node with `labels`, oldest first: the first one has it."""
     found = [zone for zone in zones if not zone.deleting and zone.spec.node_selector.matches(labels)]
-    epoch = datetime.datetime.min.replace(tzinfo=datetime.UTC)
-    return sorted(found, key=lambda zone: (zone.metadata.creation_timestamp or epoch, zone.name))
+    return sorted(found, key=lambda zone: zone.seniority)
 
 
 def plan_host(

@@ -311,5 +311,11 @@ class Resource(Model):
         return int(self.metadata.resource_version)
 
     @property
+    def seniority(self) -> tuple[datetime.datetime, str]:
+        """The least of several is the oldest, or of one age the first by name: it has what only one can have."""
+        epoch = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        return self.metadata.creation_timestamp or epoch, self.name
+
+    @property
     def deleting(self) -> bool:
         return self.metadata.deletion_timestamp is not None
