@@ -29,6 +29,13 @@ def control_plane() -> collections.abc.Iterator[harness.ControlPlane]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
+    """The shared control plane, with the product's kinds."""
+    kube.install_definitions(control_plane)
+    return control_plane
+
+
 @pytest.fixture(scope="session")
 def fleet() -> collections.abc.Iterator[harness.ControlPlane]:
     """A control plane for controllers alone, one test after the other: they act on every object that they see."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import prometheus_client
 import pytest
 import pytest_asyncio
-from tests.api import agent_world, kube
+from tests.api import agent_world
 from tests.api.agent_world import Object, World
 from tests.cluster import harness
 from tests.unit.agent import support
@@ -20,12 +20,6 @@ from tests.unit.agent import support
 import directdownload
 from directdownload.cluster import errors, kinds
 from directdownload.resources.base import AGENT, CONTROLLER
-
-
-@pytest.fixture(scope="module")
-def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    kube.install_definitions(control_plane)
-    return control_plane
 
 
 @pytest_asyncio.fixture

@@ -24,12 +24,6 @@ A, B, C, FOREIGN = (stores.certificate(name) for name in ("a", "b", "c", "foreig
 PA, PB, PC = (each.fingerprint_sha256 for each in (A, B, C))
 
 
-@pytest.fixture(scope="module")
-def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    kube.install_definitions(control_plane)
-    return control_plane
-
-
 @pytest_asyncio.fixture
 async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[World]:
     async with agent_world.one(definitions, tmp_path) as made:

@@ -30,12 +30,6 @@ from directdownload.resources.naming import WORK_DIRECTORY
 DAY_SECONDS = 86_400
 
 
-@pytest.fixture(scope="module")
-def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    kube.install_definitions(control_plane)
-    return control_plane
-
-
 @pytest_asyncio.fixture
 async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[World]:
     async with agent_world.one(definitions, tmp_path) as made:
