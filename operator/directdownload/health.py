@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import exposition
 
 import directdownload
+from directdownload import catalogue
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ Check = Callable[[], str | None]
 
 # When each counter began, as a series of its own: nobody asks for it, and it doubles their number.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # theirs
-BUILD_INFO = prometheus_client.Gauge("directdownload_build_info", "Always 1; the version as a label.", ["version"])
+CATALOGUE = catalogue.Catalogue()
+BUILD_INFO = CATALOGUE.gauge("build_info", "always 1; the version is the label", "version")
 BUILD_INFO.labels(version=directdownload.__version__).set(1)
-API_REQUESTS = prometheus_client.Counter(
-    "directdownload_api_requests", "Requests to the Kubernetes API; code 0: no answer.", ["verb", "resource", "code"]
+API_REQUESTS = CATALOGUE.counter(
+    "api_requests_total", "requests to the Kubernetes API; code 0: no answer", "verb", "resource", "code"
 )
 
 

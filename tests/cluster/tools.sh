@@ -24,6 +24,7 @@ NEEDED=(
   "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
   "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
   "keytool default-jdk-headless" "javac default-jdk-headless"
+  "prometheus prometheus" "promtool prometheus"
   "zip zip" "xz xz-utils" "zstd zstd" "bzip2 bzip2" "curl curl"
 )
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads from a controller; docs/metrics.md is its reference, compared with this by a test.
+"""What Prometheus reads from a controller; the tables of docs/metrics.md are made from this.
 
 Counters are raised by reconcilers as things happen. Gauges are computed from the world at each scrape by `Collector`,
 which only a leader registers: a standby does not know the world. Labels come from objects and enumerations, never from
@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
+from directdownload import catalogue
+from directdownload.catalogue import ComputedGauge
 from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
+from directdownload.resources.base import ConditionStatus
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
@@ -32,6 +35,11 @@ OTHER_PROTOCOL = "other"
 #: the kinds of keys in the work queue
 QUEUES = ("host", "zone", "pool", "template", "placement", "probe", "certificate")
 HOST_STATES = ("Up", "Down", "Maintenance")
+KEYSTORE_STATES = {
+    ConditionStatus.TRUE: "Synced",
+    ConditionStatus.FALSE: "NotSynced",
+    ConditionStatus.UNKNOWN: "Unknown",
+}
 #: as `status.hosts` of a certificate counts them
 CERTIFICATE_STATES = ("Uploaded", "Revoked", "Failed", "Pending", "Down")
 #: From a small file on a fast network to the deadline of a large one.
@@ -41,33 +49,98 @@ _RECONCILE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 3
 _LARGEST_BYTES = 2**63
 _LONGEST_SECONDS = 366 * 86400.0
 
-DOWNLOAD_BYTES = Counter(
-    "directdownload_download_bytes",
-    "Bytes of the files that were downloaded and published.",
-    ["zone", "host", "protocol"],
+CATALOGUE = catalogue.Catalogue()
+LEADER = CATALOGUE.gauge(
+    "leader", "1 of the controller that leads: it holds the Lease, has read the cluster, and works; 0 of one that waits"
 )
-DOWNLOAD_SECONDS = Histogram(
-    "directdownload_download_duration_seconds",
-    "How long an attempt to download took; result is success or error.",
-    ["zone", "protocol", "result"],
+PLACEMENTS = CATALOGUE.computed_gauge(
+    "placements",
+    "copies of templates on hosts, by `status.phase`; one that has none yet counts as Pending",
+    *("zone", "phase"),
+)
+HOSTS = CATALOGUE.computed_gauge(
+    "hosts", "hosts, by `status.state`; one that has none yet counts as Down", "zone", "state"
+)
+HOST_DOWN_PLACEMENTS = CATALOGUE.computed_gauge(
+    "host_down_placements", "copies that a host which is Down has or should get; of no other host", "zone", "host"
+)
+KEYSTORES = CATALOGUE.computed_gauge(
+    "keystores",
+    "keystores of hosts, by what the condition KeystoreSynced of the Host says: `Synced`, `NotSynced`, or `Unknown` "
+    "where no agent has told yet",
+    *("zone", "state"),
+)
+JOBS_ACTIVE = CATALOGUE.computed_gauge(
+    "jobs_active", "Jobs that have not ended: downloads, verifications, removals", "zone"
+)
+POOL_AVAILABLE_BYTES = CATALOGUE.computed_gauge(
+    "pool_available_bytes",
+    "free space of a storage pool as the host sees it; a shared pool has it once per host",
+    *("zone", "pool", "host"),
+)
+POOL_CAPACITY_BYTES = CATALOGUE.computed_gauge(
+    "pool_capacity_bytes",
+    "size of the file system of a storage pool as the host sees it; a shared pool has it once per host",
+    *("zone", "pool", "host"),
+)
+POOL_READY = CATALOGUE.computed_gauge(
+    "pool_ready", "1 where a host can use a storage pool, 0 where it cannot", "zone", "pool", "host"
+)
+CERTIFICATE_HOSTS = CATALOGUE.computed_gauge(
+    "certificate_hosts",
+    "hosts of a published certificate's zone, by what they say of it: `Uploaded`, `Revoked`, `Failed`, `Pending`, or "
+    "`Down`",
+    *("zone", "alias", "state"),
+)
+CERTIFICATE_NOT_AFTER = CATALOGUE.computed_gauge(
+    "certificate_not_after_timestamp_seconds",
+    "when the validity of a published certificate ends",
+    *("zone", "alias"),
+)
+QUEUE_DEPTH = CATALOGUE.computed_gauge(
+    "queue_depth",
+    "objects that wait for the controller or are in its hands, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
+    "queue",
+)
+DOWNLOAD_ATTEMPTS = CATALOGUE.counter(
+    "download_attempts_total",
+    "attempts to download that ended, by the reason of their result",
+    *("zone", "reason"),
+)
+DOWNLOAD_BYTES = CATALOGUE.counter(
+    "download_bytes_total",
+    "size of the files that were downloaded and published; what a failed attempt received counts once its file is "
+    "complete",
+    *("zone", "host", "protocol"),
+)
+DOWNLOAD_SECONDS = CATALOGUE.histogram(
+    "download_duration_seconds",
+    "how long an attempt took, checks and publishing included; a file that was there already does not count",
+    *("zone", "protocol", "result"),
     buckets=_DOWNLOAD_SECONDS,
 )
-DOWNLOAD_ATTEMPTS = Counter(
-    "directdownload_download_attempts", "Attempts to download that ended, by how they ended.", ["zone", "reason"]
+VERIFICATIONS = CATALOGUE.counter(
+    "verifications_total",
+    "checks of published files that ended: `Verified`, `Altered`, `Missing`, or why the file could not be checked",
+    *("zone", "reason"),
 )
-REPAIRS = Counter(
-    "directdownload_repairs", "Published files that were lost or altered and are fetched again.", ["zone", "reason"]
+REPAIRS = CATALOGUE.counter(
+    "repairs_total",
+    "published files that were found `Missing` or `Altered`, and are fetched again",
+    *("zone", "reason"),
 )
-VERIFICATIONS = Counter(
-    "directdownload_verifications", "Checks of published files that ended, by what they found.", ["zone", "reason"]
-)
-RECONCILE_SECONDS = Histogram(
-    "directdownload_reconcile_duration_seconds",
-    "How long one look at an object took; result is success or error.",
-    ["kind", "result"],
+RECONCILE_SECONDS = CATALOGUE.histogram(
+    "reconcile_duration_seconds",
+    "how long one look at an object took, its writes included; `kind` is as `queue`",
+    *("kind", "result"),
     buckets=_RECONCILE_SECONDS,
 )
-EVENTS_DROPPED = Counter("directdownload_events_dropped", "Kubernetes Events that were not posted.", ["cause"])
+EVENTS_DROPPED = CATALOGUE.counter(
+    "events_dropped_total",
+    "Kubernetes Events that were not posted: `Throttled` (the object had too many), `QueueFull`, `Refused` or "
+    "`Unreachable` (by the API server)",
+    "cause",
+)
 
 
 def attempt(zone: str, host: str, url: str, verb: Verb, result: JobResult) -> None:
@@ -122,50 +195,77 @@ class Collector(PrometheusCollector):
     def registered(self, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
         """Serves the gauges while the caller leads."""
         registry.register(self)
+        LEADER.set(1)
         try:
             yield
         finally:
+            LEADER.set(0)
             registry.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
-        return _families().values()
+        return (gauge.family() for gauge in COMPUTED)
 
     def collect(self) -> Iterable[Metric]:
         """One pass over each store. What is known beforehand (queues, phases and states of zones) is 0, not absent."""
-        world, families = self._world, _families()
-        zones = [zone.name for zone in world.zones]
-        placements = collections.Counter(dict.fromkeys(itertools.product(zones, Phase), 0))
-        placements.update((p.zone, p.phase or Phase.PENDING) for p in world.placements)
-        hosts = collections.Counter(dict.fromkeys(itertools.product(zones, HOST_STATES), 0))
-        # One that nothing is known of yet starts nothing either.
-        hosts.update((h.spec.zone, h.status.state or "Down") for h in world.hosts)
-        jobs = collections.Counter({(zone,): 0 for zone in zones})
-        jobs.update((zone,) for zone in self._zones_of_active_jobs())
-        for name, counts in (("placements", placements), ("hosts", hosts), ("jobs_active", jobs)):
+        families = {gauge: gauge.family() for gauge in COMPUTED}
+        for gauge, counts in self._counts():
             for labels, count in counts.items():
-                families[name].add_metric(labels, count)
+                families[gauge].add_metric(labels, count)
         depths = self._queue.depths()
         for kind in QUEUES:
-            families["queue_depth"].add_metric((kind,), depths[kind])
+            families[QUEUE_DEPTH].add_metric((kind,), depths[kind])
         self._collect_certificates(families)
-        for host in world.hosts:
-            for storage in host.status.storage:
-                # Agents write these: only names that someone made become labels.
-                if storage.available_bytes is not None and storage.pool in world.pools:
-                    families["pool_available_bytes"].add_metric(
-                        (host.spec.zone, storage.pool, host.name), storage.available_bytes
-                    )
+        self._collect_pools(families)
         return families.values()
 
-    def _collect_certificates(self, families: dict[str, GaugeMetricFamily]) -> None:
+    def _counts(self) -> Iterator[tuple[ComputedGauge, collections.Counter[tuple[str, ...]]]]:
+        world = self._world
+        zones = [zone.name for zone in world.zones]
+
+        def counter(*values: Iterable[str]) -> collections.Counter[tuple[str, ...]]:
+            return collections.Counter(dict.fromkeys(itertools.product(zones, *values), 0))
+
+        placements = counter(Phase)
+        placements.update((p.zone, p.phase or Phase.PENDING) for p in world.placements)
+        yield PLACEMENTS, placements
+        hosts, keystores, down = counter(HOST_STATES), counter(KEYSTORE_STATES.values()), set()
+        for host in world.hosts:
+            # One that nothing is known of yet starts nothing either.
+            state = host.status.state or "Down"
+            hosts[host.spec.zone, state] += 1
+            told = host.status.condition("KeystoreSynced")
+            keystores[host.spec.zone, KEYSTORE_STATES[told.status if told else ConditionStatus.UNKNOWN]] += 1
+            if state == "Down":
+                down.add(host.name)
+        yield HOSTS, hosts
+        yield KEYSTORES, keystores
+        yield HOST_DOWN_PLACEMENTS, collections.Counter((p.zone, p.host) for p in world.placements if p.host in down)
+        jobs = counter()
+        jobs.update((zone,) for zone in self._zones_of_active_jobs())
+        yield JOBS_ACTIVE, jobs
+
+    def _collect_pools(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
+        for host in self._world.hosts:
+            for storage in host.status.storage:
+                # Agents write these: only names that someone made become labels.
+                if storage.pool not in self._world.pools:
+                    continue
+                labels = (host.spec.zone, storage.pool, host.name)
+                families[POOL_READY].add_metric(labels, storage.reason in (None, Reason.READY))
+                if storage.available_bytes is not None:
+                    families[POOL_AVAILABLE_BYTES].add_metric(labels, storage.available_bytes)
+                if storage.capacity_bytes is not None:
+                    families[POOL_CAPACITY_BYTES].add_metric(labels, storage.capacity_bytes)
+
+    def _collect_certificates(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
         """Of those that are published: of two objects with one alias only one is."""
         for certificate in self._world.certificates:
             status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
             if status.hosts is None or status.not_after is None:
                 continue
-            families["certificate_not_after_timestamp_seconds"].add_metric(labels, status.not_after.timestamp())
+            families[CERTIFICATE_NOT_AFTER].add_metric(labels, status.not_after.timestamp())
             for state in CERTIFICATE_STATES:
-                families["certificate_hosts"].add_metric((*labels, state), getattr(status.hosts, state.lower()))
+                families[CERTIFICATE_HOSTS].add_metric((*labels, state), getattr(status.hosts, state.lower()))
 
     def _zones_of_active_jobs(self) -> Iterator[str]:
         for job in self._world.jobs:
@@ -174,17 +274,12 @@ class Collector(PrometheusCollector):
                 yield placement.zone
 
 
-def _families() -> dict[str, GaugeMetricFamily]:
-    described = (
-        ("placements", "Copies of templates on hosts, by phase.", ("zone", "phase")),
-        ("hosts", "Hosts, by state.", ("zone", "state")),
-        ("jobs_active", "Jobs that have not ended: downloads, checks, removals.", ("zone",)),
-        ("pool_available_bytes", "Free space of a storage pool as a host sees it.", ("zone", "pool", "host")),
-        ("certificate_hosts", "Hosts of a certificate's zone, by what they say of it.", ("zone", "alias", "state")),
-        ("certificate_not_after_timestamp_seconds", "When a certificate's validity ends.", ("zone", "alias")),
-        ("queue_depth", "Objects that wait for a reconcile or are in one, by kind.", ("queue",)),
-    )
-    return {name: GaugeMetricFamily(f"directdownload_{name}", text, labels=labels) for name, text, labels in described}
+#: What only a leader can say.
+COMPUTED = (
+    *(PLACEMENTS, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
+    *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),
+    *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, QUEUE_DEPTH),
+)
 
 
 def _forget_host(_: str, old: Host | None, new: Host | None) -> None:

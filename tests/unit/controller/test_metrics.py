@@ -5,6 +5,8 @@ import dataclasses
 import math
 import pathlib
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from typing import get_args
@@ -16,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from tests.unit.controller import build as objects
 from tests.unit.planning import build
 
-from directdownload import health
+from directdownload import health, metrics_reference
 from directdownload.agent import metrics as agent_metrics
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
@@ -155,6 +157,7 @@ def test_a_world_without_anything_says_zero_for_each_queue_and_zone_and_nothing_
     expected: dict[tuple[str, ...], float] = {("jobs_active", "zone-1"): 0}
     expected |= {("placements", phase, "zone-1"): 0 for phase in phases}
     expected |= {("hosts", state, "zone-1"): 0 for state in ("Up", "Down", "Maintenance")}
+    expected |= {("keystores", state, "zone-1"): 0 for state in ("Synced", "NotSynced", "Unknown")}
     assert found == expected | queues
 
 
@@ -183,10 +186,46 @@ def test_hosts_are_counted_by_zone_and_state() -> None:
 def test_space_is_told_of_pools_that_exist() -> None:
     found = a_world()
     found.pools.observe(build.pool("local"))
-    facts = [build.facts("local", availableBytes=400), build.facts("invented"), {"pool": "other"}]
+    found.pools.observe(build.pool("lost"))
+    facts = [
+        build.facts("local", availableBytes=400, capacityBytes=1000),
+        build.facts("invented"),
+        {"pool": "lost", "reason": "NotMounted"},
+    ]
     found.hosts.observe(build.host("kvm-1", storage=facts))
-    told = {key: count for key, count in gauges(found).items() if key[0] == "pool_available_bytes"}
-    assert told == {("pool_available_bytes", "kvm-1", "local", "zone-1"): 400}
+    told = {key: count for key, count in gauges(found).items() if key[0].startswith("pool_")}
+    assert told == {
+        ("pool_available_bytes", "kvm-1", "local", "zone-1"): 400,
+        ("pool_capacity_bytes", "kvm-1", "local", "zone-1"): 1000,
+        ("pool_ready", "kvm-1", "local", "zone-1"): 1,
+        ("pool_ready", "kvm-1", "lost", "zone-1"): 0,
+    }
+
+
+def test_copies_of_hosts_that_are_down_are_told_by_host() -> None:
+    found = a_world()
+    for number, state in enumerate(["Up", "Down", "Down", "Maintenance", None]):
+        found.hosts.observe(build.host(f"kvm-{number}", state))
+    for host, template in (("kvm-0", "a"), ("kvm-1", "a"), ("kvm-1", "b"), ("kvm-3", "a"), ("kvm-4", "a")):
+        copy = build.placement(host=host)
+        found.placements.observe(dataclasses.replace(copy, key=f"{template}-{host}"))
+    told = {key[1:]: count for key, count in gauges(found).items() if key[0] == "host_down_placements"}
+    # kvm-2 has none, the others are not down
+    assert told == {("kvm-1", "zone-1"): 2, ("kvm-4", "zone-1"): 1}
+
+
+def test_keystores_are_counted_by_what_hosts_say_of_them() -> None:
+    found = a_world()
+    for number, status in enumerate(["True", "True", "False", "Unknown"]):
+        found.hosts.observe(build.host(f"kvm-{number}", status={"conditions": [synced(status)]}))
+    found.hosts.observe(build.host("kvm-9"))
+    told = {key[1:]: count for key, count in gauges(found).items() if key[0] == "keystores"}
+    assert told == {("Synced", "zone-1"): 2, ("NotSynced", "zone-1"): 1, ("Unknown", "zone-1"): 2}
+
+
+def synced(status: str) -> dict[str, str]:
+    reason = "KeystoreSynced" if status == "True" else "KeystoreUnreadable"
+    return {"type": "KeystoreSynced", "status": status, "reason": reason, "lastTransitionTime": build.stamp(build.NOW)}
 
 
 PUBLISHED = {
@@ -258,12 +297,15 @@ async def test_the_queue_is_told_by_kind() -> None:
         await asyncio.wait((task,))
 
 
-def test_a_standby_serves_no_gauges() -> None:
+def test_a_standby_serves_no_gauges_and_says_that_it_does_not_lead() -> None:
     registry = prometheus_client.CollectorRegistry()
     collector = metrics.Collector(a_world(), WorkQueue(never))
+    assert value("leader") == 0
     with collector.registered(registry):
         assert families(registry)
+        assert value("leader") == 1
     assert not families(registry)
+    assert value("leader") == 0
     with collector.registered(registry):
         assert families(registry)
 
@@ -305,9 +347,15 @@ def test_a_scrape_of_a_large_fleet_is_quick() -> None:
 # Names
 
 
+def promtool(*arguments: str, input: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["promtool", *arguments], input=input, capture_output=True, text=True, check=False, timeout=50
+    )
+
+
 @pytest.fixture(scope="module")
-def everything() -> dict[str, Metric]:
-    """Each metric of the product, with at least one sample."""
+def exposition() -> str:
+    """What Prometheus reads of a controller and an agent in one, once each metric has a sample."""
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.FETCH, JobResult(reason=Reason.DOWNLOADED, size_bytes=1, seconds=1))
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.VERIFY, JobResult(reason=Reason.VERIFIED))
     metrics.repair("zone-1", Reason.MISSING)
@@ -318,28 +366,74 @@ def everything() -> dict[str, Metric]:
     health.count_request("list", "pods", 200)
     found = a_world()
     found.pools.observe(build.pool("local"))
-    found.hosts.observe(build.host("kvm-1", storage=[build.facts("local")]))
+    found.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts("local")]))
+    found.placements.observe(build.placement(host="kvm-1"))
     found.certificates.observe(build.certificate(status=PUBLISHED))
     with metrics.Collector(found, WorkQueue(never)).registered():
-        return {family.name: family for family in families()}
+        return prometheus_client.generate_latest().decode()
 
 
-def documented() -> dict[str, set[str]]:
-    """Name to labels, of the tables of the page."""
-    rows = re.findall(r"^\| `(directdownload_\w+)` \| ([^|]*) \|", PAGE.read_text(), re.MULTILINE)
-    found = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
-    assert len(found) == len(rows), "a metric is described twice"
-    return found
+@pytest.fixture(scope="module")
+def everything(exposition: str) -> dict[str, Metric]:
+    """Each metric of the product, with at least one sample."""
+    found = parser.text_string_to_metric_families(exposition)
+    return {family.name: family for family in found if family.name.startswith("directdownload_")}
 
 
-def test_the_page_describes_every_metric_with_its_labels_and_no_other(everything: dict[str, Metric]) -> None:
+def test_every_metric_is_described_with_its_type_and_labels_and_no_other(everything: dict[str, Metric]) -> None:
     served = {
-        family.name + ("_total" if family.type == "counter" else ""): {
-            label for sample in family.samples for label in sample.labels if label != "le"
-        }
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            {label for sample in family.samples for label in sample.labels if label != "le"},
+            family.documentation,
+        )
         for family in everything.values()
     }
-    assert served == documented()
+    described = metrics_reference.descriptions().values()
+    assert served == {each.name: (each.type, set(each.labels), each.meaning) for each in described}
+
+
+def test_the_tables_of_the_page_are_current() -> None:
+    page = PAGE.read_text()
+    assert metrics_reference.filled(page) == page, "run `make docs`"
+
+
+def test_a_page_with_another_table_is_stale_and_is_made_anew(tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "metrics.md"
+    stale = PAGE.read_text().replace("| `zone`, `phase` |", "| `zone` |")
+    page.write_text(stale)
+    assert metrics_reference.main([str(page), "--check"]) == 1
+    assert page.read_text() == stale
+    assert metrics_reference.main([str(page)]) == 0
+    assert page.read_text() == PAGE.read_text()
+    assert metrics_reference.main([str(page), "--check"]) == 0
+    with pytest.raises(ValueError, match="expected one place for each of controller, agent, both"):
+        metrics_reference.filled(stale.replace("metrics of agent", "metrics of both"))
+
+
+def test_promtool_finds_nothing_to_say_of_the_exposition(exposition: str) -> None:
+    """All of it, with figures of Python and of the process."""
+    checked = promtool("check", "metrics", input=exposition)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    unfit = exposition.replace("directdownload_repairs_total", "directdownload_repairs")
+    assert promtool("check", "metrics", input=unfit).returncode == 3
+
+
+def test_a_process_serves_the_help_of_all_families_before_any_has_a_sample() -> None:
+    """In processes of their own, where nothing has counted yet; only a leader's gauges come later."""
+    serve = "import prometheus_client; print(prometheus_client.generate_latest().decode())"
+    for part, module in (("controller", "controller.metrics"), ("agent", "agent.metrics")):
+        program = f"from directdownload import health; import directdownload.{module}; {serve}"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
+        expected = {
+            each.name
+            for name in (part, "both")
+            for each in metrics_reference.PARTS[name].descriptions.values()
+            if each not in [metrics.CATALOGUE.descriptions[gauge.name] for gauge in metrics.COMPUTED]
+        }
+        shown = set(re.findall(r"^# TYPE (directdownload_\w+)", done.stdout, re.MULTILINE))
+        assert shown == expected
+        assert promtool("check", "metrics", input=done.stdout).returncode == 0
 
 
 def test_words_that_the_page_lists_are_those_of_the_code() -> None:
@@ -350,7 +444,7 @@ def test_words_that_the_page_lists_are_those_of_the_code() -> None:
 
 
 def test_expressions_of_the_page_name_metrics_and_labels_that_exist() -> None:
-    known = documented()
+    known = {each.name: set(each.labels) for each in metrics_reference.descriptions().values()}
     expressions = re.findall(r"^\| [^|]*\? \| `(.*)` \|$", PAGE.read_text(), re.MULTILINE)
     assert len(expressions) > 5
     for expression in expressions:

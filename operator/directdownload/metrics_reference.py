@@ -1,0 +1,64 @@
+"""The tables of docs/metrics.md, made from the catalogues: `python -m directdownload.metrics_reference PAGE [--check]`.
+
+`make docs` writes them, `make lint` checks them. What stands outside the marks is written by hand.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Iterable
+
+from directdownload import health
+from directdownload.agent import metrics as agent_metrics
+from directdownload.catalogue import Catalogue, Description
+from directdownload.controller import metrics as controller_metrics
+
+#: What the page calls each part, in its order.
+PARTS: dict[str, Catalogue] = {
+    "controller": controller_metrics.CATALOGUE,
+    "agent": agent_metrics.CATALOGUE,
+    "both": health.CATALOGUE,
+}
+_SECTION = re.compile(
+    r"(?P<begin><!-- metrics of (?P<part>\w+): made by `make docs` -->\n).*?(?P<end><!-- end -->)", re.S
+)
+
+
+def descriptions() -> dict[str, Description]:
+    """Every metric of the product by name."""
+    return {name: each for catalogue in PARTS.values() for name, each in catalogue.descriptions.items()}
+
+
+def filled(page: str) -> str:
+    """`page` with the tables as they should be. Raises ValueError if a part has no place in it, or two."""
+    parts = [match["part"] for match in _SECTION.finditer(page)]
+    if sorted(parts) != sorted(PARTS):
+        raise ValueError(f"expected one place for each of {', '.join(PARTS)}, found: {', '.join(parts) or 'none'}")
+    return _SECTION.sub(lambda match: f"{match['begin']}{_table(PARTS[match['part']])}{match['end']}", page)
+
+
+def _table(catalogue: Catalogue) -> str:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|", *map(_row, catalogue.descriptions.values())]
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _row(metric: Description) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+    return f"| `{metric.name}` | {metric.type} | {labels} | {metric.meaning.replace('|', chr(92) + '|')} |"
+
+
+def main(arguments: Iterable[str]) -> int:
+    name, *options = arguments
+    path = pathlib.Path(name)
+    before = path.read_text()
+    after = filled(before)
+    if options == ["--check"]:
+        if before != after:
+            sys.stderr.write(f"stale: {path}; run `make docs`\n")
+        return int(before != after)
+    path.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
