@@ -35,6 +35,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	mypy operator tests
 	lint-imports
 	python -m directdownload.resources.crd crds --check
+	python -m directdownload.resources.reference docs/kinds --check
 	python -m directdownload.metrics_reference docs/metrics.md --check
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
 
@@ -68,6 +69,7 @@ crds: venv ## Regenerate crds/ and the chart's copy from the models
 
 .PHONY: docs
 docs: venv ## Regenerate the parts of docs/ that come from the code
+	python -m directdownload.resources.reference docs/kinds
 	python -m directdownload.metrics_reference docs/metrics.md
 
 .PHONY: lock

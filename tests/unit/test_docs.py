@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from directdownload.cli.main import cli
-from directdownload.resources import crd
+from directdownload.resources import crd, reference
 from directdownload.resources.reasons import DONE, PERMANENT, WAITING, Reason
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -152,40 +152,96 @@ def _page(kind: str) -> str:
     return (DOCS / "kinds" / f"{kind.lower()}.md").read_text()
 
 
+def _section(kind: str, heading: str) -> str:
+    page = _page(kind)
+    assert page.count(f"\n### {heading}\n") == 1
+    return re.split(r"^#{2,3} ", page.partition(f"\n### {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+def _reference(kind: str) -> dict[str, list[str]]:
+    """The rows of the spec's reference by field: type, default, meaning."""
+    return {row[0].strip("`"): row[1:] for row in _rows(_section(kind, "Spec"), 4) if row[0].startswith("`")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_references_are_current(kind: str) -> None:
+    assert reference.replaced(_page(kind), KINDS[kind]) == _page(kind), "run `make docs`"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_is_described_with_its_default(kind: str) -> None:
-    section = _page(kind).partition("## Spec")[2].partition("\n## ")[0]
-    described = {row[0].strip("`"): row[1] for row in _rows(section, 3) if row[0].startswith("`")}
+    described = {path: row[1] for path, row in _reference(kind).items() if row[0] != "object"}
     assert described == {path: default for path, default, _ in _fields(_schema(kind)["spec"])}
+    assert all(row[2] for row in _reference(kind).values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_types_are_those_of_the_schema(kind: str) -> None:
+    for path, (shown, _, _) in _reference(kind).items():
+        field: dict[str, Any] = {"properties": _schema(kind)["spec"]["properties"]}
+        for name in path.split("."):
+            field = field["properties"][name]
+        if "enum" in field:
+            assert set(shown.strip("`").split("` or `")) == set(field["enum"]), path
+        elif "x-kubernetes-int-or-string" in field:
+            assert shown in {"duration", "quantity", "percentage or quantity", "number or percentage"}, path
+        else:
+            kinds = {"object": {"object", "label selector", "map of strings"}}
+            assert shown in kinds.get(field["type"], {field["type"]}) or shown.startswith("list of "), path
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_immutable_fields_are_called_so(kind: str) -> None:
-    section = _page(kind).partition("## Spec")[2].partition("\n## ")[0]
-    texts = {row[0].strip("`"): row[2] for row in _rows(section, 3)}
     for path, _, immutable in _fields(_schema(kind)["spec"]):
-        # a group of fields is called immutable at its first one
-        parent = path.rpartition(".")[0]
-        shown = "immutable" in texts[path] or f"`{parent}` is immutable" in section
-        assert shown is immutable, path
+        assert ("Immutable." in _reference(kind)[path][2]) is immutable, path
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "DirectDownloadCertificate"])
-def test_every_field_of_a_status_is_named(kind: str) -> None:
+def _paths(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, field in schema["properties"].items():
+        yield f"{prefix}{name}"
+        inner = field.get("items", field)
+        if "properties" in inner and name != "conditions":
+            yield from _paths(inner, f"{prefix}{name}{'[]' if 'items' in field else ''}.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_of_a_status_is_described(kind: str) -> None:
+    rows = {row[0].strip("`"): row[2] for row in _rows(_section(kind, "Status"), 3) if row[0].startswith("`")}
+    assert list(rows) == list(_paths(_schema(kind)["status"]))
+    assert all(rows.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_are_those_that_kubectl_shows(kind: str) -> None:
+    definition = KINDS[kind].DEFINITION
+    rows = _rows(_section(kind, f"Columns of `kubectl get {definition.short_name}`"), 2)[1:]
+    assert [row[0].partition(" ")[0] for row in rows] == [column.name.upper() for column in definition.columns]
+    assert ["-o wide" in row[0] for row in rows] == [column.wide for column in definition.columns]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_annotated_example_shows_every_field(kind: str) -> None:
     page = _page(kind)
-    common = {"observedGeneration", "lastHandledRequest", "conditions"}
-    missing = [
-        name
-        for name in _schema(kind)["status"]["properties"].keys() - common
-        if not re.search(rf"`{name}[`.]|, `{name}`", page)
-    ]
-    assert not missing
+    block = re.findall(r"^```yaml\n(.*?)^```$", page.partition("## Annotated example")[2], re.MULTILINE | re.DOTALL)[0]
+    assert {document["kind"] for document in yaml.safe_load_all(block)} == {kind}
+    assert block.count("  # ") >= 3, "an annotated example has comments"
+    for path, _, _ in _fields(_schema(kind)["spec"]):
+        # of two that exclude each other one is named in a comment
+        assert re.search(rf"\b{path.rpartition('.')[2]}:|`{path.rpartition('.')[2]}: ", block), path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_of_kinds_have_the_same_parts(kind: str) -> None:
+    headings = re.findall(r"^## (.*)$", _without_code(_page(kind)), re.MULTILINE)
+    assert headings[0] == "Annotated example"
+    assert headings[-2:] == ["Good to know", "Reference"]
+    assert "Conditions and reasons" in headings
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_short_name_and_scope_are_told(kind: str) -> None:
     definition = KINDS[kind].DEFINITION
-    head = _page(kind).partition("## Spec")[0]
+    head = _page(kind).partition("## ")[0]
     assert f"`{definition.short_name}`" in head
     assert ("Namespaced" if definition.namespaced else "Cluster-scoped") in head
 
@@ -193,10 +249,9 @@ def test_short_name_and_scope_are_told(kind: str) -> None:
 def test_fields_without_effect_are_in_the_list_of_what_is_missing() -> None:
     scope = (DOCS / "scope.md").read_text()
     for kind in KINDS:
-        for row in _rows(_page(kind), 3):
-            if "**no effect yet**" in row[2]:
-                parts = row[0].strip("`").split(".")
-                assert any(f"{part}`" in scope or f"{part}." in scope for part in parts), f"{kind} {row[0]}"
+        for path, (_, _, meaning) in _reference(kind).items():
+            if "no effect yet" in meaning:
+                assert any(f"{part}`" in scope or f"{part}." in scope for part in path.split(".")), f"{kind} {path}"
 
 
 # Command line, chart, make, code

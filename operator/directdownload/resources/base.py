@@ -96,19 +96,20 @@ def _quantity(value: object) -> int:
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
 # No more digits than `quantities` takes.
 _SIZE = "[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
-_DURATION_RULE = (
+#: Notations of values: the CEL expression and the words of the refusal. The field reference knows them by these.
+DURATION_RULE = (
     "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]{1,12}([.][0-9]{1,12})?(ms|s|m|h))+)$')",
     "expected a duration such as 5s, 10m or 1h30m (0: off)",
 )
-_QUANTITY_RULE = (
+QUANTITY_RULE = (
     f"type(self) == int ? self >= 0 : string(self).matches('^{_SIZE}$')",
     "expected a quantity of bytes such as 100Mi or 10Gi (0: no limit)",
 )
-_RESERVE_RULE = (
+RESERVE_RULE = (
     f"type(self) == int ? self >= 0 : string(self).matches('^([0-9]{{1,2}}%|{_SIZE})$')",
     "expected a percentage below 100 such as 5%, or a quantity such as 20Gi",
 )
-_COUNT_OR_PERCENT_RULE = (
+COUNT_OR_PERCENT_RULE = (
     "type(self) == int ? self >= 0 : string(self).matches('^([0-9]{1,2}|100)%$')",
     "expected a number such as 10 (0: no limit) or a percentage such as 25%",
 )
@@ -117,25 +118,25 @@ _COUNT_OR_PERCENT_RULE = (
 Duration = Annotated[
     float,
     pydantic.BeforeValidator(_duration),
-    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_DURATION_RULE)}),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(DURATION_RULE)}),
 ]
 #: Bytes, written as a Kubernetes quantity.
 Bytes = Annotated[
     int,
     pydantic.BeforeValidator(_quantity),
-    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_QUANTITY_RULE)}),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(QUANTITY_RULE)}),
 ]
 #: A share of a pool, percent or quantity, kept as written.
 Reserve = Annotated[
     str,
     pydantic.BeforeValidator(str),
-    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(_RESERVE_RULE)}),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(RESERVE_RULE)}),
 ]
 #: A number of things, or a percentage of them, kept as written.
 CountOrPercent = Annotated[
     str,
     pydantic.BeforeValidator(str),
-    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 16, **rules(_COUNT_OR_PERCENT_RULE)}),
+    pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 16, **rules(COUNT_OR_PERCENT_RULE)}),
 ]
 Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
@@ -247,9 +248,15 @@ class ObjectMeta(Model):
 class Status(Model):
     """What every status has."""
 
-    observed_generation: int | None = None
-    last_handled_request: str | None = None
-    conditions: tuple[Condition, ...] = ()
+    observed_generation: int | None = pydantic.Field(
+        None, description="The `metadata.generation` that this status is about."
+    )
+    last_handled_request: str | None = pydantic.Field(
+        None, description="The value of the annotation `directdownload.dev/requested-at` that was served last."
+    )
+    conditions: tuple[Condition, ...] = pydantic.Field(
+        (), description="What is true of the object, each with a reason."
+    )
 
     def condition(self, condition_type: str) -> Condition | None:
         return next((c for c in self.conditions if c.type == condition_type), None)

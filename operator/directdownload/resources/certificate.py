@@ -30,12 +30,18 @@ def of_cloudstack(alias: str) -> bool:
 
 
 class CertificateReference(Model):
+    """Where the certificate is. A change there is followed."""
+
     kind: Literal["Secret", "ConfigMap"] = pydantic.Field(
-        json_schema_extra=rules(expected="Secret or ConfigMap", example="Secret")
+        description="What it is, in the operator's namespace.",
+        json_schema_extra=rules(expected="Secret or ConfigMap", example="Secret"),
     )
-    name: ObjectName = pydantic.Field(json_schema_extra=rules(expected="its name", example="images-ca"))
+    name: ObjectName = pydantic.Field(
+        description="Its name.", json_schema_extra=rules(expected="its name", example="images-ca")
+    )
     key: str = pydantic.Field(
-        json_schema_extra=rules(expected="the key that holds the PEM", example="ca.crt", maxLength=253)
+        description="The key that holds the PEM.",
+        json_schema_extra=rules(expected="the key that holds the PEM", example="ca.crt", maxLength=253),
     )
 
 
@@ -55,11 +61,12 @@ class DirectDownloadCertificateSpec(Model):
     )
 
     zone: ObjectName = pydantic.Field(
-        description="Whose hosts must trust it.",
+        description="The Zone whose hosts shall trust it.",
         json_schema_extra=rules(expected="the name of a Zone", example="zone-1"),
     )
     alias: str = pydantic.Field(
-        description="Keystore alias, lower-cased as Java does; not cloud, cloudca… or …-previous.",
+        description="Keystore alias, lower-cased as Java does. `cloud`, `cloudca…` and `…-previous` are refused in "
+        "any case.",
         json_schema_extra=rules(
             (
                 "self.matches('^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$')",
@@ -75,20 +82,24 @@ class DirectDownloadCertificateSpec(Model):
             maxLength=128,
         ),
     )
-    hypervisor: Literal["KVM"] = "KVM"
+    hypervisor: Literal["KVM"] = pydantic.Field("KVM", description="The only one.")
     certificate: str | None = pydantic.Field(
         None,
-        description="PEM: one line, wrapped, CRLF or bare base64.",
+        description="PEM: wrapped, on one line, with CRLF, or bare base64. Exactly one of this and `certificateRef` "
+        "must be given; never a private key.",
         json_schema_extra=rules(maxLength=65536),
     )
     certificate_ref: CertificateReference | None = pydantic.Field(
-        None, description="Instead: a Secret or ConfigMap in the operator's namespace."
+        None,
+        description="Instead of `certificate`: a Secret or ConfigMap in the operator's namespace, which is followed.",
     )
     revoked: bool = pydantic.Field(False, description="true: removed from every host.")
     revoked_hosts: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Removed from these; taking a name off the list uploads it again.", max_length=5000
+        (), description="Removed from these hosts; taking a name off the list uploads it again.", max_length=5000
     )
-    keep_previous: Duration = pydantic.Field("24h", description="How long the one before stays trusted after a change.")  # type: ignore[assignment]
+    keep_previous: Duration = pydantic.Field(
+        "24h", description="How long the one before stays trusted after a change; 0: not at all."
+    )  # type: ignore[assignment]
 
     @property
     def keystore_alias(self) -> str:
@@ -99,43 +110,48 @@ class DirectDownloadCertificateSpec(Model):
 class CertificateHosts(Model):
     """Hosts of the zone: one that is Down counts as `down`, any other as uploaded, revoked, failed or pending."""
 
-    #: that should hold it, Down ones too
-    desired: int = 0
-    uploaded: int = 0
-    revoked: int = 0
-    failed: int = 0
-    pending: int = 0
-    down: int = 0
+    desired: int = pydantic.Field(0, description="Those that should have it, Down ones too.")
+    uploaded: int = pydantic.Field(0, description="Have read this very fingerprint back from their keystore.")
+    revoked: int = pydantic.Field(0, description="Have seen that the alias is gone.")
+    failed: int = pydantic.Field(0, description="Could not, and go on trying.")
+    pending: int = pydantic.Field(0, description="Have not said anything of it yet.")
+    down: int = pydantic.Field(0, description="Are Down, whatever they said before.")
 
 
 class PreviousCertificate(Model):
     """The one before the last change, which hosts keep under `<alias>-previous`."""
 
     certificate: str = pydantic.Field(description="Its normalised PEM.")
-    fingerprint_sha256: str = pydantic.Field(alias="fingerprintSHA256")
+    fingerprint_sha256: str = pydantic.Field(alias="fingerprintSHA256", description="Its SHA-256 fingerprint.")
     until: Time = pydantic.Field(description="Hosts remove it then: keepPrevious after the change, or at its notAfter.")
 
 
 class CertificateFailure(Model):
-    host: str
-    reason: Reason
-    message: str = ""
+    host: str = pydantic.Field(description="Where.")
+    reason: Reason = pydantic.Field(description="Why.")
+    message: str = pydantic.Field("", description="The same in words.")
 
 
 class DirectDownloadCertificateStatus(Status):
-    certificate: str | None = pydantic.Field(None, description="The normalised PEM; agents use only this.")
-    subject: str | None = None
-    issuer: str | None = None
-    serial_number: str | None = None
-    fingerprint_sha256: str | None = pydantic.Field(None, alias="fingerprintSHA256")
-    not_before: Time | None = None
-    not_after: Time | None = None
+    certificate: str | None = pydantic.Field(
+        None, description="What is published, as normalised PEM; hosts use only this."
+    )
+    subject: str | None = pydantic.Field(None, description="Of what is published; cut at 512 characters.")
+    issuer: str | None = pydantic.Field(None, description="Who signed it; cut at 512 characters.")
+    serial_number: str | None = pydantic.Field(None, description="As `keytool -printcert` shows it.")
+    fingerprint_sha256: str | None = pydantic.Field(
+        None, alias="fingerprintSHA256", description="As `keytool -printcert` shows it."
+    )
+    not_before: Time | None = pydantic.Field(None, description="When its validity begins.")
+    not_after: Time | None = pydantic.Field(None, description="When its validity ends.")
     previous: PreviousCertificate | None = None
     revoked: bool = pydantic.Field(
-        False, description="What is published was revoked when last looked at: a change then keeps no previous one."
+        False, description="What is published was revoked when last looked at: no change then keeps it as `previous`."
     )
     hosts: CertificateHosts | None = None
-    failures: tuple[CertificateFailure, ...] = pydantic.Field((), max_length=10)
+    failures: tuple[CertificateFailure, ...] = pydantic.Field(
+        (), max_length=10, description="Up to 10 hosts that could not, in the order of their names."
+    )
 
 
 class DirectDownloadCertificate(Resource):

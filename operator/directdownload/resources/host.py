@@ -26,7 +26,7 @@ _ABSOLUTE = (
 
 
 class PasswordSource(Model):
-    """Where the host's agent finds the keystore password: one of the two."""
+    """Where the agent finds the keystore's password, below one of the chart's `agent.keystoreRoots`: one of the two."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -37,28 +37,35 @@ class PasswordSource(Model):
 
     agent_properties: str | None = pydantic.Field(
         None,
-        description="A Java properties file with the key keystore.passphrase.",
+        description="A Java properties file on the host, with the key `keystore.passphrase`.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
     file: str | None = pydantic.Field(
-        None, description="A file that holds the password alone.", json_schema_extra=rules(_ABSOLUTE, maxLength=4096)
+        None,
+        description="A file on the host that holds the password alone.",
+        json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
 
 
 class KeystoreSpec(Model):
+    """The Java keystore that certificates are put into."""
+
     path: str = pydantic.Field(
         "/etc/cloudstack/agent/cloud.jks",
-        description="The Java keystore on the host.",
+        description="Where it is on the host, below one of the chart's `agent.keystoreRoots`.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
     # No default in the schema: it would stand in each Host, beside what somebody adds to it.
     password_from: PasswordSource | None = pydantic.Field(
-        None, description="Without it: keystore.passphrase of /etc/cloudstack/agent/agent.properties."
+        None,
+        description="Where its password is; absent: `keystore.passphrase` of `/etc/cloudstack/agent/agent.properties`.",
     )
     type: Literal["JKS", "PKCS12"] = pydantic.Field(
-        "JKS", description="When a missing one is created; an existing one keeps its type."
+        "JKS", description="Of a missing one, when it is made; one that is there keeps its type."
     )
-    create_if_missing: bool = True
+    create_if_missing: bool = pydantic.Field(
+        True, description="Whether a missing one is made, once a certificate is to be put into it."
+    )
 
     @property
     def password_source(self) -> PasswordSource:
@@ -67,12 +74,14 @@ class KeystoreSpec(Model):
 
 class HostSpec(Model):
     node_name: ObjectName = pydantic.Field(
-        description="The node, which has the same name.",
+        description="The node; the same as `metadata.name`.",
         json_schema_extra=rules(expected="the name of the node", example="kvm-1", immutable=True),
     )
     zone: ObjectName = pydantic.Field(description="The Zone that selects the node; kept by the controller.")
     allocation_state: Literal["Enabled", "Maintenance"] = pydantic.Field(
-        "Enabled", description="Maintenance: nothing new starts there (also while the node is cordoned)."
+        "Enabled",
+        description="Maintenance: nothing new starts on the host; running downloads go on. A cordoned node is the "
+        "same.",
     )
     keystore: KeystoreSpec = KeystoreSpec()
 
@@ -80,31 +89,37 @@ class HostSpec(Model):
 class KeystoreDrift(Model):
     """The last time that someone else changed or removed what the agent had imported."""
 
-    kind: Literal["EntryMissing", "EntryReplaced", "StoreMissing"]
-    alias: str | None = None
-    time: Time
+    kind: Literal["EntryMissing", "EntryReplaced", "StoreMissing"] = pydantic.Field(description="What was found.")
+    alias: str | None = pydantic.Field(None, description="Of the entry.")
+    time: Time = pydantic.Field(description="When it was found.")
 
 
 class KeystoreStatus(Model):
-    """The keystore as it was last read back."""
+    """The keystore as it was last read back. Written by the agent."""
 
-    type: Literal["JKS", "PKCS12"] | None = None
-    entries: int | None = pydantic.Field(None, description="All that it holds, keys too.")
-    managed: int | None = pydantic.Field(None, description="Those that the agent imported or adopted.")
-    sha256: str | None = pydantic.Field(None, description="Of the file, hexadecimal.")
-    last_verified_time: Time | None = pydantic.Field(None, description="Renewed at most hourly while nothing changes.")
+    type: Literal["JKS", "PKCS12"] | None = pydantic.Field(None, description="By its content, whatever its name.")
+    entries: int | None = pydantic.Field(None, description="How many it holds, keys too.")
+    managed: int | None = pydantic.Field(None, description="How many of them the agent imported or adopted.")
+    sha256: str | None = pydantic.Field(None, description="Digest of the file, hexadecimal.")
+    last_verified_time: Time | None = pydantic.Field(
+        None, description="When it was read back; renewed at most hourly while nothing changes."
+    )
     last_drift: KeystoreDrift | None = pydantic.Field(None, description="What was repaired last.")
 
 
 class HostCertificate(Model):
-    """The proof for one certificate; the last three fields only when it is not Uploaded."""
+    """The proof for one certificate of the zone."""
 
-    name: str
-    fingerprint_sha256: str | None = pydantic.Field(None, alias="fingerprintSHA256")
-    state: Literal["Uploaded", "Revoked", "Failed", "Pending"]
-    reason: Reason | None = None
-    message: str | None = None
-    last_transition_time: Time | None = None
+    name: str = pydantic.Field(description="The DirectDownloadCertificate.")
+    fingerprint_sha256: str | None = pydantic.Field(
+        None, alias="fingerprintSHA256", description="What was read back from the keystore, when Uploaded."
+    )
+    state: Literal["Uploaded", "Revoked", "Failed", "Pending"] = pydantic.Field(
+        description="What the host has proved: it is there, or it is gone; or why neither."
+    )
+    reason: Reason | None = pydantic.Field(None, description="Why, when it is not Uploaded.")
+    message: str | None = pydantic.Field(None, description="The same in words.")
+    last_transition_time: Time | None = pydantic.Field(None, description="Since when it is not Uploaded.")
 
 
 #: Entries of `HostStatus.certificates`. Names of 63 characters make them a megabyte; an object may have 1.5 (etcd).
@@ -114,42 +129,54 @@ UNPLACED_LIMIT = 50
 
 
 class UnplacedFile(Model):
-    """What lies in a pool by our hand and belongs to no placement (any more)."""
+    """What lies in a pool by the product's hand and belongs to no placement (any more)."""
 
-    name: str
-    size_bytes: int | None = None
-    #: Published: a verified file with its record. Partial: what an ended download left
-    state: Literal["Published", "Partial"]
-    modified_time: Time | None = None
+    name: str = pydantic.Field(description="Relative to the pool.")
+    size_bytes: int | None = pydantic.Field(None, description="Of a Partial one: what it takes on the disk.")
+    state: Literal["Published", "Partial"] = pydantic.Field(
+        description="Published: a verified file whose placement is gone. Partial: what an ended download left."
+    )
+    modified_time: Time | None = pydantic.Field(None, description="When it was written last.")
 
 
 class HostStorage(Model):
     """One pool as this host sees it."""
 
-    pool: str
-    path: str | None = None
-    capacity_bytes: int | None = None
-    available_bytes: int | None = None
-    inodes_free: int | None = None
-    writable: bool | None = None
-    mounted: bool | None = None
-    #: why it is not usable, when it is not
-    reason: Reason | None = None
-    #: at most `UNPLACED_LIMIT`, the largest first; what placements name is not repeated here
-    unplaced: tuple[UnplacedFile, ...] = ()
-    unplaced_bytes: int | None = None
+    pool: str = pydantic.Field(description="The StoragePool.")
+    path: str | None = pydantic.Field(None, description="Its directory.")
+    capacity_bytes: int | None = pydantic.Field(None, description="Of the file system.")
+    available_bytes: int | None = pydantic.Field(None, description="Free space of the file system.")
+    inodes_free: int | None = pydantic.Field(None, description="Inodes that are free.")
+    writable: bool | None = pydantic.Field(None, description="Whether the file system is mounted for writing.")
+    mounted: bool | None = pydantic.Field(None, description="Whether the path is a mount point of its own.")
+    reason: Reason | None = pydantic.Field(None, description="Why it is not usable, when it is not.")
+    unplaced: tuple[UnplacedFile, ...] = pydantic.Field(
+        (), description="What lies there and belongs to no placement: at most 50 files, the largest first."
+    )
+    unplaced_bytes: int | None = pydantic.Field(None, description="The sum of all of them, also of those not listed.")
 
 
 class HostStatus(Status):
-    state: Literal["Up", "Down", "Maintenance"] | None = None
+    state: Literal["Up", "Down", "Maintenance"] | None = pydantic.Field(None, description="Up: work may start there.")
     node_uid: str | None = pydantic.Field(
-        None, alias="nodeUID", description="Of the Node; another one of the same name is a machine installed anew."
+        None,
+        alias="nodeUID",
+        description="Of the Node; another one of the same name is a machine installed anew: its Ready copies are "
+        "verified.",
     )
-    agent_version: str | None = None
+    agent_version: str | None = pydantic.Field(
+        None, description="Of the agent that reported last. Written by the agent."
+    )
     keystore: KeystoreStatus | None = None
-    certificates: tuple[HostCertificate, ...] = pydantic.Field((), max_length=CERTIFICATES_LIMIT)
+    certificates: tuple[HostCertificate, ...] = pydantic.Field(
+        (),
+        max_length=CERTIFICATES_LIMIT,
+        description="The proof: an entry for each published certificate of the zone. Written by the agent.",
+    )
     storage: tuple[HostStorage, ...] = pydantic.Field(
-        (), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]}
+        (),
+        description="Each pool of the host as it sees it. Written by the agent.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]},
     )
 
 

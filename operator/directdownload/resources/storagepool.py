@@ -24,10 +24,13 @@ from directdownload.resources.base import (
 class PoolFile(Model):
     """Owner and mode of published files."""
 
-    uid: Count = 0
-    gid: Count = 0
+    uid: Count = pydantic.Field(
+        0, description="Owner; another than root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
+    )
+    gid: Count = pydantic.Field(0, description="Group; as the owner.")
     mode: str = pydantic.Field(
         "0644",
+        description="Mode, octal and in quotes.",
         json_schema_extra=rules(
             ("self.matches('^0?[0-7]{3}$')", 'expected an octal mode in quotes, for example "0644"'), maxLength=16
         ),
@@ -42,11 +45,12 @@ class StoragePoolSpec(Model):
     type: Literal["Filesystem", "NetworkFilesystem", "SharedMountPoint"] = pydantic.Field(
         "Filesystem",
         description="Filesystem: each host has its own copy. NetworkFilesystem, SharedMountPoint: one copy for all, "
-        "fetched by one Up host.",
+        "fetched by one Up host; the path must be a mount point on each host.",
         json_schema_extra=rules(immutable=True),
     )
     path: str = pydantic.Field(
-        description="The directory; it must lie under a root that the chart exposes (agent.poolRoots).",
+        description="The directory on the host, without links out of the pool roots. It must lie at or below one of "
+        "the chart's `agent.poolRoots`, for a shared pool strictly below.",
         json_schema_extra=rules(
             (
                 "self.matches('^(/[^/[:cntrl:]]+)+$') && !self.matches('(^|/)[.][.]?(/|$)')",
@@ -59,10 +63,17 @@ class StoragePoolSpec(Model):
         ),
     )
     host_selector: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Hosts of the zone that have it; empty: all."
+        LabelSelector(), description="Hosts of the zone that have the pool; empty: all."
     )
-    verify_interval: Duration = pydantic.Field("168h", description="Full re-verification of what lies there; 0: never.")  # type: ignore[assignment]
-    reserve: Reserve = pydantic.Field("5%", description="Free space never used: percent or quantity.")
+    verify_interval: Duration = pydantic.Field(
+        "168h",
+        description="Each published file is read and compared with its digest once in this time, at a moment of its "
+        "own so that a fleet is not read at once; at idle I/O priority, one file at a time on a host, and no more in "
+        "a zone than its `downloads.maxParallel`. 0: never.",
+    )  # type: ignore[assignment]
+    reserve: Reserve = pydantic.Field(
+        "5%", description="Free space that downloads never use: a percentage of the file system, or a quantity."
+    )
     file: PoolFile = PoolFile()
 
     @property
@@ -71,13 +82,17 @@ class StoragePoolSpec(Model):
 
 
 class PoolHosts(Model):
-    total: int = 0
-    ready: int = 0
+    """How many hosts have the pool."""
+
+    total: int = pydantic.Field(0, description="Those that should.")
+    ready: int = pydantic.Field(0, description="Those where it is usable.")
 
 
 class StoragePoolStatus(Status):
-    capacity_bytes: int | None = None
-    available_bytes: int | None = None
+    capacity_bytes: int | None = pydantic.Field(
+        None, description="Sum over the hosts where it is usable; of a shared pool: of one of them."
+    )
+    available_bytes: int | None = pydantic.Field(None, description="Free space, summed in the same way.")
     hosts: PoolHosts | None = None
 
 

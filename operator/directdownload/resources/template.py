@@ -50,8 +50,10 @@ _NO_PASSWORD = (
 
 
 class SecretReference(Model):
+    """A Secret whose keys are HTTP headers, sent to the origin of `url` only."""
+
     name: ObjectName = pydantic.Field(
-        description="A Secret of type directdownload.dev/headers in the Template's namespace.",
+        description="A Secret of type `directdownload.dev/headers` in the Template's namespace.",
         json_schema_extra=rules(expected="the name of a Secret", example="token"),
     )
 
@@ -64,14 +66,16 @@ class TemplateSpec(Model):
 
     display_text: str = pydantic.Field("", description="For people.", max_length=4096)
     url: str = pydantic.Field(
-        description="http, https, nfs, or a path that ends in .metalink or .meta4.",
+        description="http, https or nfs; where its path ends in `.metalink` or `.meta4`, the metalink there names the "
+        "sources. No user name or password in it.",
         json_schema_extra=rules(
             *_URL_CHECKS, expected="where the image is served", example=_URL_EXAMPLE, immutable=True, maxLength=2048
         ),
     )
     mirrors: tuple[str, ...] = pydantic.Field(
         (),
-        description="Further URLs of the same bytes, in order of preference.",
+        description="Further URLs of the same bytes, of the same kinds, tried in this order when `url` fails; at "
+        "most 16.",
         max_length=16,
         json_schema_extra=rules(
             *(
@@ -82,7 +86,8 @@ class TemplateSpec(Model):
     )
     checksum: str | None = pydantic.Field(
         None,
-        description="Of the file as served, compressed if it is: {SHA-256}<hex>, sha256:<hex>, or 32 hex digits: MD5.",
+        description="Of the file as served, compressed if it is: `sha256:<hex>`, `{SHA-256}<hex>`, or 32 hexadecimal "
+        "digits for MD5; also MD5, SHA-1, SHA-224, SHA-384, SHA-512; any case. Without it the first copy decides.",
         json_schema_extra=rules(
             (
                 f"self.matches('^({_CHECKSUM}|[0-9a-fA-F]{{32}})$')",
@@ -94,47 +99,51 @@ class TemplateSpec(Model):
         ),
     )
     format: Literal["QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR"] = pydantic.Field(
-        description="What the image is.",
+        description="Of the image, and of what is in the archive (gz, bz2, xz, zst, zip) if it is served in one. The "
+        "file is published only if it is that, and safe to open. ISO files get the suffix `.iso`.",
         json_schema_extra=rules(expected="the format of the image", example="QCOW2", immutable=True),
     )
-    hypervisor: Literal["KVM"] = pydantic.Field("KVM", json_schema_extra=rules(immutable=True))
+    hypervisor: Literal["KVM"] = pydantic.Field(
+        "KVM", description="The only one.", json_schema_extra=rules(immutable=True)
+    )
     architecture: Literal["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"] = pydantic.Field(
-        "x86_64", json_schema_extra=rules(immutable=True)
+        "x86_64", description="Of the machine in the image; no effect yet.", json_schema_extra=rules(immutable=True)
     )
     type: Literal["USER", "ROUTING", "SYSTEM"] = pydantic.Field(
-        "USER", description="USER or ROUTING at creation; SYSTEM later, by whoever has the verb set-system."
+        "USER",
+        description="USER or ROUTING at creation; SYSTEM later, by whoever has the verb `set-system` on templates.",
     )
     zones: tuple[ObjectName, ...] = pydantic.Field(
         (), description="Zones where it may be deployed; empty: all.", max_length=256
     )
     allowed_namespaces: LabelSelector | None = pydantic.Field(
-        None, description="Other namespaces that may deploy it; absent: only its own, empty: every."
+        None, description="Other namespaces that may deploy it; absent: only its own, `{}`: every."
     )
     headers_secret_ref: SecretReference | None = pydantic.Field(
-        None, description="A Secret whose keys are HTTP headers for the origin of url."
+        None, description="A Secret whose keys are HTTP headers, such as a token, for the origin of `url`."
     )
-    details: dict[str, str] = pydantic.Field({}, description="Free for the user.", max_length=64)
+    details: dict[str, str] = pydantic.Field({}, description="Free for you; at most 64 entries.", max_length=64)
 
 
 class PlacementCounts(Model):
-    """`total` counts in a Template what `desired` counts in a TemplateDeployment."""
+    """How many copies there are, and in which phase."""
 
-    total: int | None = None
-    desired: int | None = None
-    ready: int = 0
-    downloading: int = 0
-    pending: int = 0
-    failed: int = 0
+    total: int | None = pydantic.Field(None, description="Of a Template: all.")
+    desired: int | None = pydantic.Field(None, description="Of a TemplateDeployment: all that it wants.")
+    ready: int = pydantic.Field(0, description="Complete, verified and in place.")
+    downloading: int = pydantic.Field(0, description="On their way.")
+    pending: int = pydantic.Field(0, description="Waiting, or between two attempts.")
+    failed: int = pydantic.Field(0, description="Failed for good.")
 
 
 class TemplateProbe(Model):
     """What was done so far to fill the condition SourceReachable; it decides when the source is asked again."""
 
-    attempts: int = 0
+    attempts: int = pydantic.Field(0, description="Probes so far.")
     recent_failures: int | None = pydantic.Field(None, description="Failed probes in a row; decides the pause.")
     next_attempt_time: Time | None = pydantic.Field(None, description="Of the next probe after a transient failure.")
     last_handled_request: str | None = pydantic.Field(
-        None, description="The directdownload.dev/requested-at that the last probe served."
+        None, description="The `directdownload.dev/requested-at` that the last probe served."
     )
     observed_inputs: str | None = pydantic.Field(
         None, description="Hash of what the last probe was told; after a failure it is repeated when that changes."
@@ -142,12 +151,18 @@ class TemplateProbe(Model):
 
 
 class TemplateStatus(Status):
-    protocol: Literal["HTTP", "HTTPS", "NFS"] | None = None
-    size_bytes: int | None = pydantic.Field(None, description="Of the file as served.")
-    virtual_size_bytes: int | None = pydantic.Field(None, description="What the image claims to hold.")
-    etag: str | None = pydantic.Field(None, description="The server's name for what it served to the last probe.")
+    protocol: Literal["HTTP", "HTTPS", "NFS"] | None = pydantic.Field(None, description="From the URL.")
+    size_bytes: int | None = pydantic.Field(
+        None, description="Of the file as served: by the probe's answer, then by the first verified copy."
+    )
+    virtual_size_bytes: int | None = pydantic.Field(
+        None, description="Of the disk in the image, where its header tells; learnt in the same way."
+    )
+    etag: str | None = pydantic.Field(None, description="The ETag of the last probe's answer.")
     digest: str | None = pydantic.Field(
-        None, description="sha256:<hex>, learnt from the first verified copy and expected of every later one."
+        None,
+        description="`sha256:<hex>` of the file as served, learnt from the first verified copy, expected of every "
+        "later one.",
     )
     placements: PlacementCounts | None = None
     probe: TemplateProbe | None = None

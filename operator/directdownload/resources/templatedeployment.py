@@ -23,37 +23,51 @@ from directdownload.resources.template import PlacementCounts
 
 
 class TemplateReference(Model):
+    """The Template to deploy."""
+
     name: ObjectName = pydantic.Field(
-        description="The Template.", json_schema_extra=rules(expected="the name of a Template", example="debian-13")
+        description="Its name.", json_schema_extra=rules(expected="the name of a Template", example="debian-13")
     )
     namespace: ObjectName | None = pydantic.Field(
-        None, description="Its namespace, where it allows that; absent: the deployment's own."
+        None, description="Its namespace, where its `allowedNamespaces` permits; absent: the deployment's own."
     )
 
 
 class Rollout(Model):
-    max_parallel: CountOrPercent = pydantic.Field(0, description="Downloads of this deployment at once; 0: no limit.")  # type: ignore[assignment]
-    paused: bool = pydantic.Field(False, description="true: nothing new starts.")
+    """How fast copies are made."""
+
+    max_parallel: CountOrPercent = pydantic.Field(
+        0,
+        description="Downloads of this deployment at once: a number, or a percentage of its copies rounded up; 0: no "
+        "limit. A copy that several deployments want is held back only if all of those that are not paused have a "
+        "limit.",
+    )  # type: ignore[assignment]
+    paused: bool = pydantic.Field(False, description="true: nothing new starts; running downloads go on.")
 
 
 class TemplateDeploymentSpec(Model):
     template_ref: TemplateReference = pydantic.Field(
-        description="What to deploy.",
+        description="The Template to deploy.",
         json_schema_extra=rules(expected="the Template to deploy", example="{name: debian-13}", immutable=True),
     )
     zone: ObjectName = pydantic.Field(
-        description="Where.", json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True)
+        description="The Zone whose hosts get it.",
+        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
     )
     host_selector: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Over Host labels, which are copied from the node; empty: all hosts of the zone."
+        LabelSelector(),
+        description="Over the labels of Hosts, which are those of their nodes; empty: all hosts of the zone.",
     )
-    hosts: tuple[ObjectName, ...] = pydantic.Field((), description="Or by name.", max_length=5000)
+    hosts: tuple[ObjectName, ...] = pydantic.Field(
+        (), description="Names of Hosts; empty: all. With `hostSelector`: both must match.", max_length=5000
+    )
     pools: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="By name; empty: all pools of the zone.", max_length=256
+        (), description="Names of StoragePools; empty: all of the zone.", max_length=256
     )
     rollout: Rollout = Rollout()
     deletion_policy: Literal["Delete", "Retain"] = pydantic.Field(
-        "Delete", description="What happens to the files when nothing wants them any more."
+        "Delete",
+        description="What happens to files that no deployment wants any more: Delete removes them, Retain leaves them.",
     )
 
     def selects(self, host: str, labels: Mapping[str, str]) -> bool:
@@ -62,23 +76,29 @@ class TemplateDeploymentSpec(Model):
 
 
 class DeploymentBytes(Model):
-    total: int = 0
-    downloaded: int = 0
+    """What is downloaded, summed over the copies."""
+
+    total: int = pydantic.Field(0, description="How much there is, as far as sizes are known.")
+    downloaded: int = pydantic.Field(0, description="How much of it has arrived.")
 
 
 class PlacementFailure(Model):
-    host: str
-    pool: str
-    reason: Reason
-    message: str = ""
+    host: str = pydantic.Field(description="Where.")
+    pool: str = pydantic.Field(description="Into which pool.")
+    reason: Reason = pydantic.Field(description="Why.")
+    message: str = pydantic.Field("", description="The same in words.")
 
 
 class TemplateDeploymentStatus(Status):
     placements: PlacementCounts | None = None
     bytes: DeploymentBytes | None = None
-    failures: tuple[PlacementFailure, ...] = pydantic.Field((), max_length=10)
+    failures: tuple[PlacementFailure, ...] = pydantic.Field(
+        (), max_length=10, description="Up to 10 copies that failed or are being tried again."
+    )
     observed_selection: str | None = pydantic.Field(
-        None, description="Hash of the zone, hosts, hostSelector and pools that were planned last; tells a narrowing."
+        None,
+        description="Hash of the zone, hosts, hostSelector and pools that were planned last: only a change of these "
+        "can take copies away.",
     )
 
 

@@ -29,11 +29,15 @@ class Phase(enum.StrEnum):
 
 class PlacedTemplate(Model):
     namespace: ObjectName = pydantic.Field(
-        json_schema_extra=rules(expected="the namespace of a Template", example="default")
+        description="Its namespace.",
+        json_schema_extra=rules(expected="the namespace of a Template", example="default"),
     )
-    name: ObjectName = pydantic.Field(json_schema_extra=rules(expected="the name of a Template", example="debian-13"))
+    name: ObjectName = pydantic.Field(
+        description="Its name.", json_schema_extra=rules(expected="the name of a Template", example="debian-13")
+    )
     uid: str = pydantic.Field(
-        json_schema_extra=rules(expected="the uid of the Template", example="8f0c…", maxLength=64)
+        description="Its uid: one that is made later under the same name is another.",
+        json_schema_extra=rules(expected="the uid of the Template", example="8f0c…", maxLength=64),
     )
 
     @property
@@ -43,18 +47,21 @@ class PlacedTemplate(Model):
 
 class TemplatePlacementSpec(Model):
     template_ref: PlacedTemplate = pydantic.Field(
+        description="The Template that is placed.",
         json_schema_extra=rules(
             expected="the Template that is placed", example="{namespace, name, uid}", immutable=True
-        )
+        ),
     )
     zone: ObjectName = pydantic.Field(
-        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True)
+        description="The Zone of the host.",
+        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
     )
     pool: ObjectName = pydantic.Field(
-        json_schema_extra=rules(expected="the name of a StoragePool", example="local", immutable=True)
+        description="The StoragePool that holds the copy.",
+        json_schema_extra=rules(expected="the name of a StoragePool", example="local", immutable=True),
     )
     host: ObjectName = pydantic.Field(
-        description="The host that fetches it; may change for shared pools only.",
+        description="The host that fetches the copy; may change for shared pools only.",
         json_schema_extra=rules(expected="the name of a Host", example="kvm-1"),
     )
     path: str = pydantic.Field(
@@ -66,58 +73,67 @@ class TemplatePlacementSpec(Model):
 
 
 class Observed(Model):
-    """What the agent of the host sees under the final name."""
+    """What lies under the final name. Written by the agent."""
 
-    present: bool | None = None
-    size_bytes: int | None = None
-    mtime: Time | None = None
+    present: bool | None = pydantic.Field(None, description="Whether there is a file.")
+    size_bytes: int | None = pydantic.Field(None, description="Its size.")
+    mtime: Time | None = pydantic.Field(None, description="Its modification time.")
     changed: bool | None = pydantic.Field(
-        None, description="Size, mtime or inode are not those of the file that was verified last."
+        None, description="Size, modification time or inode are not those of the verified file."
     )
     revision: str | None = pydantic.Field(
-        None, description="The file.revision that was looked for; another one says nothing about the present file."
+        None,
+        description="The `file.revision` that it was compared with; another one says nothing about the present file.",
     )
 
 
 class Progress(Model):
-    bytes_downloaded: int | None = None
-    bytes_total: int | None = None
-    bytes_per_second: int | None = None
-    eta_seconds: int | None = None
-    percent: int | None = None
-    source: str | None = None
-    updated_time: Time | None = None
+    """Of the running download, or of the last one. Written by the agent."""
+
+    bytes_downloaded: int | None = pydantic.Field(None, description="How much has arrived.")
+    bytes_total: int | None = pydantic.Field(None, description="Of how much, where the source tells.")
+    bytes_per_second: int | None = pydantic.Field(None, description="How fast.")
+    eta_seconds: int | None = pydantic.Field(None, description="How long it will take at this rate.")
+    percent: int | None = pydantic.Field(None, description="Of the bytes in all.")
+    source: str | None = pydantic.Field(None, description="Host name of the source.")
+    updated_time: Time | None = pydantic.Field(None, description="When this was so.")
 
 
 class PlacedFile(Model):
-    path: str
-    size_bytes: int | None = None
-    served_bytes: int | None = pydantic.Field(
-        None, description="Of the file as served, where an archive was unpacked; digest is of that file as well."
-    )
-    digest: str | None = None
-    format: str | None = None
-    virtual_size_bytes: int | None = None
-    verified_time: Time | None = None
+    """The verified copy."""
+
+    path: str = pydantic.Field(description="Where it is.")
+    size_bytes: int | None = pydantic.Field(None, description="Of the file that was published.")
+    served_bytes: int | None = pydantic.Field(None, description="Of the archive that it was unpacked from.")
+    digest: str | None = pydantic.Field(None, description="`sha256:<hex>` of the file as served.")
+    format: str | None = pydantic.Field(None, description="Of the image.")
+    virtual_size_bytes: int | None = pydantic.Field(None, description="Of the disk in it, where its header tells.")
+    verified_time: Time | None = pydantic.Field(None, description="When it was last read and found as expected.")
     revision: str | None = pydantic.Field(
         None, description="Opaque name of what was published or verified last; changes with every verification."
     )
 
 
 class TemplatePlacementStatus(Status):
-    phase: Phase | None = None
+    phase: Phase | None = pydantic.Field(None, description="Where in its life the copy is.")
     observed: Observed | None = None
-    started_time: Time | None = None
+    started_time: Time | None = pydantic.Field(None, description="When its first job was made.")
     progress: Progress | None = None
     file: PlacedFile | None = None
-    attempts: int | None = None
+    attempts: int | None = pydantic.Field(None, description="Jobs so far: downloads, verifications and removals.")
     recent_failures: int | None = pydantic.Field(
-        None, description="Failed attempts and repairs since the copy was last good for a while; decides the pause."
+        None,
+        description="Failed attempts and repairs since the copy was last good for longer than the Zone's "
+        "`downloads.retry.maximum`; decides the next pause.",
     )
-    next_attempt_time: Time | None = None
+    next_attempt_time: Time | None = pydantic.Field(
+        None, description="When the next attempt starts, after one that failed for a reason that may pass."
+    )
     observed_inputs: str | None = pydantic.Field(
         None,
-        description="Hash of what the last attempt was told, and what its host trusted; tried again when it changes.",
+        description="Hash of what the last download was told (URLs, checksum, limits, source policy, file owner); a "
+        "copy that failed for good is tried again when it changes. After a dot, a hash of the host's keystore: after "
+        "`TLSVerificationFailed` another keystore ends the pause.",
     )
 
 

@@ -27,52 +27,70 @@ class ZoneCertificates(Model):
         "720h", description="How long before its end a certificate is told as Expiring."
     )  # type: ignore[assignment]
     sync_interval: Duration = pydantic.Field(
-        "10m", description="How often each host re-checks its whole keystore without being told; 0s: never."
+        "10m",
+        description="How often each host reads its whole keystore back without being told; `0s`: never; less than a "
+        "second counts as one. A change of the file, or of the trust bundle, is noticed within a second in any case.",
     )  # type: ignore[assignment]
 
 
 class ZoneTimeouts(Model):
-    """CloudStack's `direct.download.*` settings."""
+    """How long a download waits: CloudStack's `direct.download.*` settings, and for NFS as well."""
 
-    connect: Duration = pydantic.Field("5s", description="Establishing a connection.")  # type: ignore[assignment]
-    socket: Duration = pydantic.Field("5s", description="Silence between two packets, not the whole transfer.")  # type: ignore[assignment]
-    connection_request: Duration = pydantic.Field("5s", description="Waiting for a connection of the pool.")  # type: ignore[assignment]
+    connect: Duration = pydantic.Field("5s", description="Longest time for a connection: name, TCP and TLS together.")  # type: ignore[assignment]
+    socket: Duration = pydantic.Field(
+        "5s", description="Longest silence while data is expected; no limit on the whole transfer."
+    )  # type: ignore[assignment]
+    connection_request: Duration = pydantic.Field(
+        "5s", description="Longest wait for one of a job's connections to an origin, of which there are at most 8."
+    )  # type: ignore[assignment]
 
 
 class Retry(Model):
+    """Pauses after attempts that failed for a reason that may pass."""
+
     initial: Duration = pydantic.Field(
-        "5s", description="Pause after the first failure; doubles with each further one."
+        "5s",
+        description="Pause after the first failed attempt; doubles with each further one. Each is shortened by up to a "
+        "quarter, so that hosts spread out.",
     )  # type: ignore[assignment]
-    maximum: Duration = pydantic.Field("10m", description="Longest pause between two attempts.")  # type: ignore[assignment]
+    maximum: Duration = pydantic.Field(
+        "10m", description="Longest such pause; a server's `Retry-After` may ask for more, up to an hour."
+    )  # type: ignore[assignment]
 
 
 class Downloads(Model):
-    """Limits on downloads; 0 means none."""
+    """Limits on downloads. They are read when a download starts; a change does not touch running ones."""
 
     max_parallel: Count = pydantic.Field(20, description="Downloads at once in the zone; 0: no limit.")
     max_parallel_per_host: Count = pydantic.Field(2, description="Downloads at once on one host; 0: no limit.")
     max_parallel_per_source: Count = pydantic.Field(
-        0, description="Downloads at once from one origin host; 0: no limit."
+        0,
+        description="Downloads at once, in all zones together, of templates whose `url` names the same host; 0: no "
+        "limit.",
     )
     bandwidth_per_host: Bytes = pydantic.Field(
-        0, description="Bytes per second, shared by the downloads of a host; 0: no limit."
+        0,
+        description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it "
+        "where that is 0). 0: no limit.",
     )
-    deadline: Duration = pydantic.Field("12h", description="Longest time for one attempt; 0: no limit.")  # type: ignore[assignment]
-    max_size: Bytes = pydantic.Field(0, description="Bytes of a template as served; 0: no limit.")
-    max_virtual_size: Bytes = pydantic.Field(0, description="Bytes that an image claims to hold; 0: no limit.")
+    deadline: Duration = pydantic.Field("12h", description="Longest time of one attempt; 0: no limit.")  # type: ignore[assignment]
+    max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
+    max_virtual_size: Bytes = pydantic.Field(0, description="Largest disk that an image may hold; 0: no limit.")
     retry: Retry = Retry()
 
 
 class SourcePolicy(Model):
-    """Where templates may come from."""
+    """Where templates may come from. It is read when a download starts."""
 
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
-        ("HTTP", "HTTPS", "NFS"), description="Allowed protocols; a metalink expands to these.", max_length=3
+        ("HTTP", "HTTPS", "NFS"),
+        description="Protocols that URLs, redirects and what metalinks name may use.",
+        max_length=3,
     )
     # Bounded, as all of the policy travels to a job in one environment variable (at most 128 KiB, execve(2)).
     allowed_hosts: tuple[Annotated[str, pydantic.Field(max_length=253)], ...] = pydantic.Field(
         (),
-        description="Exact host names or *.example.org; empty: any.",
+        description="Host names that URLs and redirects may use, exact or as `*.example.org`; empty: any.",
         max_length=256,
         json_schema_extra=rules(
             (
@@ -84,7 +102,10 @@ class SourcePolicy(Model):
     allowed_cidrs: tuple[Annotated[str, pydantic.Field(max_length=64)], ...] = pydantic.Field(
         (),
         alias="allowedCIDRs",
-        description="Exceptions to the denied address ranges.",
+        description="Address ranges such as `127.0.0.0/8` or `fd00::/8` that are exceptions to those always denied: "
+        "unspecified, loopback, link-local, multicast, broadcast, and the metadata addresses of clouds. Private "
+        "ranges are allowed. Checked after the name was resolved, for every URL, redirect and metalink, and the "
+        "connection goes to the address that was checked.",
         max_length=256,
         json_schema_extra=rules(
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
@@ -94,27 +115,35 @@ class SourcePolicy(Model):
         5,
         ge=0,
         le=20,
-        description="Redirects followed for one request.",
+        description="Redirects followed for one request, 0 to 20.",
         json_schema_extra=rules(("self >= 0 && self <= 20", "expected a number from 0 to 20, for example 5")),
     )
-    require_checksum: bool = pydantic.Field(False, description="Refuse templates without a checksum.")
-    require_direct: bool = pydantic.Field(False, description="Never download through a proxy.")
+    require_checksum: bool = pydantic.Field(
+        False, description="true: a template without a checksum fails with `ChecksumRequired`."
+    )
+    require_direct: bool = pydantic.Field(
+        False,
+        description="true: downloads never use the chart's proxy. Through a proxy only names and literal addresses "
+        "can be checked, as it is the proxy that resolves.",
+    )
     minimum_checksum: Literal["MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"] = pydantic.Field(
         "MD5", description="Weakest checksum algorithm accepted."
     )
 
 
 class ZoneSpec(Model):
-    enabled: bool = pydantic.Field(True, description="false: nothing new is provisioned or downloaded there.")
+    enabled: bool = pydantic.Field(
+        True, description="false: nothing new starts in the zone. Running downloads go on, nothing is removed."
+    )
     node_selector: LabelSelector = pydantic.Field(
-        description="Nodes that become Hosts of this zone.",
+        description="Each node that matches becomes a Host of this zone, now and later. `{}` selects every node.",
         json_schema_extra=rules(
             expected="a label selector over nodes",
             example="{matchLabels: {topology.kubernetes.io/zone: zone-1}}",
         ),
     )
     template_namespaces: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Namespaces that may deploy here; empty: all."
+        LabelSelector(), description="Namespaces whose TemplateDeployments may name this zone; empty: all."
     )
     certificates: ZoneCertificates = ZoneCertificates()
     timeouts: ZoneTimeouts = ZoneTimeouts()
@@ -123,8 +152,10 @@ class ZoneSpec(Model):
 
 
 class ZoneHosts(Model):
-    total: int = 0
-    up: int = 0
+    """How many Hosts the zone has."""
+
+    total: int = pydantic.Field(0, description="All of them.")
+    up: int = pydantic.Field(0, description="Those where work may start.")
 
 
 class ZoneStatus(Status):
