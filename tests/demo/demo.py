@@ -52,6 +52,7 @@ class Demo:
             self.show_origin(origin)
             self.apply_fleet()
             self.apply_template(origin, sha256)
+            self.plan()
             self.roll_out()
             self.look_around()
             self.compare(sha256)
@@ -180,6 +181,13 @@ class Demo:
         expected = ((self.directory / "served" / "debian-13.qcow2").stat().st_size, SIZE_MIB * MIB)
         if found != expected:
             raise DemoError(f"size and disk of the image are {expected}, the template says {found}")
+
+    def plan(self) -> None:
+        self.stage.heading(
+            "Ask first what a deployment would do",
+            "The controller's own planners say which host fetches how much from where, and what blocks it.",
+        )
+        self.stage.run("kubectl", "directdownload", "plan", TEMPLATE, "--zone", "zone-1")
 
     def roll_out(self) -> None:
         stage = self.stage

@@ -1,7 +1,8 @@
 """`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
 
 import datetime
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -206,6 +207,12 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
     if zone not in (None, item.spec.zone):
         raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
     return item
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'zone-1'?)` where a known name is like `name`; else empty."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def _keystore_word(status: Status) -> str:

@@ -21,6 +21,7 @@ from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
 COMMANDS = {
     "template": ("template", "template", "Register, list, describe and delete templates."),
     "deploy": ("deploy", "deploy", "Put a template onto hosts of a zone, and keep it there."),
+    "plan": ("plan", "plan", "Say what deploying a template would do, and what blocks it; write nothing."),
     "status": ("status", "status", "Show deployments and how far they are."),
     "zone": ("inventory", "zone", "List zones."),
     "host": ("inventory", "host", "List hosts."),

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from directdownload.controller import world
-from directdownload.planning import slots
+from directdownload.planning import policies, slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming
@@ -75,7 +75,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         format=template.spec.format if template is not None else "QCOW2",
         timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
         limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),
-        policy=_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
+        policy=policies.engine_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
     )
@@ -94,7 +94,7 @@ def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocumen
         format=template.spec.format,
         timeouts=_timeouts(zone.spec.timeouts),
         limits=_limits(zone.spec.downloads, deadline_seconds=deadline),
-        policy=_policy(zone.spec.source_policy),
+        policy=policies.engine_policy(zone.spec.source_policy),
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template),
     )
@@ -120,18 +120,6 @@ def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
         max_virtual_size_bytes=downloads.max_virtual_size,
     )
     return limits.model_copy(update=differing)
-
-
-def _policy(policy: SourcePolicy) -> jobs.Policy:
-    return jobs.Policy(
-        protocols=policy.protocols,
-        allowed_hosts=policy.allowed_hosts,
-        allowed_cidrs=policy.allowed_cidrs,
-        max_redirects=policy.max_redirects,
-        require_checksum=policy.require_checksum,
-        require_direct=policy.require_direct,
-        minimum_checksum=policy.minimum_checksum,
-    )
 
 
 def manifest(

@@ -15,7 +15,7 @@ from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.checksum import Checksum
-from directdownload.resources.host import Host, KeystoreDrift
+from directdownload.resources.host import KeystoreDrift
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -225,7 +225,9 @@ class World:
                 for other in self.placements_of_host[placement.host]
             ),
             departed=host is None and not self._returns(placement.host),
-            successor=self._successor(placement, pool, host, wanting, now)
+            successor=sharing.successor(
+                pool, host, placement, self.hosts_of_zone[placement.zone], wanting, self.pool_roots, now
+            )
             if pool is not None and pool.spec.shared
             else "",
         )
@@ -234,24 +236,6 @@ class World:
         """Whether a Host of this name, which is gone, is made again."""
         node = self.nodes.get(name)
         return node is not None and bool(hosts.selecting_zones(node.labels, self.zones))
-
-    def _successor(
-        self,
-        placement: PlacementView,
-        pool: StoragePool,
-        host: Host | None,
-        wanting: Collection[TemplateDeployment],
-        now: datetime.datetime,
-    ) -> str:
-        """Who takes over the copy of a shared pool; empty: it stays, or nobody can take it."""
-        if sharing.stays(pool, host, placement, self.pool_roots, now):
-            return ""
-        others = [other for other in self.hosts_of_zone[placement.zone] if other.name != placement.host]
-        selected = [
-            other for other in others if any(d.spec.selects(other.name, other.metadata.labels) for d in wanting)
-        ]
-        # Rather one that a deployment names; but the pool is everybody's, and so is its copy.
-        return sharing.choose(pool, selected, self.pool_roots) or sharing.choose(pool, others, self.pool_roots)
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
         """The deployments that want the copy: those that select its host, else (the host of a shared pool, or one

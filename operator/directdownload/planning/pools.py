@@ -1,6 +1,7 @@
 """Which hosts have a StoragePool, whether it is usable there, and the status of the pool."""
 
 import datetime
+import posixpath
 from collections.abc import Collection, Iterable
 
 from directdownload.planning.conditions import Verdict, conditions
@@ -26,6 +27,20 @@ def facts(pool: StoragePool, host: Host) -> HostStorage | None:
 def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:
     """Whether the chart mounts `path`: at or below a root; strictly below for a shared pool (its mount must show)."""
     return any(path.startswith(root + "/") or (path == root and not shared) for root in (r.rstrip("/") for r in roots))
+
+
+def told_roots(pools: Iterable[StoragePool]) -> tuple[str, ...]:
+    """Directories that the chart exposes, as far as the pools' own conditions tell: for who does not know its values.
+
+    A pool that the controller has not looked at yet is taken as exposed.
+    """
+    found = set()
+    for pool in pools:
+        ready = pool.status.condition("Ready")
+        if ready is None or ready.reason is not Reason.PATH_NOT_EXPOSED:
+            # Of a shared pool the root lies above: what else is there is exposed as well.
+            found.add(posixpath.dirname(pool.spec.path) if pool.spec.shared else pool.spec.path)
+    return tuple(sorted(found))
 
 
 def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | None:

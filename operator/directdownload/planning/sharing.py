@@ -8,6 +8,7 @@ from directdownload.planning.observed import PlacementView
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
 #: How long a download on a mount that does not answer may make no progress before another host takes over.
@@ -32,6 +33,24 @@ def stays(
         # A cordoned host watches the file as before; one that does not see the pool cannot.
         return host.status.state != "Down" and pool_planning.obstacle(pool, host, roots) is None
     return able(pool, host, roots)
+
+
+def successor(
+    pool: StoragePool,
+    host: Host | None,
+    placement: PlacementView,
+    hosts: Iterable[Host],
+    wanting: Collection[TemplateDeployment],
+    roots: Collection[str],
+    now: datetime.datetime,
+) -> str:
+    """Which of `hosts`, those of the zone, takes over the copy of a shared pool; empty: it stays, or nobody can."""
+    if stays(pool, host, placement, roots, now):
+        return ""
+    others = [other for other in hosts if other.name != placement.host]
+    selected = [other for other in others if any(d.spec.selects(other.name, other.metadata.labels) for d in wanting)]
+    # Rather one that a deployment names; but the pool is everybody's, and so is its copy.
+    return choose(pool, selected, roots) or choose(pool, others, roots)
 
 
 def choose(pool: StoragePool, hosts: Iterable[Host], roots: Collection[str]) -> str:

@@ -6,9 +6,10 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, facts
 
-from directdownload.planning.pools import exposed, hosts_of, obstacle, plan_pool
+from directdownload.planning.pools import exposed, hosts_of, obstacle, plan_pool, told_roots
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import StoragePool
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,22 @@ def test_a_pool_without_its_zone_says_so() -> None:
     condition = plan_pool(build.pool(), False, [], [build.ROOT], NOW).conditions[0]
     assert (condition.status, condition.reason) == ("False", Reason.ZONE_NOT_FOUND)
     assert "zone-1" in condition.message
+
+
+def _found(name: str, path: str, reason: Reason | None, **spec: str) -> StoragePool:
+    told = {"conditions": [build.condition("Ready", "False", reason)]} if reason is not None else {}
+    return build.pool(name, spec={"path": path, **spec}, status=told)
+
+
+def test_what_the_pools_conditions_tell_of_the_charts_roots() -> None:
+    pools = [
+        _found("ready", "/var/lib/images", Reason.READY),
+        _found("new", "/srv/new", None),
+        _found("shared", "/mnt/nfs/images", Reason.NOT_MOUNTED, type="NetworkFilesystem"),
+        _found("hidden", "/opt/hidden", Reason.PATH_NOT_EXPOSED),
+        _found("too-high", "/mnt", Reason.PATH_NOT_EXPOSED, type="NetworkFilesystem"),
+    ]
+    roots = told_roots(pools)
+    assert roots == ("/mnt/nfs", "/srv/new", "/var/lib/images")
+    shown = [p.name for p in pools if exposed(p.spec.path, roots, shared=p.spec.shared)]
+    assert shown == ["ready", "new", "shared"]

@@ -1,0 +1,176 @@
+"""`plan`: what `deploy` would do, found by the same planners, with nothing written.
+
+Reads the objects as the controller does, as far as the user may: what cannot be told is said. `planview` prints it.
+"""
+
+import asyncio
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from directdownload.cli import examples, inventory, output, placements, planview
+from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
+from directdownload.cli.session import Session, cluster_command
+from directdownload.cluster import errors, kinds
+from directdownload.cluster.client import Object
+from directdownload.planning import deployments, dryrun, policies, pools
+from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.zone import Zone
+
+#: Kubernetes puts it on every namespace.
+_NAME_LABEL = "kubernetes.io/metadata.name"
+_NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
+
+
+@click.command(
+    epilog=examples.of(
+        "directdownload plan debian-13 --zone zone-1",
+        "directdownload plan debian-13 --zone zone-1 --host kvm-1 --pool local",
+        "directdownload plan debian-13 --zone zone-1 -o json",
+    )
+)
+@click.argument("template")
+@click.option("--zone", required=True, metavar="ZONE", help="The zone whose hosts would get it.")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only onto this host. Repeatable; default: all.")
+@click.option("--pool", "pools", multiple=True, metavar="POOL", help="Only into this pool. Repeatable; default: all.")
+@output.output_option
+@cluster_command
+async def plan(
+    session: Session, template: str, zone: str, hosts: tuple[str, ...], pools: tuple[str, ...], output: str
+) -> int:
+    """Say what deploying TEMPLATE would do: which host fetches how much from where, and what blocks it.
+
+    Nothing is written. Exit status 1: nothing could start now; 3: it would be refused.
+    """
+    found = await _plan(session, template, zone, hosts, pools)
+    planview.show(found, output)
+    return exit_status(found.run)
+
+
+def exit_status(run: dryrun.DryRun) -> int:
+    """0: something could start, or all is there; 1: everything waits; 3: refused. Whatever happens to single copies."""
+    if run.refused is not None:
+        return PERMANENT if run.refused.stalled or run.refused.reason in _NO_TARGETS else TRANSIENT
+    blocked = run.count(*dryrun.BLOCKED)
+    if not blocked or blocked < len(run.copies):
+        return DONE
+    return TRANSIENT if run.count(dryrun.Action.WAIT) else PERMANENT
+
+
+async def _plan(
+    session: Session, name: str, zone_name: str, hosts: tuple[str, ...], pool_names: tuple[str, ...]
+) -> planview.Plan:
+    template = Template.model_validate(await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace))
+    zone = await inventory.expect_zone(session, zone_name)
+    in_zone = inventory.zone_selector(zone_name)
+    host_documents, pool_documents, copies, labels = await asyncio.gather(
+        _list(session, kinds.HOSTS, in_zone),
+        _list(session, kinds.STORAGE_POOLS, in_zone),
+        _existing(session, template),
+        _namespace_labels(session),
+    )
+    notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
+    members = [project_host(document) for document in host_documents or ()]
+    zone_pools = [StoragePool.model_validate(document) for document in pool_documents or ()]
+    known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
+    fleet = deployments.Fleet(
+        zones={zone_name: known},
+        hosts=members,
+        pools=zone_pools,
+        namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
+        pool_roots=pools.told_roots(zone_pools),
+    )
+    sources, problem = planview.judged(template, policies.engine_policy(known.spec.source_policy))
+    deployment = _deployment(session.namespace, name, zone_name, hosts, pool_names)
+    now = datetime.datetime.now(datetime.UTC)
+    run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now, problem)
+    if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
+        run = dryrun.DryRun(run.copies)
+    if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
+        notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may take it all the same")
+    if host_documents is not None:
+        notes += _missing("host", hosts, [host.name for host in members], zone_name)
+    if pool_documents is not None:
+        notes += _missing("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
+    reachable = template.status.condition("SourceReachable")
+    if reachable is not None and reachable.status == "False":
+        notes.append(f"the source did not answer when it was asked last: {reachable.reason}: {reachable.message}")
+    return planview.Plan(
+        template=template,
+        deployment=deployment,
+        zone=zone,
+        sources=sources,
+        run=run,
+        notes=notes,
+    )
+
+
+def _deployment(
+    namespace: str, template: str, zone: str, hosts: tuple[str, ...], pool_names: tuple[str, ...]
+) -> TemplateDeployment:
+    """The one that `deploy` would create."""
+    spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "hosts": hosts, "pools": pool_names}
+    metadata = {"namespace": namespace, "name": f"{template}-{zone}", "generation": 1}
+    return TemplateDeployment.model_validate({"metadata": metadata, "spec": spec})
+
+
+async def _list(session: Session, resource: kinds.Resource, field_selector: str | None) -> list[Object] | None:
+    """None where the user may not see them."""
+    try:
+        documents, _ = await session.api.list(resource, field_selector=field_selector)
+    except errors.Forbidden:
+        return None
+    return documents
+
+
+async def _existing(session: Session, template: Template) -> Mapping[str, PlacementView] | None:
+    selector = placements.selector(template.metadata.namespace, template.name)
+    try:
+        documents, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
+    except errors.Forbidden:
+        return None
+    views = [project_placement(document) for document in documents]
+    return {view.key: view for view in views if view.template_uid == template.uid}
+
+
+async def _namespace_labels(session: Session) -> Mapping[str, str] | None:
+    try:
+        document = await session.api.get(kinds.NAMESPACES, session.namespace)
+    except (errors.Forbidden, errors.NotFound):
+        return None
+    labels: Mapping[str, str] = document["metadata"].get("labels") or {}
+    return labels
+
+
+def _unreadable(
+    session: Session, zone_name: str, zone: Zone | None, hosts: object, pools: object, copies: object
+) -> list[str]:
+    """What cannot be told to this user, each with the right that is missing."""
+    lines = []
+    if zone is None:
+        lines.append(
+            f"you may not read zones ('get' on zones.directdownload.dev): whether {zone_name} is enabled, whether it "
+            f"takes namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
+        )
+    for what, found, cannot in (
+        ("hosts", hosts, "which hosts there are, and their space, cannot be told"),
+        ("storagepools", pools, "which pools there are cannot be told"),
+        ("templateplacements", copies, "which copies are there already cannot be told"),
+    ):
+        if found is None:
+            lines.append(f"you may not list {what} ('list' on {what}.directdownload.dev): {cannot}")
+    return lines
+
+
+def _missing(what: str, named: tuple[str, ...], known: list[str], zone: str) -> list[str]:
+    return [
+        f"zone {zone} has no {what} {name!r}{inventory.suggestion(name, known)}: it gets its copies once there is one"
+        for name in dict.fromkeys(named)
+        if name not in known
+    ]

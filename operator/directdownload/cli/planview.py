@@ -1,0 +1,258 @@
+"""A plan for people and for programs: what `plan` prints. Pure but for printing; the sources are judged here.
+
+The engine's own policy judges the sources, by what their URLs say: names are resolved on the hosts, later.
+"""
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from directdownload.cli import output, units
+from directdownload.cluster import kinds
+from directdownload.cluster.client import Object
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.dryrun import BLOCKED, Action, Copy, DryRun
+from directdownload.resources.jobs import Policy
+from directdownload.resources.reasons import Reason
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.zone import Zone
+
+_WORDS = {
+    Action.DOWNLOAD: "to download",
+    Action.ADOPT: "to adopt",
+    Action.DOWNLOADING: "downloading",
+    Action.PRESENT: "present",
+    Action.WAIT: "waiting",
+    Action.REFUSED: "refused",
+}
+#: Of a reason that stops many copies, so many hosts are named.
+_HOSTS_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`url` without user, password and query. `problem`: why it is not used; empty if it is."""
+
+    url: str
+    protocol: str
+    metalink: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`zone` None: the user may not read it. `notes`: what cannot be told, or should be known besides."""
+
+    template: Template
+    deployment: TemplateDeployment
+    zone: Zone | None
+    sources: Sequence[Source]
+    run: DryRun
+    notes: Sequence[str]
+
+
+def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
+    """The sources of `template` in order, and what the policy has against all of them, or against the checksum."""
+    from directdownload.download import engine, urls
+    from directdownload.download import policy as engine_policy
+    from directdownload.download.errors import RequestError
+
+    spec = template.spec
+    sources, problem = [], None
+    usable = False
+    for text in (spec.url, *spec.mirrors):
+        shown = urls.redact(text)
+        protocol, metalink = text.partition(":")[0].upper(), False
+        try:
+            url = urls.Url.parse(text)
+            protocol, metalink = url.protocol, url.is_metalink
+            engine_policy.check_url(url, policy)
+        except RequestError as error:
+            sources.append(Source(shown, protocol, metalink, error.message))
+            problem = problem or Verdict(False, error.reason, error.message, stalled=True)
+        else:
+            sources.append(Source(shown, protocol, metalink))
+            usable = True
+    if usable:
+        problem = None
+    try:
+        engine.expected_checksums(spec.checksum or "", "", policy)
+    except RequestError as error:
+        problem = problem or Verdict(False, error.reason, error.message, stalled=True)
+    return sources, problem
+
+
+def show(plan: Plan, how: str) -> None:
+    if how == "name":
+        names = [{"metadata": {"name": copy.placement}} for copy in plan.run.copies]
+        output.print_documents(names, kinds.TEMPLATE_PLACEMENTS, how)
+    elif how != "table":
+        output.print_document(document(plan), how)
+    else:
+        click.echo("\n".join(lines(plan)))
+    for note in plan.notes:
+        click.echo(f"Note: {note}.", err=True)
+    if how == "table":
+        click.echo(_next(plan), err=True)
+
+
+def lines(plan: Plan) -> list[str]:
+    """For people."""
+    run, found = plan.run, _facts(plan)
+    if run.copies:
+        rows = [_row(copy) for copy in run.copies]
+        found += ["", output.table(("host", "pool", "action", "fetch", "free", "after", "round", "reason"), rows)]
+    found += ["", _total(run)]
+    if run.rounds > 1:
+        found.append(f"At most {run.most_at_once} at once, by the limits of the zone: {run.rounds} rounds.")
+    blocked = _blocked(run)
+    if blocked:
+        found += ["", "What blocks:", *(f"  {line}" for line in blocked)]
+    return found
+
+
+def document(plan: Plan) -> Object:
+    """For programs; what is not known is null."""
+    template, run = plan.template, plan.run
+    refused = run.refused
+    return {
+        "template": template.name,
+        "namespace": template.metadata.namespace,
+        "zone": plan.deployment.spec.zone,
+        "deployment": plan.deployment.name,
+        "sizeBytes": template.status.size_bytes,
+        "virtualSizeBytes": template.status.virtual_size_bytes,
+        "checksum": template.spec.checksum,
+        "sources": [
+            {
+                "url": source.url,
+                "protocol": source.protocol,
+                "metalink": source.metalink,
+                "problem": source.problem or None,
+            }
+            for source in plan.sources
+        ],
+        "refused": {"reason": refused.reason.value, "message": refused.message} if refused is not None else None,
+        "total": {
+            "copies": len(run.copies),
+            "hosts": len({copy.host for copy in run.copies}),
+            **{action.value[0].lower() + action.value[1:]: run.count(action) for action in Action},
+            "fetchBytes": run.fetch_bytes,
+            "rounds": run.rounds,
+            "mostAtOnce": run.most_at_once,
+        },
+        "items": [_document(copy) for copy in run.copies],
+        "notes": list(plan.notes),
+    }
+
+
+def _document(copy: Copy) -> Object:
+    return {
+        "placement": copy.placement,
+        "host": copy.host,
+        "pool": copy.pool,
+        "path": copy.path,
+        "action": copy.action.value,
+        "reason": copy.reason.value if copy.reason is not None else None,
+        "message": copy.message or None,
+        "fetchBytes": copy.fetch_bytes,
+        "availableBytes": copy.available_bytes,
+        "reserveBytes": copy.reserve_bytes,
+        "afterBytes": copy.after_bytes,
+        "round": copy.round,
+    }
+
+
+def _facts(plan: Plan) -> list[str]:
+    template = plan.template
+    status, spec = template.status, template.spec
+    size = units.size(status.size_bytes) if status.size_bytes is not None else "size not known yet"
+    disk = f", a disk of {units.size(status.virtual_size_bytes)}" if status.virtual_size_bytes is not None else ""
+    facts = [
+        ("Template", f"{template.key}: {spec.format}, {size}{disk}"),
+        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+    ]
+    for source in plan.sources:
+        kind = "metalink over " if source.metalink else ""
+        problem = f": not used: {source.problem}" if source.problem else ""
+        facts.append(("Source", f"{source.url} ({kind}{source.protocol}){problem}"))
+    facts.append(("Zone", f"{plan.deployment.spec.zone}{_limits(plan.zone)}"))
+    return [f"{name + ':':<10}{value}" for name, value in facts]
+
+
+def _limits(zone: Zone | None) -> str:
+    if zone is None:
+        return ""
+    downloads = zone.spec.downloads
+    found = [
+        f"{limit} {what}"
+        for limit, what in (
+            (downloads.max_parallel, "downloads at once"),
+            (downloads.max_parallel_per_host, "per host"),
+            (downloads.max_parallel_per_source, "per source"),
+        )
+        if limit
+    ]
+    if downloads.bandwidth_per_host:
+        found.append(f"{units.rate(downloads.bandwidth_per_host)} per host")
+    state = "" if zone.spec.enabled else " (disabled)"
+    return state + (f": {', '.join(found)}" if found else "")
+
+
+def _row(copy: Copy) -> tuple[str, ...]:
+    return (
+        copy.host,
+        copy.pool,
+        copy.action.value,
+        units.size(copy.fetch_bytes),
+        units.size(copy.available_bytes),
+        _signed(copy.after_bytes),
+        str(copy.round) if copy.round is not None else units.UNKNOWN,
+        copy.reason.value if copy.reason is not None and copy.action is not Action.PRESENT else units.UNKNOWN,
+    )
+
+
+def _signed(size_bytes: int | None) -> str:
+    return f"-{units.size(-size_bytes)}" if size_bytes is not None and size_bytes < 0 else units.size(size_bytes)
+
+
+def _total(run: DryRun) -> str:
+    if not run.copies:
+        return "No copies."
+    hosts = len({copy.host for copy in run.copies})
+    parts = [f"{run.count(action)} {word}" for action, word in _WORDS.items() if run.count(action)]
+    amount = "" if not run.rounds else f"; {units.size(run.fetch_bytes)} to fetch"
+    if run.rounds and run.fetch_bytes is None:
+        amount = "; how many bytes is not known"
+    return (
+        f"Total: {units.count(len(run.copies), 'copy', 'copies')} on {units.count(hosts, 'host')}: "
+        f"{', '.join(parts)}{amount}."
+    )
+
+
+def _blocked(run: DryRun) -> list[str]:
+    """Each reason once, with what it says of the first copy and how many there are."""
+    if run.refused is not None:
+        return [f"{run.refused.reason}: {run.refused.message}"]
+    by_reason: dict[Reason | None, list[Copy]] = collections.defaultdict(list)
+    for copy in run.copies:
+        if copy.action in BLOCKED:
+            by_reason[copy.reason].append(copy)
+    found = []
+    for reason, copies in by_reason.items():
+        named = list(dict.fromkeys(copy.host for copy in copies))
+        hosts = ", ".join(named[:_HOSTS_NAMED]) + (f" and {len(named) - _HOSTS_NAMED} more" if len(named) > 3 else "")
+        found.append(f"{reason or Action.WAIT} on {hosts}: {copies[0].message}")
+    return found
+
+
+def _next(plan: Plan) -> str:
+    spec, run = plan.deployment.spec, plan.run
+    if run.refused is not None or (run.copies and run.count(Action.REFUSED) == len(run.copies)):
+        return "Nothing was written."
+    options = "".join(f" --host {name}" for name in spec.hosts) + "".join(f" --pool {name}" for name in spec.pools)
+    command = f"directdownload deploy {plan.template.name} --zone {spec.zone}{options} --wait"
+    return f"Nothing was written. To do it: {command}"

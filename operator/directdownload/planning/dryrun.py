@@ -1,0 +1,310 @@
+"""What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, nobody is asked.
+
+It calls the planners that the controller calls, with a deployment that does not exist: they say which copies it wants,
+what each has to wait for and how many may run at once. What only the download itself finds out stands in no plan.
+"""
+
+import dataclasses
+import datetime
+import enum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from directdownload.planning import deployments, placements, sharing, slots
+from directdownload.planning import pools as pool_planning
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.deployments import Fleet, Target
+from directdownload.planning.observed import PlacementView
+from directdownload.planning.plans import Step, Surroundings
+from directdownload.resources import naming, quantities
+from directdownload.resources.host import Host
+from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import StoragePool
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase
+from directdownload.resources.zone import Zone
+
+
+class Action(enum.StrEnum):
+    """What becomes of one copy."""
+
+    DOWNLOAD = "Download"
+    #: the verified file of an earlier deployment lies there: it is found, not fetched
+    ADOPT = "Adopt"
+    #: another deployment is having it downloaded
+    DOWNLOADING = "Downloading"
+    PRESENT = "Present"
+    #: nothing happens yet; it goes on by itself once what it waits for is there
+    WAIT = "Wait"
+    #: nothing happens before somebody has changed something
+    REFUSED = "Refused"
+
+
+BLOCKED = frozenset({Action.WAIT, Action.REFUSED})
+#: What takes a slot.
+_STARTING = frozenset({Action.DOWNLOAD, Action.ADOPT, Action.DOWNLOADING})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy. `after_bytes`: free beside the reserve once it is there; None where a size is not known."""
+
+    placement: str
+    host: str
+    pool: str
+    path: str
+    action: Action
+    reason: Reason | None = None
+    message: str = ""
+    #: still to be fetched; None: not known
+    fetch_bytes: int | None = None
+    available_bytes: int | None = None
+    reserve_bytes: int | None = None
+    after_bytes: int | None = None
+    #: in which of the groups that run at once it starts, from 1; None: it does not
+    round: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DryRun:
+    """`refused`: why the deployment as a whole gets nothing new, or has nothing to do."""
+
+    copies: Sequence[Copy]
+    refused: Verdict | None = None
+
+    def count(self, *actions: Action) -> int:
+        return sum(copy.action in actions for copy in self.copies)
+
+    @property
+    def fetch_bytes(self) -> int | None:
+        """Of all that can start; None where the size of the template is not known."""
+        sizes = [copy.fetch_bytes for copy in self.copies if copy.action in _STARTING]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def rounds(self) -> int:
+        return max((copy.round for copy in self.copies if copy.round is not None), default=0)
+
+    @property
+    def most_at_once(self) -> int:
+        rounds = [copy.round for copy in self.copies if copy.round is not None]
+        return max(map(rounds.count, set(rounds)), default=0)
+
+
+def plan_dry_run(
+    deployment: TemplateDeployment,
+    template: Template,
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    now: datetime.datetime,
+    source_problem: Verdict | None = None,
+) -> DryRun:
+    """`existing` are the placements of the template by name; `source_problem` is what the zone's policy has against
+    every source, or against the checksum: the engine's to say."""
+    wanted = deployments.targets(deployment, template, fleet)
+    changes = deployments.plan_placements(template, [deployment], fleet, existing)
+    restored = frozenset(placement.key for placement in changes.restore)
+    # As the controller makes them: those that are there first, then those with the most space.
+    names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
+    names += [name for name in wanted if name not in names]
+    refused = deployments.refusal(deployment, template, fleet) or source_problem
+    run = _Run(template, fleet, existing, now, refused)
+    copies = [run.copy(wanted[name], restored, deployment) for name in names]
+    if not wanted and refused is None:
+        status = deployments.plan_deployment(deployment, template, fleet, existing, now)
+        refused = Verdict(False, status.conditions[0].reason, status.conditions[0].message)
+    zone = fleet.zones.get(deployment.spec.zone)
+    if zone is not None:
+        copies = _in_rounds(copies, template, zone, deployment)
+    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Run:
+    template: Template
+    fleet: Fleet
+    existing: Mapping[str, PlacementView]
+    now: datetime.datetime
+    refused: Verdict | None
+
+    def copy(self, target: Target, restored: Collection[str], deployment: TemplateDeployment) -> Copy:
+        view = self.existing.get(target.name)
+        pool = next(pool for pool in self.fleet.pools if pool.name == target.pool)
+        if view is None:
+            view = _unmade(target)
+        elif view.key in restored:
+            view = dataclasses.replace(view, phase=Phase.PENDING, file=None, next_attempt=None, conditions=())
+        around = self._around(view, pool, deployment)
+        if around.successor:
+            view = dataclasses.replace(view, host=around.successor)
+            around = dataclasses.replace(around, host=self._host(view.host), successor="")
+        return self._with_space(self._decided(target, view, around), view, around)
+
+    def _decided(self, target: Target, view: PlacementView, around: Surroundings) -> Copy:
+        def decided(action: Action, reason: Reason | None = None, message: str = "") -> Copy:
+            return Copy(target.name, view.host, target.pool, view.path, action, reason, message)
+
+        if view.deleting or view.phase is Phase.REMOVING:
+            return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one comes after that")
+        if view.phase is Phase.DOWNLOADING:
+            return decided(Action.DOWNLOADING, view.reason, view.message)
+        plan = placements.plan_placement(view, around, None, self.now)
+        status = plan.status
+        if view.phase is Phase.READY and (status is None or status.phase is Phase.READY):
+            return decided(Action.PRESENT, view.reason)
+        if self.refused is not None:
+            action = Action.REFUSED if self.refused.stalled else Action.WAIT
+            return decided(action, self.refused.reason, self.refused.message)
+        if (large := _too_large(self.template, around.zone)) is not None:
+            return decided(Action.REFUSED, large.reason, large.message)
+        if plan.step is Step.FETCH:
+            lies = _lies_there(self.template, around)
+            return decided(Action.ADOPT if lies else Action.DOWNLOAD)
+        if view.phase is Phase.FAILED and status is None:
+            message = f"{view.message}; to try again set the annotation directdownload.dev/requested-at"
+            return decided(Action.REFUSED, view.reason, message)
+        if view.phase is Phase.READY and status is not None:
+            # Lost: it is fetched again, whoever wants it.
+            return decided(Action.DOWNLOAD, status.conditions[0].reason, status.conditions[0].message)
+        if status is not None:
+            return decided(Action.WAIT, status.conditions[0].reason, status.conditions[0].message)
+        when = f"; next attempt at {view.next_attempt:%Y-%m-%d %H:%M:%S} UTC" if view.next_attempt else ""
+        return decided(Action.WAIT, view.reason, view.message + when)
+
+    def _with_space(self, copy: Copy, view: PlacementView, around: Surroundings) -> Copy:
+        facts = pool_planning.facts(around.pool, around.host) if around.pool and around.host else None
+        available = facts.available_bytes if facts is not None else None
+        capacity = facts.capacity_bytes if facts is not None else None
+        reserve = None
+        if around.pool is not None and capacity is not None:
+            reserve = quantities.parse_reserve(around.pool.spec.reserve, capacity)
+        size, unpacked = self.template.status.size_bytes, _unpacked_bytes(self.existing.values())
+        fetch: int | None = 0
+        taken, peak = 0, 0
+        if copy.action not in (Action.PRESENT, Action.ADOPT):
+            fetch = None if size is None else max(0, size - view.bytes_downloaded)
+            # An archive lies there as served until it has been unpacked.
+            taken, peak = (unpacked or fetch or 0), (fetch or 0) + (unpacked or 0)
+        after = None
+        if available is not None and reserve is not None and fetch is not None:
+            after = available - reserve - taken
+            if copy.action is Action.DOWNLOAD and available - reserve < peak:
+                copy = dataclasses.replace(
+                    copy,
+                    action=Action.WAIT,
+                    reason=Reason.INSUFFICIENT_SPACE,
+                    message=f"{peak} bytes are needed, {available} are free of which {reserve} stay in reserve; "
+                    "free some space or lower the pool's reserve",
+                )
+        return dataclasses.replace(
+            copy, fetch_bytes=fetch, available_bytes=available, reserve_bytes=reserve, after_bytes=after
+        )
+
+    def _around(self, view: PlacementView, pool: StoragePool, deployment: TemplateDeployment) -> Surroundings:
+        host = self._host(view.host)
+        successor = ""
+        if pool.spec.shared:
+            members = [other for other in self.fleet.hosts if other.spec.zone == view.zone]
+            roots = self.fleet.pool_roots
+            successor = sharing.successor(pool, host, view, members, [deployment], roots, self.now)
+        return Surroundings(
+            template=self.template,
+            zone=self.fleet.zones.get(view.zone),
+            host=host,
+            pool=pool,
+            pool_roots=self.fleet.pool_roots,
+            successor=successor,
+        )
+
+    def _host(self, name: str) -> Host | None:
+        return next((host for host in self.fleet.hosts if host.name == name), None)
+
+
+def _unmade(target: Target) -> PlacementView:
+    """The placement that the controller would create."""
+    return PlacementView(
+        key=target.name,
+        uid="",
+        resource_version=0,
+        generation=1,
+        deleting=False,
+        finalized=True,
+        requested_at="",
+        template_key=target.template.key,
+        template_uid=target.template.uid,
+        zone=target.zone,
+        pool=target.pool,
+        host=target.host,
+        path=target.path,
+        created=None,
+        phase=None,
+        attempts=0,
+        next_attempt=None,
+        started=None,
+        file=None,
+        observed_generation=None,
+        last_handled_request="",
+        conditions=(),
+        bytes_downloaded=0,
+        bytes_total=0,
+    )
+
+
+def _lies_there(template: Template, around: Surroundings) -> bool:
+    """Whether the agent reports the published file of this very template, of which no placement speaks."""
+    if around.pool is None or around.host is None:
+        return False
+    facts = pool_planning.facts(around.pool, around.host)
+    name = naming.file_name(template.uid, template.spec.format)
+    return any(file.name == name and file.state == "Published" for file in (facts.unplaced if facts else ()))
+
+
+def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
+    """What the zone's limits have against it, as far as its sizes are known."""
+    if zone is None:
+        return None
+    status, limits = template.status, zone.spec.downloads
+    for what, size, limit, field in (
+        ("the template", status.size_bytes, limits.max_size, "maxSize"),
+        ("the disk in the image", status.virtual_size_bytes, limits.max_virtual_size, "maxVirtualSize"),
+    ):
+        if size is not None and limit and size > limit:
+            message = f"{what} has {size} bytes, Zone {zone.name} takes {limit} at most (downloads.{field})"
+            return Verdict(False, Reason.TOO_LARGE, message, stalled=True)
+    return None
+
+
+def _unpacked_bytes(existing: Iterable[PlacementView]) -> int | None:
+    """What a copy takes that is served as an archive, as a verified one has told; None where none is or none has."""
+    files = (view.file for view in existing if view.file is not None and view.phase is Phase.READY)
+    return next((file.size_bytes for file in files if file.served_bytes is not None), None)
+
+
+def _in_rounds(copies: Sequence[Copy], template: Template, zone: Zone, deployment: TemplateDeployment) -> list[Copy]:
+    """Which start together, by the limits, as if each took equally long and nothing else ran in the zone."""
+    rounds: dict[str, int] = {}
+    waiting = sorted(
+        (copy for copy in copies if copy.action in _STARTING), key=lambda copy: copy.action is not Action.DOWNLOADING
+    )
+    number = 0
+    groups = {
+        copy.placement: slots.groups_of(
+            _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path)),
+            template,
+            zone,
+            [(deployment, len(copies))],
+        )
+        for copy in waiting
+    }
+    while waiting:
+        number += 1
+        ledger, left = slots.Ledger(), []
+        for copy in waiting:
+            if ledger.full_group(groups[copy.placement]) is None:
+                ledger.occupy(copy.placement, [group.name for group in groups[copy.placement]])
+                rounds[copy.placement] = number
+            else:
+                left.append(copy)
+        waiting = left
+    return [dataclasses.replace(copy, round=rounds.get(copy.placement)) for copy in copies]

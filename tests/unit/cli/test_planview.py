@@ -1,0 +1,130 @@
+"""A plan as it is printed, and what the zone's policy says of the sources."""
+
+from typing import Any
+
+import pytest
+from tests.unit.planning import build
+
+from directdownload.cli import plan, planview
+from directdownload.planning import dryrun, policies
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.dryrun import Action, Copy, DryRun
+from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
+
+URL = "https://images.example.org/x.qcow2"
+
+
+def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[planview.Source], Verdict | None]:
+    found = policies.engine_policy(SourcePolicy.model_validate(policy))
+    return planview.judged(build.template(spec={"url": URL, **spec}), found)
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "reason"),
+    [
+        ({}, {}, None),
+        ({"protocols": ["HTTP"]}, {}, Reason.URL_NOT_ALLOWED),
+        ({"protocols": ["HTTP"]}, {"mirrors": ["http://images.example.org/x.qcow2"]}, None),
+        ({"allowedHosts": ["*.example.com"]}, {}, Reason.URL_NOT_ALLOWED),
+        ({"allowedHosts": ["*.example.org"]}, {}, None),
+        ({}, {"url": "http://169.254.169.254/x"}, Reason.URL_NOT_ALLOWED),
+        ({"requireChecksum": True}, {}, Reason.CHECKSUM_REQUIRED),
+        ({"minimumChecksum": "SHA-256"}, {"checksum": "0" * 32}, Reason.CHECKSUM_TOO_WEAK),
+        ({"minimumChecksum": "SHA-256"}, {"checksum": "sha256:" + "0" * 64}, None),
+    ],
+)
+def test_the_engines_policy_judges(policy: dict[str, Any], spec: dict[str, Any], reason: Reason | None) -> None:
+    _, problem = judged(policy, **spec)
+    assert (problem.reason if problem is not None else None) == reason
+
+
+def test_sources_are_shown_without_secrets() -> None:
+    url = "https://ann:geheim@images.example.org/x.meta4?token=geheim"
+    sources, _ = judged({}, url="https://images.example.org/x.meta4?token=geheim", mirrors=[url])
+    assert "geheim" not in str(sources)
+    assert [(s.url, s.protocol, s.metalink, bool(s.problem)) for s in sources] == [
+        ("https://images.example.org/x.meta4", "HTTPS", True, False),
+        ("https://images.example.org/x.meta4", "HTTPS", False, True),
+    ]
+
+
+def copy(host: str, action: Action, reason: Reason | None = None, **fields: Any) -> Copy:
+    return Copy(f"t-{host}", host, "local", "/p/u", action, reason, **fields)
+
+
+def planned(*copies: Copy, refused: Verdict | None = None, zone: Any = None, status: Any = None) -> planview.Plan:
+    deployment = build.deployment("debian-13-zone-1", observed=None)
+    sources = [planview.Source("https://images.example.org/x", "HTTPS", False)]
+    template = build.template(status=status or {"sizeBytes": 1024**2, "virtualSizeBytes": 1024**3})
+    return planview.Plan(template, deployment, zone or build.zone(), sources, DryRun(copies, refused), ())
+
+
+def test_a_plan_for_people() -> None:
+    wait = copy("kvm-2", Action.WAIT, Reason.HOST_DOWN, message="the host is Down: no power", fetch_bytes=1024**2)
+    more = [copy(f"kvm-{number}", Action.WAIT, Reason.HOST_DOWN, message="also", fetch_bytes=7) for number in (3, 4, 5)]
+    first = copy(
+        "kvm-1", Action.DOWNLOAD, fetch_bytes=1024**2, available_bytes=1024**3, after_bytes=-(1024**2), round=2
+    )
+    assert "\n".join(planview.lines(planned(first, wait, *more))).splitlines() == [
+        "Template: default/debian-13: QCOW2, 1.0 MiB, a disk of 1.0 GiB",
+        "Checksum: none: what the server sends is taken as it is",
+        "Source:   https://images.example.org/x (HTTPS)",
+        "Zone:     zone-1: 20 downloads at once, 2 per host",
+        "",
+        "HOST    POOL    ACTION     FETCH     FREE      AFTER      ROUND   REASON",
+        "kvm-1   local   Download   1.0 MiB   1.0 GiB   -1.0 MiB   2       -",
+        "kvm-2   local   Wait       1.0 MiB   -         -          -       HostDown",
+        "kvm-3   local   Wait       7 B       -         -          -       HostDown",
+        "kvm-4   local   Wait       7 B       -         -          -       HostDown",
+        "kvm-5   local   Wait       7 B       -         -          -       HostDown",
+        "",
+        "Total: 5 copies on 5 hosts: 1 to download, 4 waiting; 1.0 MiB to fetch.",
+        "At most 1 at once, by the limits of the zone: 2 rounds.",
+        "",
+        "What blocks:",
+        "  HostDown on kvm-2, kvm-3, kvm-4 and 1 more: the host is Down: no power",
+    ]
+
+
+def test_a_plan_for_programs() -> None:
+    present = copy("kvm-1", Action.PRESENT, Reason.DOWNLOADED, fetch_bytes=0)
+    shown = planview.document(planned(present, copy("kvm-2", Action.DOWNLOAD, fetch_bytes=5, round=1)))
+    assert shown["total"] == {
+        "copies": 2,
+        "hosts": 2,
+        "download": 1,
+        "adopt": 0,
+        "downloading": 0,
+        "present": 1,
+        "wait": 0,
+        "refused": 0,
+        "fetchBytes": 5,
+        "rounds": 1,
+        "mostAtOnce": 1,
+    }
+    assert [item["action"] for item in shown["items"]] == ["Present", "Download"]
+    assert (shown["refused"], shown["deployment"]) == (None, "debian-13-zone-1")
+
+
+GONE = Verdict(False, Reason.TEMPLATE_NOT_READY, "not Ready")
+DENIED = Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, "not this one", stalled=True)
+NOBODY = Verdict(False, Reason.NO_MATCHING_HOSTS, "no host")
+
+
+@pytest.mark.parametrize(
+    ("actions", "refused", "status"),
+    [
+        ([Action.DOWNLOAD], None, 0),
+        ([Action.PRESENT], None, 0),
+        ([Action.DOWNLOAD, Action.WAIT, Action.REFUSED], None, 0),
+        ([], None, 0),
+        ([Action.WAIT, Action.REFUSED], None, 1),
+        ([Action.REFUSED], None, 3),
+        ([Action.WAIT], GONE, 1),
+        ([Action.REFUSED], DENIED, 3),
+        ([], NOBODY, 3),
+    ],
+)
+def test_exit_status(actions: list[Action], refused: Verdict | None, status: int) -> None:
+    assert plan.exit_status(dryrun.DryRun([copy("h", action) for action in actions], refused)) == status
