@@ -5,8 +5,10 @@ Controller and agent start it first and stop it last, so that it answers from pr
 """
 
 import contextlib
+import functools
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -38,34 +40,24 @@ def count_request(verb: str, resource: str, code: int) -> None:
     API_REQUESTS.labels(verb=verb, resource=resource, code=str(code)).inc()
 
 
-class HealthServer:
-    """Serves `GET /<name>` for each of `checks` (`healthz`, `readyz`), 200 or 500, and `GET /metrics`.
+class Server:
+    """What serves `application`, on every address, IPv4 and (where the machine has it) IPv6, over TLS if `tls` is set.
 
-    Listens on every address, IPv4 and (where the machine has it) IPv6. `port` 0 takes a free one, which `port` tells
-    once started. Raises OSError from `start` when the port is taken.
+    `port` 0 takes a free one, which `port` tells once started. Raises OSError from `start` when the port is taken.
     """
 
-    def __init__(
-        self,
-        port: int,
-        *,
-        checks: Mapping[str, Check],
-        registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
-    ) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self._registry = registry
-        application = web.Application()
-        for name, check in checks.items():
-            application.router.add_get(f"/{name}", _handler(name, check))
-        application.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+        self.tls: ssl.SSLContext | None = None
+        self.application = web.Application()
+        self._runner = web.AppRunner(self.application, access_log=None, shutdown_timeout=1)
 
     async def start(self) -> None:
         sockets = _listen(self.port)
         self.port = sockets[0].getsockname()[1]
         await self._runner.setup()
         for listener in sockets:
-            await web.SockSite(self._runner, listener).start()
+            await web.SockSite(self._runner, listener, ssl_context=self.tls).start()
 
     async def stop(self) -> None:
         await self._runner.cleanup()
@@ -79,9 +71,35 @@ class HealthServer:
     ) -> None:
         await self.stop()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+class HealthServer(Server):
+    """Serves `GET /<name>` for each of `checks` (`healthz`, `readyz`), 200 or 500, and `GET /metrics` of `registry`.
+
+    Without a registry no metrics: then `scraping` serves them.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        checks: Mapping[str, Check],
+        registry: prometheus_client.CollectorRegistry | None = prometheus_client.REGISTRY,
+    ) -> None:
+        super().__init__(port)
+        for name, check in checks.items():
+            self.application.router.add_get(f"/{name}", _handler(name, check))
+        if registry is not None:
+            self.application.router.add_get("/metrics", functools.partial(_metrics, registry))
+
+
+async def _metrics(registry: prometheus_client.CollectorRegistry, request: web.Request) -> web.Response:
+    return exposition_for(request, registry)
+
+
+def exposition_for(request: web.Request, registry: prometheus_client.CollectorRegistry) -> web.Response:
+    """What a scrape gets, in the format that it asks for."""
+    encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
 
 def _handler(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

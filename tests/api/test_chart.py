@@ -70,6 +70,7 @@ MATRIX: dict[str, list[str]] = {
         "proxy.http=http://proxy:3128,proxy.https=http://[fd00::1]:3128,proxy.noProxy=.x\\,10.0.0.0/8",
     ],
     "a proxy with a password": ["--set", "proxy.secretName=proxy,proxy.http=http://other:3128/"],
+    "metrics with authentication": ["--set", "metrics.authentication=true,metrics.tls.secretName=metrics-tls"],
     "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
     "global values of a parent chart": ["--set", "global.anything=1"],
 }
@@ -105,6 +106,10 @@ REFUSED: list[tuple[str, str]] = [
     ("proxy.https=proxy:3128", "at '/proxy/https'"),
     ("proxy.noProxy=$(id)", "at '/proxy/noProxy'"),
     ("proxy.secretName=Proxy", "at '/proxy/secretName'"),
+    ("metrics.authentication=maybe", "at '/metrics/authentication': got string, want boolean"),
+    ("metrics.serviceMonitor.interval=often", "at '/metrics/serviceMonitor/interval': 'often' does not match pattern"),
+    ("metrics.podMonitor.labels.a=1", "at '/metrics/podMonitor/labels/a': got number, want string"),
+    ("metrics.tokenSecret.key=", "at '/metrics/tokenSecret/key': '' does not match pattern"),
     ("fullnameOverride=Direct_Download", "at '/fullnameOverride': 'Direct_Download' does not match pattern"),
 ]
 
@@ -442,9 +447,11 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
 
 def test_every_rule_of_rbac_has_its_reason() -> None:
     """A comment right above each rule, in the source of the template."""
-    lines = (CHART / "templates" / "rbac.yaml").read_text().splitlines()
+    sources = [CHART / "templates" / name for name in ("rbac.yaml", "metrics-rbac.yaml")]
+    lines = [line for source in sources for line in source.read_text().splitlines()]
     rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
-    rendered = documents("release", "default", "--set", "headerSecrets.namespaces={images}")
+    settings = "headerSecrets.namespaces={images},metrics.authentication=true"
+    rendered = documents("release", "default", "--set", settings)
     assert len(rules) == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
     assert rules
     without = [

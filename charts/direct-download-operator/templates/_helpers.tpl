@@ -70,3 +70,94 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   value: {{ . | quote }}
 {{- end }}
 {{- end -}}
+
+{{/* Where a component serves /metrics: at its health port in plain, or at a port of its own with authentication. */}}
+{{- define "ddo.metricsPortName" -}}
+{{- ternary "metrics" "health" .Values.metrics.authentication -}}
+{{- end -}}
+
+{{- define "ddo.controllerMetricsPort" -}}
+{{- ternary 8443 8080 .Values.metrics.authentication -}}
+{{- end -}}
+
+{{- define "ddo.agentMetricsPort" -}}
+{{- ternary 8444 8081 .Values.metrics.authentication -}}
+{{- end -}}
+
+{{/* Arguments, volume and mount of metrics with authentication; nothing without. */}}
+{{- define "ddo.metricsArgs" -}}
+{{- $values := .root.Values.metrics -}}
+{{- if $values.authentication -}}
+- --metrics-port={{ .port }}
+{{- if $values.tls.secretName }}
+- --metrics-certificate=/etc/directdownload-metrics
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "ddo.metricsMount" -}}
+{{- if and .Values.metrics.authentication .Values.metrics.tls.secretName -}}
+- name: metrics-certificate
+  mountPath: /etc/directdownload-metrics
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "ddo.metricsVolume" -}}
+{{- if and .Values.metrics.authentication .Values.metrics.tls.secretName -}}
+- name: metrics-certificate
+  secret: {secretName: {{ .Values.metrics.tls.secretName | quote }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
+{{/* The Secret with the token that Prometheus shows. */}}
+{{- define "ddo.metricsTokenSecret" -}}
+{{- default (printf "%s-metrics-reader" (include "ddo.fullname" .)) .Values.metrics.tokenSecret.name -}}
+{{- end -}}
+
+{{/* Whether the chart makes that Secret. */}}
+{{- define "ddo.makesMetricsToken" -}}
+{{- $monitors := or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
+{{- if and .Values.metrics.authentication $monitors (not .Values.metrics.tokenSecret.name) }}yes{{ end -}}
+{{- end -}}
+
+{{/* An endpoint of a ServiceMonitor or PodMonitor: what both have in common. */}}
+{{- define "ddo.metricsEndpoint" -}}
+{{- $metrics := .root.Values.metrics -}}
+port: {{ .port }}
+path: /metrics
+{{- with .monitor.interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .monitor.scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- if $metrics.authentication }}
+scheme: https
+tlsConfig:
+  {{- if $metrics.tls.secretName }}
+  serverName: {{ default (printf "%s-metrics.%s.svc" (include "ddo.fullname" .root) .root.Release.Namespace) $metrics.tls.serverName }}
+  {{- with $metrics.tls.caKey }}
+  ca: {secret: {name: {{ $metrics.tls.secretName | quote }}, key: {{ . | quote }}}}
+  {{- end }}
+  {{- else }}
+  # Self-signed, and made anew by each process: nothing to compare it with.
+  insecureSkipVerify: true
+  {{- end }}
+authorization:
+  type: Bearer
+  credentials: {name: {{ include "ddo.metricsTokenSecret" .root | quote }}, key: {{ $metrics.tokenSecret.key | quote }}}
+{{- else }}
+scheme: http
+{{- end }}
+relabelings:
+- sourceLabels: [__meta_kubernetes_pod_node_name]
+  targetLabel: node
+{{- with .monitor.relabelings }}
+{{ toYaml . }}
+{{- end }}
+{{- with .monitor.metricRelabelings }}
+metricRelabelings:
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

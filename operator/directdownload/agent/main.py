@@ -9,8 +9,10 @@ import contextlib
 import logging
 import signal
 
+import prometheus_client
+
 import directdownload
-from directdownload import health, logs
+from directdownload import health, logs, scraping
 from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, errors
@@ -35,8 +37,9 @@ async def run(settings: Settings) -> int:
         "healthz": lambda: supervisor.alive() if supervisor else None,
         "readyz": lambda: supervisor.ready() if supervisor else "starting",
     }
+    registry = prometheus_client.REGISTRY if settings.metrics_port is None else None
     try:
-        async with health.HealthServer(settings.health_port, checks=checks) as server:
+        async with health.HealthServer(settings.health_port, checks=checks, registry=registry) as server:
             logger.info(
                 "Agent %s of host %s: pool roots %s, keystore roots %s, health on port %d",
                 directdownload.__version__,
@@ -51,8 +54,9 @@ async def run(settings: Settings) -> int:
                 logger.error("%s", error)
                 return 1
             try:
-                supervisor = Supervisor(settings, api)
-                await _until(stop, supervisor)
+                async with scraping.serving(api, settings.metrics_port, settings.metrics_certificate):
+                    supervisor = Supervisor(settings, api)
+                    await _until(stop, supervisor)
             finally:
                 await api.close()
     finally:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os.path
+import pathlib
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,6 +19,10 @@ class Settings:
     state_directory: str = "/var/lib/directdownload"
     #: 0 takes a free port
     health_port: int = 8081
+    #: none: metrics are served at the health port, to everybody
+    metrics_port: int | None = None
+    #: none: a certificate of our own making
+    metrics_certificate: pathlib.Path | None = None
     #: for logs only
     pod_name: str = ""
     pod_namespace: str = ""

@@ -1,5 +1,7 @@
 """`agent`: what runs on every host. Flags and environment become one settings object, read nowhere else."""
 
+import pathlib
+
 import click
 
 from directdownload.cli import pods
@@ -26,6 +28,8 @@ from directdownload.cli import pods
 )
 @click.option("--kubeconfig", metavar="FILE", help="Instead of the pod's service account.")
 @pods.health_port(8081)
+@pods.metrics_port
+@pods.metrics_certificate
 @pods.log_format
 @pods.log_level
 @click.pass_context
@@ -39,6 +43,8 @@ def agent(
     state_directory: str,
     kubeconfig: str | None,
     health_port: int,
+    metrics_port: int | None,
+    metrics_certificate: pathlib.Path | None,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -55,6 +61,8 @@ def agent(
         state_directory=state_directory,
         kubeconfig=kubeconfig,
         health_port=health_port,
+        metrics_port=metrics_port,
+        metrics_certificate=metrics_certificate,
         log_format=log_format,
         log_level=log_level,
     )

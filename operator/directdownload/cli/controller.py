@@ -22,6 +22,8 @@ from directdownload.cli import pods
 @pods.pool_root
 @click.option("--lease-name", default="direct-download-operator", show_default=True, help="Of the leader election.")
 @pods.health_port(8080)
+@pods.metrics_port
+@pods.metrics_certificate
 @pods.log_format
 @pods.log_level
 @click.pass_context
@@ -33,6 +35,8 @@ def controller(
     pool_roots: tuple[str, ...],
     lease_name: str,
     health_port: int,
+    metrics_port: int | None,
+    metrics_certificate: pathlib.Path | None,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -47,6 +51,8 @@ def controller(
         pool_roots=pool_roots,
         lease_name=lease_name,
         health_port=health_port,
+        metrics_port=metrics_port,
+        metrics_certificate=metrics_certificate,
         log_format=log_format,
         log_level=log_level,
     )

@@ -1,5 +1,6 @@
 """Options that `controller` and `agent` share."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -37,3 +38,16 @@ def health_port(default: int) -> Decorator:
         show_default=True,
         help="Serves /healthz, /readyz and /metrics; 0: any free port.",
     )
+
+
+metrics_port: Decorator = click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serves /metrics here instead, over TLS, to bearers of a token that may get it; 0: any free port.",
+)
+metrics_certificate: Decorator = click.option(
+    "--metrics-certificate",
+    type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
+    metavar="DIRECTORY",
+    help="Has tls.crt and tls.key for --metrics-port; without it the certificate is self-signed.",
+)

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
+import prometheus_client
 
-from directdownload import health, logs
+from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector
 from directdownload.controller import events, jobs, metrics, watch_kinds, watches
@@ -143,9 +144,11 @@ async def run(settings: Settings) -> int:
     # A standby is healthy and ready as well: it waits for its turn.
     checks = {"healthz": lambda: controller.deaf() if controller is not None else None, "readyz": lambda: None}
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(health.HealthServer(settings.health_port, checks=checks))
+        registry = prometheus_client.REGISTRY if settings.metrics_port is None else None
+        await stack.enter_async_context(health.HealthServer(settings.health_port, checks=checks, registry=registry))
         api = await client.Api.connect(on_request=health.count_request)
         stack.push_async_callback(api.close)
+        await stack.enter_async_context(scraping.serving(api, settings.metrics_port, settings.metrics_certificate))
         election = lease.LeaderElection(
             api, settings.namespace, settings.lease_name, lease.new_identity(settings.pod_name)
         )

@@ -14,5 +14,9 @@ class Settings:
     pool_roots: tuple[str, ...]
     lease_name: str = "direct-download-operator"
     health_port: int = 8080
+    #: none: metrics are served at the health port, to everybody
+    metrics_port: int | None = None
+    #: none: a certificate of our own making
+    metrics_certificate: pathlib.Path | None = None
     log_format: str = "text"
     log_level: str = "info"
