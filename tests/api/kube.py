@@ -158,9 +158,10 @@ def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str
     return result
 
 
-def rendered(release: str, namespace: str, *arguments: str) -> str:
-    """The chart's manifests as Helm would install them."""
-    return helm("template", release, str(CHART), "--namespace", namespace, *arguments).stdout
+def rendered(release: str, namespace: str, *arguments: str, hooks: bool = False) -> str:
+    """The chart's manifests as Helm would install them; with `hooks` also what it runs before and when it tests."""
+    scope = () if hooks else ("--no-hooks",)
+    return helm("template", release, str(CHART), "--namespace", namespace, *scope, *arguments).stdout
 
 
 def until(what: str, condition: Callable[[], T | None], seconds: float = 20) -> T:

@@ -71,6 +71,38 @@ MATRIX: dict[str, list[str]] = {
     ],
     "a proxy with a password": ["--set", "proxy.secretName=proxy,proxy.http=http://other:3128/"],
     "metrics with authentication": ["--set", "metrics.authentication=true,metrics.tls.secretName=metrics-tls"],
+    "jobs on the hosts' network": ["--set", "job.hostNetwork=true"],
+    "no hook, no roles": ["--set", "crds.upgrade=false,rbac.createUserRoles=false"],
+    "roles that do not aggregate": ["--set", "rbac.aggregate=false"],
+    "one controller": ["--set", "controller.replicas=1"],
+    "none": ["--set", "controller.replicas=0"],
+    "a budget in percent": ["--set", "controller.podDisruptionBudget.maxUnavailable=50%"],
+    "spread": [
+        "--set-json",
+        'controller.topologySpreadConstraints=[{"maxSkew":1,"topologyKey":"topology.kubernetes.io/zone",'
+        '"whenUnsatisfiable":"ScheduleAnyway"},{"maxSkew":1,"topologyKey":"rack","whenUnsatisfiable":"DoNotSchedule",'
+        '"labelSelector":{"matchLabels":{"a":"b"}}}]',
+        "--set-json",
+        'agent.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
+        '{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"DoesNotExist"}]}]}}}',
+    ],
+    "labels": [
+        "--set",
+        "commonLabels.team=storage,controller.podLabels.a=b,agent.podLabels.c=d,job.podLabels.e=f,job.podAnnotations.g=h",
+    ],
+    "network policies": ["--set", "networkPolicy.enabled=true"],
+    "narrow network policies": [
+        "--set",
+        "networkPolicy.enabled=true,networkPolicy.apiServer.ports={6443},networkPolicy.dns.ports={53,5353}",
+        "--set-json",
+        'networkPolicy.apiServer.to=[{"ipBlock":{"cidr":"192.0.2.1/32"}},{"ipBlock":{"cidr":"fd00::1/128"}}]',
+        "--set-json",
+        'networkPolicy.dns.to=[{"namespaceSelector":{},"podSelector":{"matchLabels":{"k8s-app":"kube-dns"}}}]',
+        "--set-json",
+        'networkPolicy.metrics.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"m"}}}]',
+        "--set-json",
+        'networkPolicy.job.to=[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}]',
+    ],
     "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
     "global values of a parent chart": ["--set", "global.anything=1"],
 }
@@ -110,6 +142,22 @@ REFUSED: list[tuple[str, str]] = [
     ("metrics.serviceMonitor.interval=often", "at '/metrics/serviceMonitor/interval': 'often' does not match pattern"),
     ("metrics.podMonitor.labels.a=1", "at '/metrics/podMonitor/labels/a': got number, want string"),
     ("metrics.tokenSecret.key=", "at '/metrics/tokenSecret/key': '' does not match pattern"),
+    ("crds.upgrade=maybe", "at '/crds/upgrade': got string, want boolean"),
+    ("rbac.create=true", "at '/rbac': additional properties 'create' not allowed"),
+    ("controller.podDisruptionBudget.maxUnavailable=0", "at '/controller/podDisruptionBudget/maxUnavailable'"),
+    ("controller.topologySpreadConstraints[0].maxSkew=1", "at '/controller/topologySpreadConstraints/0': missing prop"),
+    ("commonLabels.app\\.kubernetes\\.io/name=x", "at '/commonLabels/app.kubernetes.io~1name': false schema"),
+    (
+        "controller.podLabels.app\\.kubernetes\\.io/component=x",
+        "at '/controller/podLabels/app.kubernetes.io~1component'",
+    ),
+    ("job.podLabels.a=b c", "at '/job/podLabels/a': 'b c' does not match pattern"),
+    ("job.hostNetwork=1", "at '/job/hostNetwork': got number, want boolean"),
+    ("networkPolicy.job.to[0].ipBlock.cidr=10.0.0.1", "at '/networkPolicy/job/to/0/ipBlock/cidr'"),
+    ("networkPolicy.job.to[0]=10.0.0.0/8", "at '/networkPolicy/job/to/0': got string, want object"),
+    ("networkPolicy.metrics.to=x", "at '/networkPolicy/metrics': additional properties 'to' not allowed"),
+    ("networkPolicy.apiServer.ports={}", "at '/networkPolicy/apiServer/ports/0'"),
+    ("networkPolicy.dns.ports[0]=0", "at '/networkPolicy/dns/ports/0': minimum: got 0, want 1"),
     ("fullnameOverride=Direct_Download", "at '/fullnameOverride': 'Direct_Download' does not match pattern"),
 ]
 
@@ -136,8 +184,8 @@ def new_namespace(api: Kube, **labels: str) -> str:
     return str(metadata["name"])
 
 
-def documents(release: str, namespace: str, *arguments: str) -> list[Object]:
-    return [each for each in yaml.safe_load_all(kube.rendered(release, namespace, *arguments)) if each]
+def documents(release: str, namespace: str, *arguments: str, hooks: bool = False) -> list[Object]:
+    return [each for each in yaml.safe_load_all(kube.rendered(release, namespace, *arguments, hooks=hooks)) if each]
 
 
 def one(found: list[Object], kind: str, component: str = "") -> Object:
@@ -202,8 +250,8 @@ def test_definitions_are_current() -> None:
 def test_values_make_valid_manifests(
     control_plane: harness.ControlPlane, api: Kube, namespace: str, arguments: list[str]
 ) -> None:
-    manifests = kube.rendered("release", namespace, *arguments)
-    applied = control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifests)
+    manifests = kube.rendered("release", namespace, *arguments, hooks=True)
+    applied = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=manifests)
     assert applied.returncode == 0, applied.stderr
     assert "Warning" not in applied.stderr
     found = [each for each in yaml.safe_load_all(manifests) if each]
@@ -409,7 +457,8 @@ def identities(found: list[Object]) -> set[tuple[str, str, str]]:
 def test_two_releases_share_no_name(
     control_plane: harness.ControlPlane, namespace: str, first: str, second: str
 ) -> None:
-    one_release, other = documents(first, namespace), documents(second, namespace)
+    every = ("--set", "networkPolicy.enabled=true")
+    one_release, other = (documents(release, namespace, *every, hooks=True) for release in (first, second))
     assert not identities(one_release) & identities(other)
     for found in (one_release, other):
         # Their names become label values.
@@ -425,15 +474,16 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
     notes = ""
     for release, namespace in releases.items():
         where = ["--namespace", namespace, *access]
-        notes = kube.helm("install", release, str(CHART), "--create-namespace", *where).stdout
+        # Without nodes no hook would ever end.
+        notes = kube.helm("install", release, str(CHART), "--create-namespace", "--no-hooks", *where).stdout
     for release, namespace in releases.items():
         changes = ["--set", "controller.replicas=3", "--namespace", namespace, *access]
-        kube.helm("upgrade", release, str(CHART), *changes)
+        kube.helm("upgrade", release, str(CHART), "--no-hooks", *changes)
     for release, namespace in releases.items():
         name = f"{release}-direct-download-operator-controller"
         shown = ["get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.replicas}"]
         assert control_plane.kubectl(*shown, check=True).stdout == "3"
-        kube.helm("uninstall", release, "--namespace", namespace, *access)
+        kube.helm("uninstall", release, "--no-hooks", "--namespace", namespace, *access)
         kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
         left = control_plane.kubectl(
             "get", kinds, "-l", f"app.kubernetes.io/instance={release}", "-o", "name", check=True
@@ -446,22 +496,26 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
 
 
 def test_every_rule_of_rbac_has_its_reason() -> None:
-    """A comment right above each rule, in the source of the template."""
-    sources = [CHART / "templates" / name for name in ("rbac.yaml", "metrics-rbac.yaml")]
-    lines = [line for source in sources for line in source.read_text().splitlines()]
-    rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
+    """A comment right above each rule, in the source of the templates."""
+    given, without = 0, []
+    for path in sorted((CHART / "templates").glob("*.yaml")):
+        lines = path.read_text().splitlines()
+        rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
+        given += len(rules)
+        without += [
+            f"{path.name}, line {number + 1}: {lines[number]}"
+            for number in rules
+            if not re.match(r"# \w.{15,}", lines[number - 1])
+        ]
     settings = "headerSecrets.namespaces={images},metrics.authentication=true"
-    rendered = documents("release", "default", "--set", settings)
-    assert len(rules) == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
-    assert rules
-    without = [
-        f"line {number + 1}: {lines[number]}" for number in rules if not re.match(r"# \w.{15,}", lines[number - 1])
-    ]
+    rendered = documents("release", "default", "--set", settings, hooks=True)
+    assert given == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
+    assert given
     assert without == []
 
 
 def test_no_rule_of_rbac_has_a_wildcard_and_none_of_the_cluster_secrets() -> None:
-    for role in documents("release", "default"):
+    for role in documents("release", "default", hooks=True):
         forbidden = {"*", "escalate", "bind", "impersonate", *(("secrets",) if role["kind"] == "ClusterRole" else ())}
         for rule in role.get("rules", ()) if role["kind"] in ("ClusterRole", "Role") else ():
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
@@ -469,7 +523,7 @@ def test_no_rule_of_rbac_has_a_wildcard_and_none_of_the_cluster_secrets() -> Non
 
 
 def test_secrets_are_read_in_the_own_namespace_and_those_that_are_listed_and_nowhere_else() -> None:
-    found = documents("release", "operator", "--set", "headerSecrets.namespaces={images,team}")
+    found = documents("release", "operator", "--set", "headerSecrets.namespaces={images,team}", hooks=True)
     about_secrets = {
         (each["kind"], each["metadata"].get("namespace"), tuple(rule["verbs"]), "resourceNames" in rule)
         for each in found
@@ -494,9 +548,10 @@ def test_secrets_are_read_in_the_own_namespace_and_those_that_are_listed_and_now
 
 def test_every_value_has_a_comment() -> None:
     lines = (CHART / "values.yaml").read_text().splitlines()
-    groups = {"image", "log", "controller", "agent", "job", "headerSecrets"}
     for number, line in enumerate(lines):
-        key = re.match(r"( {0,2})(\w+):", line)
-        if key is None or (not key[1] and key[2] in groups):
+        key = re.match(r" *(\w+):", line)
+        # A group, whose values follow, may do without.
+        group = line.endswith(":") and re.match(r" +(#|\w+:)", lines[number + 1])
+        if key is None or key[1] in ("requests", "limits") or (group and key[1] != "resources"):
             continue
         assert lines[number - 1].strip().startswith("# "), f"values.yaml, line {number + 1}: {line}"

@@ -26,6 +26,9 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "ddo.image" -}}
@@ -160,4 +163,71 @@ relabelings:
 metricRelabelings:
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Where a pod that needs no host runs: as the controller, but for what only several replicas need. */}}
+{{- define "ddo.controllerPlace" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.controller.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.controller.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.controller.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What the Pod Security standard `restricted` asks of a pod, and of its container. */}}
+{{- define "ddo.restrictedPod" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "ddo.restrictedContainer" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Annotations of what upgrades the definitions; the argument is the weight. */}}
+{{- define "ddo.crdsHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-failed
+{{- end -}}
+
+{{/* What a pod that talks to nobody but the API server may reach: that, and the cluster's DNS. */}}
+{{- define "ddo.egressToApi" -}}
+- ports:
+  {{- range .Values.networkPolicy.apiServer.ports }}
+  - {protocol: TCP, port: {{ . }}}
+  {{- end }}
+  {{- with .Values.networkPolicy.apiServer.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{ include "ddo.egressToDns" . }}
+{{- end -}}
+
+{{- define "ddo.egressToDns" -}}
+- ports:
+  {{- range .Values.networkPolicy.dns.ports }}
+  - {protocol: UDP, port: {{ . }}}
+  - {protocol: TCP, port: {{ . }}}
+  {{- end }}
+  {{- with .Values.networkPolicy.dns.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}

@@ -29,6 +29,7 @@ COMMANDS = {
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
+    "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
     "job": ("job", "job", "What a download Job runs; not for people."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),
     "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),

@@ -26,6 +26,8 @@ _HEADERS_VOLUME = "origin-headers"
 #: Without a capability a process may then take a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
 #: pod's own.
 _LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+#: The same where the pod has no network of its own: the API server refuses the sysctl there.
+_LOW_PORTS_OF_HOST = "NET_BIND_SERVICE"
 #: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
@@ -179,7 +181,9 @@ def probe_manifest(
     pools = {v["name"] for v in volumes if v.get("hostPath", {}).get("path", "").rstrip("/") in pool_roots}
     pod["volumes"] = [volume for volume in volumes if volume["name"] not in pools]
     container["volumeMounts"] = [m for m in container.get("volumeMounts", []) if m["name"] not in pools]
-    container.get("securityContext", {}).get("capabilities", {}).pop("add", None)
+    capabilities = container.get("securityContext", {}).get("capabilities", {})
+    if _LOW_PORTS_OF_HOST in capabilities.pop("add", ()):
+        capabilities["add"] = [_LOW_PORTS_OF_HOST]
     return body
 
 
@@ -257,9 +261,17 @@ def _completed(
             {"name": _HEADERS_VOLUME, "mountPath": job_document.headers_directory, "readOnly": True},
         ]
     if _may_use_nfs(job_document):
+        _allow_low_ports(pod, container)
+    return body
+
+
+def _allow_low_ports(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    if pod.get("hostNetwork"):
+        capabilities = container.setdefault("securityContext", {}).setdefault("capabilities", {})
+        capabilities["add"] = [*capabilities.get("add", ()), _LOW_PORTS_OF_HOST]
+    else:
         context = pod.setdefault("securityContext", {})
         context["sysctls"] = [*(s for s in context.get("sysctls", ()) if s["name"] != _LOW_PORTS["name"]), _LOW_PORTS]
-    return body
 
 
 def _may_use_nfs(job_document: jobs.JobDocument) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+import directdownload
 from directdownload.resources import (
     base,
     certificate,
@@ -32,6 +33,8 @@ KINDS: tuple[type[base.Resource], ...] = (
     certificate.DirectDownloadCertificate,
 )
 
+#: Of a definition: the version of the product that it belongs to, so that an older one does not take it back.
+VERSION_ANNOTATION = f"{base.GROUP}/version"
 _HEADER = "# Generated from the models in operator/directdownload/resources by `make crds`. Do not edit.\n"
 #: Bounds that the API server needs to estimate the cost of CEL rules, where a field names none of its own.
 _MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 1024, 256, 256
@@ -192,7 +195,10 @@ def definition(kind: type[base.Resource]) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{described.plural}.{base.GROUP}"},
+        "metadata": {
+            "name": f"{described.plural}.{base.GROUP}",
+            "annotations": {VERSION_ANNOTATION: directdownload.__version__},
+        },
         "spec": {
             "group": base.GROUP,
             "scope": "Namespaced" if described.namespaced else "Cluster",

@@ -51,9 +51,10 @@ def made(
     verb: Verb = Verb.FETCH,
     attempt: int = 3,
     active: int = 0,
+    skeleton: dict[str, Any] = SKELETON,
 ) -> dict[str, Any]:
     document = jobs.document(placement, around or build.around(), verb, active)
-    return jobs.manifest(SKELETON, "direct-download", placement, document, attempt, GROUPS)
+    return jobs.manifest(skeleton, "direct-download", placement, document, attempt, GROUPS)
 
 
 def carried(body: dict[str, Any]) -> JobDocument:
@@ -417,6 +418,24 @@ def test_a_pod_that_may_use_nfs_may_take_low_ports(
     if verb is Verb.FETCH:
         pod = probed(template, zone=zone)["spec"]["template"]["spec"]
         assert pod.get("securityContext") == found.get("securityContext")
+
+
+def test_on_the_network_of_the_host_a_capability_takes_the_place_of_the_sysctl() -> None:
+    """The API server refuses the sysctl there; a probe has this one capability and none of those for pools."""
+    skeleton = copy.deepcopy(SKELETON)
+    pod = skeleton["spec"]["template"]["spec"]
+    pod["hostNetwork"] = True
+    pod["containers"][1]["securityContext"] = {"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}}
+    over_nfs = build.template(spec={"url": "nfs://nas/e/a"})
+    for template, expected in ((over_nfs, ["NET_BIND_SERVICE"]), (build.template(), [])):
+        fetch = made(around=build.around(template=template), skeleton=skeleton)
+        for body, others in ((fetch, ["CHOWN"]), (probed(template, skeleton), [])):
+            found = body["spec"]["template"]["spec"]
+            assert "sysctls" not in found.get("securityContext", {})
+            capabilities = found["containers"][1]["securityContext"]["capabilities"]
+            assert capabilities["drop"] == ["ALL"]
+            assert capabilities.get("add", []) == [*others, *expected]
+            assert "securityContext" not in found["containers"][0]
 
 
 def test_what_the_chart_says_of_the_pod_stays() -> None:
