@@ -10,15 +10,13 @@ from typing import Any
 import click
 import pytest
 import yaml
+from tests.docs import DOCS, PAGES, REPOSITORY
 
 from directdownload.cli.main import cli
 from directdownload.resources import crd, reference
 from directdownload.resources.reasons import DONE, PERMANENT, WAITING, Reason
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-DOCS = REPOSITORY / "docs"
 PACKAGE = REPOSITORY / "operator" / "directdownload"
-PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "tests" / "cluster" / "README.md"])
 #: What a reason asks of the operator; docs/reasons.md explains the words.
 CLASSES = {"good", "works", "waits", "retries", "acts", "reserved"}
 KINDS = {kind.DEFINITION.kind: kind for kind in crd.KINDS}
