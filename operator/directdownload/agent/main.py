@@ -13,6 +13,7 @@ import prometheus_client
 
 import directdownload
 from directdownload import health, logs, scraping
+from directdownload.agent import metrics
 from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, errors
@@ -37,6 +38,7 @@ async def run(settings: Settings) -> int:
         "healthz": lambda: supervisor.alive() if supervisor else None,
         "readyz": lambda: supervisor.ready() if supervisor else "starting",
     }
+    metrics.begin(settings.node_name)
     registry = prometheus_client.REGISTRY if settings.metrics_port is None else None
     try:
         async with health.HealthServer(settings.health_port, checks=checks, registry=registry) as server:

@@ -1,6 +1,9 @@
 """What Prometheus reads from an agent beside requests and process figures."""
 
+from typing import get_args
+
 from directdownload import catalogue
+from directdownload.resources.host import KeystoreDrift
 
 CATALOGUE = catalogue.Catalogue()
 KEYSTORE_DRIFT = CATALOGUE.counter(
@@ -14,3 +17,9 @@ KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
     "bringing the keystore in line with the wishes, reading it back included",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+
+
+def begin(host: str) -> None:
+    """What has not happened on `host` yet is 0, not absent: its first time is seen as a rise."""
+    for kind in get_args(KeystoreDrift.model_fields["kind"].annotation):
+        KEYSTORE_DRIFT.labels(host=host, kind=kind)

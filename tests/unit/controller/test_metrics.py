@@ -360,7 +360,7 @@ def exposition() -> str:
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.VERIFY, JobResult(reason=Reason.VERIFIED))
     metrics.repair("zone-1", Reason.MISSING)
     metrics.event_dropped("Throttled")
-    agent_metrics.KEYSTORE_DRIFT.labels("kvm-1", "EntryMissing").inc()
+    agent_metrics.begin("kvm-1")
     with metrics.reconciling("placement"):
         pass
     health.count_request("list", "pods", 200)
@@ -391,6 +391,12 @@ def test_every_metric_is_described_with_its_type_and_labels_and_no_other(everyth
     }
     described = metrics_reference.descriptions().values()
     assert served == {each.name: (each.type, set(each.labels), each.meaning) for each in described}
+
+
+def test_an_agent_begins_at_zero_for_every_kind_of_drift() -> None:
+    agent_metrics.begin("kvm-7")
+    for kind in ("EntryMissing", "EntryReplaced", "StoreMissing"):
+        assert value("keystore_drift_total", host="kvm-7", kind=kind) == 0
 
 
 def test_the_tables_of_the_page_are_current() -> None:
