@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import aliases, inventory, output, proofs, proving, trust, units, waiting
+from directdownload.cli import aliases, candidates, inventory, output, proofs, proving, trust, units, waiting
 from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
@@ -36,8 +36,17 @@ def _name_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     return click.option(*names, callback=not_empty, **settings)
 
 
-_name = _name_option("--name", "alias", required=True, metavar="ALIAS", help="Its alias in the keystores; any case.")
-_zone = _name_option("--zone", required=True, metavar="ZONE", help="The zone whose hosts trust it.")
+_name = _name_option(
+    "--name",
+    "alias",
+    required=True,
+    metavar="ALIAS",
+    shell_complete=candidates.certificates,
+    help="Its alias in the keystores; any case.",
+)
+_zone = _name_option(
+    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts trust it."
+)
 _wait = click.option("--wait", is_flag=True, help="Wait until every Up host has proved it; a table says which have.")
 
 
@@ -59,7 +68,12 @@ def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(dir_okay=False, path_type=pathlib.Path),
     help="One certificate, in PEM.",
 )
-@_name_option("--host", metavar="HOST", help="Give it back to this host, from which it was revoked.")
+@_name_option(
+    "--host",
+    metavar="HOST",
+    shell_complete=candidates.hosts,
+    help="Give it back to this host, from which it was revoked.",
+)
 @_followed
 @cluster_command
 async def upload(
@@ -118,7 +132,7 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
 @certificate.command()
 @_name
 @_zone
-@_name_option("--host", metavar="HOST", help="Only from this host.")
+@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Only from this host.")
 @_followed
 @cluster_command
 async def revoke(
@@ -138,7 +152,13 @@ async def revoke(
 
 @certificate.command()
 @_name
-@_name_option("--host", required=True, metavar="HOST", help="The host; its zone says which certificate.")
+@_name_option(
+    "--host",
+    required=True,
+    metavar="HOST",
+    shell_complete=candidates.hosts,
+    help="The host; its zone says which certificate.",
+)
 @_followed
 @cluster_command
 async def provision(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import inventory, units, waiting
+from directdownload.cli import candidates, inventory, units, waiting
 from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -15,10 +15,26 @@ from directdownload.cluster.client import Object
 
 
 @click.command()
-@click.argument("template")
-@click.option("--zone", required=True, metavar="ZONE", help="The zone whose hosts get it.")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only onto this host. Repeatable; default: all.")
-@click.option("--pool", "pools", multiple=True, metavar="POOL", help="Only into this pool. Repeatable; default: all.")
+@click.argument("template", shell_complete=candidates.templates)
+@click.option(
+    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts get it."
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    shell_complete=candidates.hosts,
+    help="Only onto this host. Repeatable; default: all.",
+)
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    metavar="POOL",
+    shell_complete=candidates.pools,
+    help="Only into this pool. Repeatable; default: all.",
+)
 @click.option("--name", metavar="NAME", help="Name of the deployment.  [default: TEMPLATE-ZONE]")
 @click.option(
     "--deletion-policy",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from directdownload.cli import outcome, output, poolfiles, units
+from directdownload.cli import candidates, outcome, output, poolfiles, units
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
@@ -33,7 +33,9 @@ def pool() -> None:
     """Primary storage pools: directories on hosts where templates are put."""
 
 
-in_zone_option = click.option("--zone", "in_zone", metavar="ZONE", help="Only those of this zone.")
+in_zone_option = click.option(
+    "--zone", "in_zone", metavar="ZONE", shell_complete=candidates.zones, help="Only those of this zone."
+)
 
 
 @zone.command("list")
@@ -118,8 +120,8 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
     "files",
     epilog="Example: directdownload pool files local --host kvm-1",
 )
-@click.argument("name", metavar="POOL")
-@click.option("--host", "on_host", metavar="HOST", help="Only what lies on this host.")
+@click.argument("name", metavar="POOL", shell_complete=candidates.pools)
+@click.option("--host", "on_host", metavar="HOST", shell_complete=candidates.hosts, help="Only what lies on this host.")
 @output.output_option
 @cluster_command
 async def list_pool_files(session: Session, name: str, on_host: str | None, output: str) -> None:

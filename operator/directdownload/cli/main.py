@@ -10,12 +10,16 @@ No traceback reaches a user, unless asked for with `--traceback`; the processes 
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import directdownload
+from directdownload.cli import candidates
 from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: name → (module, attribute, summary); the summaries stand here so that `--help` imports nothing
 COMMANDS = {
@@ -30,10 +34,16 @@ COMMANDS = {
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
+    "completion": ("completion", "completion", "Print a script with which a shell completes commands and names."),
     "job": ("job", "job", "What a download Job runs; not for people."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),
     "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
 }
+_FILE = click.Path(dir_okay=False)
+#: The names of the program; the second makes it kubectl's plugin.
+PROGRAMS = ("directdownload", "kubectl-directdownload")
+#: What the scripts of `completion` set: without it click would derive it from the name that was called.
+COMPLETE_VARIABLE = "_DIRECTDOWNLOAD_COMPLETE"
 #: Their logs are read by whoever looks after the cluster: a bug must leave its traceback there.
 _POD_COMMANDS = frozenset({"job", "controller", "agent"})
 
@@ -51,6 +61,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"directdownload.cli.{module}"), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem[str]"]:
+        """Names come from the list above, so that none is imported; those of pods are nobody's to type."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in COMMANDS if name.startswith(incomplete) and name not in _POD_COMMANDS]
+        found = [CompletionItem(name, help=COMMANDS[name][2]) for name in names]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
@@ -58,9 +76,15 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.version_option(directdownload.__version__, message="directdownload %(version)s")
-@click.option("--kubeconfig", metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+@click.option("--kubeconfig", type=_FILE, metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
 @click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
-@click.option("-n", "--namespace", metavar="NAME", help="Instead of the context's namespace.")
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NAME",
+    shell_complete=candidates.namespaces,
+    help="Instead of the context's namespace.",
+)
 @click.option("--traceback", is_flag=True, hidden=True, help="Show where an unexpected error came from.")
 @click.pass_context
 def cli(
@@ -82,7 +106,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     try:
-        outcome: Any = cli.main(args=arguments, prog_name=_program_name(), standalone_mode=False)
+        outcome: Any = cli.main(
+            args=arguments, prog_name=_program_name(), complete_var=COMPLETE_VARIABLE, standalone_mode=False
+        )
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

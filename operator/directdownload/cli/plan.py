@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import examples, inventory, output, placements, planview
+from directdownload.cli import candidates, examples, inventory, output, placements, planview
 from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -35,10 +35,26 @@ _NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
         "directdownload plan debian-13 --zone zone-1 -o json",
     )
 )
-@click.argument("template")
-@click.option("--zone", required=True, metavar="ZONE", help="The zone whose hosts would get it.")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only onto this host. Repeatable; default: all.")
-@click.option("--pool", "pools", multiple=True, metavar="POOL", help="Only into this pool. Repeatable; default: all.")
+@click.argument("template", shell_complete=candidates.templates)
+@click.option(
+    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts would get it."
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    shell_complete=candidates.hosts,
+    help="Only onto this host. Repeatable; default: all.",
+)
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    metavar="POOL",
+    shell_complete=candidates.pools,
+    help="Only into this pool. Repeatable; default: all.",
+)
 @output.output_option
 @cluster_command
 async def plan(

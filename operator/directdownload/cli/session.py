@@ -16,7 +16,7 @@ import click
 import pydantic
 
 import directdownload
-from directdownload.cli import outcome, refusals
+from directdownload.cli import candidates, outcome, refusals
 from directdownload.cluster import client, errors
 
 P = ParamSpec("P")
@@ -34,9 +34,20 @@ class Session:
 def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
     """`body` returns its exit status, None for 0."""
 
-    @click.option("--kubeconfig", metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+    @click.option(
+        "--kubeconfig",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Instead of $KUBECONFIG or ~/.kube/config.",
+    )
     @click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
-    @click.option("-n", "--namespace", metavar="NAME", help="Instead of the context's namespace.")
+    @click.option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        shell_complete=candidates.namespaces,
+        help="Instead of the context's namespace.",
+    )
     @functools.wraps(body)
     def command(*args: Any, **kwargs: Any) -> None:
         ctx = click.get_current_context()

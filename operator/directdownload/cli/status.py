@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from directdownload.cli import following, output, placements, rollout, units, waiting
+from directdownload.cli import candidates, following, output, placements, rollout, units, waiting
 from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
@@ -14,7 +14,7 @@ from directdownload.resources.templatedeployment import TemplateDeployment
 
 
 @click.command()
-@click.argument("deployment", required=False)
+@click.argument("deployment", required=False, shell_complete=candidates.deployments)
 @click.option("-w", "--watch", is_flag=True, help="Show progress until it is over.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Deployments of every namespace.")
 @waiting.timeout_option

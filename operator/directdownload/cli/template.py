@@ -9,13 +9,16 @@ from typing import Any
 
 import click
 
-from directdownload.cli import output, placements, units
+from directdownload.cli import candidates, output, placements, units
 from directdownload.cli.inventory import ready_word
 from directdownload.cli.outcome import TRANSIENT, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.resources.template import Template
+
+_FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
+_ARCHITECTURES = ("x86_64", "aarch64", "s390x", "ppc64le", "riscv64")
 
 
 @click.group()
@@ -31,12 +34,37 @@ def template() -> None:
     "--checksum", metavar="C", help="Of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5)."
 )
 @click.option(
-    "--format", "image_format", required=True, metavar="FORMAT", help="QCOW2, RAW, ISO, VMDK, VHD, VHDX, OVA or TAR."
+    "--format",
+    "image_format",
+    required=True,
+    metavar="FORMAT",
+    shell_complete=candidates.of(*_FORMATS),
+    help="QCOW2, RAW, ISO, VMDK, VHD, VHDX, OVA or TAR.",
 )
-@click.option("--zone", "zones", multiple=True, metavar="ZONE", help="Only for this zone. Repeatable; default: all.")
-@click.option("--type", "kind", default="USER", show_default=True, metavar="TYPE", help="USER or ROUTING.")
+@click.option(
+    "--zone",
+    "zones",
+    multiple=True,
+    metavar="ZONE",
+    shell_complete=candidates.zones,
+    help="Only for this zone. Repeatable; default: all.",
+)
+@click.option(
+    "--type",
+    "kind",
+    default="USER",
+    show_default=True,
+    metavar="TYPE",
+    shell_complete=candidates.of("USER", "ROUTING"),
+    help="USER or ROUTING.",
+)
 @click.option("--display-text", metavar="TEXT", help="For people.")
-@click.option("--architecture", metavar="ARCH", help="x86_64 (the default), aarch64, s390x, ppc64le or riscv64.")
+@click.option(
+    "--architecture",
+    metavar="ARCH",
+    shell_complete=candidates.of(*_ARCHITECTURES),
+    help="x86_64 (the default), aarch64, s390x, ppc64le or riscv64.",
+)
 @cluster_command
 async def register(
     session: Session,
@@ -104,7 +132,7 @@ async def list_templates(session: Session, all_namespaces: bool, output: str) ->
 
 
 @template.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.templates)
 @output.output_option
 @cluster_command
 async def describe(session: Session, name: str, output: str) -> None:
@@ -122,7 +150,7 @@ async def describe(session: Session, name: str, output: str) -> None:
 
 
 @template.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.templates)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @cluster_command
 async def delete(session: Session, name: str, yes: bool) -> None:

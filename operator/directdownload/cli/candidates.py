@@ -1,0 +1,72 @@
+"""What a shell may complete: names that the cluster knows, asked for with little patience and no word of failure.
+
+Given as `shell_complete` to options and arguments that name something. Imports nothing heavy before it is asked.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+#: Whoever presses the tab key waits no longer than that.
+_PATIENCE_SECONDS = 2.0
+#: More are not looked at: nobody reads them.
+_LIMIT = 500
+
+Candidates = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _named(kind: str, *, of_zone: bool = False, namespaced: bool = False, alias: bool = False) -> Candidates:
+    """Of the objects of `kinds.<kind>`; `of_zone`: of the zone that the command line names before, if it does."""
+
+    def candidates(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        import asyncio
+
+        zone = ctx.params.get("zone") or ctx.params.get("in_zone") if of_zone else None
+        selector = f"spec.zone={zone}" if zone else None
+        # Whatever is wrong, the shell has nothing to offer; the command itself will say what it is.
+        with contextlib.suppress(Exception):
+            documents = asyncio.run(_documents(ctx, kind, selector, namespaced))
+            found = {d["spec"]["alias"].lower() if alias else d["metadata"]["name"] for d in documents}
+            return sorted(name for name in found if name.startswith(incomplete))
+        return []
+
+    return candidates
+
+
+async def _documents(ctx: click.Context, kind: str, selector: str | None, namespaced: bool) -> list[dict[str, Any]]:
+    import asyncio
+
+    from directdownload.cli import session
+    from directdownload.cluster import kinds
+
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        kubeconfig, context, namespace = (_option(ctx, name) for name in ("kubeconfig", "context", "namespace"))
+        async with session.open_session(kubeconfig, context, namespace) as opened:
+            where = opened.namespace if namespaced and not ctx.params.get("all_namespaces") else None
+            pages = opened.api.pages(getattr(kinds, kind), namespace=where, field_selector=selector, page_size=_LIMIT)
+            async with contextlib.aclosing(pages):
+                async for page, _ in pages:
+                    return page
+    return []
+
+
+def _option(ctx: click.Context, name: str) -> str | None:
+    """Of the command, or of the program before it."""
+    root = ctx.find_root().params
+    return ctx.params.get(name) or root.get(name) or root.get(f"kube_{name}")
+
+
+def of(*words: str) -> Candidates:
+    """Fixed words, in any case."""
+    return lambda _ctx, _param, incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
+
+
+zones = _named("ZONES")
+hosts = _named("HOSTS", of_zone=True)
+pools = _named("STORAGE_POOLS", of_zone=True)
+templates = _named("TEMPLATES", namespaced=True)
+deployments = _named("TEMPLATE_DEPLOYMENTS", namespaced=True)
+namespaces = _named("NAMESPACES")
+certificates = _named("CERTIFICATES", of_zone=True, alias=True)
