@@ -279,3 +279,26 @@ async def test_watch_that_falls_silent_or_is_cut(
             with pytest.raises(errors.Unreachable, match=reason):
                 await anext(events)
         await api.close()
+
+
+async def test_writes_are_not_sent_when_the_process_may_not_write(api: client.Api, namespace: str) -> None:
+    class NotNowError(Exception):
+        pass
+
+    def refuse() -> None:
+        raise NotNowError
+
+    await api.create(THINGS, thing("there"), namespace=namespace)
+    api.before_write = refuse
+    with pytest.raises(NotNowError):
+        await api.create(THINGS, thing("new"), namespace=namespace)
+    with pytest.raises(NotNowError):
+        await api.merge_patch(THINGS, "there", {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
+    with pytest.raises(NotNowError):
+        await api.delete(THINGS, "there", namespace=namespace)
+    # What only reads goes on, and so does what decides who may write.
+    found, _ = await api.list(THINGS, namespace=namespace)
+    assert [item["metadata"]["name"] for item in found] == ["there"]
+    assert "labels" not in found[0]["metadata"]
+    lease = {"metadata": {"name": "l"}, "spec": {}}
+    await api.request("POST", kinds.LEASES, namespace=namespace, body=lease, verb="create", urgent=True)

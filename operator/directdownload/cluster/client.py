@@ -45,6 +45,8 @@ class Api:
         self._timeout_seconds = request_timeout_seconds
         self._on_request = on_request
         self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
+        #: called just before a write is sent, `urgent` ones left out; what it raises is the answer
+        self.before_write: Callable[[], None] | None = None
 
     @classmethod
     async def connect(
@@ -296,6 +298,8 @@ class Api:
             # Covers the wait for a slot and the reading of the answer, which aiohttp's own timeouts do not.
             async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
                 async with contextlib.nullcontext() if urgent else self._slots:
+                    if self.before_write is not None and method != "GET" and not urgent:
+                        self.before_write()
                     response = await self._send(method, target, body, content_type, _UNBOUNDED, verb, resource, call)
                     async with response:
                         document: Object = json.loads(await response.read())

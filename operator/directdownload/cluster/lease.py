@@ -9,6 +9,8 @@ neither create the Lease nor give it back. Promises, with the defaults in bracke
 - A leader that has not renewed for `renew_deadline_seconds` [8], counted from before the request was sent, no longer
   is one, whatever its requests or its event loop do. Nobody else takes over until the record has stood still for
   `lease_seconds` [15].
+- A Lease that was given back is taken within a fraction of a second, one that stood still as soon as its time is over:
+  who waits follows the Lease by a watch. The watch only wakes; what it misses is found every `retry_seconds` [2].
 - Every write names the resourceVersion that it replaces, so of two takers one fails.
 - The watchdog is a thread: it fires when the event loop is stuck, too.
 """
@@ -84,6 +86,10 @@ class LeaderElection:
         self._seen: _Record | None = None
         self._seen_since = 0.0
         self._leading = False
+        #: the Lease was read at least once: a candidate that cannot do that is none
+        self._has_looked = False
+        #: someone gave the Lease back, or deleted it
+        self._vacated = asyncio.Event()
         #: None: nothing to watch over. Read by the watchdog's thread.
         self._renewed_at: float | None = None
         self._changed = threading.Condition()
@@ -93,15 +99,32 @@ class LeaderElection:
         """False from the renew deadline on, even before `hold` could return."""
         return self._leading and self._remaining_seconds() > 0
 
+    @property
+    def is_candidate(self) -> bool:
+        """True as soon as the Lease could be read: this process is able to take over."""
+        return self._has_looked
+
     async def acquire(self) -> None:
         """Waits, as long as it takes, until this candidate leads."""
+        following = asyncio.create_task(self._follow())
+        try:
+            await self._acquire()
+        finally:
+            following.cancel()
+            await asyncio.wait((following,))
+
+    async def _acquire(self) -> None:
         complaint = ""
+        holder = ""
         while True:
             try:
                 if await self._try_to_take():
                     logger.info("Leading as %s (Lease %s/%s)", self._identity, self._namespace, self._name)
                     return
                 complaint = ""
+                if self._seen is not None and self._seen.holder != holder:
+                    holder = self._seen.holder
+                    logger.info("Waiting for Lease %s/%s, which %s holds", self._namespace, self._name, holder)
             except errors.Conflict:
                 # another candidate was faster, or the holder renewed
                 complaint = ""
@@ -109,7 +132,36 @@ class LeaderElection:
                 if error.reason != complaint:
                     logger.warning("Cannot take Lease %s/%s, trying on: %s", self._namespace, self._name, error)
                 complaint = error.reason
-            await asyncio.sleep(self._retry_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+            self._vacated.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._vacated.wait()
+
+    def _pause_seconds(self) -> float:
+        """Until the next try, unless the watch wakes it: the moment at which the Lease runs out is not overslept."""
+        pause = self._retry_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        left = self._vacant_in_seconds()
+        return min(pause, left) if left > 0 else pause
+
+    async def _follow(self) -> None:
+        """Wakes `acquire` when the Lease is given back, and notes each renewal at the moment at which it is made."""
+        while True:
+            try:
+                events = self._api.watch(
+                    kinds.LEASES,
+                    # without one: what stands there now comes first
+                    resource_version="",
+                    namespace=self._namespace,
+                    field_selector=f"metadata.name={self._name}",
+                )
+                async with contextlib.aclosing(events):
+                    async for kind, lease in events:
+                        if kind == "DELETED" or (self._is_news(kind, lease) and not self._note(lease).holder):
+                            self._vacated.set()
+            except errors.ApiError as error:
+                # The tries go on without it, and complain where it matters.
+                logger.debug("Lease %s/%s is not followed: %s", self._namespace, self._name, error)
+            await asyncio.sleep(self._retry_seconds)
 
     async def hold(self) -> None:
         """Renews; returns when leadership is lost. The caller then ends the process: the watchdog stays armed."""
@@ -182,16 +234,30 @@ class LeaderElection:
 
     async def _try_to_take(self) -> bool:
         await self._read()
+        self._has_looked = True
         if self._lease is not None:
-            record = _Record.of(self._lease)
-            if record != self._seen:
-                self._seen, self._seen_since = record, _now()
-            # A holder that was started with a longer lease keeps it.
-            spec_seconds = (self._lease.get("spec") or {}).get("leaseDurationSeconds") or 0
-            still_seconds = _now() - self._seen_since
-            if record.holder not in ("", self._identity) and still_seconds < max(self._lease_seconds, spec_seconds):
+            record = self._note(self._lease)
+            if record.holder not in ("", self._identity) and self._vacant_in_seconds() > 0:
                 return False
         return await self._renew(took_over=True)
+
+    def _is_news(self, kind: str, lease: dict[str, Any]) -> bool:
+        """A watch may lag behind what was read meanwhile, and an older record would look like a renewal."""
+        read = int(self._lease["metadata"]["resourceVersion"]) if self._lease is not None else 0
+        return kind != "BOOKMARK" and int(lease["metadata"]["resourceVersion"]) > read
+
+    def _note(self, lease: dict[str, Any]) -> _Record:
+        """Takes down what `lease` says; a record that is new begins to stand still now."""
+        record = _Record.of(lease)
+        if record != self._seen:
+            self._seen, self._seen_since = record, _now()
+        return record
+
+    def _vacant_in_seconds(self) -> float:
+        """How long the record seen last must still stand before another may take the Lease."""
+        spec_seconds = ((self._lease or {}).get("spec") or {}).get("leaseDurationSeconds") or 0
+        # A holder that was started with a longer lease keeps it.
+        return self._seen_since + max(self._lease_seconds, spec_seconds) - _now()
 
     async def _renew(self, *, took_over: bool = False) -> bool:
         """True: the Lease is ours. False: another's. Raises ApiError: unknown."""

@@ -221,6 +221,9 @@ class Recorder:
         self._pauses_seconds = pauses_seconds
         self._backlog = Backlog()
         self._wakeup = asyncio.Event()
+        #: nothing waits, and nothing is being posted
+        self._told = asyncio.Event()
+        self._told.set()
         self._complained = False
 
     def tell(
@@ -240,6 +243,7 @@ class Recorder:
         new = Series(resource, item.key, item.uid, event_type, reason, action, note(message), now, now)
         cause = self._backlog.add(new)
         if cause is None:
+            self._told.clear()
             self._wakeup.set()
         elif cause == "Throttled":
             metrics.event_dropped(cause)
@@ -250,6 +254,7 @@ class Recorder:
         """Posts until cancelled, one at a time: reconcilers have the better right to the API server."""
         while True:
             while not self._backlog:
+                self._told.set()
                 self._wakeup.clear()
                 await self._wakeup.wait()
             series = self._backlog.pop()
@@ -263,6 +268,12 @@ class Recorder:
             except Exception:
                 # A bug here must not end the controller, which needs no Events.
                 logger.exception("Event %s: unexpected error", name_of(series))
+
+    async def finish(self, seconds: float) -> None:
+        """Waits, at most `seconds`, until all is posted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
 
     async def _persist(self, series: Series) -> None:
         for pause in self._pauses_seconds:

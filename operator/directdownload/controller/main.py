@@ -1,10 +1,12 @@
 """The controller's process: health, election, then watching and working for as long as it leads.
 
-Losing the lease ends the process: whatever it was about to write is the next leader's to decide.
+Losing the lease ends the process: whatever it was about to write is the next leader's to decide. A signal ends it in
+order: reconciles that run come to their end, the Lease is given back, and only then everything else is put down.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -33,6 +35,8 @@ WORKERS = 16
 DEAF_SECONDS = 1800.0
 EXIT_LEASE_LOST = 1
 EXIT_FAILED = 1
+#: How long a signal waits for reconciles that run. Cutting one off is what a kill does: the next leader sees to it.
+DRAIN_SECONDS = 1.0
 #: kopf gives what is left of its tasks five seconds before it cancels them.
 KOPF_END_SECONDS = 8.0
 
@@ -50,7 +54,8 @@ RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
 class Controller:
     """One leading controller: the reflectors, the lists, kopf and the workers."""
 
-    def __init__(self, api: client.Api, settings: Settings) -> None:
+    def __init__(self, api: client.Api, settings: Settings, stop: asyncio.Event) -> None:
+        self._stop = stop
         world = World(settings.pool_roots)
         queue = WorkQueue(self._reconcile)
         template = jobs.load_template(settings.job_template)
@@ -62,6 +67,8 @@ class Controller:
         self._lists = watch_kinds.Lists(api, self._context)
         self._kopf: asyncio.Task[None] | None = None
         self._kopf_ends = asyncio.Event()
+        self._kopf_stop = asyncio.Event()
+        self._recording: asyncio.Task[None] | None = None
         # Namespaces and nodes first: what is decided by them comes later.
         self._reflectors: tuple[Reflector[Any], ...] = (
             Reflector(api, kinds.NAMESPACES, observed.project_namespace, world.namespaces),
@@ -94,38 +101,53 @@ class Controller:
         return f"the last complete list is {age:.0f} s old" if age > DEAF_SECONDS else None
 
     async def run(self) -> None:
-        """Until kopf begins to end, on a signal or for what it cannot take: `farewell` tells which of them."""
+        """Until cancelled, or until kopf begins to end for what it cannot take: `farewell` tells what it was."""
+        self._recording = asyncio.create_task(self._context.recorder.run())
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(reflector.run()) for reflector in self._reflectors]
-            background.append(group.create_task(self._context.recorder.run()))
             background.append(group.create_task(self._lists.run()))
             for synced in (*(reflector.synced for reflector in self._reflectors), self._lists.synced):
                 await synced.wait()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
-            ending = asyncio.create_task(self._kopf_ends.wait())
             with self._metrics.registered():
                 # Not of the group, which would wait for it. Begins after the workers: kopf cancels what began after it.
-                self._kopf = asyncio.create_task(
-                    kopf.operator(
-                        registry=watch_kinds.registry(self._context, self._kopf_ends),
-                        settings=watch_kinds.settings(),
-                        clusterwide=True,
-                        standalone=True,
-                        # Without one kopf asks for the name of the user, and a container's uid has none.
-                        identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
-                    )
-                )
+                self._kopf = asyncio.create_task(self._watch_kinds())
+                ending = group.create_task(self._kopf_ends.wait())
                 await asyncio.wait((self._kopf, ending), return_when=asyncio.FIRST_COMPLETED)
             for task in (*background, ending):
                 task.cancel()
 
-    async def farewell(self) -> None:
-        """Waits for kopf, which only reads, and for a bounded time. Raises what it could not take, or TimeoutError.
+    async def _watch_kinds(self) -> None:
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=watch_kinds.registry(self._context, self._kopf_ends),
+            settings=watch_kinds.settings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=self._kopf_stop,
+            # Without one kopf asks for the name of the user, and a container's uid has none.
+            identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
+        )
+        # It has put its own in the place of ours, and a signal has to wait for reconciles first.
+        _heed_signals(self._stop)
+        await kopf.run_tasks(tasks, ignored=others)
 
-        One of its watches that asks for something while another one fails takes its own end for a pause, begins anew
-        and is waited for without end (kopf 1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
+    async def finish(self) -> None:
+        """Begins nothing new; returns when the reconciles that run have ended, or after `DRAIN_SECONDS`."""
+        await self._context.queue.finish(DRAIN_SECONDS)
+
+    async def farewell(self) -> None:
+        """Tells what is still to be told, and waits for kopf, which only reads; each for a bounded time.
+
+        Raises what kopf could not take, or TimeoutError. One of its watches that asks for something while another one
+        fails takes its own end for a pause, begins anew and is waited for without end (kopf 1.45: `stream` in
+        `clients/api.py`, `run_tasks` in `reactor/running.py`).
         """
+        self._kopf_stop.set()
+        if self._recording is not None:
+            await self._context.recorder.finish(DRAIN_SECONDS)
+            self._recording.cancel()
         if self._kopf is None:
             return
         await asyncio.wait((self._kopf,), timeout=KOPF_END_SECONDS)
@@ -134,15 +156,26 @@ class Controller:
         self._kopf.result()
 
 
-async def run(settings: Settings) -> int:
-    """The exit status: 0 after a signal. Where the lease was lost or work has failed, the process ends here with 1."""
-    stop = asyncio.Event()
+def _heed_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+
+async def run(settings: Settings) -> int:
+    """The exit status: 0 after a signal. Where the lease was lost or work has failed, the process ends here with 1."""
+    stop = asyncio.Event()
+    _heed_signals(stop)
     controller: Controller | None = None
-    # A standby is healthy and ready as well: it waits for its turn.
-    checks = {"healthz": lambda: controller.deaf() if controller is not None else None, "readyz": lambda: None}
+    election: lease.LeaderElection | None = None
+
+    def ready() -> str | None:
+        # A standby is ready as well: it waits for its turn. But it must be able to take it, or an upgrade would end the
+        # old leader for one that cannot lead.
+        candidate = election is not None and election.is_candidate
+        return None if candidate else "the Lease could not be read yet"
+
+    checks = {"healthz": lambda: controller.deaf() if controller is not None else None, "readyz": ready}
     async with contextlib.AsyncExitStack() as stack:
         registry = prometheus_client.REGISTRY if settings.metrics_port is None else None
         await stack.enter_async_context(health.HealthServer(settings.health_port, checks=checks, registry=registry))
@@ -155,25 +188,49 @@ async def run(settings: Settings) -> int:
         if not await _until(stop, election.acquire()):
             return 0
         election.start_watchdog(lambda: os._exit(EXIT_LEASE_LOST))
+        # A process that was stopped for a while goes on where it was: its next write must not be sent.
+        api.before_write = functools.partial(_must_lead, election)
         holding = asyncio.create_task(election.hold())
-        controller = Controller(api, settings)
+        controller = Controller(api, settings, stop)
         leading = asyncio.create_task(controller.run())
-        await asyncio.wait((holding, leading), return_when=asyncio.FIRST_COMPLETED)
-        if holding.done():
-            logger.error("The lease is lost: leaving at once")
-            os._exit(EXIT_LEASE_LOST)
+        stopped = asyncio.create_task(stop.wait())
+        await _first(holding, leading, stopped)
+        if not leading.done():
+            logger.info("Asked to end: finishing what runs")
+            await _first(holding, asyncio.create_task(controller.finish()))
+            leading.cancel()
+            await _first(holding, leading)
         holding.cancel()
         await asyncio.wait((holding,))
-        # Nobody waits for the end of kopf before another leads.
+        # Nobody waits for the end of kopf before another leads. What is written from here on are Events.
+        api.before_write = None
         await election.release()
         try:
-            leading.result()
+            if not leading.cancelled():
+                leading.result()
             await controller.farewell()
+        except TimeoutError as error:
+            logger.warning("Leaving all the same: %s", error)
+            # The end of the loop would wait for all that kopf has left running.
+            os._exit(0 if stop.is_set() else EXIT_FAILED)
         except Exception:
             logger.exception("The controller has failed: leaving")
-            # The end of the loop would wait for all that kopf has left running.
             os._exit(EXIT_FAILED)
     return 0
+
+
+async def _first(holding: asyncio.Task[None], *others: asyncio.Task[Any]) -> None:
+    """Waits for the first of them. Where it is `holding`, the lease is lost, and the process ends here."""
+    await asyncio.wait((holding, *others), return_when=asyncio.FIRST_COMPLETED)
+    if holding.done():
+        logger.error("The lease is lost: leaving at once")
+        os._exit(EXIT_LEASE_LOST)
+
+
+def _must_lead(election: lease.LeaderElection) -> None:
+    if not election.is_leader:
+        logger.error("The lease has run out: leaving without another write")
+        os._exit(EXIT_LEASE_LOST)
 
 
 async def _until(stop: asyncio.Event, waiting: Awaitable[None]) -> bool:

@@ -6,6 +6,7 @@ cuts a backoff short, as it may be what was missing; but not the time for which 
 
 import asyncio
 import collections
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,8 @@ class WorkQueue:
         self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
+        self._closed = False
+        self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running)
@@ -91,9 +94,18 @@ class WorkQueue:
             for _ in range(workers):
                 group.create_task(self._work())
 
+    async def finish(self, seconds: float) -> None:
+        """Begins nothing any more, and waits for what runs: at most `seconds`, the rest is for cancelling."""
+        self._closed = True
+        self._idle.clear()
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
+
     async def _work(self) -> None:
         while True:
-            while not self._waiting:
+            while self._closed or not self._waiting:
                 self._wakeup.clear()
                 await self._wakeup.wait()
             key, _ = self._waiting.popitem(last=False)
@@ -120,6 +132,8 @@ class WorkQueue:
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+                if not self._running:
+                    self._idle.set()
 
     def _pause_seconds(self, key: Key) -> float:
         self._failures[key] += 1

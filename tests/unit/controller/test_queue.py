@@ -304,3 +304,51 @@ async def test_it_ends_when_cancelled_even_in_the_middle_of_work() -> None:
         task.cancel()
         await asyncio.wait((task,))
     assert task.cancelled()
+
+
+async def test_what_runs_is_finished_and_nothing_else_begins() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: Key) -> None:
+        await gate.wait()
+
+    recorder = Recorder(wait)
+    work = WorkQueue(recorder)
+    async with working(work, workers=2):
+        for key in (A, B, C):
+            work.add(key)
+        gate.set()
+        await until(lambda: len(recorder.done) == 3)
+        gate.clear()
+        recorder.done.clear()
+        for key in (A, B, C):
+            work.add(key)
+        await until(lambda: recorder.running == [A, B])
+        finishing = asyncio.create_task(work.finish(DEADLINE_SECONDS))
+        work.add(A)
+        await asyncio.sleep(0.01)
+        assert not finishing.done()
+        gate.set()
+        await finishing
+        assert sorted(recorder.done) == [A, B]
+        await asyncio.sleep(0.05)
+        assert sorted(recorder.done) == [A, B]
+
+
+async def test_what_does_not_end_in_time_is_not_waited_for() -> None:
+    async def wait(_: Key) -> None:
+        await asyncio.Event().wait()
+
+    recorder = Recorder(wait)
+    work = WorkQueue(recorder)
+    async with working(work):
+        work.add(A)
+        await until(lambda: recorder.running == [A])
+        await work.finish(0.01)
+        assert recorder.running == [A]
+
+
+async def test_a_queue_without_work_is_finished_at_once() -> None:
+    work = WorkQueue(Recorder())
+    async with working(work):
+        await work.finish(DEADLINE_SECONDS)
