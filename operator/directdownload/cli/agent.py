@@ -4,10 +4,14 @@ import pathlib
 
 import click
 
-from directdownload.cli import pods
+from directdownload.cli import examples, pods
 
 
-@click.command()
+@click.command(
+    epilog=examples.of(
+        "directdownload agent --node-name kvm-1 --pool-root /var/lib/libvirt --keystore-root /etc/cloudstack",
+    )
+)
 @click.option("--node-name", envvar="NODE_NAME", required=True, help="This host.  [env: NODE_NAME]")
 @click.option("--pod-name", envvar="POD_NAME", default="", help="This pod, for logs.  [env: POD_NAME]")
 @click.option("--pod-namespace", envvar="POD_NAMESPACE", default="", help="Its namespace.  [env: POD_NAMESPACE]")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import aliases, candidates, inventory, output, proofs, proving, trust, units, waiting
+from directdownload.cli import aliases, candidates, examples, inventory, output, proofs, proving, trust, units, waiting
 from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
@@ -57,7 +57,12 @@ def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@certificate.command()
+@certificate.command(
+    epilog=examples.of(
+        "directdownload certificate upload --name my-ca --zone zone-1 --file ca.pem --wait",
+        "directdownload certificate upload --name my-ca --zone zone-1 --file ca.pem --host kvm-1",
+    )
+)
 @_name
 @_zone
 @click.option(
@@ -109,7 +114,13 @@ async def upload(
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
 
 
-@certificate.command("list")
+@certificate.command(
+    "list",
+    epilog=examples.of(
+        "directdownload certificate list",
+        "directdownload certificate list --zone zone-1 --hosts -o json",
+    ),
+)
 @inventory.in_zone_option
 @click.option("--hosts", "by_host", is_flag=True, help="What every host has of each certificate.")
 @output.output_option
@@ -129,7 +140,12 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
         _print(documents, output)
 
 
-@certificate.command()
+@certificate.command(
+    epilog=examples.of(
+        "directdownload certificate revoke --name my-ca --zone zone-1 --wait --timeout 2m",
+        "directdownload certificate revoke --name my-ca --zone zone-1 --host kvm-1",
+    )
+)
 @_name
 @_zone
 @_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Only from this host.")
@@ -150,7 +166,11 @@ async def revoke(
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
 
 
-@certificate.command()
+@certificate.command(
+    epilog=examples.of(
+        "directdownload certificate provision --name my-ca --host kvm-1 --wait",
+    )
+)
 @_name
 @_name_option(
     "--host",

@@ -4,10 +4,17 @@ import pathlib
 
 import click
 
-from directdownload.cli import pods
+from directdownload.cli import examples, pods
 
 
-@click.command()
+@click.command(
+    epilog=examples.of(
+        (
+            "directdownload controller --pod-name ddo-0 --pod-namespace direct-download-system "
+            "--job-template job.yaml --pool-root /var/lib/libvirt"
+        ),
+    )
+)
 @click.option("--pod-name", envvar="POD_NAME", required=True, help="This pod.  [env: POD_NAME]")
 @click.option(
     "--pod-namespace", envvar="POD_NAMESPACE", required=True, help="Where Jobs are made.  [env: POD_NAMESPACE]"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import outcome, units, waiting
+from directdownload.cli import examples, outcome, units, waiting
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 
@@ -38,7 +38,12 @@ def crds() -> None:
     """The CustomResourceDefinitions of this version."""
 
 
-@crds.command("print")
+@crds.command(
+    "print",
+    epilog=examples.of(
+        "directdownload crds print > crds.yaml",
+    ),
+)
 def print_definitions() -> None:
     """Print the definitions as YAML, for tools that apply manifests."""
     from directdownload.resources import crd
@@ -48,7 +53,12 @@ def print_definitions() -> None:
         click.echo(crd.render(kind), nl=False)
 
 
-@crds.command()
+@crds.command(
+    epilog=examples.of(
+        "directdownload crds apply",
+        "directdownload crds apply --timeout 2m",
+    )
+)
 @_timeout("60s")
 @cluster_command
 async def apply(session: Session, seconds: float) -> None:
@@ -64,7 +74,12 @@ async def apply(session: Session, seconds: float) -> None:
         raise outcome.Failure(str(error), outcome.TRANSIENT) from error
 
 
-@crds.command()
+@crds.command(
+    epilog=examples.of(
+        "directdownload crds delete",
+        "directdownload crds delete --yes",
+    )
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_timeout("5m")
 @cluster_command

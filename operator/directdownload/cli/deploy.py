@@ -7,14 +7,20 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, inventory, units, waiting
+from directdownload.cli import candidates, examples, inventory, units, waiting
 from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 
 
-@click.command()
+@click.command(
+    epilog=examples.of(
+        "directdownload deploy debian-13 --zone zone-1 --wait",
+        "directdownload deploy debian-13 --zone zone-1 --host kvm-1 --host kvm-2 --pool local --name debian-13-pilot",
+        "directdownload deploy debian-13 --zone zone-1 --deletion-policy Retain --wait --timeout 30m",
+    )
+)
 @click.argument("template", shell_complete=candidates.templates)
 @click.option(
     "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts get it."

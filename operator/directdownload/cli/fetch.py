@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from directdownload.cli import examples
 from directdownload.resources import headers, quantities
 
 if TYPE_CHECKING:
@@ -54,7 +55,23 @@ _QUANTITY = _Parsed("quantity", quantities.parse_quantity)
 _CIDR = _Parsed("cidr", lambda text: str(ipaddress.ip_network(text, strict=False)))
 
 
-@click.command()
+@click.command(
+    epilog=examples.of(
+        (
+            "directdownload fetch https://images.example.org/debian-13.qcow2 -o debian-13.qcow2 "
+            "--checksum sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
+        ),
+        (
+            "directdownload fetch https://images.example.org/debian-13.qcow2.xz -o debian-13.qcow2 "
+            "--format QCOW2 --limit-rate 50Mi"
+        ),
+        (
+            "directdownload fetch https://images.example.org/debian-13.qcow2 -o debian-13.qcow2 --ca ca.pem "
+            "--header 'X-Token: abc' --json"
+        ),
+        "directdownload fetch https://images.example.org/debian-13.qcow2 --probe",
+    )
+)
 @click.argument("url")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where the file goes.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Tried in order if the source fails.")

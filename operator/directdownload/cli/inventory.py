@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from directdownload.cli import candidates, outcome, output, poolfiles, units
+from directdownload.cli import candidates, examples, outcome, output, poolfiles, units
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
@@ -38,7 +38,13 @@ in_zone_option = click.option(
 )
 
 
-@zone.command("list")
+@zone.command(
+    "list",
+    epilog=examples.of(
+        "directdownload zone list",
+        "directdownload zone list -o yaml",
+    ),
+)
 @output.output_option
 @cluster_command
 async def list_zones(session: Session, output: str) -> None:
@@ -61,7 +67,13 @@ async def list_zones(session: Session, output: str) -> None:
     _print(documents, kinds.ZONES, output, ("name", "enabled", "hosts", "up", "status", "age"), row)
 
 
-@host.command("list")
+@host.command(
+    "list",
+    epilog=examples.of(
+        "directdownload host list",
+        "directdownload host list --zone zone-1 -o name",
+    ),
+)
 @in_zone_option
 @output.output_option
 @cluster_command
@@ -88,7 +100,13 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
     _print(documents, kinds.HOSTS, output, columns, row)
 
 
-@pool.command("list")
+@pool.command(
+    "list",
+    epilog=examples.of(
+        "directdownload pool list",
+        "directdownload pool list --zone zone-1 -o json",
+    ),
+)
 @in_zone_option
 @output.output_option
 @cluster_command
@@ -118,7 +136,10 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
 
 @pool.command(
     "files",
-    epilog="Example: directdownload pool files local --host kvm-1",
+    epilog=examples.of(
+        "directdownload pool files local",
+        "directdownload pool files local --host kvm-1 -o json",
+    ),
 )
 @click.argument("name", metavar="POOL", shell_complete=candidates.pools)
 @click.option("--host", "on_host", metavar="HOST", shell_complete=candidates.hosts, help="Only what lies on this host.")

@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from directdownload.cli import examples
+
 
 @click.group()
 def job() -> None:
@@ -16,25 +18,41 @@ def _run(verb: str) -> None:
     sys.exit(jobs.main(verb))
 
 
-@job.command()
+@job.command(
+    epilog=examples.of(
+        "DIRECTDOWNLOAD_JOB='{…}' directdownload job fetch",
+    )
+)
 def fetch() -> None:
     """Fetch a template into a pool."""
     _run("fetch")
 
 
-@job.command()
+@job.command(
+    epilog=examples.of(
+        "DIRECTDOWNLOAD_JOB='{…}' directdownload job verify",
+    )
+)
 def verify() -> None:
     """Hash a published template again."""
     _run("verify")
 
 
-@job.command()
+@job.command(
+    epilog=examples.of(
+        "DIRECTDOWNLOAD_JOB='{…}' directdownload job remove",
+    )
+)
 def remove() -> None:
     """Remove a template from a pool."""
     _run("remove")
 
 
-@job.command()
+@job.command(
+    epilog=examples.of(
+        "DIRECTDOWNLOAD_JOB='{…}' directdownload job probe",
+    )
+)
 def probe() -> None:
     """Ask what a template's source has."""
     _run("probe")

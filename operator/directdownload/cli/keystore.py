@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from directdownload.cli import examples
 from directdownload.cli.outcome import PERMANENT, TRANSIENT, Failure
 from directdownload.cli.output import output_option, print_document, table
 
@@ -89,7 +90,16 @@ def _parse(path: str | None) -> "Certificate | None":
         raise Failure(f"{path}: {error}") from None
 
 
-@keystore.command("list")
+@keystore.command(
+    "list",
+    epilog=examples.of(
+        "directdownload keystore list --keystore cloud.jks --password-file password",
+        (
+            "directdownload keystore list --keystore /etc/cloudstack/agent/cloud.jks "
+            "--agent-properties /etc/cloudstack/agent/agent.properties -o json"
+        ),
+    ),
+)
 @output_option
 @_command
 def list_entries(path: str, password: str, output: str) -> None:
@@ -112,7 +122,16 @@ def list_entries(path: str, password: str, output: str) -> None:
         click.echo(f"{path} has no entries.", err=True)
 
 
-@keystore.command("import", epilog="Example: directdownload keystore import … --alias my-ca --file my-ca.pem")
+@keystore.command(
+    "import",
+    epilog=examples.of(
+        "directdownload keystore import --keystore cloud.jks --password-file password --alias my-ca --file ca.pem",
+        (
+            "directdownload keystore import --keystore new.p12 --password-file password --alias my-ca "
+            "--file ca.pem --type PKCS12"
+        ),
+    ),
+)
 @_alias(required=True, help="What it is to be called; lower-cased, as Java does. CloudStack's own are refused.")
 @_file(required=True, type=_FILE, help="One certificate, PEM however it was pasted.")
 @click.option(
@@ -158,7 +177,12 @@ def import_certificate(
     click.echo(f"{alias} {'is now' if result.written else 'was already'} trusted in {path}.")
 
 
-@keystore.command("remove")
+@keystore.command(
+    "remove",
+    epilog=examples.of(
+        "directdownload keystore remove --keystore cloud.jks --password-file password --alias my-ca",
+    ),
+)
 @_alias(required=True, help="Of a trusted certificate.")
 @_command
 def remove(path: str, password: str, alias: str) -> None:
@@ -179,7 +203,13 @@ def remove(path: str, password: str, alias: str) -> None:
     click.echo(f"{alias} {'was removed from' if result.written else 'is not in'} {path}.")
 
 
-@keystore.command("verify")
+@keystore.command(
+    "verify",
+    epilog=examples.of(
+        "directdownload keystore verify --keystore cloud.jks --password-file password",
+        "directdownload keystore verify --keystore cloud.jks --password-file password --alias my-ca --file ca.pem",
+    ),
+)
 @_alias(help="With --file: whether this holds just that certificate.")
 @_file(type=_FILE, help="The certificate that --alias is to hold.")
 @_command

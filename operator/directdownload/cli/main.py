@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import directdownload
-from directdownload.cli import candidates
+from directdownload.cli import candidates, examples
 from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class LazyGroup(click.Group):
             return None
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"directdownload.cli.{module}"), attribute)
+        if _program_name() != PROGRAMS[0]:
+            examples.rename(command, _program_name())
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem[str]"]:
@@ -74,7 +76,16 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    epilog=examples.of(
+        "directdownload template register debian-13 --url https://images.example.org/debian-13.qcow2 --format QCOW2",
+        "directdownload plan debian-13 --zone zone-1",
+        "directdownload deploy debian-13 --zone zone-1 --wait",
+    ),
+)
 @click.version_option(directdownload.__version__, message="directdownload %(version)s")
 @click.option("--kubeconfig", type=_FILE, metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
 @click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
@@ -105,6 +116,8 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
+    if _program_name() != PROGRAMS[0]:
+        cli.epilog = examples.renamed(cli.epilog, _program_name())
     try:
         outcome: Any = cli.main(
             args=arguments, prog_name=_program_name(), complete_var=COMPLETE_VARIABLE, standalone_mode=False

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from directdownload.cli import candidates, following, output, placements, rollout, units, waiting
+from directdownload.cli import candidates, examples, following, output, placements, rollout, units, waiting
 from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
@@ -13,7 +13,14 @@ from directdownload.cluster.client import Object
 from directdownload.resources.templatedeployment import TemplateDeployment
 
 
-@click.command()
+@click.command(
+    epilog=examples.of(
+        "directdownload status",
+        "directdownload status debian-13-zone-1",
+        "directdownload status debian-13-zone-1 --watch --timeout 30m",
+        "directdownload status --all-namespaces -o json",
+    )
+)
 @click.argument("deployment", required=False, shell_complete=candidates.deployments)
 @click.option("-w", "--watch", is_flag=True, help="Show progress until it is over.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Deployments of every namespace.")

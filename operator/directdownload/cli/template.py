@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, output, placements, units
+from directdownload.cli import candidates, examples, output, placements, units
 from directdownload.cli.inventory import ready_word
 from directdownload.cli.outcome import TRANSIENT, Failure
 from directdownload.cli.session import Session, cluster_command
@@ -26,7 +26,23 @@ def template() -> None:
     """Templates: images that can be put onto hosts, by URL and checksum."""
 
 
-@template.command()
+@template.command(
+    epilog=examples.of(
+        (
+            "directdownload template register debian-13 --url https://images.example.org/debian-13.qcow2 "
+            "--format QCOW2 "
+            "--checksum sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
+        ),
+        (
+            "directdownload template register debian-13 --url https://images.example.org/debian-13.qcow2 "
+            "--format QCOW2 --mirror nfs://nas.example.org/images/debian-13.qcow2"
+        ),
+        (
+            "directdownload template register installer --url https://images.example.org/netinst.meta4 "
+            "--format ISO --zone zone-1"
+        ),
+    )
+)
 @click.argument("name")
 @click.option("--url", required=True, help="Where the image is served: http, https or nfs.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
@@ -102,7 +118,13 @@ async def register(
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
 
 
-@template.command("list")
+@template.command(
+    "list",
+    epilog=examples.of(
+        "directdownload template list",
+        "directdownload template list --all-namespaces -o json",
+    ),
+)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Those of every namespace.")
 @output.output_option
 @cluster_command
@@ -131,7 +153,12 @@ async def list_templates(session: Session, all_namespaces: bool, output: str) ->
     _print(documents, output, (("namespace",) if all_namespaces else ()) + columns, row, namespace)
 
 
-@template.command()
+@template.command(
+    epilog=examples.of(
+        "directdownload template describe debian-13",
+        "directdownload template describe debian-13 -n images -o yaml",
+    )
+)
 @click.argument("name", shell_complete=candidates.templates)
 @output.output_option
 @cluster_command
@@ -149,7 +176,12 @@ async def describe(session: Session, name: str, output: str) -> None:
         click.echo(placements.table(copies))
 
 
-@template.command()
+@template.command(
+    epilog=examples.of(
+        "directdownload template delete debian-13",
+        "directdownload template delete debian-13 --yes",
+    )
+)
 @click.argument("name", shell_complete=candidates.templates)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @cluster_command
