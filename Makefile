@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Unit and api tests wait more than they work: more processes than this machine has cores, each with servers of its own.
+PROCESSES ?= $(shell expr $$(nproc) + 1)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 include tests/cluster/cluster.mk
@@ -41,11 +43,11 @@ lint: venv ## ruff, mypy, import rules, generated files current
 
 .PHONY: unit
 unit: venv tools ## Tests of decisions, engine and command line
-	pytest tests/unit
+	pytest tests/unit -n $(PROCESSES) --dist worksteal
 
 .PHONY: api
 api: venv tools ## Tests against a real kube-apiserver
-	pytest tests/api
+	pytest tests/api -n $(PROCESSES) --dist loadfile
 
 .PHONY: e2e
 e2e: venv tools ## Tests on a real three-node cluster
