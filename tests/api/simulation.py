@@ -148,10 +148,11 @@ class Simulation:
     def disk(self, host: str, pool: str = "") -> Disk:
         """What `pool` (else the pool of `create_zone`) holds on `host`; one disk for all hosts if it is shared.
 
-        Pools of the same path are one disk, so a host that moves to another zone finds its files there.
+        Pools of the same path are one disk, so a host that moves to another zone finds its files there. What was not
+        made here is every host's own.
         """
         name = pool or self.pool
-        path = self._paths[name]
+        path = self._paths.get(name, POOL_PATH)
         key = (host, path) if path else ("", name)
         return self._disks.setdefault(key, Disk(":".join(key)))
 
