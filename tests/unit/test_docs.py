@@ -232,7 +232,7 @@ def test_the_annotated_example_shows_every_field(kind: str) -> None:
 def test_pages_of_kinds_have_the_same_parts(kind: str) -> None:
     headings = re.findall(r"^## (.*)$", _without_code(_page(kind)), re.MULTILINE)
     assert headings[0] == "Annotated example"
-    assert headings[-2:] == ["Good to know", "Reference"]
+    assert headings[-3:] == ["Good to know", "Runbooks", "Reference"]
     assert "Conditions and reasons" in headings
 
 

@@ -39,18 +39,19 @@ BUILT_IN = _words(
     "pod pods node nodes job jobs event events secret secrets configmap configmaps namespace namespaces crd lease "
     "deployment deployments daemonset daemonsets clusterrole clusterroles clusterrolebinding role rolebinding service "
     "networkpolicy pdb serviceaccount validatingadmissionpolicy servicemonitor podmonitor prometheusrule "
-    "events.events.k8s.io"
+    "events.events.k8s.io networkpolicies endpointslice endpointslices endpoints serviceaccounts flowschema "
+    "validatingadmissionpolicybinding clusterrolebindings roles rolebindings replicaset pvc pv storageclass"
 )
 #: Verbs that take a resource as their next word.
 ON_RESOURCES = _words("get describe wait delete annotate patch label edit explain")
 OTHER_VERBS = _words(
     "apply create exec logs rollout debug cordon uncordon drain scale top port-forward auth cp replace version config "
-    "api-resources cluster-info run taint set events"
+    "api-resources cluster-info run taint set events plugin completion"
 )
 #: Options of kubectl whose value is a word of its own.
 WITH_VALUE = _words(
     "-n --namespace -l --selector -o --output -p --patch --type -f -c --context --kubeconfig --for --timeout "
-    "--field-selector --label-columns -L --sort-by --as --image --tail --since"
+    "--field-selector --label-columns -L --sort-by --as --as-group --image --tail --since --raw"
 )
 
 
