@@ -231,3 +231,11 @@ helm.sh/hook-output-log-policy: hook-failed
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}
+
+{{/* Annotations of what `helm test` makes; the argument is the weight. */}}
+{{- define "ddo.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+{{- end -}}

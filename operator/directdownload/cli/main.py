@@ -35,6 +35,7 @@ COMMANDS = {
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
     "completion": ("completion", "completion", "Print a script with which a shell completes commands and names."),
+    "selftest": ("selftest", "selftest", "Download a small file through a real Job; `helm test` does this."),
     "job": ("job", "job", "What a download Job runs; not for people."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),
     "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
@@ -45,7 +46,7 @@ PROGRAMS = ("directdownload", "kubectl-directdownload")
 #: What the scripts of `completion` set: without it click would derive it from the name that was called.
 COMPLETE_VARIABLE = "_DIRECTDOWNLOAD_COMPLETE"
 #: Their logs are read by whoever looks after the cluster: a bug must leave its traceback there.
-_POD_COMMANDS = frozenset({"job", "controller", "agent"})
+_POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent"})
 
 
 class LazyGroup(click.Group):
