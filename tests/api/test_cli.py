@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import pytest
+import yaml
 from tests.api.cli_world import API_VERSION, PROGRAM, SHA256, Cluster, condition
 from tests.cluster import harness
 
@@ -115,6 +116,10 @@ def test_a_format_that_does_not_exist(cluster: Cluster) -> None:
     ("arguments", "words"),
     [
         (("template", "describe", "nope"), "there is no template 'nope' in namespace"),
+        (("template", "describe", "nope"), "; templates there: debian"),
+        (("template", "describe", "debain"), "(did you mean 'debian'?)"),
+        (("plan", "debain", "--zone", "z"), "(did you mean 'debian'?)"),
+        (("status", "d"), "; deployments there: none yet"),
         (("template", "delete", "nope", "--yes"), "there is no template 'nope' in namespace"),
         (("deploy", "nope", "--zone", "z"), "there is no template 'nope' in namespace"),
         (("deploy", "debian", "--zone", "nope"), "there is no zone 'nope'; zones of this cluster: "),
@@ -135,6 +140,45 @@ def test_a_user_without_permission_is_told_which(cluster: Cluster) -> None:
     assert done.returncode == 3
     assert f"'ann' may not list templates.directdownload.dev in namespace '{cluster.name}'" in done.stderr
     assert "the verb 'list' on templates.directdownload.dev" in done.stderr
+    assert "the chart's ClusterRole <release>-view has it, to be given by a RoleBinding" in done.stderr
+
+
+def test_a_zone_that_is_mistyped(cluster: Cluster) -> None:
+    cluster.template()
+    done = cluster.run("deploy", "debian", "--zone", f"{cluster.name[:-1]}")
+    assert done.returncode == 3
+    assert f"(did you mean '{cluster.name}'" in done.stderr
+
+
+def test_what_is_made_can_be_printed(cluster: Cluster) -> None:
+    registered = cluster.run("template", "register", "x", "--url", "http://h/x", "--format", "RAW", "-o", "name")
+    assert registered.stdout == "template.directdownload.dev/x\n"
+    registered = cluster.run("template", "register", "y", "--url", "http://h/x", "--format", "RAW", "-o", "json")
+    assert json.loads(registered.stdout) == cluster.get("ddtemplate", "y") | {
+        "metadata": json.loads(registered.stdout)["metadata"]
+    }
+    deploy = ("deploy", "x", "--zone", cluster.name, "--name", "d", "-o")
+    assert cluster.run(*deploy, "name").stdout == "templatedeployment.directdownload.dev/d\n"
+    again = cluster.run(*deploy, "yaml")
+    assert yaml.safe_load(again.stdout)["spec"]["zone"] == cluster.name
+    assert "exists and says the same already" in again.stderr
+
+
+def test_the_object_follows_the_progress(cluster: Cluster) -> None:
+    cluster.template()
+    arguments = ("deploy", "debian", "--zone", cluster.name, "--name", "d")
+    assert cluster.run(*arguments).returncode == 0
+    cluster.status("dddeploy", "d", converged(1, 2))
+    waited = cluster.run(*arguments, "--wait", "-o", "json")
+    assert waited.returncode == 0
+    assert json.loads(waited.stdout)["status"]["placements"]["ready"] == 2
+    assert "d: ready, 2 copies" in waited.stderr
+    one = cluster.run("status", "d", "--watch", "-o", "name")
+    assert (one.stdout, one.returncode) == ("templatedeployment.directdownload.dev/d\n", 0)
+    everything = cluster.run("status", "--watch", "-o", "json")
+    assert [item["metadata"]["name"] for item in json.loads(everything.stdout)["items"]] == ["d"]
+    late = cluster.run("status", "d", "--watch", "-o", "yaml", "--timeout", "5s")
+    assert yaml.safe_load(late.stdout)["metadata"]["name"] == "d"
 
 
 def test_resources_that_are_not_installed() -> None:
@@ -222,7 +266,6 @@ def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> Non
         refused = cluster.run("pool", "files", *arguments)
         assert refused.returncode == 3
         assert words in refused.stderr
-    assert "Example: directdownload pool files local" in cluster.run("pool", "files", "--help").stdout
 
 
 def test_deploy_creates_what_was_asked_for(cluster: Cluster) -> None:
@@ -376,7 +419,7 @@ def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status", "d", "-A"), ("status", "--watch", "-o", "json"), ("status", "--timeout", "5s"), ("deploy", "debian")],
+    [("status", "d", "-A"), ("status", "--timeout", "5s"), ("deploy", "debian"), ("template", "list", "-o", "wide")],
 )
 def test_options_that_do_not_go_together_are_a_usage_error(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     assert cluster.run(*arguments).returncode == 2

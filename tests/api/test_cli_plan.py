@@ -143,4 +143,6 @@ def test_a_tenant_learns_what_cannot_be_told(world: Simulation) -> None:
         ("storagepools", "'list' on storagepools"),
         ("templateplacements", "'list' on templateplacements"),
     ):
-        assert f"{what} ({right}.directdownload.dev)" in done.stderr
+        assert f"{what} ({right}.directdownload.dev, as the chart's ClusterRole <release>-infrastructure-view has)" in (
+            done.stderr
+        )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from directdownload.cli import inventory
+from directdownload.cli import inventory, refusals
 from directdownload.cli.outcome import TRANSIENT, Failure
 from directdownload.cli.session import Session
 from directdownload.cli.trust import Decide
@@ -82,9 +82,10 @@ async def _of_zone(session: Session, zone: str) -> list[DirectDownloadCertificat
 
 async def _missing(session: Session, zone: str, alias: str) -> Failure:
     await inventory.expect_zone(session, zone)
-    known = ", ".join(sorted(item.spec.keystore_alias for item in await _of_zone(session, zone))) or "none yet"
+    known = sorted(item.spec.keystore_alias for item in await _of_zone(session, zone))
+    alike = refusals.suggestion(alias.lower(), known)
     return Failure(
-        f"zone {zone} has no certificate {alias.lower()!r}; its certificates: {known}\n"
+        f"zone {zone} has no certificate {alias.lower()!r}{alike}; its certificates: {', '.join(known) or 'none yet'}\n"
         "A certificate belongs to a whole zone; --host gives one back to a host that lost it. Upload it to the zone: "
         f"directdownload certificate upload --name {alias} --zone {zone} --file FILE"
     )

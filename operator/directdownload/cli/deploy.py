@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, examples, inventory, units, waiting
+from directdownload.cli import candidates, examples, inventory, output, units, waiting
 from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -51,6 +51,7 @@ from directdownload.cluster.client import Object
 )
 @click.option("--wait", is_flag=True, help="Show progress until every copy is there, or has failed for good.")
 @waiting.timeout_option
+@output.output_option
 @cluster_command
 async def deploy(
     session: Session,
@@ -62,6 +63,7 @@ async def deploy(
     deletion_policy: str,
     wait: bool,
     timeout_seconds: float,
+    output: str,
 ) -> int | None:
     """Put TEMPLATE onto hosts of a zone, and keep it there."""
     if timeout_seconds and not wait:
@@ -79,12 +81,15 @@ async def deploy(
     click.echo(
         f"Deployment {name} created: {template} goes to {whereto} of {zone}."
         if created
-        else f"Deployment {name} exists and says the same already."
+        else f"Deployment {name} exists and says the same already.",
+        err=output != "table",
     )
-    if not wait:
-        click.echo(f"Follow it with: directdownload status {name} --watch", err=True)
-        return None
-    return await waiting.wait_for_one(session, name, timeout_seconds)
+    if wait:
+        return await waiting.wait_for_one(session, name, timeout_seconds, output)
+    if output != "table":
+        await waiting.print_deployment(session, name, output)
+    click.echo(f"Follow it with: directdownload status {name} --watch", err=True)
+    return None
 
 
 async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:

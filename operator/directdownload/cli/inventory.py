@@ -1,12 +1,11 @@
 """`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
 
 import datetime
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
-from directdownload.cli import candidates, examples, outcome, output, poolfiles, units
+from directdownload.cli import candidates, examples, outcome, output, poolfiles, refusals, units
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
@@ -154,7 +153,8 @@ async def list_pool_files(session: Session, name: str, on_host: str | None, outp
     item = StoragePool.model_validate(await session.api.get(kinds.STORAGE_POOLS, name))
     hosts, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(item.spec.zone))
     if on_host is not None and on_host not in [document["metadata"]["name"] for document in hosts]:
-        raise outcome.Failure(f"there is no host {on_host!r} in zone {item.spec.zone}, where the pool {name} is")
+        alike = refusals.suggestion(on_host, [document["metadata"]["name"] for document in hosts])
+        raise outcome.Failure(f"there is no host {on_host!r} in zone {item.spec.zone}, where the pool {name} is{alike}")
     placements, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, field_selector=f"spec.pool={name}")
     templates, _ = await session.api.list(kinds.TEMPLATES)
     found = poolfiles.listing(
@@ -220,8 +220,10 @@ async def expect_zone(session: Session, name: str) -> Zone | None:
         return None
     except errors.NotFound:
         documents, _ = await session.api.list(kinds.ZONES)
-        names = ", ".join(document["metadata"]["name"] for document in documents) or "none yet"
-        raise outcome.Failure(f"there is no zone {name!r}; zones of this cluster: {names}") from None
+        names = [document["metadata"]["name"] for document in documents]
+        alike = refusals.suggestion(name, names)
+        told = ", ".join(names) or "none yet"
+        raise outcome.Failure(f"there is no zone {name!r}{alike}; zones of this cluster: {told}") from None
 
 
 async def expect_host(session: Session, name: str, zone: str | None = None) -> Host:
@@ -230,12 +232,6 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
     if zone not in (None, item.spec.zone):
         raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
     return item
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'zone-1'?)` where a known name is like `name`; else empty."""
-    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def _keystore_word(status: Status) -> str:

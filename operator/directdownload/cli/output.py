@@ -65,6 +65,14 @@ def print_documents(documents: Sequence[Object], resource: "Resource", output: s
         print_document({"apiVersion": "v1", "kind": "List", "items": [_shown(item) for item in documents]}, output)
 
 
+def print_one(document: Object, resource: "Resource", output: str) -> None:
+    """One object, as `kubectl get NAME -o …` prints it."""
+    if output == "name":
+        print_documents([document], resource, output)
+    else:
+        print_document(document, output)
+
+
 def print_document(document: Object, output: str) -> None:
     shown = _shown(document)
     if output == "json":

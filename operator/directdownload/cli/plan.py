@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, examples, inventory, output, placements, planview
+from directdownload.cli import candidates, examples, inventory, output, placements, planview, refusals
 from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -171,7 +171,7 @@ def _unreadable(
     lines = []
     if zone is None:
         lines.append(
-            f"you may not read zones ('get' on zones.directdownload.dev): whether {zone_name} is enabled, whether it "
+            f"you may not read zones ({_right('get', 'zones')}): whether {zone_name} is enabled, whether it "
             f"takes namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
         )
     for what, found, cannot in (
@@ -180,13 +180,18 @@ def _unreadable(
         ("templateplacements", copies, "which copies are there already cannot be told"),
     ):
         if found is None:
-            lines.append(f"you may not list {what} ('list' on {what}.directdownload.dev): {cannot}")
+            lines.append(f"you may not list {what} ({_right('list', what)}): {cannot}")
     return lines
+
+
+def _right(verb: str, plural: str) -> str:
+    role = refusals.role(verb, plural)
+    return f"{verb!r} on {plural}.directdownload.dev, as the chart's ClusterRole <release>-{role} has"
 
 
 def _missing(what: str, named: tuple[str, ...], known: list[str], zone: str) -> list[str]:
     return [
-        f"zone {zone} has no {what} {name!r}{inventory.suggestion(name, known)}: it gets its copies once there is one"
+        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once there is one"
         for name in dict.fromkeys(named)
         if name not in known
     ]

@@ -3,8 +3,11 @@
 `session` turns every `ApiError` that leaves a command into a `Failure` with this. Pure: an error in, text out.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
+import directdownload
 from directdownload.cli import outcome
 from directdownload.cluster import errors
 
@@ -12,6 +15,10 @@ CHART_HINT = (
     "the custom resources of directdownload.dev are not installed in this cluster. Install the chart: "
     "helm install direct-download-operator charts/direct-download-operator "
     "--namespace direct-download-system --create-namespace"
+)
+VERSION_HINT = (
+    f"Is this command line ({directdownload.__version__}) of another version than the operator? The chart's version is "
+    "told by: helm list --all-namespaces"
 )
 _KINDS_OF_FIELD_ERRORS = (
     "Invalid value|Unsupported value|Required value|Too many|Too long|May not be more|Forbidden|Duplicate value"
@@ -40,14 +47,23 @@ _SINGULAR = {
     "templateplacements": "placement",
     "directdownloadcertificates": "certificate",
 }
+_STRICT = re.compile(r"strict decoding error: (?P<what>.*)", re.S)
+#: Of tenants; the other kinds are of whoever looks after the hosts.
+_OF_TEAMS = frozenset({"templates", "templatedeployments"})
+_READING = frozenset({"get", "list", "watch"})
+#: So many names are told when none of them is like the one that was given.
+_NAMES_TOLD = 8
 
 
-def failure(error: errors.ApiError) -> outcome.Failure:
-    """The same failure for people, with the exit status that says whether trying again may help."""
+def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outcome.Failure:
+    """The same failure for people, with the exit status that says whether trying again may help.
+
+    `known`: the names that there are, where the one that was asked for is not among them.
+    """
     if isinstance(error, errors.Unreachable | errors.TooManyRequests):
         return outcome.Failure(_unreachable(error), outcome.TRANSIENT)
     if isinstance(error, errors.NotFound):
-        return outcome.Failure(_not_found(error))
+        return outcome.Failure(_not_found(error, known))
     if isinstance(error, errors.Forbidden):
         return outcome.Failure(_forbidden(error))
     if isinstance(error, errors.AlreadyExists):
@@ -112,13 +128,51 @@ def _unreachable(error: errors.ApiError) -> str:
     )
 
 
-def _not_found(error: errors.ApiError) -> str:
+def missing(error: errors.ApiError) -> tuple[str, str] | None:
+    """Plural and namespace (empty: none) of the object of ours that was asked for and is not there."""
+    match = _NOT_FOUND.search(error.message)
+    if not isinstance(error, errors.NotFound) or match is None or match["plural"] not in _SINGULAR:
+        return None
+    namespace = re.search(r"/namespaces/([^/\s]+)/", error.message)
+    return match["plural"], namespace[1] if namespace else ""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'zone-1'?)` where a known name is like `name`; else empty."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def role(verb: str, plural: str) -> str:
+    """The role of the chart that has the right, by the end of its name; its beginning is that of the release."""
+    reading = verb in _READING
+    if plural in _OF_TEAMS:
+        return "view" if reading else "edit"
+    if plural == "directdownloadcertificates" and not reading:
+        return "certificate-admin"
+    return "infrastructure-view" if reading else "infrastructure-admin"
+
+
+def _not_found(error: errors.ApiError, known: Iterable[str] | None) -> str:
     match = _NOT_FOUND.search(error.message)
     if match:
-        return f"there is no {_SINGULAR.get(match['plural'], match['plural'])} {match['name']!r}{_where(error)}"
+        what = _SINGULAR.get(match["plural"], match["plural"])
+        return f"there is no {what} {match['name']!r}{_where(error)}{_known(match['name'], what, known)}"
     if "/apis/directdownload.dev/" in error.message:
         return CHART_HINT
     return _bare(error)
+
+
+def _known(name: str, what: str, known: Iterable[str] | None) -> str:
+    if known is None:
+        return ""
+    names = sorted(known)
+    if alike := suggestion(name, names):
+        return alike
+    told = ", ".join(names[:_NAMES_TOLD]) + (
+        f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    )
+    return f"; {what}s there: {told or 'none yet'}"
 
 
 def _forbidden(error: errors.ApiError) -> str:
@@ -131,10 +185,17 @@ def _forbidden(error: errors.ApiError) -> str:
     if match:
         where = f" in namespace {match['namespace']!r}" if match["namespace"] else " (cluster-wide)"
         group = f".{match['group']}" if match["group"] else ""
-        return (
+        text = (
             f"{match['user']!r} may not {match['verb']} {match['resource']}{group}{where}. Ask an administrator for a "
             f"role with the verb {match['verb']!r} on {match['resource']}{group}"
         )
+        if match["resource"] in _SINGULAR:
+            bound = "a RoleBinding" if match["namespace"] else "a ClusterRoleBinding"
+            text += (
+                f": the chart's ClusterRole <release>-{role(match['verb'], match['resource'])} has it, "
+                f"to be given by {bound}"
+            )
+        return text
     return _bare(error)
 
 
@@ -150,6 +211,9 @@ def _invalid(error: errors.ApiError) -> str:
     policy = _POLICY.search(error.message)
     if policy:
         return f"refused by the policy {policy['policy']!r}: {policy['message'].strip()}"
+    strict = _STRICT.search(error.message)
+    if strict:
+        return f"refused: {strict['what'].strip()}. {VERSION_HINT}"
     lines = field_errors(error.message)
     if not lines:
         return f"refused: {_bare(error)}"

@@ -17,7 +17,7 @@ import pydantic
 
 import directdownload
 from directdownload.cli import candidates, outcome, refusals
-from directdownload.cluster import client, errors
+from directdownload.cluster import client, errors, kinds
 
 P = ParamSpec("P")
 _REQUEST_TIMEOUT_SECONDS = 30
@@ -58,7 +58,10 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
 
         async def with_session() -> int | None:
             async with open_session(kubeconfig, context, namespace) as session:
-                return await body(session, *args, **kwargs)
+                try:
+                    return await body(session, *args, **kwargs)
+                except errors.NotFound as error:
+                    raise refusals.failure(error, await _names(session, error)) from error
 
         try:
             status = asyncio.run(with_session())
@@ -68,12 +71,24 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise outcome.Failure(
-                f"cannot read a {error.title} of this cluster: {field}: {first['msg']}. Is this command line "
-                f"({directdownload.__version__}) of another version than the operator?"
+                f"cannot read a {error.title} of this cluster: {field}: {first['msg']}. {refusals.VERSION_HINT}"
             ) from error
         ctx.exit(status or outcome.DONE)
 
     return command
+
+
+async def _names(session: Session, error: errors.NotFound) -> list[str] | None:
+    """Those that there are of what was not found, as far as the user may see them."""
+    wanted = refusals.missing(error)
+    resource = next((kind for kind in kinds.OURS if wanted is not None and kind.plural == wanted[0]), None)
+    if wanted is None or resource is None:
+        return None
+    try:
+        documents, _ = await session.api.list(resource, namespace=wanted[1] or None)
+    except errors.ApiError:
+        return None
+    return [document["metadata"]["name"] for document in documents]
 
 
 @contextlib.asynccontextmanager

@@ -38,17 +38,15 @@ async def status(
     """Show all deployments, or the copies of one DEPLOYMENT."""
     if deployment and all_namespaces:
         raise Failure("name a deployment, or ask for --all-namespaces, not both", USAGE)
-    if watch and output != "table":
-        raise Failure("--watch shows progress; it does not go with --output", USAGE)
     if timeout_seconds and not watch:
         raise Failure("--timeout goes with --watch", USAGE)
     namespace = None if all_namespaces else session.namespace
     if deployment is None:
         if watch:
-            return await waiting.wait_for_all(session, namespace, timeout_seconds)
+            return await waiting.wait_for_all(session, namespace, timeout_seconds, output)
         await _list(session, namespace, output)
     elif watch:
-        return await waiting.wait_for_one(session, deployment, timeout_seconds)
+        return await waiting.wait_for_one(session, deployment, timeout_seconds, output)
     else:
         await _show(session, deployment, output)
     return None
@@ -83,11 +81,8 @@ async def _list(session: Session, namespace: str | None, how: str) -> None:
 
 async def _show(session: Session, name: str, how: str) -> None:
     document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
-    if how == "name":
-        output.print_documents([document], kinds.TEMPLATE_DEPLOYMENTS, how)
-        return
     if how != "table":
-        output.print_document(document, how)
+        output.print_one(document, kinds.TEMPLATE_DEPLOYMENTS, how)
         return
     item = TemplateDeployment.model_validate(document)
     reference = item.spec.template_ref

@@ -81,6 +81,7 @@ def template() -> None:
     shell_complete=candidates.of(*_ARCHITECTURES),
     help="x86_64 (the default), aarch64, s390x, ppc64le or riscv64.",
 )
+@output.output_option
 @cluster_command
 async def register(
     session: Session,
@@ -93,6 +94,7 @@ async def register(
     kind: str,
     display_text: str | None,
     architecture: str | None,
+    output: str,
 ) -> None:
     """Register the template NAME. The API server checks every value."""
     spec: dict[str, Any] = {
@@ -111,8 +113,11 @@ async def register(
         "metadata": {"name": name, "namespace": session.namespace},
         "spec": {field: value for field, value in spec.items() if value is not None},
     }
-    await session.api.create(kinds.TEMPLATES, body)
-    click.echo(f"Template {name} registered in namespace {session.namespace}.")
+    created = await session.api.create(kinds.TEMPLATES, body)
+    if output == "table":
+        click.echo(f"Template {name} registered in namespace {session.namespace}.")
+    else:
+        _print_one(created, output)
     if checksum is None:
         click.echo("It has no checksum: what the server sends is taken as it is.", err=True)
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
@@ -242,7 +247,4 @@ def _print(
 
 
 def _print_one(document: Object, how: str) -> None:
-    if how == "name":
-        output.print_documents([document], kinds.TEMPLATES, how)
-    else:
-        output.print_document(document, how)
+    output.print_one(document, kinds.TEMPLATES, how)

@@ -11,6 +11,7 @@ from directdownload.cli import following, output, progress, rollout, units
 from directdownload.cli.outcome import DONE, INTERRUPTED, PERMANENT, TRANSIENT
 from directdownload.cli.rollout import Rollout, Verdict
 from directdownload.cli.session import Session
+from directdownload.cluster import kinds
 from directdownload.resources import quantities
 from directdownload.resources.templateplacement import Phase
 
@@ -39,17 +40,23 @@ timeout_option: Callable[[Any], Any] = click.option(
 )
 
 
-async def wait_for_one(session: Session, name: str, timeout_seconds: float) -> int:
-    """Follows a deployment to its end and returns the exit status: Ready 0, out of time 1, Stalled 3, Ctrl-C 130."""
+async def wait_for_one(session: Session, name: str, timeout_seconds: float, how: str = "table") -> int:
+    """Follows a deployment to its end and returns the exit status: Ready 0, out of time 1, Stalled 3, Ctrl-C 130.
+
+    Unless `how` is table, progress goes to standard error, and the object as it is at the end to standard output.
+    """
     began = time.monotonic()
     try:
-        with progress.reporter() as reporter:
+        with progress.reporter(aside=how != "table") as reporter:
             state = await following.follow_one(session, name, reporter, timeout_seconds)
     except asyncio.CancelledError:
         return _interrupted(f"directdownload status {name} --watch")
     seconds = time.monotonic() - began
+    if how != "table":
+        await print_deployment(session, name, how)
     if state.verdict is Verdict.READY:
-        click.echo(f"{name}: ready, {units.count(state.ready, 'copy', 'copies')}, after {units.span(seconds)}.")
+        copies = units.count(state.ready, "copy", "copies")
+        click.echo(f"{name}: ready, {copies}, after {units.span(seconds)}.", err=how != "table")
         return DONE
     if state.verdict is Verdict.STALLED:
         click.echo(stalled_text(state), err=True)
@@ -63,13 +70,16 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float) -> i
     return TRANSIENT
 
 
-async def wait_for_all(session: Session, namespace: str | None, timeout_seconds: float) -> int:
+async def wait_for_all(session: Session, namespace: str | None, timeout_seconds: float, how: str = "table") -> int:
     """The same for every deployment of `namespace` (None: of all)."""
     try:
-        with progress.reporter() as reporter:
+        with progress.reporter(aside=how != "table") as reporter:
             states = await following.follow_all(session, namespace, reporter, timeout_seconds)
     except asyncio.CancelledError:
         return _interrupted("directdownload status --watch")
+    if how != "table":
+        documents, _ = await session.api.list(kinds.TEMPLATE_DEPLOYMENTS, namespace=namespace)
+        output.print_documents(documents, kinds.TEMPLATE_DEPLOYMENTS, how)
     stalled = [state for state in states if state.verdict is Verdict.STALLED]
     for state in stalled:
         click.echo(stalled_text(state), err=True)
@@ -77,6 +87,12 @@ async def wait_for_all(session: Session, namespace: str | None, timeout_seconds:
         click.echo("Error: not all deployments are ready in time. The rollouts go on.", err=True)
         return TRANSIENT
     return PERMANENT if stalled else DONE
+
+
+async def print_deployment(session: Session, name: str, how: str) -> None:
+    """The object as it is now."""
+    document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
+    output.print_one(document, kinds.TEMPLATE_DEPLOYMENTS, how)
 
 
 def stalled_text(state: Rollout) -> str:

@@ -47,6 +47,8 @@ TEMPLATES = Resource(GROUP, VERSION, "templates", "Template", namespaced=True)
 TEMPLATE_DEPLOYMENTS = Resource(GROUP, VERSION, "templatedeployments", "TemplateDeployment", namespaced=True)
 TEMPLATE_PLACEMENTS = Resource(GROUP, VERSION, "templateplacements", "TemplatePlacement", namespaced=False)
 CERTIFICATES = Resource(GROUP, VERSION, "directdownloadcertificates", "DirectDownloadCertificate", namespaced=False)
+#: The kinds of this product.
+OURS = (ZONES, HOSTS, STORAGE_POOLS, TEMPLATES, TEMPLATE_DEPLOYMENTS, TEMPLATE_PLACEMENTS, CERTIFICATES)
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)

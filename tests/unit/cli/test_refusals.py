@@ -1,9 +1,12 @@
 """What the API server says, in words for users. The texts are what a real kube-apiserver 1.35 answered."""
 
+import pathlib
+import re
+
 import pytest
 
 from directdownload.cli import outcome, refusals
-from directdownload.cluster import errors
+from directdownload.cluster import errors, kinds
 
 _CALL = "CREATE /apis/directdownload.dev/v1alpha1/namespaces/default/templates: "
 _INVALID = (
@@ -123,3 +126,45 @@ def test_errors_say_what_to_do(error: errors.ApiError, exit_code: int, words: li
     for word in words:
         assert word in failure.message
     assert "/apis/" not in failure.message
+
+
+_MISSING = errors.NotFound(404, "NotFound", f'{_CALL}templates.directdownload.dev "debain" not found')
+
+
+@pytest.mark.parametrize(
+    ("known", "end"),
+    [
+        (None, "in namespace 'default'"),
+        ([], "in namespace 'default'; templates there: none yet"),
+        (["debian", "fedora"], "(did you mean 'debian'?)"),
+        (["arch", "fedora"], "; templates there: arch, fedora"),
+        ([f"t{number:02d}" for number in range(20)], "t07 and 12 more"),
+    ],
+)
+def test_names_that_there_are(known: list[str] | None, end: str) -> None:
+    assert refusals.missing(_MISSING) == ("templates", "default")
+    assert refusals.failure(_MISSING, known).message.endswith(end)
+
+
+def test_fields_that_the_cluster_does_not_know_are_of_another_version() -> None:
+    said = (
+        'Template in version "v1alpha1" cannot be handled as a Template: strict decoding error: unknown field "spec.x"'
+    )
+    found = refusals.failure(errors.Invalid(400, "BadRequest", _CALL + said))
+    assert 'refused: unknown field "spec.x". Is this command line (0.1.0) of another version' in found.message
+
+
+_CHART = pathlib.Path(__file__).resolve().parents[3] / "charts" / "direct-download-operator"
+
+
+@pytest.mark.parametrize("plural", [kind.plural for kind in kinds.OURS])
+@pytest.mark.parametrize("verb", ["get", "list", "watch", "create", "patch", "delete"])
+def test_the_role_that_is_named_has_the_right(verb: str, plural: str) -> None:
+    if (verb, plural) == ("create", "templateplacements"):
+        return  # nobody but the controller
+    roles = (_CHART / "templates" / "roles.yaml").read_text().split("\n---\n")
+    [text] = [
+        text for text in roles if re.search(rf"fullname.*}}}}-{refusals.role(verb, plural)}$", text, re.MULTILINE)
+    ]
+    rules = re.findall(r"resources: \[(.*)\]\n  verbs: \[(.*)\]", text)
+    assert any(plural in resources.split(", ") and verb in verbs.split(", ") for resources, verbs in rules)
