@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from directdownload import logs
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
 from directdownload.planning import certificates, deployments, headers, hosts, plans, probes, sharing, slots
@@ -338,7 +339,7 @@ def _result(pod: PodView | None) -> JobResult | None:
     if pod is None or not pod.termination_message:
         return None
     try:
-        result = JobResult.model_validate_json(pod.termination_message)
+        result = JobResult.model_validate_json(logs.mask(pod.termination_message))
         if result.digest:
             Checksum.parse(result.digest)
     except ValueError:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload.download import engine, headers, mountinfo, probe, remove, verify
+from directdownload.download import engine, headers, mountinfo, probe, remove, secrets, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
@@ -95,7 +95,7 @@ def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
         _check_mounted(document.pool)
         return action(document, stop)
 
-    return engine.outcome(run)
+    return secrets.Secrets.of_job(document, os.environ).hide_in(engine.outcome(run))
 
 
 def _place(document: JobDocument) -> Place:

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from directdownload.download import policy
+from directdownload.download import policy, secrets
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import body, connection, proxy, tls
@@ -94,6 +94,9 @@ class HTTPSource:
             # the server has another version, or bungles ranges: the whole file, then
             response.close()
             return self.open(Ask(), guard)
+        if secrets.Secrets.of_headers(self._options.headers).hide(stream.validator) != stream.validator:
+            # It would be kept on disk.
+            stream.validator = ""
         return stream
 
     def _follow(self, ask: Ask, guard: Guard) -> _Response:

@@ -1,0 +1,91 @@
+"""What a job knows and nobody else may see, and how it is kept out of what the job says.
+
+Called by the job for its result, and by the HTTP source for what it keeps. A server may echo what it was sent: in the
+place of a redirect, an ETag, a status line. Nothing of that is a secret of the server's own, so it is recognised by its
+value, in the forms in which it is usually repeated.
+"""
+
+import base64
+import binascii
+import contextlib
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from directdownload.download import headers
+from directdownload.download.errors import DownloadError
+from directdownload.download.sources.proxy import Proxies
+from directdownload.resources.jobs import JobDocument, JobResult
+
+MASK = "***"
+#: Shorter ones would be found in ordinary words, and are no secrets either.
+_SHORTEST = 6
+_TEXTS = ("message", "source", "etag", "media_type")
+
+
+class Secrets:
+    """Values that are recognised wherever they stand in a text."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        forms = {form for value in values for form in _forms(value) if len(form) >= _SHORTEST}
+        # The longest first: a part of it may be another one.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    @classmethod
+    def of_headers(cls, found: Iterable[tuple[str, str]]) -> Self:
+        return cls(value for _, value in found)
+
+    @classmethod
+    def of_job(cls, document: JobDocument, environment: Mapping[str, str]) -> Self:
+        """The headers for the origin, the queries of its URLs, and the proxies' passwords."""
+        values = [value for url in (document.url, *document.mirrors) for value in _of_query(url)]
+        # What cannot be read was sent to nobody.
+        with contextlib.suppress(DownloadError):
+            values += [value for _, value in headers.read(document.headers_directory)]
+        proxies = Proxies.from_environment(environment)
+        for url in (proxies.http, proxies.https):
+            values += _of_user(url)
+        return cls(values)
+
+    def hide(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        return text
+
+    def hide_in(self, result: JobResult) -> JobResult:
+        return result.model_copy(update={field: self.hide(getattr(result, field)) for field in _TEXTS})
+
+
+def _forms(value: str) -> Iterable[str]:
+    """A value, what follows a scheme (`Bearer …`), what that encodes (`Basic …`); also percent-encoded, in base64."""
+    for word in {value, *value.split()[1:]}:
+        for plain in {word, *_decoded(word)}:
+            yield plain
+            yield urllib.parse.quote(plain, safe="")
+            yield urllib.parse.quote(plain)
+            yield base64.b64encode(plain.encode()).decode()
+
+
+def _decoded(word: str) -> Iterable[str]:
+    """`user:password` in base64, and the password alone."""
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        text = base64.b64decode(word, validate=True).decode()
+        if ":" in text:
+            yield text
+            yield text.partition(":")[2]
+
+
+def _of_query(url: str) -> list[str]:
+    query = urllib.parse.urlsplit(url).query if "?" in url else ""
+    return [query, *(value for _, value in urllib.parse.parse_qsl(query))]
+
+
+def _of_user(url: str) -> list[str]:
+    match = re.match(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?([^/]*)@", url)
+    if match is None:
+        return []
+    user, _, password = match[1].partition(":")
+    plain = urllib.parse.unquote(password)
+    pair = f"{urllib.parse.unquote(user)}:{plain}"
+    return [password, plain, base64.b64encode(pair.encode()).decode()]
