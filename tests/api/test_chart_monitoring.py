@@ -105,6 +105,23 @@ def test_the_token_of_the_chart_is_of_an_account_that_may_read_metrics_and_nothi
     assert role["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
 
 
+def test_controller_and_agent_may_ask_for_reviews_and_get_nothing_else_by_it() -> None:
+    before, after = documents("log.level=info"), documents("metrics.authentication=true")
+    roles = [each for each in after if each["kind"] in ("Role", "ClusterRole")]
+    more = [each for each in roles if each not in before]
+    assert {each["metadata"]["name"] for each in more} == {
+        f"{FULL_NAME}-metrics-authentication",
+        f"{FULL_NAME}-metrics-reader",
+    }
+    rules = one(after, "ClusterRole", "metrics-authentication")["rules"]
+    assert {(rule["apiGroups"][0], *rule["resources"], *rule["verbs"]) for rule in rules} == {
+        ("authentication.k8s.io", "tokenreviews", "create"),
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    }
+    subjects = one(after, "ClusterRoleBinding", "metrics-authentication")["subjects"]
+    assert {each["name"] for each in subjects} == {f"{FULL_NAME}-controller", f"{FULL_NAME}-agent"}
+
+
 def test_a_token_and_a_certificate_of_ones_own() -> None:
     found = documents(
         f"{AUTHENTICATED},metrics.tokenSecret.name=prometheus,metrics.tokenSecret.key=bearer,metrics.tls.secretName=pair"

@@ -154,20 +154,31 @@ async def test_files_are_served_and_their_successors_without_a_restart(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(servingcertificate, "POLL_SECONDS", 0.01)
-    before = put(tmp_path, "before")
-    gate = Authority().gate
-    async with scraping.ScrapeServer(0, gate=gate, certificate=ServingCertificate(tmp_path)) as server:
-        pem = (tmp_path / "tls.crt").read_text()
-        assert await presented(server.port, trusts=pem) == before
-        # A pair that does not fit: what was served before is served on, and it is told once.
-        (tmp_path / "tls.key").write_bytes(another_key())
+    pairs = {name: tmp_path / name for name in ("before", "unfit", "after")}
+    for path in pairs.values():
+        path.mkdir()
+    shown = {name: put(path, name) for name, path in pairs.items()}
+    (pairs["unfit"] / "tls.key").write_bytes(another_key())
+
+    def mount(name: str) -> None:
+        """As the kubelet does: all files of a volume change at once."""
+        (tmp_path / "new").symlink_to(pairs[name])
+        (tmp_path / "new").replace(tmp_path / "mounted")
+
+    mount("before")
+    certificate = ServingCertificate(tmp_path / "mounted")
+    async with scraping.ScrapeServer(0, gate=Authority().gate, certificate=certificate) as server:
+        trusted = (pairs["before"] / "tls.crt").read_text()
+        assert await presented(server.port, trusts=trusted) == shown["before"]
+        # What was served before is served on, and it is told once.
+        mount("unfit")
         async with asyncio.timeout(10):
             while "cannot be replaced" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
                 await asyncio.sleep(0.01)
-        assert await presented(server.port, trusts=pem) == before
-        after = put(tmp_path, "after")
+        assert await presented(server.port, trusts=trusted) == shown["before"]
+        mount("after")
         async with asyncio.timeout(10):
-            while await presented(server.port) != after:  # noqa: ASYNC110 - nor does a handshake
+            while await presented(server.port) != shown["after"]:  # noqa: ASYNC110 - nor does a handshake
                 await asyncio.sleep(0.01)
     assert caplog.text.count("cannot be replaced") == 1
     assert "PRIVATE KEY" not in caplog.text
