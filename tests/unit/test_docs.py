@@ -308,6 +308,15 @@ def test_values_that_are_described_exist() -> None:
             value = value[part]
 
 
+def test_sizing_tells_the_resources_of_the_chart() -> None:
+    values = yaml.safe_load((REPOSITORY / "charts" / "direct-download-operator" / "values.yaml").read_text())
+    told = {row[0].split(" ")[0].strip(","): row[3] for row in reversed(_rows((DOCS / "sizing.md").read_text(), 4))}
+    for row, part in (("controller", "controller"), ("agent", "agent"), ("download", "job")):
+        resources = values[part]["resources"]
+        requests = f"{resources['requests']['cpu']} and {resources['requests']['memory']}"
+        assert told[row] == f"requests {requests}, limit {resources['limits']['memory']}"
+
+
 def test_make_targets_that_are_named_exist() -> None:
     makefiles = [REPOSITORY / "Makefile", *REPOSITORY.glob("*/*/*.mk")]
     text = "\n".join(path.read_text() for path in makefiles)
