@@ -188,6 +188,16 @@ def documents(release: str, namespace: str, *arguments: str, hooks: bool = False
     return [each for each in yaml.safe_load_all(kube.rendered(release, namespace, *arguments, hooks=hooks)) if each]
 
 
+def tried(control_plane: harness.ControlPlane, found: list[Object]) -> str:
+    """What the API server says to all of them, without keeping them; a pod needs an account that is really there."""
+    accounts = [each for each in found if each["kind"] == "ServiceAccount"]
+    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(accounts), check=True)
+    arguments = ["--dry-run=server", "--validate=strict", "-f", "-"]
+    applied = control_plane.kubectl("apply", *arguments, input=yaml.safe_dump_all(found))
+    assert applied.returncode == 0, applied.stderr
+    return applied.stderr
+
+
 def one(found: list[Object], kind: str, component: str = "") -> Object:
     (match,) = (
         each
@@ -250,11 +260,8 @@ def test_definitions_are_current() -> None:
 def test_values_make_valid_manifests(
     control_plane: harness.ControlPlane, api: Kube, namespace: str, arguments: list[str]
 ) -> None:
-    manifests = kube.rendered("release", namespace, *arguments, hooks=True)
-    applied = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=manifests)
-    assert applied.returncode == 0, applied.stderr
-    assert "Warning" not in applied.stderr
-    found = [each for each in yaml.safe_load_all(manifests) if each]
+    found = documents("release", namespace, *arguments, hooks=True)
+    assert "Warning" not in tried(control_plane, found)
     everything = {"url": "nfs://nas/e/a", "headers_directory": "/var/run/directdownload/headers"}
     for job in (job_of(found), job_of(found, **everything), probe_of(found)):
         api.create(JOBS, job, namespace, dry=True).object()
@@ -399,10 +406,14 @@ def test_a_changed_job_template_restarts_the_controller(namespace: str) -> None:
     assert annotations() == annotations("--set", "agent.maxUnavailable=3")
 
 
-def pods_of(namespace: str) -> dict[str, Object]:
-    found = documents("release", namespace)
+def pods_of(namespace: str, *arguments: str) -> dict[str, Object]:
+    """Every pod of the product by what it is; those of Helm's hooks too."""
+    found = documents("release", namespace, *arguments, hooks=True)
+    (test,) = (each for each in found if each["kind"] == "Pod")
     templates = {
         "controller": one(found, "Deployment")["spec"]["template"],
+        "definitions": one(found, "Job")["spec"]["template"],
+        "test": test,
         "agent": one(found, "DaemonSet")["spec"]["template"],
         "job": job_of(found)["spec"]["template"],
         "job for NFS": job_of(found, url="nfs://nas/e/a")["spec"]["template"],
@@ -415,29 +426,151 @@ def pods_of(namespace: str) -> dict[str, Object]:
     }
 
 
+#: They need no host, so the strictest Pod Security standard admits them.
+RESTRICTED = {"controller", "definitions", "test"}
+DOCUMENTED = (kube.REPOSITORY / "docs" / "install.md").read_text()
+
+
+def judged(api: Kube, level: str, *arguments: str) -> dict[str, str]:
+    """What the API server's own Pod Security says to each pod in a namespace of this level; empty: admitted."""
+    namespace = new_namespace(api, enforce=level)
+    answers = {}
+    for component, pod in pods_of(namespace, *arguments).items():
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": pod["spec"]["serviceAccountName"]},
+        }
+        api.create(SERVICE_ACCOUNTS, account, namespace)
+        answer = api.create(PODS, pod, namespace, dry=True)
+        answers[component] = "" if answer.ok else answer.message.partition("violates PodSecurity ")[2]
+    return answers
+
+
 def test_security_contexts(api: Kube) -> None:
-    """Judged by the API server's own Pod Security: restricted the controller, baseline but host paths the others."""
-    restricted, baseline = new_namespace(api, enforce="restricted"), new_namespace(api, enforce="baseline")
-    for each in (restricted, baseline):
-        for component, pod in pods_of(each).items():
-            account = {
-                "apiVersion": "v1",
-                "kind": "ServiceAccount",
-                "metadata": {"name": pod["spec"]["serviceAccountName"]},
-            }
-            api.create(SERVICE_ACCOUNTS, account, each)
-            answer = api.create(PODS, pod, each, dry=True)
-            if component == "controller":
-                answer.object()
-            elif each == baseline:
-                assert re.search(r'violates PodSecurity "baseline:latest": hostPath volumes \([^)]*\)$', answer.message)
-    for component, pod in pods_of(baseline).items():
+    """Controller and hooks are restricted; agents and downloads baseline but for host directories."""
+    restricted, baseline, privileged = (judged(api, level) for level in ("restricted", "baseline", "privileged"))
+    assert {component for component, refusal in restricted.items() if not refusal} == RESTRICTED
+    assert {component for component, refusal in baseline.items() if not refusal} == RESTRICTED
+    assert set(privileged.values()) == {""}
+    for component in baseline.keys() - RESTRICTED:
+        assert re.fullmatch(r'"baseline:latest": hostPath volumes \([^)]*\)', baseline[component]), component
+        for words in re.findall(r"[a-zA-Z ]+(?= \(|$)", restricted[component].partition(": ")[2]):
+            assert f"`{words.strip()}`" in DOCUMENTED, f"{component}: {words}"
+    for component, pod in pods_of("default").items():
         (container,) = pod["spec"]["containers"]
         assert container["securityContext"]["readOnlyRootFilesystem"] is True, component
         assert container["securityContext"]["allowPrivilegeEscalation"] is False, component
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"], component
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, component
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys(), component
+
+
+def test_downloads_on_the_network_of_the_hosts(api: Kube) -> None:
+    """With NFS a capability takes the place of the sysctl, which the API server refuses there."""
+    setting = ("--set", "job.hostNetwork=true")
+    for component, refusal in judged(api, "baseline", *setting).items():
+        assert ("host namespaces (hostNetwork=true)" in refusal) is (component in ("job", "job for NFS", "probe"))
+        assert "capabilit" not in refusal, "baseline admits NET_BIND_SERVICE"
+    pods = pods_of("default", *setting)
+    for component in ("job", "job for NFS", "probe"):
+        assert pods[component]["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
+        assert "sysctls" not in pods[component]["spec"]["securityContext"]
+    (container,) = pods["job for NFS"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"]["add"][-1] == "NET_BIND_SERVICE"
+    assert "hostNetwork" not in pods["controller"]["spec"].keys() | pods["agent"]["spec"].keys()
+
+
+# --- disruptions and the network
+
+
+@pytest.mark.parametrize(("replicas", "expected"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+def test_a_budget_only_where_it_keeps_something(replicas: int, expected: int) -> None:
+    """With one replica it would have nothing to keep; a controller that is ill anyway holds no drain up."""
+    found = documents("release", "default", "--set", f"controller.replicas={replicas}")
+    budgets = [each for each in found if each["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == expected
+    for budget in budgets:
+        pods = one(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
+        assert budget["spec"]["selector"]["matchLabels"].items() <= pods.items()
+        assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+def test_a_spread_without_selector_is_of_the_controllers() -> None:
+    deployment = one(documents("release", "default", *MATRIX["spread"]), "Deployment")["spec"]["template"]
+    zones, racks = deployment["spec"]["topologySpreadConstraints"]
+    assert zones["labelSelector"]["matchLabels"].items() <= deployment["metadata"]["labels"].items()
+    assert racks["labelSelector"] == {"matchLabels": {"a": "b"}}
+
+
+def policies(*arguments: str) -> dict[str, Object]:
+    """The NetworkPolicies by component, each of which selects just the pods of it."""
+    found = documents("release", "default", "--set", "networkPolicy.enabled=true", *arguments, hooks=True)
+    labels = {
+        "controller": one(found, "Deployment")["spec"]["template"]["metadata"]["labels"],
+        "agent": one(found, "DaemonSet")["spec"]["template"]["metadata"]["labels"],
+        "job": job_of(found)["spec"]["template"]["metadata"]["labels"],
+        "crds": one(found, "Job")["spec"]["template"]["metadata"]["labels"],
+        "test": next(each for each in found if each["kind"] == "Pod")["metadata"]["labels"],
+    }
+    made = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
+    by_component = {
+        component: [each for each in made if each["podSelector"]["matchLabels"].items() <= given.items()]
+        for component, given in labels.items()
+    }
+    assert [len(matching) for matching in by_component.values()] == [1] * len(made)
+    assert all(each["policyTypes"] == ["Ingress", "Egress"] for each in made)
+    return {component: matching[0] for component, matching in by_component.items()}
+
+
+def test_network_policies_let_no_more_through_than_is_needed() -> None:
+    """What they say; that a plugin enforces them cannot be seen here."""
+    assert not [each for each in documents("release", "default", hooks=True) if each["kind"] == "NetworkPolicy"]
+    found = policies()
+    ports = [[443, 6443], [53, 53]]
+    for component in ("controller", "agent", "crds", "test"):
+        assert [[port["port"] for port in rule["ports"]] for rule in found[component]["egress"]] == ports
+    assert [component for component, policy in found.items() if "ingress" in policy] == ["test"]
+    everywhere, dns = found["job"]["egress"]
+    blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in everywhere["to"] if "ipBlock" in peer}
+    assert blocks == {"0.0.0.0/0": ["169.254.169.254/32"], "::/0": ["fd00:ec2::254/128"]}
+    assert {port["port"] for port in dns["ports"]} == {53}
+    # What `helm test` serves is reached by downloads, and by nobody else.
+    (rule,) = found["test"]["ingress"]
+    assert rule["from"] == [{"podSelector": found["job"]["podSelector"]}]
+    assert {"podSelector": found["test"]["podSelector"]} in everywhere["to"]
+
+
+def test_network_policies_as_narrow_as_they_are_told() -> None:
+    found = policies(*MATRIX["narrow network policies"])
+    to_api, dns = found["controller"]["egress"]
+    assert [peer["ipBlock"]["cidr"] for peer in to_api["to"]] == ["192.0.2.1/32", "fd00::1/128"]
+    assert [port["port"] for port in to_api["ports"]] == [6443]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    assert dns["to"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "m"}}}
+    for component in ("controller", "agent"):
+        (rule,) = found[component]["ingress"]
+        assert rule == {"ports": [{"protocol": "TCP", "port": "health"}], "from": [monitoring]}
+    block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}
+    assert found["job"]["egress"][0]["to"] == [block, {"podSelector": found["test"]["podSelector"]}]
+    # Where metrics have a port of their own, it is that one.
+    (rule,) = policies(*MATRIX["narrow network policies"], "--set", "metrics.authentication=true")["agent"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["metrics"]
+    # Downloads on the network of a host come from addresses that no selector knows.
+    (rule,) = policies("--set", "job.hostNetwork=true")["test"]["ingress"]
+    assert "from" not in rule
+
+
+def test_labels_arrive_and_select_nothing() -> None:
+    found = documents("release", "default", *MATRIX["labels"], hooks=True)
+    assert [each for each in found if each["metadata"]["labels"].get("team") != "storage"] == []
+    for kind, label in (("Deployment", "a"), ("DaemonSet", "c")):
+        spec = one(found, kind)["spec"]
+        assert label in spec["template"]["metadata"]["labels"]
+        assert spec["selector"] == one(documents("release", "default"), kind)["spec"]["selector"]
+    template = job_of(found)["spec"]["template"]["metadata"]
+    assert (template["labels"]["e"], template["annotations"]["g"]) == ("f", "h")
 
 
 def identities(found: list[Object]) -> set[tuple[str, str, str]]:
@@ -463,8 +596,7 @@ def test_two_releases_share_no_name(
     for found in (one_release, other):
         # Their names become label values.
         assert max(len(name) for kind, _, name in identities(found) if kind in ("Deployment", "DaemonSet")) <= 63
-        applied = control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(found))
-        assert applied.returncode == 0, applied.stderr
+        tried(control_plane, found)
 
 
 def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.ControlPlane, tmp_path: pathlib.Path) -> None:
@@ -498,7 +630,7 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
 def test_every_rule_of_rbac_has_its_reason() -> None:
     """A comment right above each rule, in the source of the templates."""
     given, without = 0, []
-    for path in sorted((CHART / "templates").glob("*.yaml")):
+    for path in sorted((CHART / "templates").rglob("*.yaml")):
         lines = path.read_text().splitlines()
         rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
         given += len(rules)
