@@ -32,9 +32,9 @@ test: lint unit api e2e ## Run every check and every test
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import rules, generated files current
-	ruff format --check operator tests
-	ruff check operator tests
-	mypy operator tests
+	ruff format --check operator tests image
+	ruff check operator tests image
+	mypy operator tests image
 	lint-imports
 	python -m directdownload.resources.crd crds --check
 	python -m directdownload.resources.reference docs/kinds --check

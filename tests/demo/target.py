@@ -199,18 +199,23 @@ class GivenCluster:
         )["items"]
         if not pods:
             raise DemoError(f"no agent runs on {host}")
-        command = f"test ! -e {path} || sha256sum {path}"
-        answer = stage.read("kubectl", "-n", NAMESPACE, "exec", pods[0]["metadata"]["name"], "--", "sh", "-c", command)
-        return answer.partition(" ")[0]
+        # The image has no shell and no tools, only Python.
+        program = (
+            "import hashlib, os, sys\n"
+            "if os.path.exists(sys.argv[1]): print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())"
+        )
+        command = ("python3", "-c", program, path)
+        answer = stage.read("kubectl", "-n", NAMESPACE, "exec", pods[0]["metadata"]["name"], "--", *command)
+        return answer.strip()
 
     def lose(self, stage: Stage, host: str, path: str) -> None:
         """By a pod of its own: the product's see the pool read-only."""
         directory, pod = str(pathlib.Path(path).parent), "demo-loses-a-file"
         volume = {"name": "pool", "hostPath": {"path": directory, "type": "Directory"}}
         container = {
-            "name": "rm",
+            "name": "remove",
             "image": self._image,
-            "command": ["rm", path],
+            "command": ["python3", "-c", "import os, sys; os.unlink(sys.argv[1])", path],
             "securityContext": {"runAsUser": 0},
             "volumeMounts": [{"name": "pool", "mountPath": directory}],
         }
