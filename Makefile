@@ -59,6 +59,14 @@ e2e: venv tools ## Tests on a real three-node cluster
 bench: venv tools ## Measure speed and memory (docs/performance.md)
 	python -m tests.bench
 
+.PHONY: sbom
+sbom: venv $(if $(ARCHIVE),,image) ## What is in the image, as CycloneDX: dist/sbom.cdx.json (ARCHIVE=an OCI archive)
+	python -m image.sbom $(or $(ARCHIVE),.cluster/images/direct-download-operator.tar) -o dist/sbom.cdx.json
+
+.PHONY: audit
+audit: venv ## Ask for known vulnerabilities in requirements.lock (needs pypi.org; OPTIONS="-s osv": osv.dev)
+	python -m image.audit requirements.lock $(OPTIONS)
+
 .PHONY: demo
 demo: venv tools ## A cluster, the operator, and one template on every host, shown live
 	tests/demo/demo.sh

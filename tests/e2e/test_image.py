@@ -6,17 +6,21 @@ import subprocess
 from typing import Any
 
 import pytest
-from image import archive
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from image import archive, sbom
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, REPOSITORY, Cluster
 
 _SITE_PACKAGES = re.compile(r"/opt/directdownload/lib/python3\.\d+/site-packages/")
 _SOURCE = re.compile(r"(?P<folder>.*)/(?P<name>[^/]*)\.py")
+_OUR_BYTE_CODE = re.compile(r".*/site-packages/directdownload/.*/__pycache__/.*\.pyc")
+_DIST_INFO = re.compile(rf"{_SITE_PACKAGES.pattern}(?P<name>[^/]+)-(?P<version>[^/-]+)\.dist-info")
 #: Header of byte code (PEP 552): bit 0 says that it is identified by a hash, bit 1 that its source must be looked at.
 _UNCHECKED_HASH = 1
 
 #: What a pod says of itself: whether anything outside of its mounts can be written, and with which rights it runs.
-_LOOK = """
+LOOK = """
 import json, os
 refused = {}
 for path in ("/new", "/usr/bin/new", "/etc/passwd", "/opt/directdownload/bin/directdownload"):
@@ -41,11 +45,11 @@ def clean() -> None:
 @pytest.fixture(scope="module")
 def image(local: Cluster) -> archive.Image:
     """As it runs on the nodes."""
-    wanted = ("/etc/passwd", "/var/lib/dpkg/status")
-    return archive.read(
-        REPOSITORY / ".cluster" / "images" / "direct-download-operator.tar",
-        lambda path: path in wanted or (path.endswith(".pyc") and "/directdownload/download/" in path),
-    )
+
+    def wanted(path: str) -> bool:
+        return path == "/etc/passwd" or sbom.wanted(path) or bool(_OUR_BYTE_CODE.fullmatch(path))
+
+    return archive.read(REPOSITORY / ".cluster" / "images" / "direct-download-operator.tar", wanted)
 
 
 def test_python_and_the_product_are_the_only_programs(image: archive.Image) -> None:
@@ -90,7 +94,6 @@ def test_nothing_in_it_is_half_there(image: archive.Image) -> None:
 
 def test_no_pod_compiles_anything_when_it_starts(image: archive.Image) -> None:
     """Every module has its byte code, which is taken as it is: a read-only root could not keep a new one."""
-    compiled = re.compile(r".*/__pycache__/.*\.pyc")
     missing = []
     for path in image.entries:
         found = _SOURCE.fullmatch(path)
@@ -100,18 +103,45 @@ def test_no_pod_compiles_anything_when_it_starts(image: archive.Image) -> None:
                 missing.append(path)
     assert missing == []
     flags = {
-        int.from_bytes(e.content[4:8], "little")
-        for e in image.entries.values()
-        if e.content and compiled.fullmatch(e.path)
+        int.from_bytes(entry.content[4:8], "little")
+        for path, entry in image.entries.items()
+        if _OUR_BYTE_CODE.fullmatch(path)
     }
     assert flags == {_UNCHECKED_HASH}
+
+
+def test_the_bill_of_materials_names_every_package(image: archive.Image) -> None:
+    text = sbom.document(image)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert sbom.document(image) == text, "the same image, the same document"
+    bill = json.loads(text)
+    debian = set(
+        re.findall(r"^Package: (.*)\n(?:.*\n)*?Version: (.*)$", image.text("/var/lib/dpkg/status"), re.MULTILINE)
+    )
+    python = {
+        (match["name"].replace("_", "-").lower(), match["version"])
+        for match in map(_DIST_INFO.fullmatch, image.entries)
+        if match
+    }
+    listed: dict[str, set[tuple[str, str]]] = {"deb": set(), "pypi": set()}
+    for component in bill["components"]:
+        listed[component["purl"].partition("/")[0].removeprefix("pkg:")].add((component["name"], component["version"]))
+    assert ("direct-download-operator", bill["metadata"]["component"]["version"]) in python
+    assert {name.replace(".", "-") for name, _ in listed["pypi"]} == {name.replace(".", "-") for name, _ in python}
+    assert {version for _, version in listed["pypi"]} == {version for _, version in python}
+    assert listed["deb"] == debian
+    assert bill["metadata"]["component"]["hashes"] == [
+        {"alg": "SHA-256", "content": image.digest.removeprefix("sha256:")}
+    ]
+    (of_image,) = (entry["dependsOn"] for entry in bill["dependencies"] if entry["ref"] == image.digest)
+    assert set(of_image) == {component["bom-ref"] for component in bill["components"]}
 
 
 @pytest.mark.parametrize(("component", "user"), [("controller", 65532), ("agent", 0)])
 def test_a_running_pod_cannot_change_what_it_runs(cluster: Cluster, component: str, user: int) -> None:
     """The download job's pod: test_security.py."""
     pod = evidence.pods(cluster, component)[0]["metadata"]["name"]
-    found: dict[str, Any] = json.loads(cluster.kubectl("exec", "-n", NAMESPACE, pod, "--", "python3", "-c", _LOOK))
+    found: dict[str, Any] = json.loads(cluster.kubectl("exec", "-n", NAMESPACE, pod, "--", "python3", "-c", LOOK))
     assert set(found["refused"].values()) == {"Read-only file system"}
     assert (found["user"], found["capabilities"]) == (user, 0)
     assert (found["no new privileges"], found["seccomp"]) == ("1", "2")
