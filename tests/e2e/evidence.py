@@ -1,8 +1,10 @@
 """What e2e tests look at besides the objects: pods, Events, metrics, Jobs that were made, files on the nodes' disks."""
 
+import dataclasses
 import hashlib
+import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from tests import origin
 from tests.api.kube import until
@@ -124,3 +126,46 @@ def work_files(cluster: Cluster, node: str, pool: str = POOL_ROOT) -> list[str]:
 
 def gone(paths: Iterable[pathlib.Path]) -> bool:
     return not any(path.exists() for path in paths)
+
+
+#: What a pod says of itself. The image has no program but Python.
+_LOOK = """
+import json, os
+written = []
+for path in ("/new", "/usr/bin/new", "/etc/passwd", "/opt/directdownload/bin/directdownload"):
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+        written.append(path)
+    except OSError:
+        pass
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+roots = [line.split()[3].split(",") for line in open("/proc/mounts") if line.split()[1] == "/"]
+print(json.dumps({
+    "user": os.getuid(), "capabilities": int(status["CapBnd"], 16), "written": written,
+    "read_only_root": "ro" in roots[-1],
+    "no_new_privileges": status["NoNewPrivs"].strip() == "1", "seccomp": status["Seccomp"].strip() == "2",
+}))
+"""
+#: Their bits (capabilities(7)).
+_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 3: "FOWNER"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Confinement:
+    """How a pod runs; as it should, but for its user and what the chart gives it."""
+
+    user: int
+    #: of the bounding set: what it could have, whatever it does
+    capabilities: Set[str] = frozenset()
+    written: tuple[str, ...] = ()
+    read_only_root: bool = True
+    no_new_privileges: bool = True
+    seccomp: bool = True
+
+
+def confinement(cluster: Cluster, pod: str) -> Confinement:
+    """As the pod itself sees it, while it tries to write into what it runs."""
+    found = json.loads(cluster.kubectl("exec", "-n", NAMESPACE, pod, "--", "python3", "-c", _LOOK))
+    bits = {bit for bit in range(64) if found["capabilities"] >> bit & 1}
+    names = frozenset(_CAPABILITIES.get(bit, f"bit {bit}") for bit in bits)
+    return Confinement(**{**found, "written": tuple(found["written"]), "capabilities": names})

@@ -10,8 +10,6 @@ from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
 
-from directdownload.cluster import kinds
-
 
 def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_server: origin.Origin) -> None:
     image = Image(slow_server.directory, "killed.raw", 64 << 20)
@@ -125,51 +123,3 @@ def test_a_host_without_power_holds_up_no_other(local: Cluster, server: origin.O
     finally:
         local.node("start", lost)
     local.converged("power", 3, 180)
-
-
-def test_an_agents_token_changes_nothing_of_others(
-    cluster: Cluster, server: origin.Origin, image: Image, tmp_path: pathlib.Path
-) -> None:
-    host, other_host = cluster.hosts()[:2]
-    cluster.apply(
-        clusters.template("fenced", server.url(image.path.name), checksum=image.checksum), clusters.deployment("fenced")
-    )
-    cluster.converged("fenced", len(cluster.hosts()))
-    pods = cluster.list("pods", NAMESPACE)
-    (agent,) = [
-        p
-        for p in pods
-        if p["metadata"]["labels"].get("app.kubernetes.io/component") == "agent" and p["spec"]["nodeName"] == host
-    ]
-    account = agent["spec"]["serviceAccountName"]
-    bound = ("--bound-object-kind", "Pod", "--bound-object-name", agent["metadata"]["name"])
-    token = cluster.kubectl("create", "token", account, "-n", NAMESPACE, *bound).strip()
-    placements = cluster.placements("fenced")
-
-    mine, other = (placements[name]["metadata"]["name"] for name in (host, other_host))
-    forged = {"status": {"agentVersion": "forged"}}
-    progress = {"status": {"progress": {"percent": 100}}}
-    with cluster.bearer(token, tmp_path) as kube:
-        for allowed in (
-            kube.patch(kinds.HOSTS, host, {"status": {"agentVersion": "0.1.0"}}, subresource="status"),
-            kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, progress, subresource="status"),
-        ):
-            assert allowed.ok, allowed.message
-        # The fence: RBAC would allow these, the policy does not.
-        for fenced in (
-            kube.patch(kinds.HOSTS, other_host, forged, subresource="status"),
-            kube.patch(kinds.TEMPLATE_PLACEMENTS, other, progress, subresource="status"),
-        ):
-            # Its words tell it from a refusal of RBAC.
-            assert (fenced.code, host in fenced.message, other_host in fenced.message) == (403, True, True)
-        for refused in (
-            kube.patch(kinds.HOSTS, host, {"spec": {"allocationState": "Maintenance"}}),
-            kube.patch(kinds.TEMPLATE_PLACEMENTS, mine, {"spec": {"host": other_host}}),
-            kube.delete(kinds.HOSTS, host),
-            kube.delete(kinds.TEMPLATE_PLACEMENTS, mine),
-            kube.create(kinds.NAMESPACES, {"metadata": {"name": "forged"}}),
-            kube.create(kinds.JOBS, {"metadata": {"name": "forged"}}, NAMESPACE),
-            kube.request("GET", kinds.SECRETS.path(None, NAMESPACE)),
-            kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()),
-        ):
-            assert refused.code == 403, refused
