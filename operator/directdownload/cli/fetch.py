@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from directdownload.cli import examples
+from directdownload.cli import examples, terminal
 from directdownload.resources import headers, quantities
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class _Bar:
             rich.progress.DownloadColumn(binary_units=True),
             rich.progress.TransferSpeedColumn(),
             rich.progress.TimeRemainingColumn(),
-            console=rich.console.Console(stderr=True),
+            console=rich.console.Console(file=terminal.unguarded(sys.stderr)),
         )
         task = self._progress.add_task("download", total=None)
         self.callback = lambda progress: self._progress.update(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import directdownload
-from directdownload.cli import candidates, examples
+from directdownload.cli import candidates, examples, terminal
 from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def cli(
 
 def main() -> None:
     """Runs the command of `sys.argv` and ends the process with its exit status."""
+    terminal.guard()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -4,6 +4,7 @@
 reporters are context managers, so that a terminal is left in order however the command ends.
 """
 
+import sys
 import types
 from collections.abc import Sequence
 from typing import Protocol, Self
@@ -14,7 +15,7 @@ import rich.progress_bar
 import rich.table
 import rich.text
 
-from directdownload.cli import boards, units
+from directdownload.cli import boards, terminal, units
 from directdownload.cli.boards import Board, Line, Mood
 
 _BAR_WIDTH = 30
@@ -39,7 +40,8 @@ class Reporter(Protocol):
 
 def reporter(*, aside: bool = False) -> Reporter:
     """The one that suits standard output; `aside`: on standard error, and bars go at the end, as a result follows."""
-    console = rich.console.Console(highlight=False, stderr=aside)
+    stream = terminal.unguarded(sys.stderr if aside else sys.stdout)
+    console = rich.console.Console(highlight=False, file=stream)
     return Bars(console, aside) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
@@ -66,7 +68,7 @@ class Bars:
         self._live.update(bars(board, max(1, self._console.height - _SPARE_LINES)))
 
     def note(self, text: str) -> None:
-        self._console.print(text, style="yellow", markup=False)
+        self._console.print(terminal.visible(text), style="yellow", markup=False)
 
 
 class Lines:
@@ -108,7 +110,7 @@ class Lines:
 
     def _write(self, text: str) -> None:
         # Not console.print, which wraps at 80 columns in a pipe.
-        self._console.file.write(text + "\n")
+        self._console.file.write(terminal.visible(text) + "\n")
         self._console.file.flush()
 
 
@@ -134,7 +136,8 @@ def bars(board: Board, limit: int) -> rich.console.RenderableType:
 
 def _add(grid: rich.table.Table, line: Line, style: str) -> None:
     cells = [*line.labels, line.state, *(() if line.downloaded_bytes is None else _amounts(line)), line.note]
-    grid.add_row(*(rich.text.Text(cell, style=style) if isinstance(cell, str) else cell for cell in cells))
+    texts = (rich.text.Text(terminal.visible(cell), style=style) if isinstance(cell, str) else cell for cell in cells)
+    grid.add_row(*texts)
 
 
 def _amounts(line: Line) -> Sequence[str | rich.progress_bar.ProgressBar]:

@@ -119,3 +119,19 @@ def test_a_terminal_gets_bars_and_a_pipe_lines() -> None:
         reporter.note("connection lost [not markup]")
     assert "kvm-1" in stream.getvalue()
     assert "connection lost [not markup]" in stream.getvalue()
+
+
+def test_what_a_line_says_is_not_obeyed_by_the_terminal() -> None:
+    """A reason may be of another version, a label of an object that somebody made."""
+    hostile = "\x1b]0;owned\x07\x9b2J\u202e"
+    one = board([copy(hostile, 10, Mood.FAILED, hostile)])
+    drawn = io.StringIO()
+    console = rich.console.Console(file=drawn, force_terminal=True, width=400, highlight=False)
+    console.print(progress.bars(one, 10))
+    progress.Bars(console).note(hostile)
+    lines = progress.Lines(rich.console.Console(file=drawn))
+    lines.update(one)
+    lines.note(hostile)
+    assert drawn.getvalue().count("\\u001b]0;owned\\u0007\\u009b2J\\u202e") == 6
+    assert not any(character in drawn.getvalue() for character in "\x07\x9b\u202e")
+    assert "\x1b]" not in drawn.getvalue()
