@@ -42,9 +42,9 @@ def cluster(definitions: harness.ControlPlane) -> Cluster:
     made.status("templateplacement", placement, {"phase": "Failed", "conditions": conditions[:3], "progress": progress})
     host = {"nodeName": made.name, "zone": made.name}
     made.apply(API_VERSION, "Host", made.name, spec=host)
-    proof = {"name": made.name, "fingerprintSHA256": "", "state": "Failed", "reason": "KeystoreUnreadable", "message": HOSTILE}
+    proof = {"name": made.name, "state": "Failed", "reason": "KeystoreUnreadable", "message": HOSTILE}
     status = {"state": "Up", "agentVersion": HOSTILE, "conditions": [conditions[0], conditions[4]]}
-    made.status("host", made.name, {**status, "certificates": [proof]})
+    made.status("host", made.name, {**status, "certificates": [{**proof, "fingerprintSHA256": ""}]})
     made.apply(API_VERSION, "StoragePool", made.name, spec={"zone": made.name, "path": "/p"})
     made.status("storagepool", made.name, {"conditions": conditions[:1]})
     made.status("zone", made.name, {"conditions": conditions[:1]})

@@ -346,4 +346,12 @@ def _result(pod: PodView | None) -> JobResult | None:
         return None
     # The API's integers have 64 bits: a larger one would make every write of the status fail.
     sizes = (result.size_bytes, result.served_bytes, result.virtual_size_bytes)
-    return result if all(size is None or 0 <= size < 2**63 for size in sizes) else None
+    if any(size is not None and not 0 <= size < 2**63 for size in sizes):
+        return None
+    # What goes into a status for people; a job has read foreign bytes, and need not be ours.
+    texts = {name: getattr(result, name) for name in ("message", "format", "media_type")}
+    return result.model_copy(update={name: _printable(text) for name, text in texts.items()})
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

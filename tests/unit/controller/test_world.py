@@ -273,6 +273,18 @@ def test_hostile_results(world: World, message: str | None, reason: Reason | Non
     assert (found.result.reason if found.result else None) is reason
 
 
+def test_the_words_of_a_result_are_one_printable_line(world: World) -> None:
+    words = "gone\r\n\x1b]0;owned\x07\u202e"
+    job = kube.job(PLACEMENT)
+    world.jobs.observe(job)
+    told = json.dumps({"reason": "SourceRefused", "message": words, "format": words, "mediaType": words})
+    world.pods.observe(kube.pod(job, state=kube.ended(told)))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert found.result is not None
+    assert {found.result.message, found.result.format, found.result.media_type} == {"gone   ]0;owned  "}
+
+
 def test_a_result_always_fits() -> None:
     for text in ("x", "\\", "\x00", "ü", "\U0001f600"):
         message = JobResult(reason=Reason.WRITE_FAILED, message=text * 9000, source=text * 9000).to_message()
