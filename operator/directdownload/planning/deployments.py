@@ -142,7 +142,7 @@ def _covers(
     if pool is None or pool.spec.shared:
         # A shared copy belongs to no host; without its pool nobody can tell whether this is one.
         return True
-    if spec.hosts and placement.host not in spec.hosts:
+    if not spec.names(placement.host):
         return False
     if not _changed(deployment):
         return True

@@ -7,6 +7,7 @@ the refusal, and an example; `crd.py` turns them into the CustomResourceDefiniti
 import dataclasses
 import datetime
 import enum
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -202,6 +203,19 @@ class MatchExpression(Model):
     )
     values: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def _values(self) -> frozenset[str]:
+        """Tenants may write hundreds of values, and thousands of hosts are asked about each."""
+        return frozenset(self.values)
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        present = self.key in labels
+        if self.operator == "Exists":
+            return present
+        if self.operator == "DoesNotExist":
+            return not present
+        return (present and labels[self.key] in self._values) is (self.operator == "In")
+
 
 class LabelSelector(Model):
     """`metav1.LabelSelector`: empty selects everything."""
@@ -212,17 +226,7 @@ class LabelSelector(Model):
     def matches(self, labels: Mapping[str, str]) -> bool:
         if any(labels.get(key) != value for key, value in self.match_labels.items()):
             return False
-        for expression in self.match_expressions:
-            present, value = expression.key in labels, labels.get(expression.key)
-            matched = {
-                "In": present and value in expression.values,
-                "NotIn": not present or value not in expression.values,
-                "Exists": present,
-                "DoesNotExist": not present,
-            }[expression.operator]
-            if not matched:
-                return False
-        return True
+        return all(expression.matches(labels) for expression in self.match_expressions)
 
 
 class ObjectMeta(Model):

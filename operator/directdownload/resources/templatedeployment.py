@@ -1,5 +1,6 @@
 """TemplateDeployment: the wish to have a template on hosts of a zone, continuously; namespaced, written by tenants."""
 
+import functools
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -70,9 +71,18 @@ class TemplateDeploymentSpec(Model):
         description="What happens to files that no deployment wants any more: Delete removes them, Retain leaves them.",
     )
 
+    @functools.cached_property
+    def _hosts(self) -> frozenset[str]:
+        """Thousands may be named, and each of thousands is looked up."""
+        return frozenset(self.hosts)
+
+    def names(self, host: str) -> bool:
+        """Whether `hosts` leaves this one in."""
+        return not self.hosts or host in self._hosts
+
     def selects(self, host: str, labels: Mapping[str, str]) -> bool:
         """Whether a host of the zone, with these labels, is among those that are meant."""
-        return (not self.hosts or host in self.hosts) and self.host_selector.matches(labels)
+        return self.names(host) and self.host_selector.matches(labels)
 
 
 class DeploymentBytes(Model):

@@ -1,5 +1,6 @@
 """Label selectors, as Kubernetes understands them."""
 
+import time
 from typing import Any
 
 import pydantic
@@ -56,3 +57,15 @@ def test_all_expressions_must_hold() -> None:
 def test_an_unknown_operator_is_refused() -> None:
     with pytest.raises(pydantic.ValidationError):
         LabelSelector.model_validate(expression("rack", "Gt", "1"))
+
+
+def test_what_a_tenant_may_write_does_not_hold_up_the_controller() -> None:
+    """As much as the schema allows, on a fleet: linear search through the values took 3.5 s, during which nothing else
+    was done."""
+    values = [f"linux-{number}" for number in range(256)]
+    largest = LabelSelector.model_validate(
+        {"matchExpressions": [{"key": "os", "operator": "NotIn", "values": values}] * 256}
+    )
+    began = time.process_time()
+    assert all(largest.matches({"os": "other"}) for _ in range(500))
+    assert (time.process_time() - began) * 10 < 1.5
