@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tomllib
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -40,7 +41,8 @@ def test_python_and_the_product_are_the_only_programs(image: archive.Image) -> N
         for entry in image.entries.values()
         if entry.is_file and entry.mode & 0o111 and ".so" not in entry.path.rpartition("/")[2]
     }
-    ours = {f"/opt/directdownload/bin/{name}" for name in ("directdownload", "kubectl-directdownload")}
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    ours = {f"/opt/directdownload/bin/{name}" for name in scripts}
     assert programs == {"/usr/bin/python3.x", *ours}
     assert [path for path in image.entries if path.rpartition("/")[2] in {"sh", "bash", "dash", "busybox"}] == []
 
