@@ -339,7 +339,7 @@ def _result(pod: PodView | None) -> JobResult | None:
     if pod is None or not pod.termination_message:
         return None
     try:
-        result = JobResult.model_validate_json(logs.mask(pod.termination_message))
+        result = JobResult.model_validate_json(pod.termination_message)
         if result.digest:
             Checksum.parse(result.digest)
     except ValueError:
@@ -349,8 +349,8 @@ def _result(pod: PodView | None) -> JobResult | None:
     if any(size is not None and not 0 <= size < 2**63 for size in sizes):
         return None
     # What goes into a status for people; a job has read foreign bytes, and need not be ours.
-    texts = {name: getattr(result, name) for name in ("message", "format", "media_type")}
-    return result.model_copy(update={name: _printable(text) for name, text in texts.items()})
+    texts = {name: getattr(result, name) for name in ("message", "format", "source", "etag", "media_type")}
+    return result.model_copy(update={name: logs.mask(_printable(text)) for name, text in texts.items()})
 
 
 def _printable(text: str) -> str:

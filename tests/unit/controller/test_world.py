@@ -285,6 +285,20 @@ def test_the_words_of_a_result_are_one_printable_line(world: World) -> None:
     assert {found.result.message, found.result.format, found.result.media_type} == {"gone   ]0;owned  "}
 
 
+@pytest.mark.parametrize("field", ["message", "source", "etag"])
+def test_secrets_in_the_words_of_a_result_are_masked_and_the_rest_is_read(world: World, field: str) -> None:
+    job = kube.job(PLACEMENT)
+    world.jobs.observe(job)
+    # The quotation mark comes right after what is masked, and stands in JSON behind a backslash.
+    told = json.dumps({"reason": "SourceRefused", field: 'it sent "http://images.example.org/x?key=planted" back'})
+    world.pods.observe(kube.pod(job, state=kube.ended(told)))
+    found = world.job(PLACEMENT, NOW)
+    assert found is not None
+    assert found.result is not None
+    assert found.result.reason is Reason.SOURCE_REFUSED
+    assert getattr(found.result, field) == 'it sent "http://images.example.org/x?***" back'
+
+
 def test_a_result_always_fits() -> None:
     for text in ("x", "\\", "\x00", "ü", "\U0001f600"):
         message = JobResult(reason=Reason.WRITE_FAILED, message=text * 9000, source=text * 9000).to_message()
