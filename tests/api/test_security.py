@@ -1,5 +1,5 @@
-"""A hostile tenant against the real API server and controller: someone who may write Templates and TemplateDeployments
-in one namespace, and Secrets that they cannot read back.
+"""A hostile tenant against the real API server and controller: someone who has the chart's role for editors in one
+namespace, and may write Secrets there that they cannot read back.
 
 Which threat is tested where (SECURITY.md says what each of them means):
 
@@ -16,21 +16,22 @@ Which threat is tested where (SECURITY.md says what each of them means):
 """
 
 import dataclasses
+import functools
 import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.api import steps
-from tests.api.kube import Kube, Object, resource, until
+from tests.api.kube import Kube, Object, rendered, resource, until
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.api.test_headers import WITH_HEADERS, begin, copies, delete_secret
 from tests.api.test_headers import tenant as namespace_of_headers
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
-from directdownload.resources.base import GROUP
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
@@ -60,13 +61,19 @@ class Tenant:
         return next(((c["reason"], c["message"]) for c in conditions if c["type"] == "Ready"), ("", ""))
 
 
+@functools.cache
+def _rights_of_an_editor() -> list[Object]:
+    """What the chart adds to Kubernetes' role `edit`."""
+    documents = [each for each in yaml.safe_load_all(rendered("release", "operator")) if each]
+    (role,) = (d for d in documents if d["kind"] == "ClusterRole" and d["metadata"]["name"].endswith("operator-edit"))
+    return list(role["rules"])
+
+
 @pytest.fixture
 def tenant(fleet: harness.ControlPlane, world: Simulation) -> Iterator[Tenant]:
     namespace, user = world.create_namespace("mallory"), f"{world.prefix}-mallory"
-    rules = [
-        {"apiGroups": [GROUP], "resources": [kind.plural for kind in WISHES], "verbs": ["*"]},
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "update", "delete"]},
-    ]
+    secrets = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "update", "delete"]}
+    rules = [*_rights_of_an_editor(), secrets]
     role: Object = {"metadata": {"name": "tenant"}, "rules": rules}
     binding: Object = {
         "metadata": {"name": "tenant"},

@@ -317,6 +317,16 @@ def test_sizing_tells_the_resources_of_the_chart() -> None:
         assert told[row] == f"requests {requests}, limit {resources['limits']['memory']}"
 
 
+def test_tests_that_the_threat_model_names_exist() -> None:
+    """A whole path, or the name alone of one beside those that were named with theirs."""
+    text = (REPOSITORY / "SECURITY.md").read_text()
+    paths = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert len(paths) > 10
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+    names = set(re.findall(r"`(test_\w+\.py)`", text))
+    assert [name for name in names if not list((REPOSITORY / "tests").glob(f"**/{name}"))] == []
+
+
 def test_make_targets_that_are_named_exist() -> None:
     makefiles = [REPOSITORY / "Makefile", *REPOSITORY.glob("*/*/*.mk")]
     text = "\n".join(path.read_text() for path in makefiles)
