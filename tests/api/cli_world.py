@@ -66,8 +66,8 @@ class Cluster:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def start(self, *arguments: str) -> "Running":
-        return Running(self.arguments(*arguments))
+    def start(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> "Running":
+        return Running(self.arguments(*arguments, kubeconfig=kubeconfig))
 
 
 class Running:

@@ -298,7 +298,7 @@ def test_deploy_wait_shows_progress_and_ends_when_ready(cluster: Cluster) -> Non
         first, second = cluster.placement("kvm-1"), cluster.placement("kvm-2")
         progress = {"bytesDownloaded": 45 * MIB, "bytesTotal": 100 * MIB, "bytesPerSecond": 12_897_485, "etaSeconds": 8}
         cluster.status("ddplacement", first, {"phase": "Downloading", "progress": progress})
-        waiting.until("kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s")
+        waiting.until("kvm-1  local  Downloading  45 %  45.0 MiB / 100.0 MiB  12.3 MiB/s  ETA 8 s")
         waiting.until("kvm-2  local  Pending")
         file = {"path": "/p/u", "sizeBytes": 100 * MIB}
         for name in (first, second):
@@ -393,10 +393,19 @@ def test_tenants_who_may_not_see_placements_follow_the_sum(cluster: Cluster) -> 
     tenant = cluster.control_plane.kubeconfig("tenant", [])
     arguments = ("deploy", "debian", "--zone", cluster.name, "--name", "d")
     assert cluster.run(*arguments, kubeconfig=tenant).returncode == 0
-    cluster.status("dddeploy", "d", converged(1, 7))
+    with cluster.start("status", "d", "--watch", kubeconfig=tenant) as watching:
+        watching.until("total    0 of 0 ready")
+        # The rate is measured: it takes two changes.
+        for downloaded in (0, 10, 20, 30):
+            status = {"placements": {"desired": 7}, "bytes": {"total": 100 * MIB, "downloaded": downloaded * MIB}}
+            cluster.status("dddeploy", "d", status)
+            watching.until(f"{downloaded} %" if downloaded else "0 of 7 ready")
+        assert re.search(r"total    0 of 7 ready  30 %  30\.0 MiB / 100\.0 MiB  \S+ [KM]iB/s  ETA ", watching.text)
+        cluster.status("dddeploy", "d", converged(1, 7))
+        assert watching.end()[0] == 0
     waited = cluster.run("status", "d", "--watch", kubeconfig=tenant)
     assert waited.returncode == 0
-    assert waited.stdout.splitlines()[0] == "total    7 of 7 ready  0 B"
+    assert waited.stdout.splitlines()[0] == "total    7 of 7 ready  30.0 MiB"
     assert "kvm-1" not in waited.stdout
     assert "Copies:     7: 7 ready" in cluster.run("status", "d", kubeconfig=tenant).stdout
 

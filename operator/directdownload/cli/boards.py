@@ -71,25 +71,35 @@ def of_deployments(states: Sequence[rollout.Rollout]) -> Board:
     sizes = [state.bytes_total for state in states if state.bytes_total]
     ready = sum(state.verdict is rollout.Verdict.READY for state in states)
     stalled = sum(state.verdict is rollout.Verdict.STALLED for state in states)
+    rate = sum(state.bytes_per_second or 0 for state in states if state.verdict is rollout.Verdict.RUNNING)
+    downloaded = sum(state.bytes_downloaded for state in states)
+    notes = [f"ETA {units.span(max(0, sum(sizes) - downloaded) / rate)}"] if rate and sizes else []
+    notes += [f"{stalled} failed"] if stalled else []
     total = Line(
         labels=("total", ""),
         state=f"{ready} of {units.count(len(states), 'deployment')} ready",
         mood=Mood.FAILED if stalled else Mood.DONE if ready == len(states) else Mood.ACTIVE,
-        downloaded_bytes=sum(state.bytes_downloaded for state in states),
+        downloaded_bytes=downloaded,
         total_bytes=sum(sizes) if sizes else None,
-        note=f"{stalled} failed" if stalled else "",
+        bytes_per_second=rate or None,
+        note=", ".join(notes),
     )
     return Board(lines, total)
 
 
 def text(line: Line, widths: Sequence[int] = ()) -> str:
-    """One line of plain text: `kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s`; labels padded to `widths`."""
+    """One line of plain text: `kvm-1  local  Downloading  45 %  4.5 MiB / 10.0 MiB  1.2 MiB/s  ETA 5 s`.
+
+    Labels are padded to `widths`.
+    """
     labels = [label.ljust(width) for label, width in zip(line.labels, widths, strict=True)] if widths else line.labels
     parts = [*labels, line.state]
     if line.mood is Mood.DONE and line.downloaded_bytes is not None:
         parts.append(units.size(line.downloaded_bytes))
     elif line.percent is not None and (line.downloaded_bytes or line.mood is Mood.ACTIVE):
         parts.append(f"{line.percent} %")
+        if line.mood is Mood.ACTIVE:
+            parts.append(f"{units.size(line.downloaded_bytes)} / {units.size(line.total_bytes)}")
     if line.bytes_per_second and line.mood is Mood.ACTIVE:
         parts.append(units.rate(line.bytes_per_second))
     if line.note:
@@ -163,11 +173,13 @@ def _deployment_line(state: rollout.Rollout) -> Line:
         rollout.Verdict.RUNNING: Mood.ACTIVE if state.downloading else Mood.WAITING,
     }[state.verdict]
     metadata = state.deployment.metadata
+    eta = state.eta_seconds if mood is Mood.ACTIVE else None
     return Line(
         labels=(metadata.namespace, metadata.name),
         state=f"{state.ready} of {state.desired} ready",
         mood=mood,
         downloaded_bytes=state.bytes_downloaded,
         total_bytes=state.bytes_total,
-        note="" if mood is Mood.DONE else state.reason,
+        bytes_per_second=state.bytes_per_second,
+        note="" if mood is Mood.DONE else f"ETA {units.span(eta)}" if eta is not None else state.reason,
     )

@@ -9,18 +9,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from directdownload.cli import examples, terminal
+from directdownload.cli import examples, terminal, units
 from directdownload.resources import headers, quantities
 
 if TYPE_CHECKING:
-    from directdownload.download.engine import ProgressCallback
+    from directdownload.cli.progress import Bars
+    from directdownload.download.engine import Progress, ProgressCallback
     from directdownload.resources.jobs import JobResult
 
+_LINE_SECONDS = 5.0
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
 
 
@@ -184,33 +187,62 @@ def _summary(result: "JobResult") -> str:
 
 
 class _Bar:
-    """A progress bar on standard error; nothing with `quiet`."""
+    """Progress on standard error: a bar on a terminal, lines anywhere else; nothing with `quiet`."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.callback: ProgressCallback | None = None
-        self._progress: Any = None
+        self._bars: Bars | None = None
         self._quiet = quiet
 
     def __enter__(self) -> "_Bar":
         if self._quiet:
             return self
         import rich.console
-        import rich.progress
 
-        self._progress = rich.progress.Progress(
-            rich.progress.BarColumn(),
-            rich.progress.DownloadColumn(binary_units=True),
-            rich.progress.TransferSpeedColumn(),
-            rich.progress.TimeRemainingColumn(),
-            console=rich.console.Console(file=terminal.unguarded(sys.stderr)),
-        )
-        task = self._progress.add_task("download", total=None)
-        self.callback = lambda progress: self._progress.update(
-            task, total=progress.size_bytes, completed=progress.bytes_received
-        )
-        self._progress.start()
+        from directdownload.cli import boards, progress
+
+        console = rich.console.Console(highlight=False, file=terminal.unguarded(sys.stderr))
+        if not console.is_terminal or console.is_dumb_terminal:
+            self.callback = _Lines().tell
+            return self
+        bars = self._bars = progress.Bars(console).__enter__()
+
+        def tell(now: "Progress") -> None:
+            size, rate = now.size_bytes, now.bytes_per_second or None
+            line = boards.Line((), "", boards.Mood.ACTIVE, now.bytes_received, size, rate, _time_left(now))
+            bars.update(boards.Board((), line))
+
+        self.callback = tell
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+    def __exit__(self, *error: Any) -> None:
+        if self._bars is not None:
+            self._bars.__exit__(*error)
+
+
+class _Lines:
+    """A line for each tenth of the way, and where that takes long or its length is not known, every few seconds."""
+
+    def __init__(self) -> None:
+        self._tenth = -1
+        self._next_seconds = 0.0
+
+    def tell(self, progress: "Progress") -> None:
+        size, received = progress.size_bytes, progress.bytes_received
+        percent = units.whole_percent(received, size)
+        tenth, now = (percent or 0) // 10, time.monotonic()
+        if tenth == self._tenth and now < self._next_seconds:
+            return
+        self._tenth, self._next_seconds = tenth, now + _LINE_SECONDS
+        parts = (
+            "" if percent is None else f"{percent} %",
+            units.size(received) + (f" / {units.size(size)}" if size else ""),
+            units.rate(progress.bytes_per_second) if progress.bytes_per_second else "",
+            _time_left(progress),
+        )
+        click.echo("  ".join(filter(None, parts)), err=True)
+
+
+def _time_left(progress: "Progress") -> str:
+    size, received, rate = progress.size_bytes, progress.bytes_received, progress.bytes_per_second
+    return f"ETA {units.span((size - received) / rate)}" if size and rate and received < size else ""

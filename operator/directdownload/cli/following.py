@@ -7,12 +7,14 @@ the reflectors' business; the user is told.
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from directdownload.cli import boards, outcome, placements, progress, rollout
+from directdownload.cli import boards, outcome, pace, placements, progress, rollout
 from directdownload.cli.session import Session
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.reflector import Reflector, Store
@@ -57,7 +59,7 @@ async def follow_one(
     deployments: Store[TemplateDeployment] = Store()
     deployments.observe(first)
     copies: Store[TemplatePlacement] = Store()
-    changed = asyncio.Event()
+    changed, meter = asyncio.Event(), pace.Meter()
     reflectors: list[Reflector[Any]] = [_deployments(session.api, session.namespace, deployments, changed)]
     if visible:
         reflectors.append(
@@ -75,7 +77,7 @@ async def follow_one(
         deployment = deployments.get(first.key)
         if deployment is None or deployment.uid != first.uid:
             raise outcome.Failure(f"deployment {name!r} was deleted meanwhile")
-        return rollout.snapshot(deployment, copies, labels)
+        return _with_rate(rollout.snapshot(deployment, copies, labels), meter)
 
     def draw() -> bool:
         state = look()
@@ -92,10 +94,11 @@ async def follow_all(
 ) -> Sequence[rollout.Rollout]:
     """The same for every deployment of `namespace` (None: of all), until all are over."""
     deployments: Store[TemplateDeployment] = Store()
-    changed = asyncio.Event()
+    changed, meter = asyncio.Event(), pace.Meter()
 
     def look() -> list[rollout.Rollout]:
-        return [rollout.snapshot(deployment) for deployment in sorted(deployments, key=lambda item: item.key)]
+        found = sorted(deployments, key=lambda item: item.key)
+        return [_with_rate(rollout.snapshot(deployment), meter) for deployment in found]
 
     def draw() -> bool:
         states = look()
@@ -106,6 +109,12 @@ async def follow_all(
     async with running(reflectors, reporter, timeout_seconds) as failed:
         await until(draw, changed, failed, timeout_seconds)
     return look()
+
+
+def _with_rate(state: rollout.Rollout, meter: pace.Meter) -> rollout.Rollout:
+    """A deployment tells no rate, its placements do; without them it is measured."""
+    rate = meter.rate(state.deployment.uid, state.bytes_downloaded, time.monotonic())
+    return state if state.bytes_per_second else dataclasses.replace(state, bytes_per_second=rate)
 
 
 def _deployments(

@@ -97,8 +97,9 @@ class Lines:
             percent = line.percent if line.mood is Mood.ACTIVE else None
             if not board.crowded or line.mood is Mood.FAILED or line.labels in self._said:
                 self._say(line, widths, (line.state, percent, line.mood, _steady(line)))
-        total_percent = board.total.percent if board.crowded else None
-        self._say(board.total, widths, (board.total.state, total_percent))
+        percent = board.total.percent
+        # Of few lines each tells its percent; the total then only every tenth of the way.
+        self._say(board.total, widths, (board.total.state, percent if board.crowded else (percent or 0) // 10))
 
     def note(self, text: str) -> None:
         self._write(text)

@@ -21,6 +21,20 @@ from directdownload.cluster import client, errors, kinds
 
 P = ParamSpec("P")
 _REQUEST_TIMEOUT_SECONDS = 30
+_BUSY_RETRIES = 5
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class _PatientApi(client.Api):
+    """Waits for an API server that is too busy, as kubectl does: what it answers 429 to, it has not begun."""
+
+    async def request(self, *args: Any, **kwargs: Any) -> client.Object:
+        for _ in range(_BUSY_RETRIES):
+            try:
+                return await super().request(*args, **kwargs)
+            except errors.TooManyRequests as error:
+                await asyncio.sleep(min(error.retry_after_seconds, _LONGEST_PAUSE_SECONDS))
+        return await super().request(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,7 @@ async def _names(session: Session, error: errors.NotFound) -> list[str] | None:
 
 @contextlib.asynccontextmanager
 async def open_session(kubeconfig: str | None, context: str | None, namespace: str | None) -> AsyncIterator[Session]:
-    api = await client.Api.connect(
+    api = await _PatientApi.connect(
         kubeconfig=kubeconfig,
         context=context,
         request_timeout_seconds=_REQUEST_TIMEOUT_SECONDS,

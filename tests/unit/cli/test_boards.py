@@ -1,5 +1,6 @@
 """The lines that a user sees of work under way."""
 
+import dataclasses
 import datetime
 
 from tests.unit.cli.support import MIB, condition, deployment, placement
@@ -17,8 +18,8 @@ def line(item: TemplatePlacement) -> boards.Line:
 
 def test_a_download_tells_percent_rate_and_time_left() -> None:
     shown = line(placement("kvm-1", "Downloading", done=45 * MIB, total=100 * MIB, rate=12_897_485, eta=8))
-    assert boards.text(shown) == "kvm-1  local  Downloading  45 %  12.3 MiB/s  ETA 8 s"
-    assert boards.text(shown, (7, 5)) == "kvm-1    local  Downloading  45 %  12.3 MiB/s  ETA 8 s"
+    assert boards.text(shown) == "kvm-1  local  Downloading  45 %  45.0 MiB / 100.0 MiB  12.3 MiB/s  ETA 8 s"
+    assert boards.text(shown, (7, 5)) == "kvm-1    local  Downloading  45 %  45.0 MiB / 100.0 MiB  12.3 MiB/s  ETA 8 s"
     assert shown.mood is Mood.ACTIVE
 
 
@@ -56,7 +57,7 @@ def test_total() -> None:
         ],
     )
     total = boards.of_placements(state, NOW).total
-    assert boards.text(total) == "total    1 of 3 ready  33 %  10.0 MiB/s  ETA 20 s, 1 failed"
+    assert boards.text(total) == "total    1 of 3 ready  33 %  100.0 MiB / 300.0 MiB  10.0 MiB/s  ETA 20 s, 1 failed"
 
 
 def test_total_of_nothing_says_why_there_is_nothing() -> None:
@@ -100,3 +101,17 @@ def test_deployments() -> None:
         "ns  b  0 of 2 ready  40 %  PlacementsFailed",
     ]
     assert boards.text(board.total) == "total    1 of 2 deployments ready  40 %  1 failed"
+
+
+def test_deployments_that_are_under_way_tell_rate_and_time_left() -> None:
+    status = {"bytes": {"total": 100 * MIB, "downloaded": 50 * MIB}, "placements": {"desired": 1, "downloading": 1}}
+    state = rollout.snapshot(deployment("a", conditions=[condition("Ready", "False", "Downloading")], status=status))
+    states = [dataclasses.replace(state, bytes_per_second=rate) for rate in (10 * MIB, 15 * MIB)]
+    board = boards.of_deployments(states)
+    assert [boards.text(shown) for shown in board.lines] == [
+        "ns  a  0 of 1 ready  50 %  50.0 MiB / 100.0 MiB  10.0 MiB/s  ETA 5 s",
+        "ns  a  0 of 1 ready  50 %  50.0 MiB / 100.0 MiB  15.0 MiB/s  ETA 3 s",
+    ]
+    assert boards.text(board.total) == (
+        "total    0 of 2 deployments ready  50 %  100.0 MiB / 200.0 MiB  25.0 MiB/s  ETA 4 s"
+    )

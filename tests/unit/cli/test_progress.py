@@ -43,12 +43,12 @@ def test_lines_only_when_something_changes() -> None:
         ]
     )
     assert first == [
-        "kvm-1  local  Downloading  10 %  1.0 MiB/s  ETA 9 s",
+        "kvm-1  local  Downloading  10 %  10.0 MiB / 100.0 MiB  1.0 MiB/s  ETA 9 s",
         "kvm-2  local  Pending  WaitingForSlot",
-        "total         0 of 2 ready  5 %",
+        "total         0 of 2 ready  5 %  10.0 MiB / 200.0 MiB",
     ]
     assert second == []
-    assert third == ["kvm-1  local  Ready  100.0 MiB", "total         1 of 2 ready  50 %"]
+    assert third == ["kvm-1  local  Ready  100.0 MiB", "total         1 of 2 ready  50 %  100.0 MiB / 200.0 MiB"]
 
 
 def test_the_countdown_of_a_retry_is_no_news() -> None:
@@ -73,9 +73,9 @@ def test_lines_of_a_crowded_board_are_failures_recoveries_and_the_total() -> Non
             board([copy("a", 0), *many]),
         ]
     )
-    assert first == ["total          0 of 21 ready  9 %"]
+    assert first == ["total          0 of 21 ready  9 %  200.0 MiB / 2.1 GiB"]
     assert second == ["a       local  Failed  SourceUnreachable"]
-    assert third == ["a       local  Downloading  0 %  1.0 MiB/s"]
+    assert third == ["a       local  Downloading  0 %  0 B / 100.0 MiB  1.0 MiB/s"]
 
 
 def drawn(lines: Sequence[Line], limit: int = 50, width: int = 140) -> list[str]:
@@ -135,3 +135,14 @@ def test_what_a_line_says_is_not_obeyed_by_the_terminal() -> None:
     assert drawn.getvalue().count("\\u001b]0;owned\\u0007\\u009b2J\\u202e") == 6
     assert not any(character in drawn.getvalue() for character in "\x07\x9b\u202e")
     assert "\x1b]" not in drawn.getvalue()
+
+
+def test_the_total_is_told_each_tenth_of_the_way() -> None:
+    told = said([board([copy("kvm-1", percent)]) for percent in (8, 9, 10, 11, 21)])
+    assert [[line.split()[0] for line in lines] for lines in told] == [
+        ["kvm-1", "total"],
+        ["kvm-1"],
+        ["kvm-1", "total"],
+        ["kvm-1"],
+        ["kvm-1", "total"],
+    ]

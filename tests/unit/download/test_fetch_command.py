@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import pathlib
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -210,3 +212,42 @@ def test_the_job_verbs(url: str, pool: pathlib.Path, verb: str) -> None:
     assert process.returncode == 0, process.stderr
     expected = {"fetch": "AlreadyPresent", "verify": "Verified", "remove": "Removed"}
     assert json.loads(process.stdout)["reason"] == expected[verb]
+
+
+def test_off_a_terminal_progress_is_lines(url: str, pool: pathlib.Path) -> None:
+    process = run("fetch", url, "-o", str(pool / "out"), "--limit-rate", "200k")
+    lines = process.stderr.splitlines()
+    assert process.returncode == 0, process.stderr
+    assert len(lines) >= 4
+    told = [
+        re.fullmatch(r"(\d+) %  \S+ \w+ / 390\.6 KiB(  \S+ [KM]?i?B/s(  ETA \d+ s)?)?", line) for line in lines[:-1]
+    ]
+    assert all(told), lines
+    assert any(match and match[3] for match in told), lines
+    tenths = [int(match[1]) // 10 for match in told if match]
+    assert tenths == sorted(tenths)
+    assert lines[-1].startswith("Downloaded: ")
+
+
+def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
+    master, slave = pty.openpty()
+    os.set_blocking(master, True)
+    fetch = ["fetch", url, "-o", str(pool / "out"), "--limit-rate", "400k", "--allow-cidr", "127.0.0.0/8"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from directdownload.cli.main import main; main()", *fetch],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while chunk := os.read(master, 65536):
+            shown += chunk
+    except OSError:
+        pass  # what a terminal says whose last user is gone
+    finally:
+        os.close(master)
+    assert process.wait(timeout=20) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"━+ +\d+ % +\S+ \w+ / 390\.6 KiB +\S+ KiB/s +ETA \d s", text), text
