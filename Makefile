@@ -67,6 +67,10 @@ sbom: venv $(if $(ARCHIVE),,image) ## What is in the image, as CycloneDX: dist/s
 audit: venv ## Ask for known vulnerabilities in requirements.lock (needs pypi.org; OPTIONS="-s osv": osv.dev)
 	python -m image.audit requirements.lock $(OPTIONS)
 
+.PHONY: bench-scale
+bench-scale: venv tools ## Measure the controller with 5,000 hosts and 50,000 copies (docs/performance.md)
+	python -m tests.bench scale
+
 .PHONY: demo
 demo: venv tools ## A cluster, the operator, and one template on every host, shown live
 	tests/demo/demo.sh

@@ -27,7 +27,11 @@ class Thing:
 def project(document: dict[str, Any]) -> Thing:
     metadata = document["metadata"]
     number = document["spec"].get("number", 0)
-    return Thing(metadata["name"], int(metadata["resourceVersion"]), metadata["uid"], number)
+    return Thing(objects.key_of(metadata), int(metadata["resourceVersion"]), metadata["uid"], number)
+
+
+def name_of(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 class Followed:
@@ -36,15 +40,22 @@ class Followed:
     def __init__(self, api: client.Api, namespace: str, **options: Any) -> None:
         self.store: reflector.Store[Thing] = reflector.Store()
         self.changes: list[tuple[str, int | None, int | None]] = []
+        self.projected: list[int] = []
         self.reflector = reflector.Reflector(
-            api, THINGS, project, self.store, namespace=namespace, on_change=self._record, **options
+            api, THINGS, self._project, self.store, namespace=namespace, on_change=self._record, **options
         )
 
+    def _project(self, document: dict[str, Any]) -> Thing | None:
+        """Negative numbers cannot be understood."""
+        item = project(document)
+        self.projected.append(item.number)
+        return item if item.number >= 0 else None
+
     def _record(self, key: str, old: Thing | None, new: Thing | None) -> None:
-        self.changes.append((key, old.number if old else None, new.number if new else None))
+        self.changes.append((name_of(key), old.number if old else None, new.number if new else None))
 
     def numbers(self) -> dict[str, int]:
-        return {item.key: item.number for item in self.store}
+        return {name_of(item.key): item.number for item in self.store}
 
 
 @contextlib.asynccontextmanager
@@ -97,12 +108,12 @@ async def test_lists_page_by_page(api: client.Api, namespace: str, monkeypatch: 
 
     async def counted(*arguments: Any, **options: Any) -> AsyncGenerator[tuple[list[Any], str], None]:
         nonlocal pages
-        async for page in original(*arguments, **options, page_size=3):
+        async for page in original(*arguments, **options):
             pages += 1
             yield page
 
     monkeypatch.setattr(client.Api, "pages", counted)
-    async with following(api, namespace) as followed:
+    async with following(api, namespace, page_size=3) as followed:
         await asyncio.wait_for(followed.reflector.synced.wait(), 20)
         assert followed.numbers() == {f"t{number}": number for number in range(7)}
     assert pages == 3
@@ -133,7 +144,7 @@ async def test_reports_what_vanished_before_a_410(
         await until(lambda: ("a", 1, None) in followed.changes)
         assert followed.numbers() == {"b": 1}
         await create(api, namespace, c=1)
-        await until(lambda: "c" in followed.store)
+        await until(lambda: "c" in followed.numbers())
     await late.close()
 
 
@@ -180,6 +191,31 @@ async def test_lists_again_when_it_is_due(api: client.Api, namespace: str) -> No
         first = followed.reflector.last_relist_monotonic
         await until(lambda: followed.reflector.last_relist_monotonic > first)
         assert time.monotonic() - first < 20
+
+
+async def test_what_has_not_changed_is_not_projected_again(api: client.Api, namespace: str) -> None:
+    await create(api, namespace, a=1, b=2)
+    async with following(api, namespace, relist_seconds=0.1) as followed:
+        await asyncio.wait_for(followed.reflector.synced.wait(), 20)
+        first = followed.reflector.last_relist_monotonic
+        await until(lambda: followed.reflector.last_relist_monotonic > first)
+        await api.merge_patch(THINGS, "a", {"spec": {"number": 3}}, namespace=namespace)
+        await until(lambda: followed.numbers() == {"a": 3, "b": 2})
+        assert followed.projected == [1, 2, 3]
+
+
+async def test_what_cannot_be_understood_stays_as_it_was(api: client.Api, namespace: str) -> None:
+    await create(api, namespace, a=1, b=-1)
+    async with following(api, namespace, relist_seconds=0.1) as followed:
+        await asyncio.wait_for(followed.reflector.synced.wait(), 20)
+        assert followed.numbers() == {"a": 1}
+        await api.merge_patch(THINGS, "a", {"spec": {"number": -2}}, namespace=namespace)
+        await until(lambda: -2 in followed.projected)
+        listed = followed.reflector.last_relist_monotonic
+        await until(lambda: followed.reflector.last_relist_monotonic > listed)
+        assert followed.numbers() == {"a": 1}, "it is there, whatever it says"
+        await api.delete(THINGS, "a", namespace=namespace)
+        await until(lambda: not followed.numbers())
 
 
 async def test_label_selector(api: client.Api, namespace: str) -> None:

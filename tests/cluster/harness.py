@@ -202,6 +202,8 @@ class ControlPlane:
         self._bin = state_root() / "bin"
         self.directory = pathlib.Path()
         self.url = ""
+        #: of etcd, which asks for no credentials
+        self.etcd_url = ""
 
     @property
     def audit_log(self) -> pathlib.Path:
@@ -289,6 +291,7 @@ class ControlPlane:
         etcd_port, peer_port, api_port = _free_ports(3)
         self.url = f"https://127.0.0.1:{api_port}"
         etcd, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
+        self.etcd_url = etcd
         self.ca_file.write_bytes(self._authority.pem)
         certificate, key = self._authority.issue("kube-apiserver", server=True)
         service_account_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

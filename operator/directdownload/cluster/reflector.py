@@ -1,8 +1,8 @@
 """Keeps a projected copy of one kind of object in memory, up to date, for as long as the process runs.
 
-The controller runs one `Reflector` each for placements, jobs, pods and nodes, reads their `Store`s, and is told of
-every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
-projections cost. Promises:
+The controller runs one `Reflector` each for placements, hosts, jobs, pods and nodes, reads their `Store`s, and is told
+of every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
+projections cost; what has not changed since it was last seen is not projected again. Promises:
 
 - whoever vanished while no watch ran is reported as deleted by the next list;
 - a store never goes back: neither a late event nor a late write-through replaces something newer;
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from directdownload.cluster import client, errors
+from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,11 @@ class Store(Generic[T]):
 
     def get(self, key: str) -> T | None:
         return self._objects.get(key)
+
+    def current(self, key: str, resource_version: int) -> bool:
+        """Whether this version, or a newer one, is what is held: nothing can be learnt from it."""
+        held = self._objects.get(key)
+        return held is not None and held.resource_version >= resource_version and key not in self._outdated
 
     def subscribe(self, on_change: OnChange[T]) -> None:
         self._subscribers.append(on_change)
@@ -120,18 +125,22 @@ class Store(Generic[T]):
 
 
 class Reflector(Generic[T]):
-    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well."""
+    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well.
+
+    `project` may give None for an object that cannot be understood: what is held of it stays as it is.
+    """
 
     def __init__(
         self,
         api: client.Api,
         resource: Resource,
-        project: Callable[[dict[str, Any]], T],
+        project: Callable[[dict[str, Any]], T | None],
         store: Store[T],
         *,
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        page_size: int = client.PAGE_SIZE,
         relist_seconds: float = 600,
         on_change: OnChange[T] | None = None,
     ) -> None:
@@ -142,6 +151,7 @@ class Reflector(Generic[T]):
         self._namespace = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
+        self._page_size = page_size
         self._relist_seconds = relist_seconds
         self._version = 0
         self._failures = 0
@@ -180,6 +190,7 @@ class Reflector(Generic[T]):
             namespace=self._namespace,
             label_selector=self._label_selector,
             field_selector=self._field_selector,
+            page_size=self._page_size,
         )
         async with contextlib.aclosing(pages):
             async for page, text in pages:
@@ -190,9 +201,7 @@ class Reflector(Generic[T]):
                     self._store.rewind()
                     self._version = version
                 for document in page:
-                    item = self._project(document)
-                    seen.add(item.key)
-                    self._store.observe(item)
+                    seen.add(self._observe(document))
         for item in [item for item in self._store if item.key not in seen]:
             # Stays if it is newer than the list: written through since the list began.
             self._store.forget(item.key, version)
@@ -225,12 +234,21 @@ class Reflector(Generic[T]):
     def _take(self, kind: str, document: Mapping[str, Any]) -> None:
         version = int(document["metadata"]["resourceVersion"])
         if kind != "BOOKMARK":
-            item = self._project(dict(document))
             if kind == "DELETED":
-                self._store.forget(item.key, version)
+                self._store.forget(objects.key_of(document["metadata"]), version)
             else:
-                self._store.observe(item)
+                self._observe(dict(document))
         self._version = version
+
+    def _observe(self, document: dict[str, Any]) -> str:
+        """Takes `document` into the store; its key is returned."""
+        metadata = document["metadata"]
+        key = objects.key_of(metadata)
+        if not self._store.current(key, int(metadata["resourceVersion"])):
+            item = self._project(document)
+            if item is not None:
+                self._store.observe(item)
+        return key
 
     async def _pause(self, error: errors.ApiError) -> None:
         seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))

@@ -7,6 +7,7 @@ order: reconciles that run come to their end, the Lease is given back, and only 
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 WORKERS = 16
 #: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
 DEAF_SECONDS = 1800.0
+#: With hundreds of certificates each, five hundred Hosts take more memory, while they are read, than all that is kept.
+HOSTS_PAGE_SIZE = 100
 EXIT_LEASE_LOST = 1
 EXIT_FAILED = 1
 #: How long a signal waits for reconciles that run. Cutting one off is what a kill does: the next leader sees to it.
@@ -87,6 +90,7 @@ class Controller:
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
+            Reflector(api, kinds.HOSTS, watch_kinds.projection(kinds.HOSTS), world.hosts, page_size=HOSTS_PAGE_SIZE),
             Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
         )
 
@@ -103,11 +107,16 @@ class Controller:
     async def run(self) -> None:
         """Until cancelled, or until kopf begins to end for what it cannot take: `farewell` tells what it was."""
         self._recording = asyncio.create_task(self._context.recorder.run())
+        # While the lists come in, all that is made stays: looking through it again and again for garbage would stop the
+        # event loop for longer each time. What is there once they are complete is never looked through again.
+        gc.disable()
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(reflector.run()) for reflector in self._reflectors]
             background.append(group.create_task(self._lists.run()))
             for synced in (*(reflector.synced for reflector in self._reflectors), self._lists.synced):
                 await synced.wait()
+            gc.freeze()
+            gc.enable()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
             with self._metrics.registered():

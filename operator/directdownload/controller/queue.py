@@ -2,6 +2,9 @@
 
 Failures are retried with exponential backoff per key; nothing is ever dropped, and no failure stops a worker. A change
 cuts a backoff short, as it may be what was missing; but not the time for which the API server asked to be left alone.
+
+Most reconciles find nothing to do and wait for nothing. Fifty thousand of them in a row would keep the event loop from
+all else, the renewal of the Lease above all: so workers give way after `_SLICE_SECONDS`.
 """
 
 import asyncio
@@ -9,6 +12,7 @@ import collections
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -16,6 +20,7 @@ from directdownload.cluster import errors
 
 logger = logging.getLogger(__name__)
 
+_SLICE_SECONDS = 0.005
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -104,10 +109,15 @@ class WorkQueue:
                     await self._idle.wait()
 
     async def _work(self) -> None:
+        gave_way = time.monotonic()
         while True:
+            if time.monotonic() - gave_way > _SLICE_SECONDS:
+                await asyncio.sleep(0)
+                gave_way = time.monotonic()
             while self._closed or not self._waiting:
                 self._wakeup.clear()
                 await self._wakeup.wait()
+                gave_way = time.monotonic()
             key, _ = self._waiting.popitem(last=False)
             self._running.add(key)
             try:

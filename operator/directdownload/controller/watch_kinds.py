@@ -1,5 +1,7 @@
 """The kinds that people write, watched by kopf; complete lists at start and every ten minutes by ourselves.
 
+Hosts are not among them: there are thousands, and one may be as large as all Templates together (architecture).
+
 kopf does not report objects that vanished while its watch was cut off, nor when its first list is complete: the lists
 fill both gaps. Handlers only hand the object to its store; `watches.py` says what follows.
 """
@@ -27,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 WATCHED = (
     kinds.ZONES,
-    kinds.HOSTS,
     kinds.STORAGE_POOLS,
     kinds.TEMPLATES,
     kinds.TEMPLATE_DEPLOYMENTS,
@@ -102,13 +103,25 @@ def _handler(resource: kinds.Resource, store: Store[Any]) -> Callable[..., Any]:
 
 
 def _observe(resource: kinds.Resource, store: Store[Any], document: Mapping[str, Any]) -> None:
-    try:
-        store.observe(PROJECTIONS[resource](document))
-    except pydantic.ValidationError as error:
-        # The CRD's rules refuse these; an object older than a rule is left as it is and told.
-        name = document["metadata"]["name"]
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        logger.error("%s %s is not valid and is left alone until it is corrected: %s", resource.kind, name, found)
+    item = projection(resource)(document)
+    if item is not None:
+        store.observe(item)
+
+
+def projection(resource: kinds.Resource) -> Callable[[Mapping[str, Any]], Any]:
+    """How the store holds an object of `resource`; None for one that is not valid, which is told."""
+
+    def project(document: Mapping[str, Any]) -> Any:
+        try:
+            return PROJECTIONS[resource](document)
+        except pydantic.ValidationError as error:
+            # The CRD's rules refuse these; an object older than a rule is left as it is and told.
+            name = document["metadata"]["name"]
+            found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            logger.error("%s %s is not valid and is left alone until it is corrected: %s", resource.kind, name, found)
+            return None
+
+    return project
 
 
 class Lists:

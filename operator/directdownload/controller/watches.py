@@ -38,6 +38,8 @@ SUMMARY_SECONDS = 5.0
 #: What hosts prove of a certificate is gathered for so long, and for so much longer for each host of the zone: one look
 #: takes the time of all of them.
 PROOF_SECONDS, PROOF_SECONDS_PER_HOST = 0.1, 0.002
+#: The same for the sums of a pool, of which each host tells something else every few minutes.
+SUM_SECONDS_PER_HOST = 0.001
 
 
 class Watches:
@@ -160,7 +162,8 @@ class Watches:
             self._placements(refused)
         for pool in self._world.pools:
             if pool.spec.zone in zones:
-                self._queue.add_later(Key("pool", pool.name), COUNT_SECONDS)
+                pause = COUNT_SECONDS + SUM_SECONDS_PER_HOST * self._world.hosts_of_zone.count(pool.spec.zone)
+                self._queue.add_later(Key("pool", pool.name), pause)
                 if pool.spec.shared and usable_before != usable_now:
                     # This host may take over what another one has, or had.
                     self._placements(self._world.placements_of_pool[pool.name])
@@ -170,7 +173,11 @@ class Watches:
         everything = old is None or new is None or _telling(old) != _telling(new)
         for zone in zones:
             pause = PROOF_SECONDS + PROOF_SECONDS_PER_HOST * self._world.hosts_of_zone.count(zone)
+            if everything and zone in self._world.gathering:
+                # Thousands of hosts that come or go at once ask for the same hundreds of looks.
+                continue
             if everything:
+                self._world.gathering.add(zone)
                 names: Iterable[str] = (certificate.name for certificate in self._world.certificates_of_zone[zone])
             elif old is not None and new is not None and old.proofs is not new.proofs:
                 either = {**old.proofs, **new.proofs}

@@ -130,6 +130,8 @@ class World:
         self.equipped: dict[str, str] = {}
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
         self.sources: dict[str, certificates.Look] = {}
+        #: zones of which every certificate is to be looked at, and none was since that became known
+        self.gathering: set[str] = set()
         #: the last drift of a host's keystore that was told, by the Host's key; at first that of the first look
         self.drifts: dict[str, KeystoreDrift | None] = {}
         #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;

@@ -75,7 +75,10 @@ class _Count:
     """What the hosts of the zone say: of all of them how many, of those that are Up which."""
 
     hosts: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CertificateHosts.model_fields, 0))
-    up: dict[str, list[str]] = dataclasses.field(default_factory=lambda: {"done": [], "failed": [], "pending": []})
+    #: of Up hosts: how many are done, which failed, how many are still at work on it
+    done: int = 0
+    failed: list[str] = dataclasses.field(default_factory=list)
+    pending: int = 0
     failures: list[CertificateFailure] = dataclasses.field(default_factory=list)
 
 
@@ -277,19 +280,30 @@ def _count(
     nowhere, revoked_hosts = spec.revoked or certificate.deleting, frozenset(spec.revoked_hosts)
     fingerprint = published.fingerprint_sha256 if published is not None else None
     failed: list[tuple[str, ObservedHost, HostCertificate]] = []
+    name = certificate.name
+    # This runs for each of thousands of hosts, for hundreds of certificates. Hosts that say the same share the proof.
+    states: dict[tuple[int, bool], str] = {}
     for host in hosts:
-        name, proof = host.name, host.proofs.get(certificate.name)
-        wanted = not nowhere and name not in revoked_hosts
+        proof, at = host.proofs.get(name), host.status.state
+        wanted = not nowhere and (not revoked_hosts or host.name not in revoked_hosts)
         found.hosts["desired"] += wanted
-        if _down(host):
+        if at is None or at == "Down":
+            # One that nothing is known of yet does nothing either.
             found.hosts["down"] += 1
             continue
-        state = _state(proof, fingerprint, wanted=wanted)
+        state = states.get((id(proof), wanted))
+        if state is None:
+            state = states[id(proof), wanted] = _state(proof, fingerprint, wanted=wanted)
         found.hosts[state] += 1
-        if host.status.state == "Up":
-            found.up[state if state in ("failed", "pending") else "done"].append(name)
         if proof is not None and state == "failed":
-            failed.append((name, host, proof))
+            failed.append((host.name, host, proof))
+        if at == "Up":
+            if state == "failed":
+                found.failed.append(host.name)
+            elif state == "pending":
+                found.pending += 1
+            else:
+                found.done += 1
     first = heapq.nsmallest(FAILURES_LIMIT, failed, key=lambda each: each[0])
     found.failures = [_failure(host, proof) for _, host, proof in first]
     return found
@@ -362,17 +376,16 @@ def _verdict(
 
 def _progress(certificate: DirectDownloadCertificate, zone: Zone, count: _Count) -> Verdict:
     """How far the Up hosts are; those in Maintenance follow, and are not waited for."""
-    done, failed, pending = count.up["done"], count.up["failed"], count.up["pending"]
-    total = len(done) + len(failed) + len(pending)
+    failed, total = count.failed, count.done + len(count.failed) + count.pending
     if not total:
         return Verdict(False, Reason.PROVISIONING, f"no host of Zone {zone.name} is Up")
     what = "removal" if certificate.spec.revoked else "certificate"
-    progress = f"{len(done)} of {total} Up hosts have proved the {what}"
+    progress = f"{count.done} of {total} Up hosts have proved the {what}"
     if failed:
         return Verdict(False, Reason.PROVISIONING_FAILED, f"{progress}; failed on {_sample(failed)}")
-    if pending and not zone.spec.enabled:
+    if count.pending and not zone.spec.enabled:
         return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {zone.name} is disabled")
-    if pending:
+    if count.pending:
         return Verdict(False, Reason.PROVISIONING, progress)
     return Verdict(True, Reason.REVOKED if certificate.spec.revoked else Reason.PROVISIONED, progress)
 

@@ -98,7 +98,7 @@ def status_of(
         conditions=conditions(verdict, placement.conditions, placement.generation, now),
         phase=phase,
         started_time=started or placement.started,
-        file=file or (placement.file if keep_file else None),
+        file=file or (placement.file.placed() if keep_file and placement.file is not None else None),
         attempts=placement.attempts if attempts is None else attempts,
         recent_failures=(placement.recent_failures if failures is None else failures) or None,
         next_attempt_time=next_attempt,

@@ -49,7 +49,7 @@ def plan_verification(
     if result.reason in _FOUND_BAD:
         return _repair(placement, around, result.reason, result.message, job.attempt, now, result)
     if result.reason is Reason.VERIFIED and placement.file is not None:
-        file = placement.file.model_copy(update={"verified_time": now, "revision": result.revision or None})
+        file = placement.file.placed().model_copy(update={"verified_time": now, "revision": result.revision or None})
         verdict = Verdict(True, Reason.VERIFIED, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0)
         return PlacementPlan(status, drop_job=True, outcome=result)

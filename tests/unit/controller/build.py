@@ -28,8 +28,19 @@ def _metadata(name: str, namespace: str | None, labels: dict[str, str], **fields
     return found if namespace is None else {"namespace": namespace, **found}
 
 
-def node(name: str = "kvm-1", *, ready: bool = True, labels: dict[str, str] | None = None, **spec: Any) -> NodeView:
-    status = {"conditions": [{"type": "Ready", "status": str(ready), "lastTransitionTime": stamp(NOW)}]}
+def node(
+    name: str = "kvm-1",
+    *,
+    ready: bool = True,
+    beat: bool = False,
+    labels: dict[str, str] | None = None,
+    **spec: Any,
+) -> NodeView:
+    """`beat`: its kubelet has spoken again, and has nothing else to say."""
+    spoken = stamp(NOW + seconds(300) if beat else NOW)
+    ready_now = {"status": str(ready), "lastTransitionTime": stamp(NOW), "lastHeartbeatTime": spoken}
+    images = [{"names": ["registry.example.org/one"], "sizeBytes": 1}] if beat else []
+    status = {"conditions": [{"type": "Ready", **ready_now}], "images": images}
     return project_node({"metadata": _metadata(name, None, labels or {}), "spec": spec, "status": status})
 
 

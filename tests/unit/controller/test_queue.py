@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -352,3 +353,22 @@ async def test_a_queue_without_work_is_finished_at_once() -> None:
     work = WorkQueue(Recorder())
     async with working(work):
         await work.finish(DEADLINE_SECONDS)
+
+
+async def test_workers_that_wait_for_nothing_let_others_run() -> None:
+    async def busy(_: Key) -> None:
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+
+    recorder = Recorder(busy)
+    found = WorkQueue(recorder)
+    for number in range(200):
+        found.add(Key("placement", str(number)))
+    turns = 0
+    async with working(found):
+        while len(recorder.done) < 200:
+            turns += 1
+            await asyncio.sleep(0)
+    # As the renewal of the Lease must.
+    assert turns > 10

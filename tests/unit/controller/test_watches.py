@@ -15,6 +15,7 @@ from directdownload.controller.watches import (
     COUNT_SECONDS,
     PROOF_SECONDS,
     PROOF_SECONDS_PER_HOST,
+    SUM_SECONDS_PER_HOST,
     SUMMARY_SECONDS,
     Watches,
     call_next_probe,
@@ -88,12 +89,15 @@ def scene() -> Scene:
     world.certificates.observe(CERTIFICATE)
     world.certificates.observe(OTHER_CERTIFICATE)
     found.queue.take()
+    # Its certificates have been looked at since.
+    world.gathering.clear()
     return found
 
 
 C, E = "certificate my-ca", "certificate other-ca"
 #: how long what the zone's one host says is gathered
 PROOF = PROOF_SECONDS + PROOF_SECONDS_PER_HOST
+SUM = COUNT_SECONDS + SUM_SECONDS_PER_HOST
 #: of the template's probes
 S = f"probe {naming.probe_name(TEMPLATE.name, TEMPLATE.uid)}"
 P, R, T, D = (
@@ -139,23 +143,23 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "host: heartbeat of its agent": (
         changed("hosts", storage=[facts(availableBytes=1)]),
         set(),
-        {"pool local": COUNT_SECONDS},
+        {"pool local": SUM},
     ),
     "host: down": (
         changed("hosts", state="Down", **SAME),
         {P},
-        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS, C: PROOF, E: PROOF},
+        {"pool local": SUM, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS, C: PROOF, E: PROOF},
     ),
     "host: pool not writable": (
         changed("hosts", storage=[facts(writable=False)]),
         {P},
-        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+        {"pool local": SUM, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
-    "host: spec": (changed("hosts", generation=2, **SAME), {"host kvm-1"}, {"pool local": COUNT_SECONDS}),
+    "host: spec": (changed("hosts", generation=2, **SAME), {"host kvm-1"}, {"pool local": SUM}),
     "host: labels": (
         changed("hosts", labels={"rack": "1"}, **SAME),
         {"host kvm-1", P},
-        {"pool local": COUNT_SECONDS, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
+        {"pool local": SUM, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
     "host: moved to another zone": (
         changed("hosts", zone="zone-2", generation=2, **SAME),
@@ -166,17 +170,17 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "host: a proof": (
         changed("hosts", status=proving("my-ca", "unknown"), **SAME),
         set(),
-        {"pool local": COUNT_SECONDS, C: PROOF},
+        {"pool local": SUM, C: PROOF},
     ),
     "host: its keystore fails": (
         changed("hosts", status={"conditions": [build.condition("KeystoreSynced", "False", WRONG)]}, **SAME),
         set(),
-        {"pool local": COUNT_SECONDS, C: PROOF, E: PROOF},
+        {"pool local": SUM, C: PROOF, E: PROOF},
     ),
     "host: its keystore was repaired": (
         changed("hosts", status={"keystore": {"lastDrift": DRIFT}}, **SAME),
         {"host kvm-1"},
-        {"pool local": COUNT_SECONDS, C: PROOF, E: PROOF},
+        {"pool local": SUM, C: PROOF, E: PROOF},
     ),
     "certificate: our own status": (changed("certificates", status={"subject": "CN=a"}), set(), {}),
     "certificate: spec": (changed("certificates", generation=2), {C}, {}),
@@ -229,6 +233,7 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
         {T: COUNT_SECONDS},
     ),
     "node: nothing": (("nodes", kube.node()), set(), {}),
+    "node: heartbeat": (("nodes", kube.node(beat=True)), set(), {}),
     "node: not ready": (("nodes", kube.node(ready=False)), {"host kvm-1"}, ZONES_SOON),
     "node: cordoned": (("nodes", kube.node(unschedulable=True)), {"host kvm-1"}, ZONES_SOON),
     "node: labels": (("nodes", kube.node(labels={"rack": "1"})), {"host kvm-1"}, ZONES_SOON),
@@ -290,6 +295,18 @@ def test_only_the_certificates_whose_proof_changed_are_looked_at(scene: Scene) -
     assert scene.queue.take()[1].keys() == {"pool local"}
     world.hosts.observe(build.host(status=proving("other-ca"), resourceVersion="4", **SAME))
     assert scene.queue.take()[1].keys() == {"pool local", C}
+
+
+def test_a_fleet_that_comes_asks_once_for_each_certificate(scene: Scene) -> None:
+    world = scene.world
+    world.hosts.observe(build.host("kvm-2", storage=[facts()]))
+    assert {C, E} <= scene.queue.take()[1].keys()
+    world.hosts.observe(build.host("kvm-3", storage=[facts()]))
+    assert not {C, E} & scene.queue.take()[1].keys()
+    # `reconcile/certificates.py` says so as soon as it looks at one of them.
+    world.gathering.discard("zone-1")
+    world.hosts.observe(build.host("kvm-4", storage=[facts()]))
+    assert {C, E} <= scene.queue.take()[1].keys()
 
 
 def test_an_alias_that_is_free_again_is_offered_to_the_next(scene: Scene) -> None:

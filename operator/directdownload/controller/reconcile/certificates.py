@@ -27,6 +27,7 @@ async def reconcile(context: Context, name: str) -> None:
     certificate = world.certificates.get(name)
     if certificate is None:
         return
+    world.gathering.discard(certificate.spec.zone)
     source = await _source(context, certificate)
     zone, hosts = world.zones.get(certificate.spec.zone), world.hosts_of_zone[certificate.spec.zone]
     plan = planning.plan_certificate(certificate, source, zone, world.rivals(certificate), hosts, context.now())

@@ -173,7 +173,9 @@ async def _finish_deployments(context: Context, key: str) -> None:
         if deployment.deleting:
             await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
-        await context.retry_stalled(deployment, [p for p in existing.values() if deployment in world.wanting(p)])
+        # Found only if it is asked for: who wants a copy is a question per copy.
+        copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
+        await context.retry_stalled(deployment, copies)
         status = planning.plan_deployment(deployment, template, fleet, existing, now)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
