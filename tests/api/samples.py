@@ -280,6 +280,7 @@ BAD: list[tuple[Resource, str, list[Any]]] = [
     (TEMPLATES, "type", ["BUILTIN", "system", ""]),
     (TEMPLATES, "zones", [[name] for name in OBJECT_NAMES]),
     (TEMPLATES, "headersSecretRef.name", OBJECT_NAMES),
+    (TEMPLATES, "details", [{"x" * 254: "y"}]),
     (TEMPLATE_DEPLOYMENTS, "templateRef", [MISSING]),
     (TEMPLATE_DEPLOYMENTS, "templateRef.name", [MISSING, *OBJECT_NAMES]),
     (TEMPLATE_DEPLOYMENTS, "templateRef.namespace", OBJECT_NAMES),

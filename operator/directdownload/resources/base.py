@@ -243,6 +243,12 @@ class ObjectMeta(Model):
     annotations: dict[str, str] = {}
     finalizers: tuple[str, ...] = ()
 
+    @pydantic.field_validator("annotations")
+    @classmethod
+    def _decides(cls, annotations: dict[str, str]) -> dict[str, str]:
+        """Others' are not kept: anybody may write 256 KiB of them into each object, and nothing is decided by them."""
+        return {key: value for key, value in annotations.items() if key == REQUESTED_AT}
+
     @property
     def requested_at(self) -> str:
         """The value of the annotation that asks for a reconcile now."""

@@ -122,7 +122,14 @@ class TemplateSpec(Model):
     headers_secret_ref: SecretReference | None = pydantic.Field(
         None, description="A Secret whose keys are HTTP headers, such as a token, for the origin of `url`."
     )
-    details: dict[str, str] = pydantic.Field({}, description="Free for you; at most 64 entries.", max_length=64)
+    details: dict[str, str] = pydantic.Field(
+        {},
+        description="Free for you; at most 64 entries, their names at most 253 characters long.",
+        max_length=64,
+        json_schema_extra=rules(
+            ("self.all(k, size(k) <= 253)", "expected names of at most 253 characters, for example {os: debian}")
+        ),
+    )
 
 
 class PlacementCounts(Model):

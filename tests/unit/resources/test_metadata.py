@@ -1,0 +1,16 @@
+"""What is kept of an object's metadata."""
+
+from directdownload.resources.base import REQUESTED_AT
+from directdownload.resources.template import Template
+
+
+def test_annotations_of_others_are_not_kept() -> None:
+    """Anybody may write 256 KiB of them into each object; the controller holds every object in memory."""
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 262144, REQUESTED_AT: "today"}
+    body = {
+        "metadata": {"name": "t", "annotations": annotations},
+        "spec": {"url": "https://a.example/x", "format": "RAW"},
+    }
+    template = Template.model_validate(body)
+    assert template.metadata.annotations == {REQUESTED_AT: "today"}
+    assert template.metadata.requested_at == "today"
