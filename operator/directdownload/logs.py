@@ -1,15 +1,23 @@
-"""Logging for long-running processes: one line per event on stderr, as text or JSON, times in UTC.
+"""Logging of controller, agent and download job: one line per event on stderr, as text or JSON, times in UTC.
 
-Controller and agent call `configure` once at start. Promises: an event is one line (a traceback in text adds lines);
-what looks like a credential is masked, in messages, fields and tracebacks alike; libraries that log bodies of API
-answers (Secrets among them) stay silent at debug.
+They call `configure` once at start. Promises: an event is one line (a traceback in text adds lines), also what no one
+caught; what looks like a credential is masked, in messages, fields and tracebacks alike; libraries that log bodies of
+API answers (Secrets among them) stay silent at debug.
+
+A line about an object says which, in the field `object` of JSON (text has it in the message): `concerning` for all
+lines of a block, those of libraries too; `about` for one line.
 """
 
+import contextlib
+import contextvars
 import datetime
 import json
 import logging
 import re
 import sys
+import threading
+import types
+from collections.abc import Iterator
 from typing import Any
 
 FORMATS = ("text", "json")
@@ -19,12 +27,16 @@ LEVELS = ("debug", "info", "warning", "error")
 _TALKATIVE = ("kubernetes", "aiohttp", "asyncio", "urllib3")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Fields that kopf attaches for its own handlers.
-_INTERNAL = frozenset({"settings", "k8s_skip"})
+_INTERNAL = frozenset({"settings", "k8s_skip", "k8s_ref"})
+#: What the lines of this block, or else of this process, are about.
+_concerns: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("concerns", default={})  # noqa: B039 - never changed
 _MASK = "***"
 _SECRETS = (
     # user:password@ and the query (signed URLs) of a URL
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s'\"?#]+@"), rf"\1{_MASK}@"),
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"?#]+\?)[^\s'\"#]+"), rf"\1{_MASK}"),
+    # a private key, also with its line breaks escaped, or cut off
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), _MASK),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {_MASK}"),
     # a JSON web token anywhere
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)?"), _MASK),
@@ -51,6 +63,36 @@ def configure(log_format: str, level: str) -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(threshold, logging.INFO))
     logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def about(kind: str, key: str, **fields: Any) -> dict[str, Any]:
+    """`extra` of a line about the object `key`, `namespace/name` or `name`; `fields` are what else is known of it."""
+    namespace, _, name = key.rpartition("/")
+    reference = {"kind": kind, **({"namespace": namespace} if namespace else {}), "name": name}
+    return {"object": reference, **{field: value for field, value in fields.items() if value not in (None, "")}}
+
+
+@contextlib.contextmanager
+def concerning(kind: str, key: str, **fields: Any) -> Iterator[None]:
+    """Lines of this block, and of tasks begun in it, are about that object unless they say otherwise."""
+    token = _concerns.set({**_concerns.get(), **about(kind, key, **fields)})
+    try:
+        yield
+    finally:
+        _concerns.reset(token)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger(__name__).critical("Uncaught: %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is not None:
+        _uncaught(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def mask(text: str) -> str:
@@ -64,7 +106,8 @@ class TextFormatter(logging.Formatter):
     """`2026-01-02T03:04:05.678Z INFO directdownload.agent.main: message key=value`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={value}" for key, value in _fields(record).items())
+        # The message names the object.
+        fields = "".join(f" {key}={value}" for key, value in _fields(record).items() if key != "object")
         # a line break inside a message (names and errors come from outside) must not look like another event
         line = mask(f"{record.getMessage()}{fields}").replace("\r", "\\r").replace("\n", "\\n")
         trace = _trace(self, record)
@@ -72,10 +115,12 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, the fields given as `extra`, and `exception` if there is one."""
+    """One JSON object: time, level, logger, message, what it is about, fields given as `extra`, and any `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, Any] = {
+            **_concerns.get(),
+            **_reference(record),
             **_fields(record),
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -89,6 +134,15 @@ class JsonFormatter(logging.Formatter):
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in _INTERNAL}
+
+
+def _reference(record: logging.LogRecord) -> dict[str, Any]:
+    """What kopf says of the object of a line."""
+    found = getattr(record, "k8s_ref", None)
+    if not isinstance(found, dict) or not found.get("name"):
+        return {}
+    namespace = found.get("namespace")
+    return about(str(found.get("kind")), f"{namespace}/{found['name']}" if namespace else str(found["name"]))
 
 
 def _masked(value: Any) -> Any:

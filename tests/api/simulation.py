@@ -375,8 +375,10 @@ class Simulation:
         """All that were started, in order."""
         return self._controllers
 
-    def start_controller(self, user: str = "controller", *, kubeconfig: pathlib.Path | None = None) -> Controller:
-        """`kubeconfig`: another way to the API server than the direct one."""
+    def start_controller(
+        self, user: str = "controller", *arguments: str, kubeconfig: pathlib.Path | None = None
+    ) -> Controller:
+        """`arguments`: further ones of its command; `kubeconfig`: another way to the API server than the direct one."""
         template = self._directory / "job.yaml"
         template.write_text(yaml.safe_dump(JOB_TEMPLATE))
         log = self._directory / f"{user}-{len(self._controllers)}.log"
@@ -386,7 +388,7 @@ class Simulation:
                 [
                     str(pathlib.Path(sys.executable).with_name("directdownload")),
                     *("controller", "--pod-name", user, "--pod-namespace", self.namespace, "--health-port", "0"),
-                    *("--job-template", str(template), "--pool-root", POOL_PATH),
+                    *("--job-template", str(template), "--pool-root", POOL_PATH, *arguments),
                 ],
                 env={"PATH": os.environ["PATH"], "HOME": str(self._directory), "KUBECONFIG": str(kubeconfig)},
                 stdout=output,

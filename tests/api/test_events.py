@@ -239,6 +239,47 @@ def _health_port(controller: Controller) -> int | None:
     return None
 
 
+def everything_told(world: Simulation) -> dict[str, str]:
+    """The version of each Event of the product: a repetition raises it."""
+    listed = world.control_plane.kubectl("get", "events", "-A", "-o", "json", check=True)
+    return {
+        item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in json.loads(listed.stdout)["items"]
+    }
+
+
+def nothing_is_told_twice(world: Simulation, controller: Controller) -> None:
+    """Reconciles of a fleet in which nothing happens tell nothing, nor does the next leader tell it all again."""
+    before = everything_told(world)
+    assert before
+    assert controller.stop() == 0
+    heir = world.start_controller("heir")
+    until("another to lead", lambda: b"Synced" in heir.log.read_bytes(), 40)
+    touched = (
+        (kinds.TEMPLATE_PLACEMENTS, [p["metadata"]["name"] for p in world.placements()], None),
+        (kinds.TEMPLATES, ["debian"], world.namespace),
+        (kinds.TEMPLATE_DEPLOYMENTS, ["everywhere"], world.namespace),
+        (kinds.ZONES, [world.zone], None),
+        (kinds.STORAGE_POOLS, [world.pool], None),
+    )
+    with world.kube() as connection:
+        for kind, names, namespace in touched:
+            for name in names:
+                connection.patch(kind, name, {"metadata": {"labels": {"touched": "yes"}}}, namespace).object()
+
+    def looked() -> bool:
+        """Each kind of object was reconciled again, and none waits."""
+        found = scrape(heir)
+        done = found.get("reconcile_duration_seconds_count", {})
+        busy = sum(found.get("queue_depth", {"": 1}).values())
+        return not busy and all(
+            done.get((kind, "success")) for kind in ("placement", "template", "host", "zone", "pool")
+        )
+
+    until("all to be looked at again", looked, 40)
+    assert everything_told(world) == before
+    heir.kill()
+
+
 def test_failures_are_counted_in_one_event_and_in_the_metrics(world: Simulation) -> None:
     """Two attempts fail on one host, the third succeeds; another host has no trouble; a standby says nothing."""
     bad, good = (world.add_host(f"kvm-{number}") for number in (1, 2))
@@ -269,9 +310,10 @@ def test_failures_are_counted_in_one_event_and_in_the_metrics(world: Simulation)
     assert found["jobs_active"] == {(world.zone,): 0}
     assert found["reconcile_duration_seconds_count"]["placement", "success"] > 0
     assert found["queue_depth"]["placement",] == 0
+    nothing_is_told_twice(world, controller)
     standby = world.start_controller("standby")
     until("the standby to ask for the lead", lambda: "api_requests_total" in scrape(standby))
-    common = {"build_info", "api_requests_total"}
+    common = {"build_info", "api_requests_total", "leader"}
     assert {name for name in scrape(standby) if not name.startswith(("python_", "process_"))} == common
 
 

@@ -1,9 +1,15 @@
 """Logs: one line per event, in UTC, without what looks like a credential."""
 
+import asyncio
 import datetime
 import json
 import logging
+import subprocess
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,10 +22,12 @@ JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bn
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook
     yield
     logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def test_json_lines_carry_time_level_logger_message_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +98,84 @@ def test_libraries_do_not_tell_bodies_at_debug(capsys: pytest.CaptureFixture[str
 def test_other_formats_and_levels_are_refused(log_format: str, level: str) -> None:
     with pytest.raises(ValueError, match="expected one of"):
         logs.configure(log_format, level)
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_lines_of_a_block_and_of_its_tasks_say_what_they_are_about(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info")
+    logger = logging.getLogger("a")
+
+    async def work() -> None:
+        logger.info("inside")
+
+    with logs.concerning("Template", "images/debian", host="kvm-1", reason=""):
+        task = asyncio.create_task(work())
+        logging.getLogger("a.library").warning("theirs")
+        logger.info("another", extra=logs.about("Host", "kvm-2", attempt=3))
+    await task
+    logger.info("outside")
+    template = {"kind": "Template", "namespace": "images", "name": "debian"}
+    found = [(e["message"], e.get("object"), e.get("host"), e.get("attempt")) for e in written(capsys)]
+    assert found == [
+        ("theirs", template, "kvm-1", None),
+        ("another", {"kind": "Host", "name": "kvm-2"}, "kvm-1", 3),
+        ("inside", template, "kvm-1", None),
+        ("outside", None, None, None),
+    ]
+
+
+def test_what_kopf_says_of_an_object_is_a_reference_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info")
+    reference = {"apiVersion": "v1", "kind": "Zone", "name": "zone-1", "namespace": None, "uid": "u"}
+    logging.getLogger("kopf.objects").warning("kept", extra={"k8s_ref": reference, "k8s_skip": True, "settings": 1})
+    (event,) = written(capsys)
+    assert event["object"] == {"kind": "Zone", "name": "zone-1"}
+    assert set(event) == {"time", "level", "logger", "message", "object"}
+
+
+def test_text_names_the_object_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "info")
+    with logs.concerning("Host", "kvm-1"):
+        logging.getLogger("a").info("Host kvm-1: Up", extra=logs.about("Host", "kvm-1", reason="Up"))
+    assert capsys.readouterr().err.endswith("INFO a: Host kvm-1: Up reason=Up\n")
+
+
+def test_warnings_and_libraries_write_lines_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info")
+    # pytest records warnings; this is what Python does with one outside of it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.configure("json", "info")
+        warnings.warn("old\nthing", DeprecationWarning, stacklevel=1)
+    for name in ("kopf.activities", "aiohttp.server", "asyncio"):
+        logging.getLogger(name).error("theirs", exc_info=ValueError("password=hunter2-x"))
+    events = written(capsys)
+    assert [event["logger"] for event in events] == ["py.warnings", "kopf.activities", "aiohttp.server", "asyncio"]
+    assert "old" in events[0]["message"]
+    assert all("hunter2-x" not in event["exception"] for event in events[1:])
+
+
+@pytest.mark.parametrize("where", ["raise failure", "import threading; threading.Thread(target=fail).start()"])
+def test_what_nobody_caught_is_one_line_as_well(where: str) -> None:
+    program = (
+        "from directdownload import logs\n"
+        "failure = ValueError('https://user:hunter2-x@example.org/')\n"
+        "def fail(): raise failure\n"
+        "logs.configure('json', 'info')\n" + where
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    (event,) = (json.loads(line) for line in done.stderr.splitlines())
+    assert (event["level"], event["message"]) == ("critical", "Uncaught: ValueError")
+    assert "Traceback" in event["exception"]
+    assert "hunter2-x" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["\n-----END EC PRIVATE KEY-----", ""])
+@pytest.mark.parametrize("line_break", ["\n", "\\n"])
+def test_a_private_key_is_masked(line_break: str, end: str) -> None:
+    key = f"-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIIrYSSNQFaA2Hwf1duRSxKtLYX5CB04fSeQ6tF1aY/PuoAoGCCqGSM49{end}"
+    masked = logs.mask(f"found {key.replace(chr(10), line_break)}")
+    assert masked == "found ***"

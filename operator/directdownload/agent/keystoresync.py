@@ -11,6 +11,7 @@ import logging
 import os.path
 from collections.abc import Mapping, Sequence
 
+from directdownload import logs
 from directdownload.agent.keystoreledger import KeystoreLedger
 from directdownload.agent.trust import Bundle
 from directdownload.download import mountinfo
@@ -263,9 +264,17 @@ def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: key
         logger.warning("Keystore %s: %s %s, repaired", path, drift.kind, drift.alias)
     for alias, wish in made.put.items():
         fingerprint = wish.certificate.fingerprint_sha256
-        logger.info("Keystore %s: put %s under %s for certificate %s", path, fingerprint, alias, wish.name)
+        words = (path, fingerprint, alias, wish.name)
+        logger.info("Keystore %s: put %s under %s for certificate %s", *words, extra=_about(wish.name))
     for alias, name in made.remove.items():
         fingerprints = ", ".join(sorted(made.ledger[alias].fingerprints))
-        logger.info("Keystore %s: removed %s (%s) of certificate %s", path, alias, fingerprints, name)
+        logger.info(
+            "Keystore %s: removed %s (%s) of certificate %s", path, alias, fingerprints, name, extra=_about(name)
+        )
     for alias in settled.ledger.keys() - before.keys() - made.put.keys():
-        logger.info("Keystore %s: adopted %s for certificate %s", path, alias, settled.ledger[alias].certificate)
+        name = settled.ledger[alias].certificate
+        logger.info("Keystore %s: adopted %s for certificate %s", path, alias, name, extra=_about(name))
+
+
+def _about(certificate: str) -> dict[str, object]:
+    return logs.about("DirectDownloadCertificate", certificate)

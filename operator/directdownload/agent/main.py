@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 def main(settings: Settings) -> int:
     """Runs the agent until it is told to end; the exit status of the process."""
     logs.configure(settings.log_format, settings.log_level)
-    return asyncio.run(run(settings))
+    with logs.concerning("Host", settings.node_name, host=settings.node_name):
+        return asyncio.run(run(settings))
 
 
 async def run(settings: Settings) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from directdownload import logs
 from directdownload.agent import copies, leftovers, storage, worker
 from directdownload.agent.ledger import Ledger
 from directdownload.agent.owners import Owners
@@ -159,7 +160,8 @@ class PoolMonitor:
         )
         if answer["removed"]:
             names = ", ".join(answer["removed"])
-            logger.info("Pool %s: removed what belonged to nobody for a day: %s", self.target.pool, names)
+            about = logs.about("StoragePool", self.target.pool)
+            logger.info("Pool %s: removed what belonged to nobody for a day: %s", self.target.pool, names, extra=about)
             gone = set(answer["removed"])
             self._leftovers = [each for each in self._leftovers if not gone & set(each.names)]
         if answer["error"]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from directdownload import logs
 from directdownload.agent.copies import Wanted
 from directdownload.agent.ledger import Ledger, Outcome
 from directdownload.agent.leftovers import Owner
@@ -160,7 +161,8 @@ class Publisher:
         return ours
 
     def _gone(self, wanted: Wanted) -> None:
-        logger.info("Placement %s (uid %s) is gone: nothing to write", wanted.placement, wanted.uid)
+        about = logs.about("TemplatePlacement", wanted.placement)
+        logger.info("Placement %s (uid %s) is gone: nothing to write", wanted.placement, wanted.uid, extra=about)
         self._owners.note(wanted.key, Owner(exists=False))
         if wanted.settled:
             self._ledger.note(wanted, Outcome.GONE)
@@ -168,7 +170,8 @@ class Publisher:
     def _leave(self, entry: _Entry, wanted: Wanted) -> None:
         """To the host whose placement it is."""
         if not entry.foreign:
-            logger.info("Placement %s (uid %s) is another host's", wanted.placement, wanted.uid)
+            about = logs.about("TemplatePlacement", wanted.placement)
+            logger.info("Placement %s (uid %s) is another host's", wanted.placement, wanted.uid, extra=about)
         entry.told, entry.foreign = None, True
         if wanted.settled:
             self._ledger.note(wanted, Outcome.FOREIGN)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 
+from directdownload import logs
 from directdownload.agent import (
     hostreport,
     keystore,
@@ -139,7 +140,8 @@ class Supervisor:
                 self._facts.pop(name, None)
         for name, target in exposed.items():
             if name not in self._monitors:
-                logger.info("Pool %s at %s is one of this host", name, target.path)
+                about = logs.about("StoragePool", name)
+                logger.info("Pool %s at %s is one of this host", name, target.path, extra=about)
                 monitor = pools.PoolMonitor(
                     target,
                     self._settings,

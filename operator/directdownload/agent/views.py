@@ -13,6 +13,7 @@ from typing import Any
 
 import pydantic
 
+from directdownload import logs
 from directdownload.agent.storage import Target
 from directdownload.cluster import objects
 from directdownload.planning.keystores import Previous, Published
@@ -113,7 +114,8 @@ def project_pool(document: Mapping[str, Any]) -> PoolView:
     try:
         selector = LabelSelector.model_validate(spec.get("hostSelector") or {})
     except pydantic.ValidationError as error:
-        logger.warning("StoragePool %s: spec.hostSelector is not understood: %s", metadata["name"], error)
+        about = logs.about("StoragePool", metadata["name"])
+        logger.warning("StoragePool %s: spec.hostSelector is not understood: %s", metadata["name"], error, extra=about)
         selector = None
     return PoolView(
         key=objects.key_of(metadata),
@@ -138,7 +140,8 @@ def _sync_interval_seconds(zone: str, certificates: Mapping[str, Any]) -> float:
     try:
         return quantities.parse_duration(str(certificates.get("syncInterval", "10m")))
     except ValueError as error:
-        logger.warning("Zone %s: spec.certificates.syncInterval is not understood, and taken as 10m: %s", zone, error)
+        text = "Zone %s: spec.certificates.syncInterval is not understood, and taken as 10m: %s"
+        logger.warning(text, zone, error, extra=logs.about("Zone", zone))
         return 600.0
 
 

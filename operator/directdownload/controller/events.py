@@ -267,7 +267,8 @@ class Recorder:
                 self._drop("Refused", str(error))
             except Exception:
                 # A bug here must not end the controller, which needs no Events.
-                logger.exception("Event %s: unexpected error", name_of(series))
+                about = logs.about(series.resource.kind, series.key)
+                logger.exception("Event %s: unexpected error", name_of(series), extra=about)
 
     async def finish(self, seconds: float) -> None:
         """Waits, at most `seconds`, until all is posted."""

@@ -61,7 +61,7 @@ async def equip(context: Context, job: JobView, template: Template | None) -> No
     found = await read(context, template)
     if found.problem is not None:
         # It never starts, and counts as interrupted in time; the next one is not made before the Secret may be used.
-        logger.warning("Job %s: %s", job.name, found.problem.message)
+        logger.warning("Job %s: %s", job.name, found.problem.message, extra={"job": job.name})
         return
     await give(context, job, found)
 

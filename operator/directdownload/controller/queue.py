@@ -16,10 +16,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from directdownload import logs
 from directdownload.cluster import errors
 
 logger = logging.getLogger(__name__)
 
+#: Of which kind the object is that a key names, for the lines of the log.
+OBJECTS = {
+    "host": "Host",
+    "zone": "Zone",
+    "pool": "StoragePool",
+    "template": "Template",
+    "placement": "TemplatePlacement",
+    "probe": "Template",
+    "certificate": "DirectDownloadCertificate",
+}
 _SLICE_SECONDS = 0.005
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -121,22 +132,8 @@ class WorkQueue:
             key, _ = self._waiting.popitem(last=False)
             self._running.add(key)
             try:
-                await self._reconcile(key)
-                self._failures.pop(key, None)
-            except errors.ApiError as error:
-                pause = self._pause_seconds(key)
-                if isinstance(error, errors.TooManyRequests):
-                    # Never earlier; a little later, so that those who were sent away together do not return together.
-                    pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
-                    self._hold(key, pause)
-                else:
-                    self.add_later(key, pause)
-                logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)
-            except Exception:
-                # A bug in one reconcile must not stop the others; it is told each time, and retried ever slower.
-                pause = self._pause_seconds(key)
-                logger.exception("%s %s: unexpected error; trying again in %.1f s", key.kind, key.name, pause)
-                self.add_later(key, pause)
+                with logs.concerning(OBJECTS.get(key.kind, key.kind), key.name):
+                    await self._attempt(key)
             finally:
                 self._running.discard(key)
                 if key in self._again:
@@ -144,6 +141,25 @@ class WorkQueue:
                     self.add(key)
                 if not self._running:
                     self._idle.set()
+
+    async def _attempt(self, key: Key) -> None:
+        try:
+            await self._reconcile(key)
+            self._failures.pop(key, None)
+        except errors.ApiError as error:
+            pause = self._pause_seconds(key)
+            if isinstance(error, errors.TooManyRequests):
+                # Never earlier; a little later, so that those who were sent away together do not return together.
+                pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
+                self._hold(key, pause)
+            else:
+                self.add_later(key, pause)
+            logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)
+        except Exception:
+            # A bug in one reconcile must not stop the others; it is told each time, and retried ever slower.
+            pause = self._pause_seconds(key)
+            logger.exception("%s %s: unexpected error; trying again in %.1f s", key.kind, key.name, pause)
+            self.add_later(key, pause)
 
     def _pause_seconds(self, key: Key) -> float:
         self._failures[key] += 1

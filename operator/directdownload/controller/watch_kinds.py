@@ -20,6 +20,7 @@ from typing import Any
 import kopf
 import pydantic
 
+from directdownload import logs
 from directdownload.cluster import client, errors, kinds, objects
 from directdownload.cluster.reflector import Store
 from directdownload.controller.context import PROJECTIONS, Context
@@ -118,7 +119,9 @@ def projection(resource: kinds.Resource) -> Callable[[Mapping[str, Any]], Any]:
             # The CRD's rules refuse these; an object older than a rule is left as it is and told.
             name = document["metadata"]["name"]
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            logger.error("%s %s is not valid and is left alone until it is corrected: %s", resource.kind, name, found)
+            about = logs.about(resource.kind, objects.key_of(document["metadata"]))
+            text = "%s %s is not valid and is left alone until it is corrected: %s"
+            logger.error(text, resource.kind, name, found, extra=about)
             return None
 
     return project

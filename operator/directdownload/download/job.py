@@ -5,6 +5,7 @@ termination message. Exit status: 0 done, 1 transient, 2 not a usable document, 
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,15 +14,21 @@ from collections.abc import Mapping
 
 import pydantic
 
+from directdownload import logs
 from directdownload.download import engine, headers, mountinfo, probe, remove, secrets, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
 from directdownload.download.sources.proxy import Proxies
+from directdownload.download.urls import redact
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
+logger = logging.getLogger(__name__)
+
+#: As the chart's values `log` say.
+LOG_FORMAT_VARIABLE, LOG_LEVEL_VARIABLE = "DIRECTDOWNLOAD_LOG_FORMAT", "DIRECTDOWNLOAD_LOG_LEVEL"
 #: The kubelet makes this file; elsewhere it is not written, unless the variable names another.
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_VARIABLE = "DIRECTDOWNLOAD_TERMINATION_LOG"
@@ -35,18 +42,35 @@ def main(verb: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
+        logs.configure(os.environ.get(LOG_FORMAT_VARIABLE, "text"), os.environ.get(LOG_LEVEL_VARIABLE, "info"))
         document = read_document(os.environ, verb)
     except ValueError as error:
         result = JobResult(reason=Reason.INTERRUPTED, message=str(error))
         status = _EXIT_USAGE
     else:
-        result = run_job(document, stop)
+        result = _told(document, stop)
         status = exit_status(result)
     message = result.to_message()
     _leave_termination_message(message)
     sys.stdout.write(message + "\n")
     sys.stdout.flush()
     return status
+
+
+def _told(document: JobDocument, stop: threading.Event) -> JobResult:
+    """`run_job` with a line before and one behind it, for whoever collects logs."""
+    # A probe belongs to no placement, and is not told the name of its Template.
+    probing = document.verb is Verb.PROBE
+    kind, name = ("Host", document.host) if probing else ("TemplatePlacement", document.placement)
+    what = redact(document.url) if probing else document.file_name
+    fields = {"host": document.host, "pool": document.pool.name, "template_uid": document.template_uid}
+    with logs.concerning(kind, name, **fields):
+        logger.info("%s of %s begins", document.verb, what)
+        result = run_job(document, stop)
+        level = logging.INFO if result.done else logging.WARNING
+        words = (document.verb, what, result.reason, result.message)
+        logger.log(level, "%s of %s: %s: %s", *words, extra={"reason": str(result.reason), "seconds": result.seconds})
+    return result
 
 
 def exit_status(result: JobResult) -> int:

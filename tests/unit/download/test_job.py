@@ -122,3 +122,22 @@ def test_a_job_imports_nothing_heavy() -> None:
         check=True,
     )
     assert process.stdout.strip() == "[]"
+
+
+def test_a_job_logs_as_it_is_told_and_about_its_placement(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIRECTDOWNLOAD_LOG_FORMAT", "json")
+    with start_job(job_document(pool)) as process:
+        output, errors = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["level"] for line in lines] == ["info", "warning"]
+    for line in lines:
+        assert line["object"] == {"kind": "TemplatePlacement", "name": "debian-13-0123456789"}
+        assert (line["host"], line["pool"], line["template_uid"]) == ("kvm-1", "local", "uid-1")
+    assert lines[1]["reason"] == JobResult.model_validate_json(output).reason
+    monkeypatch.setenv("DIRECTDOWNLOAD_LOG_LEVEL", "error")
+    with start_job(job_document(pool)) as process:
+        assert process.communicate(timeout=20)[1] == ""
+    monkeypatch.setenv("DIRECTDOWNLOAD_LOG_LEVEL", "loud")
+    with start_job(job_document(pool)) as process:
+        assert "loud" in JobResult.model_validate_json(process.communicate(timeout=20)[0]).message
+    assert process.returncode == 2

@@ -54,7 +54,7 @@ async def reconcile(context: Context, name: str) -> None:
         await context.ask(f"node-{plan.status.node_uid}", world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
         ready = plan.status.conditions[0]
-        logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason)
+        logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason, extra={"reason": str(ready.reason)})
         down = plan.status.state == "Down"
         context.recorder.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message)
     _tell_drift(context, host)

@@ -83,7 +83,13 @@ async def _reconcile(context: Context, name: str) -> None:
 def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus) -> None:
     """Log, event and count of a transition; a status that only carries on says nothing."""
     ready = status.conditions[0]
-    logger.info("TemplatePlacement %s: %s (%s)", before.key, status.phase, ready.reason)
+    logger.info(
+        "TemplatePlacement %s: %s (%s)",
+        before.key,
+        status.phase,
+        ready.reason,
+        extra={"host": before.host, "reason": str(ready.reason), "attempt": status.attempts},
+    )
     if (before.phase, before.reason) == (status.phase, ready.reason) or ready.reason in _QUIET:
         return
     trouble = status.phase is Phase.FAILED or ready.reason not in WAITING | DONE | {Reason.PAUSED}
@@ -185,7 +191,7 @@ async def _hand_over(context: Context, placement: PlacementView, successor: str)
         kinds.TEMPLATE_PLACEMENTS, await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
     )
     message = f"{successor} takes over from {placement.host}"
-    logger.info("TemplatePlacement %s: %s", placement.key, message)
+    logger.info("TemplatePlacement %s: %s", placement.key, message, extra={"host": successor})
     context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.HOST_DOWN, message, "TakeOver")
     context.queue.add(Key("placement", placement.key))
 
