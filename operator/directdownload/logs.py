@@ -31,15 +31,17 @@ _INTERNAL = frozenset({"settings", "k8s_skip", "k8s_ref"})
 #: What the lines of this block, or else of this process, are about.
 _concerns: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("concerns", default={})  # noqa: B039 - never changed
 _MASK = "***"
+#: With limits on what comes before the sign by which a secret is known: else the work grows with the square of the
+#: length, and the text may be a tenant's or a server's.
 _SECRETS = (
     # user:password@ and the query (signed URLs) of a URL
-    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s'\"?#]+@"), rf"\1{_MASK}@"),
-    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"?#]+\?)[^\s'\"#]+"), rf"\1{_MASK}"),
+    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/@\s'\"?#]+@"), rf"\1{_MASK}@"),
+    (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"?#]{1,4096}\?)[^\s'\"#]+"), rf"\1{_MASK}"),
     # a private key, also with its line breaks escaped, or cut off
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), _MASK),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {_MASK}"),
     # a JSON web token anywhere
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)?"), _MASK),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)?"), _MASK),
     (
         re.compile(r"(?i)\b(password|passphrase|passwd|secret|token)(['\"]?\s*[=:]\s*['\"]?)[^\s'\",}]+"),
         rf"\1\2{_MASK}",
