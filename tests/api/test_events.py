@@ -300,6 +300,11 @@ def test_failures_are_counted_in_one_event_and_in_the_metrics(world: Simulation)
     reasons = {reason for kind, reason, _ in told(world, "everywhere", world.namespace) if kind == "Normal"}
     assert "Converged" in reasons
 
+    assert told(world, "debian", world.namespace) == {("Normal", "Registered", 1)}
+    for name in (world.zone, world.pool):
+        assert ("Normal", "Ready", 1) in told(world, name)
+        assert {kind for kind, *_ in told(world, name)} == {"Normal"}
+
     found = scrape(controller)
     assert found["download_attempts_total"] == {("SourceUnavailable", world.zone): 2, ("Downloaded", world.zone): 2}
     assert found["download_bytes_total"] == {(host, "HTTP", world.zone): SIZE_BYTES for host in (bad, good)}

@@ -12,10 +12,13 @@ from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone
+from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
 #: Requests of one reconcile that are under way at once.
 _PARALLEL_REQUESTS = 16
+#: Not ready, and no trouble: what every zone and every pool begins with.
+_EXPECTED = frozenset({Reason.NO_HOSTS, Reason.NO_READY_HOSTS})
 
 #: How the stores hold the objects of each kind that this process writes.
 PROJECTIONS: Mapping[kinds.Resource, Any] = {
@@ -106,6 +109,14 @@ class Context:
             return False
         await self.apply(resource, item, {"status": wanted}, subresource="status")
         return True
+
+    def tell_ready(self, resource: kinds.Resource, item: Any, status: base.Status) -> None:
+        """An Event where the reason of Ready is another one in `status`, just written, than in `item`."""
+        ready, old = status.condition("Ready"), item.status.condition("Ready")
+        if ready is None or (old is not None and old.reason == ready.reason):
+            return
+        trouble = ready.status != base.ConditionStatus.TRUE and ready.reason not in _EXPECTED
+        self.recorder.tell(resource, item, "Warning" if trouble else "Normal", ready.reason, ready.message)
 
     async def set_finalizer(self, resource: kinds.Resource, item: base.Resource, *, present: bool) -> None:
         """Puts our finalizer on `item`, or takes it off; those of others stay."""

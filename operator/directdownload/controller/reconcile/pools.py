@@ -13,4 +13,5 @@ async def reconcile(context: Context, name: str) -> None:
     hosts = world.hosts_of_zone[pool.spec.zone]
     status = pools.plan_pool(pool, pool.spec.zone in world.zones, hosts, world.pool_roots, context.now())
     await context.retry_stalled(pool, world.placements_of_pool[name])
-    await context.write_status(kinds.STORAGE_POOLS, pool, status)
+    if await context.write_status(kinds.STORAGE_POOLS, pool, status):
+        context.tell_ready(kinds.STORAGE_POOLS, pool, status)

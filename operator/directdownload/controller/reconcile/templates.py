@@ -21,6 +21,7 @@ from directdownload.planning import headers as header_planning
 from directdownload.planning import plans, probes, templates
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
+from directdownload.resources.reasons import WAITING
 from directdownload.resources.template import Template
 from directdownload.resources.templateplacement import Phase
 
@@ -114,6 +115,9 @@ async def _write_summary(
             stalled = status.condition("Stalled")
             warning = stalled is not None and stalled.status == "True"
             context.recorder.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
+        elif resource is kinds.TEMPLATES and (ready is None or ready.reason not in WAITING):
+            # What is wrong with its Secret is told where it is found.
+            context.tell_ready(resource, item, status)
 
 
 async def _place(context: Context, template: Template) -> bool:

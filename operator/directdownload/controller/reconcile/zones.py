@@ -19,4 +19,5 @@ async def reconcile(context: Context, name: str) -> None:
     ]
     status = zones.plan_zone(zone, list(world.hosts_of_zone[name]), contested, context.now())
     await context.retry_stalled(zone, world.placements_of_zone[name])
-    await context.write_status(kinds.ZONES, zone, status)
+    if await context.write_status(kinds.ZONES, zone, status):
+        context.tell_ready(kinds.ZONES, zone, status)
