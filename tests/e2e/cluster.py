@@ -74,27 +74,37 @@ class Cluster:
         if self.local and os.environ.get("KEEP") != "1":
             run(str(SCRIPTS / "down.sh"))
 
-    def install(self, *settings: str) -> None:
-        """`helm upgrade --install` with the product's image, and wait until every pod is ready."""
+    def install(self, *settings: str, release: str = RELEASE, namespace: str = NAMESPACE) -> str:
+        """`helm upgrade --install` with the product's image, and wait until every pod is ready; what Helm has said.
+
+        The chart's hook brings definitions to this version that a cluster that was kept has of an earlier one.
+        """
         repository, _, tag = self.image.rpartition(":")
         values = [f"image.repository={repository}", f"image.tag={tag}", "log.format=text", *settings]
         if self.local:
             values.append("image.pullPolicy=Never")
         arguments = [argument for value in values for argument in ("--set", value)]
-        # Helm installs them once and never again, and a cluster that was kept may have older ones.
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
-        self.helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "-n", NAMESPACE, *arguments)
-        # The image of the local cluster keeps its name when it changes.
-        self.kubectl("rollout", "restart", "deployment,daemonset", "-n", NAMESPACE)
+        told = self.helm("upgrade", "--install", release, str(CHART), "--create-namespace", "-n", namespace, *arguments)
+        if "has been upgraded" in told:
+            # The image of the local cluster keeps its name when it changes.
+            self.kubectl("rollout", "restart", "deployment,daemonset", "-n", namespace)
         for kind in ("deployment", "daemonset"):
-            for name in self.names(kind):
-                self.kubectl("rollout", "status", f"{kind}/{name}", "-n", NAMESPACE, "--timeout=180s")
+            for name in self.names(kind, namespace):
+                self.kubectl("rollout", "status", f"{kind}/{name}", "-n", namespace, "--timeout=180s")
+        return told
 
-    def names(self, kind: str) -> list[str]:
-        return [item["metadata"]["name"] for item in self.list(kind, NAMESPACE)]
+    def names(self, kind: str, namespace: str = NAMESPACE) -> list[str]:
+        return [item["metadata"]["name"] for item in self.list(kind, namespace)]
 
     def helm(self, *arguments: str) -> str:
-        return run(str(self._program("helm")), "--kubeconfig", str(self.kubeconfig), *arguments)
+        """What it has said; the logs of hooks go to standard error."""
+        command = [str(self._program("helm")), "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+        )
+        if done.returncode != 0:
+            raise CommandError(f"helm {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
+        return done.stdout
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         return run(str(self._program("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments, input=input)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from tests import values_reference
 from tests.docs import DOCS, PAGES, REPOSITORY
 
 from directdownload.cli.main import cli
@@ -294,6 +295,11 @@ def test_no_option_is_described_that_there_is_not() -> None:
     for heading, section in _sections().items():
         for row in _rows(section, 2):
             assert set(re.findall(r"`(--?[a-z-]+)`", row[0])) <= known, heading
+
+
+def test_every_value_of_the_chart_is_described() -> None:
+    """Made from the comments of values.yaml, without which there is no page."""
+    assert values_reference.PAGE.read_text() == values_reference.render(values_reference.VALUES.read_text())
 
 
 def test_values_that_are_described_exist() -> None:

@@ -204,7 +204,7 @@ capabilities: {drop: [ALL]}
 helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-helm.sh/hook-output-log-policy: hook-failed
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end -}}
 
 {{/* What a pod that talks to nobody but the API server may reach: that, and the cluster's DNS. */}}
