@@ -150,6 +150,18 @@ def test_a_zone_that_is_mistyped(cluster: Cluster) -> None:
     assert f"(did you mean '{cluster.name}'" in done.stderr
 
 
+def test_hosts_and_pools_that_there_are_not_yet_are_told(cluster: Cluster) -> None:
+    cluster.template()
+    host = f"{cluster.name}-1"
+    cluster.apply(API_VERSION, "Host", host, spec={"nodeName": host, "zone": cluster.name})
+    arguments = ("deploy", "debian", "--zone", cluster.name, "--host", host, "--host", f"{host}1", "--pool", "local")
+    done = cluster.run(*arguments)
+    assert done.returncode == 0
+    notes = [line for line in done.stderr.splitlines() if line.startswith("Note: ")]
+    start, end = f"Note: zone {cluster.name} has no", ": it gets its copies once there is one."
+    assert notes == [f"{start} host '{host}1' (did you mean '{host}'?){end}", f"{start} pool 'local'{end}"]
+
+
 def test_what_is_made_can_be_printed(cluster: Cluster) -> None:
     registered = cluster.run("template", "register", "x", "--url", "http://h/x", "--format", "RAW", "-o", "name")
     assert registered.stdout == "template.directdownload.dev/x\n"

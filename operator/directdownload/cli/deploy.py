@@ -84,6 +84,8 @@ async def deploy(
         else f"Deployment {name} exists and says the same already.",
         err=output != "table",
     )
+    for note in await inventory.notes_on(session, zone, hosts, pools):
+        click.echo(f"Note: {note}.", err=True)
     if wait:
         return await waiting.wait_for_one(session, name, timeout_seconds, output)
     if output != "table":

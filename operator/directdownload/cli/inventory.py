@@ -1,5 +1,6 @@
 """`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
 
+import contextlib
 import datetime
 from collections.abc import Sequence
 
@@ -232,6 +233,26 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
     if zone not in (None, item.spec.zone):
         raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
     return item
+
+
+def missing_notes(what: str, named: Sequence[str], known: Sequence[str], zone: str) -> list[str]:
+    """A sentence for each host or pool that is named and that the zone does not have: allowed, and rarely meant."""
+    return [
+        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once there is one"
+        for name in dict.fromkeys(named)
+        if name not in known
+    ]
+
+
+async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Sequence[str]) -> list[str]:
+    """The same for all that is named, as far as the user may see what there is."""
+    notes: list[str] = []
+    for what, resource, named in (("host", kinds.HOSTS, hosts), ("pool", kinds.STORAGE_POOLS, pools)):
+        if named:
+            with contextlib.suppress(errors.Forbidden):
+                documents, _ = await session.api.list(resource, field_selector=zone_selector(zone))
+                notes += missing_notes(what, named, [item["metadata"]["name"] for item in documents], zone)
+    return notes
 
 
 def _keystore_word(status: Status) -> str:

@@ -111,9 +111,9 @@ async def _plan(
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
         notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may take it all the same")
     if host_documents is not None:
-        notes += _missing("host", hosts, [host.name for host in members], zone_name)
+        notes += inventory.missing_notes("host", hosts, [host.name for host in members], zone_name)
     if pool_documents is not None:
-        notes += _missing("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
+        notes += inventory.missing_notes("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
     reachable = template.status.condition("SourceReachable")
     if reachable is not None and reachable.status == "False":
         notes.append(f"the source did not answer when it was asked last: {reachable.reason}: {reachable.message}")
@@ -187,11 +187,3 @@ def _unreadable(
 def _right(verb: str, plural: str) -> str:
     role = refusals.role(verb, plural)
     return f"{verb!r} on {plural}.directdownload.dev, as the chart's ClusterRole <release>-{role} has"
-
-
-def _missing(what: str, named: tuple[str, ...], known: list[str], zone: str) -> list[str]:
-    return [
-        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once there is one"
-        for name in dict.fromkeys(named)
-        if name not in known
-    ]

@@ -156,6 +156,7 @@ def _document(copy: Copy) -> Object:
         "pool": copy.pool,
         "path": copy.path,
         "action": copy.action.value,
+        "exists": copy.exists,
         "reason": copy.reason.value if copy.reason is not None else None,
         "message": copy.message or None,
         "fetchBytes": copy.fetch_bytes,
@@ -253,6 +254,8 @@ def _next(plan: Plan) -> str:
     spec, run = plan.deployment.spec, plan.run
     if run.refused is not None or (run.copies and run.count(Action.REFUSED) == len(run.copies)):
         return "Nothing was written."
+    if run.copies and all(copy.exists for copy in run.copies):
+        return "Nothing was written. Other deployments want all of these copies already; see: directdownload status"
     options = "".join(f" --host {name}" for name in spec.hosts) + "".join(f" --pool {name}" for name in spec.pools)
     command = f"directdownload deploy {plan.template.name} --zone {spec.zone}{options} --wait"
     return f"Nothing was written. To do it: {command}"

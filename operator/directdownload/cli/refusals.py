@@ -75,7 +75,9 @@ def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outco
     if isinstance(error, errors.Invalid):
         return outcome.Failure(_invalid(error))
     if isinstance(error, errors.ConfigurationError):
-        return outcome.Failure(f"{error.message}\nName the cluster with --kubeconfig, --context or $KUBECONFIG.")
+        told = "KUBECONFIG" in error.message
+        hint = "" if told else "\nName the cluster with --kubeconfig, --context or $KUBECONFIG."
+        return outcome.Failure(error.message + hint)
     return outcome.Failure(_bare(error))
 
 

@@ -54,6 +54,8 @@ class Copy:
     pool: str
     path: str
     action: Action
+    #: somebody has wanted it before: its placement is there
+    exists: bool = False
     reason: Reason | None = None
     message: str = ""
     #: still to be fetched; None: not known
@@ -143,7 +145,9 @@ class _Run:
 
     def _decided(self, target: Target, view: PlacementView, around: Surroundings) -> Copy:
         def decided(action: Action, reason: Reason | None = None, message: str = "") -> Copy:
-            return Copy(target.name, view.host, target.pool, view.path, action, reason, message)
+            return Copy(
+                target.name, view.host, target.pool, view.path, action, target.name in self.existing, reason, message
+            )
 
         if view.deleting or view.phase is Phase.REMOVING:
             return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one comes after that")

@@ -1,5 +1,6 @@
 """A plan as it is printed, and what the zone's policy says of the sources."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_sources_are_shown_without_secrets() -> None:
 
 
 def copy(host: str, action: Action, reason: Reason | None = None, **fields: Any) -> Copy:
-    return Copy(f"t-{host}", host, "local", "/p/u", action, reason, **fields)
+    return Copy(f"t-{host}", host, "local", "/p/u", action, reason=reason, **fields)
 
 
 def planned(*copies: Copy, refused: Verdict | None = None, zone: Any = None, status: Any = None) -> planview.Plan:
@@ -128,3 +129,22 @@ NOBODY = Verdict(False, Reason.NO_MATCHING_HOSTS, "no host")
 )
 def test_exit_status(actions: list[Action], refused: Verdict | None, status: int) -> None:
     assert plan.exit_status(dryrun.DryRun([copy("h", action) for action in actions], refused)) == status
+
+
+@pytest.mark.parametrize(
+    ("exists", "words"),
+    [
+        ((False, False), "To do it: directdownload deploy debian-13 --zone zone-1 --host kvm-1 --wait"),
+        ((True, False), "To do it: "),
+        ((True, True), "Other deployments want all of these copies already"),
+    ],
+)
+def test_what_to_do_next(exists: tuple[bool, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    copies = [copy(f"kvm-{number}", Action.WAIT, exists=there) for number, there in enumerate(exists)]
+    found = planned(*copies)
+    wish = build.deployment("d", observed=None, spec={"hosts": ["kvm-1"]})
+    planview.show(dataclasses.replace(found, deployment=wish, notes=["look"]), "table")
+    shown = capsys.readouterr()
+    assert shown.err.startswith("Note: look.\nNothing was written. ")
+    assert words in shown.err
+    assert shown.out.startswith("Template: ")

@@ -43,6 +43,7 @@ def test_a_copy_that_is_not_there_is_downloaded_with_what_it_leaves() -> None:
     # 5 % of 1000 are never used
     assert (copy.available_bytes, copy.reserve_bytes, copy.after_bytes) == (400, 50, 250)
     assert copy.path == f"{build.POOL_PATH}/{build.TEMPLATE_UID}"
+    assert not copy.exists
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
@@ -97,7 +98,7 @@ def test_a_file_that_lies_there_is_adopted(unplaced: list[Any], action: Action, 
 )
 def test_copies_that_exist(fields: dict[str, Any], action: Action, reason: Reason | None) -> None:
     copy = only(run(up(), existing=[placement(**fields)]))
-    assert (copy.action, copy.reason) == (action, reason)
+    assert (copy.action, copy.reason, copy.exists) == (action, reason, True)
     assert copy.round == (1 if action in (Action.DOWNLOAD, Action.DOWNLOADING) else None)
 
 
