@@ -103,6 +103,29 @@ MATRIX: dict[str, list[str]] = {
         "--set-json",
         'networkPolicy.job.to=[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}]',
     ],
+    "much at once": [
+        "--set",
+        "job.hostNetwork=true,networkPolicy.enabled=true,metrics.authentication=true,dashboard.enabled=true,"
+        "seLinuxOptions.type=spc_t,imagePullSecrets[0].name=registry,headerSecrets.namespaces={default},"
+        "proxy.secretName=proxy,commonLabels.team=storage,controller.priorityClassName=system-cluster-critical,"
+        "agent.priorityClassName=system-node-critical,job.priorityClassName=system-node-critical",
+        "--set-json",
+        'controller.nodeSelector={"a":"b"}',
+        "--set-json",
+        'controller.tolerations=[{"operator":"Exists"}]',
+    ],
+    "little": [
+        "--set",
+        "crds.upgrade=false,rbac.createUserRoles=false,controller.replicas=1,controller.podDisruptionBudget.enabled=false",
+        "--set-json",
+        "agent.keystoreRoots=[]",
+        "--set-json",
+        "job.capabilities=[]",
+        "--set-json",
+        "job.resources={}",
+        "--set-json",
+        "agent.tolerations=[]",
+    ],
     "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
     "global values of a parent chart": ["--set", "global.anything=1"],
 }
@@ -629,6 +652,29 @@ def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.Contro
     manifest = re.search(r"<<EOF\n(.*?)^EOF$", notes, re.DOTALL | re.MULTILINE)
     assert manifest is not None, notes
     control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifest[1], check=True)
+
+
+def test_the_notes_tell_what_comes_next_and_what_the_values_mean() -> None:
+    def notes(*settings: str) -> str:
+        dry = ["--dry-run=client", "--namespace", "images", *(word for each in settings for word in ("--set", each))]
+        return kube.helm("install", "mine", str(CHART), *dry).stdout.partition("NOTES:")[2]
+
+    usual = notes()
+    name = "mine-direct-download-operator"
+    assert f"kubectl -n images rollout status deployment/{name}-controller" in usual
+    assert "kubectl label namespace images pod-security.kubernetes.io/enforce=privileged" in usual
+    assert "helm test mine --namespace images" in usual
+    assert f"has the role {name}-system-templates" in usual
+    assert "helm uninstall keeps files on hosts, keystores and all custom resources" in usual
+    depending = {
+        "crds.upgrade=false": "directdownload crds print | kubectl apply",
+        "networkPolicy.enabled=true": "Network policies are on: nobody may read metrics",
+        "job.hostNetwork=true": "NetworkPolicies do not apply to them",
+    }
+    assert [words for words in depending.values() if words in usual] == []
+    told = notes(*depending, "rbac.createUserRoles=false")
+    assert [words for words in depending.values() if words not in told] == []
+    assert "has the role" not in told
 
 
 def test_every_rule_of_rbac_has_its_reason() -> None:
