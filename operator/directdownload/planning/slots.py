@@ -57,10 +57,14 @@ def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ..
 
 
 class Line:
-    """Who waits for a slot, and of which groups: those with the most space first, then by name."""
+    """Who waits for a slot, and of which groups: those with the most space first, then by name.
+
+    Those that wait for the same groups but for their host's stand in one queue. Where one of these groups has no room
+    the queue is passed over as a whole: in a rollout thousands wait for their zone.
+    """
 
     def __init__(self) -> None:
-        self._order: list[tuple[int, str]] = []
+        self._queues: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
         self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
 
     def __len__(self) -> int:
@@ -70,18 +74,32 @@ class Line:
         """Joining again replaces."""
         self.leave(name)
         self._waiting[name] = (space_bytes, groups)
-        bisect.insort(self._order, (-space_bytes, name))
+        bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), (-space_bytes, name))
 
     def leave(self, name: str) -> None:
         """Leaving without having joined is no error."""
         entry = self._waiting.pop(name, None)
         if entry is not None:
-            del self._order[bisect.bisect_left(self._order, (-entry[0], name))]
+            space_bytes, groups = entry
+            shared = _of_many_hosts(groups)
+            queue = self._queues[shared]
+            del queue[bisect.bisect_left(queue, (-space_bytes, name))]
+            if not queue:
+                del self._queues[shared]
 
     def first(self, ledger: "Ledger") -> str | None:
         """The first one that has room in all its groups."""
-        fitting = (name for _, name in self._order if ledger.full_group(self._waiting[name][1]) is None)
-        return next(fitting, None)
+        firsts = (
+            next((each for each in queue if ledger.full_group(self._waiting[each[1]][1]) is None), None)
+            for shared, queue in self._queues.items()
+            if ledger.full_group(shared) is None
+        )
+        found = min((each for each in firsts if each is not None), default=None)
+        return found[1] if found is not None else None
+
+
+def _of_many_hosts(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    return tuple(group for group in groups if not group.name.startswith(("host/", "verify/host/")))
 
 
 class Ledger:

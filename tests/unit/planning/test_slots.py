@@ -1,6 +1,7 @@
 """Slots: the ledger, what limits a placement, and limits in percent."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -119,3 +120,38 @@ def test_who_has_no_room_holds_nobody_up() -> None:
     assert line.first(ledger) == "free"
     ledger.release("job")
     assert line.first(ledger) == "blocked"
+
+
+def test_those_who_wait_for_different_groups_stand_in_one_order() -> None:
+    line, ledger = Line(), Ledger()
+    a, b = Group("zone/a", 1), Group("zone/b", 1)
+    line.join("second", (a, Group("host/1", 1)), 200)
+    line.join("first", (b, Group("host/2", 1)), 300)
+    line.join("third", (a, Group("host/3", 1)), 100)
+    assert line.first(ledger) == "first"
+    ledger.occupy("job", ["zone/b"])
+    assert line.first(ledger) == "second"
+    ledger.occupy("other", ["host/1"])
+    assert line.first(ledger) == "third"
+    # Its limit is another one now: it is in another queue, and no more in the one before.
+    line.join("third", (Group("zone/a", 0), Group("host/3", 1)), 100)
+    ledger.occupy("last", ["zone/a"])
+    assert line.first(ledger) == "third"
+    line.leave("third")
+    assert line.first(ledger) is None
+
+
+def test_a_full_zone_is_passed_over_at_once() -> None:
+    class Counting(Ledger):
+        looks = 0
+
+        def full_group(self, groups: Sequence[Group]) -> Group | None:
+            self.looks += 1
+            return super().full_group(groups)
+
+    line, ledger = Line(), Counting()
+    for number in range(1000):
+        line.join(f"p-{number}", (Group("zone/a", 1), Group(f"host/{number}", 1)), 1)
+    ledger.occupy("job", ["zone/a"])
+    assert line.first(ledger) is None
+    assert ledger.looks == 1
