@@ -232,7 +232,7 @@ def one(found: list[Object], kind: str, component: str = "") -> Object:
 
 def skeleton_of(found: list[Object]) -> Object:
     with tempfile.NamedTemporaryFile("w") as file:
-        file.write(one(found, "ConfigMap")["data"]["job.yaml"])
+        file.write(one(found, "ConfigMap", "job-template")["data"]["job.yaml"])
         file.flush()
         return controller_jobs.load_template(pathlib.Path(file.name))
 
@@ -252,7 +252,7 @@ def job_of(found: list[Object], **fields: str) -> Object:
         file_name="f",
         **{"url": "https://images.example.org/debian-13.qcow2", **fields},
     )
-    namespace = one(found, "ConfigMap")["metadata"]["namespace"]
+    namespace = one(found, "ConfigMap", "job-template")["metadata"]["namespace"]
     return controller_jobs.manifest(skeleton_of(found), namespace, placement, document, 1, ())
 
 
@@ -265,7 +265,7 @@ def probe_of(found: list[Object]) -> Object:
     document = controller_jobs.probe_document(
         made, zone.Zone.model_validate({"spec": samples.MINIMAL[ZONES]}), where.name
     )
-    namespace, roots = one(found, "ConfigMap")["metadata"]["namespace"], ("/var/lib/libvirt/images",)
+    namespace, roots = one(found, "ConfigMap", "job-template")["metadata"]["namespace"], ("/var/lib/libvirt/images",)
     return controller_jobs.probe_manifest(skeleton_of(found), namespace, made, where, document, 1, "told", roots)
 
 
@@ -368,9 +368,10 @@ def test_the_job_template_keeps_the_contract_with_the_controller(namespace: str)
     expected = {"name": "direct-download-operator", "component": "job", "instance": "release"}
     assert {key: labels[f"app.kubernetes.io/{key}"] for key in expected} == expected
     mounted = one(found, "Deployment")["spec"]["template"]["spec"]
-    assert {"name": "job-template", "configMap": {"name": one(found, "ConfigMap")["metadata"]["name"]}} in mounted[
-        "volumes"
-    ]
+    assert {
+        "name": "job-template",
+        "configMap": {"name": one(found, "ConfigMap", "job-template")["metadata"]["name"]},
+    } in mounted["volumes"]
     assert "--job-template=/etc/directdownload/job.yaml" in mounted["containers"][0]["args"]
 
 
@@ -409,7 +410,7 @@ def test_the_programs_take_the_arguments_of_the_chart(
     (container,) = one(found, kind)["spec"]["template"]["spec"]["containers"]
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], "value")
-    (tmp_path / "job.yaml").write_text(one(found, "ConfigMap")["data"]["job.yaml"])
+    (tmp_path / "job.yaml").write_text(one(found, "ConfigMap", "job-template")["data"]["job.yaml"])
     name, *arguments = (each.replace("/etc/directdownload", str(tmp_path)) for each in container["args"])
     assert name == command.name
     given = command.make_context(name, arguments).params
