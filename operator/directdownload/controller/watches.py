@@ -38,8 +38,8 @@ SUMMARY_SECONDS = 5.0
 #: What hosts prove of a certificate is gathered for so long, and for so much longer for each host of the zone: one look
 #: takes the time of all of them.
 PROOF_SECONDS, PROOF_SECONDS_PER_HOST = 0.1, 0.002
-#: The same for the sums of a pool, of which each host tells something else every few minutes.
-SUM_SECONDS_PER_HOST = 0.001
+#: The same for the sums of a pool over its hosts, and of a Template over its copies.
+SUM_SECONDS_PER_OBJECT = 0.001
 
 
 class Watches:
@@ -162,7 +162,7 @@ class Watches:
             self._placements(refused)
         for pool in self._world.pools:
             if pool.spec.zone in zones:
-                pause = COUNT_SECONDS + SUM_SECONDS_PER_HOST * self._world.hosts_of_zone.count(pool.spec.zone)
+                pause = COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * self._world.hosts_of_zone.count(pool.spec.zone)
                 self._queue.add_later(Key("pool", pool.name), pause)
                 if pool.spec.shared and usable_before != usable_now:
                     # This host may take over what another one has, or had.
@@ -242,7 +242,9 @@ class Watches:
             # After a restart its job may have been seen before it: only now is it known on which host that runs.
             self._occupy_again(new)
         if old is None or new is None or (old.phase, old.reason) != (new.phase, new.reason):
-            self._queue.add_later(Key("template", placement.template_key), COUNT_SECONDS)
+            copies = self._world.placements_of_template_key.count(placement.template_key)
+            pause = COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * copies
+            self._queue.add_later(Key("template", placement.template_key), pause)
         elif old.bytes_downloaded != new.bytes_downloaded:
             self._queue.add_later(Key("template", placement.template_key), SUMMARY_SECONDS)
 

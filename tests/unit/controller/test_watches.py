@@ -15,7 +15,7 @@ from directdownload.controller.watches import (
     COUNT_SECONDS,
     PROOF_SECONDS,
     PROOF_SECONDS_PER_HOST,
-    SUM_SECONDS_PER_HOST,
+    SUM_SECONDS_PER_OBJECT,
     SUMMARY_SECONDS,
     Watches,
     call_next_probe,
@@ -97,7 +97,9 @@ def scene() -> Scene:
 C, E = "certificate my-ca", "certificate other-ca"
 #: how long what the zone's one host says is gathered
 PROOF = PROOF_SECONDS + PROOF_SECONDS_PER_HOST
-SUM = COUNT_SECONDS + SUM_SECONDS_PER_HOST
+SUM = COUNT_SECONDS + SUM_SECONDS_PER_OBJECT
+#: how long changes of so many copies are gathered
+COPIES = {count: COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * count for count in (1, 2, 3)}
 #: of the template's probes
 S = f"probe {naming.probe_name(TEMPLATE.name, TEMPLATE.uid)}"
 P, R, T, D = (
@@ -210,7 +212,7 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "deployment: asked for": (changed("deployments", requested_at="now"), {D, P, R}, {}),
     "deployment: being deleted": (changed("deployments", deleting=True), {D, P, R}, {}),
     "deployment: a second one": (("deployments", build.deployment("second", resourceVersion="2")), {D, P, R}, {}),
-    "placement: our own phase": (changed("placements", phase="Downloading"), set(), {T: COUNT_SECONDS}),
+    "placement: our own phase": (changed("placements", phase="Downloading"), set(), {T: COPIES[2]}),
     "placement: progress": (
         changed("placements", phase="Pending", status={"progress": {"bytesDownloaded": 9}}),
         set(),
@@ -225,12 +227,12 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
     "placement: asked for": (changed("placements", phase="Pending", requested_at="now"), {P}, {}),
     "placement: spec": (changed("placements", phase="Pending", generation=2), {P}, {}),
     "placement: being deleted": (changed("placements", phase="Pending", deleting=True), {P}, {}),
-    "placement: to be removed": (changed("placements", phase="Removing"), {P}, {T: COUNT_SECONDS}),
+    "placement: to be removed": (changed("placements", phase="Removing"), {P}, {T: COPIES[2]}),
     "placement: another of its name": (changed("placements", phase="Pending", uid="new"), {P}, {}),
     "placement: a new one": (
         ("placements", build.placement(host="kvm-7")),
         {f"placement {build.placement(host='kvm-7').key}"},
-        {T: COUNT_SECONDS},
+        {T: COPIES[3]},
     ),
     "node: nothing": (("nodes", kube.node()), set(), {}),
     "node: heartbeat": (("nodes", kube.node(beat=True)), set(), {}),
@@ -274,7 +276,7 @@ DELETIONS = {
     "pools": ("local", {"pool local", T, P, R}, {}),
     "templates": ("default/debian-13", {T, P, R, S}, {}),
     "deployments": ("default/everywhere", {D, P, R}, {}),
-    "placements": (PENDING.key, {P}, {T: COUNT_SECONDS}),
+    "placements": (PENDING.key, {P}, {T: COPIES[1]}),
     "nodes": ("kvm-1", {"host kvm-1"}, ZONES_SOON),
     "namespaces": ("default", {D}, {}),
 }
