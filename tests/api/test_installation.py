@@ -109,8 +109,10 @@ def knows_source_policy(api: Kube) -> bool:
     return "sourcePolicy" in schema["properties"]["spec"]["properties"]
 
 
-def test_the_hook_makes_the_definitions_and_then_has_nothing_to_do(api: Kube, hook: Hook) -> None:
-    # Of this module it is the first: the control plane is empty.
+def test_the_hook_makes_the_definitions_and_then_has_nothing_to_do(
+    own: harness.ControlPlane, api: Kube, hook: Hook
+) -> None:
+    own.kubectl("delete", "crd", *NAMES, "--ignore-not-found", check=True)
     assert hook.lines() == {f"{name}: created" for name in NAMES}
     # The hook has waited for that.
     assert all(definitions.is_established(stored(api, name)) for name in NAMES)
