@@ -89,3 +89,10 @@ def test_long_examples_go_on_where_a_shell_takes_it() -> None:
     text = examples.of("directdownload x " + " ".join(f"--option-{number} {'v' * 20}" for number in range(4)))
     assert max(map(len, text.splitlines())) <= 80
     assert [len(words) for words in shown(text)] == [10]
+
+
+def test_examples_that_are_renamed_twice_are_renamed_once() -> None:
+    once = examples.renamed(examples.of("directdownload status"), "kubectl directdownload")
+    assert once is not None
+    assert once.endswith("  kubectl directdownload status")
+    assert examples.renamed(once, "kubectl directdownload") == once
