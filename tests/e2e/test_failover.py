@@ -144,6 +144,9 @@ def test_an_upgrade_in_mid_rollout_stops_neither_downloads_nor_the_controller(
     local.helm("upgrade", clusters.RELEASE, str(clusters.CHART), "-n", NAMESPACE, "--reuse-values", *annotations)
     for name in (f"deployment/{clusters.RELEASE}-controller", f"daemonset/{clusters.RELEASE}-agent"):
         local.kubectl("rollout", "status", name, "-n", NAMESPACE, "--timeout=120s")
+    # The last old one ends a moment after the Deployment calls itself rolled out.
+    leader = failover.settled(local)
+    until("the new leader to write", lambda: any(write.pod == leader for write in failover.writes(began)), 60)
     found = converged_once(local, rollout, began - 60, server=slow_server)
     assert found
     assert max(handover.seconds for handover in found) < HANDOVER_SECONDS
