@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 #: So many placements are made one after the other, so that the free slots go to the first of them, those with the most
 #: space. The others will have to wait in line, where they are put in order.
 _IN_ORDER = 32
+#: So many placements are made in one look, and the next one follows at once: thousands would keep a worker for a
+#: minute, in which nobody looks at the Template.
+_PORTION = 200
 
 
 async def reconcile(context: Context, key: str) -> None:
@@ -134,10 +137,14 @@ async def _place(context: Context, template: Template) -> bool:
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
     if changes.create:
         await _create_all(context, changes.create)
-        for placement in existing.values():
-            # A limit that is a percentage has grown with the fleet.
-            context.queue.add(Key("placement", placement.key))
-        logger.info("Template %s: %d placements created", template.key, len(changes.create))
+        left = len(changes.create) - _PORTION
+        if left > 0:
+            context.queue.add(Key("template", template.key))
+        else:
+            for placement in existing.values():
+                # A limit that is a percentage has grown with the fleet.
+                context.queue.add(Key("placement", placement.key))
+        logger.info("Template %s: placements created, %d are left", template.key, max(0, left))
     if changes.remove and await _definitions_leave(context):
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
@@ -195,19 +202,24 @@ def _leaving(placement: PlacementView) -> bool:
 
 
 async def _create_all(context: Context, targets: Sequence[planning.Target]) -> None:
-    """Tries every one, whatever becomes of the others, then raises the first error.
+    """Makes the first `_PORTION` of them. If one fails all are tried, whatever becomes of them, and it is raised.
 
-    Were the others left to the next try, its pause would double with each one that is made meanwhile.
+    Were the others left to the next try, its pause would double with each one that is made meanwhile, and it would
+    begin with those that are refused.
     """
-    for number, target in enumerate(targets[:_IN_ORDER], 1):
-        try:
+    made = 0
+    try:
+        for target in targets[:_IN_ORDER]:
+            made += 1
             await _create(context, target)
-        except errors.ApiError:
-            # In order they could each wait for the whole time of a request.
-            with contextlib.suppress(errors.ApiError):
-                await gather(_create(context, other) for other in targets[number:])
-            raise
-    await gather(_create(context, target) for target in targets[_IN_ORDER:])
+        portion = targets[made:_PORTION]
+        made += len(portion)
+        await gather(_create(context, target) for target in portion)
+    except errors.ApiError:
+        # In order they could each wait for the whole time of a request.
+        with contextlib.suppress(errors.ApiError):
+            await gather(_create(context, other) for other in targets[made:])
+        raise
 
 
 async def _create(context: Context, target: planning.Target) -> None:

@@ -1,0 +1,92 @@
+"""A template's reconcile in a large fleet: how many placements one look makes, and that refused ones stop no others."""
+
+import asyncio
+import itertools
+import pathlib
+from typing import Any, cast
+
+import pytest
+from tests.unit.planning import build
+from tests.unit.planning.build import Document
+
+from directdownload.cluster import client, errors, kinds
+from directdownload.controller import events, settings
+from directdownload.controller.context import Context
+from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.reconcile import templates as reconcile
+from directdownload.controller.world import World
+from directdownload.resources import base
+
+HOSTS = 450
+FINALIZERS: Document = {"finalizers": [base.FINALIZER]}
+KEY = Key("template", "default/debian-13")
+
+
+class Api:
+    """Takes every placement whose host is not in `refused`, and every status."""
+
+    def __init__(self, refused: frozenset[str]) -> None:
+        self.refused = refused
+        self.made: list[str] = []
+        self._versions = itertools.count(1000)
+
+    async def create(self, _: kinds.Resource, body: Document) -> Document:
+        if body["spec"]["host"] in self.refused:
+            raise errors.Forbidden(403, "Forbidden", body["metadata"]["name"])
+        self.made.append(body["spec"]["host"])
+        return self._kept(body)
+
+    async def apply(self, _: kinds.Resource, body: Document, **__: Any) -> Document:
+        spec = {"url": "https://images.example.org/debian-13.qcow2", "format": "QCOW2"}
+        return self._kept({**body, "metadata": {**body["metadata"], **FINALIZERS}, "spec": spec})
+
+    def _kept(self, body: Document) -> Document:
+        given = {**body["metadata"], "resourceVersion": str(next(self._versions))}
+        return {**body, "metadata": {**build.metadata(given["name"]), **given}}
+
+
+class Scene:
+    """A template for all of `HOSTS` hosts, and a queue in which its reconciles are real and nothing else is done."""
+
+    def __init__(self, refused: frozenset[str] = frozenset()) -> None:
+        self.api = Api(refused)
+        #: placements made after each look
+        self.counts: list[int] = []
+        self.all_made = asyncio.Event()
+        told = cast(client.Api, self.api)
+        around = settings.Settings("operator", "pod", pathlib.Path("job.yaml"), ())
+        world, queue = World((build.POOL_PATH,)), WorkQueue(self._reconcile)
+        self.context = Context(told, world, queue, around, {}, events.Recorder(told, "pod"))
+        world.zones.observe(build.zone())
+        world.pools.observe(build.pool())
+        world.templates.observe(build.template(**FINALIZERS))
+        world.deployments.observe(build.deployment(**FINALIZERS))
+        for number in range(HOSTS):
+            world.hosts.observe(build.host(f"kvm-{number}"))
+
+    async def _reconcile(self, key: Key) -> None:
+        if key == KEY:
+            await reconcile.reconcile(self.context, key.name)
+            self.counts.append(len(self.api.made))
+            if len(self.api.made) == HOSTS:
+                self.all_made.set()
+
+
+async def test_thousands_of_placements_are_made_in_portions_one_look_after_the_other() -> None:
+    scene = Scene()
+    scene.context.queue.add(KEY)
+    working = asyncio.create_task(scene.context.queue.run(1))
+    async with asyncio.timeout(20):
+        await scene.all_made.wait()
+    working.cancel()
+    # The look that writes what became of them comes later.
+    assert scene.counts == [200, 400, HOSTS]
+    assert len(set(scene.api.made)) == HOSTS
+
+
+async def test_placements_that_are_refused_stop_no_others_however_many_they_are() -> None:
+    refused = frozenset(f"kvm-{number}" for number in range(300))
+    scene = Scene(refused)
+    with pytest.raises(errors.Forbidden):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert set(scene.api.made) == {f"kvm-{number}" for number in range(300, HOSTS)}
