@@ -11,7 +11,6 @@ from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 
-from directdownload.resources.base import GROUP
 from directdownload.resources.naming import WORK_DIRECTORY
 
 #: The nodes of the local cluster.
@@ -28,11 +27,11 @@ def pods(cluster: Cluster, component: str) -> list[Object]:
 
 
 def running_pod(cluster: Cluster, host: str) -> str | None:
-    """The download pod that runs on `host`; not that of a probe."""
+    """The download pod that runs on `host`; not that of a probe, nor of an earlier template's removal."""
     for pod in pods(cluster, "job"):
-        placed = f"{GROUP}/placement" in pod["metadata"]["labels"]
-        if placed and pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
-            return str(pod["metadata"]["name"])
+        name = str(pod["metadata"]["name"])
+        if "-fetch-" in name and pod["spec"].get("nodeName") == host and pod["status"]["phase"] == "Running":
+            return name
     return None
 
 

@@ -183,6 +183,8 @@ class Work:
         self._cluster = cluster
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        #: when it began, in seconds since the epoch
+        self.began = time.time()
         #: the pods of downloads of one host, where there were most of them at once
         self.most_on_a_host: set[str] = set()
 

@@ -68,7 +68,11 @@ def test_an_upgrade_leaves_running_downloads_alone(cluster: Cluster, slow_server
     # Other arguments: everything but the download is replaced.
     told = cluster.install("headerSecrets.namespaces={default}", "log.level=debug", "agent.maxUnavailable=100%")
     assert f"{DEFINITION}: upgraded from version 0.0.9" in told
-    assert before.isdisjoint(pod["metadata"]["uid"] for pod in evidence.pods(cluster, "controller"))
+    # The last old one ends a moment after the Deployment calls itself rolled out.
+    until(
+        "new controllers alone",
+        lambda: before.isdisjoint(pod["metadata"]["uid"] for pod in evidence.pods(cluster, "controller")),
+    )
     still = {each["metadata"]["uid"] for each in jobs(cluster, "upgrade")}
     assert still <= {job["metadata"]["uid"]}
     cluster.converged("upgrade", 1)
