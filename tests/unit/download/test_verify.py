@@ -221,7 +221,9 @@ def test_it_is_idle(published: pathlib.Path) -> None:
     )
     with start_job(job_document(published, "verify"), code=code) as process:
         _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors.strip()) == (0, "idle")
+    assert process.returncode == 0
+    # beside what the job logs
+    assert "idle" in errors.splitlines()
 
 
 def cached_pages(path: pathlib.Path) -> int:
