@@ -5,7 +5,8 @@ in-cluster tokens and keeps the latter fresh; this module adds what long-lived p
 
 - credentials that were refused are loaded anew (exec plugins and token files rotate);
 - proxies of the environment are looked up once, not per request;
-- a peer that vanished without a word is noticed by TCP within a minute, also under an idle watch.
+- a peer that vanished without a word is noticed by TCP within a minute, also under an idle watch;
+- what was not delivered when the process ends is never delivered: a leader that was cut off writes nothing afterwards.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import contextlib
 import os
 import pathlib
 import socket
+import struct
 import time
 import urllib.parse
 import urllib.request
@@ -165,6 +167,9 @@ class Connection:
         sock = socket.socket(family, kind, protocol)
         self._sockets.add(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # The kernel would go on sending what it has taken, for minutes after the process has ended: writes of a leader
+        # whose network comes back when another one has long been leading. Who needs an answer waits for it before.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         for name, value in (
             ("TCP_KEEPIDLE", 20),
             ("TCP_KEEPINTVL", 10),

@@ -2,6 +2,12 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +91,53 @@ async def test_nobody_listens(tmp_path: Path) -> None:
         await api.get(kinds.NODES, "a")
     assert counted == [("get", "nodes", 0)]
     await api.close()
+
+
+_WRITER = """
+import asyncio, sys
+from directdownload.cluster import client, kinds
+
+async def main():
+    api = await client.Api.connect(kubeconfig=sys.argv[1])
+    await api.create(kinds.NODES, {"metadata": {"name": "a"}, "large": "x" * (64 << 20)})
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_process_has_not_delivered_when_it_ends_is_never_delivered(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-c", _WRITER, str(kubeconfig(tmp_path / "k", {"token": "t"}, address))]
+        with subprocess.Popen(command) as process:
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(20)
+                assert peer.recv(100).startswith(b"POST /api/v1/nodes")
+                # It has written all that the kernel takes, and waits for a peer that reads no more.
+                _until_full(process.pid)
+                process.send_signal(signal.SIGKILL)
+                process.wait(timeout=20)
+                with pytest.raises(ConnectionResetError):
+                    _read_to_the_end(peer)
+
+
+def _read_to_the_end(peer: socket.socket) -> None:
+    while peer.recv(1 << 20):
+        pass
+
+
+def _until_full(pid: int) -> None:
+    """Until two looks in a row find the same number of bytes on their way from the process."""
+    before, now = -1, 0
+    while before != now or not now:
+        time.sleep(0.1)
+        before, now = now, sum(_queued(pid))
+
+
+def _queued(pid: int) -> Iterator[int]:
+    inodes = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if f"socket:[{fields[9]}]" in inodes:
+            yield int(fields[4].partition(":")[0], 16)
