@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-from tests.bench import certificates, keystore, planning, rollout, scale, sources
+from tests.bench import certificates, failover, keystore, planning, rollout, scale, sources
 
 BENCHES = {
     "sources": sources.measure,
@@ -17,6 +17,7 @@ BENCHES = {
     "keystore": keystore.measure,
     "certificates": certificates.three_hosts,
     "fleet": certificates.fleet,
+    "failover": failover.measure,
     "scale": scale.measure,
 }
 
