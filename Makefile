@@ -48,7 +48,7 @@ unit: venv tools ## Tests of decisions, engine and command line
 
 .PHONY: api
 api: venv tools ## Tests against a real kube-apiserver
-	pytest tests/api -n $(PROCESSES) --dist loadfile
+	pytest tests/api -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: e2e
 e2e: venv tools ## Tests on a real three-node cluster
