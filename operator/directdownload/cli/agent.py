@@ -53,6 +53,7 @@ def agent(
     log_level: str,
 ) -> None:
     """Run the agent of one host; the chart does this."""
+    pods.leave_when_asked()
     from directdownload.agent import main
     from directdownload.agent.settings import Settings
 

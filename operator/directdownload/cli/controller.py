@@ -48,6 +48,7 @@ def controller(
     log_level: str,
 ) -> None:
     """Run the controller; the chart does this."""
+    pods.leave_when_asked()
     from directdownload.controller import main
     from directdownload.controller.settings import Settings
 
