@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -282,12 +282,13 @@ async def has(world: World, placement: str, **progress: Any) -> bool:
 
 
 @contextlib.contextmanager
-def process(world: World, *before: str) -> Iterator[subprocess.Popen[str]]:
+def process(world: World, *before: str, options: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """The agent as the pod runs it, by its command line; `before`: a shell script in a mount namespace of its own."""
     arguments = [
         *("agent", "--node-name", world.host, "--pool-root", str(world.root), "--state-directory", str(world.state)),
         *("--keystore-root", str(world.files.directory)),
         *("--kubeconfig", str(world.kubeconfig), "--health-port", str(world.port), "--log-format", "json"),
+        *options,
     ]
     program = "import sys; from directdownload.cli.main import main; sys.exit(main())"
     with _in_namespace(before, program, *arguments) as started:

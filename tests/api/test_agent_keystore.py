@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import json
 import os
 import pathlib
 import signal
@@ -580,3 +581,26 @@ async def test_a_read_only_directory_is_told_and_put_right_when_it_can_be_writte
     assert f"put {PA} under ca" in log
     assert world.files.password not in log
     assert bundle(world) == {A.der, FOREIGN.der}
+
+
+async def test_every_line_of_the_log_is_json_that_names_its_object_and_holds_no_password(world: World) -> None:
+    """At debug, with a password that is wrong and then right; the controller's log: `test_logs.py`."""
+    await world.create_host()
+    await world.create_pool("local")
+    world.files.put(theirs=FOREIGN)
+    right, wrong = world.files.password, "planted-password-4711"
+    world.files.set_password(wrong)
+    await world.create_certificate("ca", A)
+    with agent_world.process(world, options=("--log-level", "debug")) as agent:
+        await world.prove(ca="Failed KeystorePasswordWrong")
+        world.files.set_password(right)
+        await world.prove(ca="Uploaded")
+        agent.send_signal(signal.SIGTERM)
+        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
+    about = [line for line in lines if line.get("object", {}) == {"kind": "Host", "name": world.host}]
+    assert "KeystorePasswordWrong" in {line.get("reason") for line in about}, log
+    assert {"kind": "StoragePool", "name": f"local-{world.id}"} in [line.get("object") for line in lines]
+    status = json.dumps(await world.host_status())
+    assert not [secret for secret in (right, wrong) if secret in log or secret in status]

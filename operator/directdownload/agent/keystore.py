@@ -106,7 +106,7 @@ class KeystoreKeeper:
         for drift in synced.drift:
             metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
         if synced.error is not None:
-            self._complaint.say(logging.WARNING, str(synced.error))
+            self._complaint.say(logging.WARNING, str(synced.error), {"reason": str(synced.error.reason)})
             seconds = self._backoff.after(synced.error)
         else:
             self._complaint.clear("The keystore is in line again")

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterable
 
+from directdownload import logs
 from directdownload.agent.copies import Key
 from directdownload.agent.ledger import Ledger
 from directdownload.agent.leftovers import Owner
@@ -107,7 +108,8 @@ class Owners:
         except errors.NotFound:
             self.note(key, Owner(exists=False))
         except errors.ApiError as error:
-            self._complaint.say(logging.WARNING, f"Cannot read placement {key[0]}: {error}")
+            about = logs.about("TemplatePlacement", key[0])
+            self._complaint.say(logging.WARNING, f"Cannot read placement {key[0]}: {error}", about)
             self._entries[key] = _Entry(time.monotonic(), self.owner(key))
         else:
             self._complaint.clear("Read placements again")

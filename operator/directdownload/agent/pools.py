@@ -49,6 +49,7 @@ class PoolMonitor:
         self._on_copies = on_copies
         self._worker = worker.PoolWorker(target.path, timeout_seconds=settings.pool_timeout_seconds)
         self._book = copies.PoolBook(target, settings.node_name, ledger.remembered(target.pool, target.path))
+        self._about = logs.about("StoragePool", target.pool)
         self._complaint = Complaint(logger)
         self._sweep_complaint = Complaint(logger)
         #: of the pool when it was judged last
@@ -95,10 +96,10 @@ class PoolMonitor:
         try:
             answer = await self._worker.ask("facts", work_directory=WORK_DIRECTORY, record_suffix=record.SUFFIX)
             facts = storage.Facts(**answer)
-            self._complaint.clear(f"Pool {self.target.pool} answers again")
+            self._complaint.clear(f"Pool {self.target.pool} answers again", self._about)
         except worker.NoAnswerError as error:
             facts = None
-            self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}")
+            self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}", self._about)
         roots, mounts = self._settings.pool_roots, mountinfo.read()
         pool, path = self.target.pool, self.target.path
         # while no placement has a copy there, nothing can be lost
@@ -118,7 +119,7 @@ class PoolMonitor:
             if observe:
                 await self._list()
         except worker.NoAnswerError as error:
-            self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}")
+            self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}", self._about)
             return False
         return True
 
@@ -160,12 +161,13 @@ class PoolMonitor:
         )
         if answer["removed"]:
             names = ", ".join(answer["removed"])
-            about = logs.about("StoragePool", self.target.pool)
-            logger.info("Pool %s: removed what belonged to nobody for a day: %s", self.target.pool, names, extra=about)
+            text = "Pool %s: removed what belonged to nobody for a day: %s"
+            logger.info(text, self.target.pool, names, extra=self._about)
             gone = set(answer["removed"])
             self._leftovers = [each for each in self._leftovers if not gone & set(each.names)]
         if answer["error"]:
-            self._sweep_complaint.say(logging.WARNING, f"Pool {self.target.pool}: cannot remove {answer['error']}")
+            text = f"Pool {self.target.pool}: cannot remove {answer['error']}"
+            self._sweep_complaint.say(logging.WARNING, text, self._about)
 
     async def _ask(self, operation: str, **arguments: object) -> dict[str, Any]:
         """Of the file system that was judged, and of no other."""

@@ -138,12 +138,14 @@ class Publisher:
                 return
             seconds = entry.backoff.after(error)
             entry.due_monotonic = time.monotonic() + seconds
-            entry.complaint.say(logging.WARNING, f"Cannot write the status of placement {wanted.placement}: {error}")
+            text = f"Cannot write the status of placement {wanted.placement}: {error}"
+            entry.complaint.say(logging.WARNING, text, logs.about("TemplatePlacement", wanted.placement))
         else:
             entry.told, entry.foreign = status, False
             entry.due_monotonic = time.monotonic() + wanted.interval_seconds
             entry.backoff.reset()
-            entry.complaint.clear(f"Wrote the status of placement {wanted.placement} again")
+            about = logs.about("TemplatePlacement", wanted.placement)
+            entry.complaint.clear(f"Wrote the status of placement {wanted.placement} again", about)
             self._owners.note(wanted.key, owner_of(answer))
             if wanted.settled:
                 self._ledger.note(wanted, Outcome.PUBLISHED)

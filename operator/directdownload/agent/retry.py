@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Mapping
 
 from directdownload.cluster import errors
 
@@ -37,13 +38,14 @@ class Complaint:
         self._logger = logger
         self._last = ""
 
-    def say(self, level: int, text: str) -> None:
+    def say(self, level: int, text: str, about: Mapping[str, object] | None = None) -> None:
+        """`about` is as `logs.about` makes it, or further fields of the line."""
         if text != self._last:
-            self._logger.log(level, text)
+            self._logger.log(level, text, extra=about)
         self._last = text
 
-    def clear(self, text: str) -> None:
+    def clear(self, text: str, about: Mapping[str, object] | None = None) -> None:
         """What was complained about is over: `text` says so, if there was anything."""
         if self._last:
-            self._logger.info(text)
+            self._logger.info(text, extra=about)
         self._last = ""
