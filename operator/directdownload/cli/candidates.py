@@ -70,3 +70,21 @@ templates = _named("TEMPLATES", namespaced=True)
 deployments = _named("TEMPLATE_DEPLOYMENTS", namespaced=True)
 namespaces = _named("NAMESPACES")
 certificates = _named("CERTIFICATES", of_zone=True, alias=True)
+
+#: Of `deploy` and `plan`, which take the same ones.
+host_option: Callable[[Any], Any] = click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    shell_complete=hosts,
+    help="Only onto this host. Repeatable; default: all.",
+)
+pool_option: Callable[[Any], Any] = click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    metavar="POOL",
+    shell_complete=pools,
+    help="Only into this pool. Repeatable; default: all.",
+)

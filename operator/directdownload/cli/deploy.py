@@ -25,22 +25,8 @@ from directdownload.cluster.client import Object
 @click.option(
     "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts get it."
 )
-@click.option(
-    "--host",
-    "hosts",
-    multiple=True,
-    metavar="HOST",
-    shell_complete=candidates.hosts,
-    help="Only onto this host. Repeatable; default: all.",
-)
-@click.option(
-    "--pool",
-    "pools",
-    multiple=True,
-    metavar="POOL",
-    shell_complete=candidates.pools,
-    help="Only into this pool. Repeatable; default: all.",
-)
+@candidates.host_option
+@candidates.pool_option
 @click.option("--name", metavar="NAME", help="Name of the deployment.  [default: TEMPLATE-ZONE]")
 @click.option(
     "--deletion-policy",

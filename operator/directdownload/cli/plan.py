@@ -39,22 +39,8 @@ _NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
 @click.option(
     "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts would get it."
 )
-@click.option(
-    "--host",
-    "hosts",
-    multiple=True,
-    metavar="HOST",
-    shell_complete=candidates.hosts,
-    help="Only onto this host. Repeatable; default: all.",
-)
-@click.option(
-    "--pool",
-    "pools",
-    multiple=True,
-    metavar="POOL",
-    shell_complete=candidates.pools,
-    help="Only into this pool. Repeatable; default: all.",
-)
+@candidates.host_option
+@candidates.pool_option
 @output.output_option
 @cluster_command
 async def plan(
