@@ -1,6 +1,6 @@
 """`make bench`: speed and memory, as tables of docs/performance.md. One alone: `python -m tests.bench sources`.
 
-`scale` takes a quarter of an hour, and is run by its name only (`make bench-scale`).
+`scale` takes ten minutes, and is run by its name only (`make bench-scale`).
 """
 
 import argparse
