@@ -45,6 +45,8 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
             told(f"{name}: created")
         elif found["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]:
             told(f"{name}: unchanged")
+        elif _version(found) == _version(definition):
+            told(f"{name}: brought in line with version {_version(definition)}")
         else:
             told(f"{name}: upgraded from version {_version(found) or 'unknown'} to {_version(definition)}")
     waiting = ""
