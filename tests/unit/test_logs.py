@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -138,13 +137,15 @@ async def test_lines_of_a_block_and_of_its_tasks_say_what_they_are_about(capsys:
     ]
 
 
-def test_what_kopf_says_of_an_object_is_a_reference_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_kopf_says_of_an_object_is_a_reference_like_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     logs.configure("json", "info")
+    logger = logging.getLogger("kopf.objects")
+    # Where kopf is loaded, a handler of its own takes the settings for real ones.
+    monkeypatch.setattr(logger, "handlers", [])
     reference = {"apiVersion": "v1", "kind": "Zone", "name": "zone-1", "namespace": None, "uid": "u"}
-    # Where kopf is loaded, its own handler reads these: nothing is to be posted.
-    settings = types.SimpleNamespace(posting=types.SimpleNamespace(level=logging.CRITICAL))
-    extra = {"k8s_ref": reference, "k8s_skip": True, "settings": settings}
-    logging.getLogger("kopf.objects").warning("kept", extra=extra)
+    logger.warning("kept", extra={"k8s_ref": reference, "k8s_skip": True, "settings": 1})
     (event,) = written(capsys)
     assert event["object"] == {"kind": "Zone", "name": "zone-1"}
     assert set(event) == {"time", "level", "logger", "message", "object"}
