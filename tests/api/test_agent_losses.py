@@ -23,7 +23,7 @@ from tests.api.agent_world import Object, World, sees, until
 from tests.cluster import harness
 from tests.unit.agent import support
 
-from directdownload.cluster import errors, kinds
+from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import CONTROLLER
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -41,6 +41,16 @@ def remembered(world: World) -> dict[str, Object]:
     path = world.state / "placements.json"
     entries: dict[str, Object] = json.loads(path.read_text())["placements"] if path.exists() else {}
     return entries
+
+
+async def settled(world: World, outcome: str, *placements: str) -> None:
+    """Waits until the agent has on disk what became of what it told; the cluster knows a moment earlier."""
+
+    async def noted() -> bool:
+        entries = remembered(world)
+        return all(name in entries and entries[name]["outcome"] == outcome for name in placements)
+
+    await until(f"{outcome} on disk", noted)
 
 
 async def published(world: World, template: str, pool: pathlib.Path, **fields: Any) -> tuple[str, str]:
@@ -67,6 +77,7 @@ async def test_a_pool_that_was_wiped_is_told_once_and_for_good(world: World) -> 
         assert time.monotonic() - began < 30
         assert "progress" not in await world.status(lost)
         assert agent_world.applies() - before == 2
+        await settled(world, "published", kept, lost)
     before = agent_world.applies()
     late, _ = await world.create_placement("t3", pool)
     async with agent_world.running(world.settings()):
@@ -93,6 +104,30 @@ async def test_what_was_lost_while_no_agent_ran_is_told_by_the_next(world: World
         uid = (await world.api.get(kinds.TEMPLATE_PLACEMENTS, name))["metadata"]["uid"]
         again = support.publish(place, name, uid, b"x" * 10)
         await until("the repair", lambda: sees(world, name, present=True, revision=again.revision))
+
+
+async def test_what_was_told_is_remembered_although_the_answer_never_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create_host()
+    pool = await world.create_pool("local")
+    name, revision = await published(world, "t1", pool)
+    apply = client.Api.apply
+
+    async def unanswered(api: client.Api, kind: kinds.Resource, *arguments: Any, **options: Any) -> Object:
+        answer = await apply(api, kind, *arguments, **options)
+        if kind == kinds.TEMPLATE_PLACEMENTS:
+            await asyncio.Event().wait()
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.Api, "apply", unanswered)
+        async with agent_world.running(world.settings()):
+            await until("the copy", lambda: sees(world, name, present=True))
+    shutil.rmtree(pool)
+    pool.mkdir()
+    async with agent_world.running(world.settings()):
+        await until("the loss", lambda: sees(world, name, present=False, revision=revision))
 
 
 async def test_a_removed_copy_is_forgotten_with_one_needless_write_at_most(world: World) -> None:
@@ -394,7 +429,7 @@ async def test_a_placement_that_is_gone_may_come_back(world: World, restarted: b
         await until("the copy", lambda: sees(world, name, present=True))
         await world.api.delete(kinds.TEMPLATE_PLACEMENTS, name)
         await until("a file of nobody", lambda: listed("t1"))
-        assert remembered(world)[name]["outcome"] == "gone"
+        await settled(world, "gone", name)
         if not restarted:
             await deployed_again()
     if restarted:

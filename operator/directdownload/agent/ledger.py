@@ -1,8 +1,9 @@
-"""What was published about settled copies, kept in the state directory so that a restart writes nothing again.
+"""What is told of settled copies, kept in the state directory so that a restart writes nothing again.
 
-Used by `publisher` for that, and by `pools` to know copies whose records were lost, and how a pool was mounted. Losing
-it costs one write per copy, and records lost at the same time go unnoticed until the next verification. So whatever is
-unreadable counts as empty.
+Used by `publisher` for that, and by `pools` to know copies whose records were lost, and how a pool was mounted. A copy
+is written down before it is told, so that none is known to the cluster and not to us. Losing the file costs one write
+per copy, and records lost at the same time go unnoticed until the next verification. So whatever is unreadable counts
+as empty.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ FILE_NAME = "placements.json"
 
 
 class Outcome(enum.StrEnum):
+    #: it is to be told; whether that was done is not known after a restart
+    INTENDED = "intended"
     PUBLISHED = "published"
     #: there is no such placement any more
     GONE = "gone"
@@ -90,6 +93,11 @@ class Ledger:
         entry = self.entries.get(wanted.placement)
         known = entry is not None and entry.uid == wanted.uid and entry.digest == digest(wanted.status)
         return entry.outcome if known and entry is not None else None
+
+    def intend(self, wanted: Wanted) -> None:
+        """It is about to be told; what became of exactly this before stays."""
+        if self.outcome(wanted) is None:
+            self.note(wanted, Outcome.INTENDED)
 
     def note(self, wanted: Wanted, outcome: Outcome) -> None:
         entry = Entry(

@@ -77,9 +77,16 @@ class Publisher:
             self._wake.clear()
             now = time.monotonic()
             waiting = [entry for entry in self._entries.values() if self._pending(entry)]
+            due_now = [(entry, entry.wanted) for entry in waiting if entry.due_monotonic <= now]
+            for _, wanted in due_now:
+                if wanted.settled:
+                    self._ledger.intend(wanted)
+            # Remembered before it is told: once the cluster knows of a copy, its loss is told, whatever happens to us.
+            await self._ledger.save()
             # what is settled first: it is what others wait for
-            for entry in sorted(waiting, key=lambda entry: not entry.wanted.settled):
-                if entry.due_monotonic <= now:
+            for entry, wanted in sorted(due_now, key=lambda each: not each[1].settled):
+                # what has changed meanwhile is not remembered yet: `want` has woken us for it
+                if entry.wanted is wanted:
                     await self._tell(entry)
             await self._ledger.save()
             due = min((entry.due_monotonic for entry in self._entries.values() if self._pending(entry)), default=None)

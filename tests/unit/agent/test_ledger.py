@@ -25,6 +25,19 @@ async def test_what_was_told_is_known_after_a_restart_and_a_change_is_not(tmp_pa
     assert again.outcome(dataclasses.replace(WANTED, observed=Observed(present=False))) is None
 
 
+async def test_what_was_about_to_be_told_is_remembered_and_told_again_after_a_restart(tmp_path: pathlib.Path) -> None:
+    book = Ledger.load(str(tmp_path))
+    book.note_pool("pool-1", "/pools/a", own_mount=False)
+    book.intend(WANTED)
+    await book.save()
+    again = Ledger.load(str(tmp_path))
+    assert again.outcome(WANTED) is Outcome.INTENDED
+    assert again.remembered("pool-1", "/pools/a") == [copies.Remembered("p1", "u1", "t1", "r1")]
+    again.note(WANTED, Outcome.FOREIGN)
+    again.intend(WANTED)
+    assert again.outcome(WANTED) is Outcome.FOREIGN, "what became of it is known"
+
+
 async def test_only_what_has_a_record_is_kept(tmp_path: pathlib.Path) -> None:
     book = Ledger.load(str(tmp_path))
     for name, pool in (("p1", "pool-1"), ("p2", "pool-1"), ("p3", "pool-2")):
