@@ -39,7 +39,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	python -m directdownload.resources.crd crds --check
 	python -m directdownload.resources.reference docs/kinds --check
 	python -m directdownload.metrics_reference docs/metrics.md --check
-	python -m tests.values_reference --check
+	python -m tests.values_reference docs/values.md --check
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
 
 .PHONY: unit
@@ -86,7 +86,7 @@ crds: venv ## Regenerate crds/ and the chart's copy from the models
 docs: venv ## Regenerate the parts of docs/ that come from the code
 	python -m directdownload.resources.reference docs/kinds
 	python -m directdownload.metrics_reference docs/metrics.md
-	python -m tests.values_reference
+	python -m tests.values_reference docs/values.md
 
 .PHONY: lock
 lock: venv ## Refresh requirements.lock and requirements-dev.lock within the bounds of pyproject.toml

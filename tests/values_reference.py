@@ -1,4 +1,4 @@
-"""docs/values.md from the chart's values.yaml: `python -m tests.values_reference [--check]`.
+"""docs/values.md from the chart's values.yaml: `python -m tests.values_reference PAGE [--check]`.
 
 The comment above a value is its description; a value without one fails. `make docs` runs this, `make lint` checks.
 """
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
+from directdownload.resources import generated
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 VALUES = REPOSITORY / "charts" / "direct-download-operator" / "values.yaml"
@@ -71,7 +73,7 @@ def render(text: str) -> str:
         above = [told.get(path.rsplit(".", up)[0], "") for up in range(1, path.count("."))]
         meaning = told.get(path) or next(filter(None, above), "")
         if not meaning:
-            raise SystemExit(f"values.yaml: {path} has no comment")
+            raise ValueError(f"values.yaml: {path} has no comment")
         lines.append(f"| `{path}` | `{json.dumps(default)}` | {_cell(meaning)} |")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
@@ -81,15 +83,9 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def main() -> int:
-    text = render(VALUES.read_text())
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text)
-    elif not PAGE.exists() or PAGE.read_text() != text:
-        sys.stderr.write(f"stale: {PAGE.relative_to(REPOSITORY)}; run `make docs`\n")
-        return 1
-    return 0
+def files(page: pathlib.Path) -> dict[pathlib.Path, str]:
+    return {page: render(VALUES.read_text())}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated.main(sys.argv[1:], files, place="docs/values.md", command="make docs"))

@@ -3,15 +3,15 @@
 `make docs` writes them, `make lint` checks them. What stands outside the marks is written by hand.
 """
 
-import pathlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from directdownload import health
 from directdownload.agent import metrics as agent_metrics
 from directdownload.catalogue import Catalogue, Description
 from directdownload.controller import metrics as controller_metrics
+from directdownload.resources import generated
 
 #: What the page calls each part, in its order.
 PARTS: dict[str, Catalogue] = {
@@ -47,17 +47,11 @@ def _row(metric: Description) -> str:
     return f"| `{metric.name}` | {metric.type} | {labels} | {metric.meaning.replace('|', chr(92) + '|')} |"
 
 
-def main(arguments: Iterable[str]) -> int:
-    name, *options = arguments
-    path = pathlib.Path(name)
-    before = path.read_text()
-    after = filled(before)
-    if options == ["--check"]:
-        if before != after:
-            sys.stderr.write(f"stale: {path}; run `make docs`\n")
-        return int(before != after)
-    path.write_text(after)
-    return 0
+def main(arguments: Sequence[str]) -> int:
+    """`PAGE [--check]`; the exit status."""
+    return generated.main(
+        arguments, lambda page: {page: filled(page.read_text())}, place="docs/metrics.md", command="make docs"
+    )
 
 
 if __name__ == "__main__":

