@@ -271,6 +271,33 @@ def applies(resource: str = "templateplacements") -> float:
     )
 
 
+async def wrote(before: float, number: int, resource: str = "templateplacements") -> None:
+    """That there were `number` writes since `before`; each counts with its answer, after the cluster shows it."""
+
+    async def counted() -> bool:
+        return applies(resource) - before >= number
+
+    await until(f"{number} writes", counted)
+    assert applies(resource) - before == number
+
+
+def remembered(world: World) -> dict[str, Object]:
+    """What the agent has on disk about placements."""
+    path = world.state / "placements.json"
+    entries: dict[str, Object] = json.loads(path.read_text())["placements"] if path.exists() else {}
+    return entries
+
+
+async def settled(world: World, **outcomes: str) -> None:
+    """Waits until the agent has on disk what became of what it told: a moment after the cluster shows it."""
+
+    async def noted() -> bool:
+        entries = remembered(world)
+        return all(entries.get(name, {}).get("outcome") == outcome for name, outcome in outcomes.items())
+
+    await until(f"{outcomes} on disk", noted)
+
+
 async def sees(world: World, placement: str, **observed: Any) -> bool:
     shown: Object = (await world.status(placement)).get("observed", {})
     return observed.items() <= shown.items()

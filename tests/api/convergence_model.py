@@ -96,6 +96,12 @@ class Wishes:
         self.may_stay: set[FileKey] = set()
         #: deployments that wanted a file and do not any more, with their policy then
         self._withdrawn: dict[FileKey, dict[Key, str]] = {}
+        #: of each of these files the template, and the zone
+        self._origin: dict[FileKey, tuple[Key, str]] = {}
+        #: deployments that select otherwise than before
+        self._narrowed: set[Key] = set()
+        #: templates and zones of those among them that say Retain, which counts for all that is given up meanwhile
+        self._retaining: set[tuple[Key, str]] = set()
         #: zones that hosts have left
         self._left: dict[str, set[str]] = {}
 
@@ -114,6 +120,8 @@ class Wishes:
         before = self.deployments[key]
         self.deployments[key] = after
         self._withdraw(before, after)
+        self._narrowed.add(key)
+        self._note_retaining(after)
 
     def change_policy(self, key: Key, policy: str) -> None:
         """Counts also for what was withdrawn a moment ago, if the controller has not seen that yet."""
@@ -121,17 +129,19 @@ class Wishes:
         for file, withdrawn in self._withdrawn.items():
             if key in withdrawn:
                 self._allow(file, policy)
+        if key in self._narrowed:
+            self._note_retaining(self.deployments[key])
 
     def delete_template(self, key: Key) -> None:
         gone = self.templates.pop(key)
         for file, pool, host in self._files(gone, lately=True):
             wanting = [d for d in self._naming(key) if self._covers(d, pool, host)]
-            withdrawn = self._withdrawn.setdefault(file, {})
+            self._origin[file] = key, pool.zone
             for deployment in wanting:
-                withdrawn[deployment.key] = deployment.policy
+                self._note_withdrawn(file, deployment)
             if not any(d.policy == "Retain" and self._selects(d, pool, host) for d in wanting):
                 self.ordered.add(file)
-            if "Retain" in withdrawn.values() or any(d.policy == "Retain" for d in self._naming(key, pool.zone)):
+            if any(d.policy == "Retain" for d in self._naming(key, pool.zone)) or self._retained(file):
                 self.may_stay.add(file)
 
     def leave(self, host: str) -> None:
@@ -163,6 +173,9 @@ class Wishes:
         """All is as it should be, and `orphans` lie on disks without a placement."""
         self.ordered.clear()
         self._withdrawn.clear()
+        self._origin.clear()
+        self._narrowed.clear()
+        self._retaining.clear()
         self._left.clear()
         self.may_stay = orphans
 
@@ -172,14 +185,28 @@ class Wishes:
         for file, pool, host in self.files_of(before, lately=True):
             if after is not None and self._selects(after, pool, host):
                 continue
-            self._withdrawn.setdefault(file, {})[before.key] = before.policy
+            self._note_withdrawn(file, before)
             if self._wanted(file, after):
                 continue
             self._allow(file, before.policy)
             # Who is narrowed is told from others by what is in its status, which may lag.
             others = self._naming(before.template, before.zone) if after is not None else []
-            if "Retain" in self._withdrawn[file].values() or any(d.policy == "Retain" for d in others):
+            if self._retained(file) or any(d.policy == "Retain" for d in others):
                 self.may_stay.add(file)
+
+    def _note_withdrawn(self, file: FileKey, by: WishedDeployment) -> None:
+        self._withdrawn.setdefault(file, {})[by.key] = by.policy
+        self._origin[file] = by.template, by.zone
+
+    def _note_retaining(self, deployment: WishedDeployment) -> None:
+        origin = deployment.template, deployment.zone
+        if deployment.policy == "Retain":
+            self._retaining.add(origin)
+            self.may_stay.update(file for file, of in self._origin.items() if of == origin)
+
+    def _retained(self, file: FileKey) -> bool:
+        """Whether anyone who has given it up lately, or may have, says Retain."""
+        return "Retain" in self._withdrawn.get(file, {}).values() or self._origin.get(file) in self._retaining
 
     def _allow(self, file: FileKey, policy: str) -> None:
         (self.may_stay if policy == "Retain" else self.ordered).add(file)

@@ -157,10 +157,10 @@ async def test_progress_is_written_once_per_interval_of_the_journal_and_the_end_
         support.write_journal(other_place, other, other_uid, 1, progress_interval_seconds=3600)
         await agent_world.until("progress of the other", lambda: agent_world.has(world, other, bytesDownloaded=1))
         assert await agent_world.has(world, name, bytesDownloaded=100)
-        assert agent_world.applies() - before == 2
+        await agent_world.wrote(before, 2)
         support.publish(place, name, uid, b"x" * 1000)
         await agent_world.until("the end", lambda: agent_world.has(world, name, bytesDownloaded=1000))
-        assert agent_world.applies() - before == 3
+        await agent_world.wrote(before, 3)
 
 
 async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_gone(world: World) -> None:
@@ -172,15 +172,10 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
     support.publish(support.make_place(pool, "t1", world.host), name, uid, b"x" * 10)
     support.publish(support.make_place(pool, "t2", world.host), again, str(uuid.uuid4()), b"x" * 10)
     support.publish(support.make_place(pool, "t3", world.host), gone, str(uuid.uuid4()), b"x" * 10)
-    ledger = world.state / "placements.json"
-
-    async def remembered() -> bool:
-        return ledger.exists() and all(text in ledger.read_text() for text in (name, again, gone))
-
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
-        await agent_world.until("all told", remembered)
-    assert agent_world.applies() - before == 3
+        await agent_world.settled(world, **{name: "published", again: "published", gone: "gone"})
+    await agent_world.wrote(before, 3)
     assert await agent_world.has(world, name, bytesDownloaded=10)
     assert await agent_world.has(world, again, bytesDownloaded=10), (
         "made anew since, it is the same copy: names are derived"
@@ -193,7 +188,8 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
         await agent_world.until("ready", world.ready)
         support.publish(support.make_place(pool, "t4", world.host), late, late_uid, b"x" * 10)
         await agent_world.until("the new copy", lambda: agent_world.has(world, late, bytesDownloaded=10))
-        assert agent_world.applies() - before == 4, "one write for the new copy, none for those known"
+        # one write for the new copy, none for those known
+        await agent_world.wrote(before, 4)
 
 
 async def test_an_agent_that_may_not_write_says_so_once_and_goes_on_when_it_may(

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from tests.api import agent_world, kube
-from tests.api.agent_world import Object, World, sees, until
+from tests.api.agent_world import Object, World, remembered, sees, settled, until, wrote
 from tests.cluster import harness
 from tests.unit.agent import support
 
@@ -34,23 +34,6 @@ DAY_SECONDS = 86_400
 async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[World]:
     async with agent_world.one(definitions, tmp_path) as made:
         yield made
-
-
-def remembered(world: World) -> dict[str, Object]:
-    """What the agent has on disk about placements."""
-    path = world.state / "placements.json"
-    entries: dict[str, Object] = json.loads(path.read_text())["placements"] if path.exists() else {}
-    return entries
-
-
-async def settled(world: World, outcome: str, *placements: str) -> None:
-    """Waits until the agent has on disk what became of what it told; the cluster knows a moment earlier."""
-
-    async def noted() -> bool:
-        entries = remembered(world)
-        return all(name in entries and entries[name]["outcome"] == outcome for name in placements)
-
-    await until(f"{outcome} on disk", noted)
 
 
 async def published(world: World, template: str, pool: pathlib.Path, **fields: Any) -> tuple[str, str]:
@@ -76,15 +59,15 @@ async def test_a_pool_that_was_wiped_is_told_once_and_for_good(world: World) -> 
         await until("the file without record", lambda: sees(world, kept, **changed))
         assert time.monotonic() - began < 30
         assert "progress" not in await world.status(lost)
-        assert agent_world.applies() - before == 2
-        await settled(world, "published", kept, lost)
+        await wrote(before, 2)
+        await settled(world, **{kept: "published", lost: "published"})
     before = agent_world.applies()
     late, _ = await world.create_placement("t3", pool)
     async with agent_world.running(world.settings()):
         # told after all that is known from before
         support.publish(support.make_place(pool, "t3", world.host), late, str(uuid.uuid4()), b"x" * 10)
         await until("a new copy", lambda: sees(world, late, present=True))
-        assert agent_world.applies() - before == 1
+        await wrote(before, 1)
     assert set(remembered(world)) == {kept, lost, late}
 
 
@@ -99,7 +82,7 @@ async def test_what_was_lost_while_no_agent_ran_is_told_by_the_next(world: World
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
         await until("the loss", lambda: sees(world, name, present=False, revision=revision))
-        assert agent_world.applies() - before == 1
+        await wrote(before, 1)
         place = support.make_place(pool, "t1", world.host)
         uid = (await world.api.get(kinds.TEMPLATE_PLACEMENTS, name))["metadata"]["uid"]
         again = support.publish(place, name, uid, b"x" * 10)
@@ -423,13 +406,13 @@ async def test_a_placement_that_is_gone_may_come_back(world: World, restarted: b
         await world.create_placement("t1", pool)
         await until("not nobody's any more", listed)
         await until("told, as if for the first time", lambda: sees(world, name, present=True))
-        assert agent_world.applies() - before == 1
+        await wrote(before, 1)
 
     async with agent_world.running(settings):
         await until("the copy", lambda: sees(world, name, present=True))
         await world.api.delete(kinds.TEMPLATE_PLACEMENTS, name)
         await until("a file of nobody", lambda: listed("t1"))
-        await settled(world, "gone", name)
+        await settled(world, **{name: "gone"})
         if not restarted:
             await deployed_again()
     if restarted:

@@ -305,6 +305,11 @@ def test_failures_are_counted_in_one_event_and_in_the_metrics(world: Simulation)
         assert ("Normal", "Ready", 1) in told(world, name)
         assert {kind for kind, *_ in told(world, name)} == {"Normal"}
 
+    def idle() -> bool:
+        now = scrape(controller)
+        return not any((*now["queue_depth"].values(), *now["jobs_active"].values()))
+
+    until("the controller to have nothing to do", idle)
     found = scrape(controller)
     assert found["download_attempts_total"] == {("SourceUnavailable", world.zone): 2, ("Downloaded", world.zone): 2}
     assert found["download_bytes_total"] == {(host, "HTTP", world.zone): SIZE_BYTES for host in (bad, good)}

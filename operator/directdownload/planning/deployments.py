@@ -194,9 +194,11 @@ def plan_placements(
         covering = [d for d in deployments if _covers(d, placement, wishes[d.key], fleet)]
         if not template.deleting and any(not d.deleting for d in covering):
             continue
-        # What nobody covers any more was wanted last by whoever has just been narrowed; if unknown, by any.
+        # It was wanted last by those that are being deleted and by whoever has just been narrowed; if unknown, by any.
         of_zone = [d for d in deployments if d.spec.zone == placement.zone]
-        wanted_last = covering or [d for d in of_zone if _changed(d)] or of_zone
+        changed = [d for d in of_zone if _changed(d)]
+        narrowed = [d for d in changed if d.status.observed_selection]
+        wanted_last = [*covering, *narrowed] or changed or of_zone
         retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
         (release if retained else remove).append(placement)
     return PlacementChanges(_by_space(create, fleet), tuple(restore), tuple(remove), tuple(release))

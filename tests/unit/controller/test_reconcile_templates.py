@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import pathlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -36,7 +37,7 @@ class Api:
         self.made.append(body["spec"]["host"])
         return self._kept(body)
 
-    async def apply(self, _: kinds.Resource, body: Document, **__: Any) -> Document:
+    async def apply(self, resource: kinds.Resource, body: Document, **options: Any) -> Document:
         spec = {"url": "https://images.example.org/debian-13.qcow2", "format": "QCOW2"}
         return self._kept({**body, "metadata": {**body["metadata"], **FINALIZERS}, "spec": spec})
 
@@ -45,11 +46,41 @@ class Api:
         return {**body, "metadata": {**build.metadata(given["name"]), **given}}
 
 
+class Meanwhile(Api):
+    """While the mark of a removal is written, `happens` does. `freed`: deployments whose finalizer was taken off."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__(frozenset())
+        self.happens = happens
+        self.marked: list[str] = []
+        self.released: list[str] = []
+        self.freed: list[str] = []
+
+    async def get(self, _: kinds.Resource, name: str) -> Document:
+        return {"metadata": {"name": name}}
+
+    async def apply(self, resource: kinds.Resource, body: Document, **options: Any) -> Document:
+        if resource is not kinds.TEMPLATE_PLACEMENTS:
+            return await super().apply(resource, body, **options)
+        self.marked.append(body["metadata"]["name"])
+        self.happens()
+        marked: Document = build.placement_document(host="kvm-1", phase="Removing")
+        marked["metadata"]["resourceVersion"] = "1000"
+        return marked
+
+    async def delete(self, _: kinds.Resource, name: str, **__: Any) -> None:
+        self.released.append(name)
+
+    async def merge_patch(self, _: kinds.Resource, name: str, body: Document, **__: Any) -> Document:
+        self.freed.append(name)
+        return {"metadata": {"deletionTimestamp": "now", **body["metadata"]}}
+
+
 class Scene:
     """A template for all of `HOSTS` hosts, and a queue in which its reconciles are real and nothing else is done."""
 
-    def __init__(self, refused: frozenset[str] = frozenset()) -> None:
-        self.api = Api(refused)
+    def __init__(self, api: Api) -> None:
+        self.api = api
         #: placements made after each look
         self.counts: list[int] = []
         self.all_made = asyncio.Event()
@@ -73,7 +104,7 @@ class Scene:
 
 
 async def test_thousands_of_placements_are_made_in_portions_one_look_after_the_other() -> None:
-    scene = Scene()
+    scene = Scene(Api(frozenset()))
     scene.context.queue.add(KEY)
     working = asyncio.create_task(scene.context.queue.run(1))
     async with asyncio.timeout(20):
@@ -86,7 +117,29 @@ async def test_thousands_of_placements_are_made_in_portions_one_look_after_the_o
 
 async def test_placements_that_are_refused_stop_no_others_however_many_they_are() -> None:
     refused = frozenset(f"kvm-{number}" for number in range(300))
-    scene = Scene(refused)
+    scene = Scene(Api(refused))
     with pytest.raises(errors.Forbidden):
         await reconcile.reconcile(scene.context, KEY.name)
     assert set(scene.api.made) == {f"kvm-{number}" for number in range(300, HOSTS)}
+
+
+async def test_what_changes_while_others_are_removed_is_planned_before_it_goes() -> None:
+    """A deployment that is deleted in the middle of a look must not go with it: its Retain would be lost."""
+    kept: Document = {"spec": {"hosts": ["kvm-2"], "deletionPolicy": "Retain"}, **FINALIZERS}
+    deleted = build.deployment("kept", generation=2, deleting=True, resourceVersion="20", **kept)
+    api = Meanwhile(lambda: world.deployments.observe(deleted))
+    scene = Scene(api)
+    world = scene.context.world
+    world.deployments.forget("default/everywhere", 10)
+    on_1, on_2 = (build.placement(host=name, phase="Ready") for name in ("kvm-1", "kvm-2"))
+    for view in (on_1, on_2):
+        world.placements.observe(view)
+    gone = build.deployment("gone", deleting=True, spec={"hosts": ["kvm-1"]}, **FINALIZERS)
+    for each in (gone, build.deployment("kept", **kept)):
+        world.deployments.observe(each)
+
+    await reconcile.reconcile(scene.context, KEY.name)
+    assert (api.marked, api.released, api.freed) == ([on_1.key], [], ["gone"])
+    world.deployments.forget("default/gone", 10)
+    await reconcile.reconcile(scene.context, KEY.name)
+    assert (api.marked, api.released, api.freed) == ([on_1.key], [on_2.key], ["gone", "kept"])

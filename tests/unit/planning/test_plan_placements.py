@@ -121,6 +121,31 @@ def test_any_retain_wins_among_those_that_go_together() -> None:
     assert plan(both, (ON_1, ON_2)) == found(remove="1", release="2")
 
 
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        # of the one that is deleted and of the one that is narrowed to kvm-1
+        (("Delete", "Retain"), found(release="2")),
+        (("Retain", "Delete"), found(release="2")),
+        (("Delete", "Delete"), found(remove="2")),
+    ],
+)
+def test_any_retain_wins_among_one_that_goes_and_one_that_is_narrowed(
+    policies: tuple[str, str], expected: dict[str, list[str]]
+) -> None:
+    gone, narrowed = policies
+    both = [
+        deployment("a", deleting=True, spec={"deletionPolicy": gone}),
+        deployment("b", spec={"deletionPolicy": narrowed, "hosts": ["kvm-1"]}, generation=2, observed=1),
+    ]
+    assert plan(both, (ON_1, ON_2)) == expected
+
+
+def test_what_is_new_and_never_wanted_a_copy_does_not_keep_its_file() -> None:
+    new = deployment("b", spec={**RETAIN, "hosts": ["kvm-1"]}, observed=None)
+    assert plan([deployment("a", deleting=True), new], (ON_1, ON_2)) == found(remove="2")
+
+
 def test_a_deployment_that_is_being_deleted_makes_nothing() -> None:
     assert plan([deployment(deleting=True)]) == NOTHING
 

@@ -23,6 +23,7 @@ from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.reasons import WAITING
 from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,14 @@ async def reconcile(context: Context, key: str) -> None:
         settled = counts is None or not (counts.pending or counts.downloading)
         await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
         _follow(context, template)
-        if await _place(context, world.templates.get(key) or template):
-            # What became of them comes first; it asks for the next look, which then writes the status.
-            context.queue.add_later(Key("template", key), COUNT_SECONDS)
-            return
+        template = world.templates.get(key) or template
+    planned = list(world.deployments_of_template[key])
+    if template is not None and await _place(context, template, planned):
+        # What became of them comes first; it asks for the next look, which then writes the status.
+        context.queue.add_later(Key("template", key), COUNT_SECONDS)
+        return
     await _release_orphans(context, key, template)
-    await _finish_deployments(context, key)
+    await _finish_deployments(context, key, planned)
 
 
 def _follow(context: Context, before: Template) -> None:
@@ -123,17 +126,15 @@ async def _write_summary(
             context.tell_ready(resource, item, status)
 
 
-async def _place(context: Context, template: Template) -> bool:
+async def _place(context: Context, template: Template, deployments: Sequence[TemplateDeployment]) -> bool:
     """Plans the placements and does what the plan says. True if any were created."""
     world = context.world
     existing = _existing(context, template)
-    changes = planning.plan_placements(
-        template, list(world.deployments_of_template[template.key]), world.fleet(), existing
-    )
+    changes = planning.plan_placements(template, deployments, world.fleet(), existing)
     if (changes.create or existing) and not template.deleting:
         # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
         await context.set_finalizer(kinds.TEMPLATES, template, present=True)
-        wanting = [d for d in world.deployments_of_template[template.key] if not d.deleting]
+        wanting = [d for d in deployments if not d.deleting]
         await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
     if changes.create:
         await _create_all(context, changes.create)
@@ -175,12 +176,18 @@ async def _definitions_leave(context: Context) -> bool:
     return False
 
 
-async def _finish_deployments(context: Context, key: str) -> None:
+async def _finish_deployments(context: Context, key: str, planned: Sequence[TemplateDeployment]) -> None:
+    """Writes their status, and lets those go that are being deleted."""
     world, now = context.world, context.now()
     template = world.templates.get(key)
     existing = _existing(context, template) if template is not None else {}
     fleet = world.fleet()
-    for deployment in list(world.deployments_of_template[key]):
+    for before in planned:
+        deployment = world.deployments.get(before.key)
+        if deployment is None or _wish(deployment) != _wish(before):
+            # Its placements are planned in the look that it has asked for by that. Until then it must neither count as
+            # observed nor go: what it says of its files would be lost.
+            continue
         if deployment.deleting:
             await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
@@ -191,6 +198,10 @@ async def _finish_deployments(context: Context, key: str) -> None:
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
+
+
+def _wish(deployment: TemplateDeployment) -> tuple[str, int, bool]:
+    return deployment.uid, deployment.metadata.generation, deployment.deleting
 
 
 def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
