@@ -25,6 +25,8 @@ EPOCH = 60
 QUIET_SECONDS = 90.0
 #: For so long nothing is written any more once all is as it should be.
 REST_SECONDS = 1.5
+#: Of each controller's log, for those who look for the cause.
+_LOG_CHARACTERS = 20_000
 _LONGEST_PAUSE_SECONDS = 0.3
 _WEIGHTS = [weight for weight, _ in [*STEPS, *ACCIDENTS]]
 _STEPS = [step for _, step in [*STEPS, *ACCIDENTS]]
@@ -136,4 +138,8 @@ class Run:
     def _fail(self, problems: list[str]) -> None:
         trace = "\n".join(f"  {line}" for line in self._stage.trace)
         wrong = "\n".join(f"  {problem}" for problem in problems)
-        raise AssertionError(f"seed {self._seed}, {self._steps} steps:\n{trace}\nwhat is wrong:\n{wrong}")
+        logs = "\n".join(
+            f"{c.user}:\n{c.log.read_text(errors='replace')[-_LOG_CHARACTERS:]}" for c in self._stage.controllers
+        )
+        told = f"{trace}\nwhat is wrong:\n{wrong}\nwhat the controllers said last:\n{logs}"
+        raise AssertionError(f"seed {self._seed}, {self._steps} steps:\n{told}")

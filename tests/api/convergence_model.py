@@ -102,10 +102,17 @@ class Wishes:
         self._narrowed: set[Key] = set()
         #: templates and zones of those among them that say Retain, which counts for all that is given up meanwhile
         self._retaining: set[tuple[Key, str]] = set()
+        #: label `tier` that hosts had before
+        self._tiers: dict[str, set[str]] = {}
         #: zones that hosts have left
         self._left: dict[str, set[str]] = {}
 
     # --- what happens to wishes
+
+    def made(self, key: Key) -> None:
+        """It was not there before, or another one of its name was still going."""
+        self.deployments[key].made = True
+        self._allow_mistaken(self.deployments[key])
 
     def delete_deployment(self, key: Key, *, unseen: bool) -> None:
         """`unseen`: the controller may never have known of it, so that it cannot retain what others withdrew."""
@@ -122,6 +129,7 @@ class Wishes:
         self._withdraw(before, after)
         self._narrowed.add(key)
         self._note_retaining(after)
+        self._allow_mistaken(after)
 
     def change_policy(self, key: Key, policy: str) -> None:
         """Counts also for what was withdrawn a moment ago, if the controller has not seen that yet."""
@@ -159,6 +167,7 @@ class Wishes:
         """`unseen`: deployments whose last change the controller may not know yet; it cannot tell what came first."""
         before = self.hosts[host].tier
         self.hosts[host].tier = tier
+        self._tiers.setdefault(host, set()).add(before)
         for key in unseen & self.deployments.keys():
             deployment = self.deployments[key]
             for file, _, where in self.files_of(deployment):
@@ -176,6 +185,7 @@ class Wishes:
         self._origin.clear()
         self._narrowed.clear()
         self._retaining.clear()
+        self._tiers.clear()
         self._left.clear()
         self.may_stay = orphans
 
@@ -193,6 +203,13 @@ class Wishes:
             others = self._naming(before.template, before.zone) if after is not None else []
             if self._retained(file) or any(d.policy == "Retain" for d in others):
                 self.may_stay.add(file)
+
+    def _allow_mistaken(self, deployment: WishedDeployment) -> None:
+        """The Host follows the labels of its node: until then copies are made on a host that is not selected any more,
+        and given up at once."""
+        for file, _, host in self.files_of(deployment):
+            if deployment.tier in self._tiers.get(host, ()) and not self._wanted(file, None):
+                self._allow(file, deployment.policy)
 
     def _note_withdrawn(self, file: FileKey, by: WishedDeployment) -> None:
         self._withdrawn.setdefault(file, {})[by.key] = by.policy

@@ -130,9 +130,9 @@ class Stage:
             if not template.uid:
                 template.uid = self._create(kinds.TEMPLATES, template.key, template_spec(template))
         for deployment in self.wishes.deployments.values():
-            if not deployment.made:
-                uid = self._create(kinds.TEMPLATE_DEPLOYMENTS, deployment.key, deployment_spec(deployment))
-                deployment.made = bool(uid)
+            spec = deployment_spec(deployment)
+            if not deployment.made and self._create(kinds.TEMPLATE_DEPLOYMENTS, deployment.key, spec):
+                self.wishes.made(deployment.key)
 
     def _create(self, kind: kinds.Resource, key: Key, spec: Object) -> str:
         namespace, name = key

@@ -118,27 +118,28 @@ class Context:
         trouble = ready.status != base.ConditionStatus.TRUE and ready.reason not in _EXPECTED
         self.recorder.tell(resource, item, "Warning" if trouble else "Normal", ready.reason, ready.message)
 
-    async def set_finalizer(self, resource: kinds.Resource, item: base.Resource, *, present: bool) -> None:
-        """Puts our finalizer on `item`, or takes it off; those of others stay."""
+    async def set_finalizer(self, resource: kinds.Resource, item: base.Resource, *, present: bool) -> bool:
+        """Puts our finalizer on `item`, or takes it off; those of others stay. False if `item` is gone."""
         finalizers = [name for name in item.metadata.finalizers if name != base.FINALIZER]
         if present:
             finalizers.append(base.FINALIZER)
         if tuple(finalizers) == item.metadata.finalizers:
-            return
-        await self.patch_finalizers(resource, item.key, item.metadata.resource_version, finalizers)
+            return True
+        return await self.patch_finalizers(resource, item.key, item.metadata.resource_version, finalizers)
 
     async def patch_finalizers(
         self, resource: kinds.Resource, key: str, resource_version: str, finalizers: list[str]
-    ) -> None:
-        """Fails with Conflict when the object has changed since `resource_version`: then it is read and tried again."""
+    ) -> bool:
+        """False if there is no such object. Conflict if it has changed since `resource_version`: it is tried again."""
         namespace, _, name = key.rpartition("/")
         patch = {"metadata": {"resourceVersion": resource_version, "finalizers": finalizers}}
         try:
             answer = await self.api.merge_patch(resource, name, patch, namespace=namespace or None)
         except errors.NotFound:
-            return
+            return False
         if "deletionTimestamp" not in answer["metadata"] or finalizers:
             self.observe(resource, answer)
+        return True
 
     async def retry_stalled(self, item: Any, copies: Iterable[PlacementView]) -> None:
         """A request on `item` is handed on to those of its `copies` that failed or wait for something."""

@@ -143,3 +143,18 @@ async def test_what_changes_while_others_are_removed_is_planned_before_it_goes()
     world.deployments.forget("default/gone", 10)
     await reconcile.reconcile(scene.context, KEY.name)
     assert (api.marked, api.released, api.freed) == ([on_1.key], [on_2.key], ["gone", "kept"])
+
+
+class Vanished(Api):
+    """The deployment is deleted before the controller has put its finalizer on it, and the watch lags behind."""
+
+    async def merge_patch(self, *_: Any, **__: Any) -> Document:
+        raise errors.NotFound(404, "NotFound", "everywhere")
+
+
+async def test_no_copy_is_made_for_a_deployment_that_has_vanished() -> None:
+    """Its copies would be removed at once, with files that lay there before: nobody knew of its Retain any more."""
+    scene = Scene(Vanished(frozenset()))
+    scene.context.world.deployments.observe(build.deployment(resourceVersion="20"))
+    await reconcile.reconcile(scene.context, KEY.name)
+    assert scene.api.made == []

@@ -56,7 +56,7 @@ async def reconcile(context: Context, key: str) -> None:
         template = world.templates.get(key) or template
     planned = list(world.deployments_of_template[key])
     if template is not None and await _place(context, template, planned):
-        # What became of them comes first; it asks for the next look, which then writes the status.
+        # What became of that comes first; the next look writes the status.
         context.queue.add_later(Key("template", key), COUNT_SECONDS)
         return
     await _release_orphans(context, key, template)
@@ -127,15 +127,17 @@ async def _write_summary(
 
 
 async def _place(context: Context, template: Template, deployments: Sequence[TemplateDeployment]) -> bool:
-    """Plans the placements and does what the plan says. True if any were created."""
+    """Plans the placements and does what the plan says. True if another look is needed before anything is told."""
     world = context.world
     existing = _existing(context, template)
     changes = planning.plan_placements(template, deployments, world.fleet(), existing)
     if (changes.create or existing) and not template.deleting:
         # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
-        await context.set_finalizer(kinds.TEMPLATES, template, present=True)
-        wanting = [d for d in deployments if not d.deleting]
-        await gather(context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, d, present=True) for d in wanting)
+        wanting = [(kinds.TEMPLATE_DEPLOYMENTS, d) for d in deployments if not d.deleting]
+        held = [(kinds.TEMPLATES, template), *wanting]
+        if not all(await gather(context.set_finalizer(kind, item, present=True) for kind, item in held)):
+            # What has vanished meanwhile wants nothing any more; the watch is about to say so.
+            return True
     if changes.create:
         await _create_all(context, changes.create)
         left = len(changes.create) - _PORTION
