@@ -90,8 +90,9 @@ class Context:
                 resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None
             )
         except errors.NotFound:
-            # It is gone or another one has its name: the watch brings that, and a new plan with it. A conflict with
-            # other writers is not that: what is written here (how a job ended) may be known nowhere else.
+            # It is gone or another one has its name. A conflict with other writers is not that: what is written here
+            # (how a job ended) may be known nowhere else.
+            self._gone(resource, item.key, item.resource_version)
             return
         self.observe(resource, answer)
 
@@ -136,10 +137,17 @@ class Context:
         try:
             answer = await self.api.merge_patch(resource, name, patch, namespace=namespace or None)
         except errors.NotFound:
+            self._gone(resource, key, int(resource_version))
             return False
         if "deletionTimestamp" not in answer["metadata"] or finalizers:
             self.observe(resource, answer)
         return True
+
+    def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
+        """The API server says so. Its watch need not: kopf does not tell of all that vanishes (`watch_kinds`)."""
+        store = self.store(resource)
+        if key in store:
+            store.forget(key, resource_version)
 
     async def retry_stalled(self, item: Any, copies: Iterable[PlacementView]) -> None:
         """A request on `item` is handed on to those of its `copies` that failed or wait for something."""

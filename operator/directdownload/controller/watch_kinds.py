@@ -1,4 +1,4 @@
-"""The kinds that people write, watched by kopf; complete lists at start and every ten minutes by ourselves.
+"""The kinds that people write, watched by kopf; complete lists by ourselves at start, soon after, every ten minutes.
 
 Hosts are not among them: there are thousands, and one may be as large as all Templates together (architecture).
 
@@ -36,6 +36,9 @@ WATCHED = (
     kinds.CERTIFICATES,
 )
 RELIST_SECONDS = 600.0
+#: After the first list: what vanishes between that and kopf's own first list, some tenths of a second later, is told by
+#: neither.
+_EARLY_SECONDS = (5.0, 30.0)
 _RETRY_SECONDS = 5.0
 
 
@@ -137,6 +140,7 @@ class Lists:
         self.last_monotonic = time.monotonic()
 
     async def run(self) -> None:
+        pauses = itertools.chain(_EARLY_SECONDS, itertools.repeat(RELIST_SECONDS))
         while True:
             try:
                 for resource in WATCHED:
@@ -149,7 +153,7 @@ class Lists:
                 continue
             self.last_monotonic = time.monotonic()
             self.synced.set()
-            await asyncio.sleep(RELIST_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+            await asyncio.sleep(next(pauses) * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
     async def _list(self, resource: kinds.Resource) -> None:
         store = self._context.store(resource)

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document
 
-from directdownload.cluster import client, kinds
+from directdownload.cluster import client, errors, kinds
 from directdownload.controller import events, settings
 from directdownload.controller.context import Context
 from directdownload.controller.queue import WorkQueue
@@ -69,3 +69,27 @@ async def test_the_status_of_a_host_is_written_once_whatever_its_agent_says(cont
     found = context.world.hosts.get("kvm-1")
     assert found is not None
     assert found.proofs["my-ca"].state == "Uploaded"
+
+
+class Gone(Api):
+    """Whatever is written is not there any more."""
+
+    async def apply(self, *_: Any, **__: Any) -> Document:
+        raise errors.NotFound(404, "NotFound", "")
+
+    async def merge_patch(self, *_: Any, **__: Any) -> Document:
+        raise errors.NotFound(404, "NotFound", "")
+
+
+@pytest.mark.parametrize("api", [Gone()])
+async def test_what_the_api_server_does_not_find_is_not_there(context: Context) -> None:
+    """No watch need tell of it: it may have vanished between the first list and the beginning of the watch."""
+    world = context.world
+    world.zones.observe(build.zone())
+    world.deployments.observe(deployment := build.deployment())
+    await context.apply(kinds.ZONES, world.zones.get("zone-1"), {"status": {}}, subresource="status")
+    assert not await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=True)
+    assert (len(world.zones), len(world.deployments)) == (0, 0)
+    world.deployments.observe(build.deployment(resourceVersion="20"))
+    assert not await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=True)
+    assert len(world.deployments) == 1, "made again since"
