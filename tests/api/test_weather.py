@@ -21,6 +21,7 @@ from tests.cluster import harness
 from tests.unit.agent import support
 
 from directdownload.cluster import kinds
+from directdownload.controller import watch_kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 
 pytestmark = pytest.mark.timeout(120)
@@ -181,7 +182,10 @@ def test_watches_cut_every_second_in_the_middle_of_an_event(scene: Scene) -> Non
         watches = scene.proxy.count(weather.watches, began)
     # Each begins again at once, and not more often than it was cut.
     assert WATCHED_KINDS * (rounds / 2 - 1) < watches <= WATCHED_KINDS * (rounds + 2)
-    assert scene.proxy.count(lambda call: call.verb == "list", began) == 0
+    # None is read anew because of that. The kinds that kopf watches are, twice, soon after the start.
+    listed = collections.Counter(call.resource for call in scene.proxy.calls if call.verb == "list" and call.at > began)
+    assert listed.keys() <= {kind.plural for kind in watch_kinds.WATCHED}
+    assert max(listed.values(), default=0) <= 2
 
 
 def test_watches_that_are_too_old_to_go_on(scene: Scene) -> None:
