@@ -140,20 +140,23 @@ class Lists:
         self.last_monotonic = time.monotonic()
 
     async def run(self) -> None:
-        pauses = itertools.chain(_EARLY_SECONDS, itertools.repeat(RELIST_SECONDS))
+        for pause in itertools.chain(_EARLY_SECONDS, itertools.repeat(RELIST_SECONDS)):
+            for resource in WATCHED:
+                await self._list_at_last(resource)
+            self.last_monotonic = time.monotonic()
+            self.synced.set()
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+
+    async def _list_at_last(self, resource: kinds.Resource) -> None:
         while True:
             try:
-                for resource in WATCHED:
-                    await self._list(resource)
+                await self._list(resource)
+                return
             except errors.ApiError as error:
                 asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
                 pause = max(_RETRY_SECONDS, asked)
-                logger.warning("Listing the custom resources: %s; trying again in %.0f s", error, pause)
+                logger.warning("Listing %s: %s; trying again in %.0f s", resource.plural, error, pause)
                 await asyncio.sleep(pause)
-                continue
-            self.last_monotonic = time.monotonic()
-            self.synced.set()
-            await asyncio.sleep(next(pauses) * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
     async def _list(self, resource: kinds.Resource) -> None:
         store = self._context.store(resource)
