@@ -177,6 +177,8 @@ def plan_placements(
         if not deployment.deleting and refusal(deployment, template, fleet) is None:
             granted.update(wishes[deployment.key])
     create = [target for name, target in granted.items() if name not in existing]
+    # a hash of each, and there may be thousands of placements
+    changed_keys = {d.key for d in deployments if _changed(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
@@ -196,7 +198,7 @@ def plan_placements(
             continue
         # It was wanted last by those that are being deleted and by whoever has just been narrowed; if unknown, by any.
         of_zone = [d for d in deployments if d.spec.zone == placement.zone]
-        changed = [d for d in of_zone if _changed(d)]
+        changed = [d for d in of_zone if d.key in changed_keys]
         narrowed = [d for d in changed if d.status.observed_selection]
         wanted_last = [*covering, *narrowed] or changed or of_zone
         retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)

@@ -136,7 +136,7 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
         wanting = [(kinds.TEMPLATE_DEPLOYMENTS, d) for d in deployments if not d.deleting]
         held = [(kinds.TEMPLATES, template), *wanting]
         if not all(await gather(context.set_finalizer(kind, item, present=True) for kind, item in held)):
-            # What has vanished meanwhile wants nothing any more; the watch is about to say so.
+            # What has vanished wants nothing any more, and is not among the deployments of the next look.
             return True
     if changes.create:
         await _create_all(context, changes.create)
