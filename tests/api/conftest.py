@@ -10,6 +10,7 @@ from tests.cluster import harness
 
 from directdownload.cluster import kinds
 
+_LOG_CHARACTERS = 6000
 #: Namespaces stay when a test is over: nothing deletes them without Kubernetes' own controllers.
 _worlds = itertools.count(1)
 
@@ -20,6 +21,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items):
         harness.ensure_tools()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> collections.abc.Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds what the controllers of a failed test said last: what fails once in a hundred runs has to tell its cause."""
+    report = yield
+    found = getattr(item, "funcargs", {}).get("world")
+    if report.failed and isinstance(found, Simulation):
+        for controller in found.controllers:
+            end = "runs" if controller.alive else f"ended with {controller.process.returncode}"
+            text = controller.log.read_text(errors="replace")[-_LOG_CHARACTERS:]
+            report.sections.append((f"log of {controller.user}, which {end}", text))
+    return report
 
 
 @pytest.fixture(scope="session")

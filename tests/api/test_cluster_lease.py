@@ -233,6 +233,28 @@ async def test_short_outage_does_not_end_leadership(
         await far.close()
 
 
+async def test_an_outage_costs_no_leadership_whenever_it_begins(
+    control_plane: harness.ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """Just before a renewal is the worst moment: so much of the deadline is used up already."""
+    with weather.Proxy(control_plane.kubeconfig(), tmp_path) as proxy:
+        far = await client.Api.connect(kubeconfig=str(proxy.kubeconfig))
+        # With the times of production: pauses of 2 s, a deadline of 8.
+        election = lease.LeaderElection(far, namespace, "controller", "a")
+        async with background(lead(election)) as (leading,):
+            await until(lambda: election.is_leader)
+            await asyncio.sleep(1.85)
+            with proxy.away():
+                # Tries 2 s apart would fall on 2, 4 and 6 s, and the next one on the deadline.
+                await asyncio.sleep(4.5)
+            began = time.monotonic()
+            await until(lambda: proxy.count(lambda call: call.verb == "update", began) > 0)
+            await asyncio.sleep(2)
+            assert election.is_leader
+            assert not leading.done()
+        await far.close()
+
+
 async def test_hold_returns_when_another_holds_the_lease(api: client.Api, namespace: str) -> None:
     election = candidate(api, namespace, "a")
     async with background(lead(election)) as (leading,):

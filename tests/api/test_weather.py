@@ -63,7 +63,8 @@ class Scene:
         """Waits for the end of the rollout. With `restarts` a process that leaves is started again, as in a pod."""
 
         def ready() -> bool:
-            if restarts and not any(controller.alive for controller in self.controllers):
+            if not any(controller.alive for controller in self.controllers):
+                assert restarts, "the controller has left"
                 self.start_controller()
             status = self.world.deployment().get("status", {})
             conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
