@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -40,13 +40,14 @@ EXPORT {{
     Export_Id = 1;
     Path = {directory};
     Pseudo = {pseudo};
-    Access_Type = RO;
+    Access_Type = {access};
     Squash = root_squash;
     SecType = sys;
     Protocols = {versions};
     PrivilegedPort = {privileged};
     Attr_Expiration_Time = 0;
     FSAL {{ Name = VFS; }}
+    {clients}
 }}
 MDCACHE {{ Dir_Chunk = 0; }}
 LOG {{ Default_Log_Level = EVENT; }}
@@ -64,8 +65,9 @@ exec rpcbind -f
 class Ganesha:
     """Serves `directory` from construction until `stop`; anonymous users read what is readable for all.
 
-    With `privileged_port` it demands a source port below 1024, as most servers do. Version 4 shows the export as
-    `pseudo`, version 3 as the directory itself; both the same by default. `host6` is its IPv6 address.
+    With `privileged_port` it demands a source port below 1024, as most servers do; with `clients`, addresses, it serves
+    them alone. Version 4 shows the export as `pseudo`, version 3 as the directory itself; both the same by default.
+    `host6` is its IPv6 address.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Ganesha:
         privileged_port: bool = False,
         versions: tuple[int, ...] = (3, 4),
         pseudo: str = "",
+        clients: Collection[str] = (),
     ) -> None:
         self.directory = directory
         self.versions = versions
@@ -100,6 +103,8 @@ class Ganesha:
                 directory=directory,
                 pseudo=self.pseudo,
                 privileged=str(privileged_port).lower(),
+                access="NONE" if clients else "RO",
+                clients=f"CLIENT {{ Clients = {', '.join(clients)}; Access_Type = RO; }}" if clients else "",
             )
         )
         with (self._runtime / "rpcbind.log").open("wb") as log:

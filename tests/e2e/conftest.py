@@ -1,15 +1,18 @@
 """One cluster for the whole run, with the product installed and one zone of three hosts."""
 
+import contextlib
 import hashlib
+import ipaddress
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 from tests import origin
 from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
+from tests.ganesha import Ganesha
 
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -81,6 +84,18 @@ def served(path: pathlib.Path) -> pathlib.Path:
     for parent in (path, *path.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o055)
     return path
+
+
+@contextlib.contextmanager
+def exported(directory: pathlib.Path, clients: Collection[str] = ()) -> Iterator[Ganesha]:
+    """An NFS server that demands a port below 1024, as most do; with `clients` only they are let in.
+
+    Pods reach it with their own addresses and ports.
+    """
+    with Ganesha(directory, privileged_port=True, clients=clients) as server:
+        gateway = str(ipaddress.ip_address(server.host) + 1)
+        clusters.run(*server.enter, "ip", "route", "add", "default", "via", gateway)
+        yield server
 
 
 @pytest.fixture

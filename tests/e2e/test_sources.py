@@ -7,7 +7,6 @@ All are deployed at once, and each test looks at its own.
 import contextlib
 import dataclasses
 import gzip
-import ipaddress
 import itertools
 import os
 import pathlib
@@ -22,7 +21,7 @@ from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, keystores
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
-from tests.e2e.conftest import remove_all, served
+from tests.e2e.conftest import exported, remove_all, served
 from tests.e2e.evidence import HOSTS
 from tests.ganesha import Ganesha
 from tests.unit.download.sourcing import Certificate
@@ -155,15 +154,6 @@ def _private_authority(cluster: Cluster, directory: pathlib.Path) -> Iterator[st
         keystores.remove(cluster)
 
 
-@contextlib.contextmanager
-def _nfs(directory: pathlib.Path) -> Iterator[Ganesha]:
-    """A server that demands a port below 1024, as most do; pods reach it with their own addresses and ports."""
-    with Ganesha(directory, privileged_port=True) as server:
-        gateway = str(ipaddress.ip_address(server.host) + 1)
-        clusters.run(*server.enter, "ip", "route", "add", "default", "via", gateway)
-        yield server
-
-
 def _images(directory: pathlib.Path) -> dict[str, Image]:
     """By template; everywhere each of them comes to be Ready."""
     return {
@@ -225,7 +215,7 @@ def sources(local: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     tls_port, dead_port = origin.free_port(local.origin_host), origin.free_port(local.origin_host)
     with contextlib.ExitStack() as stack:
         certificate = stack.enter_context(_private_authority(local, private))
-        nfs = stack.enter_context(_nfs(directory))
+        nfs = stack.enter_context(exported(directory))
         extra = (
             f"listen {local.origin_host}:{tls_port} ssl; {certificate}"
             # slow enough for its pods to be seen

@@ -1,0 +1,45 @@
+"""Downloads on the hosts' network: the servers of a storage network let in hosts and nobody else."""
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from tests import origin
+from tests.e2e import cluster as clusters
+from tests.e2e import evidence
+from tests.e2e.cluster import Cluster
+from tests.e2e.conftest import Image, exported
+
+
+@pytest.fixture
+def on_host_network(local: Cluster) -> Iterator[None]:
+    settings = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")
+    local.install(*settings, "job.hostNetwork=true")
+    yield
+    local.install(*settings)
+
+
+def addresses(cluster: Cluster) -> set[str]:
+    """Of the nodes."""
+    found = [address for node in cluster.list("nodes") for address in node["status"]["addresses"]]
+    return {str(address["address"]) for address in found if address["type"] == "InternalIP"}
+
+
+@pytest.mark.usefixtures("on_host_network")
+def test_servers_that_let_only_hosts_in_serve_downloads(local: Cluster, directory: pathlib.Path, image: Image) -> None:
+    hosts = addresses(local)
+    only_hosts = "".join(f"allow {address}; " for address in sorted(hosts))
+    with (
+        origin.Origin(directory, local.origin_host, extra=f"{only_hosts} deny all;") as server,
+        # It demands a port below 1024, for which a pod on the host's network needs a capability.
+        exported(directory, clients=hosts) as nfs,
+    ):
+        urls = {"by-http": server.url(image.path.name), "by-nfs": nfs.url(image.path.name)}
+        for name, url in urls.items():
+            local.apply(clusters.template(name, url, checksum=image.checksum), clusters.deployment(name))
+        for name in urls:
+            local.converged(name, len(hosts))
+            for host, placement in local.placements(name).items():
+                assert evidence.sha256(local.file(host, placement["spec"]["path"])) == image.sha256
+                assert placement["status"]["attempts"] == 1
+        assert {request.client for request in evidence.gets(server)} == hosts
