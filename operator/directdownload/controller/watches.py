@@ -121,7 +121,7 @@ class Watches:
         self._probes_without_host()
 
     def _zone(self, key: str, old: Zone | None, new: Zone | None) -> None:
-        if not _decided_anew(old, new):
+        if not decided_anew(old, new):
             return
         for node in self._world.nodes:
             self._queue.add(Key("host", node.name))
@@ -143,7 +143,7 @@ class Watches:
 
     def _host(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
         zones = {host.spec.zone for host in (old, new) if host is not None}
-        if _decided_anew(old, new) or (new is not None and old is not None and _drift(old) != _drift(new)):
+        if decided_anew(old, new) or (new is not None and old is not None and _drift(old) != _drift(new)):
             self._queue.add(Key("host", key))
         self._proofs(zones, old, new)
         usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
@@ -192,7 +192,7 @@ class Watches:
     def _certificate(
         self, key: str, old: DirectDownloadCertificate | None, new: DirectDownloadCertificate | None
     ) -> None:
-        if not _decided_anew(old, new):
+        if not decided_anew(old, new):
             return
         for certificate in filter(None, (old, new)):
             self._queue.add(Key("certificate", certificate.key))
@@ -212,14 +212,14 @@ class Watches:
 
     def _pool(self, key: str, old: StoragePool | None, new: StoragePool | None) -> None:
         pool = new or old
-        if pool is None or not _decided_anew(old, new):
+        if pool is None or not decided_anew(old, new):
             return
         self._queue.add(Key("pool", key))
         self._templates_of_zone(pool.spec.zone)
         self._placements(self._world.placements_of_pool[key])
 
     def _template(self, key: str, old: Template | None, new: Template | None) -> None:
-        if _decided_anew(old, new):
+        if decided_anew(old, new):
             self._queue.add(Key("template", key))
             for template in filter(None, (old, new)):
                 self._queue.add(probe_of(template))
@@ -227,7 +227,7 @@ class Watches:
 
     def _deployment(self, key: str, old: TemplateDeployment | None, new: TemplateDeployment | None) -> None:
         deployment = new or old
-        if deployment is None or not _decided_anew(old, new):
+        if deployment is None or not decided_anew(old, new):
             return
         self._queue.add(Key("template", deployment.template_key))
         self._placements(self._world.placements_of_template_key[deployment.template_key])
@@ -281,7 +281,7 @@ def probe_of(template: Template) -> Key:
     return Key("probe", naming.probe_name(template.name, template.uid))
 
 
-def _decided_anew(old: Resource | None, new: Resource | None) -> bool:
+def decided_anew(old: Resource | None, new: Resource | None) -> bool:
     """Whether what people write has changed: not the status, which we write ourselves."""
     if old is None or new is None:
         return True

@@ -15,7 +15,7 @@ from directdownload.cluster import errors, kinds
 from directdownload.controller import headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, probe_of
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, decided_anew, probe_of
 from directdownload.planning import deployments as planning
 from directdownload.planning import headers as header_planning
 from directdownload.planning import plans, probes, templates
@@ -186,7 +186,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     fleet = world.fleet()
     for before in planned:
         deployment = world.deployments.get(before.key)
-        if deployment is None or _wish(deployment) != _wish(before):
+        if deployment is None or decided_anew(before, deployment):
             # Its placements are planned in the look that it has asked for by that. Until then it must neither count as
             # observed nor go: what it says of its files would be lost.
             continue
@@ -200,10 +200,6 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
-
-
-def _wish(deployment: TemplateDeployment) -> tuple[str, int, bool]:
-    return deployment.uid, deployment.metadata.generation, deployment.deleting
 
 
 def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
