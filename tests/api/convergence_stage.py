@@ -73,6 +73,8 @@ class Stage:
         kubelets.observers.append(self.invariants.look_at_jobs)
         kubelets.removed = self._removed
         kubelets.strayed = lambda disk, name: self.wishes.release((disk, name))
+        # On a shared pool another host may have published meanwhile: until its next verification no agent watches it.
+        kubelets.overwrote = lambda disk, name: self.tampered.add((disk, name))
         for number, zone in enumerate([*self.zones[:1] * 3, second], 1):
             self.add_host(f"kvm-{number}", zone, tier="ab"[number % 2])
         self.start_controller()

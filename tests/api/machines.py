@@ -89,9 +89,11 @@ class Kubelets:
         self.most_probes = 0
         #: are shown all Jobs that exist, each time
         self.observers: list[Callable[[Sequence[Object]], None]] = []
-        #: hear the disk's and the file's name: before a job removes a file; after one whose Job is gone published one
+        #: hear the disk's and the file's name: before a job removes a file; after one whose Job is gone published one;
+        #: after such a one wrote its record over that of another
         self.removed: Callable[[str, str], None] = lambda disk, name: None
         self.strayed: Callable[[str, str], None] = lambda disk, name: None
+        self.overwrote: Callable[[str, str], None] = lambda disk, name: None
         #: how long a pod goes on once its Job was deleted
         self.linger_seconds: Callable[[], float] = lambda: 0.0
         self._namespace = namespace
@@ -252,9 +254,13 @@ class Kubelets:
         probe = run.document.verb is jobs.Verb.PROBE
         answer = (self.probe_behaviour if probe else self.behaviour)(run.document)
         if answer is _ON_DISK:
+            name = run.document.file_name
+            before = run.disk.records.get(name)
             answer = run.disk.work(run.document, self._origin, self.removed)
             if run.leaving and answer.reason is Reason.DOWNLOADED:
-                self.strayed(run.disk.name, run.document.file_name)
+                self.strayed(run.disk.name, name)
+            if run.leaving and before is not None and run.disk.records.get(name) not in (None, before):
+                self.overwrote(run.disk.name, name)
         run.result = answer
 
     def _locked(self, run: Run) -> bool:

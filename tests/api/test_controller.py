@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import threading
 import time
 from collections.abc import Iterator
 
@@ -159,6 +160,31 @@ def test_a_stalled_placement_is_tried_again_when_asked(world: Simulation, kind: 
     world.converged(3)
     assert world.placement(bad)["status"]["attempts"] == 2
     assert world.get(kind, name)["status"]["lastHandledRequest"] == "now"
+
+
+def test_what_is_asked_while_an_attempt_runs_is_done_by_the_next_one(world: Simulation) -> None:
+    """The origin has been mended, and the attempt, which began before, fails for what was wrong then."""
+    bad, *_ = three_hosts(world)
+    mended = threading.Event()
+
+    def behave(document: JobDocument) -> JobResult | None:
+        if document.host != bad or (bad, "fetch", 2) in world.started:
+            return succeed(document)
+        return fail(Reason.CHECKSUM_MISMATCH) if mended.is_set() else None
+
+    world.behaviour = behave
+    world.start_controller()
+    world.create_template()
+    world.deploy()
+    until("an attempt that runs", lambda: reasons(world).get(bad) == ("Downloading", "Downloading"))
+    with world.kube() as kube:
+        patch = {"metadata": {"annotations": {"directdownload.dev/requested-at": "now"}}}
+        kube.patch(kinds.TEMPLATES, "debian", patch, world.namespace).object()
+    until("its copies to be asked", lambda: world.placement(bad)["metadata"].get("annotations"))
+    mended.set()
+    world.converged(3)
+    status = world.placement(bad)["status"]
+    assert (status["attempts"], status["lastHandledRequest"]) == (2, "now")
 
 
 @pytest.mark.parametrize("reason", [Reason.SOURCE_UNREACHABLE, Reason.INSUFFICIENT_SPACE])

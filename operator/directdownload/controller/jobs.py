@@ -141,6 +141,7 @@ def manifest(
     annotations = {
         world.PLACEMENT_UID_ANNOTATION: placement.uid,
         world.GROUPS_ANNOTATION: " ".join(group.name for group in groups),
+        **({REQUESTED_AT: placement.requested_at} if placement.requested_at else {}),
     }
     body = _completed(skeleton, namespace, placement.key, job_document, attempt, labels, annotations)
     body["metadata"]["ownerReferences"] = [

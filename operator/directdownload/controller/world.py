@@ -306,6 +306,7 @@ class World:
             result=_result(pod),
             hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
             deleting=view.deleting,
+            request=view.annotations.get(REQUESTED_AT, ""),
         )
 
     def result_due(self, views: Iterable[JobView]) -> datetime.datetime | None:

@@ -56,6 +56,8 @@ class Job:
     #: what the kubelet says when there is no result: OOMKilled, ContainerCreating, …
     hint: str = ""
     deleting: bool = False
+    #: the placement's `requested-at` when it was made: that request it serves, and no later one
+    request: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         generation=metadata.get("generation", 0),
         deleting="deletionTimestamp" in metadata,
         finalized=base.FINALIZER in metadata.get("finalizers", ()),
-        requested_at=metadata.get("annotations", {}).get(base.REQUESTED_AT, ""),
+        requested_at=base.request_in(metadata.get("annotations", {})),
         template_key=intern(f"{reference['namespace']}/{reference['name']}"),
         template_uid=intern(reference["uid"]),
         zone=intern(spec["zone"]),

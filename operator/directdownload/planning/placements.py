@@ -64,11 +64,11 @@ def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: d
     result = attempts.result_of(job, now)
     if result is not None:
         return _after_fetch(placement, around, job, result, now)
-    status = downloading(placement, job.attempt, now)
+    status = downloading(placement, job.attempt, now, job=job)
     if (obstacle := _host_down(around)) is not None:
         # The job may go on there unseen, or end with its node: its host will tell when it is back.
         verdict = Verdict(False, Reason.HOST_DOWN, f"{obstacle.message}; attempt {job.attempt} was running there")
-        status = status_of(placement, Phase.DOWNLOADING, verdict, now, attempts=job.attempt, keep_file=False)
+        status = status_of(placement, Phase.DOWNLOADING, verdict, now, attempts=job.attempt, keep_file=False, job=job)
     # While the pool does not answer, time alone may give a shared copy to another host.
     hangs = around.shared and not attempts.start_deadline(job) and _obstacle(around) is not None
     return PlacementPlan(status, look_again=now + _HANG_LOOK if hangs else attempts.start_deadline(job))
@@ -98,12 +98,12 @@ def _after_fetch(
     message = result.message or f"the job ended with {result.reason}"
     if result.reason in PERMANENT or differs:
         verdict = Verdict(False, result.reason, message, stalled=True)
-        status = status_of(placement, Phase.FAILED, verdict, now, attempts=job.attempt, failures=failures)
+        status = status_of(placement, Phase.FAILED, verdict, now, attempts=job.attempt, failures=failures, job=job)
         return PlacementPlan(status, drop_job=True, outcome=result)
     when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
     verdict = Verdict(False, result.reason, message)
     status = status_of(
-        placement, Phase.PENDING, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures
+        placement, Phase.PENDING, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures, job=job
     )
     return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
 
@@ -124,7 +124,7 @@ def _without_job(
         return PlacementPlan(None)
     obstacle = _obstacle(around) or _fetch_obstacle(around)
     if obstacle is not None:
-        keep = placement.next_attempt
+        keep = None if asked(placement) else placement.next_attempt
         return PlacementPlan(status_of(placement, Phase.PENDING, obstacle, now, next_attempt=keep))
     trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
     may_wait = not (asked(placement) or trusts_otherwise)

@@ -8,7 +8,7 @@ import datetime
 import enum
 
 from directdownload.planning.conditions import Verdict, conditions
-from directdownload.planning.observed import PlacementView
+from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
@@ -89,12 +89,17 @@ def status_of(
     keep_file: bool = True,
     failures: int | None = None,
     inputs: str | None = None,
+    job: Job | None = None,
 ) -> TemplatePlacementStatus:
-    """A complete status: what is not given is carried on, except the time of the next attempt."""
+    """A complete status: what is not given is carried on, except the time of the next attempt.
+
+    `job`: the one that the status speaks of. A request that came after it was made is still to be served.
+    """
+    served = placement.requested_at if job is None else job.request
     return TemplatePlacementStatus(
         observed_generation=placement.generation,
-        # Whatever is written, the phase carries the request on from here.
-        last_handled_request=placement.requested_at or None,
+        # Without a job the phase carries the request on from here.
+        last_handled_request=served or None,
         conditions=conditions(verdict, placement.conditions, placement.generation, now),
         phase=phase,
         started_time=started or placement.started,
@@ -136,9 +141,17 @@ def waiting_for_headers(placement: PlacementView, problem: Verdict, now: datetim
 
 
 def downloading(
-    placement: PlacementView, attempt: int, now: datetime.datetime, inputs: str | None = None
+    placement: PlacementView,
+    attempt: int,
+    now: datetime.datetime,
+    *,
+    inputs: str | None = None,
+    job: Job | None = None,
 ) -> TemplatePlacementStatus:
-    """The status once the job of `attempt` has been created; `inputs`: hash of what it was told, if it is new."""
+    """The status once the job of `attempt` has been created; `inputs`: hash of what it was told, if it is new.
+
+    `job`: as it is now, unless it has just been made.
+    """
     verdict = Verdict(False, Reason.DOWNLOADING, f"attempt {attempt} runs on host {placement.host}")
     return status_of(
         placement,
@@ -151,4 +164,5 @@ def downloading(
         # Whoever asks for another try starts the pauses anew.
         failures=0 if asked(placement) else None,
         inputs=inputs,
+        job=job,
     )

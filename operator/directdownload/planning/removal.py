@@ -30,15 +30,15 @@ def plan_removal(
         when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
         verdict = Verdict(False, result.reason, result.message or f"the job ended with {result.reason}")
         status = status_of(
-            placement, Phase.REMOVING, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures
+            placement, Phase.REMOVING, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures, job=job
         )
         return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
     if job is not None:
         down = obstacle is not None and obstacle.reason is Reason.HOST_DOWN
-        shown = status_of(placement, Phase.REMOVING, obstacle, now) if obstacle is not None and down else None
+        shown = status_of(placement, Phase.REMOVING, obstacle, now, job=job) if obstacle is not None and down else None
         return PlacementPlan(shown, look_again=attempts.start_deadline(job))
     if obstacle is not None and obstacle.reason in WAITING:
-        keep = placement.next_attempt
+        keep = None if asked(placement) else placement.next_attempt
         return PlacementPlan(status_of(placement, Phase.REMOVING, obstacle, now, next_attempt=keep))
     if placement.next_attempt is not None and placement.next_attempt > now and not asked(placement):
         return PlacementPlan(None, look_again=placement.next_attempt)

@@ -12,7 +12,6 @@ from directdownload.planning import attempts
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, status_of
-from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
@@ -47,11 +46,11 @@ def plan_verification(
     if result is None:
         return PlacementPlan(None, look_again=attempts.start_deadline(job))
     if result.reason in _FOUND_BAD:
-        return _repair(placement, around, result.reason, result.message, job.attempt, now, result)
+        return _repair(placement, around, result.reason, result.message, job.attempt, now, job)
     if result.reason is Reason.VERIFIED and placement.file is not None:
         file = placement.file.placed().model_copy(update={"verified_time": now, "revision": result.revision or None})
         verdict = Verdict(True, Reason.VERIFIED, result.message)
-        status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0)
+        status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0, job=job)
         return PlacementPlan(status, drop_job=True, outcome=result)
     # Not a word about the file: it counts as it did.
     failures = placement.recent_failures + 1
@@ -61,7 +60,9 @@ def plan_verification(
         placement.reason or Reason.DOWNLOADED,
         f"the last verification ended with {result.reason}: {result.message}",
     )
-    status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures)
+    status = status_of(
+        placement, Phase.READY, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures, job=job
+    )
     return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
 
 
@@ -72,7 +73,7 @@ def _repair(
     message: str,
     attempt: int,
     now: datetime.datetime,
-    result: JobResult | None = None,
+    job: Job | None = None,
 ) -> PlacementPlan:
     """The copy is Pending again. At once if it was good for a while, else after a pause: someone may be at it."""
     before = attempts.failures_before(placement, around.retry, now)
@@ -86,8 +87,10 @@ def _repair(
         next_attempt=when,
         keep_file=False,
         failures=before + 1,
+        job=job,
     )
-    return PlacementPlan(status, drop_job=result is not None, look_again=when, outcome=result)
+    found = job.result if job is not None else None
+    return PlacementPlan(status, drop_job=job is not None, look_again=when, outcome=found)
 
 
 def _seen(placement: PlacementView) -> bool:

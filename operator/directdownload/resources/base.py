@@ -28,6 +28,8 @@ AGENT = "directdownload-agent"
 #: Prefix of the keys under which rules travel through pydantic's JSON schema; never part of a CRD.
 RULES_PREFIX = "x-directdownload-"
 REQUESTED_AT = f"{GROUP}/requested-at"
+#: More of its value is not kept: a request is handed on to thousands of copies, and stands in the status of each.
+REQUEST_LENGTH = 253
 
 
 class Model(pydantic.BaseModel):
@@ -247,12 +249,17 @@ class ObjectMeta(Model):
     @classmethod
     def _decides(cls, annotations: dict[str, str]) -> dict[str, str]:
         """Others' are not kept: anybody may write 256 KiB of them into each object, and nothing is decided by them."""
-        return {key: value for key, value in annotations.items() if key == REQUESTED_AT}
+        return {REQUESTED_AT: found} if (found := request_in(annotations)) else {}
 
     @property
     def requested_at(self) -> str:
         """The value of the annotation that asks for a reconcile now."""
         return self.annotations.get(REQUESTED_AT, "")
+
+
+def request_in(annotations: Mapping[str, str]) -> str:
+    """The value of `requested-at` that counts; empty if there is none."""
+    return annotations.get(REQUESTED_AT, "")[:REQUEST_LENGTH]
 
 
 class Status(Model):

@@ -1,6 +1,7 @@
 """The manifest of a download Job: pinned, owned, named, labelled, without secrets; and the document that it carries."""
 
 import copy
+import dataclasses
 import json
 import pathlib
 import re
@@ -96,6 +97,11 @@ def test_it_is_pinned_owned_and_told_what_to_do() -> None:
         world.PLACEMENT_UID_ANNOTATION: PLACEMENT.uid,
         world.GROUPS_ANNOTATION: "zone/zone-1 host/kvm-1",
     }
+
+
+def test_it_carries_the_request_that_it_serves() -> None:
+    asked = made(dataclasses.replace(PLACEMENT, requested_at="now"))
+    assert asked["metadata"]["annotations"]["directdownload.dev/requested-at"] == "now"
 
 
 def test_what_selects_it_stands_on_the_job_and_on_its_pod() -> None:

@@ -100,7 +100,7 @@ def carried_out(
         status = plans.waiting_for_slot(view, "zone/zone-1", 1, NOW)
     elif plan.step is not Step.NONE:
         verb = {Step.FETCH: Verb.FETCH, Step.VERIFY: Verb.VERIFY, Step.REMOVE: Verb.REMOVE}[plan.step]
-        started = Job(name="new", verb=verb, attempt=plan.attempt, created=NOW)
+        started = Job(name="new", verb=verb, attempt=plan.attempt, created=NOW, request=view.requested_at)
         if verb is Verb.FETCH:
             status = plans.downloading(view, plan.attempt, NOW)
     if status is not None and not view.shows(status):

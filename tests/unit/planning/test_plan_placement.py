@@ -264,11 +264,46 @@ def test_a_request_is_served_exactly_once() -> None:
     before = failed(requested_at="now")
     started = applied(before, plans.downloading(before, 4, NOW))
     assert started.last_handled_request == "now"
-    ended = plan_placement(started, around(), job(attempt=4, result=Reason.CHECKSUM_MISMATCH), NOW)
+    served = job(attempt=4, request="now", result=Reason.CHECKSUM_MISMATCH)
+    ended = plan_placement(started, around(), served, NOW)
     assert ended.status is not None
     again = applied(started, ended.status)
     assert again.phase is Phase.FAILED
     assert plan_placement(again, around(), None, NOW) == plans.PlacementPlan(None)
+
+
+@pytest.mark.parametrize("result", [Reason.CHECKSUM_MISMATCH, Reason.SOURCE_UNREACHABLE])
+@pytest.mark.parametrize("state", ["Up", "Down"])
+def test_a_request_that_comes_while_an_attempt_runs_is_served_by_the_next_one(result: Reason, state: str) -> None:
+    """What was mended when it was asked need not have been when the attempt began."""
+    running_there = around(host=host(state=state))
+    before = running(1)
+    asked = dataclasses.replace(before, requested_at="now")
+    told = plan_placement(asked, running_there, job(), NOW).status
+    assert told is not None
+    assert told.last_handled_request is None
+    meanwhile = applied(asked, told)
+    ended = plan_placement(meanwhile, running_there, job(result=result), NOW)
+    assert ended.status is not None
+    plan = plan_placement(applied(meanwhile, ended.status), around(), None, NOW)
+    assert (plan.step, plan.attempt) == (Step.FETCH, 2)
+
+
+def test_a_request_that_comes_while_an_attempt_succeeds_is_served_by_it() -> None:
+    asked = dataclasses.replace(running(1), requested_at="now")
+    done = plan_placement(asked, around(), job(result=DONE_RESULT), NOW).status
+    assert done is not None
+    assert (done.phase, done.last_handled_request) == (Phase.READY, "now")
+
+
+def test_a_request_that_meets_an_obstacle_waits_for_nothing_else() -> None:
+    later = build.stamp(NOW + seconds(600))
+    before = placement(
+        phase="Pending", reason=Reason.SOURCE_UNREACHABLE, status={"nextAttemptTime": later}, requested_at="now"
+    )
+    blocked = plan_placement(before, around(host=host(state="Maintenance")), None, NOW).status
+    assert blocked is not None
+    assert plan_placement(applied(before, blocked), around(), None, NOW).step is Step.FETCH
 
 
 def test_a_request_that_meets_no_slot_is_carried_on() -> None:
@@ -388,7 +423,7 @@ def test_what_has_failed_is_tried_again_when_what_it_was_told_changes(name: str)
     assert plan_placement(before, around(), None, NOW).step is Step.NONE
     plan = plan_placement(before, CHANGES[name], None, NOW)
     assert (plan.step, plan.attempt) == (Step.FETCH, 4)
-    told_anew = applied(before, plans.downloading(before, 4, NOW, placements.inputs_of(CHANGES[name])))
+    told_anew = applied(before, plans.downloading(before, 4, NOW, inputs=placements.inputs_of(CHANGES[name])))
     assert plan_placement(told_anew, CHANGES[name], job(attempt=4), NOW).step is Step.NONE
     ended = plan_placement(told_anew, CHANGES[name], job(attempt=4, result=Reason.TOO_LARGE), NOW).status
     assert ended is not None

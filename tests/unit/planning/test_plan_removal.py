@@ -110,6 +110,10 @@ def test_a_request_hurries_a_removal_that_waits() -> None:
     assert plan_placement(asked, around(), None, NOW).step is Step.REMOVE
     served = removing(requested_at="now", status={"nextAttemptTime": later, "lastHandledRequest": "now"})
     assert plan_placement(served, around(), None, NOW).step is Step.NONE
+    in_use = plan_placement(removing(requested_at="now"), around(), job("remove", 9, result=Reason.IN_USE), NOW).status
+    assert in_use is not None
+    # It was asked after that job had looked.
+    assert plan_placement(applied(removing(requested_at="now"), in_use), around(), None, NOW).step is Step.REMOVE
 
 
 @pytest.mark.parametrize("name", OBSTACLES)

@@ -178,10 +178,23 @@ def test_a_request_verifies_what_is_ready() -> None:
     before = ready(requested_at="now")
     plan = plan_placement(before, around(), None, NOW)
     assert plan == PlacementPlan(None, Step.VERIFY, attempt=4)
-    done = plan_placement(before, around(), job("verify", 4, result=Reason.VERIFIED), NOW)
+    done = plan_placement(before, around(), job("verify", 4, request="now", result=Reason.VERIFIED), NOW)
     assert done.status is not None
     assert done.status.last_handled_request == "now"
     assert plan_placement(applied(before, done.status), around(), None, NOW).step is Step.NONE
+
+
+@pytest.mark.parametrize(
+    ("result", "step"),
+    [(Reason.VERIFIED, Step.VERIFY), (Reason.INTERRUPTED, Step.VERIFY), (Reason.ALTERED, Step.FETCH)],
+)
+def test_a_verification_serves_no_request_that_came_after_it_began(result: Reason, step: Step) -> None:
+    """It may have read past what has changed since."""
+    before = ready(requested_at="now")
+    done = plan_placement(before, around(), job("verify", 4, result=result), NOW).status
+    assert done is not None
+    assert done.last_handled_request is None
+    assert plan_placement(applied(before, done), around(), None, NOW).step is step
 
 
 def due(uid: str, interval: str, verified: datetime.datetime) -> datetime.datetime:

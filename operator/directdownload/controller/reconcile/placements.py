@@ -123,7 +123,7 @@ async def _fetch(
         for view in context.world.jobs_of_placement[placement.key]:
             if view.name == naming.job_name(placement.key, Verb.FETCH, plan.attempt):
                 await headers.give(context, view, found)
-    return plans.downloading(placement, plan.attempt, context.now(), placements.inputs_of(around))
+    return plans.downloading(placement, plan.attempt, context.now(), inputs=placements.inputs_of(around))
 
 
 async def _verify(context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan) -> None:
