@@ -12,7 +12,7 @@ from directdownload.planning import attempts, headers, removal, repair
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, downloading, status_of
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, downloading, held_up, status_of
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase, PlacedFile
@@ -124,8 +124,7 @@ def _without_job(
         return PlacementPlan(None)
     obstacle = _obstacle(around) or _fetch_obstacle(around)
     if obstacle is not None:
-        keep = None if asked(placement) else placement.next_attempt
-        return PlacementPlan(status_of(placement, Phase.PENDING, obstacle, now, next_attempt=keep))
+        return PlacementPlan(held_up(placement, Phase.PENDING, obstacle, now))
     trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
     may_wait = not (asked(placement) or trusts_otherwise)
     if placement.next_attempt is not None and placement.next_attempt > now and may_wait:

@@ -135,9 +135,12 @@ def waiting_for_slot(
     return status_of(placement, Phase.PENDING, Verdict(False, Reason.WAITING_FOR_SLOT, message), now)
 
 
-def waiting_for_headers(placement: PlacementView, problem: Verdict, now: datetime.datetime) -> TemplatePlacementStatus:
-    """The Secret has been found unusable right before a download was to start."""
-    return status_of(placement, Phase.PENDING, problem, now, next_attempt=placement.next_attempt)
+def held_up(
+    placement: PlacementView, phase: Phase, obstacle: Verdict, now: datetime.datetime
+) -> TemplatePlacementStatus:
+    """The status while `obstacle` stands in the way. A pause goes on meanwhile, but not once somebody has asked."""
+    pause_ends = None if asked(placement) else placement.next_attempt
+    return status_of(placement, phase, obstacle, now, next_attempt=pause_ends)
 
 
 def downloading(

@@ -116,6 +116,13 @@ def test_a_request_hurries_a_removal_that_waits() -> None:
     assert plan_placement(applied(removing(requested_at="now"), in_use), around(), None, NOW).step is Step.REMOVE
 
 
+def test_a_request_hurries_a_removal_also_after_an_obstacle() -> None:
+    before = removing(requested_at="now", status={"nextAttemptTime": stamp(NOW + seconds(600))})
+    blocked = plan_placement(before, around(host=host(state="Down")), None, NOW).status
+    assert blocked is not None
+    assert plan_placement(applied(before, blocked), around(), None, NOW).step is Step.REMOVE
+
+
 @pytest.mark.parametrize("name", OBSTACLES)
 def test_removal_waits_for_the_host_and_the_zone_only(name: str) -> None:
     plan = plan_placement(removing(), OBSTACLES[name], None, NOW)

@@ -115,7 +115,7 @@ async def _fetch(
             # The Template says so next, and asks for another look here once that has changed; or had not been true.
             context.queue.add(Key("template", around.template.key))
             context.queue.add_later(Key("placement", placement.key), header_planning.FIRST_PAUSE.total_seconds())
-            return plans.waiting_for_headers(placement, found.problem, context.now())
+            return plans.held_up(placement, Phase.PENDING, found.problem, context.now())
     full = await _in_slot(context, placement, around, Verb.FETCH, plan.attempt, groups)
     if full is not None:
         return plans.waiting_for_slot(placement, full.name, full.limit, context.now())
