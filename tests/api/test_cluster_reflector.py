@@ -45,11 +45,13 @@ class Followed:
             api, THINGS, self._project, self.store, namespace=namespace, on_change=self._record, **options
         )
 
-    def _project(self, document: dict[str, Any]) -> Thing | None:
-        """Negative numbers cannot be understood."""
+    def _project(self, document: dict[str, Any]) -> Thing:
+        """Negative numbers cannot be read."""
         item = project(document)
         self.projected.append(item.number)
-        return item if item.number >= 0 else None
+        if item.number < 0:
+            raise ValueError(item.number)
+        return item
 
     def _record(self, key: str, old: Thing | None, new: Thing | None) -> None:
         self.changes.append((name_of(key), old.number if old else None, new.number if new else None))
@@ -204,18 +206,22 @@ async def test_what_has_not_changed_is_not_projected_again(api: client.Api, name
         assert followed.projected == [1, 2, 3]
 
 
-async def test_what_cannot_be_understood_stays_as_it_was(api: client.Api, namespace: str) -> None:
+async def test_what_cannot_be_read_is_there(api: client.Api, namespace: str) -> None:
     await create(api, namespace, a=1, b=-1)
     async with following(api, namespace, relist_seconds=0.1) as followed:
+        unread = followed.store.unreadable
         await asyncio.wait_for(followed.reflector.synced.wait(), 20)
-        assert followed.numbers() == {"a": 1}
+        assert (followed.numbers(), [name_of(each.key) for each in unread]) == ({"a": 1}, ["b"])
         await api.merge_patch(THINGS, "a", {"spec": {"number": -2}}, namespace=namespace)
         await until(lambda: -2 in followed.projected)
         listed = followed.reflector.last_relist_monotonic
         await until(lambda: followed.reflector.last_relist_monotonic > listed)
-        assert followed.numbers() == {"a": 1}, "it is there, whatever it says"
+        assert (followed.numbers(), len(unread)) == ({}, 2)
+        assert followed.projected.count(-2) == 1, "what has not changed is not read again"
+        await api.merge_patch(THINGS, "b", {"spec": {"number": 2}}, namespace=namespace)
+        await until(lambda: followed.numbers() == {"b": 2})
         await api.delete(THINGS, "a", namespace=namespace)
-        await until(lambda: not followed.numbers())
+        await until(lambda: len(unread) == 0)
 
 
 async def test_label_selector(api: client.Api, namespace: str) -> None:

@@ -167,7 +167,7 @@ def test_a_limit_of_one_deployment_counts_only_if_all_that_want_the_copy_have_on
     assert world.most_active <= at_once
 
 
-def test_another_namespace_deploys_while_it_is_allowed_and_keeps_what_it_has(world: Simulation) -> None:
+def test_another_namespace_deploys_while_it_is_allowed_and_holds_what_it_has(world: Simulation) -> None:
     first, second = hosts_of_a_zone(world, 2)
     tenant = world.create_namespace("tenant", team="blue")
     world.start_controller()
@@ -177,18 +177,23 @@ def test_another_namespace_deploys_while_it_is_allowed_and_keeps_what_it_has(wor
     until_state(world, first, *READY)
     edit(world, kinds.TEMPLATES, "debian", {"allowedNamespaces": {"matchLabels": {"team": "red"}}})
     until("the refusal", lambda: _ready_reason(world, tenant) == "TemplateNotAllowed")
-    edit(world, DEPLOYMENTS, "theirs", {"hosts": [first, second]}, tenant)
     settle(world)
     assert states(world) == {first: READY}
+    # With another selection than the one that was granted it decides nothing: it lets go, and the file stays.
+    edit(world, DEPLOYMENTS, "theirs", {"hosts": [first, second]}, tenant)
+    until("the placement to go", lambda: not world.placements())
+    settle(world)
+    assert not empty(world, first)
     assert counted(world) == {(first, "fetch"): 1}
     # By the labels of the namespace as well as by the selector.
     with world.kube() as kube:
         kube.patch(kinds.NAMESPACES, tenant, {"metadata": {"labels": {"team": "red"}}}).object()
+    until_state(world, first, "Ready", "AlreadyPresent")
     until_state(world, second, *READY)
     with world.kube() as kube:
         kube.delete(DEPLOYMENTS, "theirs", tenant).object()
     until("the placements to go", lambda: not world.placements())
-    assert empty(world, first)
+    assert all(empty(world, host) for host in (first, second))
 
 
 def _ready_reason(world: Simulation, namespace: str) -> str:

@@ -1,9 +1,7 @@
 """What Prometheus reads from an agent beside requests and process figures."""
 
-from typing import get_args
-
 from directdownload import catalogue
-from directdownload.resources.host import KeystoreDrift
+from directdownload.resources.host import DriftKind
 
 CATALOGUE = catalogue.Catalogue()
 KEYSTORE_DRIFT = CATALOGUE.counter(
@@ -21,5 +19,5 @@ KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
 
 def begin(host: str) -> None:
     """What has not happened on `host` yet is 0, not absent: its first time is seen as a rise."""
-    for kind in get_args(KeystoreDrift.model_fields["kind"].annotation):
+    for kind in set(DriftKind) - {DriftKind.UNKNOWN}:
         KEYSTORE_DRIFT.labels(host=host, kind=kind)

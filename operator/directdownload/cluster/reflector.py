@@ -1,22 +1,27 @@
 """Keeps a projected copy of one kind of object in memory, up to date, for as long as the process runs.
 
-The controller runs one `Reflector` each for placements, hosts, jobs, pods and nodes, reads their `Store`s, and is told
+The controller runs one `Reflector` each for placements, hosts, jobs, pods and nodes, reads their `Store`s, and hears
 of every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
 projections cost; what has not changed since it was last seen is not projected again. Promises:
 
 - whoever vanished while no watch ran is reported as deleted by the next list;
 - a store never goes back: neither a late event nor a late write-through replaces something newer;
-- an API server that is away costs nothing but age: the store stays, `last_relist_monotonic` tells how old it may be.
+- an API server that is away costs nothing but age: the store stays, `last_relist_monotonic` tells how old it may be;
+- an object that cannot be read is there: in `Store.unreadable`. No projection, whatever others wrote, ends a reflector.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+import pydantic
+
+from directdownload import logs
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 
@@ -26,6 +31,8 @@ WATCH_SECONDS = 300
 TOMBSTONE_SECONDS = 300
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_LIMIT_SECONDS = 30
+#: Of an object that cannot be read: so many of its errors are named, and at most so many letters.
+_PROBLEMS, _PROBLEM_LENGTH = 3, 512
 #: A watch that ends sooner and brought nothing counts as a failure: something in between cuts it off.
 _SHORT_WATCH_SECONDS = 1
 
@@ -46,8 +53,22 @@ T = TypeVar("T", bound=Projected)
 OnChange = Callable[[str, T | None, T | None], None]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An object that is there and that this version cannot read: another one wrote it, or somebody has spoilt it.
+
+    `document` is what the API serves, without `managedFields`; nobody has checked anything in it but `metadata`.
+    """
+
+    key: str
+    uid: str
+    resource_version: int
+    problem: str
+    document: Mapping[str, Any]
+
+
 class Store(Generic[T]):
-    """Objects by key. Not for threads. Changes are told to every subscriber at once, in order."""
+    """Objects by key. Not for threads. Every subscriber hears of each change at once, in order."""
 
     def __init__(self) -> None:
         self._objects: dict[str, T] = {}
@@ -56,6 +77,14 @@ class Store(Generic[T]):
         #: keys not heard of since `rewind`
         self._outdated: set[str] = set()
         self._subscribers: list[OnChange[T]] = []
+        self._unreadable: Store[Unreadable] | None = None
+
+    @property
+    def unreadable(self) -> "Store[Unreadable]":
+        """Those that are there and cannot be read; none of them is among the others."""
+        if self._unreadable is None:
+            self._unreadable = Store()
+        return self._unreadable
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -63,7 +92,7 @@ class Store(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._objects.values())
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._objects
 
     def get(self, key: str) -> T | None:
@@ -72,10 +101,42 @@ class Store(Generic[T]):
     def current(self, key: str, resource_version: int) -> bool:
         """Whether this version, or a newer one, is what is held: nothing can be learnt from it."""
         held = self._objects.get(key)
-        return held is not None and held.resource_version >= resource_version and key not in self._outdated
+        if held is not None and held.resource_version >= resource_version and key not in self._outdated:
+            return True
+        return self._unreadable is not None and self._unreadable.current(key, resource_version)
 
     def subscribe(self, on_change: OnChange[T]) -> None:
         self._subscribers.append(on_change)
+
+    def take(self, resource: Resource, project: Callable[[dict[str, Any]], T], document: dict[str, Any]) -> None:
+        """Takes `document`, as the API serves it, through `project`; one that this cannot read as `Unreadable`."""
+        try:
+            item = project(document)
+        # Whatever it is: what others write must not end those who read it.
+        except Exception as error:
+            self._take_unreadable(resource, document, error)
+        else:
+            if self.observe(item) and self._unreadable is not None and item.key in self._unreadable:
+                self._unreadable.forget(item.key, item.resource_version)
+
+    def _take_unreadable(self, resource: Resource, document: dict[str, Any], error: Exception) -> None:
+        metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
+        key, version = objects.key_of(metadata), int(metadata["resourceVersion"])
+        held = self._objects.get(key)
+        buried, _ = self._tombstones.get(key, (0, 0.0))
+        if (buried if held is None or key in self._outdated else held.resource_version) >= version:
+            return
+        problem = _problem(error)
+        if self.unreadable.observe(
+            Unreadable(key, metadata["uid"], version, problem, {**document, "metadata": metadata})
+        ):
+            text = (
+                "%s %s cannot be read by this version and is left alone: %s. Upgrade to the version that wrote it, "
+                "or correct the object"
+            )
+            logger.error(text, resource.kind, key, problem, extra=logs.about(resource.kind, key))
+        if held is not None:
+            self._drop(key, version)
 
     def observe(self, item: T) -> bool:
         """Takes `item` unless something as new is known; also for what one's own write returned. True if taken."""
@@ -92,6 +153,11 @@ class Store(Generic[T]):
 
     def forget(self, key: str, resource_version: int) -> bool:
         """Drops the object that was deleted at `resource_version`, unless it is newer than that. True if dropped."""
+        unread = self._unreadable is not None and key in self._unreadable
+        dropped = unread and self.unreadable.forget(key, resource_version)
+        return self._drop(key, resource_version) or dropped
+
+    def _drop(self, key: str, resource_version: int) -> bool:
         old = self._objects.get(key)
         if old is not None and old.resource_version > resource_version and key not in self._outdated:
             return False
@@ -111,6 +177,16 @@ class Store(Generic[T]):
         """The cluster's history went back (etcd restored from a backup): what is heard next is newer than all held."""
         self._tombstones.clear()
         self._outdated = set(self._objects)
+        if self._unreadable is not None:
+            self._unreadable.rewind()
+
+    def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
+        """After a complete list of `keys`: what is not on it is gone, unless it is newer than the list."""
+        gone = [item.key for item in self if item.key not in keys]
+        if self._unreadable is not None:
+            gone += [item.key for item in self._unreadable if item.key not in keys]
+        for key in gone:
+            self.forget(key, resource_version)
 
     def _expire_tombstones(self, now: float) -> None:
         while self._tombstones:
@@ -124,17 +200,26 @@ class Store(Generic[T]):
             subscriber(key, old, new)
 
 
-class Reflector(Generic[T]):
-    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well.
+def _problem(error: Exception) -> str:
+    """What is wrong, without what stands there: it may be a secret, and it may be long."""
+    if isinstance(error, pydantic.ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        text = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:_PROBLEMS])
+    elif isinstance(error, KeyError):
+        text = f"{error.args[0]!r} is missing" if error.args else "something is missing"
+    else:
+        text = type(error).__name__
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_PROBLEM_LENGTH])
 
-    `project` may give None for an object that cannot be understood: what is held of it stays as it is.
-    """
+
+class Reflector(Generic[T]):
+    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well."""
 
     def __init__(
         self,
         api: client.Api,
         resource: Resource,
-        project: Callable[[dict[str, Any]], T | None],
+        project: Callable[[dict[str, Any]], T],
         store: Store[T],
         *,
         namespace: str | None = None,
@@ -163,7 +248,7 @@ class Reflector(Generic[T]):
         self.last_relist_monotonic = time.monotonic()
 
     async def run(self) -> None:
-        """Runs until cancelled. Only a bug (a projection or `on_change` that raises) ends it otherwise."""
+        """Runs until cancelled. Only a bug (`on_change` that raises) ends it otherwise."""
         relist_due = 0.0
         while True:
             try:
@@ -202,9 +287,7 @@ class Reflector(Generic[T]):
                     self._version = version
                 for document in page:
                     seen.add(self._observe(document))
-        for item in [item for item in self._store if item.key not in seen]:
-            # Stays if it is newer than the list: written through since the list began.
-            self._store.forget(item.key, version)
+        self._store.forget_all_but(seen, version)
         self._version = version
         self.last_relist_monotonic = time.monotonic()
         self.synced.set()
@@ -245,9 +328,7 @@ class Reflector(Generic[T]):
         metadata = document["metadata"]
         key = objects.key_of(metadata)
         if not self._store.current(key, int(metadata["resourceVersion"])):
-            item = self._project(document)
-            if item is not None:
-                self._store.observe(item)
+            self._store.take(self._resource, self._project, document)
         return key
 
     async def _pause(self, error: errors.ApiError) -> None:

@@ -56,20 +56,11 @@ class Context:
         return datetime.datetime.now(datetime.UTC)
 
     def store(self, resource: kinds.Resource) -> Any:
-        return {
-            kinds.ZONES: self.world.zones,
-            kinds.HOSTS: self.world.hosts,
-            kinds.STORAGE_POOLS: self.world.pools,
-            kinds.TEMPLATES: self.world.templates,
-            kinds.TEMPLATE_DEPLOYMENTS: self.world.deployments,
-            kinds.CERTIFICATES: self.world.certificates,
-            kinds.TEMPLATE_PLACEMENTS: self.world.placements,
-            kinds.JOBS: self.world.jobs,
-        }[resource]
+        return self.world.jobs if resource is kinds.JOBS else self.world.ours[resource]
 
     def observe(self, resource: kinds.Resource, document: dict[str, Any]) -> None:
-        """Takes what a write returned into the store, so that the next plan sees it."""
-        self.store(resource).observe(PROJECTIONS[resource](document))
+        """Takes what the API serves, or what a write returned, into the store, so that the next plan sees it."""
+        self.store(resource).take(resource, PROJECTIONS[resource], document)
 
     def look_again(self, key: Key, when: datetime.datetime | None) -> None:
         if when is not None:
@@ -146,7 +137,7 @@ class Context:
     def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
         """The API server says so. Its watch need not: kopf does not tell of all that vanishes (`watch_kinds`)."""
         store = self.store(resource)
-        if key in store:
+        if key in store or key in store.unreadable:
             store.forget(key, resource_version)
 
     async def retry_stalled(self, item: Any, copies: Iterable[PlacementView]) -> None:
@@ -154,7 +145,7 @@ class Context:
         request = item.metadata.requested_at
         if not request or request == item.status.last_handled_request:
             return
-        await self.ask(request, (p for p in copies if p.phase is not Phase.READY))
+        await self.ask(request, (p for p in copies if p.phase not in (Phase.READY, Phase.UNKNOWN)))
 
     async def ask(self, request: str, copies: Iterable[PlacementView]) -> None:
         """Verifies those of `copies` that are Ready, and tries the others again, once for each `request`."""

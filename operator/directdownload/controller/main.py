@@ -20,7 +20,7 @@ import prometheus_client
 
 from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
-from directdownload.cluster.reflector import Reflector
+from directdownload.cluster.reflector import Reflector, Unreadable
 from directdownload.controller import events, jobs, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
@@ -28,6 +28,7 @@ from directdownload.controller.reconcile import certificates, hosts, placements,
 from directdownload.controller.settings import Settings
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
 from directdownload.planning import observed
+from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Controller:
         self._context = Context(api, world, queue, settings, template, recorder)
         self._metrics = metrics.Collector(world, queue)
         watches.Watches(world, queue)
+        for resource in kinds.OURS:
+            self._context.store(resource).unreadable.subscribe(functools.partial(_tell_unreadable, recorder, resource))
         namespace = settings.namespace
         self._lists = watch_kinds.Lists(api, self._context)
         self._kopf: asyncio.Task[None] | None = None
@@ -90,7 +93,7 @@ class Controller:
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
-            Reflector(api, kinds.HOSTS, watch_kinds.projection(kinds.HOSTS), world.hosts, page_size=HOSTS_PAGE_SIZE),
+            Reflector(api, kinds.HOSTS, observed.project_host, world.hosts, page_size=HOSTS_PAGE_SIZE),
             Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
         )
 
@@ -163,6 +166,14 @@ class Controller:
         if not self._kopf.done():
             raise TimeoutError(f"kopf has not ended within {KOPF_END_SECONDS:.0f} s")
         self._kopf.result()
+
+
+def _tell_unreadable(
+    recorder: events.Recorder, resource: kinds.Resource, _: str, old: Unreadable | None, new: Unreadable | None
+) -> None:
+    if new is not None and (old is None or old.problem != new.problem):
+        message = f"this version of the operator cannot read it and leaves it alone: {new.problem}"
+        recorder.tell(resource, new, "Warning", Reason.UNREADABLE, message)
 
 
 def _heed_signals(stop: asyncio.Event) -> None:

@@ -97,6 +97,11 @@ CERTIFICATE_NOT_AFTER = CATALOGUE.computed_gauge(
     "when the validity of a published certificate ends",
     *("zone", "alias"),
 )
+UNREADABLE_OBJECTS = CATALOGUE.computed_gauge(
+    "unreadable_objects",
+    "objects that are there and that this version cannot read: they are left alone, and hold what they may be about",
+    "kind",
+)
 QUEUE_DEPTH = CATALOGUE.computed_gauge(
     "queue_depth",
     "objects that wait for the controller or are in its hands, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
@@ -214,6 +219,8 @@ class Collector(PrometheusCollector):
         depths = self._queue.depths()
         for kind in QUEUES:
             families[QUEUE_DEPTH].add_metric((kind,), depths[kind])
+        for resource, store in self._world.ours.items():
+            families[UNREADABLE_OBJECTS].add_metric((resource.kind,), len(store.unreadable))
         self._collect_certificates(families)
         self._collect_pools(families)
         return families.values()
@@ -225,7 +232,7 @@ class Collector(PrometheusCollector):
         def counter(*values: Iterable[str]) -> collections.Counter[tuple[str, ...]]:
             return collections.Counter(dict.fromkeys(itertools.product(zones, *values), 0))
 
-        placements = counter(Phase)
+        placements = counter(phase for phase in Phase if phase is not Phase.UNKNOWN)
         placements.update((p.zone, p.phase or Phase.PENDING) for p in world.placements)
         yield PLACEMENTS, placements
         hosts, keystores, down = counter(HOST_STATES), counter(KEYSTORE_STATES.values()), set()
@@ -278,7 +285,7 @@ class Collector(PrometheusCollector):
 COMPUTED = (
     *(PLACEMENTS, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),
-    *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, QUEUE_DEPTH),
+    *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, UNREADABLE_OBJECTS, QUEUE_DEPTH),
 )
 
 

@@ -18,12 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
-import pydantic
 
-from directdownload import logs
 from directdownload.cluster import client, errors, kinds, objects
-from directdownload.cluster.reflector import Store
-from directdownload.controller.context import PROJECTIONS, Context
+from directdownload.controller.context import Context
 from directdownload.resources.base import GROUP
 
 logger = logging.getLogger(__name__)
@@ -52,9 +49,7 @@ def registry(context: Context, ends: asyncio.Event) -> kopf.OperatorRegistry:
 
     kopf.on.cleanup(id="ending", registry=found)(ended)
     for resource in WATCHED:
-        kopf.on.event(resource.group, resource.version, resource.plural, registry=found)(
-            _handler(resource, context.store(resource))
-        )
+        kopf.on.event(resource.group, resource.version, resource.plural, registry=found)(_handler(resource, context))
     return found
 
 
@@ -94,40 +89,17 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return dataclasses.replace(found, server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
 
 
-def _handler(resource: kinds.Resource, store: Store[Any]) -> Callable[..., Any]:
+def _handler(resource: kinds.Resource, context: Context) -> Callable[..., Any]:
     async def observed(event: Mapping[str, Any], **_: Any) -> None:
         document = event["object"]
         if event["type"] == "DELETED":
-            store.forget(objects.key_of(document["metadata"]), int(document["metadata"]["resourceVersion"]))
+            key, version = objects.key_of(document["metadata"]), int(document["metadata"]["resourceVersion"])
+            context.store(resource).forget(key, version)
         else:
-            _observe(resource, store, document)
+            context.observe(resource, dict(document))
 
     observed.__name__ = f"{resource.plural}_observed"
     return observed
-
-
-def _observe(resource: kinds.Resource, store: Store[Any], document: Mapping[str, Any]) -> None:
-    item = projection(resource)(document)
-    if item is not None:
-        store.observe(item)
-
-
-def projection(resource: kinds.Resource) -> Callable[[Mapping[str, Any]], Any]:
-    """How the store holds an object of `resource`; None for one that is not valid, which is told."""
-
-    def project(document: Mapping[str, Any]) -> Any:
-        try:
-            return PROJECTIONS[resource](document)
-        except pydantic.ValidationError as error:
-            # The CRD's rules refuse these; an object older than a rule is left as it is and told.
-            name = document["metadata"]["name"]
-            found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            about = logs.about(resource.kind, objects.key_of(document["metadata"]))
-            text = "%s %s is not valid and is left alone until it is corrected: %s"
-            logger.error(text, resource.kind, name, found, extra=about)
-            return None
-
-    return project
 
 
 class Lists:
@@ -167,6 +139,5 @@ class Lists:
                 version = text
                 for document in page:
                     seen.add(objects.key_of(document["metadata"]))
-                    _observe(resource, store, document)
-        for key in {item.key for item in store} - seen:
-            store.forget(key, int(version))
+                    self._context.observe(resource, document)
+        store.forget_all_but(seen, int(version))

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Set
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
+from directdownload.cluster.reflector import Unreadable
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.world import (
     COMPONENT_LABEL,
@@ -18,7 +19,7 @@ from directdownload.controller.world import (
     World,
     alias_of,
 )
-from directdownload.planning import slots
+from directdownload.planning import rights, slots
 from directdownload.planning.observed import Namespace, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import Resource
@@ -61,6 +62,8 @@ class Watches:
         world.certificates.subscribe(self._certificate)
         world.secret_revisions.subscribe(self._secret)
         world.config_map_revisions.subscribe(self._config_map)
+        world.deployments.unreadable.subscribe(self._unread_deployment)
+        world.placements.unreadable.subscribe(self._unread_placement)
 
     def _node(self, key: str, old: NodeView | None, new: NodeView | None) -> None:
         if old and new and dataclasses.replace(old, resource_version=new.resource_version) == new:
@@ -231,6 +234,19 @@ class Watches:
             return
         self._queue.add(Key("template", deployment.template_key))
         self._placements(self._world.placements_of_template_key[deployment.template_key])
+
+    def _unread_deployment(self, key: str, old: Unreadable | None, new: Unreadable | None) -> None:
+        """It holds copies, or does so no longer."""
+        for name in {rights.template_of(unread.document) for unread in (old, new) if unread is not None}:
+            for template in (name,) if name else tuple(template.key for template in self._world.templates):
+                self._queue.add(Key("template", template))
+                self._placements(self._world.placements_of_template_key[template])
+
+    def _unread_placement(self, key: str, old: Unreadable | None, new: Unreadable | None) -> None:
+        for uid in {rights.template_uid_of(unread.document) for unread in (old, new) if unread is not None}:
+            for template in self._world.templates:
+                if template.uid == uid:
+                    self._queue.add_later(Key("template", template.key), COUNT_SECONDS)
 
     def _placement(self, key: str, old: PlacementView | None, new: PlacementView | None) -> None:
         placement = new or old

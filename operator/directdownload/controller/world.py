@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from directdownload import logs
+from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import certificates, deployments, headers, hosts, plans, probes, sharing, slots
+from directdownload.planning import certificates, deployments, headers, hosts, plans, probes, rights, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
@@ -42,6 +43,7 @@ HEADERS_ANNOTATION = f"{GROUP}/headers-secret"
 HOST_ANNOTATION = f"{GROUP}/host"
 INPUTS_ANNOTATION = f"{GROUP}/inputs"
 #: A Job may be seen to end before its pod's last event arrives on the other watch.
+_ATTEMPT_DIGITS = 9
 RESULT_GRACE = datetime.timedelta(seconds=3)
 
 T = TypeVar("T", bound=Projected)
@@ -95,6 +97,17 @@ class World:
         self.secret_revisions: Store[Revision] = Store()
         self.config_map_revisions: Store[Revision] = Store()
 
+        #: those of the product's own kinds
+        self.ours: dict[kinds.Resource, Store[Any]] = {
+            kinds.ZONES: self.zones,
+            kinds.HOSTS: self.hosts,
+            kinds.STORAGE_POOLS: self.pools,
+            kinds.TEMPLATES: self.templates,
+            kinds.TEMPLATE_DEPLOYMENTS: self.deployments,
+            kinds.TEMPLATE_PLACEMENTS: self.placements,
+            kinds.CERTIFICATES: self.certificates,
+        }
+
         self.placements_of_template = Index(self.placements, lambda p: p.template_uid)
         self.placements_of_host = Index(self.placements, lambda p: p.host)
         self.placements_of_zone = Index(self.placements, lambda p: p.zone)
@@ -109,6 +122,9 @@ class World:
         self.pods_of_job = Index(self.pods, lambda p: p.labels.get(JOB_UID_LABEL, ""))
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
         self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
+        #: by the key of the Template that they seem to name; empty: not even that can be read
+        self.unread_deployments = Index(self.deployments.unreadable, lambda u: rights.template_of(u.document))
+        self.unread_placements = Index(self.placements.unreadable, lambda u: rights.template_uid_of(u.document))
         self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
         self.certificates_of_zone = Index(self.certificates, lambda c: c.spec.zone)
         self.certificates_of_alias = Index(self.certificates, alias_of)
@@ -214,20 +230,22 @@ class World:
         return template if template is not None and template.uid == placement.template_uid else None
 
     def surroundings(self, placement: PlacementView, now: datetime.datetime) -> plans.Surroundings:
-        wanting = self.wanting(placement)
+        wanting, template = self.wanting(placement), self.template_of(placement)
         host, pool = self.hosts.get(placement.host), self.pools.get(placement.pool)
+        held = template is not None and self.held(template)
         return plans.Surroundings(
-            template=self.template_of(placement),
+            template=template,
             zone=self.zones.get(placement.zone),
             host=host,
             pool=pool,
             pool_roots=self.pool_roots,
-            paused=bool(wanting) and all(d.spec.rollout.paused for d in wanting),
+            paused=(held or bool(wanting)) and all(d.spec.rollout.paused for d in wanting),
+            held=held,
             claimed=any(
                 other.path == placement.path and other.key != placement.key and other.phase is not Phase.REMOVING
                 for other in self.placements_of_host[placement.host]
             ),
-            departed=host is None and not self._returns(placement.host),
+            departed=host is None and placement.host not in self.hosts.unreadable and not self._returns(placement.host),
             successor=sharing.successor(
                 pool, host, placement, self.hosts_of_zone[placement.zone], wanting, self.pool_roots, now
             )
@@ -236,17 +254,32 @@ class World:
         )
 
     def _returns(self, name: str) -> bool:
-        """Whether a Host of this name, which is gone, is made again."""
+        """Whether a Host of this name, which is gone, is made again; or may be, by a Zone that cannot be read."""
         node = self.nodes.get(name)
-        return node is not None and bool(hosts.selecting_zones(node.labels, self.zones))
+        unread = len(self.zones.unreadable) > 0
+        return unread or (node is not None and bool(hosts.selecting_zones(node.labels, self.zones)))
+
+    def held(self, template: Template) -> bool:
+        """Whether a deployment that cannot be read may want the Template's copies."""
+        unread = (u for key in (template.key, "") for u in self.unread_deployments[key])
+        return any(rights.holds_unread(u.document, template) for u in unread)
+
+    def _denied(self, deployment: TemplateDeployment, template: Template) -> bool:
+        namespace = self.namespaces.get(deployment.metadata.namespace)
+        labels = namespace.labels if namespace is not None else {}
+        return rights.denial(deployment, template, self.zones.get(deployment.spec.zone), labels) is not None
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
-        """The deployments that want the copy: those that select its host, else (the host of a shared pool, or one
-        whose labels have changed) all that name its template, zone and pool."""
+        """The deployments that want the copy, and may: those that select its host, else (the host of a shared pool, or
+        one whose labels have changed) all that name its template, zone and pool."""
+        template = self.template_of(placement)
         named = [
             d
             for d in self.deployments_of_template[placement.template_key]
-            if not d.deleting and d.spec.zone == placement.zone and (not d.spec.pools or placement.pool in d.spec.pools)
+            if not d.deleting
+            and d.spec.zone == placement.zone
+            and (not d.spec.pools or placement.pool in d.spec.pools)
+            and (template is None or not self._denied(d, template))
         ]
         host = self.hosts.get(placement.host)
         labels = host.metadata.labels if host is not None else {}
@@ -271,11 +304,11 @@ class World:
             if lingering is None:
                 return None
             return Job(lingering.name, Verb.FETCH, placement.attempts, lingering.created, started=True, deleting=True)
-        return self._job(max(views, key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION])), now)
+        return self._job(max(views, key=_attempt), now)
 
     def probe(self, name: str, now: datetime.datetime) -> probes.Probe | None:
         """The probe of this name that is there; the latest attempt if there are several."""
-        view = max(self.jobs_of_probe[name], key=lambda v: int(v.annotations[ATTEMPT_ANNOTATION]), default=None)
+        view = max(self.jobs_of_probe[name], key=_attempt, default=None)
         if view is None:
             return None
         told = view.annotations
@@ -297,8 +330,8 @@ class World:
             self._result_missing_since.pop(view.key, None)
         return Job(
             name=view.name,
-            verb=Verb(view.annotations[VERB_ANNOTATION]),
-            attempt=int(view.annotations[ATTEMPT_ANNOTATION]),
+            verb=_verb(view),
+            attempt=_attempt(view),
             created=view.created,
             # One that has ended has run, even if its pod was never seen here.
             started=view.succeeded or view.failed or (pod is not None and pod.started),
@@ -315,6 +348,19 @@ class World:
             if view.key in self._result_missing_since:
                 return self._result_missing_since[view.key] + RESULT_GRACE
         return None
+
+
+def _verb(job: JobView) -> Verb | None:
+    try:
+        return Verb(job.annotations.get(VERB_ANNOTATION, ""))
+    except ValueError:
+        return None
+
+
+def _attempt(job: JobView) -> int:
+    """0 where another version counts otherwise."""
+    text = job.annotations.get(ATTEMPT_ANNOTATION, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _ATTEMPT_DIGITS else 0
 
 
 def alias_of(certificate: DirectDownloadCertificate) -> str:

@@ -5,12 +5,11 @@ One copy serves every deployment that wants it, so placements are planned per te
 
 import dataclasses
 import datetime
-import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
+from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import sharing
+from directdownload.planning import rights, sharing
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -64,35 +63,6 @@ class PlacementChanges:
     release: tuple[PlacementView, ...] = ()
 
 
-def refusal(deployment: TemplateDeployment, template: Template | None, fleet: Fleet) -> Verdict | None:
-    """Why the deployment gets no new copies, or None. A refusal never takes away copies that exist."""
-    spec = deployment.spec
-    if template is None or template.deleting:
-        return Verdict(False, Reason.TEMPLATE_NOT_FOUND, f"there is no Template {deployment.template_key}")
-    zone = fleet.zones.get(spec.zone)
-    if zone is None:
-        return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}")
-    namespace = deployment.metadata.namespace
-    labels = fleet.namespaces.get(namespace, {})
-    if not zone.spec.template_namespaces.matches(labels):
-        message = f"Zone {zone.name} takes deployments of namespaces that match its spec.templateNamespaces only"
-        return Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, message, stalled=True)
-    allowed = template.spec.allowed_namespaces
-    if template.metadata.namespace != namespace and (allowed is None or not allowed.matches(labels)):
-        message = f"Template {template.key} does not list namespace {namespace} in spec.allowedNamespaces"
-        return Verdict(False, Reason.TEMPLATE_NOT_ALLOWED, message, stalled=True)
-    if template.spec.zones and spec.zone not in template.spec.zones:
-        message = f"Template {template.key} may be deployed in {', '.join(template.spec.zones)} only (its spec.zones)"
-        return Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, message, stalled=True)
-    ready = template.status.condition("Ready")
-    if ready is None or ready.status != "True":
-        message = (
-            f"Template {template.key} is not Ready: {ready.message if ready else 'not seen by the controller yet'}"
-        )
-        return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
-    return None
-
-
 def targets(deployment: TemplateDeployment, template: Template, fleet: Fleet) -> dict[str, Target]:
     """The copies that the deployment wants on the fleet as it is, by placement name."""
     spec = deployment.spec
@@ -124,8 +94,20 @@ def _fetching_host(template: Template, pool: StoragePool, members: list[Host], f
     return [host for host in members if host.name == chosen] or sorted(members, key=lambda host: host.name)[:1]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Names:
+    """The fleet by name: asked for each of thousands of copies."""
+
+    hosts: Mapping[str, Host]
+    pools: Mapping[str, StoragePool]
+
+    @classmethod
+    def of(cls, fleet: Fleet) -> "_Names":
+        return cls({host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools})
+
+
 def _covers(
-    deployment: TemplateDeployment, placement: PlacementView, wanted: Mapping[str, Target], fleet: Fleet
+    deployment: TemplateDeployment, placement: PlacementView, wanted: Mapping[str, Target], names: _Names
 ) -> bool:
     """Whether `deployment` still wants `placement`.
 
@@ -137,8 +119,7 @@ def _covers(
         return True
     if spec.zone != placement.zone or (spec.pools and placement.pool not in spec.pools):
         return False
-    pool = next((pool for pool in fleet.pools if pool.name == placement.pool), None)
-    host = next((host for host in fleet.hosts if host.name == placement.host), None)
+    pool, host = names.pools.get(placement.pool), names.hosts.get(placement.host)
     if pool is None or pool.spec.shared:
         # A shared copy belongs to no host; without its pool nobody can tell whether this is one.
         return True
@@ -150,16 +131,9 @@ def _covers(
     return not observable or (host is not None and spec.host_selector.matches(host.metadata.labels))
 
 
-def selection(deployment: TemplateDeployment) -> str:
-    """A hash of what the deployment selects its copies by: only another one can be a narrowing."""
-    spec = deployment.spec
-    chosen = [spec.zone, spec.hosts, spec.pools, spec.host_selector.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
-
-
 def _changed(deployment: TemplateDeployment) -> bool:
     """Whether it selects otherwise than when its placements were last planned."""
-    return deployment.status.observed_selection != selection(deployment)
+    return deployment.status.observed_selection != rights.selection(deployment)
 
 
 def plan_placements(
@@ -167,43 +141,59 @@ def plan_placements(
     deployments: Iterable[TemplateDeployment],
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
+    *,
+    held: bool = False,
+    unreadable: Container[str] = (),
 ) -> PlacementChanges:
-    """`deployments` are all that name the template, those being deleted too; `existing` its placements by name."""
-    deployments = list(deployments)
-    zone_of_host = {host.name: host.spec.zone for host in fleet.hosts}
-    wishes = {d.key: targets(d, template, fleet) for d in deployments}
-    granted: dict[str, Target] = {}
-    for deployment in deployments:
-        if not deployment.deleting and refusal(deployment, template, fleet) is None:
-            granted.update(wishes[deployment.key])
-    create = [target for name, target in granted.items() if name not in existing]
-    # a hash of each, and there may be thousands of placements
-    changed_keys = {d.key for d in deployments if _changed(d)}
+    """`deployments` are all that name the template, those being deleted too; `existing` its placements by name.
+
+    `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that are there and
+    cannot be read.
+    """
+    standings = {d.key: (d, rights.standing(d, template, fleet)) for d in deployments}
+    # What a tenant was refused decides nothing, and costs nothing.
+    deciding = [(d, may) for d, may in standings.values() if may.decides]
+    wishes = {d.key: targets(d, template, fleet) for d, _ in deciding}
+    wanted: dict[str, Target] = {}
+    for deployment, may in deciding:
+        if not deployment.deleting and may.refused is None:
+            wanted.update(wishes[deployment.key])
+    create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
+    # A hash of each, and there may be thousands of placements.
+    names, narrowed = _Names.of(fleet), {d.key for d, _ in deciding if d.status.observed_selection and _changed(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
     for placement in existing.values():
-        if placement.deleting:
+        if placement.deleting or placement.phase is Phase.UNKNOWN:
             continue
         if placement.phase is Phase.REMOVING:
-            if placement.key in granted:
+            if placement.key in wanted:
                 restore.append(placement)
             continue
-        if zone_of_host.get(placement.host, placement.zone) != placement.zone:
+        if held:
+            continue
+        host = names.hosts.get(placement.host)
+        if host is not None and host.spec.zone != placement.zone:
             # A host that moves to another zone keeps its files.
             release.append(placement)
             continue
-        covering = [d for d in deployments if _covers(d, placement, wishes[d.key], fleet)]
-        if not template.deleting and any(not d.deleting for d in covering):
+        covering = [(d, may) for d, may in deciding if _covers(d, placement, wishes[d.key], names)]
+        if not template.deleting and any(not d.deleting and may.has(placement) for d, may in covering):
             continue
-        # It was wanted last by those that are being deleted and by whoever has just been narrowed; if unknown, by any.
-        of_zone = [d for d in deployments if d.spec.zone == placement.zone]
-        changed = [d for d in of_zone if d.key in changed_keys]
-        narrowed = [d for d in changed if d.status.observed_selection]
-        wanted_last = [*covering, *narrowed] or changed or of_zone
-        retained = any(d.spec.deletion_policy == "Retain" for d in wanted_last)
-        (release if retained else remove).append(placement)
+        last = [d for d, may in covering if may.votes]
+        last += [d for d, may in deciding if may.votes and d.key in narrowed and d.spec.zone == placement.zone]
+        (remove if _removes(template, last) else release).append(placement)
     return PlacementChanges(_by_space(create, fleet), tuple(restore), tuple(remove), tuple(release))
+
+
+def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:
+    """Whether the file of a copy that nobody wants any more goes.
+
+    `last`: those that wanted it last and may say so, as they are being deleted or have just been narrowed. Any Retain
+    among them wins. Where there is none, only the deletion of its Template is an order to remove it.
+    """
+    return all(d.spec.deletion_policy == "Delete" for d in last) if last else template.deleting
 
 
 def _by_space(wanted: Iterable[Target], fleet: Fleet) -> tuple[Target, ...]:
@@ -225,33 +215,45 @@ def plan_deployment(
     now: datetime.datetime,
 ) -> TemplateDeploymentStatus:
     """The status of one deployment; `existing` are the placements of its template by name."""
-    refused = refusal(deployment, template, fleet)
-    wanted = targets(deployment, template, fleet) if template is not None else {}
+    before, generation = deployment.status, deployment.metadata.generation
+    may = rights.standing(deployment, template, fleet) if template is not None else None
+    refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
+    wanted = targets(deployment, template, fleet) if template is not None and may is not None and may.decides else {}
     # A copy that is going counts as one that is still to come.
     placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
-    counts = count(placements)
-    missing = len(wanted) - (counts.total or 0)
-    size = template.status.size_bytes or 0 if template is not None else 0
-    generation = deployment.metadata.generation
-    return TemplateDeploymentStatus(
+    entitled = refused is None or (may is not None and may.votes)
+    if not entitled:
+        # It gets nothing: what there is to count is what it has, and none of that of others.
+        placements = [p for p in placements if may is not None and may.has(p)]
+    desired = len(wanted) if entitled else len(placements)
+    told = conditions(refused or _verdict(deployment, fleet, desired, placements), before.conditions, generation, now)
+    status = TemplateDeploymentStatus(
         observed_generation=generation,
-        placements=counts.model_copy(
-            update={"total": None, "desired": len(wanted), "pending": counts.pending + missing}
+        last_handled_request=deployment.metadata.requested_at or None,
+        observed_selection=before.observed_selection if refused is not None else rights.selection(deployment),
+        granted=before.granted,
+        conditions=told,
+    )
+    if may is None or not (may.holds or refused is None):
+        return status
+    counts = count(placements)
+    missing = desired - (counts.total or 0)
+    size = template.status.size_bytes or 0 if template is not None else 0
+    update: dict[str, Any] = {
+        "placements": counts.model_copy(
+            update={"total": None, "desired": desired, "pending": counts.pending + missing}
         ),
-        bytes=DeploymentBytes(
+        "bytes": DeploymentBytes(
             total=sum(_total_bytes(p) or size for p in placements) + missing * size,
             downloaded=sum(_downloaded_bytes(p) for p in placements),
         ),
-        failures=_failures(placements),
-        observed_selection=selection(deployment),
-        last_handled_request=deployment.metadata.requested_at or None,
-        conditions=conditions(
-            refused or _verdict(deployment, fleet, len(wanted), placements),
-            deployment.status.conditions,
-            generation,
-            now,
-        ),
-    )
+        "failures": _failures(placements),
+    }
+    if refused is None and template is not None and not deployment.deleting:
+        update["granted"] = rights.grant(
+            deployment, template, max((p.created for p in placements if p.created), default=None), now
+        )
+    return status.model_copy(update=update)
 
 
 def _total_bytes(placement: PlacementView) -> int:

@@ -9,7 +9,7 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, sharing, slots
+from directdownload.planning import deployments, placements, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.deployments import Fleet, Target
@@ -110,7 +110,7 @@ def plan_dry_run(
     # As the controller makes them: those that are there first, then those with the most space.
     names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
     names += [name for name in wanted if name not in names]
-    refused = deployments.refusal(deployment, template, fleet) or source_problem
+    refused = rights.refusal(deployment, template, fleet) or source_problem
     run = _Run(template, fleet, existing, now, refused)
     copies = [run.copy(wanted[name], restored, deployment) for name in names]
     if not wanted and refused is None:
@@ -151,6 +151,8 @@ class _Run:
 
         if view.deleting or view.phase is Phase.REMOVING:
             return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one comes after that")
+        if view.phase is Phase.UNKNOWN:
+            return decided(Action.WAIT, Reason.UNKNOWN, "another version has made it what it is: it is left alone")
         if view.phase is Phase.DOWNLOADING:
             return decided(Action.DOWNLOADING, view.reason, view.message)
         plan = placements.plan_placement(view, around, None, self.now)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
@@ -33,13 +33,23 @@ def selecting_zones(labels: Mapping[str, str], zones: Iterable[Zone]) -> list[Zo
 
 
 def plan_host(
-    host: Host | None, node: Node | None, zones: Iterable[Zone], agent: Agent, now: datetime.datetime
+    host: Host | None,
+    node: Node | None,
+    zones: Iterable[Zone],
+    agent: Agent,
+    now: datetime.datetime,
+    *,
+    unreadable: Container[str] = (),
 ) -> HostPlan:
-    """`host` is the present object, None before it is made; `node` None when there is no such node (any more)."""
+    """`host` is the present object, None before it is made; `node` None when there is no such node (any more).
+
+    `unreadable`: names of Zones that are there and cannot be read. What such a one has, it keeps.
+    """
     selecting = selecting_zones(node.labels, zones) if node is not None else []
-    zone = selecting[0].name if selecting else (host.spec.zone if host is not None else None)
+    keeps = host is not None and host.spec.zone in unreadable
+    zone = selecting[0].name if selecting and not keeps else (host.spec.zone if host is not None else None)
     before = host.status if host is not None else HostStatus()
-    state, verdict, look_again = _state(host, node, bool(selecting), agent, before, now)
+    state, verdict, look_again = _state(host, node, keeps or bool(selecting), agent, before, now)
     generation = host.metadata.generation if host is not None else 1
     status = HostStatus(
         observed_generation=generation,

@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from directdownload.resources.certificate import PREVIOUS_SUFFIX
+from directdownload.resources.host import DriftKind
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
-DriftKind = Literal["EntryMissing", "EntryReplaced", "StoreMissing"]
 #: By alias: SHA-256 fingerprint of a trusted certificate; None: anything else, a key for one.
 Entries = Mapping[str, str | None]
 #: What was taken back from a host, oldest first: name of the certificate, by alias (never the previous one) and
@@ -233,9 +233,9 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
             before = frozenset({found}) if ours and found is not None else frozenset()
             kept[alias] = Owned(wish.name, imported | before | {fingerprint}, placed=was_placed)
             if was_placed and not published and found not in imported:
-                drift.append(Drift("EntryReplaced" if alias in entries else "EntryMissing", alias))
+                drift.append(Drift(DriftKind.ENTRY_REPLACED if alias in entries else DriftKind.ENTRY_MISSING, alias))
     if missing and drift:
-        drift = [Drift("StoreMissing")]
+        drift = [Drift(DriftKind.STORE_MISSING)]
     return Plan(put, remove, kept, frozenset(conflicts), tuple(drift))
 
 

@@ -46,7 +46,8 @@ class Job:
     """A download job of a placement: one attempt at one verb."""
 
     name: str
-    verb: Verb
+    #: None: of another version, which knows more verbs
+    verb: Verb | None
     attempt: int
     created: datetime.datetime
     #: a container of it has run

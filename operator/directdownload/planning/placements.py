@@ -24,6 +24,12 @@ def plan_placement(
     placement: PlacementView, around: Surroundings, job: Job | None, now: datetime.datetime
 ) -> PlacementPlan:
     removing = placement.phase is Phase.REMOVING
+    if placement.phase is Phase.UNKNOWN or (removing and around.held):
+        # Nobody here knows what is meant, or whether it is still meant: it is left alone.
+        return PlacementPlan(None)
+    if job is not None and job.verb is None and not job.deleting:
+        # A job of another version comes to its end; what it says is not understood, and the next one looks anew.
+        return PlacementPlan(None, drop_job=job.finished)
     if (placement.deleting and not removing) or (around.departed and not around.shared):
         # Deleted by hand or with its definition, or its host is gone for good: no order to remove the file (rule 12).
         return PlacementPlan(None, Step.RELEASE, drop_job=job is not None)
@@ -165,5 +171,5 @@ def _fetch_obstacle(around: Surroundings) -> Verdict | None:
     if around.template is None or around.template.deleting:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, "the Template is gone")
     if around.paused:
-        return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused")
+        return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused, or cannot be read")
     return headers.obstacle(around.template)

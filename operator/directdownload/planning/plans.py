@@ -27,8 +27,10 @@ class Surroundings:
     host: Host | None
     pool: StoragePool | None
     pool_roots: tuple[str, ...] = ()
-    #: every deployment that wants the copy is paused
+    #: every deployment that wants the copy is paused, or cannot be read
     paused: bool = False
+    #: a deployment that cannot be read may want the copy
+    held: bool = False
     #: the Host was deleted and no Zone selects a node of its name: it does not come again
     departed: bool = False
     #: another placement, which is to stay, has the same file on the same host

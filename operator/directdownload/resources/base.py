@@ -6,7 +6,6 @@ the refusal, and an example; `crd.py` turns them into the CustomResourceDefiniti
 
 import dataclasses
 import datetime
-import enum
 import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +15,7 @@ import pydantic_core
 from pydantic.alias_generators import to_camel
 
 from directdownload.resources import quantities
-from directdownload.resources.reasons import Reason
+from directdownload.resources.reasons import Reason, Word
 
 GROUP = "directdownload.dev"
 VERSION = "v1alpha1"
@@ -170,10 +169,17 @@ def _timestamp(value: datetime.datetime) -> str:
 Time = Annotated[datetime.datetime, pydantic.PlainSerializer(_timestamp, when_used="always")]
 
 
-class ConditionStatus(enum.StrEnum):
+# As Kubernetes has it: here Unknown is written as well.
+class ConditionStatus(Word):
     TRUE = "True"
     FALSE = "False"
     UNKNOWN = "Unknown"
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(core_schema)
 
 
 class Condition(Model):

@@ -17,7 +17,7 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
-from directdownload.resources.reasons import Reason
+from directdownload.resources.reasons import Reason, Word
 
 _ABSOLUTE = (
     "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..') && !self.matches('[[:cntrl:]]')",
@@ -86,10 +86,44 @@ class HostSpec(Model):
     keystore: KeystoreSpec = KeystoreSpec()
 
 
+class DriftKind(Word):
+    ENTRY_MISSING = "EntryMissing"
+    ENTRY_REPLACED = "EntryReplaced"
+    STORE_MISSING = "StoreMissing"
+    UNKNOWN = "Unknown"
+
+
+class KeystoreType(Word):
+    JKS = "JKS"
+    PKCS12 = "PKCS12"
+    UNKNOWN = "Unknown"
+
+
+class ProofState(Word):
+    UPLOADED = "Uploaded"
+    REVOKED = "Revoked"
+    FAILED = "Failed"
+    PENDING = "Pending"
+    UNKNOWN = "Unknown"
+
+
+class UnplacedState(Word):
+    PUBLISHED = "Published"
+    PARTIAL = "Partial"
+    UNKNOWN = "Unknown"
+
+
+class HostState(Word):
+    UP = "Up"
+    DOWN = "Down"
+    MAINTENANCE = "Maintenance"
+    UNKNOWN = "Unknown"
+
+
 class KeystoreDrift(Model):
     """The last time that someone else changed or removed what the agent had imported."""
 
-    kind: Literal["EntryMissing", "EntryReplaced", "StoreMissing"] = pydantic.Field(description="What was found.")
+    kind: DriftKind = pydantic.Field(description="What was found.")
     alias: str | None = pydantic.Field(None, description="Of the entry.")
     time: Time = pydantic.Field(description="When it was found.")
 
@@ -97,7 +131,7 @@ class KeystoreDrift(Model):
 class KeystoreStatus(Model):
     """The keystore as it was last read back. Written by the agent."""
 
-    type: Literal["JKS", "PKCS12"] | None = pydantic.Field(None, description="By its content, whatever its name.")
+    type: KeystoreType | None = pydantic.Field(None, description="By its content, whatever its name.")
     entries: int | None = pydantic.Field(None, description="How many it holds, keys too.")
     managed: int | None = pydantic.Field(None, description="How many of them the agent imported or adopted.")
     sha256: str | None = pydantic.Field(None, description="Digest of the file, hexadecimal.")
@@ -114,7 +148,7 @@ class HostCertificate(Model):
     fingerprint_sha256: str | None = pydantic.Field(
         None, alias="fingerprintSHA256", description="What was read back from the keystore, when Uploaded."
     )
-    state: Literal["Uploaded", "Revoked", "Failed", "Pending"] = pydantic.Field(
+    state: ProofState = pydantic.Field(
         description="What the host has proved: it is there, or it is gone; or why neither."
     )
     reason: Reason | None = pydantic.Field(None, description="Why, when it is not Uploaded.")
@@ -133,7 +167,7 @@ class UnplacedFile(Model):
 
     name: str = pydantic.Field(description="Relative to the pool.")
     size_bytes: int | None = pydantic.Field(None, description="Of a Partial one: what it takes on the disk.")
-    state: Literal["Published", "Partial"] = pydantic.Field(
+    state: UnplacedState = pydantic.Field(
         description="Published: a verified file whose placement is gone. Partial: what an ended download left."
     )
     modified_time: Time | None = pydantic.Field(None, description="When it was written last.")
@@ -157,7 +191,7 @@ class HostStorage(Model):
 
 
 class HostStatus(Status):
-    state: Literal["Up", "Down", "Maintenance"] | None = pydantic.Field(None, description="Up: work may start there.")
+    state: HostState | None = pydantic.Field(None, description="Up: work may start there.")
     node_uid: str | None = pydantic.Field(
         None,
         alias="nodeUID",

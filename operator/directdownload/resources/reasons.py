@@ -5,11 +5,41 @@ Used by every other package; `docs/reasons.md` explains each to operators.
 """
 
 import enum
+from typing import Any, Self
+
+import pydantic
+import pydantic_core
+
+UNKNOWN = "Unknown"
 
 
-class Reason(enum.StrEnum):
+class Word(enum.StrEnum):
+    """A closed list of words in a status, which another version may have longer: what is not in it reads as `Unknown`.
+
+    Every list has the member UNKNOWN. It stands in no CustomResourceDefinition, as nobody writes it.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(UNKNOWN) if isinstance(value, str) and value != UNKNOWN else None
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        words = handler.resolve_ref_schema(schema)
+        words["enum"] = [word for word in words["enum"] if word != UNKNOWN]
+        return schema
+
+
+class Reason(Word):
     """Every reason that a condition, an event, a job result or a metric label may carry."""
 
+    #: of another version, which knows more of them
+    UNKNOWN = "Unknown"
+    # Any object
+    UNREADABLE = "Unreadable"
     # Zone
     READY = "Ready"
     DISABLED = "Disabled"

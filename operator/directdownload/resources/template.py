@@ -18,6 +18,7 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
+from directdownload.resources.reasons import Word
 
 _URL_EXAMPLE = "https://images.example.org/debian-13.qcow2"
 #: `{ALG}hex`, `alg:hex`, or 32 bare hex digits for MD5: CloudStack's notations, in any case.
@@ -157,8 +158,15 @@ class TemplateProbe(Model):
     )
 
 
+class SourceProtocol(Word):
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    NFS = "NFS"
+    UNKNOWN = "Unknown"
+
+
 class TemplateStatus(Status):
-    protocol: Literal["HTTP", "HTTPS", "NFS"] | None = pydantic.Field(None, description="From the URL.")
+    protocol: SourceProtocol | None = pydantic.Field(None, description="From the URL.")
     size_bytes: int | None = pydantic.Field(
         None, description="Of the file as served: by the probe's answer, then by the first verified copy."
     )

@@ -16,6 +16,7 @@ from directdownload.resources.base import (
     ObjectName,
     Resource,
     Status,
+    Time,
     condition_column,
     rules,
 )
@@ -99,6 +100,18 @@ class PlacementFailure(Model):
     message: str = pydantic.Field("", description="The same in words.")
 
 
+class Granted(Model):
+    """The right to copies as the controller gave it last; a refusal later leaves it. Only what was granted decides."""
+
+    selection: str = pydantic.Field(
+        max_length=64, description="Hash of what was selected then, as in `observedSelection`."
+    )
+    template_uid: str = pydantic.Field(
+        alias="templateUID", max_length=64, description="Of the Template that was granted."
+    )
+    time: Time = pydantic.Field(description="When copies were given last: those made later are none of its own.")
+
+
 class TemplateDeploymentStatus(Status):
     placements: PlacementCounts | None = None
     bytes: DeploymentBytes | None = None
@@ -109,6 +122,11 @@ class TemplateDeploymentStatus(Status):
         None,
         description="Hash of the zone, hosts, hostSelector and pools that were planned last: only a change of these "
         "can take copies away.",
+    )
+    granted: Granted | None = pydantic.Field(
+        None,
+        description="Set when the deployment was permitted copies. Without it the deployment decides nothing and shows "
+        "no counts.",
     )
 
 

@@ -1,6 +1,5 @@
 """TemplatePlacement: one copy of a template in a pool; cluster-scoped, written by the controller alone."""
 
-import enum
 from typing import ClassVar
 
 import pydantic
@@ -17,14 +16,18 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
+from directdownload.resources.reasons import Word
 
 
-class Phase(enum.StrEnum):
+class Phase(Word):
+    """A copy whose phase reads as Unknown is left alone: no Job for it, and nothing of it is removed."""
+
     PENDING = "Pending"
     DOWNLOADING = "Downloading"
     READY = "Ready"
     FAILED = "Failed"
     REMOVING = "Removing"
+    UNKNOWN = "Unknown"
 
 
 class PlacedTemplate(Model):

@@ -19,7 +19,7 @@ from directdownload.agent.trust import Bundle
 from directdownload.download.sources import tls
 from directdownload.keystore import store
 from directdownload.planning.keystores import Drift, Previous, Published
-from directdownload.resources.host import KeystoreSpec
+from directdownload.resources.host import DriftKind, KeystoreSpec
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
@@ -184,12 +184,12 @@ def test_drift_is_repaired_and_told(host: Host) -> None:
     certificates = published("ca", A), published("cb", B)
     host.sync(*certificates)
     host.files.remove("ca")
-    assert host.sync(*certificates).drift == (Drift("EntryMissing", "ca"),)
+    assert host.sync(*certificates).drift == (Drift(DriftKind.ENTRY_MISSING, "ca"),)
     host.files.put(cb=FOREIGN)
-    assert host.sync(*certificates).drift == (Drift("EntryReplaced", "cb"),)
+    assert host.sync(*certificates).drift == (Drift(DriftKind.ENTRY_REPLACED, "cb"),)
     host.files.path.unlink()
     host.restart()
-    assert host.sync(*certificates).drift == (Drift("StoreMissing"),)
+    assert host.sync(*certificates).drift == (Drift(DriftKind.STORE_MISSING),)
     assert host.files.fingerprints() == {"ca": A.fingerprint_sha256, "cb": B.fingerprint_sha256}
     assert host.sync(*certificates).drift == ()
 

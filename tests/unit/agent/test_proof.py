@@ -9,7 +9,7 @@ from directdownload.agent import proof
 from directdownload.agent.keystoresync import Synced
 from directdownload.planning.keystores import Drift, Proof
 from directdownload.resources import crd
-from directdownload.resources.host import Host, KeystoreStatus
+from directdownload.resources.host import DriftKind, Host, KeystoreStatus
 from directdownload.resources.reasons import Reason
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=datetime.UTC)
@@ -94,12 +94,15 @@ def test_a_failure_keeps_what_was_read_before_and_its_time_is_when_it_began() ->
 def test_the_last_drift_stays() -> None:
     first = proof.report(GOOD, 3, proof.NOTHING, NOW)
     drifted = proof.report(
-        synced(*GOOD.proofs, drift=(Drift("EntryMissing", "ca"), Drift("EntryMissing", "cb"))), 3, first, LATER
+        synced(*GOOD.proofs, drift=(Drift(DriftKind.ENTRY_MISSING, "ca"), Drift(DriftKind.ENTRY_MISSING, "cb"))),
+        3,
+        first,
+        LATER,
     )
     told = {"kind": "EntryMissing", "alias": "ca", "time": "2026-01-01T12:30:00Z"}
     assert drifted.status["keystore"]["lastDrift"] == told
     assert proof.report(GOOD, 3, drifted, MUCH_LATER).status["keystore"]["lastDrift"] == told
-    gone = proof.report(synced(*GOOD.proofs, drift=(Drift("StoreMissing"),)), 3, drifted, MUCH_LATER)
+    gone = proof.report(synced(*GOOD.proofs, drift=(Drift(DriftKind.STORE_MISSING),)), 3, drifted, MUCH_LATER)
     assert gone.status["keystore"]["lastDrift"] == {"kind": "StoreMissing", "time": "2026-01-01T14:00:00Z"}
 
 
@@ -118,4 +121,4 @@ def test_as_many_certificates_are_proven_as_a_host_may_have() -> None:
 
 def test_a_status_that_is_not_understood_is_as_none() -> None:
     assert proof.told({}) == proof.NOTHING
-    assert proof.told({"certificates": [{"name": "ca", "state": "Unheard"}]}) == proof.NOTHING
+    assert proof.told({"certificates": [{"state": "Failed"}]}) == proof.NOTHING

@@ -53,9 +53,10 @@ def job(
     groups: tuple[str, ...] = ("zone/zone-1", "host/kvm-1"),
     uid: str = "",
     deleting: bool = False,
+    annotations: dict[str, str] | None = None,
 ) -> JobView:
-    """`ended` is `Complete` or `Failed`."""
-    annotations = {
+    """`ended` is `Complete` or `Failed`; `annotations` instead of what this version writes."""
+    annotations = annotations or {
         world.VERB_ANNOTATION: verb,
         world.ATTEMPT_ANNOTATION: str(attempt),
         world.PLACEMENT_UID_ANNOTATION: uid or placement.uid,

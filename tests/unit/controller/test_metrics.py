@@ -20,6 +20,7 @@ from tests.unit.planning import build
 
 from directdownload import health, metrics_reference
 from directdownload.agent import metrics as agent_metrics
+from directdownload.cluster import kinds
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.resources.jobs import JobResult, Verb
@@ -151,6 +152,7 @@ def test_reconciles_are_timed_by_kind_and_result() -> None:
 
 def test_a_world_without_anything_says_zero_for_each_queue_and_zone_and_nothing_else() -> None:
     queues = {("queue_depth", kind): 0.0 for kind in main.RECONCILERS}
+    queues |= {("unreadable_objects", kind.kind): 0.0 for kind in kinds.OURS}
     assert gauges(a_world(zones=())) == queues
     found = gauges(a_world())
     phases = ("Pending", "Downloading", "Ready", "Failed", "Removing")

@@ -10,9 +10,10 @@ from typing import Any
 
 from tests import kstatus
 
-from directdownload.planning.deployments import Fleet, selection
+from directdownload.planning.deployments import Fleet
 from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement
 from directdownload.planning.plans import PlacementPlan, Surroundings
+from directdownload.planning.rights import selection
 from directdownload.resources import base, naming
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
@@ -160,11 +161,15 @@ def deployment(
     *,
     namespace: str = "default",
     observed: int | None = 1,
+    granted: bool = True,
     spec: Document | None = None,
     status: Document | None = None,
     **meta: Any,
 ) -> TemplateDeployment:
-    """Its placements have been planned as it is now, unless another generation was `observed`, or none (None)."""
+    """Its placements have been planned as it is now, unless another generation was `observed`, or none (None).
+
+    `granted`: with the right to copies, as version 0.1.0 has not written it.
+    """
     document = {
         "metadata": metadata(name, **{"namespace": namespace, **meta}),
         "spec": {"templateRef": {"name": "debian-13"}, "zone": "zone-1", **(spec or {})},
@@ -175,6 +180,9 @@ def deployment(
         return found
     planned = selection(found) if observed == found.metadata.generation else "otherwise"
     reported = {"observedGeneration": observed, "observedSelection": planned, **(status or {})}
+    if granted:
+        right = {"selection": planned, "templateUID": TEMPLATE_UID, "time": stamp(NOW)}
+        reported = {"granted": right, **reported}
     return TemplateDeployment.model_validate({**document, "status": reported})
 
 

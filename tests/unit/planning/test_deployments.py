@@ -6,8 +6,9 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key
 
-from directdownload.planning.deployments import FAILURE_SAMPLES, Fleet, plan_deployment, refusal, targets
+from directdownload.planning.deployments import FAILURE_SAMPLES, Fleet, plan_deployment, targets
 from directdownload.planning.observed import PlacementView
+from directdownload.planning.rights import refusal
 from directdownload.resources import naming
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template

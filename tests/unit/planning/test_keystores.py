@@ -11,6 +11,7 @@ from hypothesis import strategies
 
 from directdownload.planning import keystores
 from directdownload.planning.keystores import Desired, Drift, Ledger, Owned, Plan, Previous, Proof, Published
+from directdownload.resources.host import DriftKind
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
@@ -49,7 +50,7 @@ ROTATED = published(certificate=B, previous=Previous(A, LATER))
 REVOKED = published(revoked=True)
 #: A was taken back
 BACK = {("ca", PA): "cert-ca"}
-DRIFT_MISSING, DRIFT_REPLACED = Drift("EntryMissing", "ca"), Drift("EntryReplaced", "ca")
+DRIFT_MISSING, DRIFT_REPLACED = Drift(DriftKind.ENTRY_MISSING, "ca"), Drift(DriftKind.ENTRY_REPLACED, "ca")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +311,7 @@ def test_what_is_missing_in_a_disabled_zone_is_drift_once_that_is_enabled() -> N
 def test_a_store_that_is_gone_is_one_drift() -> None:
     desired = wanted(published(), published("cb", B))
     plan = keystores.plan(desired, {"ca": owned(PA), "cb": owned(PB)}, {}, missing=True)
-    assert plan.drift == (Drift("StoreMissing"),)
+    assert plan.drift == (Drift(DriftKind.STORE_MISSING),)
     assert put(plan) == {"ca": A, "cb": B}
     assert keystores.plan(desired, {}, {}, missing=True).drift == (), "it never was there"
 

@@ -179,7 +179,7 @@ def test_a_world_that_clears_up_gets_every_wanted_copy() -> None:
             now = plan.look_again or now + seconds(60)
             if running is not None and running.deleting:
                 running = None
-            elif running is not None and not running.finished:
+            elif running is not None and running.verb is not None and not running.finished:
                 reason = _DONE_BY[running.verb]
                 done = job(result=reason).result
                 running = dataclasses.replace(running, started=True, finished=True, result=done)

@@ -7,8 +7,9 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import by_key, deployment, placement
 
-from directdownload.planning.deployments import Fleet, plan_placements, selection
+from directdownload.planning.deployments import Fleet, plan_placements
 from directdownload.planning.observed import PlacementView
+from directdownload.planning.rights import selection
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 
@@ -238,7 +239,8 @@ def test_a_shared_copy_stays_whichever_host_fetched_it(
 def test_a_shared_copy_goes_with_its_last_deployment() -> None:
     fleet = build.fleet(HOSTS, [SHARED_POOL])
     assert plan([deployment(deleting=True)], (SHARED_COPY,), fleet) == found(remove="2")
-    assert plan([deployment(spec={"pools": ["other"]})], (SHARED_COPY,), fleet) == found(remove="2")
+    narrowed = deployment(spec={"pools": ["other"]}, generation=2, observed=1)
+    assert plan([narrowed], (SHARED_COPY,), fleet) == found(remove="2")
 
 
 @pytest.mark.parametrize("deleting", [False, True])
@@ -291,12 +293,13 @@ def test_each_placement_has_one_fate() -> None:
         fates = [view.key for view in (*changes.remove, *changes.release)]
         assert len(fates) == len(set(fates))
         assert not set(fates) & {target.name for target in changes.create}
-        live = [d for d in deployments if not d.deleting]
+        live = [d for d in deployments if not d.deleting and (d.status.granted or fleet.zones)]
         for view in (*changes.remove, *changes.release):
             assert not any(
                 not d.spec.pools and (d.spec.hosts == (view.host,) or d.spec == build.deployment().spec) for d in live
             )
         if all(d.spec.deletion_policy == "Retain" for d in deployments):
             assert not changes.remove
-        if not any(d.spec.deletion_policy == "Retain" for d in deployments):
+        wanted_last = [d for d in deployments if d.status.granted and d.deleting and d.spec == build.deployment().spec]
+        if wanted_last and not any(d.spec.deletion_policy == "Retain" for d in deployments):
             assert not changes.release

@@ -6,15 +6,16 @@ from directdownload.cluster import errors, kinds
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
 from directdownload.planning import hosts
-from directdownload.resources.host import Host
+from directdownload.resources.host import DriftKind, Host
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
 _DRIFTS = {
-    "EntryMissing": "an entry had been removed by someone else",
-    "EntryReplaced": "an entry had been replaced by someone else",
-    "StoreMissing": "the keystore was gone",
+    DriftKind.ENTRY_MISSING: "an entry had been removed by someone else",
+    DriftKind.ENTRY_REPLACED: "an entry had been replaced by someone else",
+    DriftKind.STORE_MISSING: "the keystore was gone",
+    DriftKind.UNKNOWN: "in a way that this version does not know",
 }
 
 
@@ -22,7 +23,10 @@ async def reconcile(context: Context, name: str) -> None:
     """`name` is the node's and the Host's."""
     world, now = context.world, context.now()
     host = world.hosts.get(name)
-    plan = hosts.plan_host(host, world.node(name), world.zones, world.agent(name, now), now)
+    if name in world.hosts.unreadable:
+        return
+    agent, unread = world.agent(name, now), world.zones.unreadable
+    plan = hosts.plan_host(host, world.node(name), world.zones, agent, now, unreadable=unread)
     if plan.zone is None or (host is not None and host.deleting):
         return
     spec = {"nodeName": name, "zone": plan.zone}

@@ -60,7 +60,7 @@ async def _reconcile(context: Context, name: str) -> None:
         if status.phase != placement.phase:
             # What comes next in its new phase: a repair, the time of its next verification.
             context.queue.add(Key("placement", name))
-    if plan.outcome is not None and job is not None:
+    if plan.outcome is not None and job is not None and job.verb is not None:
         url = around.template.spec.url if around.template is not None else ""
         metrics.attempt(placement.zone, placement.host, url, job.verb, plan.outcome)
     if plan.step is Step.RELEASE:

@@ -18,7 +18,7 @@ from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, decided_anew, probe_of
 from directdownload.planning import deployments as planning
 from directdownload.planning import headers as header_planning
-from directdownload.planning import plans, probes, templates
+from directdownload.planning import plans, probes, rights, templates
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.reasons import WAITING
@@ -39,6 +39,9 @@ _PORTION = 200
 async def reconcile(context: Context, key: str) -> None:
     """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
     world = context.world
+    if key in world.templates.unreadable:
+        # Nobody knows what is meant: nothing is made or removed for it, and its deployments stay as they are.
+        return
     template = world.templates.get(key)
     if template is not None:
         copies = list(world.placements_of_template[template.uid])
@@ -130,14 +133,19 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     """Plans the placements and does what the plan says. True if another look is needed before anything is told."""
     world = context.world
     existing = _existing(context, template)
-    changes = planning.plan_placements(template, deployments, world.fleet(), existing)
+    fleet, unread = world.fleet(), world.placements.unreadable
+    held = world.held(template)
+    changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
     if (changes.create or existing) and not template.deleting:
         # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
-        wanting = [(kinds.TEMPLATE_DEPLOYMENTS, d) for d in deployments if not d.deleting]
-        held = [(kinds.TEMPLATES, template), *wanting]
-        if not all(await gather(context.set_finalizer(kind, item, present=True) for kind, item in held)):
+        standings = [(d, rights.standing(d, template, fleet)) for d in deployments if not d.deleting]
+        wanting = [(kinds.TEMPLATE_DEPLOYMENTS, d) for d, may in standings if may.decides]
+        finalized = [(kinds.TEMPLATES, template), *wanting]
+        if not all(await gather(context.set_finalizer(kind, item, present=True) for kind, item in finalized)):
             # What has vanished wants nothing any more, and is not among the deployments of the next look.
             return True
+        # Before a copy is made: one that is denied copies later still has those that it was given.
+        await gather(_grant(context, d.key, template) for d, may in standings if may.refused is None)
     if changes.create:
         await _create_all(context, changes.create)
         left = len(changes.create) - _PORTION
@@ -161,9 +169,21 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
     template = world.templates.get(template.key) or template
-    if template.deleting and all(_leaving(p) for p in _existing(context, template).values()):
+    unknown = held or any(world.unread_placements[template.uid])
+    if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
     return bool(changes.create)
+
+
+async def _grant(context: Context, key: str, template: Template) -> None:
+    """Writes, durably, that the deployment was permitted copies, unless that stands there."""
+    deployment = context.world.deployments.get(key)
+    if deployment is None or deployment.deleting:
+        return
+    granted = rights.grant(deployment, template, None, context.now())
+    if granted != deployment.status.granted:
+        status = deployment.status.model_copy(update={"granted": granted})
+        await context.apply(kinds.TEMPLATE_DEPLOYMENTS, deployment, {"status": dump(status)}, subresource="status")
 
 
 async def _definitions_leave(context: Context) -> bool:

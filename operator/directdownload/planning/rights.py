@@ -1,0 +1,152 @@
+"""What a deployment may decide about the copies of its Template: to get new ones, to hold those there, to end them.
+
+Called by `deployments`, and by the controller for whoever asks which deployments want a copy. The rules:
+
+- One that is refused decides nothing, and shows nothing of what others have.
+- `status.granted` remembers that it was permitted copies of this very Template. One that is denied them later, with the
+  selection that was granted, holds what it had then; neither its Delete nor its Retain counts any more.
+- One without `granted` that was planned all the same (`observedSelection`: by version 0.1.0, which knew no `granted`,
+  or restored from a backup) holds what it selects, and neither policy counts, until it is granted again.
+- One that cannot be read holds all copies of its Template: nobody knows what it says.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.observed import PlacementView
+from directdownload.resources.reasons import Reason
+from directdownload.resources.template import Template
+from directdownload.resources.templatedeployment import Granted, TemplateDeployment
+from directdownload.resources.zone import Zone
+
+if TYPE_CHECKING:
+    from directdownload.planning.deployments import Fleet
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """What one deployment may decide about one Template's copies, now."""
+
+    #: why it gets no new copies; None: it does
+    refused: Verdict | None
+    #: its deletionPolicy counts
+    votes: bool
+    #: copies that it selects stay while it is there
+    holds: bool
+    #: of those only the ones made until then; None: all
+    holds_until: datetime.datetime | None = None
+
+    @property
+    def decides(self) -> bool:
+        return self.refused is None or self.holds or self.votes
+
+    def has(self, placement: PlacementView) -> bool:
+        """Whether `placement`, which it selects, is one that it holds."""
+        if not self.holds or self.holds_until is None or placement.created is None:
+            return self.holds
+        return placement.created <= self.holds_until
+
+
+def standing(deployment: TemplateDeployment, template: Template, fleet: "Fleet") -> Standing:
+    refused = refusal(deployment, template, fleet)
+    labels = fleet.namespaces.get(deployment.metadata.namespace, {})
+    denied = denial(deployment, template, fleet.zones.get(deployment.spec.zone), labels) is not None
+    granted = deployment.status.granted
+    if granted is None:
+        return Standing(refused, votes=False, holds=refused is None or bool(deployment.status.observed_selection))
+    if granted.template_uid != template.uid:
+        return Standing(refused, votes=False, holds=refused is None)
+    if not denied:
+        return Standing(refused, votes=True, holds=True)
+    holds = granted.selection == selection(deployment)
+    return Standing(refused, votes=False, holds=holds, holds_until=granted.time)
+
+
+def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "Fleet") -> Verdict | None:
+    """Why the deployment gets no new copies, or None."""
+    spec = deployment.spec
+    if template is None or template.deleting:
+        return Verdict(False, Reason.TEMPLATE_NOT_FOUND, f"there is no Template {deployment.template_key}")
+    zone = fleet.zones.get(spec.zone)
+    if zone is None:
+        return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}")
+    denied = denial(deployment, template, zone, fleet.namespaces.get(deployment.metadata.namespace, {}))
+    if denied is not None:
+        return denied
+    ready = template.status.condition("Ready")
+    if ready is None or ready.status != "True":
+        message = (
+            f"Template {template.key} is not Ready: {ready.message if ready else 'not seen by the controller yet'}"
+        )
+        return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
+    return None
+
+
+def denial(
+    deployment: TemplateDeployment, template: Template, zone: Zone | None, labels: Mapping[str, str]
+) -> Verdict | None:
+    """Why it has no right to copies; None: it has, whatever they may have to wait for. `labels` of its namespace."""
+    spec, namespace = deployment.spec, deployment.metadata.namespace
+    if zone is not None and not zone.spec.template_namespaces.matches(labels):
+        message = f"Zone {zone.name} takes deployments of namespaces that match its spec.templateNamespaces only"
+        return Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, message, stalled=True)
+    allowed = template.spec.allowed_namespaces
+    if template.metadata.namespace != namespace and (allowed is None or not allowed.matches(labels)):
+        message = f"Template {template.key} does not list namespace {namespace} in spec.allowedNamespaces"
+        return Verdict(False, Reason.TEMPLATE_NOT_ALLOWED, message, stalled=True)
+    if template.spec.zones and spec.zone not in template.spec.zones:
+        message = f"Template {template.key} may be deployed in {', '.join(template.spec.zones)} only (its spec.zones)"
+        return Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, message, stalled=True)
+    return None
+
+
+def selection(deployment: TemplateDeployment) -> str:
+    """A hash of what the deployment selects its copies by: only another one can be a narrowing."""
+    spec = deployment.spec
+    chosen = [spec.zone, spec.hosts, spec.pools, spec.host_selector.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def grant(
+    deployment: TemplateDeployment, template: Template, newest: datetime.datetime | None, now: datetime.datetime
+) -> Granted:
+    """What `status.granted` says of one that is not refused; `newest`: when the last of its copies was made."""
+    before, chosen = deployment.status.granted, selection(deployment)
+    same = before is not None and (before.selection, before.template_uid) == (chosen, template.uid)
+    if before is not None and same and (newest is None or newest <= before.time):
+        return before
+    # The API server's clock, by which copies are made, may be ahead of ours.
+    return Granted(selection=chosen, template_uid=template.uid, time=max(now, newest or now))
+
+
+def template_of(document: Mapping[str, Any]) -> str:
+    """The key of the Template that a deployment names that cannot be read; empty if not even that can be."""
+    reference = _reference(document)
+    name, namespace = reference.get("name"), reference.get("namespace", document["metadata"]["namespace"])
+    return f"{namespace}/{name}" if isinstance(name, str) and isinstance(namespace, str) else ""
+
+
+def template_uid_of(document: Mapping[str, Any]) -> str:
+    """The uid of the Template that a placement names that cannot be read; empty if not even that can be."""
+    return str(_reference(document).get("uid", ""))
+
+
+def _reference(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = document.get("spec")
+    reference = spec.get("templateRef") if isinstance(spec, Mapping) else None
+    return reference if isinstance(reference, Mapping) else {}
+
+
+def holds_unread(document: Mapping[str, Any], template: Template) -> bool:
+    """Whether a deployment that cannot be read, and may be meant for `template`, holds the copies.
+
+    In another namespace only if it was planned once: it may have been refused.
+    """
+    status = document.get("status")
+    planned = isinstance(status, Mapping) and bool(status.get("granted") or status.get("observedSelection"))
+    return planned or document["metadata"]["namespace"] == template.metadata.namespace
