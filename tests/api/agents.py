@@ -35,7 +35,8 @@ class Agents:
 
     def step(self, kube: Kube) -> None:
         pools = [StoragePool.model_validate(each) for each in _items(kube, kinds.STORAGE_POOLS)]
-        hosts = [Host.model_validate(each) for each in _items(kube, kinds.HOSTS)]
+        # Whatever stands in their status, which these agents write themselves.
+        hosts = [Host.model_validate({**each, "status": {}}) for each in _items(kube, kinds.HOSTS)]
         zones = {each["metadata"]["name"]: Zone.model_validate(each) for each in _items(kube, kinds.ZONES)}
         certificates = [DirectDownloadCertificate.model_validate(each) for each in _items(kube, kinds.CERTIFICATES)]
         for host in hosts:

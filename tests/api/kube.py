@@ -143,7 +143,11 @@ def install_definitions(control_plane: harness.ControlPlane) -> None:
     for path in (REPOSITORY / "crds").glob("*.yaml"):
         name = f"crd/{path.stem}.{base.GROUP}"
         control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", name, check=True)
-    # Established comes a moment before the storage is there.
+    await_definitions(control_plane)
+
+
+def await_definitions(control_plane: harness.ControlPlane) -> None:
+    """Waits until our kinds are served: Established comes a moment before the storage is there."""
     served = [kind for kind in vars(kinds).values() if isinstance(kind, kinds.Resource) and kind.group == base.GROUP]
     with Kube(control_plane.kubeconfig()) as kube:
         until("all kinds to be served", lambda: all(kube.request("GET", kind.path()).ok for kind in served))

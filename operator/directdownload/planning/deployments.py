@@ -213,8 +213,13 @@ def plan_deployment(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     now: datetime.datetime,
+    *,
+    held: bool = False,
 ) -> TemplateDeploymentStatus:
-    """The status of one deployment; `existing` are the placements of its template by name."""
+    """The status of one deployment; `existing` are the placements of its template by name.
+
+    `held`: as for `plan_placements`: what it has narrowed is still to be taken away.
+    """
     before, generation = deployment.status, deployment.metadata.generation
     may = rights.standing(deployment, template, fleet) if template is not None else None
     refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
@@ -230,7 +235,7 @@ def plan_deployment(
     status = TemplateDeploymentStatus(
         observed_generation=generation,
         last_handled_request=deployment.metadata.requested_at or None,
-        observed_selection=before.observed_selection if refused is not None else rights.selection(deployment),
+        observed_selection=before.observed_selection if refused is not None or held else rights.selection(deployment),
         granted=before.granted,
         conditions=told,
     )

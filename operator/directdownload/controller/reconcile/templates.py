@@ -204,6 +204,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     template = world.templates.get(key)
     existing = _existing(context, template) if template is not None else {}
     fleet = world.fleet()
+    held = template is not None and world.held(template)
     for before in planned:
         deployment = world.deployments.get(before.key)
         if deployment is None or decided_anew(before, deployment):
@@ -211,12 +212,13 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
             # observed nor go: what it says of its files would be lost.
             continue
         if deployment.deleting:
-            await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
+            if not held:
+                await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
         # Found only if it is asked for: who wants a copy is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
         await context.retry_stalled(deployment, copies)
-        status = planning.plan_deployment(deployment, template, fleet, existing, now)
+        status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
