@@ -1,53 +1,57 @@
-"""One X.509 certificate, however it was pasted: PEM on one line, wrapped, with CRLF, or bare base64.
+"""One X.509 certificate, however it was pasted: PEM on one line, wrapped, with CRLF, or bare base64; or a file in DER.
 
-Used by the controller for `DirectDownloadCertificate`, by the command line and by the agent. Promises: exactly one
-certificate and nothing else, or a `CertificateError` that says what was found; the normalised PEM of the same bytes is
-always the same text (RFC 7468: lines of 64, one newline at the end). Its names and numbers fit into a status: one
-printable line, bounded. Whether it is valid now is the caller's question.
+Used by the controller for `DirectDownloadCertificate`, by the command line and by the agent. `parse` and `read` promise
+exactly one certificate that every Java reads and nothing else, or a `CertificateError` that says what was found.
+`decode` looks at the armour alone, for what was published before: such a certificate says of itself whether it would be
+taken now (`refusal`), and whether Java opens a keystore that holds it (`unreadable`). The normalised PEM of the same
+bytes is always the same text (RFC 7468: lines of 64, one newline at the end). Names, numbers and verdicts fit into a
+status: one printable line, bounded. Whether it is valid now is the caller's question.
 """
 
 import base64
+import codecs
 import dataclasses
 import datetime
 import functools
 import hashlib
 import re
-import warnings
 
-from cryptography import exceptions, utils, x509
-from cryptography.x509.oid import PublicKeyAlgorithmOID
+from directdownload.resources.x509 import accepted, java, parser
+from directdownload.resources.x509.der import Class, Flaw
 
 #: Of the text, as the CRD has it; a certificate takes a few kilobytes.
 TEXT_LIMIT = 65536
 #: Of a subject, an issuer or a serial number as it is told; what is longer is cut, and ends with an ellipsis.
 FIELD_LIMIT = 512
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-#: As RFC 7468, section 3 has labels, and no longer than those that exist.
-_LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-_VERSION_TAG = 0xA0
+#: As RFC 7468, section 3 has labels, and OpenSSL "PKCS #7"; no longer than those that exist.
+_LABEL = re.compile(r"-----BEGIN ([A-Z0-9# ]{1,40})-----")
 _SPACE = re.compile(r"[ \t\r\n]+")
-#: All that the parser raises for bytes that are no certificate; it raises the last three for what only looks like one.
-_PARSE_ERRORS = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+#: What reads other forms, by the label. All write one certificate, the first, in PEM.
+_TO_PEM = "openssl x509 -out NEW-FILE"
+_CONVERT = {
+    "X509 CERTIFICATE": f"{_TO_PEM} -in FILE",
+    "TRUSTED CERTIFICATE": f"{_TO_PEM} -in FILE",
+    "PKCS7": f"openssl pkcs7 -in FILE -print_certs | {_TO_PEM}",
+    "PKCS #7 SIGNED DATA": f"openssl pkcs7 -in FILE -print_certs | {_TO_PEM}",
+}
+_CONVERT_DER = f"openssl pkcs7 -inform DER -in FILE -print_certs | {_TO_PEM}"
+_CONVERT_BASE64 = f"openssl base64 -d -A -in FILE | openssl pkcs7 -inform DER -print_certs | {_TO_PEM}"
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BOM = "\ufeff"
 
 
 class CertificateError(ValueError):
     """The text is not exactly one certificate. The message never repeats the text: it may be a private key."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a certificate says of itself."""
-
-    subject: str
-    issuer: str
-    serial_number: str
-    not_before: datetime.datetime
-    not_after: datetime.datetime
-
-
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """One certificate; compared by its bytes. `parse` makes it; of other bytes the properties raise what it catches."""
+    """One certificate, or what was taken for one; compared by its bytes.
+
+    What it says of itself raises CertificateError where the parser cannot read it; of one that `parse` made, it can.
+    """
 
     der: bytes
 
@@ -61,22 +65,52 @@ class Certificate:
         return fingerprint_sha256(self.der)
 
     @functools.cached_property
-    def _facts(self) -> _Facts:
-        return _read(self.der)
+    def flaw(self) -> Flaw | None:
+        """What Java cannot read of it."""
+        try:
+            java.read(self.der)
+        except Flaw as flaw:
+            return flaw
+        return None
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why Java cannot open a keystore that holds it; None: it can."""
+        if self.flaw is None:
+            return None
+        return _line(f"Java cannot read this certificate, nor a keystore that holds it: {self.flaw.text}")
+
+    @functools.cached_property
+    def refusal(self) -> str | None:
+        """Why it would not be taken if it were new; None: it would be."""
+        if self.flaw is not None:
+            return self.unreadable
+        try:
+            accepted.check(self.der)
+        except accepted.Refusal as refusal:
+            return _line(f"this certificate is not taken: {refusal.text}")
+        return None
+
+    @functools.cached_property
+    def _facts(self) -> parser.Facts:
+        try:
+            return parser.facts(self.der)
+        except parser.ParserError as error:
+            raise CertificateError(_line(f"the certificate cannot be read: {error}")) from None
 
     @property
     def subject(self) -> str:
         """As RFC 4514 writes it; what cannot be printed as its hexadecimal pairs (section 2.4)."""
-        return self._facts.subject
+        return _line(self._facts.subject)
 
     @property
     def issuer(self) -> str:
-        return self._facts.issuer
+        return _line(self._facts.issuer)
 
     @property
     def serial_number(self) -> str:
         """Hexadecimal, as keytool prints it; old authorities have 0 and negative ones."""
-        return self._facts.serial_number
+        return _line(f"{self._facts.serial_number:x}")
 
     @property
     def not_before(self) -> datetime.datetime:
@@ -93,7 +127,26 @@ def fingerprint_sha256(der: bytes) -> str:
 
 
 def parse(text: str) -> Certificate:
-    """The certificate in `text`. Raises CertificateError."""
+    """The certificate in `text`. Raises CertificateError, also for one that is not taken."""
+    return _strict(decode(text), "base64", _CONVERT_BASE64)
+
+
+def read(content: bytes) -> Certificate:
+    """As `parse`, for the content of a file, a Secret or a ConfigMap: text, in UTF-16 too as Windows has it, or DER."""
+    # base64 of a certificate begins with M, PEM with a hyphen: text that begins with 0 is no certificate
+    if content[:1] == b"0":
+        if len(content) > TEXT_LIMIT:
+            raise CertificateError(f"expected one certificate, found {len(content)} bytes (at most {TEXT_LIMIT})")
+        return _strict(Certificate(content), "bytes", _CONVERT_DER)
+    try:
+        return parse(content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8"))
+    except UnicodeError:
+        raise CertificateError("expected one certificate in PEM or DER, found something that is neither") from None
+
+
+def decode(text: str) -> Certificate:
+    """As `parse`, whatever the bytes are: those of what is published were judged when they were new."""
+    text = text.removeprefix(_BOM)
     if len(text) > TEXT_LIMIT:
         raise CertificateError(f"expected one certificate, found {len(text)} characters (at most {TEXT_LIMIT})")
     text = text.strip()
@@ -101,26 +154,21 @@ def parse(text: str) -> Certificate:
         raise CertificateError("expected one certificate in PEM, found nothing")
     body = _body(text)
     try:
-        der = base64.b64decode(_SPACE.sub("", body), validate=True)
+        return Certificate(base64.b64decode(_SPACE.sub("", body), validate=True))
     except ValueError:
         raise CertificateError(
             "expected one certificate in PEM or base64, found something that is not base64"
         ) from None
-    found = Certificate(der)
-    try:
-        _ = found.subject
-    except _PARSE_ERRORS:
-        raise CertificateError(
-            "expected one X.509 certificate, found base64 of something else (or of a part of one)"
-        ) from None
-    return found
 
 
 def _body(text: str) -> str:
     """What should be the base64 of one certificate."""
     labels = _LABEL.findall(text)
     if foreign := next((label for label in labels if label != "CERTIFICATE"), None):
-        raise CertificateError(f"expected one certificate in PEM, found a block that begins with -----BEGIN {foreign}")
+        advice = f"-----: convert it with `{_CONVERT[foreign]}`" if foreign in _CONVERT else ""
+        raise CertificateError(
+            f"expected one certificate in PEM, found a block that begins with -----BEGIN {foreign}{advice}"
+        )
     if len(labels) > 1:
         raise CertificateError(
             f"expected one certificate, found {len(labels)}: make one object of each, with an alias of its own"
@@ -137,48 +185,20 @@ def _body(text: str) -> str:
     return body
 
 
-def _read(der: bytes) -> _Facts:
-    """Raises one of `_PARSE_ERRORS`. What Java would refuse to read is refused here: one such entry makes it refuse
-    the whole keystore."""
-    # It warns of serial numbers that RFC 5280 forbids. A certificate that has one is trusted all the same, and nobody
-    # reads warnings. The filter is the process's: between two threads it may at worst stay.
-    with warnings.catch_warnings(action="ignore", category=utils.CryptographyDeprecationWarning):
-        parsed = x509.load_der_x509_certificate(der)
-        _ = parsed.extensions
-        _check_algorithms(der)
-        try:
-            parsed.public_key()
-        except exceptions.UnsupportedAlgorithm as error:
-            # Java keeps a key of an algorithm that it does not know as it is, but not one of an unknown curve.
-            if parsed.public_key_algorithm_oid == PublicKeyAlgorithmOID.EC_PUBLIC_KEY:
-                raise ValueError(str(error)) from None
-        return _Facts(
-            subject=_line(parsed.subject.rfc4514_string()),
-            issuer=_line(parsed.issuer.rfc4514_string()),
-            serial_number=_line(f"{parsed.serial_number:x}"),
-            not_before=parsed.not_valid_before_utc,
-            not_after=parsed.not_valid_after_utc,
+def _strict(found: Certificate, what: str, convert: str) -> Certificate:
+    """`found`, if it is taken. `what` it was found as; `convert` makes a certificate of a PKCS #7 that was found so."""
+    if found.flaw is not None and found.flaw.kind is Class.OUTLINE:
+        # behind a tag and a length
+        if _SIGNED_DATA in found.der[: len(_SIGNED_DATA) + 6]:
+            raise CertificateError(f"expected one certificate, found PKCS #7, a list: convert it with `{convert}`")
+        raise CertificateError(f"expected one X.509 certificate, found {what} of something else (or of a part of one)")
+    if found.refusal is not None:
+        raise CertificateError(found.refusal)
+    if len(found.pem) > TEXT_LIMIT:
+        raise CertificateError(
+            f"expected one certificate, found {len(found.pem)} characters in PEM (at most {TEXT_LIMIT})"
         )
-
-
-def _check_algorithms(der: bytes) -> None:
-    """That both statements of the signature's algorithm are the same (RFC 5280, section 4.1.1.2). ValueError if not."""
-    signed, _ = _element(der, 0)
-    at, signed_end = _element(der, signed)
-    # The version is left out of old certificates; the serial number never.
-    for _ in range(2 if der[at] == _VERSION_TAG else 1):
-        at = _element(der, at)[1]
-    if der[at : _element(der, at)[1]] != der[signed_end : _element(der, signed_end)[1]]:
-        raise ValueError("two algorithms of one signature")
-
-
-def _element(der: bytes, at: int) -> tuple[int, int]:
-    """Where the content of the element at `at` begins and ends; of DER that has been parsed."""
-    length, begin = der[at + 1], at + 2
-    if length & 0x80:
-        begin += length & 0x7F
-        length = int.from_bytes(der[at + 2 : begin])
-    return begin, begin + length
+    return found
 
 
 def _line(text: str) -> str:
