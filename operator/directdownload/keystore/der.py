@@ -1,10 +1,12 @@
 """DER, as much of it as PKCS#12 needs: a bounded reader that keeps where everything stands, and a writer.
 
 Used by `pbe` and `pkcs12`. Promises: nothing is read outside the element it belongs to, every list has a limit, and
-anything else than DER raises UnreadableError. The reader keeps positions, so that what is not understood can be
-written again byte for byte. Indefinite lengths (BER, as NSS writes them) are refused: Java and OpenSSL write none.
+anything else than DER raises UnreadableError (of what is in an element only an OBJECT IDENTIFIER is checked, as Java
+does). The reader keeps positions, so that what is not understood can be written again byte for byte. Indefinite
+lengths (BER, as NSS writes them) are refused: Java and OpenSSL write none.
 """
 
+import itertools
 from typing import NamedTuple
 
 from directdownload.keystore.errors import UnreadableError
@@ -14,6 +16,8 @@ INTEGER, OCTET_STRING, NULL, OID, BMP_STRING, SEQUENCE, SET = 0x02, 0x04, 0x05, 
 CONTEXT_0, CONTEXT_0_PRIMITIVE = 0xA0, 0x80
 #: Elements of one list. The largest list of a keystore is that of its certificates.
 COUNT_LIMIT = 5_000
+#: As Java has it.
+_OID_LIMIT_BYTES = 4096
 _NAMES = {
     INTEGER: "INTEGER",
     OCTET_STRING: "OCTET STRING",
@@ -94,6 +98,8 @@ def expect(element: Element, tag: int) -> Element:
     if element.tag != tag:
         found = _NAMES.get(element.tag, f"tag 0x{element.tag:02x}")
         raise UnreadableError(f"damaged: expected {_NAMES[tag]}, found {found}")
+    if tag == OID:
+        _check_oid(element.value)
     return element
 
 
@@ -135,6 +141,15 @@ def oid(dotted: str) -> bytes:
             groups.append(arc & 0x7F | 0x80)
         encoded.extend(reversed(groups))
     return bytes(encoded)
+
+
+def _check_oid(value: bytes) -> None:
+    """As Java's ObjectIdentifier: each number ends, none begins with a group of zeros."""
+    padded = 0x80 in value and any(
+        group == 0x80 and before < 0x80 for before, group in itertools.pairwise(b"\0" + value)
+    )
+    if not 1 <= len(value) <= _OID_LIMIT_BYTES or value[-1] >= 0x80 or padded:
+        raise UnreadableError("damaged: an OBJECT IDENTIFIER that is none")
 
 
 def _read(data: bytes, start: int, end: int) -> Element:

@@ -12,13 +12,19 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 import jks
-from jks.util import KeystoreException, KeystoreSignatureException, b2, b4, b8
+from jks.util import DuplicateAliasException, KeystoreException, KeystoreSignatureException, b2, b4, b8
 
 from directdownload.keystore.entries import Entry, EntryKind, StoreType
 from directdownload.keystore.errors import PasswordWrongError, UnreadableError
 
+_VERSION = 2
 _TRUSTED = 2
+#: What Java makes certificates of: it opens no store that has one of another type.
+_TYPES = frozenset({"x.509", "x509"})
+_REWRITE = "rewrite it with keytool -importkeystore"
 _ENTRY_LIMIT = 5_000
+#: Characters of an alias in a message.
+_SHOWN = 128
 _CHAIN_LIMIT = 32
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -87,14 +93,30 @@ class Content:
 
 def read(data: bytes, password: str) -> Content:
     """Raises UnreadableError, PasswordWrongError."""
+    if len(data) >= 8 and (version := int.from_bytes(data[4:8])) != _VERSION:
+        raise UnreadableError(f"a JKS store of version {version}, expected {_VERSION}; {_REWRITE}")
     if int.from_bytes(data[8:12]) > _ENTRY_LIMIT:
         raise UnreadableError(f"damaged, or of more than {_ENTRY_LIMIT} entries")
     try:
         store = _Store.loads(data, password, try_decrypt_keys=False)
     except KeystoreSignatureException:
         raise PasswordWrongError(" (or was changed by something that did not know it)") from None
-    except KeystoreException as error:
-        raise UnreadableError(f"damaged or cut off ({type(error).__name__})") from None
+    except DuplicateAliasException as error:
+        # pyjks says nothing else of it: the alias, in quotes, ends the message
+        alias = str(error).removeprefix("Found duplicate alias ")[1:-1]
+        raise UnreadableError(
+            f"two of its entries have the alias {_shown(alias)}, and Java sees the last of them alone; {_REWRITE}, "
+            "which keeps that one"
+        ) from None
+    except KeystoreException:
+        raise UnreadableError("damaged or cut off") from None
+    for alias, item in store.entries.items():
+        for name in _types(item):
+            if name.lower() not in _TYPES:
+                raise UnreadableError(
+                    f"the entry {_shown(alias)} has a certificate of type {_shown(name)}, expected X.509; Java opens "
+                    "no store that has one"
+                )
     return Content(data, store.entries, password)
 
 
@@ -113,8 +135,20 @@ def _entry(alias: str, item: Any) -> Entry:
         created = _EPOCH + item.timestamp * _MILLISECOND
     if isinstance(item, jks.TrustedCertEntry):
         return Entry(alias, EntryKind.TRUSTED_CERTIFICATE, item.cert, created)
-    chain = item.cert_chain
-    return Entry(alias, EntryKind.PRIVATE_KEY, chain[0][1] if chain else None, created)
+    if not item.cert_chain:
+        # keytool has no other word for a key without a chain, whatever the key is
+        return Entry(alias, EntryKind.SECRET_KEY, None, created)
+    return Entry(alias, EntryKind.PRIVATE_KEY, item.cert_chain[0][1], created)
+
+
+def _types(item: Any) -> list[str]:
+    """Of its certificates."""
+    return [item.type] if isinstance(item, jks.TrustedCertEntry) else [name for name, _ in item.cert_chain]
+
+
+def _shown(text: str) -> str:
+    """In a message: what foreign text there may be, on one line and bounded."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _slice(data: bytes, start: int, size: int) -> tuple[bytes, int]:

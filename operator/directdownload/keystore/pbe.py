@@ -3,8 +3,8 @@
 Used by `pkcs12`. Promises: what a hostile store can make us compute is bounded (`ITERATION_LIMIT` for all keys of a
 store together), and an algorithm that we do not know raises UnreadableError with its name.
 
-Known are what Java 8 to 25 and OpenSSL write: PBES2 (RFC 8018) with PBKDF2 and AES-CBC or 3DES, the two old schemes of
-RFC 7292 appendix C that Java and OpenSSL used before (3DES, and RC2 of 40 bits for certificates), the MAC of RFC 7292
+Known are what Java 8 to 25 and OpenSSL write: PBES2 (RFC 8018) with PBKDF2 and AES-CBC or 3DES, the old schemes of
+RFC 7292 appendix C that they used before (3DES, and RC2 of 40 or 128 bits for certificates), the MAC of RFC 7292
 appendix B, and PBMAC1 (RFC 9579).
 """
 
@@ -34,6 +34,8 @@ _DIGESTS = {
     SHA256: "sha256",
     der.oid("2.16.840.1.101.3.4.2.2"): "sha384",
     der.oid("2.16.840.1.101.3.4.2.3"): "sha512",
+    der.oid("2.16.840.1.101.3.4.2.5"): "sha512_224",
+    der.oid("2.16.840.1.101.3.4.2.6"): "sha512_256",
 }
 _HMACS = {
     der.oid("1.2.840.113549.2.7"): "sha1",
@@ -41,6 +43,8 @@ _HMACS = {
     der.oid("1.2.840.113549.2.9"): "sha256",
     der.oid("1.2.840.113549.2.10"): "sha384",
     der.oid("1.2.840.113549.2.11"): "sha512",
+    der.oid("1.2.840.113549.2.12"): "sha512_224",
+    der.oid("1.2.840.113549.2.13"): "sha512_256",
 }
 _PBKDF2 = der.oid("1.2.840.113549.1.5.12")
 _PBES2 = der.oid("1.2.840.113549.1.5.13")
@@ -55,6 +59,7 @@ _PBES2_CIPHERS = {
 #: Schemes of RFC 7292 appendix C, likewise.
 _PKCS12_CIPHERS = {
     der.oid("1.2.840.113549.1.12.1.3"): ("3DES", 24),
+    der.oid("1.2.840.113549.1.12.1.5"): ("RC2", 16),
     der.oid("1.2.840.113549.1.12.1.6"): ("RC2", 5),
 }
 #: What a key of RFC 7292 appendix B is for.
@@ -143,11 +148,11 @@ def cipher(keys: Keys, algorithm: der.Element) -> Cipher:
         derive = functools.partial(keys.pkcs12, "sha1", salt=salt, iterations=iterations)
         return Cipher(name, derive(_KEY, size=size), derive(_IV, size=8))
     if oid != _PBES2:
-        raise UnreadableError(f"its certificates are encrypted with the unknown algorithm {_dotted(oid)}")
+        raise _unknown_cipher(oid)
     derivation, encryption = der.fields(parameters, der.SEQUENCE, der.SEQUENCE)
     oid, parameters = _identifier(encryption)
     if oid not in _PBES2_CIPHERS:
-        raise UnreadableError(f"its certificates are encrypted with the unknown algorithm {_dotted(oid)}")
+        raise _unknown_cipher(oid)
     name, size = _PBES2_CIPHERS[oid]
     iv = der.expect(parameters, der.OCTET_STRING).value
     if len(iv) != (block := 16 if name == "AES" else 8):
@@ -157,13 +162,13 @@ def cipher(keys: Keys, algorithm: der.Element) -> Cipher:
 
 def mac(keys: Keys, algorithm: der.Element, salt: der.Element, iterations: der.Element | None, data: bytes) -> bytes:
     """Of `data`, by the fields of a MacData; iterations defaults to 1 (RFC 7292 section 4)."""
-    oid, *parameters = der.children(algorithm, der.SEQUENCE, 2)
+    oid, *parameters = der.fields(algorithm, der.OID, more=1)
     if oid.value == _PBMAC1 and parameters:
         derivation, scheme = der.fields(parameters[0], der.SEQUENCE, der.SEQUENCE)
-        digest = _name(_HMACS, der.children(scheme, der.SEQUENCE, 2)[0].value)
+        digest = _name(_HMACS, scheme)
         key = _pbkdf2(keys, derivation, None)
     else:
-        digest = _name(_DIGESTS, oid.value)
+        digest = _name(_DIGESTS, algorithm)
         salt_, iterations_ = _salt_and_iterations(salt, iterations)
         key = keys.pkcs12(digest, _MAC, salt_, iterations_, hashlib.new(digest).digest_size)
     return hmac.digest(key, data, digest)
@@ -171,10 +176,10 @@ def mac(keys: Keys, algorithm: der.Element, salt: der.Element, iterations: der.E
 
 def _identifier(algorithm: der.Element) -> tuple[bytes, der.Element]:
     """The OID and the parameters of an AlgorithmIdentifier that has some."""
-    found = der.children(algorithm, der.SEQUENCE, 2)
-    if len(found) < 2:
+    oid, *parameters = der.fields(algorithm, der.OID, more=1)
+    if not parameters:
         raise UnreadableError("damaged: an algorithm without parameters")
-    return der.expect(found[0], der.OID).value, found[1]
+    return oid.value, parameters[0]
 
 
 def _salt_and_iterations(salt: der.Element, iterations: der.Element | None) -> tuple[bytes, int]:
@@ -198,16 +203,20 @@ def _pbkdf2(keys: Keys, derivation: der.Element, size: int | None) -> bytes:
         if field.tag == der.INTEGER:
             length = der.integer(field)
         else:
-            digest = _name(_HMACS, der.children(field, der.SEQUENCE, 2)[0].value)
-    size = size or length or 0
-    if (length or size) != size or not 1 <= size <= _KEY_LIMIT_BYTES:
-        raise UnreadableError(f"damaged: a key of {length} bytes, expected 1 to {_KEY_LIMIT_BYTES}")
+            digest = _name(_HMACS, field)
+    if size is None and length is None:
+        raise UnreadableError("damaged: the key of its MAC has no length")
+    if size is not None and length not in (None, size):
+        raise UnreadableError(f"damaged: a key of {length} bytes, expected {size}")
+    size = size if size is not None else length or 0
+    if not 1 <= size <= _KEY_LIMIT_BYTES:
+        raise UnreadableError(f"damaged: a key of {size} bytes, expected 1 to {_KEY_LIMIT_BYTES}")
     return keys.pbkdf2(digest, *_salt_and_iterations(salt, iterations), size)
 
 
 def _pkcs12(digest: str, password: bytes, purpose: int, salt: bytes, iterations: int, size: int) -> bytes:
     """RFC 7292 appendix B.2; `password` is a BMPString that ends with NUL."""
-    new = getattr(hashlib, digest)
+    new = getattr(hashlib, digest, None) or functools.partial(hashlib.new, digest)
     block = new(b"").block_size
     filled = _filled(salt, block) + _filled(password, block)
     found = b""
@@ -230,7 +239,16 @@ def _filled(text: bytes, block: int) -> bytes:
     return (text * (size // max(1, len(text)) + 1))[:size]
 
 
-def _name(known: dict[bytes, str], oid: bytes) -> str:
+def _unknown_cipher(oid: bytes) -> UnreadableError:
+    return UnreadableError(
+        f"its certificates are encrypted with the algorithm {_dotted(oid)}, which is not supported; if Java reads it, "
+        "rewrite it with keytool -importkeystore"
+    )
+
+
+def _name(known: dict[bytes, str], algorithm: der.Element) -> str:
+    """Of a digest, by its AlgorithmIdentifier."""
+    oid = der.fields(algorithm, der.OID, more=1)[0].value
     if oid not in known:
         raise UnreadableError(f"it is protected with the unknown digest {_dotted(oid)}")
     return known[oid]
@@ -238,7 +256,7 @@ def _name(known: dict[bytes, str], oid: bytes) -> str:
 
 def _dotted(oid: bytes) -> str:
     """For messages; cut off where it is longer than any that is in use."""
-    first, *rest = oid[:20] or b"\0"
+    first, *rest = oid[:20]
     arcs, arc = [first // 40, first % 40], 0
     for group in rest:
         arc = arc << 7 | group & 0x7F

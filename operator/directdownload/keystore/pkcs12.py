@@ -11,6 +11,7 @@ stay for the same reason: the result depends on nothing but the content. The MAC
 store without MAC stays without.
 """
 
+import codecs
 import dataclasses
 import datetime
 import hmac
@@ -22,8 +23,6 @@ from directdownload.keystore import der, pbe
 from directdownload.keystore.entries import Entry, EntryKind, StoreType
 from directdownload.keystore.errors import PasswordWrongError, UnreadableError
 
-#: Of one bag; Java writes three, and as many values as one has purposes.
-_ATTRIBUTE_LIMIT = 32
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _DATA = der.oid("1.2.840.113549.1.7.1")
 _ENCRYPTED_DATA = der.oid("1.2.840.113549.1.7.6")
@@ -46,6 +45,14 @@ class _Bag(NamedTuple):
     alias: str | None = None
     key_id: bytes | None = None
     certificate: bytes | None = None
+
+
+class _Attributes(NamedTuple):
+    """Of a bag, those that Java looks for."""
+
+    alias: str | None = None
+    key_id: bytes | None = None
+    trusted: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -150,10 +157,15 @@ def _wrap_plain(content: bytes) -> bytes:
 def _content_info(info: der.Element) -> tuple[bytes, der.Element]:
     """Its type and content."""
     content_type, wrapped = der.fields(info, der.OID, der.CONTEXT_0)
+    return content_type.value, _content(wrapped, "ContentInfo")
+
+
+def _content(wrapped: der.Element, of: str) -> der.Element:
+    """Whatever an EXPLICIT [0] holds."""
     found = der.children(wrapped, der.CONTEXT_0, 1)
     if not found:
-        raise UnreadableError("damaged: a ContentInfo without content")
-    return content_type.value, found[0]
+        raise UnreadableError(f"damaged: a {of} without content")
+    return found[0]
 
 
 def _check_mac(keys: pbe.Keys, element: der.Element, data: bytes) -> Callable[[bytes], bytes]:
@@ -208,37 +220,67 @@ def _read_bags(safe_contents: der.Element, limit: int) -> tuple[_Bag, ...]:
 
 
 def _read_bag(element: der.Element) -> _Bag:
+    """As strict as Java, and no stricter: one bag that it refuses makes it refuse the store."""
     bag_id, wrapped, *attributes = der.fields(element, der.OID, der.CONTEXT_0, more=1)
-    alias = key_id = None
-    trusted = False
-    for attribute in der.children(attributes[0], der.SET, _ATTRIBUTE_LIMIT) if attributes else ():
-        attribute_id, values = der.fields(attribute, der.OID, der.SET)
-        if not (found := der.children(values, der.SET, _ATTRIBUTE_LIMIT)):
-            raise UnreadableError("damaged: an attribute without a value")
-        if attribute_id.value == _FRIENDLY_NAME:
-            alias = _text(found[0])
-        elif attribute_id.value == _LOCAL_KEY_ID:
-            key_id = der.expect(found[0], der.OCTET_STRING).value
-        elif attribute_id.value == _TRUSTED_KEY_USAGE:
-            trusted = True
+    content = _content(wrapped, "SafeBag")
+    # what stands there but is no SET is none to Java
+    named = _attributes(attributes[0]) if attributes and attributes[0].tag == der.SET else _Attributes()
     kind = certificate = None
     if bag_id.value == _SHROUDED_KEY_BAG:
         kind = EntryKind.PRIVATE_KEY
     elif bag_id.value == _SECRET_BAG:
+        _octets(content)
         kind = EntryKind.SECRET_KEY
     elif bag_id.value == _CERT_BAG:
-        certificate_type, value = der.fields(der.inner(wrapped, der.SEQUENCE), der.OID, der.CONTEXT_0)
-        if certificate_type.value == _X509_CERTIFICATE:
-            certificate = der.inner(value, der.OCTET_STRING).value
-            kind = EntryKind.TRUSTED_CERTIFICATE if trusted else None
-    return _Bag(element.raw, kind, alias, key_id, certificate)
+        certificate = _octets(content)
+        kind = EntryKind.TRUSTED_CERTIFICATE if named.trusted else None
+    return _Bag(element.raw, kind, named.alias, named.key_id, certificate)
+
+
+def _attributes(attributes: der.Element) -> _Attributes:
+    """Those that Java looks for, in their first value. Nothing is asked of others: Windows writes one with no value."""
+    alias = key_id = None
+    trusted = False
+    for attribute in der.children(attributes, der.SET):
+        attribute_id, values = der.fields(attribute, der.OID, der.SET)
+        if attribute_id.value == _FRIENDLY_NAME:
+            alias = _text(_first(values, "friendlyName"))
+        elif attribute_id.value == _LOCAL_KEY_ID:
+            key_id = der.expect(_first(values, "localKeyId"), der.OCTET_STRING).value
+        elif attribute_id.value == _TRUSTED_KEY_USAGE:
+            for usage in der.children(values, der.SET):
+                der.expect(usage, der.OID)
+            trusted = True
+    return _Attributes(alias, key_id, trusted)
+
+
+def _first(values: der.Element, name: str) -> der.Element:
+    found = der.children(values, der.SET)
+    if not found:
+        raise UnreadableError(f"damaged: an attribute {name} without a value")
+    return found[0]
+
+
+def _octets(content: der.Element) -> bytes:
+    """Of a CertBag or SecretBag. Java asks for no type: it takes the OCTET STRING of every CertBag for X.509."""
+    _, value = der.fields(der.expect(content, der.SEQUENCE), der.OID, der.CONTEXT_0)
+    return der.inner(value, der.OCTET_STRING).value
 
 
 def _text(element: der.Element) -> str:
-    try:
-        return der.expect(element, der.BMP_STRING).value.decode("utf-16-be")
-    except UnicodeDecodeError:
-        raise UnreadableError("damaged: an alias that is not Unicode") from None
+    return der.expect(element, der.BMP_STRING).value.decode("utf-16-be", _AS_JAVA)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """U+FFFD, as Java's decoder of UTF-16 puts it: once for half a pair together with the unit behind it."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    half = 0xD8 <= error.object[error.start] < 0xDC
+    return "\ufffd", min(error.start + (4 if half else 2), len(error.object))
+
+
+_AS_JAVA = "directdownload.keystore.pkcs12"
+codecs.register_error(_AS_JAVA, _replaced)
 
 
 def _trusted(alias: str, certificate: bytes) -> _Bag:
