@@ -386,6 +386,18 @@ def test_a_mac_of_rfc_9579_is_checked_and_made_anew() -> None:
         load(data, "other")
 
 
+@pytest.mark.parametrize(("number", "digest"), [(12, "sha512_224"), (13, "sha512_256")])
+def test_certificates_may_be_encrypted_as_java_25_can(number: int, digest: str) -> None:
+    """With a key that is derived with one of the shortened digests."""
+    prf = identifier(f"1.2.840.113549.2.{number}", der.write(der.NULL))
+    derivation = identifier("1.2.840.113549.1.5.12", sequence(SALT, der.write_integer(1000), prf))
+    cipher = pbe.Cipher("AES", hashlib.pbkdf2_hmac(digest, PASSWORD.encode(), b"12345678", 1000, 32), bytes(16))
+    content = sequence(cert_bag(ONE, alias="one", trusted=True))
+    data = encrypted(PBES2, sequence(derivation, AES), data=cipher.encrypt(content))
+    assert load(data).entries["one"].trusts(ONE)
+    assert load(put(data, {"two": TWO}, ["one"])).entries.keys() == {"two"}
+
+
 def test_encrypted_certificates_without_a_mac_need_the_password(tmp_path: pathlib.Path) -> None:
     # in this order: -nomac alone turns the encryption off
     data = openssl_store(tmp_path, "-nomac", "-certpbe", "AES-256-CBC")
