@@ -8,6 +8,8 @@ import datetime
 import functools
 import os
 import re
+import shlex
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,11 @@ _FILE = click.Path(dir_okay=False)
 
 
 @click.group()
-def keystore() -> None:
+@click.pass_context
+def keystore(ctx: click.Context) -> None:
     """Trusted certificates of a Java keystore (JKS or PKCS12), with no cluster."""
+    # Libraries warn of odd certificates and old algorithms, with a line of their source. They are not ours to choose.
+    ctx.with_resource(warnings.catch_warnings(action="ignore"))
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -81,11 +86,9 @@ def _parse(path: str | None) -> "Certificate | None":
 
     try:
         with open(path, "rb") as file:
-            return pem.parse(file.read(pem.TEXT_LIMIT + 1).decode("ascii"))
+            return pem.read(file.read(pem.TEXT_LIMIT + 1))
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
-    except UnicodeDecodeError:
-        raise Failure(f"{path}: expected one certificate in PEM or base64, found something else (DER?)") from None
     except pem.CertificateError as error:
         raise Failure(f"{path}: {error}") from None
 
@@ -107,6 +110,9 @@ def list_entries(path: str, password: str, output: str) -> None:
     from directdownload.keystore import store
 
     snapshot = store.read(path, password)
+    if output in ("table", "name"):
+        for line in _unreadable(snapshot):
+            click.echo(line, err=True)
     documents = [_document(snapshot.entries[alias]) for alias in sorted(snapshot.entries)]
     if output in ("json", "yaml"):
         print_document({"keystore": path, "type": snapshot.type, "sha256": snapshot.sha256, "items": documents}, output)
@@ -133,7 +139,7 @@ def list_entries(path: str, password: str, output: str) -> None:
     ),
 )
 @_alias(required=True, help="What it is to be called; lower-cased, as Java does. CloudStack's own are refused.")
-@_file(required=True, type=_FILE, help="One certificate, PEM however it was pasted.")
+@_file(required=True, type=_FILE, help="One certificate, PEM however it was pasted, or DER.")
 @click.option(
     "--type",
     "create",
@@ -221,9 +227,16 @@ def verify(path: str, password: str, alias: str | None, certificate: "Certificat
         raise click.UsageError("'--alias' and '--file' go together.")
     snapshot = store.read(path, password)
     _tell(path, snapshot)
-    if alias is None or certificate is None:
-        return
-    found = snapshot.entries.get(alias)
+    unreadable = _unreadable(snapshot)
+    for line in unreadable:
+        click.echo(line)
+    if alias is not None and certificate is not None:
+        _compare(path, alias, snapshot.entries.get(alias), certificate)
+    if unreadable:
+        raise Failure(f"{path}: Java opens no entry of it, as it cannot read {len(unreadable)} of them")
+
+
+def _compare(path: str, alias: str, found: "Entry | None", certificate: "Certificate") -> None:
     if found is None:
         raise Failure(f"{path} has no entry {alias}; import it")
     if not found.trusts(certificate.der):
@@ -243,6 +256,25 @@ def _tell(path: str, snapshot: "Snapshot") -> None:
         not_after = _field(_certificate(snapshot.entries[alias]), "not_after")
         if not_after is not None and not_after - now <= _EXPIRY_WARNING:
             click.echo(f"{alias} {'expired' if not_after <= now else 'expires'} on {_date(not_after)}.")
+
+
+def _unreadable(snapshot: "Snapshot") -> list[str]:
+    """A line for each entry for which Java refuses the whole store, and keytool with it."""
+    from directdownload.keystore.entries import EntryKind
+    from directdownload.resources.certificate import of_cloudstack
+
+    lines = []
+    for alias, entry in sorted(snapshot.entries.items()):
+        certificate = _certificate(entry)
+        if certificate is None or certificate.unreadable is None:
+            continue
+        advice = f"remove it: directdownload keystore remove --alias {shlex.quote(alias)} …"
+        if entry.kind is not EntryKind.TRUSTED_CERTIFICATE or of_cloudstack(alias):
+            advice = "restore the store from a backup"
+        lines.append(
+            f"{alias} cannot be read by Java: {certificate.unreadable}; Java then opens no entry of the store; {advice}"
+        )
+    return lines
 
 
 def _update(path: str, password: str, decide: "Callable[[Mapping[str, Entry]], Changes]", create: Any) -> "Result":
@@ -273,6 +305,7 @@ def _document(entry: "Entry") -> dict[str, Any]:
     for name, attribute in fields.items():
         value = _field(certificate, attribute)
         document[name] = _date(value) if isinstance(value, datetime.datetime) else value
+    document["unreadable"] = certificate.unreadable if certificate is not None else None
     return document
 
 
