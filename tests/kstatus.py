@@ -24,7 +24,7 @@ _FURTHER: Mapping[str, frozenset[str]] = {
     "Template": frozenset({"SourceReachable"}),
     "TemplateDeployment": frozenset(),
     "TemplatePlacement": frozenset(),
-    "DirectDownloadCertificate": frozenset({"Expiring"}),
+    "DirectDownloadCertificate": frozenset({"Expiring", "Accepted"}),
 }
 _REASONS = frozenset(reason.value for reason in Reason)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

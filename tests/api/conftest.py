@@ -61,6 +61,14 @@ def fleet() -> collections.abc.Iterator[harness.ControlPlane]:
 
 
 @pytest.fixture
+def own() -> collections.abc.Iterator[harness.ControlPlane]:
+    """A control plane that nobody else's objects are in, with the product's kinds."""
+    with harness.ControlPlane() as running:
+        kube.install_definitions(running)
+        yield running
+
+
+@pytest.fixture
 def world(fleet: harness.ControlPlane) -> collections.abc.Iterator[Simulation]:
     """Simulated hosts with simulated agents, alone in their control plane; nothing of them is left behind."""
     try:

@@ -60,6 +60,12 @@ def states(world: Simulation) -> dict[str, tuple[str, str]]:
     return {p["spec"]["host"]: phase_and_reason(p) for p in world.placements() if "phase" in p.get("status", {})}
 
 
+def unchecked(world: Simulation, kind: kinds.Resource) -> list[Object]:
+    """All objects of a kind, also those whose statuses this version would not write."""
+    with world.kube() as kube:
+        return list(kube.request("GET", kind.path()).object()["items"])
+
+
 def phase_and_reason(placement: Object) -> tuple[str, str]:
     """Both empty before the controller has told them."""
     status = placement.get("status", {})

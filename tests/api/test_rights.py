@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -35,14 +34,6 @@ def _until_ready(fleet: Simulation, name: str) -> None:
 
 def _until_gone(fleet: Simulation, name: str) -> None:
     kube.until(f"{name} to be gone", lambda: fleet.gone(kinds.CERTIFICATES, name))
-
-
-@pytest.fixture
-def own() -> Iterator[harness.ControlPlane]:
-    """A control plane that nobody else's objects are in."""
-    with harness.ControlPlane() as running:
-        kube.install_definitions(running)
-        yield running
 
 
 def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlPlane, tmp_path: pathlib.Path) -> None:

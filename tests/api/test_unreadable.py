@@ -8,7 +8,7 @@ import yaml
 from tests.api import kube
 from tests.api.kube import Object, until
 from tests.api.simulation import Simulation
-from tests.api.steps import counted, delete, deployed, edit, empty, hosts_of_a_zone, kill, settle, states
+from tests.api.steps import counted, delete, deployed, edit, empty, hosts_of_a_zone, kill, settle, states, unchecked
 from tests.cluster import harness
 
 from directdownload.cluster import kinds
@@ -29,16 +29,17 @@ def spoil(world: Simulation, kind: kinds.Resource, name: str, status: Object) ->
 
 
 def events(world: Simulation, name: str, reason: str) -> list[Object]:
-    with world.kube() as connection:
-        items = connection.request("GET", kinds.EVENTS.path()).object()["items"]
-    return [each for each in items if each["regarding"].get("name") == name and each["reason"] == reason]
+    return [
+        each
+        for each in unchecked(world, kinds.EVENTS)
+        if each["regarding"].get("name") == name and each["reason"] == reason
+    ]
 
 
 def copies(world: Simulation) -> dict[str, Object]:
     """The placements by host, whatever their statuses say."""
-    with world.kube() as connection:
-        items = connection.request("GET", PLACEMENTS.path()).object()["items"]
-    return {each["spec"]["host"]: each for each in items if each["spec"]["zone"] == world.zone}
+    found = unchecked(world, PLACEMENTS)
+    return {each["spec"]["host"]: each for each in found if each["spec"]["zone"] == world.zone}
 
 
 def phases(world: Simulation) -> dict[str, str]:

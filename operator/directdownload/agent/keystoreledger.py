@@ -21,24 +21,32 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "keystores.json"
 
 
-class _Entry(Document):
+class _Document(Document):
+    """Fields of a newer version are no reason to forget which entries are ours."""
+
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+
+class _Entry(_Document):
     certificate: str
     fingerprints: frozenset[str]
     placed: bool = False
+    #: absent unless it is so: version 0.1.0 begins anew over a field that it does not know
+    adopted: bool | None = None
 
 
-class _Store(Document):
+class _Store(_Document):
     password_from: PasswordSource
     entries: dict[str, _Entry]
 
 
-class _Taken(Document):
+class _Taken(_Document):
     alias: str
     fingerprint: str
     certificate: str
 
 
-class _File(Document):
+class _File(_Document):
     version: int = 1
     #: by path
     stores: dict[str, _Store] = pydantic.Field(default_factory=dict)
@@ -94,7 +102,7 @@ class KeystoreLedger:
             stores={path: _document(store) for path, store in stores.items()},
             taken=tuple(_Taken(alias=key[0], fingerprint=key[1], certificate=name) for key, name in taken.items()),
         )
-        files.write_atomically(self.path, content.model_dump_json().encode())
+        files.write_atomically(self.path, content.model_dump_json(exclude_none=True).encode())
         files.sync_directory(os.path.dirname(self.path))
         self.stores, self.taken = stores, taken
 
@@ -115,7 +123,12 @@ class KeystoreLedger:
 
 def _document(store: Store) -> _Store:
     entries = {
-        alias: _Entry(certificate=owned.certificate, fingerprints=owned.fingerprints, placed=owned.placed)
+        alias: _Entry(
+            certificate=owned.certificate,
+            fingerprints=owned.fingerprints,
+            placed=owned.placed,
+            adopted=owned.adopted or None,
+        )
         for alias, owned in store.ledger.items()
     }
     return _Store(password_from=store.password_from, entries=entries)
@@ -123,7 +136,7 @@ def _document(store: Store) -> _Store:
 
 def _store(document: _Store) -> Store:
     ledger = {
-        alias: keystores.Owned(entry.certificate, entry.fingerprints, entry.placed)
+        alias: keystores.Owned(entry.certificate, entry.fingerprints, entry.placed, bool(entry.adopted))
         for alias, entry in document.entries.items()
     }
     return Store(document.password_from, ledger)

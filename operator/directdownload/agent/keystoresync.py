@@ -7,6 +7,7 @@ that the ledger does not name.
 
 import dataclasses
 import datetime
+import functools
 import logging
 import os.path
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from directdownload.download import mountinfo
 from directdownload.keystore import errors, passwords, store
 from directdownload.keystore.entries import Changes, Entry, EntryKind
 from directdownload.planning import keystores
+from directdownload.resources import pem
 from directdownload.resources.host import KeystoreSpec, KeystoreStatus, PasswordSource
 from directdownload.resources.reasons import Reason
 
@@ -39,6 +41,8 @@ class Wishes:
     published: tuple[keystores.Published, ...]
     #: of the Host
     generation: int
+    #: names of certificates that are there and cannot be read
+    unread: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class KeystoreSync:
             now,
             ledgers=[each.ledger for each in self._ledger.stores.values()],
             taken=self._ledger.taken,
+            unread=wishes.unread,
         )
         try:
             if unread is not None:
@@ -106,9 +111,11 @@ class KeystoreSync:
                 "this is a defect: please report it with the log of the agent"
             )
             return self._failed(wishes, wanted, defect)
-        proofs = keystores.proofs(wanted, found.settled, found.entries)
-        message = "; ".join([_message(wishes.keystore.path, proofs), *([str(stuck)] if stuck is not None else [])])
-        return Synced(proofs, Reason.KEYSTORE_SYNCED, message, _facts(found), found.drift, wanted.until, stuck)
+        unopened = _unopened(wishes.keystore.path, found.snapshot)
+        proofs = keystores.proofs(wanted, found.settled, found.entries, unopened)
+        told = (_message(wishes.keystore.path, proofs), unopened, str(stuck) if stuck is not None else "")
+        reason = Reason.KEYSTORE_UNREADABLE if unopened else Reason.KEYSTORE_SYNCED
+        return Synced(proofs, reason, "; ".join(filter(None, told)), _facts(found), found.drift, wanted.until, stuck)
 
     def _converge(self, spec: KeystoreSpec, wanted: keystores.Desired) -> _Converged:
         """Raises KeystoreError."""
@@ -127,7 +134,9 @@ class KeystoreSync:
 
         def decide(found: Mapping[str, Entry]) -> Changes:
             entries = _fingerprints(found)
-            made = keystores.plan(wanted, self._ledger.of(spec.path), entries, missing=missing and not entries)
+            made = keystores.plan(
+                wanted, self._ledger.of(spec.path), entries, missing=missing and not entries, flawed=_flawed(found)
+            )
             self._save(spec, made)
             plans.append(made)
             put = {alias: wish.certificate.der for alias, wish in made.put.items()}
@@ -142,7 +151,8 @@ class KeystoreSync:
                 f"{error}; it is the one in {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
-        settled = keystores.plan(wanted, self._ledger.of(spec.path), entries)
+        flawed = _flawed(found.entries) if found is not None else {}
+        settled = keystores.plan(wanted, self._ledger.of(spec.path), entries, flawed=flawed)
         if settled.changes:
             raise errors.WriteError(f"keystore {spec.path}: something else undid the change at once; trying again")
         self._save(spec, settled)
@@ -240,6 +250,34 @@ def _password_path(source: PasswordSource) -> str:
 def _fingerprints(entries: Mapping[str, Entry]) -> dict[str, str | None]:
     trusted = EntryKind.TRUSTED_CERTIFICATE
     return {alias: entry.fingerprint_sha256 if entry.kind is trusted else None for alias, entry in entries.items()}
+
+
+def _flawed(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """By alias, why Java cannot read the certificate there."""
+    found = {alias: _flaw(entry.certificate) for alias, entry in entries.items() if entry.certificate is not None}
+    return {alias: flaw for alias, flaw in found.items() if flaw is not None}
+
+
+@functools.lru_cache(maxsize=8192)
+def _flaw(certificate: bytes) -> str | None:
+    """Cached: each look at the keystore asks for all."""
+    return pem.Certificate(certificate).unreadable
+
+
+def _unopened(path: str, found: store.Snapshot | None) -> str:
+    """Why Java opens no entry of the store, and what to do about it; empty: it does."""
+    flawed = _flawed(found.entries) if found is not None else {}
+    if found is None or not flawed:
+        return ""
+    alias, flaw = min(flawed.items())
+    others = f" (and {len(flawed) - 1} more)" if len(flawed) > 1 else ""
+    advice = "restore the store from a backup"
+    if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
+        advice = (
+            "remove it with `directdownload keystore remove`, as keytool opens no such store, and see with "
+            f"`keytool -list -keystore {path}` that Java reads the rest"
+        )
+    return f"{path}: the agent did not import {alias!r}{others} and leaves it alone: {flaw}; {advice}"
 
 
 def _facts(found: _Converged) -> KeystoreStatus:

@@ -181,6 +181,7 @@ class Supervisor:
             sync_interval_seconds=zone.sync_interval_seconds if zone is not None else 0,
             keystore=host.keystore,
             published=watch.published(),
+            unread=watch.unread(),
             generation=host.generation,
         )
 

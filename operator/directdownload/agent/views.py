@@ -4,6 +4,7 @@ Projections for `cluster.reflector`; they never fail on an object that the API s
 newer version of the product wrote.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -146,41 +147,52 @@ def _sync_interval_seconds(zone: str, certificates: Mapping[str, Any]) -> float:
 
 
 def _published(document: Mapping[str, Any]) -> Published | None:
-    """Bytes only from the status: there the controller has put what it found right."""
+    """Bytes only from the status: there the controller has put what it found right.
+
+    What Java cannot read is published all the same, by an older version: `planning.keystores` proves why it is not put.
+    """
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
-    certificate = _certificate(status.get("certificate") or "")
-    if certificate is None:
+    if not status.get("certificate"):
         return None
+    certificate, previous = _certificate(status["certificate"]), _previous(status.get("previous") or {})
     return Published(
         name=metadata["name"],
         created=datetime.datetime.fromisoformat(metadata["creationTimestamp"]),
         zone=spec["zone"],
         alias=spec["alias"].lower(),
         certificate=certificate,
-        previous=_previous(status.get("previous") or {}),
+        previous=previous,
         revoked=bool(spec.get("revoked")) or "deletionTimestamp" in metadata,
         revoked_hosts=frozenset(spec.get("revokedHosts") or ()),
         settled=status.get("observedGeneration") == metadata.get("generation"),
+        flaws=_flaws(certificate, *((previous.certificate,) if previous is not None else ())),
     )
 
 
+def _flaws(*certificates: pem.Certificate) -> Mapping[str, str]:
+    found = ((each.fingerprint_sha256, each.unreadable) for each in certificates)
+    return {fingerprint: flaw for fingerprint, flaw in found if flaw is not None}
+
+
 def _previous(document: Mapping[str, Any]) -> Previous | None:
-    certificate = _certificate(document.get("certificate") or "")
-    if certificate is None:
+    if not document.get("certificate"):
         return None
+    certificate = _certificate(document["certificate"])
     try:
         until = datetime.datetime.fromisoformat(document["until"])
-        return Previous(certificate, min(until, certificate.not_after))
+        with contextlib.suppress(pem.CertificateError):
+            until = min(until, certificate.not_after)
+        return Previous(certificate, until)
     except (KeyError, TypeError, ValueError) as error:
         logger.warning("A previous certificate has no end that is understood, and is left out: %s", error)
         return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _certificate(text: str) -> pem.Certificate | None:
-    """Cached: each count in a certificate's status sends all of it anew."""
+def _certificate(text: str) -> pem.Certificate:
+    """Of what is no certificate at all: one that nobody can read. Cached: each count in a certificate's status sends
+    all of it anew."""
     try:
-        return pem.parse(text) if text else None
-    except pem.CertificateError as error:
-        logger.warning("A published certificate is not understood, and left out: %s", error)
-        return None
+        return pem.decode(text)
+    except pem.CertificateError:
+        return pem.Certificate(text.encode(errors="replace"))

@@ -38,6 +38,7 @@ class ZoneWatch:
                 on_change=self._changed,
             ),
         )
+        self._certificates.unreadable.subscribe(self._changed)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -63,6 +64,10 @@ class ZoneWatch:
         """By name."""
         known = sorted(self._certificates, key=lambda each: each.key)
         return tuple(each.published for each in known if each.published is not None)
+
+    def unread(self) -> frozenset[str]:
+        """Names of certificates that are there and cannot be read."""
+        return frozenset(each.key for each in self._certificates.unreadable)
 
     def _changed(self, _key: str, _old: object, _new: object) -> None:
         self._on_change()

@@ -139,7 +139,7 @@ def fingerprint(certificate: DirectDownloadCertificate) -> str | None:
     if certificate.spec.certificate is None:
         return certificate.status.fingerprint_sha256
     try:
-        return pem.parse(certificate.spec.certificate).fingerprint_sha256
+        return pem.decode(certificate.spec.certificate).fingerprint_sha256
     except pem.CertificateError:
         return None
 

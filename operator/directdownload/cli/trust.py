@@ -27,12 +27,7 @@ def read(path: pathlib.Path, now: datetime.datetime) -> pem.Certificate:
     except OSError as error:
         raise Failure(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        found = pem.parse(data.decode("ascii"))
-    except UnicodeDecodeError:
-        raise Failure(
-            f"{path}: expected one certificate in PEM, found binary data. If it is DER, convert it with: "
-            f"openssl x509 -inform der -in {path}"
-        ) from None
+        found = pem.read(data)
     except pem.CertificateError as error:
         raise Failure(f"{path}: {error}") from None
     if found.not_after < now:
@@ -134,7 +129,7 @@ def revoked_text(before: DirectDownloadCertificate, host: str | None) -> str:
 def _is(current: DirectDownloadCertificate, certificate: pem.Certificate) -> bool:
     """Whether the spec holds the very same bytes, however they are written."""
     try:
-        return pem.parse(current.spec.certificate or "") == certificate
+        return pem.decode(current.spec.certificate or "") == certificate
     except pem.CertificateError:
         return False
 

@@ -11,7 +11,7 @@ from directdownload import logs
 from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import certificates, deployments, headers, hosts, plans, probes, rights, sharing, slots
+from directdownload.planning import deployments, headers, hosts, plans, probes, publications, rights, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
@@ -145,7 +145,7 @@ class World:
         #: jobs that have their copy of the headers: uid by key
         self.equipped: dict[str, str] = {}
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
-        self.sources: dict[str, certificates.Look] = {}
+        self.sources: dict[str, publications.Look] = {}
         #: zones of which every certificate is to be looked at, and none was since that became known
         self.gathering: set[str] = set()
         #: the last drift of a host's keystore that was told, by the Host's key; at first that of the first look

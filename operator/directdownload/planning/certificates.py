@@ -5,26 +5,21 @@ the servers behind it still serve; only another object that has the alias does. 
 host that is not Down has proved that the certificate is gone.
 """
 
-import base64
 import dataclasses
 import datetime
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import MESSAGE_LIMIT, ObservedHost
-from directdownload.resources import pem
+from directdownload.planning.publications import Publication, Published, Source, named, publish, written
 from directdownload.resources.base import Condition, ConditionStatus
 from directdownload.resources.certificate import (
-    PREVIOUS_SUFFIX,
     CertificateFailure,
     CertificateHosts,
-    CertificateReference,
     DirectDownloadCertificate,
     DirectDownloadCertificateStatus,
-    PreviousCertificate,
-    of_cloudstack,
 )
 from directdownload.resources.host import HostCertificate
 from directdownload.resources.pem import Certificate
@@ -34,39 +29,14 @@ from directdownload.resources.zone import Zone, ZoneCertificates
 #: Entries of `status.failures`.
 FAILURES_LIMIT = 10
 _SAMPLE = 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """What an object wants to have published; or why there is none. Never holds what is no certificate."""
-
-    certificate: Certificate | None
-    problem: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """What was read of a reference, and of which version of the object."""
-
-    reference: CertificateReference
-    resource_version: int
-    source: Source
+#: Only where it is False.
+ACCEPTED = "Accepted"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CertificatePlan:
     status: DirectDownloadCertificateStatus
     needs_finalizer: bool
-    look_again: datetime.datetime | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Publication:
-    """What hosts shall trust from now on, why it is not what the object wants, and when that may change."""
-
-    certificate: Certificate | None
-    previous: PreviousCertificate | None = None
-    problem: Verdict | None = None
     look_again: datetime.datetime | None = None
 
 
@@ -82,36 +52,6 @@ class _Count:
     failures: list[CertificateFailure] = dataclasses.field(default_factory=list)
 
 
-def inline(certificate: DirectDownloadCertificate) -> Source:
-    """What `spec.certificate` says."""
-    return _parsed("spec.certificate", certificate.spec.certificate or "")
-
-
-def referred(certificate: DirectDownloadCertificate, document: Mapping[str, Any] | None, namespace: str) -> Source:
-    """What `spec.certificateRef` says; `document` is that Secret or ConfigMap in `namespace`, None: there is none."""
-    reference = certificate.spec.certificate_ref
-    if reference is None:
-        raise ValueError(f"DirectDownloadCertificate {certificate.name} refers to nothing")
-    name = f"{reference.kind} {namespace}/{reference.name}"
-    if document is None:
-        return Source(None, f"spec.certificateRef: there is no {name}: create it, or correct the reference")
-    data = document.get("data") or {}
-    text = data.get(reference.key)
-    if text is None:
-        return Source(None, f"spec.certificateRef: {name} has no key {reference.key}: expected the certificate there")
-    if reference.kind == "Secret":
-        # Whatever is not text is none that the parser accepts.
-        text = base64.b64decode(text).decode(errors="replace")
-    return _parsed(f"{name}, key {reference.key}", text)
-
-
-def _parsed(where: str, text: str) -> Source:
-    try:
-        return Source(pem.parse(text))
-    except pem.CertificateError as error:
-        return Source(None, f"{where}: {error}")
-
-
 def plan_certificate(
     certificate: DirectDownloadCertificate,
     source: Source,
@@ -122,22 +62,18 @@ def plan_certificate(
 ) -> CertificatePlan:
     """`rivals` are the other objects of the zone with its alias, `hosts` those of the zone."""
     hosts = tuple(hosts)
-    publication = _publication(certificate, source, rivals, now)
+    publication = publish(certificate, source, rivals, now)
     published = publication.certificate
     before, generation = certificate.status, certificate.metadata.generation
-    count = _count(certificate, published, hosts)
+    count = _count(certificate, published.certificate if published is not None else None, hosts)
     verdict = _verdict(certificate, publication, zone, hosts, count, now)
     expiring, turning = _expiring(certificate, published, zone, verdict, now)
     facts: dict[str, Any] = {}
     if published is not None:
         facts = {
-            "certificate": published.pem,
-            "subject": published.subject,
-            "issuer": published.issuer,
-            "serial_number": published.serial_number,
-            "fingerprint_sha256": published.fingerprint_sha256,
-            "not_before": published.not_before,
-            "not_after": published.not_after,
+            **published.facts,
+            "certificate": published.certificate.pem,
+            "fingerprint_sha256": published.certificate.fingerprint_sha256,
             "previous": publication.previous,
             "revoked": certificate.spec.revoked,
             "hosts": CertificateHosts(**count.hosts),
@@ -147,122 +83,15 @@ def plan_certificate(
         **facts,
         observed_generation=generation,
         last_handled_request=certificate.metadata.requested_at or None,
-        conditions=(*conditions(verdict, before.conditions, generation, now), expiring),
+        conditions=(
+            *conditions(verdict, before.conditions, generation, now),
+            expiring,
+            *_not_accepted(certificate, published, now),
+        ),
     )
     turns = [publication.look_again, turning, publication.previous.until if publication.previous else None]
     needs_finalizer = bool(_holding(certificate, published, hosts)) if certificate.deleting else published is not None
     return CertificatePlan(status, needs_finalizer, min((turn for turn in turns if turn is not None), default=None))
-
-
-# What is published
-
-
-def _publication(
-    certificate: DirectDownloadCertificate,
-    source: Source,
-    rivals: Iterable[DirectDownloadCertificate],
-    now: datetime.datetime,
-) -> _Publication:
-    refused = _alias_refused(certificate, rivals)
-    if refused is not None:
-        return _Publication(None, problem=refused)
-    published = _published(certificate)
-    previous = _previous(certificate, now)
-    wanted = source.certificate
-    if certificate.deleting or (wanted is not None and wanted == published):
-        return _Publication(published, previous)
-    problem, look_again = _refusal(certificate, source, now)
-    if problem is not None:
-        if certificate.status.revoked and not certificate.spec.revoked:
-            # What was revoked comes back only where the object wants just that.
-            return _Publication(None, None, problem, look_again)
-        if published is not None:
-            message = f"{problem.message}; hosts keep {_named(published)}"
-            problem = dataclasses.replace(problem, message=message)
-        return _Publication(published, previous, problem, look_again)
-    if published is not None:
-        previous = _succeeded(certificate, published, now)
-    return _Publication(wanted, previous)
-
-
-def _alias_refused(
-    certificate: DirectDownloadCertificate, rivals: Iterable[DirectDownloadCertificate]
-) -> Verdict | None:
-    """Why the alias is not for this object."""
-    alias = certificate.spec.keystore_alias
-    if of_cloudstack(alias) or alias.endswith(PREVIOUS_SUFFIX):
-        message = (
-            f"spec.alias: {alias} is reserved, as are cloud, cloudca… and …{PREVIOUS_SUFFIX} in any case; "
-            "make another object with another alias, for example my-ca"
-        )
-        return Verdict(False, Reason.RESERVED_ALIAS, message, stalled=True)
-    first = min((certificate, *rivals), key=lambda each: each.seniority)
-    if first is certificate:
-        return None
-    taken = (
-        f"spec.alias: DirectDownloadCertificate {first.name}, which is older, has the alias {alias} in Zone "
-        f"{certificate.spec.zone}"
-    )
-    if first.deleting:
-        return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; it is being deleted, which is waited for")
-    advice = f"; delete one of the two, or make another object with another alias, for example {alias}-2"
-    return Verdict(False, Reason.ALIAS_CONFLICT, taken + advice, stalled=True)
-
-
-def _published(certificate: DirectDownloadCertificate) -> Certificate | None:
-    """What the status publishes; one that somebody has spoilt counts for nothing, and is published anew."""
-    try:
-        return pem.parse(certificate.status.certificate or "")
-    except pem.CertificateError:
-        return None
-
-
-def _previous(certificate: DirectDownloadCertificate, now: datetime.datetime) -> PreviousCertificate | None:
-    """The one before, while it is trusted; a revocation ends that for good, and so does `keepPrevious` set to 0."""
-    spec, previous = certificate.spec, certificate.status.previous
-    trusted = previous is not None and previous.until > now and spec.keep_previous > 0 and not spec.revoked
-    return previous if trusted else None
-
-
-def _succeeded(
-    certificate: DirectDownloadCertificate, published: Certificate, now: datetime.datetime
-) -> PreviousCertificate | None:
-    """`published`, as the one before from now on; None where it was revoked, also if it is not any more."""
-    # Compared as numbers: what is written as 1000000h is more than a time can hold.
-    left = min((published.not_after - now).total_seconds(), certificate.spec.keep_previous)
-    if left <= 0 or certificate.spec.revoked or certificate.status.revoked:
-        return None
-    return PreviousCertificate(
-        certificate=published.pem,
-        fingerprint_sha256=published.fingerprint_sha256,
-        until=now + datetime.timedelta(seconds=left),
-    )
-
-
-def _refusal(
-    certificate: DirectDownloadCertificate, source: Source, now: datetime.datetime
-) -> tuple[Verdict | None, datetime.datetime | None]:
-    """Why what is wanted is not published now, and when it may be."""
-    # What a Secret or ConfigMap holds changes without the object, and is followed.
-    stalled = certificate.spec.certificate_ref is None
-    wanted = source.certificate
-    if wanted is None:
-        return Verdict(False, Reason.INVALID_CERTIFICATE, source.problem, stalled=stalled), None
-    if wanted.not_after <= now:
-        message = f"{_named(wanted)} ended on {_time(wanted.not_after)}: expected one that is valid"
-        return Verdict(False, Reason.EXPIRED, message, stalled=stalled), None
-    if wanted.not_before > now:
-        message = f"{_named(wanted)} begins on {_time(wanted.not_before)}, and is published then"
-        return Verdict(False, Reason.NOT_YET_VALID, message), wanted.not_before
-    return None, None
-
-
-def _named(certificate: Certificate) -> str:
-    return f"the certificate {certificate.fingerprint_sha256[:23]}…"
-
-
-def _time(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 # What hosts have made of it
@@ -330,7 +159,7 @@ def _failure(host: ObservedHost, proof: HostCertificate) -> CertificateFailure:
 
 
 def _holding(
-    certificate: DirectDownloadCertificate, published: Certificate | None, hosts: Iterable[ObservedHost]
+    certificate: DirectDownloadCertificate, published: Published | None, hosts: Iterable[ObservedHost]
 ) -> list[str]:
     """Hosts that hold the deletion back: they have not proved that the certificate is gone.
 
@@ -352,7 +181,7 @@ def _holding(
 
 def _verdict(
     certificate: DirectDownloadCertificate,
-    publication: _Publication,
+    publication: Publication,
     zone: Zone | None,
     hosts: Collection[ObservedHost],
     count: _Count,
@@ -365,9 +194,10 @@ def _verdict(
         return Verdict(False, reason, f"to be deleted: waits for {_sample(holding)} to prove that it is gone")
     if problem is not None and (published is None or not spec.revoked):
         return problem
-    if published is not None and published.not_after <= now and not spec.revoked:
+    if published is not None and published.not_after is not None and published.ended(now) and not spec.revoked:
         stalled = spec.certificate_ref is None
-        message = f"{_named(published)} ended on {_time(published.not_after)}; hosts keep it until it is replaced"
+        end = written(published.not_after)
+        message = f"{named(published.certificate)} ended on {end}; hosts keep it until it is replaced"
         return Verdict(False, Reason.EXPIRED, message, stalled=stalled)
     if zone is None:
         return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}; create it")
@@ -395,16 +225,28 @@ def _sample(names: Collection[str]) -> str:
     return shown if len(names) <= _SAMPLE else f"{len(names)} hosts, for example {shown}"
 
 
+def _not_accepted(
+    certificate: DirectDownloadCertificate, published: Published | None, now: datetime.datetime
+) -> tuple[Condition, ...]:
+    """The condition Accepted, where what is published would not be if it were new."""
+    refusal = published.certificate.refusal if published is not None else None
+    if refusal is None:
+        return ()
+    message = f"{refusal}; an earlier version published it, and hosts keep it: replace it by one that is taken"
+    old, generation = certificate.status.conditions, certificate.metadata.generation
+    return (condition(ACCEPTED, ConditionStatus.FALSE, Reason.INVALID_CERTIFICATE, message, old, generation, now),)
+
+
 def _expiring(
     certificate: DirectDownloadCertificate,
-    published: Certificate | None,
+    published: Published | None,
     zone: Zone | None,
     verdict: Verdict,
     now: datetime.datetime,
 ) -> tuple[Condition, datetime.datetime | None]:
     """The condition Expiring, and when it changes. What is revoked may end unnoticed."""
     status, reason, message, turning = ConditionStatus.FALSE, verdict.reason, "", None
-    if published is not None and not certificate.spec.revoked:
+    if published is not None and published.not_after is not None and not certificate.spec.revoked:
         settings = zone.spec.certificates if zone is not None else ZoneCertificates()
         left = (published.not_after - now).total_seconds()
         if left <= 0:
@@ -413,6 +255,6 @@ def _expiring(
             status, reason, turning = ConditionStatus.TRUE, Reason.EXPIRING_SOON, published.not_after
         else:
             turning = published.not_after - datetime.timedelta(seconds=settings.expiry_warning)
-        message = f"valid until {_time(published.not_after)}"
+        message = f"valid until {written(published.not_after)}"
     old, generation = certificate.status.conditions, certificate.metadata.generation
     return condition("Expiring", status, reason, message, old, generation, now), turning

@@ -239,7 +239,7 @@ def plan_deployment(
         granted=before.granted,
         conditions=told,
     )
-    if may is None or not (may.holds or refused is None):
+    if may is None or not may.sees:
         return status
     counts = count(placements)
     missing = desired - (counts.total or 0)

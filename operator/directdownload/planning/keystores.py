@@ -8,6 +8,10 @@ just what a published certificate puts under that alias (imported by CloudStack,
 one is adopted. Where our entry had been read back, another trusted certificate under its alias was put there by hand
 and is replaced. Everything else is foreign: never changed, never removed; a wish that needs its alias fails.
 
+What Java cannot read must not be in a keystore: for one such entry it opens none of them. A published certificate that
+it cannot read is no wish; where the ledger says that we imported it, it goes, and it is remembered like what was taken
+back. One that was only adopted was not our doing: it is left, and reported.
+
 What was taken back from this host (revoked, deleted, or left with its zone) is remembered, by alias: found there again,
 from a backup of the store, it is ours and goes; and it does not come back as the previous one of a certificate. Both
 end when a certificate wants it as its current one.
@@ -15,7 +19,7 @@ end when a certificate wants it as its current one.
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Literal
 
@@ -57,6 +61,13 @@ class Published:
     revoked_hosts: Set[str] = frozenset()
     #: the controller has looked at the object as it is now
     settled: bool = True
+    #: by fingerprint, why Java cannot read it, nor a keystore that holds it
+    flaws: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def readable(self) -> frozenset[str]:
+        """Fingerprints of those that Java can read: of these alone hosts may be asked to hold any."""
+        return self.fingerprints - self.flaws.keys()
 
     def revoked_on(self, host: str) -> bool:
         return self.revoked or host in self.revoked_hosts
@@ -93,6 +104,10 @@ class Desired:
     published: tuple[Published, ...]
     #: by alias
     wishes: Mapping[str, Wish]
+    #: by alias: name of the certificate that has it, whether or not it can be wished
+    holders: Mapping[str, str]
+    #: names of certificates that are there and cannot be read: what was put there for them stays
+    unread: Set[str]
     #: by alias: what they may have put there, wanted or not; a certificate also where a rotation was to put the other
     known: Mapping[str, "Owned"]
     #: to be on disk before anything is changed
@@ -112,6 +127,8 @@ class Owned:
     fingerprints: frozenset[str]
     #: one of them was read back from the store, and nobody was to remove it since
     placed: bool = False
+    #: found there and never imported by us; what a version before 0.2 adopted counts as imported
+    adopted: bool = False
 
 
 #: By alias, of one store.
@@ -164,8 +181,10 @@ def desired(
     *,
     ledgers: Iterable["Ledger"] = (),
     taken: Taken = MappingProxyType({}),
+    unread: Set[str] = frozenset(),
 ) -> Desired:
-    """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time.
+    """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time;
+    `unread`: names of certificates that are there and cannot be read.
 
     Of two objects that want the same alias the older one has it.
     """
@@ -178,28 +197,34 @@ def desired(
     for each in sorted(mine, key=lambda each: (each.created, each.name)):
         if not each.revoked_on(host):
             holders.setdefault(each.alias, each)
-    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ledgers, holders)
+    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ledgers, holders, unread)
     wishes: dict[str, Wish] = {}
     ends: list[datetime.datetime] = []
     for alias, each in holders.items():
-        wishes[alias] = Wish(each.name, each.certificate)
+        if each.certificate.fingerprint_sha256 in each.readable:
+            wishes[alias] = Wish(each.name, each.certificate)
         before = each.previous
         if before is None or now >= before.until or before.certificate == each.certificate:
             continue
-        if (alias, before.certificate.fingerprint_sha256) not in taken:
+        fingerprint = before.certificate.fingerprint_sha256
+        if fingerprint in each.readable and (alias, fingerprint) not in taken:
             wishes[alias + PREVIOUS_SUFFIX] = Wish(each.name, before.certificate)
             ends.append(before.until)
     held = None if enabled else Reason.ZONE_NOT_FOUND if enabled is None else Reason.ZONE_DISABLED
-    return Desired(host, tuple(mine), wishes, _known(mine), taken, held, min(ends, default=None))
+    owners = {alias: each.name for alias, each in holders.items()}
+    known = _known(mine, host)
+    return Desired(host, tuple(mine), wishes, owners, unread, known, taken, held, min(ends, default=None))
 
 
 def nothing(host: str) -> Desired:
     """For a store that the host does not use any more."""
-    return Desired(host, (), {}, {}, {}, None, None)
+    return Desired(host, (), {}, {}, frozenset(), {}, {}, None, None)
 
 
-def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = False) -> Plan:
-    """`missing`: there is no store, so `entries` is empty."""
+def plan(
+    wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
+) -> Plan:
+    """`missing`: there is no store, so `entries` is empty. `flawed`: aliases of entries that Java cannot read."""
     put: dict[str, Wish] = {}
     remove: dict[str, str] = {}
     kept: dict[str, Owned] = {}
@@ -210,8 +235,16 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
     for alias in sorted(wanted.wishes.keys() | known.keys() | ledger.keys() | back.keys()):
         wish, owned, found = wanted.wishes.get(alias), ledger.get(alias), entries.get(alias)
         imported = owned.fingerprints if owned is not None else frozenset()
-        published = found in known.get(alias, _NONE).fingerprints and alias not in back
+        asked_for = known.get(alias, _NONE).fingerprints
+        published = found in asked_for and alias not in back
         ours = found is not None and (published or found in imported or alias in back)
+        if (
+            wish is None
+            and owned is not None
+            and _stays(owned, wanted, flawed=alias in flawed and found not in asked_for)
+        ):
+            kept[alias] = owned
+            continue
         if wish is None or (wanted.held is not None and ours and not published):
             if ours and found is not None:
                 owner = owned.certificate if owned is not None else back.get(alias) or known[alias].certificate
@@ -222,7 +255,8 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
         fingerprint = wish.certificate.fingerprint_sha256
         was_placed = owned is not None and owned.placed
         if found == fingerprint:
-            kept[alias] = Owned(wish.name, frozenset({fingerprint}), placed=True)
+            adopted = owned.adopted if owned is not None else True
+            kept[alias] = Owned(wish.name, frozenset({fingerprint}), placed=True, adopted=adopted)
         elif wanted.held is not None:
             if owned is not None:
                 kept[alias] = owned
@@ -239,9 +273,20 @@ def plan(wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = F
     return Plan(put, remove, kept, frozenset(conflicts), tuple(drift))
 
 
-def proofs(wanted: Desired, settled: Plan, entries: Entries) -> tuple[Proof, ...]:
-    """For each published certificate, by name; `settled` is a plan for these `entries` that changes nothing."""
-    return tuple(_proof(each, wanted, settled, entries) for each in wanted.published)
+def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "") -> tuple[Proof, ...]:
+    """For each published certificate, by name; `settled` is a plan for these `entries` that changes nothing.
+
+    `unopened`: why Java opens no entry of the store; then nothing that is in it proves anything.
+    """
+    found = (_proof(each, wanted, settled, entries) for each in wanted.published)
+    if not unopened:
+        return tuple(found)
+    return tuple(
+        Proof(each.name, "Failed", reason=Reason.KEYSTORE_UNREADABLE, message=unopened)
+        if each.state == "Uploaded"
+        else each
+        for each in found
+    )
 
 
 def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
@@ -259,18 +304,32 @@ def distrusted(wanted: Desired, ledger: Ledger) -> frozenset[str]:
 _NONE = Owned("", frozenset())
 
 
+def _stays(owned: Owned, wanted: Desired, *, flawed: bool) -> bool:
+    """Whether an entry of ours that is no wish (any more) is left as it is."""
+    return owned.certificate in wanted.unread or (owned.adopted and flawed)
+
+
 def _taken(
-    taken: Taken, revoked: Iterable[Published], ledgers: Iterable["Ledger"], holders: Mapping[str, Published]
+    taken: Taken,
+    revoked: Iterable[Published],
+    ledgers: Iterable["Ledger"],
+    holders: Mapping[str, Published],
+    unread: Set[str],
 ) -> Taken:
-    """With what is revoked, and what is in a ledger for a certificate that does not hold its alias (any more)."""
+    """With what is revoked, and what is in a ledger for a certificate that does not hold its alias (any more), or that
+    Java cannot read."""
     back = {(each.alias, fingerprint): each.name for each in revoked for fingerprint in each.fingerprints}
     for alias, owned in (item for ledger in ledgers for item in ledger.items()):
-        base = alias.removesuffix(PREVIOUS_SUFFIX)
-        if base not in holders or holders[base].name != owned.certificate:
-            back |= {(base, fingerprint): owned.certificate for fingerprint in owned.fingerprints}
+        base, holder = alias.removesuffix(PREVIOUS_SUFFIX), holders.get(alias.removesuffix(PREVIOUS_SUFFIX))
+        if owned.certificate in unread:
+            continue
+        gone = owned.fingerprints
+        if holder is not None and holder.name == owned.certificate:
+            gone = frozenset() if owned.adopted else owned.fingerprints & (holder.fingerprints - holder.readable)
+        back |= {(base, fingerprint): owned.certificate for fingerprint in gone}
     # what another certificate wants there now is not taken back, as its previous one neither
-    wanted = {(alias, fingerprint) for alias, each in holders.items() for fingerprint in each.fingerprints}
-    current = {each.key for each in holders.values()}
+    wanted = {(alias, fingerprint) for alias, each in holders.items() for fingerprint in each.readable}
+    current = {each.key for each in holders.values() if each.certificate.fingerprint_sha256 in each.readable}
     fresh = {key: back[key] for key in sorted(back) if key not in wanted and key not in taken}
     all_taken = [(key, name) for key, name in (*taken.items(), *fresh.items()) if key not in current]
     return dict(all_taken[-TAKEN_LIMIT:])
@@ -282,11 +341,13 @@ def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
     return {alias: taken[key] for alias, key in found if key in taken}
 
 
-def _known(published: Iterable[Published]) -> Mapping[str, Owned]:
+def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
     known: dict[str, Owned] = {}
     for each in published:
+        # One that Java cannot read is taken out only by order of who revokes it, unless we have imported it.
+        fingerprints = each.fingerprints if each.revoked_on(host) else each.readable
         for alias in each.aliases:
-            known[alias] = Owned(each.name, each.fingerprints | known.get(alias, _NONE).fingerprints)
+            known[alias] = Owned(each.name, fingerprints | known.get(alias, _NONE).fingerprints)
     return known
 
 
@@ -294,11 +355,13 @@ def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) ->
     fingerprint = each.certificate.fingerprint_sha256
     if each.revoked_on(wanted.host) and not any(entries.get(alias) in each.fingerprints for alias in each.aliases):
         return Proof(each.name, "Revoked")
-    wish = wanted.wishes[each.alias]
-    if wish.name != each.name:
+    holder = wanted.holders.get(each.alias)
+    if holder is not None and holder != each.name:
         return _conflict(
-            each, f"alias {each.alias} belongs to DirectDownloadCertificate {wish.name}: expected an alias of its own"
+            each, f"alias {each.alias} belongs to DirectDownloadCertificate {holder}: expected an alias of its own"
         )
+    if not each.revoked_on(wanted.host) and (flaw := each.flaws.get(fingerprint)) is not None:
+        return Proof(each.name, "Failed", reason=Reason.INVALID_CERTIFICATE, message=flaw)
     if taken := sorted(settled.conflicts.intersection(each.aliases)):
         return _conflict(
             each,

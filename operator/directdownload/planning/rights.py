@@ -34,12 +34,19 @@ class Standing:
 
     #: why it gets no new copies; None: it does
     refused: Verdict | None
+    #: it has no right to any, whatever there is to wait for
+    denied: bool
     #: its deletionPolicy counts
     votes: bool
     #: copies that it selects stay while it is there
     holds: bool
     #: of those only the ones made until then; None: all
     holds_until: datetime.datetime | None = None
+
+    @property
+    def sees(self) -> bool:
+        """Whether it is shown counts of what it has. One that may never have been permitted any is not."""
+        return self.refused is None or (self.holds and (not self.denied or self.holds_until is not None))
 
     @property
     def decides(self) -> bool:
@@ -58,13 +65,14 @@ def standing(deployment: TemplateDeployment, template: Template, fleet: "Fleet")
     denied = denial(deployment, template, fleet.zones.get(deployment.spec.zone), labels) is not None
     granted = deployment.status.granted
     if granted is None:
-        return Standing(refused, votes=False, holds=refused is None or bool(deployment.status.observed_selection))
+        planned = bool(deployment.status.observed_selection)
+        return Standing(refused, denied, votes=False, holds=refused is None or planned)
     if granted.template_uid != template.uid:
-        return Standing(refused, votes=False, holds=refused is None)
+        return Standing(refused, denied, votes=False, holds=refused is None)
     if not denied:
-        return Standing(refused, votes=True, holds=True)
+        return Standing(refused, denied, votes=True, holds=True)
     holds = granted.selection == selection(deployment)
-    return Standing(refused, votes=False, holds=holds, holds_until=granted.time)
+    return Standing(refused, denied, votes=False, holds=holds, holds_until=granted.time)
 
 
 def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "Fleet") -> Verdict | None:

@@ -138,10 +138,17 @@ def read(content: bytes) -> Certificate:
         if len(content) > TEXT_LIMIT:
             raise CertificateError(f"expected one certificate, found {len(content)} bytes (at most {TEXT_LIMIT})")
         return _strict(Certificate(content), "bytes", _CONVERT_DER)
+    return parse(_text(content))
+
+
+def bare(content: bytes) -> Certificate | None:
+    """The bytes that `read` would judge; None where it is not even armour."""
+    if content[:1] == b"0":
+        return Certificate(content[:TEXT_LIMIT])
     try:
-        return parse(content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8"))
-    except UnicodeError:
-        raise CertificateError("expected one certificate in PEM or DER, found something that is neither") from None
+        return decode(_text(content))
+    except CertificateError:
+        return None
 
 
 def decode(text: str) -> Certificate:
@@ -159,6 +166,13 @@ def decode(text: str) -> Certificate:
         raise CertificateError(
             "expected one certificate in PEM or base64, found something that is not base64"
         ) from None
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8")
+    except UnicodeError:
+        raise CertificateError("expected one certificate in PEM or DER, found something that is neither") from None
 
 
 def _body(text: str) -> str:

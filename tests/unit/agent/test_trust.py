@@ -5,6 +5,7 @@ import pathlib
 import ssl
 
 import pytest
+from cryptography import x509
 from tests import certificates
 from tests.unit.agent import stores
 from tests.unit.keystore import oddities, support, test_jks
@@ -16,6 +17,10 @@ from directdownload.keystore import der
 from directdownload.resources import pem
 
 A, B, C = (stores.certificate(name).der for name in ("a", "b", "c"))
+#: The reader takes them in the order of their bytes: this one comes behind all others, by its length.
+LAST = certificates.der(
+    extensions=(x509.SubjectAlternativeName([x509.DNSName(f"{n}.example.org") for n in range(64)]),)
+)
 #: Each of them OpenSSL reads while it is alone.
 SPOILING = {
     "a byte behind it": A + b"x",
@@ -60,7 +65,8 @@ def test_one_that_would_cost_the_reader_others_is_left_out_and_named(
 def test_in_the_bundle_it_would_cost_the_others_though_java_reads_it(case: str, tmp_path: pathlib.Path) -> None:
     """Why it is left out."""
     path_of(tmp_path).parent.mkdir()
-    path_of(tmp_path).write_text("".join(pem.Certificate(each).pem for each in (B, SPOILING[case], C)))
+    path_of(tmp_path).write_text("".join(pem.Certificate(each).pem for each in (B, SPOILING[case], LAST)))
+    assert max(SPOILING[case], LAST) == LAST
     with pytest.raises((SourceError, AssertionError), match=r"cannot be read|hides others"):
         trusted(tmp_path)
     path = tmp_path / "store"

@@ -4,6 +4,7 @@ import datetime
 from typing import Any
 
 import pytest
+from tests import odd_certificates as odd
 from tests.unit.agent import stores
 
 from directdownload.agent import views
@@ -32,9 +33,31 @@ def test_a_certificate_is_what_its_status_publishes() -> None:
     assert not published.revoked
 
 
-@pytest.mark.parametrize("status", [None, {}, {"certificate": ""}, {"certificate": "damaged"}])
-def test_what_is_not_published_or_not_understood_is_none(status: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize("status", [None, {}, {"certificate": ""}])
+def test_what_is_not_published_is_none(status: dict[str, Any] | None) -> None:
     assert certificate(status).published is None
+
+
+@pytest.mark.parametrize("text", ["damaged", "QUJD", "\ud800", "x" * 70_000, odd.pem(odd.NO_NAMES)])
+def test_what_java_cannot_read_is_published_with_what_is_wrong_with_it(text: str) -> None:
+    """Nothing is said of it otherwise, and the controller would wait for a proof for ever."""
+    published = certificate({"certificate": text}).published
+    assert published is not None
+    assert published.flaws.keys() == {published.certificate.fingerprint_sha256}
+    assert not published.readable
+    previous = {"certificate": text, "until": "2030-01-01T00:00:00Z"}
+    published = certificate({"certificate": A.pem, "previous": previous}).published
+    assert published is not None
+    assert published.readable == {A.fingerprint_sha256}
+
+
+def test_a_previous_one_that_the_parser_cannot_read_is_kept_for_its_time() -> None:
+    previous = {"certificate": odd.pem(odd.UNPARSED), "until": "2030-01-01T00:00:00Z"}
+    published = certificate({"certificate": A.pem, "previous": previous}).published
+    assert published is not None
+    assert published.previous is not None
+    assert published.previous.until == datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+    assert not published.flaws
 
 
 def test_who_shall_not_have_it() -> None:

@@ -5,7 +5,7 @@ import pathlib
 import shlex
 
 import pytest
-from tests import certificates
+from tests import certificates, odd_certificates
 from tests.unit.cli.test_keystore import Commands
 from tests.unit.cli.test_start import directdownload
 from tests.unit.keystore import oddities, support, test_jks, test_pkcs12, writing
@@ -37,7 +37,8 @@ def test_certificates_of_others_are_listed_and_verified_without_a_word_on_stderr
     store_type: StoreType, tmp_path: pathlib.Path
 ) -> None:
     keystore = Commands(tmp_path)
-    odd = {name.replace(" ", "-").lower(): der for name, der in oddities.FOREIGN.items()}
+    others = {**oddities.FOREIGN, "name that is no text": odd_certificates.UNPARSED}
+    odd = {name.replace(" ", "-").lower(): der for name, der in others.items()}
     keystore.path.write_bytes(holding(store_type, known=KNOWN, **odd))
     for jdk in support.jdks():
         assert jdk.keytool("-list", store=keystore.path).count("trustedCertEntry") == len(odd) + 1
@@ -45,7 +46,7 @@ def test_certificates_of_others_are_listed_and_verified_without_a_word_on_stderr
     assert {alias: item["fingerprintSHA256"] for alias, item in found.items() if alias in odd} == {
         alias: pem.fingerprint_sha256(der) for alias, der in odd.items()
     }
-    assert found["name-of-x.400"]["subject"] is None, "not known, and no reason to fail"
+    assert found["name-that-is-no-text"]["subject"] is None, "not known, and no reason to fail"
     assert found["known"]["subject"] == "CN=known"
     assert {item["unreadable"] for item in found.values()} == {None}
     assert len(quiet(keystore, "list").splitlines()) == len(odd) + 2

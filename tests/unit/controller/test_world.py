@@ -13,8 +13,8 @@ from tests.unit.planning.build import NOW, seconds
 from directdownload.cluster.reflector import Store
 from directdownload.controller.world import PROBE_LABEL, RESULT_GRACE, Index, World
 from directdownload.planning import headers
-from directdownload.planning.certificates import Look, Source
 from directdownload.planning.observed import Agent, PlacementView, Revision, project_revision
+from directdownload.planning.publications import Look, Source
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
 from directdownload.resources.certificate import CertificateReference

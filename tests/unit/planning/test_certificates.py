@@ -11,9 +11,10 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document, metadata, seconds, stamp
 
 from directdownload.planning import certificates as planning
-from directdownload.planning import observed
-from directdownload.planning.certificates import CertificatePlan, Source
+from directdownload.planning import observed, publications
+from directdownload.planning.certificates import CertificatePlan
 from directdownload.planning.observed import ObservedHost, project_host
+from directdownload.planning.publications import Source
 from directdownload.resources import base, pem
 from directdownload.resources.certificate import (
     CertificateHosts,
@@ -64,7 +65,7 @@ def plan(
 ) -> CertificatePlan:
     """Of `item`, whose status is checked on the way."""
     item = item or certificate()
-    found = planning.plan_certificate(item, source or planning.inline(item), zone, rivals, hosts, now)
+    found = planning.plan_certificate(item, source or publications.inline(item), zone, rivals, hosts, now)
     build.check_resource(item, found.status)
     return found
 
@@ -183,7 +184,7 @@ def encoded(text: str | bytes) -> str:
     ("kind", "data"), [("Secret", {"tls.crt": encoded(PEM), "tls.key": ""}), ("ConfigMap", {"tls.crt": PEM})]
 )
 def test_a_reference_is_read(kind: str, data: Document) -> None:
-    found = planning.referred(reference(kind), {"data": data}, "operator")
+    found = publications.referred(reference(kind), {"data": data}, "operator")
     assert found.certificate == pem.parse(PEM)
 
 
@@ -200,7 +201,7 @@ def test_a_reference_is_read(kind: str, data: Document) -> None:
 )
 def test_a_reference_that_holds_no_certificate_is_waited_for(document: Document | None, message: str) -> None:
     item = reference()
-    source = planning.referred(item, document, "operator")
+    source = publications.referred(item, document, "operator")
     assert source.certificate is None
     found = plan(item, source=source)
     # Not the object must be changed, and what it refers to is followed.

@@ -8,6 +8,7 @@ from directdownload.cluster import errors, kinds
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import certificates as planning
+from directdownload.planning import publications
 from directdownload.resources.base import Condition, ConditionStatus
 from directdownload.resources.certificate import DirectDownloadCertificate, DirectDownloadCertificateStatus
 from directdownload.resources.reasons import Reason
@@ -42,26 +43,26 @@ async def reconcile(context: Context, name: str) -> None:
     context.look_again(Key("certificate", name), plan.look_again)
 
 
-async def _source(context: Context, certificate: DirectDownloadCertificate) -> planning.Source:
+async def _source(context: Context, certificate: DirectDownloadCertificate) -> publications.Source:
     """What it wants to have published. A Secret or ConfigMap is read once for each of its versions."""
     reference, world, namespace = certificate.spec.certificate_ref, context.world, context.settings.namespace
     if reference is None:
-        return planning.inline(certificate)
+        return publications.inline(certificate)
     kind, revisions = {
         "Secret": (kinds.SECRETS, world.secret_revisions),
         "ConfigMap": (kinds.CONFIG_MAPS, world.config_map_revisions),
     }[reference.kind]
     present, look = revisions.get(f"{namespace}/{reference.name}"), world.sources.get(certificate.uid)
     if present is None:
-        return planning.referred(certificate, None, namespace)
+        return publications.referred(certificate, None, namespace)
     if look is not None and (look.reference, look.resource_version) == (reference, present.resource_version):
         return look.source
     try:
         document = await context.api.get(kind, reference.name, namespace=namespace)
     except errors.NotFound:
-        return planning.referred(certificate, None, namespace)
-    source = planning.referred(certificate, document, namespace)
-    world.sources[certificate.uid] = planning.Look(reference, int(document["metadata"]["resourceVersion"]), source)
+        return publications.referred(certificate, None, namespace)
+    source = publications.referred(certificate, document, namespace)
+    world.sources[certificate.uid] = publications.Look(reference, int(document["metadata"]["resourceVersion"]), source)
     return source
 
 
