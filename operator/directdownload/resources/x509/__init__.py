@@ -1,1 +1,1 @@
-"""What Java reads of an X.509 certificate, by its bytes: `java` has the verdict, `accepted` the stricter one."""
+"""Which X.509 certificates Java can read, and which of them are taken: decided on the bytes, for `resources.pem`."""

@@ -102,7 +102,7 @@ def check(encoded: bytes) -> None:
 
 def _check_outline(encoded: bytes, found: java.Certificate) -> None:
     if der.first(encoded).encoded != encoded:
-        raise Refusal(Reason.TRAILING_BYTES, "more bytes follow the certificate")
+        raise Refusal(Reason.TRAILING_BYTES, "more bytes follow it; expected one certificate and nothing else")
     if found.version not in (java.V1, java.V3):
         raise Refusal(Reason.VERSION, f"it is of version {found.version + 1}; expected 3, or 1")
     if found.has_unique_identifiers:

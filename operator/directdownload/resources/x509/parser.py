@@ -83,7 +83,7 @@ def _parsed(encoded: bytes, ask: Callable[[x509.Certificate], T]) -> T:
 def _words(error: BaseException) -> str:
     match = _ASN1.search(str(error))
     if match is not None:
-        places = [place.replace("_", " ") for place in _PLACE.findall(match[2] or "")]
+        places = [place.replace("_", " ") for place in _PLACE.findall(match[2] or "") if place != "tbs_cert"]
         words = _KINDS.get(match[1], "something that it does not know")
         return f"{words}, in {' of '.join(reversed(places))}" if places else words
     if isinstance(error, x509.UnsupportedGeneralNameType):
