@@ -395,6 +395,16 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         _names(uri("https://images.invalid./")),
         _names(uri("https://images_.invalid./")),
     ),
+    "uri-opaque": (Class.CRITICAL_URI, _names(uri("urn:")), _names(uri("urn:#"), critical=False)),
+    "uri-opaque-letter": (Class.CRITICAL_URI, _names(uri('urn:a"b')), _names(uri("urn:a$b"))),
+    "uri-no-authority": (Class.CRITICAL_URI, _names(uri("http://")), _names(uri("http:///"))),
+    "uri-authority": (Class.CRITICAL_URI, _names(uri('http://a"b/')), _names(uri("http://a$b/"))),
+    "uri-scheme": (Class.CRITICAL_URI, _names(uri("1a:b")), _names(uri("a1:b"))),
+    "uri-fragment": (Class.CRITICAL_URI, _names(uri("a:b#c#d")), _names(uri("a:b#c%23d"))),
+    "uri-path": (Class.CRITICAL_URI, _names(uri("http://a/[")), _names(uri("http://a/?["))),
+    "uri-escape": (Class.CRITICAL_URI, _names(uri("http://a/%2")), _names(uri("http://a/%2f"))),
+    "uri-port": (Class.CRITICAL_URI, _names(uri("http://[::1]:2147483648/")), _names(uri("http://[::1]:2147483647/"))),
+    "uri-zone": (Class.CRITICAL_URI, _names(uri("http://[fe80::1%nowhere]/")), _names(uri("http://[fe80::1%1]/"))),
     "uri-bracket": (Class.CRITICAL_URI, _names(uri("http://[::g]/")), _names(uri("http://[fe80::1%1]:80/"))),
     "distribution-point-uri": (
         Class.CRITICAL_URI,
@@ -405,6 +415,11 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         Class.CRITICAL_URI,
         _constraint(uri("http://test.local")),
         _constraint(uri(".test.local")),
+    ),
+    "constraint-uri-of-a-scheme": (
+        Class.CRITICAL_URI,
+        _constraint(uri("x:test.local")),
+        _constraint(uri("test.local")),
     ),
     "constraint-uri-no-host": (
         Class.CRITICAL_URI,

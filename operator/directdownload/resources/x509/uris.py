@@ -37,9 +37,12 @@ def check(uri: str) -> None:
         return
     if host.startswith("["):
         address, _, zone = host[1:-1].partition("%")
+        # Python takes no zeros before the numbers of the IPv4 address at the end
+        begin, colon, end = address.rpartition(":")
+        if "." in end:
+            address = begin + colon + ".".join(number.lstrip("0") or number[:1] for number in end.split("."))
         try:
-            # Python takes no zeros before the numbers of an IPv4 address
-            ipaddress.IPv6Address(re.sub(r"(?<![0-9A-Fa-f:])0+(?=[0-9])|(?<=:)0+(?=[0-9]+\.)", "", address))
+            ipaddress.IPv6Address(address)
         except ValueError:
             raise _flaw(f"the host of the URI {_shown(uri)} is no IPv6 address") from None
         if zone and not zone.isdigit():
