@@ -29,6 +29,10 @@ def _pss(*fields: bytes) -> bytes:
     return algorithm(asn1.PSS, sequence(*fields))
 
 
+def _oaep(label: bytes) -> bytes:
+    return algorithm("1.2.840.113549.1.1.7", sequence(tlv(0xA2, label)))
+
+
 def _critical(dotted: str, *value: bytes, critical: bool = True) -> bytes:
     return certificate(extensions=[extension(dotted, sequence(*value), critical=critical)])
 
@@ -68,6 +72,11 @@ _WHOLE = certificate()
 #: By a word for the test's name: class, what Java cannot read, and what it can.
 UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
     "long-length": (Class.ENCODING, certificate(serial=b"\x02\x81\x01\x07"), certificate(serial=b"\x02\x01\x07")),
+    "length-of-five-bytes": (
+        Class.ENCODING,
+        certificate(serial=b"\x02\x85\0\0\0\0\x01\x07"),
+        certificate(serial=b"\x02\x01\x07"),
+    ),
     "tag-31": (Class.ENCODING, certificate(serial=b"\x1f\x01\x07"), certificate(serial=b"\x02\x01\0")),
     "signature-bits": (
         Class.ENCODING,
@@ -153,6 +162,13 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         certificate(key=asn1.rsa_key(2048, identifier=algorithm("1.2.840.113549.1.1.7", sequence(tlv(0xA3))))),
         certificate(key=asn1.rsa_key(2048, identifier=algorithm("1.2.840.113549.1.1.7", sequence(_MASK_SHA256)))),
     ),
+    "oaep-label": (
+        Class.ENCRYPTION,
+        certificate(key=asn1.rsa_key(2048, identifier=_oaep(algorithm("1.2.3", tlv(asn1.OCTET_STRING))))),
+        certificate(
+            key=asn1.rsa_key(2048, identifier=_oaep(algorithm("1.2.840.113549.1.1.9", tlv(asn1.OCTET_STRING))))
+        ),
+    ),
     "aes": (
         Class.ENCRYPTION,
         certificate(signature=algorithm("2.16.840.1.101.3.4.1", tlv(asn1.OCTET_STRING, bytes(8)))),
@@ -236,6 +252,11 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         _key(_DH, integer(7)),
         _key(_DH, integer(7), sequence(integer(7), integer(7), integer(7))),
     ),
+    "diffie-hellman-parameters": (
+        Class.PUBLIC_KEY,
+        _key(_DH, integer(7), sequence(*[integer(7)] * 4)),
+        _key(_DH, integer(7), sequence(*[integer(7)] * 2)),
+    ),
     "x942": (
         Class.PUBLIC_KEY,
         _key(_X942, integer(7), sequence(integer(7), integer(7), integer(1 << 160))),
@@ -311,6 +332,22 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         certificate(extensions=[sequence(oid("1.2.3"), tlv(asn1.BOOLEAN, b"\0\0"), tlv(asn1.OCTET_STRING))]),
         certificate(extensions=[sequence(oid("1.2.3"), tlv(asn1.BOOLEAN, b"\1"), tlv(asn1.OCTET_STRING))]),
     ),
+    "extension-of-another-type": (
+        Class.EXTENSIONS,
+        certificate(extensions=[sequence(oid("1.2.3"), sequence(tlv(asn1.OCTET_STRING, b"\0")))]),
+        certificate(extensions=[sequence(oid("1.2.3"), tlv(0x24, tlv(asn1.OCTET_STRING, b"\0")))]),
+    ),
+    "extension-with-a-byte-too-many": (
+        Class.CRITICAL_EXTENSION,
+        certificate(extensions=[extension("2.5.29.19", sequence() + b"\0")]),
+        certificate(extensions=[extension("2.5.29.19", sequence() + b"\0", critical=False)]),
+    ),
+    "extension-that-must-be-critical-twice": (
+        Class.EXTENSION_TWICE,
+        certificate(extensions=[extension("2.5.29.54", integer(0))] * 2),
+        # Java does not read it when it is not critical
+        certificate(extensions=[extension("2.5.29.54", integer(0), critical=False)] * 2),
+    ),
     "extension-twice": (
         Class.EXTENSION_TWICE,
         certificate(extensions=[extension("1.2.3", b"", critical=False)] * 2),
@@ -361,6 +398,11 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         Class.CRITICAL_EXTENSION,
         _critical("2.5.29.16", tlv(0x80, b"250101000000Z")),
         _critical("2.5.29.16", tlv(0x80, b"20250101000000Z")),
+    ),
+    "private-key-usage-twice": (
+        Class.CRITICAL_EXTENSION,
+        _critical("2.5.29.16", *[tlv(0x80, b"20250101000000Z")] * 2),
+        _critical("2.5.29.16", *[tlv(tag, b"20250101000000Z") for tag in (0x80, 0x81)]),
     ),
     "authority-key": (
         Class.CRITICAL_EXTENSION,
@@ -440,6 +482,16 @@ UNREADABLE: Mapping[str, tuple[Class, bytes, bytes]] = {
         Class.CRITICAL_EXTENSION,
         _critical("2.5.29.31", sequence(tlv(0xA0, tlv(0xA0, uri("http://a/"))), tlv(0x83, b"\0"))),
         _critical("2.5.29.31", sequence(tlv(0xA0, tlv(0xA0, uri("http://a/"))), tlv(0x81, b"\0"))),
+    ),
+    "distribution-point-field-twice": (
+        Class.CRITICAL_EXTENSION,
+        _critical("2.5.29.31", sequence(tlv(0xA0, tlv(0xA0, uri("http://a/"))), *[tlv(0x81, b"\0")] * 2)),
+        _critical("2.5.29.31", *[sequence(tlv(0xA0, tlv(0xA0, uri("http://a/"))), tlv(0x81, b"\0"))] * 2),
+    ),
+    "distribution-point-of-a-third-kind": (
+        Class.CRITICAL_EXTENSION,
+        _critical("2.5.29.31", sequence(tlv(0xA0, tlv(0xA2, uri("http://a/"))))),
+        _critical("2.5.29.31", sequence(tlv(0xA0, tlv(0xA1, name("a")[4:])))),
     ),
     "names-empty": (Class.CRITICAL_NAME, _names(), _names(critical=False)),
     "name-email": (Class.CRITICAL_NAME, _names(tlv(0x81, b"a@")), _names(tlv(0x81, b"a@.b"))),
