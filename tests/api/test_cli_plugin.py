@@ -60,7 +60,7 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
     assert f"{installed}/kubectl-directdownload" in listed.stdout.split()
     assert "warning" not in listed.stderr.lower()
     version = kubectl(installed, "directdownload", "--version")
-    assert (version.returncode, version.stdout) == (0, "directdownload 0.1.0\n")
+    assert (version.returncode, version.stdout) == (0, "directdownload 0.2.0\n")
     # It is the installed one that runs, not the one of the source tree.
     where = subprocess.run(
         [str(installed / "python"), "-c", "import directdownload; print(directdownload.__file__)"],

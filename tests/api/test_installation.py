@@ -130,7 +130,7 @@ def test_the_hook_upgrades_what_helm_has_installed(
         # Of an earlier test, whose manager owns it.
         own.kubectl("annotate", "crd", NAMES[0], f"{crd.VERSION_ANNOTATION}-", check=True)
     assert not knows_source_policy(api)
-    assert f"{NAMES[0]}: upgraded from version {told} to 0.1.0" in hook.lines()
+    assert f"{NAMES[0]}: upgraded from version {told} to 0.2.0" in hook.lines()
     assert knows_source_policy(api)
     # What a later version no longer has goes, although Helm was its first owner.
     assert [crd.definition(kind)["spec"]["versions"] for kind in crd.KINDS] == [
@@ -152,7 +152,7 @@ def test_definitions_of_a_newer_version_are_left_as_they_are(own: harness.Contro
     newer = older("0.10.0")
     installed(own, newer)
     before = stored(api)
-    assert f"{NAMES[0]}: kept, it is of version 0.10.0, which is newer than 0.1.0" in hook.lines()
+    assert f"{NAMES[0]}: kept, it is of version 0.10.0, which is newer than 0.2.0" in hook.lines()
     assert stored(api) == before
 
 
@@ -168,7 +168,7 @@ def test_a_version_of_the_api_in_which_objects_are_stored_is_never_dropped(
     api.patch(DEFINITIONS, NAMES[-1], {"status": {"storedVersions": ["v1alpha1"]}}, subresource="status").object()
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
-        f"Error: {NAMES[-1]}: objects are stored in version v1 of the API, which 0.1.0 does not know: nothing was "
+        f"Error: {NAMES[-1]}: objects are stored in version v1 of the API, which 0.2.0 does not know: nothing was "
         "changed; install a release that has it\n"
     )
     assert not knows_source_policy(api), "others were changed before the refusal"
