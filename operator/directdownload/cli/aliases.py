@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from directdownload.cli import inventory, refusals
+from directdownload.cli import inventory, reading, refusals
 from directdownload.cli.outcome import TRANSIENT, Failure
 from directdownload.cli.session import Session
 from directdownload.cli.trust import Decide
@@ -77,7 +77,7 @@ async def _find(session: Session, zone: str, alias: str) -> DirectDownloadCertif
 
 async def _of_zone(session: Session, zone: str) -> list[DirectDownloadCertificate]:
     documents, _ = await session.api.list(kinds.CERTIFICATES, field_selector=inventory.zone_selector(zone))
-    return [DirectDownloadCertificate.model_validate(document) for document in documents]
+    return reading.readable(DirectDownloadCertificate.model_validate, documents)
 
 
 async def _missing(session: Session, zone: str, alias: str) -> Failure:

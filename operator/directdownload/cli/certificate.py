@@ -11,7 +11,19 @@ from typing import Any
 
 import click
 
-from directdownload.cli import aliases, candidates, examples, inventory, output, proofs, proving, trust, units, waiting
+from directdownload.cli import (
+    aliases,
+    candidates,
+    examples,
+    inventory,
+    output,
+    proofs,
+    proving,
+    reading,
+    trust,
+    units,
+    waiting,
+)
 from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
@@ -132,8 +144,8 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
     if by_host:
         hosts, _ = await session.api.list(kinds.HOSTS, field_selector=inventory.zone_selector(in_zone))
         _print_by_host(
-            [DirectDownloadCertificate.model_validate(document) for document in documents],
-            [Host.model_validate(document) for document in hosts],
+            reading.readable(DirectDownloadCertificate.model_validate, documents),
+            reading.readable(Host.model_validate, hosts),
             output,
         )
     else:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from directdownload.cli import boards, outcome, pace, placements, progress, rollout
+from directdownload.cli import boards, outcome, pace, placements, progress, reading, rollout
 from directdownload.cli.session import Session
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.reflector import Reflector, Store
@@ -40,7 +40,7 @@ async def host_labels(session: Session, deployment: TemplateDeployment) -> HostL
         documents, _ = await session.api.list(kinds.HOSTS)
     except errors.Forbidden:
         return None
-    hosts = [Host.model_validate(document) for document in documents]
+    hosts = reading.readable(Host.model_validate, documents)
     return {host.name: host.metadata.labels for host in hosts}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from directdownload.cli import candidates, examples, outcome, output, poolfiles, refusals, units
+from directdownload.cli import candidates, examples, outcome, output, poolfiles, reading, refusals, units
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
@@ -160,9 +160,9 @@ async def list_pool_files(session: Session, name: str, on_host: str | None, outp
     templates, _ = await session.api.list(kinds.TEMPLATES)
     found = poolfiles.listing(
         item,
-        [Host.model_validate(document) for document in hosts],
-        [TemplatePlacement.model_validate(document) for document in placements],
-        [Template.model_validate(document) for document in templates],
+        reading.readable(Host.model_validate, hosts),
+        reading.readable(TemplatePlacement.model_validate, placements),
+        reading.readable(Template.model_validate, templates),
         on_host,
     )
     _print_files(item, found, output)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import pydantic
 import rich.cells
 import yaml
 
@@ -51,9 +52,23 @@ def print_list(
     if output != "table":
         print_documents(documents, resource, output)
     elif documents:
-        click.echo(table(columns, [row(document) for document in documents]))
+        click.echo(table(columns, [_row(document, columns, row) for document in documents]))
     else:
         click.echo(empty, err=True)
+
+
+def _row(document: Object, columns: Sequence[str], row: Row) -> Sequence[str]:
+    """Of one that this version cannot read only its name, and that there is such an object."""
+    try:
+        return row(document)
+    except pydantic.ValidationError as error:
+        # Not before it is needed: what lists without a cluster need not load the client.
+        from directdownload.cli import reading
+
+        reading.warn(document, error)
+        metadata = document["metadata"]
+        known = {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": "Unreadable"}
+        return [known.get(column, "-") for column in columns]
 
 
 def print_documents(documents: Sequence[Object], resource: "Resource", output: str) -> None:

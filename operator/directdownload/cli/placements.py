@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Iterable
 
-from directdownload.cli import boards, output, rollout, units
+from directdownload.cli import boards, output, reading, rollout, units
 from directdownload.cli.session import Session
 from directdownload.cluster import errors, kinds
 from directdownload.resources import naming
@@ -27,7 +27,7 @@ async def of_template(session: Session, template_namespace: str, template_name: 
         )
     except errors.Forbidden:
         return None
-    found = [TemplatePlacement.model_validate(document) for document in documents]
+    found = reading.readable(TemplatePlacement.model_validate, documents)
     key = f"{template_namespace}/{template_name}"
     return [placement for placement in found if placement.spec.template_ref.key == key]
 

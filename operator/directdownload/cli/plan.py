@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, examples, inventory, output, placements, planview, refusals
+from directdownload.cli import candidates, examples, inventory, output, placements, planview, reading, refusals
 from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
@@ -78,8 +78,8 @@ async def _plan(
         _namespace_labels(session),
     )
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
-    members = [project_host(document) for document in host_documents or ()]
-    zone_pools = [StoragePool.model_validate(document) for document in pool_documents or ()]
+    members = reading.readable(project_host, host_documents or ())
+    zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
     fleet = deployments.Fleet(
         zones={zone_name: known},
@@ -137,7 +137,7 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
         documents, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
     except errors.Forbidden:
         return None
-    views = [project_placement(document) for document in documents]
+    views = reading.readable(project_placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
 
 

@@ -5,7 +5,7 @@ import time
 
 import click
 
-from directdownload.cli import following, output, progress, proofs, units
+from directdownload.cli import following, output, progress, proofs, reading, units
 from directdownload.cli.inventory import zone_selector
 from directdownload.cli.outcome import DONE, INTERRUPTED, PERMANENT, TRANSIENT, Failure
 from directdownload.cli.proofs import Proofs, Verdict
@@ -26,7 +26,7 @@ async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None
         documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(zone))
     except errors.Forbidden:
         return None
-    return [Host.model_validate(document) for document in documents]
+    return reading.readable(Host.model_validate, documents)
 
 
 async def report(session: Session, certificate: DirectDownloadCertificate, only_host: str | None, how: str) -> None:

@@ -22,7 +22,7 @@ import click
 from aiohttp import web
 
 from directdownload import health
-from directdownload.cli import examples, outcome, placements, pods, rollout, units, waiting
+from directdownload.cli import examples, outcome, placements, pods, reading, rollout, units, waiting
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
@@ -141,14 +141,14 @@ class _Run:
     # --- where
 
     async def _a_place(self) -> _Place:
-        zones = [Zone.model_validate(each) for each in (await self._api.list(kinds.ZONES))[0]]
+        zones = reading.readable(Zone.model_validate, (await self._api.list(kinds.ZONES))[0])
         if zones:
             return await self._existing_place(zones)
         return await self._own_place()
 
     async def _existing_place(self, zones: list[Zone]) -> _Place:
-        pools = [StoragePool.model_validate(each) for each in (await self._api.list(kinds.STORAGE_POOLS))[0]]
-        hosts = [Host.model_validate(each) for each in (await self._api.list(kinds.HOSTS))[0]]
+        pools = reading.readable(StoragePool.model_validate, (await self._api.list(kinds.STORAGE_POOLS))[0])
+        hosts = reading.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
         enabled = {zone.name for zone in zones if zone.spec.enabled}
         known = {(pool.name, pool.spec.zone) for pool in pools}
         for host in hosts:
@@ -199,7 +199,7 @@ class _Run:
         return None
 
     async def _hosts_of_own_zone(self) -> list[str]:
-        hosts = [Host.model_validate(each) for each in (await self._api.list(kinds.HOSTS))[0]]
+        hosts = reading.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
         return [host.name for host in hosts if host.spec.zone == self._name]
 
     # --- the copy

@@ -126,7 +126,7 @@ class Store(Generic[T]):
         buried, _ = self._tombstones.get(key, (0, 0.0))
         if (buried if held is None or key in self._outdated else held.resource_version) >= version:
             return
-        problem = _problem(error)
+        problem = problem_of(error)
         if self.unreadable.observe(
             Unreadable(key, metadata["uid"], version, problem, {**document, "metadata": metadata})
         ):
@@ -200,7 +200,7 @@ class Store(Generic[T]):
             subscriber(key, old, new)
 
 
-def _problem(error: Exception) -> str:
+def problem_of(error: Exception) -> str:
     """What is wrong, without what stands there: it may be a secret, and it may be long."""
     if isinstance(error, pydantic.ValidationError):
         found = error.errors(include_url=False, include_input=False, include_context=False)

@@ -151,7 +151,7 @@ def test_fields_that_the_cluster_does_not_know_are_of_another_version() -> None:
         'Template in version "v1alpha1" cannot be handled as a Template: strict decoding error: unknown field "spec.x"'
     )
     found = refusals.failure(errors.Invalid(400, "BadRequest", _CALL + said))
-    assert 'refused: unknown field "spec.x". Is this command line (0.1.0) of another version' in found.message
+    assert 'refused: unknown field "spec.x". Is this command line (0.2.0) of another version' in found.message
 
 
 _CHART = pathlib.Path(__file__).resolve().parents[3] / "charts" / "direct-download-operator"

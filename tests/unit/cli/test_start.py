@@ -76,7 +76,7 @@ def children_seconds() -> float:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("--version",), 0, "directdownload 0.1.0"),
+        (("--version",), 0, "directdownload 0.2.0"),
         (("frobnicate",), 2, "No such command 'frobnicate'"),
         (("deploy",), 2, "Missing argument 'TEMPLATE'"),
         (("deploy", "t"), 2, "Missing option '--zone'"),
