@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import exposition
 
 import directdownload
-from directdownload import catalogue
+from directdownload import catalogue, escaping
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _handler(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.S
         except Exception as error:
             logger.exception("Check %s failed", name)
             illness = f"the check itself failed: {type(error).__name__}"
-        return web.Response(status=500 if illness else 200, text=illness or "ok")
+        return web.Response(status=500 if illness else 200, text=escaping.escaped(illness or "ok"))
 
     return handle
 

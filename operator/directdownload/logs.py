@@ -1,8 +1,8 @@
 """Logging of controller, agent and download job: one line per event on stderr, as text or JSON, times in UTC.
 
-They call `configure` once at start. Promises: an event is one line (a traceback in text adds lines), also what no one
-caught; what looks like a credential is masked, in messages, fields and tracebacks alike; libraries that log bodies of
-API answers (Secrets among them) stay silent at debug.
+They call `configure` once at start. Promises: an event is one printable line (a traceback in text adds lines), also
+what no one caught; what looks like a credential is masked, in messages, fields and tracebacks alike; libraries that log
+bodies of API answers (Secrets among them) stay silent at debug.
 
 A line about an object says which, in the field `object` of JSON (text has it in the message): `concerning` for all
 lines of a block, those of libraries too; `about` for one line.
@@ -20,6 +20,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from directdownload import escaping
+
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -31,6 +33,8 @@ _INTERNAL = frozenset({"settings", "k8s_skip", "k8s_ref"})
 #: What the lines of this block, or else of this process, are about.
 _concerns: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("concerns", default={})  # noqa: B039 - never changed
 _MASK = "***"
+#: Of a line of text.
+_LINE_LIMIT = 64 * 1024
 #: With limits on what comes before the sign by which a secret is known: else the work grows with the square of the
 #: length, and the text may be a tenant's or a server's.
 _SECRETS = (
@@ -110,9 +114,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # The message names the object.
         fields = "".join(f" {key}={value}" for key, value in _fields(record).items() if key != "object")
-        # a line break inside a message (names and errors come from outside) must not look like another event
-        line = mask(f"{record.getMessage()}{fields}").replace("\r", "\\r").replace("\n", "\\n")
-        trace = _trace(self, record)
+        # names and errors come from outside: what is in them must neither look like another event nor move a terminal
+        line = escaping.escaped(mask(f"{record.getMessage()}{fields}"), _LINE_LIMIT)
+        trace = "\n".join(escaping.escaped(part, _LINE_LIMIT) for part in _trace(self, record).split("\n"))
         return f"{_time(record)} {record.levelname} {record.name}: {line}" + (f"\n{trace}" if trace else "")
 
 
@@ -131,7 +135,8 @@ class JsonFormatter(logging.Formatter):
         }
         if trace := _trace(self, record):
             event["exception"] = trace
-        return json.dumps(_masked(event), default=lambda value: mask(str(value)), ensure_ascii=False)
+        text = json.dumps(_masked(event), default=lambda value: escaping.valid(mask(str(value))), ensure_ascii=False)
+        return escaping.one_json_line(text)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -149,9 +154,9 @@ def _reference(record: logging.LogRecord) -> dict[str, Any]:
 
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
-        return mask(value)
+        return escaping.valid(mask(value))
     if isinstance(value, dict):
-        return {str(key): _masked(item) for key, item in value.items()}
+        return {escaping.valid(str(key)): _masked(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(item) for item in value]
     return value

@@ -302,3 +302,16 @@ async def test_writes_are_not_sent_when_the_process_may_not_write(api: client.Ap
     assert "labels" not in found[0]["metadata"]
     lease = {"metadata": {"name": "l"}, "spec": {}}
     await api.request("POST", kinds.LEASES, namespace=namespace, body=lease, verb="create", urgent=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [("a\udcff", "a\\xff"), ("\ud83d", "\\ud83d"), ("😀", "😀"), ("\\ud83d\\ude00\x7f\x85\u2028\0", "")],
+    ids=["a byte that is no text", "half a character", "beyond U+FFFF", "all else"],
+)
+async def test_no_character_keeps_an_apply_from_being_written(
+    api: client.Api, namespace: str, text: str, stored: str
+) -> None:
+    """JSON of ASCII writes pairs of surrogates, and the API server reads what is applied as YAML, which has none."""
+    applied = await api.apply(THINGS, thing("t", text=text), manager="m", namespace=namespace)
+    assert applied["spec"]["text"] == (stored or text)

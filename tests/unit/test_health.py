@@ -27,6 +27,8 @@ async def test_checks_are_asked_at_every_request() -> None:
     checks = {"healthz": lambda: illness[0], "readyz": broken}
     async with health.HealthServer(0, checks=checks) as server:
         assert (await get(server.port, "/healthz"))[:2] == (200, "ok")
+        illness[0] = "/pools/\udcff does not answer"
+        assert (await get(server.port, "/healthz"))[:2] == (500, "/pools/\\xff does not answer")
         illness[0] = "nothing was listed for 3000 s"
         assert await get(server.port, "/healthz") == (500, "nothing was listed for 3000 s", "text/plain; charset=utf-8")
         status, text, _ = await get(server.port, "/readyz")

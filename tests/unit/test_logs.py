@@ -51,6 +51,28 @@ def test_text_is_one_line_whatever_the_message_holds(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("log_format", logs.FORMATS)
+def test_nothing_that_a_terminal_obeys_and_no_byte_that_is_no_text_stands_in_a_line(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    logs.configure(log_format, "info")
+    name = "a\udcff\x1b[2J\x7f\x9b\u202e"
+    try:
+        raise OSError(name)
+    except OSError:
+        logging.getLogger("a.b").exception("Cannot read %s", name, extra={"file": name, name: [name]})
+    text = capsys.readouterr().err
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "\\xff" in text
+    if log_format == "json":
+        shown = name.replace("\udcff", "\\xff")
+        event = json.loads(text)
+        assert event["message"] == f"Cannot read {shown}", "readers of JSON get what was meant"
+        assert (event["file"], event[shown]) == (shown, [shown])
+    else:
+        assert "Cannot read a\\xff\\x1b[2J\\x7f\\u009b\\u202e" in text
+
+
+@pytest.mark.parametrize("log_format", logs.FORMATS)
 @pytest.mark.parametrize(
     ("text", "secret"),
     [

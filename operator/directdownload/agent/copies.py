@@ -15,6 +15,7 @@ from typing import Any
 
 import pydantic
 
+from directdownload import escaping
 from directdownload.agent import progress
 from directdownload.agent.storage import Target
 from directdownload.download import journal, record
@@ -221,7 +222,12 @@ class PoolBook:
         """Published files whose placement is gone."""
         files = {copy.known.file_name: self._files.get(copy.known.file_name) for copy in self._recorded(gone)}
         return [
-            UnplacedFile(name=name, size_bytes=state.size_bytes, state="Published", modified_time=state.mtime)
+            UnplacedFile(
+                name=escaping.escaped(name, escaping.NAME_LIMIT),
+                size_bytes=state.size_bytes,
+                state="Published",
+                modified_time=state.mtime,
+            )
             for name, state in files.items()
             if state is not None
         ]

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
+from directdownload import escaping
 from directdownload.agent.copies import Key
 from directdownload.agent.prober import LOCK_SUFFIX, PART_SUFFIX
 from directdownload.download import journal, record
@@ -116,11 +117,11 @@ def nobodys(leftover: Leftover, owner_of: OwnerOf) -> bool:
 
 
 def partial(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> list[UnplacedFile]:
-    """What ended downloads left behind, as it is reported."""
+    """What ended downloads left behind, as it is reported: with names that can be shown."""
     return [
         UnplacedFile(
-            name=f"{WORK_DIRECTORY}/{name}",
-            size_bytes=leftover.size_bytes[name],
+            name=escaping.escaped(f"{WORK_DIRECTORY}/{name}", escaping.NAME_LIMIT),
+            size_bytes=min(leftover.size_bytes[name], escaping.LARGEST_INTEGER),
             state="Partial",
             modified_time=_time(leftover.modified),
         )
@@ -148,7 +149,8 @@ def asked_for(leftovers: Iterable[Leftover], now: float) -> set[Key]:
 def report(files: Iterable[UnplacedFile]) -> tuple[tuple[UnplacedFile, ...], int]:
     """What a Host's status holds of them: the largest, and the bytes of all."""
     ordered = sorted(files, key=lambda file: (-(file.size_bytes or 0), file.name))
-    return tuple(ordered[:UNPLACED_LIMIT]), sum(file.size_bytes or 0 for file in ordered)
+    total = sum(file.size_bytes or 0 for file in ordered)
+    return tuple(ordered[:UNPLACED_LIMIT]), min(total, escaping.LARGEST_INTEGER)
 
 
 def _suffix(name: str, suffixes: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from directdownload import logs
+from directdownload import escaping, logs
 from directdownload.agent import copies, leftovers, storage, worker
 from directdownload.agent.ledger import Ledger
 from directdownload.agent.owners import Owners
@@ -160,7 +160,7 @@ class PoolMonitor:
             before=before,
         )
         if answer["removed"]:
-            names = ", ".join(answer["removed"])
+            names = escaping.listed(answer["removed"])
             text = "Pool %s: removed what belonged to nobody for a day: %s"
             logger.info(text, self.target.pool, names, extra=self._about)
             gone = set(answer["removed"])

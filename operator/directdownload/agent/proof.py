@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 
+from directdownload import escaping
 from directdownload.agent.keystoresync import Synced
 from directdownload.planning import conditions
 from directdownload.planning.keystores import Proof
@@ -58,7 +59,7 @@ def report(synced: Synced, generation: int, before: KeystoreReport, now: datetim
     now = now.replace(microsecond=0)
     known = {each.name: each for each in before.certificates}
     certificates = tuple(_certificate(each, known.get(each.name), now) for each in synced.proofs[:CERTIFICATES_LIMIT])
-    message = synced.message
+    message = escaping.escaped(synced.message)
     if len(synced.proofs) > CERTIFICATES_LIMIT:
         message += f" ({len(synced.proofs)} certificates; only the first {CERTIFICATES_LIMIT} by name are proven here)"
     previous = (before.condition,) if before.condition is not None else ()
@@ -79,7 +80,7 @@ def _keystore(synced: Synced, before: KeystoreStatus | None, now: datetime.datet
     drift = before.last_drift if before is not None else None
     if synced.drift:
         first = synced.drift[0]
-        drift = KeystoreDrift(kind=first.kind, alias=first.alias or None, time=now)
+        drift = KeystoreDrift(kind=first.kind, alias=escaping.escaped(first.alias) or None, time=now)
     return synced.store.model_copy(update={"last_verified_time": now, "last_drift": drift})
 
 
@@ -92,7 +93,7 @@ def _certificate(proof: Proof, before: HostCertificate | None, now: datetime.dat
         name=proof.name,
         state=proof.state,
         reason=proof.reason,
-        message=proof.message,
+        message=escaping.escaped(proof.message) if proof.message is not None else None,
         last_transition_time=since or now,
     )
 

@@ -9,6 +9,7 @@ import errno
 import os.path
 from collections.abc import Sequence
 
+from directdownload import escaping
 from directdownload.download import mountinfo
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
@@ -90,9 +91,10 @@ def judge(
     return HostStorage(
         pool=target.pool,
         path=target.path,
-        capacity_bytes=facts.capacity_bytes,
-        available_bytes=facts.available_bytes,
-        inodes_free=facts.inodes_free,
+        # some file systems (and servers of network file systems) claim more than the API can hold
+        capacity_bytes=min(facts.capacity_bytes, escaping.LARGEST_INTEGER),
+        available_bytes=min(facts.available_bytes, escaping.LARGEST_INTEGER),
+        inodes_free=min(facts.inodes_free, escaping.LARGEST_INTEGER),
         writable=not read_only,
         mounted=True,
         reason=Reason.NOT_WRITABLE if read_only else None,

@@ -5,7 +5,8 @@ session (see `connection`); its generated models are left out, as they cost seve
 
 Promises: every call but a watch ends within its timeout; every answer is read or its connection closed; at most
 `PARALLEL_REQUESTS` run at a time (watches and `urgent` requests are not held up by them); every failure is one of
-`errors`. Nothing is retried here except once after a 401, with credentials loaded anew.
+`errors`; no character keeps an `apply` from being written. Nothing is retried here except once after a 401, with
+credentials loaded anew.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 import directdownload
+from directdownload import escaping
 from directdownload.cluster import connection, errors
 from directdownload.cluster.kinds import Resource
 
@@ -33,8 +35,8 @@ _LIST_ATTEMPTS = 3
 WATCH_SILENCE_SECONDS = 30
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
-#: JSON is YAML, and the API server's JSON parser is the faster one.
-_APPLY_PATCH = "application/apply-patch+yaml"
+#: With a parameter, as the library sends only bytes of types that it does not know as they are.
+_APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 
 
 class Api:
@@ -173,7 +175,7 @@ class Api:
                 namespace=namespace or metadata.get("namespace"),
                 subresource=subresource,
                 query={"fieldManager": manager, "force": "true"},
-                body=body,
+                body=escaping.to_apply(body),
                 content_type=_APPLY_PATCH,
                 verb="apply",
             )
@@ -284,7 +286,7 @@ class Api:
         namespace: str | None = None,
         subresource: str | None = None,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | bytes | None = None,
         content_type: str = _JSON,
         verb: str = "get",
         timeout_seconds: float | None = None,
@@ -309,7 +311,7 @@ class Api:
         self,
         method: str,
         target: str,
-        body: Object | None,
+        body: Object | bytes | None,
         content_type: str,
         bounds: aiohttp.ClientTimeout,
         verb: str,
@@ -333,7 +335,7 @@ class Api:
         self,
         method: str,
         target: str,
-        body: Object | None,
+        body: Object | bytes | None,
         content_type: str,
         bounds: aiohttp.ClientTimeout,
         verb: str,

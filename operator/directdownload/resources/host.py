@@ -165,7 +165,9 @@ UNPLACED_LIMIT = 50
 class UnplacedFile(Model):
     """What lies in a pool by the product's hand and belongs to no placement (any more)."""
 
-    name: str = pydantic.Field(description="Relative to the pool.")
+    name: str = pydantic.Field(
+        description="Relative to the pool; what cannot be shown stands there as `\\xff` or `\\u202e`."
+    )
     size_bytes: int | None = pydantic.Field(None, description="Of a Partial one: what it takes on the disk.")
     state: UnplacedState = pydantic.Field(
         description="Published: a verified file whose placement is gone. Partial: what an ended download left."

@@ -327,6 +327,13 @@ def test_files_whose_placement_is_gone_are_listed(pool: Pool) -> None:
     assert pool.book.records_without_file(lambda _: False) == set()
 
 
+def test_the_name_of_a_file_of_nobody_is_shown_escaped(pool: Pool) -> None:
+    support.publish(support.make_place(pool.path, "t1"), "p1", "u1", b"12345", path=f"{pool.path}/t1\x1b[2J\u202e")
+    os.rename(pool.path / "t1", pool.path / "t1\x1b[2J\u202e")
+    pool.wanted()
+    assert [file.name for file in pool.book.unplaced(lambda _: True)] == ["t1\\x1b[2J\\u202e"]
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -95,6 +95,25 @@ def test_bytes_are_listed_and_small_files_are_not() -> None:
     assert leftovers.partial([single("t1.record.tmp")], lambda _: GONE, NOW) == []
 
 
+def test_a_name_that_is_no_text_is_shown_escaped_and_swept_by_its_true_name() -> None:
+    true = os.fsdecode(b"\xff\x1b" + "😀".encode() * 62 + b".part")
+    (each,) = leftovers.group({true: (4096, NOW - DAY, False)}, {}, ())
+    (file,) = leftovers.partial([each], lambda _: GONE, NOW)
+    assert file.name == f"{WORK_DIRECTORY}/\\xff\\x1b" + "😀" * 62 + ".part"
+    assert leftovers.swept([each], lambda _: GONE, NOW)[0].names == (true,)
+    (long,) = leftovers.group({os.fsdecode(b"\xff" * 250 + b".part"): (4096, NOW - DAY, False)}, {}, ())
+    (file,) = leftovers.partial([long], lambda _: GONE, NOW)
+    assert (len(file.name), file.name[-1]) == (300, "…")
+
+
+def test_sizes_that_the_api_cannot_hold_are_cut() -> None:
+    name = "t1.kvm-1.part"
+    huge = Leftover((name,), {name: 2**70}, NOW - DAY, name)
+    files = leftovers.partial([huge], lambda _: GONE, NOW)
+    assert files[0].size_bytes == 2**63 - 1
+    assert leftovers.report(files * 2)[1] == 2**63 - 1
+
+
 def test_times_that_no_calendar_has_are_left_out() -> None:
     (file, _) = leftovers.partial([attempt(modified=-1e30)], lambda _: GONE, NOW)
     assert file.modified_time is None

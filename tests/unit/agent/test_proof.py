@@ -56,6 +56,15 @@ def test_the_status_is_compact_and_complete() -> None:
     }
 
 
+def test_texts_from_the_host_are_shown_escaped_and_bounded() -> None:
+    failed = Proof("ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE, message="/etc/\udcff\x1b[2J")
+    found = synced(failed, message="x" * 5000, drift=(Drift("EntryReplaced", "a\udcff\n"),))
+    status = proof.report(found, 3, proof.NOTHING, NOW).status
+    assert status["certificates"][0]["message"] == "/etc/\\xff\\x1b[2J"
+    assert len(status["conditions"][0]["message"]) == 4096
+    assert status["keystore"]["lastDrift"]["alias"] == "a\\xff\\n"
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_the_same_again_is_told_hourly(restarted: bool) -> None:
     first = proof.report(GOOD, 3, proof.NOTHING, NOW)

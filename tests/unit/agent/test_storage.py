@@ -121,6 +121,13 @@ def test_a_local_pool_on_a_mount_of_its_own_is_recognised(path: str, table: list
     assert storage.on_own_mount((*ROOTS, IMAGES), mounts(*table), facts(path)) is own
 
 
+def test_numbers_that_the_api_cannot_hold_are_cut() -> None:
+    """As a file server that claims 2^64 - 1 bytes."""
+    found = facts("/pools/a", capacity_bytes=2**76, available_bytes=2**64 - 1, inodes_free=2**64 - 1)
+    outcome = storage.judge(storage.Target("p", "/pools/a", False), ROOTS, mounts(), found)
+    assert {outcome.capacity_bytes, outcome.available_bytes, outcome.inodes_free} == {2**63 - 1}
+
+
 @pytest.mark.parametrize(
     ("was_own", "table", "recorded", "reason"),
     [
