@@ -4,6 +4,11 @@ Used by `publisher` for that, and by `pools` to know copies whose records were l
 is written down before it is told, so that none is known to the cluster and not to us. Losing the file costs one write
 per copy, and records lost at the same time go unnoticed until the next verification. So whatever is unreadable counts
 as empty.
+
+While the file cannot be written (a full disk) what has changed stays to be written, and is tried again with growing
+pauses; a copy that is not on disk waits for as long as that takes: nobody waits for it, as the controller knows from
+the job that the copy is there. A copy that is lost or changed is told all the same: that must not wait, and needs no
+memory, as the cluster keeps it. So is all else (facts of pools, progress, the keystore): it needs no ledger.
 """
 
 import asyncio
@@ -13,13 +18,14 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Container
 from typing import Any
 
 import pydantic
 
 from directdownload.agent.copies import Key, Remembered, Wanted
-from directdownload.agent.retry import Complaint
+from directdownload.agent.retry import Backoff, Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
 
@@ -65,12 +71,20 @@ class _File(Document):
 
 @dataclasses.dataclass(slots=True)
 class Ledger:
-    """Entries by placement and by pool, at `path`. Changes are on disk after `save`."""
+    """Entries by placement and by pool, at `path`. Changes are on disk once `save` says so."""
 
     path: str
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
     pools: dict[str, PoolEntry] = dataclasses.field(default_factory=dict)
-    _changed: bool = False
+    #: when `save` tries again after it failed
+    retry_monotonic: float = 0.0
+    #: counts the changes
+    _revision: int = 0
+    #: the last one that is on disk
+    _saved_revision: int = 0
+    #: as they are on disk
+    _saved: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    _backoff: Backoff = dataclasses.field(default_factory=Backoff)
     _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
     @classmethod
@@ -86,13 +100,17 @@ class Ledger:
             return cls(path)
         if content.version != 1:
             return cls(path)
-        return cls(path, dict(content.placements), dict(content.pools))
+        return cls(path, dict(content.placements), dict(content.pools), _saved=dict(content.placements))
 
     def outcome(self, wanted: Wanted) -> Outcome | None:
         """What became of exactly this, if it was told before."""
         entry = self.entries.get(wanted.placement)
-        known = entry is not None and entry.uid == wanted.uid and entry.digest == digest(wanted.status)
-        return entry.outcome if known and entry is not None else None
+        return entry.outcome if entry is not None and _is_of(entry, wanted) else None
+
+    def durable(self, wanted: Wanted) -> bool:
+        """Whether exactly this is written down, so that it can be told."""
+        entry = self._saved.get(wanted.placement)
+        return entry is not None and _is_of(entry, wanted)
 
     def intend(self, wanted: Wanted) -> None:
         """It is about to be told; what became of exactly this before stays."""
@@ -110,7 +128,7 @@ class Ledger:
         )
         if self.entries.get(wanted.placement) != entry:
             self.entries[wanted.placement] = entry
-            self._changed = True
+            self._revision += 1
 
     def gone(self, key: Key) -> bool:
         """Whether the placement was found to be gone."""
@@ -122,7 +140,7 @@ class Ledger:
         entry = self.entries.get(key[0])
         if entry is None or entry.uid != key[1] or (entry.outcome is Outcome.GONE) == gone:
             return
-        self._changed = True
+        self._revision += 1
         if gone:
             self.entries[key[0]] = entry.model_copy(update={"outcome": Outcome.GONE})
         else:
@@ -147,26 +165,41 @@ class Ledger:
         entry = PoolEntry(path=path, own_mount=own_mount)
         if self.pools.get(pool) != entry:
             self.pools[pool] = entry
-            self._changed = True
+            self._revision += 1
 
     def keep(self, pool: str, placements: Container[str]) -> None:
         """Forgets those of `pool` that are not among `placements`."""
         for name in [name for name, entry in self.entries.items() if entry.pool == pool and name not in placements]:
             del self.entries[name]
-            self._changed = True
+            self._revision += 1
 
-    async def save(self) -> None:
-        """Writes what changed; a state directory that cannot be written is complained about and done without."""
-        if not self._changed:
-            return
-        self._changed = False
-        data = _File(placements=self.entries, pools=self.pools).model_dump_json(by_alias=True).encode()
+    async def save(self) -> bool:
+        """Writes what changed, durably; after a failure only when it is time. Whether all is on disk now."""
+        revision, entries = self._revision, dict(self.entries)
+        if revision == self._saved_revision:
+            return True
+        if time.monotonic() < self.retry_monotonic:
+            return False
+        data = _File(placements=entries, pools=self.pools).model_dump_json(by_alias=True).encode()
         try:
-            await asyncio.to_thread(files.write_atomically, self.path, data)
+            await asyncio.to_thread(self._write, data)
         except OSError as error:
-            self._complaint.say(
-                logging.WARNING, f"Cannot write {self.path}: {error.strerror}; a restart tells all again"
-            )
+            self.retry_monotonic = time.monotonic() + self._backoff.after(error)
+            text = f"Cannot write {self.path}: {error.strerror}; copies are not reported before it can be written"
+            self._complaint.say(logging.WARNING, text)
+            return False
+        self._saved_revision, self._saved = revision, entries
+        self._backoff.reset()
+        self._complaint.clear(f"Wrote {self.path} again")
+        return True
+
+    def _write(self, data: bytes) -> None:
+        files.write_atomically(self.path, data)
+        files.sync_directory(os.path.dirname(self.path))
+
+
+def _is_of(entry: Entry, wanted: Wanted) -> bool:
+    return entry.uid == wanted.uid and entry.digest == digest(wanted.status)
 
 
 def digest(status: dict[str, Any]) -> str:

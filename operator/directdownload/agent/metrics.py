@@ -10,6 +10,12 @@ KEYSTORE_DRIFT = CATALOGUE.counter(
     "`kind` is `EntryMissing`, `EntryReplaced` or `StoreMissing`",
     *("host", "kind"),
 )
+LEDGER_SAVED = CATALOGUE.gauge(
+    "ledger_saved",
+    "1 while what the agent has to remember of copies is on its disk; 0 while its state directory cannot be written: "
+    "then copies that were published wait to be reported",
+    "host",
+)
 KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
     "keystore_sync_duration_seconds",
     "bringing the keystore in line with the wishes, reading it back included",
@@ -21,3 +27,4 @@ def begin(host: str) -> None:
     """What has not happened on `host` yet is 0, not absent: its first time is seen as a rise."""
     for kind in set(DriftKind) - {DriftKind.UNKNOWN}:
         KEYSTORE_DRIFT.labels(host=host, kind=kind)
+    LEDGER_SAVED.labels(host=host).set(1)

@@ -2,7 +2,8 @@
 
 Fed by `pools` through `supervisor`. Promises: each apply carries all fields of a placement's status that the agent
 owns; nothing is written that was written before; progress at most once per interval of its journal; a placement that
-is gone, or another host's, is left alone; failures are tried again with backoff and said once.
+is gone, or another host's, is left alone; failures are tried again with backoff and said once; a copy is told only when
+`ledger` has it on disk, but that one is lost or changed is told at once.
 
 On a shared pool every host sees every record. The agent of the host that wrote one tells of it; the others speak only
 up when the file is lost or changed and the placement, which they read first, has become theirs.
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from directdownload import logs
+from directdownload.agent import metrics
 from directdownload.agent.copies import Wanted
 from directdownload.agent.ledger import Ledger, Outcome
 from directdownload.agent.leftovers import Owner
@@ -86,10 +88,16 @@ class Publisher:
             # what is settled first: it is what others wait for
             for entry, wanted in sorted(due_now, key=lambda each: not each[1].settled):
                 # what has changed meanwhile is not remembered yet: `want` has woken us for it
-                if entry.wanted is wanted:
+                if entry.wanted is not wanted:
+                    continue
+                if wanted.settled and not wanted.wrong and not self._ledger.durable(wanted):
+                    entry.due_monotonic = self._ledger.retry_monotonic
+                else:
                     await self._tell(entry)
-            await self._ledger.save()
-            due = min((entry.due_monotonic for entry in self._entries.values() if self._pending(entry)), default=None)
+            saved = await self._ledger.save()
+            metrics.LEDGER_SAVED.labels(host=self._host).set(saved)
+            dues = [entry.due_monotonic for entry in self._entries.values() if self._pending(entry)]
+            due = min(dues if saved else [*dues, self._ledger.retry_monotonic], default=None)
             try:
                 async with asyncio.timeout(None if due is None else max(0.01, due - time.monotonic())):
                     await self._wake.wait()

@@ -1,10 +1,14 @@
 """What is remembered over a restart."""
 
 import dataclasses
+import errno
 import logging
 import pathlib
+import time
 
 import pytest
+from tests.faulty_fs import Fault, FaultyFileSystem
+from tests.unit.agent import support
 
 from directdownload.agent import copies, ledger
 from directdownload.agent.ledger import Ledger, Outcome
@@ -117,6 +121,89 @@ async def test_a_state_directory_that_cannot_be_written_is_complained_about_once
     with caplog.at_level(logging.WARNING):
         for uid in ("u1", "u2"):
             book.note(dataclasses.replace(WANTED, uid=uid), Outcome.PUBLISHED)
-            await book.save()
+            book.retry_monotonic = 0
+            assert not await book.save()
     assert len(caplog.records) == 1
-    assert "a restart tells all again" in caplog.text
+    assert "copies are not reported before it can be written" in caplog.text
+
+
+FULL_DISK = """
+import asyncio, json, os, subprocess, sys
+from directdownload.agent import copies
+from directdownload.agent.ledger import Ledger, Outcome
+from directdownload.resources.templateplacement import Observed
+
+state = sys.argv[1]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "state", state], check=True)
+seen = Observed(present=True, size_bytes=5, revision="r1")
+one = copies.Wanted("p1", "u1", "pool-1", False, None, seen, settled=True, file_name="t1")
+other = copies.Wanted("p2", "u2", "pool-1", False, None, seen, settled=True, file_name="t2")
+
+def fill():
+    with open(f"{state}/filler", "wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 512):
+                pass
+        except OSError:
+            pass
+
+async def main():
+    said = {}
+    book = Ledger.load(state)
+    book.note(one, Outcome.PUBLISHED)
+    said["saved"] = await book.save()
+    fill()
+    book.note(other, Outcome.INTENDED)
+    said["full"] = await book.save(), book.durable(one), book.durable(other)
+    first = book.retry_monotonic
+    said["not before the pause"] = await book.save(), book.retry_monotonic == first
+    said["as it was"] = sorted(Ledger.load(state).entries), sorted(os.listdir(state))
+    os.unlink(f"{state}/filler")
+    said["nothing new to note"] = book.outcome(other)
+    book.retry_monotonic = 0
+    said["freed"] = await book.save(), book.durable(one), book.durable(other)
+    again = Ledger.load(state)
+    said["again"] = sorted(again.entries), again.durable(other)
+    print(json.dumps(said))
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_full_disk_refuses_stays_to_be_written_and_is_tried_again(tmp_path: pathlib.Path) -> None:
+    assert support.in_namespace(FULL_DISK, str(tmp_path)) == {
+        "saved": True,
+        "full": [False, True, False],
+        "not before the pause": [False, True],
+        "as it was": [["p1"], ["filler", "placements.json"]],
+        "nothing new to note": "intended",
+        "freed": [True, True, True],
+        "again": [["p1", "p2"], True],
+    }
+
+
+async def test_what_is_not_durable_does_not_count_as_written(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file has its name, but the directory could not be synced: after a crash it may be the one before."""
+    with FaultyFileSystem(tmp_path) as disk, caplog.at_level(logging.INFO):
+        book = Ledger.load(str(disk.path))
+        book.note(WANTED, Outcome.INTENDED)
+        disk.fail(Fault("fsyncdir", errno.EIO))
+        assert (await book.save(), book.durable(WANTED)) == (False, False)
+        disk.fail()
+        book.retry_monotonic = 0
+        assert (await book.save(), book.durable(WANTED)) == (True, True)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_pauses_grow_while_nothing_can_be_written(tmp_path: pathlib.Path) -> None:
+    book = Ledger.load(str(tmp_path / "absent"))
+    book.note(WANTED, Outcome.INTENDED)
+    pauses = []
+    for _ in range(8):
+        now, book.retry_monotonic = time.monotonic(), 0
+        assert not await book.save()
+        pauses.append(book.retry_monotonic - now)
+    assert pauses[0] < 1
+    assert 10 < pauses[-1] <= 31
