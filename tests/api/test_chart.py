@@ -717,7 +717,7 @@ def test_secrets_are_read_in_the_own_namespace_and_those_that_are_listed_and_now
     assert about_secrets == {
         ("Role", "images", ("get",), False),
         ("Role", "team", ("get",), False),
-        ("Role", "operator", ("create",), False),
+        ("Role", "operator", ("create", "delete"), False),
         ("Role", "operator", ("get", "list", "watch"), False),
     }
     for each in found:

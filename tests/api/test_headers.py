@@ -283,7 +283,7 @@ def test_with_the_rights_of_the_chart_only_listed_namespaces_are_read(tmp_path: 
                 ("GET", "token", other): False,
                 # To follow what certificates refer to; only administrators decide what lies there.
                 ("GET", None, fleet.namespace): True,
-                ("DELETE", "token", fleet.namespace): False,
+                ("DELETE", "token", other): False,
                 ("GET", None, None): False,
             }
             for (method, name, namespace), expected in allowed.items():

@@ -3,10 +3,13 @@
 Called by the reconcilers of templates, placements and probes. A value is held only from the reading of a Secret to the
 writing of its copy, and stands in no log, event, status or argument. The copy lies in the operator's namespace and
 belongs to its Job: it goes with it. It is made after the Job, whose pod waits for it: whatever happens between the two
-is made good by the next look at a Job that has not started.
+is made good by the next look at a Job that has not started. A pod takes whatever Secret has the name: so what lies
+there makes way before the Job is made, and only a copy that belongs to the Job itself counts as its own.
 """
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import JobView
@@ -79,8 +82,25 @@ def _waits(context: Context, job: JobView) -> bool:
     return world.HEADERS_ANNOTATION in job.annotations and not (job.deleting or has_it)
 
 
+async def make_way(api: client.Api, manifest: Mapping[str, Any]) -> None:
+    """Before the Job of `manifest` is made: no Secret lies where its copy of the headers belongs.
+
+    One that an earlier Job has left is deleted. Raises Conflict for one that is somebody else's: then no Job is made.
+    """
+    metadata = manifest["metadata"]
+    name = metadata["annotations"].get(world.HEADERS_ANNOTATION)
+    if name is None:
+        return
+    there = await _find(api, metadata["namespace"], name)
+    if there is not None and not await _belongs_to_living_job(api, there):
+        await _clear_away(api, there, metadata["name"])
+
+
 async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> None:
-    """The Secret that the pod of `job` waits for, unless it is there; it belongs to the Job."""
+    """The Secret that the pod of `job` waits for, unless it is there; it belongs to the Job.
+
+    Raises Conflict where a Secret of that name is not the Job's, and cannot be taken away.
+    """
     name = job.annotations[world.HEADERS_ANNOTATION]
     labels = {label: job.labels[label] for label in _LABELS if label in job.labels}
     owner = {"apiVersion": kinds.JOBS.api_version, "kind": kinds.JOBS.kind, "name": job.name, "uid": job.uid}
@@ -94,6 +114,62 @@ async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> No
     }
     try:
         await api.create(kinds.SECRETS, body, namespace=job.namespace)
+        return
     except errors.AlreadyExists:
+        there = await _find(api, job.namespace, name)
+    if there is not None and _ours(there) and [each["uid"] for each in _owners(there)] == [job.uid]:
         # Made before a restart, or by a request whose answer was lost.
         logger.debug("Job %s: its Secret is there", job.name)
+        return
+    if there is not None:
+        await _clear_away(api, there, job.name)
+    # One that another request has made since is looked at next time.
+    await api.create(kinds.SECRETS, body, namespace=job.namespace)
+
+
+async def _find(api: client.Api, namespace: str, name: str) -> client.Object | None:
+    try:
+        return await api.get(kinds.SECRETS, name, namespace=namespace)
+    except errors.NotFound:
+        return None
+
+
+def _owners(secret: client.Object) -> list[dict[str, Any]]:
+    return list(secret["metadata"].get("ownerReferences") or ())
+
+
+def _ours(secret: client.Object) -> bool:
+    """Whether it is a copy of headers that this product has made."""
+    labels = secret["metadata"].get("labels") or {}
+    made = labels.get(world.MANAGED_BY_LABEL) == world.PRODUCT and secret.get("immutable") is True
+    owners = _owners(secret)
+    of_job = bool(owners) and all(owner.get("kind") == kinds.JOBS.kind for owner in owners)
+    return made and of_job and secret.get("type") == headers.SECRET_TYPE
+
+
+async def _belongs_to_living_job(api: client.Api, secret: client.Object) -> bool:
+    """Whether it is a copy of ours whose Job there still is."""
+    if not _ours(secret):
+        return False
+    for owner in _owners(secret):
+        try:
+            job = await api.get(kinds.JOBS, owner["name"], namespace=secret["metadata"]["namespace"])
+        except errors.NotFound:
+            continue
+        if job["metadata"]["uid"] == owner["uid"]:
+            return True
+    return False
+
+
+async def _clear_away(api: client.Api, secret: client.Object, job: str) -> None:
+    """Deletes a copy whose Job is gone. Raises Conflict for anything else."""
+    metadata = secret["metadata"]
+    if not _ours(secret) or await _belongs_to_living_job(api, secret):
+        raise errors.Conflict(
+            409,
+            "SecretInTheWay",
+            f"Secret {metadata['namespace']}/{metadata['name']}: expected none, or the copy of the headers for Job "
+            f"{job}; it belongs to something else, and the download waits: delete that Secret",
+        )
+    logger.info("Job %s: deletes Secret %s, which an earlier Job has left", job, metadata["name"], extra={"job": job})
+    await api.delete(kinds.SECRETS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])

@@ -215,6 +215,7 @@ async def _create_job(
     active = context.world.ledger.used(f"zone/{placement.zone}")
     document = jobs.document(placement, around, verb, active)
     body = jobs.manifest(context.job_template, namespace, placement, document, attempt, groups)
+    await headers.make_way(context.api, body)
     try:
         answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
     except errors.AlreadyExists:

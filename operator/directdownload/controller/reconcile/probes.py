@@ -102,6 +102,7 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
         body = jobs.probe_manifest(
             context.job_template, namespace, template, host, document, attempt, inputs, world.pool_roots
         )
+        await headers.make_way(context.api, body)
         try:
             answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
         except errors.AlreadyExists:
