@@ -1,19 +1,21 @@
 """The agent's process: `directdownload agent` calls `main` with its settings.
 
-Health and metrics are served from the start to the end. SIGTERM and SIGINT end it cleanly: nothing needs saving, as
-all that it knows is on disk or in the cluster.
+Health and metrics are served from the start to the end. Nothing else begins before no other agent works with the state
+directory. SIGTERM and SIGINT end it cleanly: nothing needs saving, as all that it knows is on disk or in the cluster.
 """
 
 import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 import prometheus_client
 
 import directdownload
 from directdownload import health, logs, scraping
-from directdownload.agent import metrics
+from directdownload.agent import metrics, statelock
 from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, errors
@@ -35,9 +37,10 @@ async def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     supervisor: Supervisor | None = None
+    lock = statelock.StateLock(settings)
     checks = {
         "healthz": lambda: supervisor.alive() if supervisor else None,
-        "readyz": lambda: supervisor.ready() if supervisor else "starting",
+        "readyz": lambda: supervisor.ready() if supervisor else lock.problem or "starting",
     }
     metrics.begin(settings.node_name)
     registry = prometheus_client.REGISTRY if settings.metrics_port is None else None
@@ -58,24 +61,27 @@ async def run(settings: Settings) -> int:
                 return 1
             try:
                 async with scraping.serving(api, settings.metrics_port, settings.metrics_certificate):
-                    supervisor = Supervisor(settings, api)
-                    await _until(stop, supervisor)
+                    if await _until(stop, lock.acquire()):
+                        supervisor = Supervisor(settings, api)
+                        await _until(stop, supervisor.run())
             finally:
                 await api.close()
     finally:
+        lock.release()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     logger.info("Agent ends")
     return 0
 
 
-async def _until(stop: asyncio.Event, supervisor: Supervisor) -> None:
-    """Runs the supervisor until `stop`; raises what it raises."""
-    work, stopped = asyncio.ensure_future(supervisor.run()), asyncio.ensure_future(stop.wait())
+async def _until(stop: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
+    """Runs it until `stop`; whether it came to its end before. Raises what it raises."""
+    work, stopped = asyncio.ensure_future(coroutine), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             await work
+        return work.done()
     finally:
         for task in (work, stopped):
             task.cancel()

@@ -23,7 +23,7 @@ class Settings:
     metrics_port: int | None = None
     #: none: a certificate of our own making
     metrics_certificate: pathlib.Path | None = None
-    #: for logs only
+    #: for logs, and for who finds the state directory taken
     pod_name: str = ""
     pod_namespace: str = ""
     #: none: the pod's service account
