@@ -320,3 +320,34 @@ async def test_watchdog_rests_while_the_lease_is_renewed_and_after_its_release(a
 async def test_times_that_cannot_work_are_refused(api: client.Api) -> None:
     with pytest.raises(ValueError, match="expected retry \\+ request timeout < renew deadline < lease"):
         lease.LeaderElection(api, "default", "controller", "a", lease_seconds=5)
+
+
+async def test_a_lease_of_before_gets_its_label_with_the_next_renewal_and_keeps_those_of_others(
+    api: client.Api, namespace: str
+) -> None:
+    labels = {"example.org/kept": "yes"}
+    body = {"metadata": {"name": "controller", "namespace": namespace, "labels": labels}, "spec": {}}
+    await api.create(kinds.LEASES, body)
+    election = lease.LeaderElection(api, namespace, "controller", "a", {"example.org/ours": "yes"}, **TIMES)
+    async with background(lead(election)):
+        await until(lambda: election.is_leader)
+        found = (await api.get(kinds.LEASES, "controller", namespace=namespace))["metadata"]["labels"]
+        assert found == {**labels, "example.org/ours": "yes"}
+        # Somebody takes it off: the next renewal puts it on again.
+        patch = {"metadata": {"labels": {"example.org/ours": None}}}
+        await api.merge_patch(kinds.LEASES, "controller", patch, namespace=namespace)
+        async with asyncio.timeout(20):
+            while (await api.get(kinds.LEASES, "controller", namespace=namespace))["metadata"]["labels"] != found:
+                await asyncio.sleep(0.05)
+        assert election.is_leader
+
+
+async def test_what_was_given_back_can_be_taken_again_by_the_same_candidate(api: client.Api, namespace: str) -> None:
+    election = candidate(api, namespace, "a")
+    await election.look()
+    assert election.is_candidate
+    for _ in range(2):
+        await election.acquire()
+        assert election.is_leader
+        await election.release()
+        assert not election.is_leader

@@ -269,7 +269,9 @@ def test_the_controller_keeps_to_its_namespace_and_only_reads_secrets_there(worl
     elsewhere = rules_of(controller, "default")
     here = rules_of(controller, world.namespace)
     assert {name for _, name, _ in here - elsewhere} == {"jobs", "pods", "leases", "secrets", "configmaps"}
-    assert not {"secrets", "configmaps", "pods", "jobs", "leases", "*"} & {name for _, name, _ in elsewhere}
+    assert not {"secrets", "configmaps", "pods", "jobs", "*"} & {name for _, name, _ in elsewhere}
+    # To see whether another installation leads.
+    assert {verb for _, name, verb in elsewhere if name == "leases"} == {"list"}
     # for spec.certificateRef
     assert {verb for _, name, verb in here if name in ("secrets", "configmaps")} == {"get", "list", "watch"}
     assert not {"escalate", "bind", "impersonate", "*", "set-system"} & {verb for _, _, verb in here}
@@ -279,6 +281,8 @@ def test_the_controller_keeps_to_its_namespace_and_only_reads_secrets_there(worl
     lease = f"{world.prefix}-controller"
     assert controller.get(LEASES, lease, world.namespace).code == 404
     refused(controller.get(LEASES, "another", world.namespace), "get", "leases")
+    refused(controller.get(LEASES, lease, "default"), "get", "leases")
+    assert controller.request("GET", LEASES.path()).ok
 
 
 def test_the_controller_does_its_work(world: World, controller: Kube) -> None:

@@ -27,8 +27,9 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from directdownload.cluster import client, errors, kinds
@@ -59,7 +60,7 @@ class _Record:
 
 
 class LeaderElection:
-    """One candidate. `acquire` → `hold` → `release`, in one task; give it an `Api` whose server it may trust."""
+    """One candidate. `acquire` → `hold` → `release`, and again; give it an `Api` whose server it may trust."""
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class LeaderElection:
         namespace: str,
         name: str,
         identity: str,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        /,
         *,
         lease_seconds: float = 15,
         renew_deadline_seconds: float = 8,
@@ -82,6 +85,8 @@ class LeaderElection:
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        #: of the Lease, put on with each write that is made anyway
+        self._labels = dict(labels)
         self._lease_seconds = lease_seconds
         self._deadline_seconds = renew_deadline_seconds
         self._retry_seconds = retry_seconds
@@ -108,6 +113,14 @@ class LeaderElection:
     def is_candidate(self) -> bool:
         """True as soon as the Lease could be read: this process is able to take over."""
         return self._has_looked
+
+    async def look(self) -> None:
+        """Reads the Lease without trying to take it, for `is_candidate`; a failure is left to `acquire` to tell."""
+        try:
+            await self._read()
+            self._has_looked = True
+        except errors.ApiError as error:
+            logger.debug("Lease %s/%s cannot be read yet: %s", self._namespace, self._name, error)
 
     async def acquire(self) -> None:
         """Waits, as long as it takes, until this candidate leads."""
@@ -306,6 +319,8 @@ class LeaderElection:
             "kind": kinds.LEASES.kind,
             "metadata": {"namespace": self._namespace, "name": self._name},
         }
+        if self._labels:
+            lease["metadata"]["labels"] = {**(lease["metadata"].get("labels") or {}), **self._labels}
         spec = lease.setdefault("spec", {})
         if took_over:
             transitions = spec.get("leaseTransitions") or 0

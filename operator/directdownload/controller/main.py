@@ -1,7 +1,8 @@
 """The controller's process: health, election, then watching and working for as long as it leads.
 
 Losing the lease ends the process: whatever it was about to write is the next leader's to decide. A signal ends it in
-order: reconciles that run come to their end, the Lease is given back, and only then everything else is put down.
+order: reconciles that run come to their end, the Lease is given back, and only then everything else is put down. So
+does another installation that turns out to lead; then the process begins anew, in its own place, and waits.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,7 +23,7 @@ import prometheus_client
 from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, jobs, metrics, watch_kinds, watches
+from directdownload.controller import events, installations, jobs, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
@@ -182,8 +184,9 @@ def _heed_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-async def run(settings: Settings) -> int:
-    """The exit status: 0 after a signal. Where the lease was lost or work has failed, the process ends here with 1."""
+async def run(settings: Settings) -> int | None:
+    """The exit status: 0 after a signal; None: to begin anew. Where the lease was lost or work has failed, the process
+    ends here with 1."""
     stop = asyncio.Event()
     _heed_signals(stop)
     controller: Controller | None = None
@@ -202,21 +205,24 @@ async def run(settings: Settings) -> int:
         api = await client.Api.connect(on_request=health.count_request)
         stack.push_async_callback(api.close)
         await stack.enter_async_context(scraping.serving(api, settings.metrics_port, settings.metrics_certificate))
-        election = lease.LeaderElection(
-            api, settings.namespace, settings.lease_name, lease.new_identity(settings.pod_name)
-        )
-        if not await _until(stop, election.acquire()):
+        others = installations.Installations(api, settings.namespace, settings.lease_name)
+        looking = asyncio.create_task(others.run())
+        stack.callback(looking.cancel)
+        identity = lease.new_identity(settings.pod_name)
+        election = lease.LeaderElection(api, settings.namespace, settings.lease_name, identity, installations.LABELS)
+        holding = await _turn(stop, election, others)
+        if holding is None:
             return 0
         election.start_watchdog(lambda: os._exit(EXIT_LEASE_LOST))
         # A process that was stopped for a while goes on where it was: its next write must not be sent.
         api.before_write = functools.partial(_must_lead, election)
-        holding = asyncio.create_task(election.hold())
         controller = Controller(api, settings, stop)
         leading = asyncio.create_task(controller.run())
         stopped = asyncio.create_task(stop.wait())
-        await _first(holding, leading, stopped)
+        outdone = asyncio.create_task(others.outdone())
+        await _first(holding, leading, stopped, outdone)
         if not leading.done():
-            logger.info("Asked to end: finishing what runs")
+            logger.info("Asked to end: finishing what runs" if stop.is_set() else "Giving way: finishing what runs")
             await _first(holding, asyncio.create_task(controller.finish()))
             leading.cancel()
             await _first(holding, leading)
@@ -231,12 +237,50 @@ async def run(settings: Settings) -> int:
             await controller.farewell()
         except TimeoutError as error:
             logger.warning("Leaving all the same: %s", error)
+            if outdone.done() and not stop.is_set():
+                _begin_anew()
             # The end of the loop would wait for all that kopf has left running.
             os._exit(0 if stop.is_set() else EXIT_FAILED)
         except Exception:
             logger.exception("The controller has failed: leaving")
             os._exit(EXIT_FAILED)
-    return 0
+        return None if outdone.done() and not stop.is_set() else 0
+
+
+async def _turn(
+    stop: asyncio.Event, election: lease.LeaderElection, others: installations.Installations
+) -> asyncio.Task[None] | None:
+    """Waits until it is on this process to lead; what holds the Lease then. None when `stop` was set before."""
+    while True:
+        if not await _until(stop, _stand(election, others)):
+            return None
+        # Of two that began together each has a Lease only now, and each can see which is the older one.
+        holding = asyncio.create_task(election.hold())
+        verdict = asyncio.create_task(others.verdict())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((holding, verdict, stopped), return_when=asyncio.FIRST_COMPLETED)
+        alone = verdict.done() and verdict.result() is None
+        if alone and not holding.done() and not stop.is_set():
+            stopped.cancel()
+            return holding
+        for task in (holding, verdict, stopped):
+            task.cancel()
+        await asyncio.wait((holding, verdict, stopped))
+        await election.release()
+        if stop.is_set():
+            return None
+
+
+async def _stand(election: lease.LeaderElection, others: installations.Installations) -> None:
+    await election.look()
+    await others.clear()
+    await election.acquire()
+
+
+def _begin_anew() -> None:
+    """This program again, in the place of this process: kopf, for one, begins only once in a process."""
+    logger.info("Beginning anew, to wait for the other installation")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what runs already
 
 
 async def _first(holding: asyncio.Task[None], *others: asyncio.Task[Any]) -> None:
@@ -269,4 +313,7 @@ async def _until(stop: asyncio.Event, waiting: Awaitable[None]) -> bool:
 
 def main(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
-    return asyncio.run(run(settings))
+    status = asyncio.run(run(settings))
+    if status is None:
+        _begin_anew()
+    return status or 0

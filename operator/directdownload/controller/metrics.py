@@ -51,7 +51,9 @@ _LONGEST_SECONDS = 366 * 86400.0
 
 CATALOGUE = catalogue.Catalogue()
 LEADER = CATALOGUE.gauge(
-    "leader", "1 of the controller that leads: it holds the Lease, has read the cluster, and works; 0 of one that waits"
+    "leader",
+    "1 of the controller that leads: it holds the Lease, has read the cluster, and works; 0 of one that waits, also "
+    "for another installation",
 )
 PLACEMENTS = CATALOGUE.computed_gauge(
     "placements",
