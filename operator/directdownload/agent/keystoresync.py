@@ -12,7 +12,7 @@ import logging
 import os.path
 from collections.abc import Mapping, Sequence
 
-from directdownload import logs
+from directdownload import escaping, logs
 from directdownload.agent.keystoreledger import KeystoreLedger
 from directdownload.agent.trust import Bundle
 from directdownload.download import mountinfo
@@ -277,7 +277,8 @@ def _unopened(path: str, found: store.Snapshot | None) -> str:
             "remove it with `directdownload keystore remove`, as keytool opens no such store, and see with "
             f"`keytool -list -keystore {path}` that Java reads the rest"
         )
-    return f"{path}: the agent did not import {alias!r}{others} and leaves it alone: {flaw}; {advice}"
+    shown = escaping.escaped(alias, escaping.NAME_LIMIT)
+    return f"{path}: the agent did not import '{shown}'{others} and leaves it alone: {flaw}; {advice}"
 
 
 def _facts(found: _Converged) -> KeystoreStatus:

@@ -44,7 +44,13 @@ class Outcome(enum.StrEnum):
     FOREIGN = "foreign"
 
 
-class Entry(Document):
+class _Tolerant(Document):
+    """Fields of a newer version are no reason to forget what was told."""
+
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+
+class Entry(_Tolerant):
     uid: str
     pool: str
     outcome: Outcome
@@ -56,14 +62,14 @@ class Entry(Document):
     revision: str = ""
 
 
-class PoolEntry(Document):
+class PoolEntry(_Tolerant):
     """`own_mount`: it lay on a mount of its own, not on the disk that its pool root lies on."""
 
     path: str
     own_mount: bool = False
 
 
-class _File(Document):
+class _File(_Tolerant):
     version: int = 1
     placements: dict[str, Entry] = pydantic.Field(default_factory=dict)
     pools: dict[str, PoolEntry] = pydantic.Field(default_factory=dict)

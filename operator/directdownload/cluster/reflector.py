@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pydantic
 
-from directdownload import logs
+from directdownload import escaping, logs
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 
@@ -209,7 +209,7 @@ def problem_of(error: Exception) -> str:
         text = f"{error.args[0]!r} is missing" if error.args else "something is missing"
     else:
         text = type(error).__name__
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_PROBLEM_LENGTH])
+    return escaping.escaped(text, _PROBLEM_LENGTH)
 
 
 class Reflector(Generic[T]):

@@ -58,7 +58,7 @@ def test_the_status_is_compact_and_complete() -> None:
 
 def test_texts_from_the_host_are_shown_escaped_and_bounded() -> None:
     failed = Proof("ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE, message="/etc/\udcff\x1b[2J")
-    found = synced(failed, message="x" * 5000, drift=(Drift("EntryReplaced", "a\udcff\n"),))
+    found = synced(failed, message="x" * 5000, drift=(Drift(DriftKind.ENTRY_REPLACED, "a\udcff\n"),))
     status = proof.report(found, 3, proof.NOTHING, NOW).status
     assert status["certificates"][0]["message"] == "/etc/\\xff\\x1b[2J"
     assert len(status["conditions"][0]["message"]) == 4096
