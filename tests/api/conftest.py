@@ -79,12 +79,8 @@ def world(fleet: harness.ControlPlane) -> collections.abc.Iterator[Simulation]:
             for kind in (
                 *(kinds.TEMPLATE_PLACEMENTS, kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATES),
                 *(kinds.CERTIFICATES, kinds.STORAGE_POOLS, kinds.ZONES, kinds.HOSTS, kinds.NODES),
-                # Those of earlier worlds are older: who begins would have to find out first whether they live.
-                kinds.LEASES,
             ):
                 for item in connection.request("GET", kind.path()).object()["items"]:
                     name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
-                    if kind is kinds.LEASES and namespace == "kube-system":
-                        continue
                     connection.patch(kind, name, {"metadata": {"finalizers": None}}, namespace)
                     connection.delete(kind, name, namespace)

@@ -114,6 +114,9 @@ class Simulation:
                 controller.kill()
         self._stop.set()
         self._thread.join(timeout=20)
+        # An older Lease that somebody still holds is watched for half a minute by every controller that begins later.
+        for lease in self._kube.request("GET", kinds.LEASES.path(None, self.namespace)).object()["items"]:
+            self._kube.delete(kinds.LEASES, lease["metadata"]["name"], self.namespace)
         self._kube.__exit__()
         self.check()
 
