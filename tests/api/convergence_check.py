@@ -16,6 +16,8 @@ from tests.api.simulation import Simulation
 
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL
+from directdownload.planning import rights
+from directdownload.resources.templatedeployment import TemplateDeployment
 
 #: template uid, pool, host; the host is empty for a shared pool
 Copy = tuple[str, str, str]
@@ -88,6 +90,25 @@ class World:
             or zone["metadata"]["name"] not in zones
         )
 
+    def granted(self, deployment: Object) -> Object | None:
+        """What it was permitted of this very Template, for what it selects now."""
+        template, granted = self.template_of(deployment), deployment.get("status", {}).get("granted")
+        if template is None or granted is None or granted["templateUID"] != template["metadata"]["uid"]:
+            return None
+        same = rights.selection(TemplateDeployment.model_validate(deployment)) == granted["selection"]
+        return granted if same else None
+
+    def counted(self, deployment: Object) -> set[Copy] | None:
+        """The copies that its status counts: of a refused one those that it was given, if any."""
+        selected, granted = self.selected(deployment), self.granted(deployment)
+        if not self.refused(deployment) or (granted and deployment["spec"]["zone"] not in self.zones):
+            return selected
+        if granted is None:
+            return None
+        until = granted["time"]
+        given = {self.copy_of(each) for each in self.placements if each["metadata"]["creationTimestamp"] <= until}
+        return selected & given
+
     def selected(self, deployment: Object) -> set[Copy]:
         """The copies that it selects on the fleet as it is, refused or not."""
         template, spec = self.template_of(deployment), deployment["spec"]
@@ -121,6 +142,8 @@ class World:
         for deployment in self.deployments.values():
             template, wish = self.template_of(deployment), deployment["spec"]
             if template is None or template["metadata"]["uid"] != spec["templateRef"]["uid"] or _deleting(deployment):
+                continue
+            if self.refused(deployment) and self.granted(deployment) is None:
                 continue
             named = not wish.get("hosts") or spec["host"] in wish["hosts"] or _shared(self.pools[spec["pool"]])
             if wish["zone"] == spec["zone"] and named and (not wish.get("pools") or spec["pool"] in wish["pools"]):
@@ -247,8 +270,10 @@ def _counts(world: World) -> Iterator[str]:
     ready = {world.copy_of(placement) for placement in world.placements if _phase(placement) == "Ready"}
     for (namespace, name), deployment in world.deployments.items():
         selected, status = world.selected(deployment), deployment.get("status", {})
-        there = len(selected & ready)
-        expected = _tally(desired=len(selected), ready=there, pending=len(selected) - there)
+        counted, expected = world.counted(deployment), None
+        if counted is not None:
+            there = len(counted & ready)
+            expected = _tally(desired=len(counted), ready=there, pending=len(counted) - there)
         if status.get("placements") != expected:
             yield f"deployment {namespace}/{name} counts {status.get('placements')}, expected {expected}"
         refused = world.refused(deployment)

@@ -88,10 +88,11 @@ async def test_the_second_agent_does_nothing_until_the_first_has_ended(world: Wo
 
 async def test_an_agent_that_waits_ends_when_it_is_asked_to(world: World) -> None:
     other = Other()
-    with agent_world.quick_process(world), agent_world.quick_process(world, health_port=other.port) as second:
+    with agent_world.quick_process(world):
         await until("the first", world.ready)
-        await until("the second to wait", other.waits)
-        second.terminate()
-        log = (await asyncio.to_thread(second.communicate, timeout=20))[1]
-        assert second.returncode == 0, log
-        assert await world.ready()
+        with agent_world.quick_process(world, health_port=other.port) as second:
+            await until("the second to wait", other.waits)
+            second.terminate()
+            log = (await asyncio.to_thread(second.communicate, timeout=20))[1]
+            assert second.returncode == 0, log
+            assert await world.ready()

@@ -1,6 +1,5 @@
 """`directdownload certificate` against a real API server: the test proves as agents do, counts as the controller."""
 
-import base64
 import collections.abc
 import datetime
 import json
@@ -211,7 +210,7 @@ _BAD: dict[str, tuple[str | bytes, str]] = {
     ),
     "expired": (certificates.pem(begins=days(-9), ends=days(-1)), "the certificate expired at 20"),
     "early": (certificates.pem(begins=days(1)), "the certificate is not valid before 20"),
-    "der": (base64.b64decode("".join(certificates.pem().split("\n")[1:-2])), "openssl x509 -inform der -in "),
+    "cut off": (certificates.der()[:-1], "found bytes of something else"),
     "trailing": (certificates.pem() + "XXXX", "found text after it"),
     "nothing": ("", "found nothing"),
     "endless": ("A" * 1_000_000, "found 65537 characters (at most 65536)"),

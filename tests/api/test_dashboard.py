@@ -103,6 +103,8 @@ def test_every_metric_of_the_product_but_some_is_shown(dashboard: Any) -> None:
     assert {name for name in described - shown if name.startswith("directdownload_")} == {
         "directdownload_events_dropped_total",
         "directdownload_verifications_total",
+        # An alert tells of it, and who looks needs the object's name.
+        "directdownload_unreadable_objects",
     }
 
 

@@ -160,7 +160,7 @@ def plan_placements(
             wanted.update(wishes[deployment.key])
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
     # A hash of each, and there may be thousands of placements.
-    names, narrowed = _Names.of(fleet), {d.key for d, _ in deciding if d.status.observed_selection and _changed(d)}
+    names, narrowed = _Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []

@@ -245,3 +245,13 @@ def test_a_copy_that_only_a_refused_one_had_is_nobody_elses_to_remove(tenant: st
     reason = Reason.TEMPLATE_NOT_ALLOWED
     elsewhere = build.deployment("owners", spec={"hosts": ["kvm-9"]})
     assert plan(reason, elsewhere, tenants(before, tenant, deleting=True)) == {**NOTHING, "release": BOTH}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_narrowing_that_comes_before_anything_was_told_is_an_order_all_the_same(policy: str) -> None:
+    """What the copies were given for is written before the first of them is made."""
+    narrowed = {"hosts": ["kvm-1"], "deletionPolicy": policy}
+    right = {"selection": rights.selection(build.deployment()), "templateUID": build.TEMPLATE_UID, "time": stamp(NOW)}
+    found = build.deployment(observed=None, spec=narrowed, status={"granted": right})
+    changes = plan_placements(build.template(), [found], build.fleet(HOSTS), by_key(*COPIES))
+    assert [view.host for view in (changes.remove if policy == "Delete" else changes.release)] == ["kvm-2"]

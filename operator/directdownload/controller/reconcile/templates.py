@@ -176,12 +176,16 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
 
 
 async def _grant(context: Context, key: str, template: Template) -> None:
-    """Writes, durably, that the deployment was permitted copies, unless that stands there."""
+    """Writes, durably, that the deployment was permitted copies of this Template, unless that stands there.
+
+    For which selection changes only with what is told of it: until then a narrowing is still to be seen.
+    """
     deployment = context.world.deployments.get(key)
     if deployment is None or deployment.deleting:
         return
-    granted = rights.grant(deployment, template, None, context.now())
-    if granted != deployment.status.granted:
+    before = deployment.status.granted
+    if before is None or before.template_uid != template.uid:
+        granted = rights.grant(deployment, template, None, context.now())
         status = deployment.status.model_copy(update={"granted": granted})
         await context.apply(kinds.TEMPLATE_DEPLOYMENTS, deployment, {"status": dump(status)}, subresource="status")
 
