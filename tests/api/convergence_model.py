@@ -84,8 +84,10 @@ class Pool:
 class Wishes:
     """`disk_name` tells where a pool lies on a host."""
 
-    def __init__(self, disk_name: Callable[[str, str], str]) -> None:
+    def __init__(self, disk_name: Callable[[str, str], str], team: str) -> None:
         self._disk_name = disk_name
+        #: label of the namespaces that are not a template's own
+        self.team = team
         self.templates: dict[Key, WishedTemplate] = {}
         self.deployments: dict[Key, WishedDeployment] = {}
         self.hosts: dict[str, WishedHost] = {}
@@ -102,6 +104,9 @@ class Wishes:
         self._narrowed: set[Key] = set()
         #: templates and zones of those among them that say Retain, which counts for all that is given up meanwhile
         self._retaining: set[tuple[Key, str]] = set()
+        #: deployments that were refused, or may have been seen so, since all was quiet: what they give up may stay, and
+        #: what others give up they may not keep
+        self._denied: set[Key] = set()
         #: label `tier` that hosts had before
         self._tiers: dict[str, set[str]] = {}
         #: zones that hosts have left
@@ -112,6 +117,7 @@ class Wishes:
     def made(self, key: Key) -> None:
         """It was not there before, or another one of its name was still going."""
         self.deployments[key].made = True
+        self.note_rights()
         self._allow_mistaken(self.deployments[key])
 
     def delete_deployment(self, key: Key, *, unseen: bool) -> None:
@@ -136,7 +142,7 @@ class Wishes:
         self.deployments[key].policy = policy
         for file, withdrawn in self._withdrawn.items():
             if key in withdrawn:
-                self._allow(file, policy)
+                self._allow(file, self.deployments[key])
         if key in self._narrowed:
             self._note_retaining(self.deployments[key])
 
@@ -147,7 +153,7 @@ class Wishes:
             self._origin[file] = key, pool.zone
             for deployment in wanting:
                 self._note_withdrawn(file, deployment)
-            if not any(d.policy == "Retain" and self._selects(d, pool, host) for d in wanting):
+            if not any(d.policy == "Retain" and self._selects(d, pool, host) and self._counts(d) for d in wanting):
                 self.ordered.add(file)
             if any(d.policy == "Retain" for d in self._naming(key, pool.zone)) or self._retained(file):
                 self.may_stay.add(file)
@@ -172,7 +178,7 @@ class Wishes:
             deployment = self.deployments[key]
             for file, _, where in self.files_of(deployment):
                 if where == host and deployment.tier == before != tier and not self._wanted(file, deployment):
-                    self._allow(file, deployment.policy)
+                    self._allow(file, deployment)
 
     def release(self, file: FileKey) -> None:
         """Its placement was deleted by hand, or it was published by a job that nobody knew of any more."""
@@ -187,9 +193,26 @@ class Wishes:
         self._retaining.clear()
         self._tiers.clear()
         self._left.clear()
+        self._denied.clear()
+        self.note_rights()
         self.may_stay = orphans
 
+    def note_rights(self) -> None:
+        """Before and after who may deploy what changes."""
+        self._denied |= {deployment.key for deployment in self.deployments.values() if self._refused(deployment)}
+
     # --- who wants what
+
+    def _refused(self, deployment: WishedDeployment) -> bool:
+        template = self.templates.get(deployment.template)
+        if template is None:
+            return False
+        foreign = template.namespace != deployment.namespace
+        allowed = template.allowed_team is not None and template.allowed_team in ("", self.team)
+        return (foreign and not allowed) or bool(template.zones and deployment.zone not in template.zones)
+
+    def _counts(self, deployment: WishedDeployment) -> bool:
+        return deployment.key not in self._denied
 
     def _withdraw(self, before: WishedDeployment, after: WishedDeployment | None) -> None:
         for file, pool, host in self.files_of(before, lately=True):
@@ -198,7 +221,7 @@ class Wishes:
             self._note_withdrawn(file, before)
             if self._wanted(file, after):
                 continue
-            self._allow(file, before.policy)
+            self._allow(file, before)
             # Who is narrowed is told from others by what is in its status, which may lag.
             others = self._naming(before.template, before.zone) if after is not None else []
             if self._retained(file) or any(d.policy == "Retain" for d in others):
@@ -209,7 +232,7 @@ class Wishes:
         and given up at once."""
         for file, _, host in self.files_of(deployment):
             if deployment.tier in self._tiers.get(host, ()) and not self._wanted(file, None):
-                self._allow(file, deployment.policy)
+                self._allow(file, deployment)
 
     def _note_withdrawn(self, file: FileKey, by: WishedDeployment) -> None:
         self._withdrawn.setdefault(file, {})[by.key] = by.policy
@@ -225,15 +248,21 @@ class Wishes:
         """Whether anyone who has given it up lately, or may have, says Retain."""
         return "Retain" in self._withdrawn.get(file, {}).values() or self._origin.get(file) in self._retaining
 
-    def _allow(self, file: FileKey, policy: str) -> None:
-        (self.may_stay if policy == "Retain" else self.ordered).add(file)
+    def _allow(self, file: FileKey, by: WishedDeployment) -> None:
+        """What becomes of a file that `by` gives up. If that may not say so, it goes only by the order of others."""
+        if by.policy == "Delete":
+            self.ordered.add(file)
+        if by.policy == "Retain" or not self._counts(by):
+            self.may_stay.add(file)
+        if any(policy == "Delete" for policy in self._withdrawn.get(file, {}).values()) and not self._counts(by):
+            self.ordered.add(file)
 
     def _wanted(self, file: FileKey, apart: WishedDeployment | None) -> bool:
         """Whether some deployment, `apart` from that one, certainly wants it."""
         return any(
             file == other and self._selects(deployment, pool, host)
             for deployment in self.deployments.values()
-            if deployment is not apart
+            if deployment is not apart and self._counts(deployment)
             for other, pool, host in self.files_of(deployment)
         )
 

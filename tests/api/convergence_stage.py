@@ -35,7 +35,7 @@ class Stage:
     def __init__(self, simulation: Simulation, kube: Kube) -> None:
         self.simulation = simulation
         self.kube = kube
-        self.wishes = Wishes(lambda host, pool: simulation.disk(host, pool).name)
+        self.wishes = Wishes(lambda host, pool: simulation.disk(host, pool).name, TEAM)
         self.complaints: list[str] = []
         self.trace: list[str] = []
         self.invariants = Invariants(self.complain)

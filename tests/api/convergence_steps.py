@@ -39,6 +39,7 @@ def _create_template(stage: Stage, rng: random.Random, key: Key) -> str:
         zones=tuple(stage.zones[:1]) if rng.random() < 0.1 else (),
     )
     stage.wishes.templates[key] = template
+    stage.wishes.note_rights()
     return f"create template {_name(key)} checksum={bool(template.checksum)} allowed={template.allowed_team}"
 
 
@@ -69,10 +70,12 @@ def edit_template(stage: Stage, rng: random.Random) -> str | None:
     if key is None:
         return None
     template = stage.wishes.templates[key]
+    stage.wishes.note_rights()
     if rng.random() < 0.7:
         template.allowed_team = rng.choice([None, "", TEAM])
     else:
         template.zones = rng.choice([(), (stage.zones[0],), (stage.zones[1],)])
+    stage.wishes.note_rights()
     stage.write_template(template)
     return f"edit template {_name(key)}: allowed={template.allowed_team} zones={template.zones}"
 
@@ -183,7 +186,9 @@ def change_verification(stage: Stage, rng: random.Random) -> str:
 
 
 def change_namespace(stage: Stage, rng: random.Random) -> str:
-    stage.team = rng.choice([TEAM, "red"])
+    stage.wishes.note_rights()
+    stage.team = stage.wishes.team = rng.choice([TEAM, "red"])
+    stage.wishes.note_rights()
     stage.kube.patch(kinds.NAMESPACES, stage.tenant, {"metadata": {"labels": {"team": stage.team}}}).object()
     return f"namespace {stage.tenant}: team={stage.team}"
 
