@@ -21,7 +21,7 @@ _FURTHER: Mapping[str, frozenset[str]] = {
     "Zone": frozenset(),
     "Host": frozenset({"KeystoreSynced"}),
     "StoragePool": frozenset(),
-    "Template": frozenset({"SourceReachable"}),
+    "Template": frozenset({"SourceReachable", "DigestDisputed"}),
     "TemplateDeployment": frozenset(),
     "TemplatePlacement": frozenset(),
     "DirectDownloadCertificate": frozenset({"Expiring", "Accepted"}),

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import json
 
-from directdownload.planning import attempts, headers, removal, repair
+from directdownload.planning import attempts, digests, headers, removal, repair
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
@@ -40,7 +40,7 @@ def plan_placement(
     if removing:
         return removal.plan_removal(placement, around, job, _obstacle(around), now)
     if job is not None and not job.deleting and job.verb is Verb.FETCH:
-        return _with_fetch(placement, around, job, now)
+        return digests.hold(_with_fetch(placement, around, job, now), around.template, job)
     if job is not None and not job.deleting and job.verb is Verb.VERIFY:
         return repair.plan_verification(placement, around, job, now)
     return _without_job(placement, around, job, now)

@@ -67,7 +67,8 @@ class Step(enum.Enum):
 class PlacementPlan:
     """`status` None: leave it. `drop_job`: its result has been read, or nobody wants it any more.
 
-    `outcome` is the result that this plan takes in; it is counted once.
+    `outcome` is the result that this plan takes in; it is counted once. `teaches`: the Template is to hear of the
+    job's digest; the job stays until it has.
     """
 
     status: TemplatePlacementStatus | None
@@ -76,6 +77,7 @@ class PlacementPlan:
     drop_job: bool = False
     look_again: datetime.datetime | None = None
     outcome: JobResult | None = None
+    teaches: bool = False
 
 
 def status_of(

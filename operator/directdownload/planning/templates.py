@@ -5,9 +5,11 @@ import urllib.parse
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
-from directdownload.planning.conditions import Verdict, conditions
+from directdownload.planning import digests
+from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.probes import CONDITION, Outcome
+from directdownload.resources.base import ConditionStatus
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import PlacementCounts, Template, TemplateStatus
@@ -66,10 +68,12 @@ def plan_template(
     *,
     secret: Verdict | None = None,
     probed: Outcome | None = None,
+    lessons: Iterable[Checksum] = (),
 ) -> TemplateStatus:
     """`zones` are the names of those that exist; `placements` the copies of this very template (by uid).
 
-    `secret`: why its header Secret may not be used. `probed`: what a probe has just found.
+    `lessons`: what the jobs that have just fetched some of them found (`digests.lesson`). `secret`: why its header
+    Secret may not be used. `probed`: what a probe has just found.
     """
     placements = list(placements)
     before = template.status
@@ -87,13 +91,18 @@ def plan_template(
     ]
     known.insert(0 if before.digest else len(known), (before.size_bytes, before.virtual_size_bytes))
     reachable = probed.condition if probed is not None else before.condition(CONDITION)
+    heard = digests.learn(template, lessons)
+    dispute = before.condition(digests.CONDITION)
+    if heard.contradiction:
+        reason, words = Reason.DIGESTS_DIFFER, heard.contradiction
+        dispute = condition(digests.CONDITION, ConditionStatus.TRUE, reason, words, (), generation, now)
     return TemplateStatus(
         observed_generation=generation,
         protocol=protocol(template.spec.url),
         size_bytes=next((size for size, _ in known if size is not None), None),
         virtual_size_bytes=next((size for _, size in known if size is not None), None),
         etag=(answer.etag if answer.etag.isprintable() else "") or None if answer is not None else before.etag,
-        digest=before.digest or (learnt.digest if learnt else None),
+        digest=heard.digest,
         placements=count(placements),
         probe=probed.record if probed is not None else before.probe,
         last_handled_request=template.metadata.requested_at or None,
@@ -101,6 +110,6 @@ def plan_template(
             *conditions(
                 _verdict(template, zones, secret), before.conditions, generation, now, types=("Ready", "Stalled")
             ),
-            *([reachable] if reachable is not None else []),
+            *(each for each in (reachable, dispute) if each is not None),
         ),
     )

@@ -67,6 +67,7 @@ class Reason(Word):
     SECRET_FORBIDDEN = "SecretForbidden"  # noqa: S105 - a reason, not a password
     SOURCE_REACHABLE = "SourceReachable"
     SOURCE_UNREACHABLE = "SourceUnreachable"
+    DIGESTS_DIFFER = "DigestsDiffer"
     # TemplateDeployment
     CONVERGED = "Converged"
     DOWNLOADING = "Downloading"

@@ -176,8 +176,8 @@ class TemplateStatus(Status):
     etag: str | None = pydantic.Field(None, description="The ETag of the last probe's answer.")
     digest: str | None = pydantic.Field(
         None,
-        description="`sha256:<hex>` of the file as served, learnt from the first verified copy, expected of every "
-        "later one.",
+        description="`sha256:<hex>` of the file as served, learnt from the first job that fetched it, expected of "
+        "every later copy; taken back if another job finds another one (condition DigestDisputed).",
     )
     placements: PlacementCounts | None = None
     probe: TemplateProbe | None = None

@@ -12,6 +12,7 @@ from directdownload.planning import probes
 from directdownload.planning.attempts import START_DEADLINE
 from directdownload.planning.probes import Outcome, Probe
 from directdownload.planning.templates import plan_template
+from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.template import Template, TemplateProbe, TemplateStatus
@@ -269,7 +270,8 @@ def copy(**file: Any) -> Any:
 
 def test_a_verified_copy_knows_better_than_a_server() -> None:
     template, _ = after(build.template(), probe(ANSWER))
-    status = plan_template(template, (), [copy(virtualSizeBytes=8000)], NOW)
+    lessons = [Checksum.parse(build.DIGEST)]
+    status = plan_template(template, (), [copy(virtualSizeBytes=8000)], NOW, lessons=lessons)
     assert (status.size_bytes, status.virtual_size_bytes, status.digest) == (4096, 8000, build.DIGEST)
     read = template.model_copy(update={"status": status})
     asked_again = dataclasses.replace(taken(read, probe(ANSWER, 2)))

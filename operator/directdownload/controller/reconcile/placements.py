@@ -67,6 +67,9 @@ async def _reconcile(context: Context, name: str) -> None:
         await _release(context, placement)
         if plan.outcome is not None:
             context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.REMOVED, plan.outcome.message)
+    if plan.teaches and around.template is not None:
+        # It writes what the job has found, and asks for another look here once that is durable.
+        context.queue.add(Key("template", around.template.key))
     if plan.drop_job:
         # Last, so that its result is still there if a write before this one fails.
         for view in list(context.world.jobs_of_placement[name]):

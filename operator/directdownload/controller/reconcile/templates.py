@@ -6,6 +6,7 @@ finalizers go only once what shall be removed is marked so durably.
 
 import contextlib
 import dataclasses
+import datetime
 import logging
 import time
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from directdownload.controller.context import Context, dump, gather, same_condit
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, decided_anew, probe_of
 from directdownload.planning import deployments as planning
+from directdownload.planning import digests, plans, probes, rights, templates
 from directdownload.planning import headers as header_planning
-from directdownload.planning import plans, probes, rights, templates
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
+from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import WAITING
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -51,11 +53,21 @@ async def reconcile(context: Context, key: str) -> None:
         now = context.now()
         probe = world.probe(naming.probe_name(template.name, template.uid), now)
         probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
-        status = templates.plan_template(template, zones, copies, now, secret=problem, probed=probed)
+        # It may have been written meanwhile; and what ended meanwhile is heard as well.
+        template = world.templates.get(key) or template
+        copies = list(world.placements_of_template[template.uid])
+        taught = {p.key: found for p in copies if (found := _lesson(context, template, p, now)) is not None}
+        status = templates.plan_template(
+            template, zones, copies, now, secret=problem, probed=probed, lessons=taught.values()
+        )
         counts = status.placements
         settled = counts is None or not (counts.pending or counts.downloading)
+        settled = settled or status.digest != template.status.digest
         await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
         _follow(context, template)
+        for name in taught:
+            # Its job was left until this was written.
+            context.queue.add(Key("placement", name))
         template = world.templates.get(key) or template
     planned = list(world.deployments_of_template[key])
     if template is not None and await _place(context, template, planned):
@@ -64,6 +76,13 @@ async def reconcile(context: Context, key: str) -> None:
         return
     await _release_orphans(context, key, template)
     await _finish_deployments(context, key, planned)
+
+
+def _lesson(context: Context, template: Template, placement: PlacementView, now: datetime.datetime) -> Checksum | None:
+    """What a job of `placement` teaches that is there."""
+    if not context.world.jobs_of_placement[placement.key]:
+        return None
+    return digests.lesson(template, context.world.job(placement, now))
 
 
 def _follow(context: Context, before: Template) -> None:
@@ -81,6 +100,9 @@ def _follow(context: Context, before: Template) -> None:
     reachable, old = after.status.condition(probes.CONDITION), before.status.condition(probes.CONDITION)
     if reachable is not None and reachable.status == "False" and (old is None or old.reason != reachable.reason):
         context.recorder.tell(kinds.TEMPLATES, after, "Warning", reachable.reason, reachable.message, "Probe")
+    dispute = after.status.condition(digests.CONDITION)
+    if dispute is not None and before.status.condition(digests.CONDITION) is None:
+        context.recorder.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
     if after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
     if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:
