@@ -276,7 +276,7 @@ def test_an_agent_changes_fields_of_its_own_and_no_other(
     name, value = copy_of(kind), fields_of(kind)[field]
     own = field in OWN[kind] and field != "conditions"
     before = world.admin.get(kind, name).object()
-    ways = {
+    ways: dict[str, Callable[[], Answer]] = {
         "apply": lambda: report(agent, kind, name, {field: value}),
         "patch": lambda: agent.patch(kind, name, {"status": {field: value}}, subresource="status"),
         "removal": lambda: agent.patch(kind, name, {"status": {field: None}}, subresource="status"),
@@ -305,7 +305,7 @@ def test_an_agent_writes_all_that_is_its_own_into_a_new_object_and_again(
     assert report(agent, kind, name).object()["status"] == OWN[kind]
     head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
     controller.apply(kind, {**head, "status": CONTROLLERS[kind]}, base.CONTROLLER, subresource="status").object()
-    less = {"conditions": []} if kind is HOSTS else {"observed": {"present": False}}
+    less: Object = {"conditions": []} if kind is HOSTS else {"observed": {"present": False}}
     assert report(agent, kind, name, less).object()["status"] == CONTROLLERS[kind] | (
         less if kind is TEMPLATE_PLACEMENTS else {}
     )

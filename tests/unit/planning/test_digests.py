@@ -22,9 +22,8 @@ CHECKSUMS = Checksum.parse(DIGEST), Checksum.parse(OTHER)
 
 def fetched(digest: str = DIGEST, reason: Reason = Reason.DOWNLOADED, **fields: Any) -> Job:
     result = JobResult(reason=reason, digest=digest, size_bytes=4096)
-    return Job(
-        **{"name": "j", "verb": Verb.FETCH, "attempt": 1, "created": NOW, "finished": True, "result": result} | fields
-    )
+    known = {"name": "j", "verb": Verb.FETCH, "attempt": 1, "created": NOW, "finished": True, "result": result}
+    return Job(**dict[str, Any](known | fields))
 
 
 @pytest.mark.parametrize(
