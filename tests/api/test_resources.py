@@ -36,6 +36,7 @@ from directdownload.cluster.kinds import (
     CERTIFICATES,
     HOSTS,
     TEMPLATE_DEPLOYMENTS,
+    TEMPLATE_PLACEMENTS,
     TEMPLATES,
     Resource,
 )
@@ -367,6 +368,38 @@ def test_storage_of_a_host_is_a_map_by_pool(api: Kube, existing: tuple[Resource,
         body = {**head, "status": {"storage": [{"pool": pool, "writable": True}]}}
         kept = api.apply(HOSTS, body, manager, subresource="status").object()
     assert [each["pool"] for each in kept["status"]["storage"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("existing", "status", "words"),
+    [
+        (HOSTS, {"certificates": [{"state": "Uploaded"}]}, "status.certificates[0].name: Required"),
+        (HOSTS, {"certificates": [{"name": "ca"}]}, "status.certificates[0].state: Required"),
+        (HOSTS, {"storage": [{"writable": True}]}, "status.storage[0].pool"),
+        (HOSTS, {"storage": [{"pool": "p", "unplaced": [{"name": "x"}]}]}, "unplaced[0].state: Required"),
+        (HOSTS, {"keystore": {"lastDrift": {"kind": "EntryMissing"}}}, "status.keystore.lastDrift.time: Required"),
+        (HOSTS, {"keystore": {"lastVerifiedTime": "0000-01-01T00:00:00Z"}}, "status.keystore.lastVerifiedTime"),
+        (TEMPLATE_PLACEMENTS, {"file": {"digest": "x"}}, "status.file.path: Required"),
+        (TEMPLATE_PLACEMENTS, {"progress": {"updatedTime": "0000-01-01T00:00:00Z"}}, "status.progress.updatedTime"),
+        (
+            TEMPLATE_PLACEMENTS,
+            {"progress": {"updatedTime": "2026-01-01T00:00:00+99:99"}},
+            "status.progress.updatedTime",
+        ),
+        (TEMPLATE_PLACEMENTS, {"observed": {"mtime": "2026-01-01T00:00:00x1Z"}}, "status.observed.mtime"),
+        (TEMPLATE_DEPLOYMENTS, {"failures": [{"host": "h", "pool": "p"}]}, "status.failures[0].reason: Required"),
+    ],
+    indirect=["existing"],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_status_that_nobody_could_read_is_refused(
+    api: Kube, existing: tuple[Resource, Object], status: Object, words: str
+) -> None:
+    kind, made = existing
+    name = made["metadata"]["name"]
+    answer = api.patch(kind, name, {"status": status}, in_namespace(kind), subresource="status")
+    assert answer.code == 422
+    assert words in answer.message
 
 
 @pytest.mark.parametrize("existing", [HOSTS], indirect=True, ids=["Host"])

@@ -1,6 +1,7 @@
 """A rollback, or a spoilt object: what this version cannot read holds what it may be about, on a real API server."""
 
 import collections.abc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.timeout(180)
 DEPLOYMENTS, PLACEMENTS = kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS
 READY = ("Ready", "Downloaded")
 TOMORROW = "OfTomorrow"
-#: Neither pool nor reason: nothing that any version has written.
-SPOILT: Object = {"failures": [{"message": "half"}]}
+#: Neither host nor reason: nothing that any version has written, and nothing that our definitions admit.
+SPOILT: Object = {"failures": [{"pool": "local", "message": "half"}]}
 
 
 def spoil(world: Simulation, kind: kinds.Resource, name: str, status: Object) -> None:
@@ -121,7 +122,7 @@ def test_one_unreadable_object_of_each_kind_ends_nothing(world: Simulation) -> N
     world.converged(1)
     (placement,) = world.placements()
     spoil(world, PLACEMENTS, placement["metadata"]["name"], {"conditions": [{**_condition(), "observedGeneration": 1}]})
-    spoil(world, PLACEMENTS, placement["metadata"]["name"], {"file": {"digest": "x", "path": None}})
+    spoil(world, PLACEMENTS, placement["metadata"]["name"], {"conditions": [{"type": "Ready", "status": "True"}]})
     spoil(world, kinds.HOSTS, first, {"certificates": [{}]})
     spoil(
         world, kinds.TEMPLATES, "debian", {"probe": {"attempts": 1}, "conditions": [{**_condition(), "message": "x"}]}
@@ -134,6 +135,44 @@ def test_one_unreadable_object_of_each_kind_ends_nothing(world: Simulation) -> N
     assert controller.alive
     assert copies(world)[first]["metadata"]["uid"] == placement["metadata"]["uid"]
     assert counted(world)[first, "remove"] == 0
+
+
+def _loosened(schema: Any) -> None:
+    """Nothing in it is required any more, but what lists have as their keys."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("required"), list) and "x-kubernetes-list-map-keys" not in schema:
+            schema["required"] = [name for name in schema["required"] if name in ("type", "pool")]
+        for value in schema.values():
+            _loosened(value)
+
+
+def _redefined(running: harness.ControlPlane, change: Callable[[Any], None]) -> None:
+    """Serves our kinds with the schemas of their statuses changed, as another version has them."""
+    kube.install_definitions(running)
+    with kube.Kube(running.kubeconfig()) as connection:
+        for kind in kinds.OURS:
+            name = f"{kind.plural}.{kind.group}"
+            found = connection.get(kinds.DEFINITIONS, name).object()
+            for version in found["spec"]["versions"]:
+                status = version["schema"]["openAPIV3Schema"]["properties"]["status"]
+                change(status)
+                status["properties"]["ofTomorrow"] = {"type": "string"}
+            running.kubectl("replace", "-f", "-", input=yaml.safe_dump(found), check=True)
+    kube.await_definitions(running)
+
+
+@pytest.fixture
+def loose() -> collections.abc.Iterator[harness.ControlPlane]:
+    """A control plane whose definitions admit what this version cannot read: another version's do, ours do not."""
+    with harness.ControlPlane() as running:
+        _redefined(running, _loosened)
+        yield running
+
+
+@pytest.fixture
+def world(loose: harness.ControlPlane) -> collections.abc.Iterator[Simulation]:
+    with Simulation(loose, "loose", agents=True) as simulated:
+        yield simulated
 
 
 def _condition() -> Object:
@@ -155,17 +194,7 @@ def newer() -> collections.abc.Iterator[harness.ControlPlane]:
                 widened(value)
 
     with harness.ControlPlane() as running:
-        kube.install_definitions(running)
-        with kube.Kube(running.kubeconfig()) as connection:
-            for kind in kinds.OURS:
-                name = f"{kind.plural}.{kind.group}"
-                found = connection.get(kinds.DEFINITIONS, name).object()
-                for version in found["spec"]["versions"]:
-                    status = version["schema"]["openAPIV3Schema"]["properties"]["status"]
-                    widened(status)
-                    status["properties"]["ofTomorrow"] = {"type": "string"}
-                running.kubectl("replace", "-f", "-", input=yaml.safe_dump(found), check=True)
-        kube.await_definitions(running)
+        _redefined(running, widened)
         yield running
 
 

@@ -191,11 +191,28 @@ def project_file(document: Mapping[str, Any]) -> FileView:
     )
 
 
+def _told(status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """What the agent says in `field`; nothing if it cannot be read. The copy's life does not depend on its word."""
+    told = status.get(field)
+    if not isinstance(told, Mapping):
+        return {}
+    try:
+        _time(told.get("updatedTime"))
+    except (TypeError, ValueError):
+        return {}
+    return told if all(type(told.get(name, kind())) is kind for name, kind in _TOLD) else {}
+
+
+_TOLD: tuple[tuple[str, type], ...] = (
+    *(("bytesDownloaded", int), ("bytesTotal", int)),
+    *(("present", bool), ("changed", bool), ("revision", str)),
+)
+
+
 def project_placement(document: Mapping[str, Any]) -> PlacementView:
     """`document` is a TemplatePlacement as the API serves it."""
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
-    reference, progress = spec["templateRef"], status.get("progress") or {}
-    seen = status.get("observed") or {}
+    reference, progress, seen = spec["templateRef"], _told(status, "progress"), _told(status, "observed")
     intern = sys.intern
     file = status.get("file")
     return PlacementView(
@@ -217,7 +234,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         attempts=status.get("attempts", 0),
         next_attempt=_time(status.get("nextAttemptTime")),
         started=_time(status.get("startedTime")),
-        file=project_file(file) if file else None,
+        file=project_file(file) if file and "path" in file else None,
         observed_generation=status.get("observedGeneration"),
         last_handled_request=status.get("lastHandledRequest", ""),
         conditions=_conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),

@@ -1,7 +1,7 @@
 """CustomResourceDefinitions generated from the models: `python -m directdownload.resources.crd DIRECTORY [--check]`.
 
-The schema is pydantic's, made structural (references inlined, nulls dropped). A field that the model requires is
-required by a CEL rule instead of the schema's `required`, because only so can the refusal carry an example.
+The schema is pydantic's, made structural (references inlined, nulls dropped). A field of a spec that the model requires
+is required by a CEL rule instead of the schema's `required`, because only so can the refusal carry an example.
 """
 
 import pathlib
@@ -38,6 +38,12 @@ VERSION_ANNOTATION = f"{base.GROUP}/version"
 _HEADER = "# Generated from the models in operator/directdownload/resources by `make crds`. Do not edit.\n"
 #: Bounds that the API server needs to estimate the cost of CEL rules, where a field names none of its own.
 _MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 1024, 256, 256
+#: Of what the format date-time admits, what `datetime` can hold: no year 0, no leap second, no offset beyond a day.
+#: Every version writes its times so, and Kubernetes as well.
+_TIME = (
+    "^([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
+    "([.][0-9]{1,6})?Z$"
+)
 _DROPPED = {"title", "additionalProperties", "default", "required", "$defs"}
 
 
@@ -59,6 +65,9 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
             name: _structural(value, definitions, status=status) for name, value in schema["properties"].items()
         }
         validations += _object_rules(schema, definitions, status=status)
+        if status and schema.get("required"):
+            # No person writes it, so no refusal needs an example: what is stored can be read.
+            result["required"] = list(schema["required"])
     elif result.get("type") == "object":
         result["additionalProperties"] = _structural(schema["additionalProperties"], definitions, status=status)
         result.setdefault("maxProperties", _MAX_PROPERTIES)
@@ -67,6 +76,8 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
         result.setdefault("maxItems", _MAX_ITEMS)
     elif result.get("type") == "string" and "enum" not in result and result.get("format") != "date-time":
         result.setdefault("maxLength", 32768 if status else _MAX_LENGTH)
+    elif result.get("format") == "date-time":
+        result["pattern"] = _TIME
     elif result.get("type") == "integer":
         result["format"] = "int64"
     if validations:
@@ -157,9 +168,6 @@ def definition(kind: type[base.Resource]) -> dict[str, Any]:
     status = _structural(definitions[kind.model_fields["status"].annotation.__name__], definitions, status=True)  # type: ignore[union-attr]
     status.pop("x-kubernetes-validations", None)
     _conditions_as_map(status)
-    for listed in (status["properties"].get("storage"),):
-        if listed is not None:
-            listed["items"]["required"] = ["pool"]
     spec_missing = base.Rule("has(self.spec)", f"spec is missing: see kubectl explain {described.plural}.spec", ".spec")
     schema = {
         "description": (sys.modules[kind.__module__].__doc__ or "").splitlines()[0],
