@@ -40,6 +40,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	python -m directdownload.resources.reference docs/kinds --check
 	python -m directdownload.metrics_reference docs/metrics.md --check
 	python -m tests.values_reference docs/values.md --check
+	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml --check
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
 
 .PHONY: unit
@@ -83,10 +84,11 @@ crds: venv ## Regenerate crds/ and the chart's copy from the models
 	cp crds/*.yaml charts/direct-download-operator/crds/
 
 .PHONY: docs
-docs: venv ## Regenerate the parts of docs/ that come from the code
+docs: venv ## Regenerate the parts of docs/ and of the chart that come from the code
 	python -m directdownload.resources.reference docs/kinds
 	python -m directdownload.metrics_reference docs/metrics.md
 	python -m tests.values_reference docs/values.md
+	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml
 
 .PHONY: lock
 lock: venv ## Refresh requirements.lock and requirements-dev.lock within the bounds of pyproject.toml

@@ -1,5 +1,7 @@
 """The Helm chart against a real API server: values install or are refused in words, and nothing collides."""
 
+import ipaddress
+import json
 import pathlib
 import re
 import tempfile
@@ -10,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from tests import denied_networks
 from tests.api import kube, samples
 from tests.api.kube import CHART, Kube, Object
 from tests.cluster import harness
@@ -26,6 +29,7 @@ from directdownload.cluster.kinds import (
     Resource,
 )
 from directdownload.controller import jobs as controller_jobs
+from directdownload.download import policy
 from directdownload.planning import observed
 from directdownload.resources import host, jobs, template, zone
 
@@ -551,6 +555,12 @@ def policies(*arguments: str) -> dict[str, Object]:
     return {component: matching[0] for component, matching in by_component.items()}
 
 
+def denied_by(blocks: dict[str, list[str]], address: str) -> list[str]:
+    """The exceptions, by the block, that keep an address from being reached."""
+    parsed = ipaddress.ip_address(address)
+    return [each for exceptions in blocks.values() for each in exceptions if parsed in ipaddress.ip_network(each)]
+
+
 def test_network_policies_let_no_more_through_than_is_needed() -> None:
     """What they say; that a plugin enforces them cannot be seen here."""
     assert not [each for each in documents("release", "default", hooks=True) if each["kind"] == "NetworkPolicy"]
@@ -561,7 +571,14 @@ def test_network_policies_let_no_more_through_than_is_needed() -> None:
     assert [component for component, policy in found.items() if "ingress" in policy] == ["test"]
     everywhere, dns = found["job"]["egress"]
     blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in everywhere["to"] if "ipBlock" in peer}
-    assert blocks == {"0.0.0.0/0": ["169.254.169.254/32"], "::/0": ["fd00:ec2::254/128"]}
+    # What the source policy denies by itself, and no private range.
+    made = denied_networks.networks()
+    assert blocks == {"0.0.0.0/0": made["ipv4"], "::/0": made["ipv6"]}
+    assert {str(network) for _, network in policy.DENIED} <= {*made["ipv4"], *made["ipv6"]}
+    for source in ("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "64:ff9b::a00:1"):
+        assert not denied_by(blocks, source), source
+    for refused in ("169.254.1.1", "127.0.0.1", "fe80::1", "64:ff9b::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::"):
+        assert denied_by(blocks, refused), refused
     assert {port["port"] for port in dns["ports"]} == {53}
     # What `helm test` serves is reached by downloads, and by nobody else.
     (rule,) = found["test"]["ingress"]
@@ -585,6 +602,15 @@ def test_network_policies_as_narrow_as_they_are_told() -> None:
     # Where metrics have a port of their own, it is that one.
     (rule,) = policies(*MATRIX["narrow network policies"], "--set", "metrics.authentication=true")["agent"]["ingress"]
     assert [port["port"] for port in rule["ports"]] == ["metrics"]
+    # Who leaves open where downloads go keeps them from the API server, where its addresses are given.
+    addresses = [{"ipBlock": {"cidr": cidr}} for cidr in ("192.0.2.1/32", "198.51.100.0/24", "fd00::1/128")]
+    given = [*addresses, {"podSelector": {}}]
+    open_to = policies("--set-json", f"networkPolicy.apiServer.to={json.dumps(given)}")["job"]["egress"][0]["to"]
+    blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in open_to if "ipBlock" in peer}
+    assert denied_by(blocks, "192.0.2.1") == ["192.0.2.1/32"]
+    assert denied_by(blocks, "fd00::1") == ["fd00::1/128"]
+    # In a wider range there may be servers of images.
+    assert not denied_by(blocks, "198.51.100.1")
     # Downloads on the network of a host come from addresses that no selector knows.
     (rule,) = policies("--set", "job.hostNetwork=true")["test"]["ingress"]
     assert "from" not in rule

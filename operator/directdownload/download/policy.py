@@ -19,8 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Denied unless `allowedCIDRs` says otherwise; the first that fits names the address in messages. Private ranges are
-#: not among them: that is where template servers are.
-_DENIED: tuple[tuple[str, Network], ...] = tuple(
+#: not among them: that is where template servers are. `make docs` gives the list to the chart.
+DENIED: tuple[tuple[str, Network], ...] = tuple(
     (kind, ipaddress.ip_network(text))
     for kind, texts in {
         # RFC 1122, 3.2.1.3: "this" network; Linux connects to itself
@@ -35,15 +35,22 @@ _DENIED: tuple[tuple[str, Network], ...] = tuple(
             *("100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"),
             *("fd00:ec2::/32", "fd20:ce::254/128"),
         ),
+        # IPv6 that stands for IPv4 and that no template server has. Whole: where in it the IPv4 address stands is the
+        # site's choice (RFC 8215 with the lengths of RFC 6052, 2.2), or there are two (Teredo), and no NetworkPolicy
+        # could look for them there.
+        "IPv4-compatible": ("::/96",),  # RFC 4291, 2.5.5.1
+        "IPv4-translated": ("::ffff:0:0:0/96",),  # RFC 2765, 2.1
+        "local NAT64": ("64:ff9b:1::/48",),  # RFC 8215
+        "Teredo": ("2001::/32",),  # RFC 4380
+        "6to4": ("2002::/16",),  # RFC 3056
     }.items()
     for text in texts
 )
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
-#: IPv6 whose last 32 bits are the IPv4 address that is reached in the end: compatible (RFC 4291, 2.5.5.1), mapped
-#: (2.5.5.2), translated (RFC 2765, 2.1), NAT64 (RFC 6052, 2.1, and RFC 8215)
-_ENDS_IN_IPV4 = tuple(
-    ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
-)
+#: RFC 6052, 2.1: the last 32 bits are the IPv4 address that is reached in the end
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: RFC 5214, 6.1, of any network: the upper half of the interface's part, with and without the universal bit. The lower
+#: half is the IPv4 address that a router of the site sends to.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 #: 127.1, 0x7f.1, 2130706433: no host of the DNS looks like that, but the system's resolver takes it for an address
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.ASCII | re.IGNORECASE)
 
@@ -136,23 +143,20 @@ def _denial(address: Address | None, allowed: tuple[Network, ...]) -> str | None
     if any(address in network for network in allowed):
         return None
     for form in (address, *_embedded(address)):
-        kind = next((kind for kind, network in _DENIED if form in network), None)
+        kind = next((kind for kind, network in DENIED if form in network), None)
         if kind is not None and not any(form in network for network in allowed):
             return kind
     return None
 
 
 def _embedded(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 addresses that packets for an IPv6 address may be carried to."""
+    """The IPv4 address that packets for an IPv6 address may be carried to, besides those that are denied whole."""
     if address.version == 4:
         return ()
-    if address.sixtofour is not None:
-        return (address.sixtofour,)
-    if address.teredo is not None:
-        return address.teredo
-    # :: and ::1 are themselves (RFC 4291, 2.5.2 and 2.5.3)
-    compatible = address in _COMPATIBLE and int(address) > 1
-    if compatible or any(address in network for network in _ENDS_IN_IPV4):
+    # RFC 4291, 2.5.5.2: Linux sends IPv4 there
+    if address.ipv4_mapped is not None:
+        return (address.ipv4_mapped,)
+    if address in NAT64 or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
         return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),)
     return ()
 

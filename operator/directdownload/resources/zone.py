@@ -103,8 +103,9 @@ class SourcePolicy(Model):
         (),
         alias="allowedCIDRs",
         description="Address ranges such as `127.0.0.0/8` or `fd00::/8` that are exceptions to those always denied: "
-        "unspecified, loopback, link-local, multicast, broadcast, and the metadata addresses of clouds. Private "
-        "ranges are allowed. Checked after the name was resolved, for every URL, redirect and metalink, and the "
+        "unspecified, loopback, link-local, multicast, broadcast, the metadata addresses of clouds, and IPv6 ranges "
+        "that stand for IPv4: `64:ff9b:1::/48`, 6to4, Teredo. Private ranges are allowed. "
+        "Checked after the name was resolved, for every URL, redirect and metalink, and the "
         "connection goes to the address that was checked.",
         max_length=256,
         json_schema_extra=rules(
