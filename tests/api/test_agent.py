@@ -17,6 +17,7 @@ from tests.cluster import harness
 from tests.unit.agent import support
 
 import directdownload
+from directdownload.agent import prober
 from directdownload.cluster import errors, kinds
 from directdownload.resources.base import AGENT, CONTROLLER
 
@@ -79,6 +80,39 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
         await world.api.delete(kinds.HOSTS, world.host)
         await world.create_host()
         await agent_world.until("the new Host's storage", world.storage)
+
+
+async def test_a_pool_over_its_budget_is_not_usable_and_the_others_are_served(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.create_host()
+    crowded, served = await world.create_pool("crowded"), await world.create_pool("served")
+    work = pathlib.Path(support.make_place(crowded, "t0", world.host).record).parent
+    names = [work / f"{number}.record" for number in range(50)]
+    for path in names:
+        path.touch()
+    name, uid = await world.create_placement("t1", served)
+    support.publish(support.make_place(served, "t1", world.host), name, uid, b"x" * 1000)
+    settings = world.settings(pool_budget=prober.Budget(names=49), facts_interval_seconds=0.2)
+
+    async def reasons(expected: dict[str, str | None]) -> bool:
+        found = await world.storage()
+        return {pool: facts.get("reason") for pool, facts in found.items()} == expected
+
+    with caplog.at_level(logging.INFO, "directdownload"):
+        async with agent_world.running(settings):
+            over: dict[str, str | None] = {"crowded": "PoolNotReady", "served": None}
+            await agent_world.until("the pool over its budget", lambda: reasons(over))
+            await agent_world.until("the other's copy", lambda: agent_world.sees(world, name, present=True))
+            assert await reasons(over), "it stays so"
+            names[0].unlink()
+            within: dict[str, str | None] = {"crowded": None, "served": None}
+            await agent_world.until("both", lambda: reasons(within))
+    pool, said = f"crowded-{world.id}", [record.getMessage() for record in caplog.records]
+    assert said.count(f"Pool {pool} is within its budget again") == 1
+    (why,) = [text for text in said if text.startswith(f"Pool {pool} is not usable")]
+    assert f"{work} holds more than 49 names" in why
+    assert "remove from it what the product did not make" in why
 
 
 async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: World) -> None:

@@ -30,6 +30,8 @@ _MINIMUM_INTERVAL_SECONDS = 1.0
 _ENDED_LIMIT = 1000
 #: Of copies without record; they are few, unless someone makes records up.
 _LOST_LIMIT = 5000
+#: What no field that is kept of a record is longer than: as NAME_MAX of Linux, hosts' names, the longest digest twice.
+_FILE_NAME_LIMIT, _HOST_LIMIT, _DIGEST_LIMIT, _FORMAT_LIMIT = 255, 253, 512, 64
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -295,7 +297,8 @@ class PoolBook:
         self._named[name] = parsed.placement, parsed.placement_uid
         # `<template uid>.<host>.journal`: those of other hosts, on a shared pool, are theirs to tell
         if name.removesuffix(journal.SUFFIX).partition(".")[2] == self._host:
-            self._journals[name] = parsed
+            # what the next attempt needs and nobody here; as objects it takes ten times the room that it has on disk
+            self._journals[name] = parsed.model_copy(update={"sources": (), "ranges": ()})
             self._ended.pop(name, None)
             self._meters[name] = progress.advance(self._meters.get(name), parsed)
 
@@ -305,7 +308,7 @@ class PoolBook:
         except pydantic.ValidationError:
             return
         in_pool = os.path.dirname(parsed.path) == self._target.path and _is_plain(_file_name(parsed))
-        if in_pool and _names_a_placement(parsed.placement, parsed.placement_uid):
+        if in_pool and _is_short(parsed) and _names_a_placement(parsed.placement, parsed.placement_uid):
             self._records[name] = parsed
 
     def _of_copy(self, copy: _Copy, now: datetime.datetime) -> Wanted | None:
@@ -372,6 +375,17 @@ def _file_name(known: record.Record) -> str:
 def _is_plain(name: str) -> bool:
     """Whether it names a file directly in the pool."""
     return name not in ("", ".", "..") and not {"/", "\0"} & set(name)
+
+
+def _is_short(known: record.Record) -> bool:
+    """Thousands are kept, and who may write the pool decides what stands in them."""
+    digests = max(len(known.digest), len(known.checksum), len(known.served_digest))
+    return (
+        len(_file_name(known)) <= _FILE_NAME_LIMIT
+        and len(known.host) <= _HOST_LIMIT
+        and digests <= _DIGEST_LIMIT
+        and len(known.format) <= _FORMAT_LIMIT
+    )
 
 
 def _names_a_placement(placement: str, uid: str) -> bool:

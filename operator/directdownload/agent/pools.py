@@ -23,6 +23,9 @@ from directdownload.resources.naming import WORK_DIRECTORY
 
 logger = logging.getLogger(__name__)
 
+#: Published files in one question: its answer stays below 2 MiB, whatever their names are.
+_LOOK_AT_ONCE = 1000
+
 OnStorage = Callable[[HostStorage], None]
 #: pool, what is wanted of its placements, uids of the placements that have or had a record
 OnCopies = Callable[[str, list[copies.Wanted], Mapping[str, str]], None]
@@ -52,8 +55,11 @@ class PoolMonitor:
         self._about = logs.about("StoragePool", target.pool)
         self._complaint = Complaint(logger)
         self._sweep_complaint = Complaint(logger)
+        self._budget_complaint = Complaint(logger)
         #: of the pool when it was judged last
         self._device = 0
+        #: its work directory held more than is read, when it was looked at last
+        self._over_budget = False
         self._storage = storage.not_exposed(target)
         self._leftovers: list[leftovers.Leftover] = []
         #: what lies there was looked at since the pool was usable
@@ -75,13 +81,16 @@ class PoolMonitor:
                 if usable:
                     observe = now >= observe_due
                     usable = await self._look(observe)
+                    # what is over its budget stays so for a while, and costs a listing each time
+                    look_around = look_around or self._over_budget
                     if observe and usable:
                         observe_due = time.monotonic() + self._settings.observe_interval_seconds
                     busy = self._book.active(_now()) or self._book.unsettled(_now())
                     scan = self._settings.active_scan_seconds if busy else self._settings.idle_scan_seconds
                     pause = min(pause, scan)
                     # a pool that stopped answering is asked for its facts next
-                    facts_due = facts_due if usable else 0
+                    facts_due = facts_due if usable or self._over_budget else 0
+                    pause = facts_due - time.monotonic() if self._over_budget else pause
                 if not usable:
                     observe_due = 0
                 if look_around:
@@ -113,23 +122,37 @@ class PoolMonitor:
         return True
 
     async def _look(self, observe: bool) -> bool:
-        """False when the pool stopped answering, or another file system lies there now."""
+        """False when the pool stopped answering, is over its budget, or another file system lies there now."""
         try:
             await self._copies(observe)
             if observe:
                 await self._list()
+        except worker.OverBudgetError as error:
+            work_directory = f"{self.target.path}/{WORK_DIRECTORY}"
+            text = (
+                f"Pool {self.target.pool} is not usable: {work_directory} holds {error}; find out who wrote there, and "
+                "remove from it what the product did not make"
+            )
+            self._budget_complaint.say(logging.WARNING, text, self._about)
+            self._over_budget, self._listed = True, False
+            self._storage = storage.over_budget(self.target)
+            return False
         except worker.NoAnswerError as error:
             self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}", self._about)
             return False
+        self._over_budget = False
+        self._budget_complaint.clear(f"Pool {self.target.pool} is within its budget again", self._about)
         return True
 
     async def _copies(self, observe: bool) -> None:
-        scan = await self._ask("scan", work_directory=WORK_DIRECTORY, suffixes=list(copies.SUFFIXES))
+        budget = self._settings.pool_budget
+        scan = await self._ask("scan", work_directory=WORK_DIRECTORY, suffixes=list(copies.SUFFIXES), budget=budget)
         self._book.take(scan["present"], scan["changed"], _now(), complete=scan["complete"])
         self._book.forget(self._owners.gone)
         if (observe or self._book.unsettled(_now())) and (names := self._book.file_names()):
-            answer = await self._ask("files", names=names)
-            self._book.look(answer["files"])
+            for start in range(0, len(names), _LOOK_AT_ONCE):
+                answer = await self._ask("files", names=names[start : start + _LOOK_AT_ONCE])
+                self._book.look(answer["files"])
         self._on_copies(self.target.pool, self._book.wanted(_now()), self._book.placements())
 
     async def _list(self) -> None:
@@ -139,6 +162,7 @@ class PoolMonitor:
             work_directory=WORK_DIRECTORY,
             suffixes=list(leftovers.SUFFIXES),
             idle_seconds=leftovers.IDLE_SECONDS,
+            budget=self._settings.pool_budget,
         )
         empty_records = self._book.records_without_file(self._owners.gone)
         self._leftovers = leftovers.group(answer["leftovers"], self._book.journals(), empty_records)

@@ -4,6 +4,9 @@ Started by `worker` as `python -m directdownload.agent.prober PATH`. Requests ar
 answers JSON after four bytes of length on standard output. It ends with its parent (end of input). Everything read is
 bounded; no link is followed below the pool's own path. Imports little: it must start fast and stay small.
 
+The agent has one memory for all pools, and whoever may write a pool decides what lies in it. So a work directory that
+holds more than its `Budget` is not looked at, and its pool is not usable until somebody has cleared it.
+
 A pool that is unmounted shows an empty directory under the same path. So every request but `facts` says on which device
 the pool was found, and is refused when another one lies there now: what is missing below a mount point is not lost.
 """
@@ -17,18 +20,37 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from directdownload.download import files
 
 LENGTH = struct.Struct(">I")
 #: Of names in a pool's work directory; what lies beyond is not looked at.
 ENTRY_LIMIT = 5000
+#: A copy has a record, and while it is made up to five files more: 20,000 are ten for each of 2,000 copies.
+NAMES_LIMIT = 20_000
+#: Of journals and records together: 2 KiB for each of 2,000 copies, of which a usual record takes a third.
+CONTENT_LIMIT_BYTES = 4 * 1024 * 1024
 #: Files that a download holds locked while it is at work.
 PART_SUFFIX, LOCK_SUFFIX = ".part", ".lock"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Of the pool itself, which may be a link, and closed to root without capabilities but for passing through.
 _POOL = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class OverBudgetError(Exception):
+    """The work directory holds more than is looked at."""
+
+
+class Budget(NamedTuple):
+    """What the work directory of one pool may hold. Bytes count as they go to the agent, in JSON."""
+
+    names: int = NAMES_LIMIT
+    content_bytes: int = CONTENT_LIMIT_BYTES
+
+    @property
+    def name_bytes(self) -> int:
+        return self.content_bytes // 2
 
 
 def facts(path: str, work_directory: str, record_suffix: str) -> dict[str, Any]:
@@ -56,7 +78,10 @@ def _recorded(path: str, work_directory: str, record_suffix: str) -> bool:
     except OSError:
         return False
     try:
-        return any(name.endswith(record_suffix) for name in _names(pool, work_directory))
+        return any(name.endswith(record_suffix) for name in _names(pool, work_directory, Budget()))
+    except OverBudgetError:
+        # so full a directory is none that the pool's mount hides
+        return True
     except OSError:
         return False
     finally:
@@ -68,12 +93,28 @@ class Scanner:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, int, int]] = {}
+        #: of the content, as it was sent
+        self._sizes: dict[str, int] = {}
 
-    def scan(self, pool: int, work_directory: str, suffixes: list[str]) -> dict[str, Any]:
-        """`pool` is the open directory. `complete` is False when there are more than are looked at."""
-        names = sorted(name for name in _names(pool, work_directory) if name.endswith(tuple(suffixes)))
+    def scan(
+        self, pool: int, work_directory: str, suffixes: list[str], budget: Sequence[int] = Budget()
+    ) -> dict[str, Any]:
+        """`pool` is the open directory. `complete` is False when there are more than are looked at.
+
+        Raises OverBudgetError, after which all is told anew.
+        """
+        try:
+            return self._scan(pool, work_directory, tuple(suffixes), Budget(*budget))
+        except OverBudgetError:
+            self._known, self._sizes = {}, {}
+            raise
+
+    def _scan(self, pool: int, work_directory: str, suffixes: tuple[str, ...], budget: Budget) -> dict[str, Any]:
+        names = sorted(name for name in _names(pool, work_directory, budget) if name.endswith(suffixes))
         present: dict[str, tuple[int, int, int]] = {}
         changed: dict[str, str] = {}
+        sizes: dict[str, int] = {}
+        left = budget.content_bytes
         if names:
             descriptor = os.open(work_directory, _DIRECTORY, dir_fd=pool)
             try:
@@ -87,14 +128,23 @@ class Scanner:
                         # the descriptor in the path: the work directory cannot be exchanged for a link meanwhile
                         data = files.read_small(f"/proc/self/fd/{descriptor}/{name}")
                         changed[name] = (data or b"").decode(errors="replace")
+                        sizes[name] = len(json.dumps(changed[name]))
+                    else:
+                        sizes[name] = self._sizes[name]
+                    left -= sizes[name]
+                    if left < 0:
+                        raise OverBudgetError(f"more than {budget.content_bytes} bytes of journals and records")
             finally:
                 os.close(descriptor)
-        self._known = present
+        self._known, self._sizes = present, sizes
         return {"present": sorted(present), "changed": changed, "complete": len(names) <= ENTRY_LIMIT}
 
 
-def _names(pool: int, work_directory: str) -> list[str]:
-    """None while no download has been here. Any other failure is one: what cannot be read is not lost."""
+def _names(pool: int, work_directory: str, budget: Budget) -> list[str]:
+    """None while no download has been here. Any other failure is one: what cannot be read is not lost.
+
+    Raises OverBudgetError as soon as there are too many.
+    """
     try:
         descriptor = os.open(work_directory, _DIRECTORY, dir_fd=pool)
     except OSError as error:
@@ -103,7 +153,15 @@ def _names(pool: int, work_directory: str) -> list[str]:
             return []
         raise
     try:
-        return os.listdir(descriptor)
+        names: list[str] = []
+        left = budget.name_bytes
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                left -= len(json.dumps(entry.name))
+                if len(names) >= budget.names or left < 0:
+                    raise OverBudgetError(f"more than {budget.names} names, or {budget.name_bytes} bytes of names")
+                names.append(entry.name)
+        return names
     finally:
         os.close(descriptor)
 
@@ -126,13 +184,16 @@ def look(pool: int, names: list[str]) -> dict[str, Any]:
     return {"files": found}
 
 
-def list_leftovers(pool: int, work_directory: str, suffixes: list[str], idle_seconds: float) -> dict[str, Any]:
+def list_leftovers(
+    pool: int, work_directory: str, suffixes: list[str], idle_seconds: float, budget: Sequence[int] = Budget()
+) -> dict[str, Any]:
     """Regular files of the work directory: allocated size, mtime, and whether a process holds it locked.
 
     Only what was idle for `idle_seconds` is asked for its lock: asking makes a download wait for a moment.
     """
     found: dict[str, tuple[int, float, bool]] = {}
-    names = sorted(name for name in _names(pool, work_directory) if name.endswith(tuple(suffixes)))[:ENTRY_LIMIT]
+    listed = _names(pool, work_directory, Budget(*budget))
+    names = sorted(name for name in listed if name.endswith(tuple(suffixes)))[:ENTRY_LIMIT]
     if names:
         descriptor = os.open(work_directory, _DIRECTORY, dir_fd=pool)
         try:
@@ -251,6 +312,8 @@ def main() -> None:
                         answer = {"failed": "another file system lies there than before"}
                 finally:
                     os.close(pool)
+        except OverBudgetError as error:
+            answer = {"over_budget": str(error)}
         except OSError as error:
             answer = {"failed": f"{error.strerror}: {error.filename}"}
         data = json.dumps(answer).encode()

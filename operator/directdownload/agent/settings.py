@@ -4,6 +4,8 @@ import dataclasses
 import os.path
 import pathlib
 
+from directdownload.agent import prober
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
@@ -45,6 +47,8 @@ class Settings:
     numbers_interval_seconds: float = 300
     #: a pool that does not answer for so long is taken for hung
     pool_timeout_seconds: float = 5
+    #: what one pool's work directory may hold; a pool with more is not usable
+    pool_budget: prober.Budget = dataclasses.field(default_factory=prober.Budget)
     #: how often the keystore's file is looked at, and the file of its password: how long a change goes unnoticed
     keystore_poll_seconds: float = 1
 

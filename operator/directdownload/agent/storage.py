@@ -56,6 +56,11 @@ def not_exposed(target: Target) -> HostStorage:
     return _unusable(target, Reason.PATH_NOT_EXPOSED)
 
 
+def over_budget(target: Target) -> HostStorage:
+    """Its work directory holds more than is read of one pool."""
+    return _unusable(target, Reason.POOL_NOT_READY)
+
+
 def judge(
     target: Target,
     pool_roots: Sequence[str],

@@ -13,12 +13,17 @@ from typing import Any
 
 from directdownload.agent import prober
 
-_ANSWER_LIMIT_BYTES = 512 * 1024 * 1024
+#: A scan tells contents within their budget, and each name twice: 8 MiB; the rest is commas.
+_ANSWER_LIMIT_BYTES = 10 * 1024 * 1024
 _CLOSE_SECONDS = 1
 
 
 class NoAnswerError(Exception):
     """The pool did not answer in time, or the child that asked it earlier still hangs."""
+
+
+class OverBudgetError(Exception):
+    """The pool answers, and its work directory holds more than the agent reads of one pool."""
 
 
 class PoolWorker:
@@ -36,7 +41,7 @@ class PoolWorker:
         return self._process.pid if self._process else None
 
     async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """See `prober.main`. Raises NoAnswerError."""
+        """See `prober.main`. Raises NoAnswerError and OverBudgetError."""
         async with self._turn:
             process = await self._ready()
             try:
@@ -50,6 +55,8 @@ class PoolWorker:
                 # cancelled between question and answer: the next one would read this answer
                 self._discard()
                 raise
+        if "over_budget" in answer:
+            raise OverBudgetError(answer["over_budget"])
         if "failed" in answer:
             raise NoAnswerError(f"{operation} of {self.path}: {answer['failed']}")
         return answer

@@ -248,6 +248,15 @@ def test_a_lost_copy_whose_placement_is_gone_is_forgotten_and_no_other(pool: Poo
     assert set(pool.wanted(later=HOUR)) == {"p2", "p3"}
 
 
+@pytest.mark.parametrize(
+    ("field", "longest"), [("digest", 512), ("checksum", 512), ("served_digest", 512), ("format", 64), ("host", 253)]
+)
+def test_a_record_with_longer_fields_than_a_copy_has_is_none(pool: Pool, field: str, longest: int) -> None:
+    support.publish(support.make_place(pool.path, "t1"), "p1", "u1", b"12345", **{field: "x" * longest})
+    support.publish(support.make_place(pool.path, "t2"), "p2", "u2", b"12345", **{field: "x" * (longest + 1)})
+    assert set(pool.wanted()) == {"p1"}
+
+
 def test_a_scan_that_did_not_see_everything_loses_nothing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     place = support.make_place(pool.path, "t1")
     support.publish(place, "p1", "u1", b"12345")

@@ -202,6 +202,71 @@ async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.P
     await child.close()
 
 
+LIMITS = {
+    "names": prober.Budget(names=2000),
+    "bytes of names": prober.Budget(content_bytes=200_000),
+    "bytes of journals and records": prober.Budget(content_bytes=600_000),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_more_than_the_budget_is_refused_and_told_anew_once_it_is_gone(
+    tmp_path: pathlib.Path, limit: str
+) -> None:
+    """2,001 names of 98 bytes are too many by the first and the second, four fat records by the last."""
+    support.publish(support.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
+    work, budget = tmp_path / WORK_DIRECTORY, LIMITS[limit]
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    assert list((await child.ask("scan", **fixed, budget=budget))["changed"]) == ["t1.record"]
+    added = [work / f"{number:091d}.record" for number in range(4 if "records" in limit else 2000)]
+    for path in added:
+        # six bytes of JSON for each
+        path.write_bytes(b"\0" * 40_000 if "records" in limit else b"")
+    with pytest.raises(worker.OverBudgetError, match=f"more than .*{limit}"):
+        await child.ask("scan", **fixed, budget=budget)
+    if "records" not in limit:
+        with pytest.raises(worker.OverBudgetError, match=f"more than .*{limit}"):
+            await child.ask("leftovers", **fixed, budget=budget, idle_seconds=0)
+    assert (await child.ask("facts", **FACTS))["recorded"], "it still is the pool's own directory"
+    for path in added:
+        path.unlink()
+    assert list((await child.ask("scan", **fixed, budget=budget))["changed"]) == ["t1.record"]
+    await child.close()
+
+
+async def test_what_has_not_changed_counts_as_well(tmp_path: pathlib.Path) -> None:
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
+    work = tmp_path / WORK_DIRECTORY
+    work.mkdir()
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    budget = prober.Budget(content_bytes=100_000)
+    for number in range(2):
+        (work / f"{number}.record").write_text("x" * 40_000)
+        await child.ask("scan", **fixed, budget=budget)
+    (work / "2.record").write_text("x" * 40_000)
+    with pytest.raises(worker.OverBudgetError, match="more than 100000 bytes of journals and records"):
+        await child.ask("scan", **fixed, budget=budget)
+    await child.close()
+
+
+async def test_two_thousand_copies_are_within_the_budget(tmp_path: pathlib.Path) -> None:
+    """With names as long as they get, and a part, a journal and a lock of each."""
+    known = support.publish(support.make_place(tmp_path, "t1"), "p" * 253, "u" * 36, b"12345", host="h" * 253)
+    text = known.model_copy(update={"checksum": f"sha512:{'0' * 128}"}).model_dump_json()
+    work = tmp_path / WORK_DIRECTORY
+    for number in range(2000):
+        stem = work / f"{number:036d}"
+        stem.with_suffix(".record").write_text(text)
+        for suffix in (".lock", ".kvm-1.part", ".kvm-1.out"):
+            stem.with_suffix(suffix).touch()
+    child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    answer = await child.ask("scan", **fixed)
+    assert (len(answer["changed"]), answer["complete"]) == (2001, True)
+    await child.close()
+
+
 async def test_what_lies_on_another_file_system_than_was_judged_is_not_looked_at(tmp_path: pathlib.Path) -> None:
     support.publish(support.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
