@@ -123,6 +123,9 @@ async def test_what_becomes_unreadable_asks_for_a_look_at_what_it_holds() -> Non
     placement = build.placement(phase="Ready")
     take(world, kinds.TEMPLATE_DEPLOYMENTS, unread("x", REFERENCE, "default"))
     assert queue.depths()["template"] == 1
-    document = {**unread(placement.key, build.placement_document()["spec"]), "status": {"attempts": 1, "startedTime": "soon"}}
+    document = {
+        **unread(placement.key, build.placement_document()["spec"]),
+        "status": {"attempts": 1, "startedTime": "soon"},
+    }
     take(world, kinds.TEMPLATE_PLACEMENTS, document)
     assert list(world.unread_placements[build.TEMPLATE_UID])
