@@ -12,6 +12,7 @@ from tests.api import kube
 from tests.api.kube import Answer, Kube, Object, resource
 from tests.cluster import harness
 
+from directdownload.agent import copies, hostreport, proof
 from directdownload.cluster.kinds import (
     CERTIFICATES,
     HOSTS,
@@ -315,6 +316,13 @@ def test_an_agent_writes_all_that_is_its_own_into_a_new_object_and_again(
     }
     if kind is HOSTS:
         assert sorted(each["type"] for each in again["conditions"]) == ["KeystoreSynced", "Ready"]
+
+
+def test_what_these_tests_write_is_what_the_agent_writes() -> None:
+    keystore = proof.KeystoreReport(host.KeystoreStatus(), (), base.Condition.model_validate(SYNCED))
+    assert hostreport.Report("u", {}, keystore).status.keys() == OWN[HOSTS].keys()
+    wanted = {field.name for field in dataclasses.fields(copies.Wanted)} & set(fields_of(TEMPLATE_PLACEMENTS))
+    assert wanted == OWN[TEMPLATE_PLACEMENTS].keys()
 
 
 @pytest.mark.parametrize(
