@@ -17,28 +17,30 @@ from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.resources.reasons import Reason
 
-#: Holders do in milliseconds what they do, so one that still has it then is hung, or a lost host's that the file
-#: server has not given up yet.
+#: A job that is told to end has 30 s, and whoever works under a final name needs milliseconds. So whoever still has it
+#: then is hung, no job of ours, or on a lost host that the file server has not given up yet. A job that waits has a
+#: slot of its host and its zone, which others need.
 LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 
 
-def acquire(path: str, guard: Guard, limit_seconds: float | None = None) -> tuple[int, bool]:
+def acquire(path: str, guard: Guard) -> tuple[int, bool]:
     """Open or create the file and lock it: its descriptor, and whether someone else had it before.
 
-    Waits as long as the guard lets it, and no longer than the limit; StorageError then, and if it cannot be opened.
+    Waits as long as the guard lets it, and no longer than LIMIT_SECONDS; StorageError then, and if it cannot be opened.
     """
-    end = None if limit_seconds is None else time.monotonic() + limit_seconds
+    end = time.monotonic() + LIMIT_SECONDS
     waited = False
     while True:
         descriptor = try_acquire(path)
         if descriptor is not None:
             return descriptor, waited
         waited = True
-        if end is not None and time.monotonic() >= end:
+        if time.monotonic() >= end:
             raise StorageError(
                 Reason.WRITE_FAILED,
-                f"{path} is locked for more than {limit_seconds:g} s by a job on this or another host; end that job",
+                f"{path} is locked for more than {LIMIT_SECONDS:g} s by another process on this or another host; "
+                "find it with lslocks or fuser, and end it",
             )
         guard.wait(_POLL_SECONDS)
 
@@ -67,7 +69,7 @@ def section(path: str, guard: Guard) -> Iterator[None]:
     if not path:
         yield
         return
-    descriptor, _ = acquire(path, guard, LIMIT_SECONDS)
+    descriptor, _ = acquire(path, guard)
     try:
         yield
     finally:

@@ -87,7 +87,7 @@ class Part:
 
     @classmethod
     def acquire(cls, place: Place, guard: Guard) -> Self:
-        """Open or create the part and lock it; waits for another holder as long as the guard lets it."""
+        """Open or create the part and lock it; waits for another holder, not for long (`lock.acquire`)."""
         descriptor, waited = lock.acquire(place.part, guard)
         return cls(place, descriptor, waited=waited)
 

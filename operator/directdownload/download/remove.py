@@ -26,7 +26,7 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
         return JobResult(reason=Reason.REMOVED, message="there was nothing to remove", path=place.final)
     place.prepare()
     # a download of this host that is told to end may still publish, and keeps its journal: it is waited for
-    own = lock.acquire(place.part, guard, lock.LIMIT_SECONDS)[0] if _ours(place.part) else None
+    own = lock.acquire(place.part, guard)[0] if _ours(place.part) else None
     try:
         if _ours(place.final) and (users := inuse.describe(place.final, place.directory, guard)):
             return _in_use(place, users)
