@@ -1,8 +1,10 @@
 """The program against a real API server: a namespace and a zone for each test, and the program called with them."""
 
+import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import uuid
@@ -74,7 +76,9 @@ class Running:
     """The program while it waits; `until` reads its output up to a text."""
 
     def __init__(self, arguments: list[str]) -> None:
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # Whoever runs the tests in the background has children ignore Ctrl-C.
+        heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heeded)
         self.text = ""
 
     def __enter__(self) -> "Running":

@@ -15,6 +15,18 @@ _LOG_CHARACTERS = 6000
 _worlds = itertools.count(1)
 
 
+#: Files that take longest, which begin first: otherwise one process works on the last of them while the others wait.
+_LONGEST = (
+    *("test_installations", "test_convergence", "test_weather", "test_agent_losses", "test_certificates"),
+    *("test_controller", "test_headers", "test_repair", "test_leadership", "test_tenants", "test_unreadable"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the control plane runs before the first test: a build of minutes would exceed a test's time limit."""
     if session.config.option.collectonly:

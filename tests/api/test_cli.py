@@ -473,24 +473,11 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     assert re.search(r"kvm-1.*local.*Ready.*━━━.*1\.0 MiB", shown.decode())
 
 
-def test_one_object_that_cannot_be_read_costs_no_sight_of_the_others(cluster: Cluster) -> None:
-    """A newer version may have written it: it is named, and the rest is shown."""
+def test_a_word_that_this_version_does_not_know_is_shown_as_unknown(cluster: Cluster) -> None:
+    """A newer version may have written it."""
     cluster.template("debian")
-    for name in ("good", "odd"):
-        spec = {"templateRef": {"name": "debian"}, "zone": cluster.name}
-        cluster.apply(API_VERSION, "TemplateDeployment", name, spec=spec)
-    cluster.status("dddeploy", "odd", {"failures": [{"message": "half"}]})
-    listed = cluster.run("status")
-    assert listed.returncode == 0
-    rows = {row[0]: row for row in (line.split() for line in listed.stdout.splitlines()[1:])}
-    assert rows["good"][1:3] == ["debian", cluster.name]
-    assert "Unreadable" in rows["odd"]
-    assert "TemplateDeployment" in listed.stderr
-    assert "odd cannot be read: status.failures.0.host: Field required" in listed.stderr
-    named = cluster.run("status", "odd")
-    assert named.returncode == 3
-    assert "cannot read a TemplateDeployment of this cluster: status.failures.0.host" in named.stderr
-    # A word that this version does not know is no reason not to show the rest.
+    spec = {"templateRef": {"name": "debian"}, "zone": cluster.name}
+    cluster.apply(API_VERSION, "TemplateDeployment", "odd", spec=spec)
     failure = {"host": "kvm-1", "pool": "local", "reason": "OfTomorrow", "message": "new"}
     cluster.status("dddeploy", "odd", {"failures": [failure]})
     shown = cluster.run("status", "odd")
