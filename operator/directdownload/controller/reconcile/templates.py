@@ -62,13 +62,15 @@ async def reconcile(context: Context, key: str) -> None:
         )
         counts = status.placements
         settled = counts is None or not (counts.pending or counts.downloading)
-        settled = settled or status.digest != template.status.digest
+        # Without a checksum the digest is all that later copies are held to: they do not wait for the next summary.
+        settled = settled or (template.spec.checksum is None and status.digest != template.status.digest)
         await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
         _follow(context, template)
-        for name in taught:
-            # Its job was left until this was written.
-            context.queue.add(Key("placement", name))
         template = world.templates.get(key) or template
+        if digests.disputed(template) or template.status.digest == status.digest:
+            for name in taught:
+                # Its job was left until this was written.
+                context.queue.add(Key("placement", name))
     planned = list(world.deployments_of_template[key])
     if template is not None and await _place(context, template, planned):
         # What became of that comes first; the next look writes the status.
