@@ -38,7 +38,26 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: flo
     return found
 
 
-class World:
+class HealthPort:
+    """What answers at the health port of an agent, `port`."""
+
+    port: int
+
+    async def answer(self, path: str) -> tuple[int, str]:
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.port}/{path}") as answer,
+            ):
+                return answer.status, await answer.text()
+        except aiohttp.ClientError as error:
+            return 0, str(error)
+
+    async def ready(self) -> bool:
+        return (await self.answer("readyz"))[0] == 200
+
+
+class World(HealthPort):
     """One host, its pools below one root, and what stands in the cluster about them; names of its own."""
 
     def __init__(self, api: client.Api, kubeconfig: pathlib.Path, directory: pathlib.Path) -> None:
@@ -184,19 +203,6 @@ class World:
         """What the agent said of each pool, by its name here."""
         status = await self.host_status()
         return {facts["pool"].removesuffix(f"-{self.id}"): facts for facts in status.get("storage", [])}
-
-    async def answer(self, path: str) -> tuple[int, str]:
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{self.port}/{path}") as answer,
-            ):
-                return answer.status, await answer.text()
-        except aiohttp.ClientError as error:
-            return 0, str(error)
-
-    async def ready(self) -> bool:
-        return (await self.answer("readyz"))[0] == 200
 
     async def clean(self) -> None:
         all_kinds = (kinds.TEMPLATE_PLACEMENTS, kinds.STORAGE_POOLS, kinds.HOSTS, kinds.CERTIFICATES, kinds.ZONES)

@@ -6,12 +6,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 import pytest_asyncio
 from tests import certificates
 from tests.api import agent_world
-from tests.api.agent_world import World, until
+from tests.api.agent_world import HealthPort, World, until
 from tests.cluster import harness
 
 from directdownload.resources import pem
@@ -23,30 +22,17 @@ async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> As
         yield made
 
 
-class Other:
+class Other(HealthPort):
     """The health port of a second agent."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-
-    async def answer(self, path: str) -> tuple[int, str]:
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{self.port}/{path}") as answer,
-            ):
-                return answer.status, await answer.text()
-        except aiohttp.ClientError as error:
-            return 0, str(error)
+            self.port = free.getsockname()[1]
 
     async def waits(self) -> bool:
         status, text = await self.answer("readyz")
         return status == 500 and "another agent" in text
-
-    async def ready(self) -> bool:
-        return (await self.answer("readyz"))[0] == 200
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -5,26 +5,14 @@ import codecs
 import concurrent.futures
 import pathlib
 import subprocess
-import textwrap
 import warnings
 
 import pytest
 from cryptography.x509.oid import NameOID
 from tests import asn1, certificates
+from tests.unit.resources.test_pem import BARE, BEGIN, DER, END, OTHER, PEM, refusal
 
 from directdownload.resources import pem
-
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-DER = certificates.der()
-BARE = base64.b64encode(DER).decode()
-PEM = "\n".join([BEGIN, *textwrap.wrap(BARE, 64), END, ""])
-OTHER = certificates.pem("other.example.org")
-
-
-def refusal(text: str) -> str:
-    with pytest.raises(pem.CertificateError) as caught:
-        pem.parse(text)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
