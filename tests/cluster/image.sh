@@ -93,7 +93,9 @@ product() {
   trap "rm -rf '$work'" EXIT
   mapfile -t secrets < <(build_secrets "$work")
   revision=$(git -C "$CHECKOUT" rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
-  bld build -q --layers --isolation chroot "${pull[@]}" --build-arg "BASE=$base" --build-arg "REVISION=$revision" \
+  # A label, no build argument: buildah 1.28 takes a cached layer although an argument in its LABEL has changed.
+  bld build -q --layers --isolation chroot "${pull[@]}" --build-arg "BASE=$base" \
+    --label "org.opencontainers.image.revision=$revision" \
     "${secrets[@]}" -f "$CHECKOUT/Containerfile" -t "$NAME" "$CHECKOUT" >"$work/out" 2>"$work/log" ||
     { cat "$work/out" "$work/log" >&2; fail "the image does not build"; }
   bld inspect --type image --format '{{.FromImageID}}' "$NAME" >"$work/id"
