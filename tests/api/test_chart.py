@@ -269,8 +269,8 @@ def probe_of(found: list[Object]) -> Object:
     document = controller_jobs.probe_document(
         made, zone.Zone.model_validate({"spec": samples.MINIMAL[ZONES]}), where.name
     )
-    namespace, roots = one(found, "ConfigMap", "job-template")["metadata"]["namespace"], ("/var/lib/libvirt/images",)
-    return controller_jobs.probe_manifest(skeleton_of(found), namespace, made, where, document, 1, "told", roots)
+    namespace = one(found, "ConfigMap", "job-template")["metadata"]["namespace"]
+    return controller_jobs.probe_manifest(skeleton_of(found), namespace, made, where, document, 1, "told")
 
 
 def test_lint() -> None:
@@ -364,9 +364,16 @@ def test_the_job_template_keeps_the_contract_with_the_controller(namespace: str)
     }
     assert {key: pod[key] for key in expected} == expected
     assert container["terminationMessagePolicy"] == "File"
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]}
+    assert container["securityContext"]["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"],
+    }
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
-    assert mounts == {"/var/lib/directdownload/trust": True, "/tmp": False, "/var/lib/libvirt/images": False}
+    state = "/var/lib/directdownload"
+    assert mounts == {
+        **{f"{state}/trust": True, f"{state}/seals": False},
+        **{"/tmp": False, "/var/lib/libvirt/images": False},
+    }
     labels = job["spec"]["template"]["metadata"]["labels"]
     assert labels == job["metadata"]["labels"]
     expected = {"name": "direct-download-operator", "component": "job", "instance": "release"}
@@ -381,7 +388,7 @@ def test_the_job_template_keeps_the_contract_with_the_controller(namespace: str)
 
 def test_a_probe_keeps_of_the_job_template_what_it_needs(namespace: str) -> None:
     (container,) = probe_of(documents("release", namespace))["spec"]["template"]["spec"]["containers"]
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SETUID", "SETGID"]}
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
     trust, headers = "/var/lib/directdownload/trust", "/var/run/directdownload/headers"
     assert mounts == {trust: True, headers: True, "/tmp": False}

@@ -20,7 +20,7 @@ from directdownload.resources import headers, quantities
 
 if TYPE_CHECKING:
     from directdownload.cli.progress import Bars
-    from directdownload.download.engine import Progress, ProgressCallback
+    from directdownload.download.gathering import Progress, ProgressCallback
     from directdownload.resources.jobs import JobResult
 
 _LINE_SECONDS = 5.0
@@ -132,13 +132,14 @@ def fetch(
     from directdownload.download import engine, job, probe
     from directdownload.download.guard import Guard
     from directdownload.download.place import Place
+    from directdownload.download.request import FetchRequest
     from directdownload.download.sources.proxy import Proxies
     from directdownload.resources.jobs import Limits, Policy, Timeouts
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': where the file goes; or --probe, which fetches nothing.")
 
-    request = engine.FetchRequest(
+    request = FetchRequest(
         url=url,
         place=Place.beside(output or "probe"),
         mirrors=mirrors,

@@ -56,8 +56,8 @@ class Plan:
 
 def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
     """The sources of `template` in order, and what the policy has against all of them, or against the checksum."""
-    from directdownload.download import engine, urls
     from directdownload.download import policy as engine_policy
+    from directdownload.download import request, urls
     from directdownload.download.errors import RequestError
 
     spec = template.spec
@@ -79,7 +79,7 @@ def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | 
     if usable:
         problem = None
     try:
-        engine.expected_checksums(spec.checksum or "", "", policy)
+        request.expected_checksums(spec.checksum or "", "", policy)
     except RequestError as error:
         problem = problem or Verdict(False, error.reason, error.message, stalled=True)
     return sources, problem

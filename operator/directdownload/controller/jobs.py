@@ -5,13 +5,13 @@ import hashlib
 import pathlib
 import posixpath
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from directdownload.controller import world
-from directdownload.planning import policies, slots
+from directdownload.planning import policies, pools, slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming
@@ -28,6 +28,10 @@ _HEADERS_VOLUME = "origin-headers"
 _LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 #: The same where the pod has no network of its own: the API server refuses the sysctl there.
 _LOW_PORTS_OF_HOST = "NET_BIND_SERVICE"
+#: Without these it could not give up the others before foreign bytes come in.
+_TO_BECOME_NOBODY = ("SETUID", "SETGID")
+#: What the chart calls the volumes of `agent.poolRoots`: nothing else of the host is left out of a Job.
+_POOL_ROOT_VOLUME, _SEALS_VOLUME = "pool-root-", "seals"
 #: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
@@ -55,6 +59,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
     pace = max(_SHORTEST_PROGRESS_SECONDS, active / 50)
     directory, file_name = posixpath.split(placement.path)
     owner = pool.spec.file if pool is not None else PoolFile()
+    published = placement.file if verb is jobs.Verb.VERIFY else None
     return jobs.JobDocument(
         verb=verb,
         placement=placement.key,
@@ -74,6 +79,10 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         mirrors=template.spec.mirrors if template is not None else (),
         checksum=(template.spec.checksum or "") if template is not None else "",
         expected_digest=(template.status.digest or "") if template is not None else "",
+        published_digest=(published.published_digest or "") if published is not None else "",
+        published_revision=(published.revision or "")
+        if published is not None and not published.published_digest
+        else "",
         format=template.spec.format if template is not None else "QCOW2",
         timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
         limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),
@@ -144,6 +153,7 @@ def manifest(
         **({REQUESTED_AT: placement.requested_at} if placement.requested_at else {}),
     }
     body = _completed(skeleton, namespace, placement.key, job_document, attempt, labels, annotations)
+    _mount_roots(body, posixpath.dirname(placement.path))
     body["metadata"]["ownerReferences"] = [
         {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -164,7 +174,6 @@ def probe_manifest(
     job_document: jobs.JobDocument,
     attempt: int,
     inputs: str,
-    pool_roots: Collection[str],
 ) -> dict[str, Any]:
     """The Job of one probe. Nobody owns it: a Template in another namespace cannot. It is given no pool, nor the
     capabilities that pools need."""
@@ -177,15 +186,32 @@ def probe_manifest(
         **({REQUESTED_AT: template.metadata.requested_at} if template.metadata.requested_at else {}),
     }
     body = _completed(skeleton, namespace, name, job_document, attempt, labels, annotations)
+    _mount_roots(body, None)
+    _, container = _pod_and_container(body)
+    capabilities = container.get("securityContext", {}).get("capabilities", {})
+    kept = [name for name in capabilities.pop("add", ()) if name in (*_TO_BECOME_NOBODY, _LOW_PORTS_OF_HOST)]
+    if kept:
+        capabilities["add"] = kept
+    return body
+
+
+def _mount_roots(body: Mapping[str, Any], pool: str | None) -> None:
+    """Of the pool roots leave the innermost that the directory `pool` lies in; None: none, and no seals.
+
+    The root and not the pool: a mount of the pool's own path would follow a link that a writer of the root has put
+    there, to anywhere on the host. Another root may be absent here, and would keep the pod from starting.
+    """
     pod, container = _pod_and_container(body)
     volumes = pod.get("volumes", [])
-    pools = {v["name"] for v in volumes if v.get("hostPath", {}).get("path", "").rstrip("/") in pool_roots}
-    pod["volumes"] = [volume for volume in volumes if volume["name"] not in pools]
-    container["volumeMounts"] = [m for m in container.get("volumeMounts", []) if m["name"] not in pools]
-    capabilities = container.get("securityContext", {}).get("capabilities", {})
-    if _LOW_PORTS_OF_HOST in capabilities.pop("add", ()):
-        capabilities["add"] = [_LOW_PORTS_OF_HOST]
-    return body
+    roots = {
+        v["name"]: v.get("hostPath", {}).get("path", "") for v in volumes if v["name"].startswith(_POOL_ROOT_VOLUME)
+    }
+    own = pools.root_of(pool, roots.values()) if pool is not None else None
+    dropped = {name for name, root in roots.items() if root != own}
+    if pool is None:
+        dropped.add(_SEALS_VOLUME)
+    pod["volumes"] = [volume for volume in volumes if volume["name"] not in dropped]
+    container["volumeMounts"] = [m for m in container.get("volumeMounts", []) if m["name"] not in dropped]
 
 
 def headers_secret_name(job: str, owner_uid: str) -> str:

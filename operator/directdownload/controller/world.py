@@ -389,8 +389,8 @@ def _result(pod: PodView | None) -> JobResult | None:
         return None
     try:
         result = JobResult.model_validate_json(pod.termination_message)
-        if result.digest:
-            Checksum.parse(result.digest)
+        for digest in filter(None, (result.digest, result.published_digest)):
+            Checksum.parse(digest)
     except ValueError:
         return None
     # The API's integers have 64 bits: a larger one would make every write of the status fail.

@@ -5,7 +5,6 @@ the schedule included. Memory is bounded by a ring of buffers, whatever the size
 """
 
 import dataclasses
-import os
 import queue
 import threading
 import time
@@ -16,8 +15,8 @@ from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import DownloadError, StorageError
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.place import Part
 from directdownload.download.ranges import Ranges
+from directdownload.download.staging import Staging
 from directdownload.download.sync import Sync
 from directdownload.download.unpack import Unpack
 from directdownload.download.writer import Writer, new_buffer
@@ -62,7 +61,7 @@ class Assembly:
 
     def __init__(
         self,
-        part: Part,
+        staging: Staging,
         state: State,
         terms: Terms,
         guard: Guard,
@@ -78,18 +77,18 @@ class Assembly:
         self.resumed_from = state.done.total_bytes
         #: whether there is room for the file, and its bytes may come
         self.prepared = False
-        self._part = part
+        self._staging = staging
         self._terms = terms
         self._guard = guard
         self._unpack = unpack
         self._bad_piece = bad_piece
-        self._writer = Writer(part.descriptor, part.place.part)
+        self._writer = Writer(staging.part.descriptor, staging.part.path, staging.part.reopen())
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
             self._free.put(new_buffer())
         self._follower = self._follow()
         interval = terms.limits.progress_interval_seconds
-        self._sync = Sync(part.descriptor, part.place.part, interval, self._written, keep, report)
+        self._sync = Sync(staging.part.descriptor, staging.part.path, interval, self._written, keep, report)
 
     def check(self) -> None:
         """Raise what has failed in the background."""
@@ -117,13 +116,13 @@ class Assembly:
 
     def prepare(self, size: int | None) -> None:
         """Room for a file of this size, before its bytes come; None if nobody knows it. Not under the lock."""
-        limits, part = self._terms.limits, self._part
+        limits, staging = self._terms.limits, self._staging
         if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
             raise too_large(size, limits.max_size_bytes)
         if not self.board.done:
-            part.empty()
-        space.check_space(part.place.directory, max(0, (size or 0) - part.allocated_bytes), self._terms.reserve)
-        space.preallocate(part.descriptor, size or 0, part.place.part)
+            staging.empty()
+        self._check_space(max(0, (size or 0) - staging.allocated_bytes))
+        space.preallocate(staging.part.descriptor, size or 0, staging.part.path)
         with self.changed:
             if size is not None:
                 self.board.set_size(size)
@@ -134,7 +133,7 @@ class Assembly:
         """Forget all bytes. Not under the lock, and nobody else puts any."""
         self._follower.cancel()
         with self._sync.paused():
-            self._part.empty()
+            self._staging.empty()
             with self.changed:
                 self.resumed_from = 0
                 self.board = schedule.Board(self._terms.size_bytes, Ranges())
@@ -186,7 +185,10 @@ class Assembly:
         if limit and position > limit:
             raise too_large(position, limit)
         if self.board.size_bytes is None:
-            space.check_space(os.path.dirname(self._part.place.part), 0, self._terms.reserve)
+            self._check_space(0)
+
+    def _check_space(self, needed_bytes: int) -> None:
+        space.check_space(self._staging.part.descriptor, self._staging.directory, needed_bytes, self._terms.reserve)
 
     def _written(self) -> Ranges:
         with self.changed:
@@ -195,7 +197,8 @@ class Assembly:
     def _follow(self) -> Follower:
         follower = Follower(
             Hasher(self._terms.algorithms),
-            self._part.descriptor,
+            self._staging.part.descriptor,
+            self._staging.part.reopen(),
             self._guard,
             release=self._free.put,
             pieces=self._terms.pieces,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import ReleasedError, StorageError
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.writer import ALIGNMENT_BYTES, new_buffer, open_direct
+from directdownload.download.writer import ALIGNMENT_BYTES, new_buffer
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.reasons import Reason
 
@@ -36,6 +36,7 @@ class _Span:
 class Follower:
     """Hashes `descriptor` in a thread of its own; `verified_bytes` says how far, whole pieces only where there are any.
 
+    `direct` is the same file opened past the page cache, from now on the follower's own; None where that cannot be.
     `pieces` are those of a file of `size_bytes`. `release` takes back a buffer that was handed over.
     `bad_piece(start, end)` is told of a piece that is not as it should be, and must `rewind` to its start; then its
     bytes, and all behind them, are to be offered once more.
@@ -45,6 +46,7 @@ class Follower:
         self,
         hasher: Hasher,
         descriptor: int,
+        direct: int | None,
         guard: Guard,
         *,
         release: Callable[[memoryview], None],
@@ -65,7 +67,7 @@ class Follower:
         self._ended = False
         self._cancelled = threading.Event()
         self._guard = Guard(self._cancelled)
-        self._direct = open_direct(descriptor, os.O_RDONLY)
+        self._direct = direct
         self._spares = [new_buffer() for _ in range(_READ_AHEAD)]
         self._failure: Exception | None = None
         self.verified_bytes = 0

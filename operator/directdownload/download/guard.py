@@ -37,6 +37,10 @@ class Guard:
         """The same, for a part of the work that can be ended by itself."""
         return dataclasses.replace(self, released=released)
 
+    def for_stop(self, stop: threading.Event) -> "Guard":
+        """The same, but told to stop by another event."""
+        return dataclasses.replace(self, stop=stop)
+
     def check(self) -> None:
         """Raise StoppedError if the time has come, ReleasedError if only this connection is to end."""
         if self.stop.is_set():

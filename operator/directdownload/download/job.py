@@ -15,10 +15,11 @@ from collections.abc import Mapping
 import pydantic
 
 from directdownload import logs
-from directdownload.download import engine, headers, mountinfo, probe, remove, secrets, verify
+from directdownload.download import engine, headers, mountinfo, remove, sandbox, secrets, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
+from directdownload.download.request import FetchRequest
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.urls import redact
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
@@ -123,11 +124,17 @@ def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
 
 
 def _place(document: JobDocument) -> Place:
-    return Place.in_pool(document.pool.path, document.file_name, document.template_uid, document.host)
+    return Place.in_pool(
+        document.pool.path,
+        document.file_name,
+        document.template_uid,
+        document.host,
+        seals=document.seal_directory,
+    )
 
 
-def _request(document: JobDocument) -> engine.FetchRequest:
-    return engine.FetchRequest(
+def _request(document: JobDocument) -> FetchRequest:
+    return FetchRequest(
         url=document.url,
         place=_place(document),
         mirrors=document.mirrors,
@@ -145,6 +152,7 @@ def _request(document: JobDocument) -> engine.FetchRequest:
         placement=document.placement,
         placement_uid=document.placement_uid,
         host=document.host,
+        confined=True,
     )
 
 
@@ -154,7 +162,7 @@ def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
 
 def _probe(document: JobDocument, stop: threading.Event) -> JobResult:
     guard = Guard.start(stop, document.limits.deadline_seconds, "nothing was to be kept")
-    return probe.probe(_request(document), guard)
+    return sandbox.probe(_request(document), guard)
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:

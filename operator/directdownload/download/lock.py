@@ -7,8 +7,10 @@ its process, however that ends.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -17,11 +19,14 @@ from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.resources.reasons import Reason
 
+logger = logging.getLogger(__name__)
+
 #: A job that is told to end has 30 s, and whoever works under a final name needs milliseconds. So whoever still has it
 #: then is hung, no job of ours, or on a lost host that the file server has not given up yet. A job that waits has a
 #: slot of its host and its zone, which others need.
 LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def acquire(path: str, guard: Guard) -> tuple[int, bool]:
@@ -48,12 +53,15 @@ def acquire(path: str, guard: Guard) -> tuple[int, bool]:
 def try_acquire(path: str) -> int | None:
     """As `acquire`, but None at once if someone else has it."""
     while True:
-        descriptor = _open(path)
+        descriptor, ours = _open(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             # the holder before may have renamed or removed what was just locked
             if same_file(descriptor, path):
-                return descriptor
+                if ours:
+                    return descriptor
+                logger.warning("%s is no file that this product made: it makes way for one", path)
+                files.remove(path)
         except OSError as error:
             os.close(descriptor)
             # stale: on a network file system another host has just removed it
@@ -61,6 +69,16 @@ def try_acquire(path: str) -> int | None:
                 return None
             raise storage_error(error, path, "lock") from error
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Raises OSError(EWOULDBLOCK) if someone else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # NFS locks only what is open for writing, which a stranger's file never is
+        if error.errno != errno.EBADF:
+            raise
 
 
 @contextlib.contextmanager
@@ -87,12 +105,50 @@ def same_file(descriptor: int, path: str) -> bool:
         return False
 
 
-def _open(path: str) -> int:
+def _open(path: str) -> tuple[int, bool]:
+    """The file, and whether we made it, now or before; one of somebody else is open for reading only."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                return os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
+            with contextlib.suppress(FileNotFoundError):
+                return _open_again(path)
     except OSError as error:
         raise storage_error(error, path, "open") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+
+
+def _open_again(path: str) -> tuple[int, bool]:
+    """As `_open` for what lies there; raises OSError, StorageError if it is no file at all."""
+    # a look only: opening what others have made could wait for it, or lead elsewhere
+    found = os.open(path, os.O_PATH | _FLAGS)
+    try:
+        state = os.fstat(found)
+        if not stat.S_ISREG(state.st_mode):
+            raise StorageError(Reason.WRITE_FAILED, f"{path} is not a regular file; remove it")
+        if not state.st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        ours = _is_ours(state, path)
+        # the file that was looked at, whatever the name leads to by now
+        again = _FLAGS & ~os.O_NOFOLLOW | (os.O_RDWR if ours else os.O_RDONLY)
+        return os.open(f"/proc/self/fd/{found}", again), ours
+    finally:
+        os.close(found)
+
+
+def _is_ours(state: os.stat_result, path: str) -> bool:
+    """Whether a file with this state, at `path`, is as we make them: for its owner alone, and under this name alone."""
+    if state.st_nlink != 1:
+        return False
+    seen = (state.st_uid, stat.S_IMODE(state.st_mode))
+    return seen == (os.geteuid(), 0o600) or seen == _owner_and_mode_in(os.path.dirname(path))
+
+
+def _owner_and_mode_in(directory: str) -> tuple[int, int]:
+    """What a file system makes of our files: NFS may give them to nobody, SMB may know no modes. Raises OSError."""
+    descriptor, path = tempfile.mkstemp(suffix=".tmp", dir=directory)
+    try:
+        state = os.fstat(descriptor)
+        return state.st_uid, stat.S_IMODE(state.st_mode)
+    finally:
         os.close(descriptor)
-        raise StorageError(Reason.WRITE_FAILED, f"{path} is not a regular file; remove it")
-    return descriptor
+        files.remove(path)

@@ -6,12 +6,14 @@ verbs (a pool) and by `directdownload fetch` (a file beside nothing else).
 
 import contextlib
 import dataclasses
+import functools
 import os
 import stat
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from directdownload.download import files, journal, lock, record
+from directdownload.download import files, journal, lock, record, seal, staging
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -30,19 +32,26 @@ class Place:
     record: str = ""
     #: held while what lies under the final name, and its record, change
     lock: str = ""
+    #: of this host alone, not in the pool; empty where nothing is kept
+    seal: str = ""
 
     @classmethod
-    def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str) -> Self:
-        """Part and journal carry the host: on a shared pool nobody writes another host's part."""
+    def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str, *, seals: str = "") -> Self:
+        """Part and journal carry the host: on a shared pool nobody writes another host's part.
+
+        `seals` is the directory in which this host keeps its seals; empty: nowhere.
+        """
         work = os.path.join(pool_path, WORK_DIRECTORY)
         stem = os.path.join(work, f"{template_uid}.{host}")
+        final = os.path.join(pool_path, file_name)
         return cls(
-            final=os.path.join(pool_path, file_name),
+            final=final,
             part=f"{stem}.part",
             journal=f"{stem}{journal.SUFFIX}",
             out=f"{stem}.out",
             record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
             lock=os.path.join(work, f"{template_uid}.lock"),
+            seal=seal.path_of(seals, final),
         )
 
     @classmethod
@@ -94,7 +103,7 @@ class Part:
     @staticmethod
     def tidy(place: Place) -> None:
         """Discard what an ended attempt left behind; what a running one holds stays."""
-        if os.path.lexists(place.part) or os.path.lexists(place.journal):
+        if any(map(os.path.lexists, (place.part, place.journal, place.out))):
             descriptor = lock.try_acquire(place.part)
             if descriptor is not None:
                 with Part(place, descriptor, waited=False) as part:
@@ -115,22 +124,36 @@ class Part:
     ) -> None:
         os.close(self.descriptor)
 
-    @property
-    def allocated_bytes(self) -> int:
-        return os.fstat(self.descriptor).st_blocks * 512
-
-    @property
-    def length_bytes(self) -> int:
-        return os.fstat(self.descriptor).st_size
-
-    def empty(self) -> None:
-        """Begin from zero: first the journal goes, then the bytes that it spoke of."""
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[staging.Staging]:
+        """The files that a fetch writes, as long as it is in here."""
+        place = self.place
+        staged = staging.Staging(
+            place.directory,
+            staging.StagedFile.of(place.part, self.descriptor),
+            place.out,
+            make_out=self._new_out,
+            earlier=journal.read_journal(place.journal),
+            forget=functools.partial(staging.forget, place.journal),
+            keep=functools.partial(staging.keep, place.journal),
+        )
         try:
-            if files.remove(self.place.journal):
-                files.sync_directory(os.path.dirname(self.place.journal))
-            os.ftruncate(self.descriptor, 0)
+            yield staged
+        finally:
+            if staged.out is not None and lock.same_file(staged.out.descriptor, place.out):
+                # it has not become the published file, and another attempt unpacks anew
+                with contextlib.suppress(OSError):
+                    files.remove(place.out)
+            staged.close()
+
+    def _new_out(self) -> staging.StagedFile:
+        out = self.place.out
+        try:
+            files.remove(out)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return staging.StagedFile.of(out, os.open(out, flags, 0o600))
         except OSError as error:
-            raise storage_error(error, self.place.part, "empty") from error
+            raise storage_error(error, out, "create") from error
 
     def discard(self) -> None:
         """Nothing of this download stays."""

@@ -9,9 +9,9 @@ import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from directdownload.download import files, lock
+from directdownload.download import files, lock, seal
 from directdownload.download.checksum import Hasher, first_mismatch
 from directdownload.download.errors import DAMAGED, StorageError, storage_error
 from directdownload.download.guard import Guard
@@ -27,12 +27,10 @@ _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Product:
-    """The file that is to get the name: the part, or what was unpacked from it. `digest` is its SHA-256."""
+    """The file that is to get the name: the part, or what was unpacked from it."""
 
     descriptor: int
     path: str
-    size_bytes: int
-    digest: str
 
 
 def find_present(
@@ -40,60 +38,65 @@ def find_present(
     expected: Sequence[Checksum],
     guard: Guard,
     *,
-    placement: str,
-    placement_uid: str,
-    host: str,
+    owner: Mapping[str, str],
     inspect: Callable[[int, int], ImageInfo],
 ) -> Record | None:
     """What lies under the final name, if it is what is wanted; None if it must be fetched.
 
-    Believed at once if the record says so and size, mtime and inode still are as recorded; otherwise hashed, and
-    inspected where no record says that it was. Without a record and without anything to compare with, a file is not
-    believed. StorageError if it is none that we publish.
+    Believed at once if this host's seal says so and nobody has touched the file since; otherwise hashed and inspected.
+    With nothing to compare with, a file is not believed. `owner` are the record's fields that say whose the copy is.
+    StorageError if it is none that we publish.
     """
-    state = regular_file(place.final)
-    if state is None:
+    if regular_file(place.final) is None:
         return None
-    record = read_record(place.record) if place.record else None
-    owner = {"placement": placement, "placement_uid": placement_uid, "host": host}
-    if record is not None and record.matches(state) and record.meets(expected):
-        if (record.placement, record.placement_uid) == (placement, placement_uid):
-            return record
-        # Retained, and deployed again: the agent tells by the record which placement the file is of.
-        record = record.model_copy(update=owner)
-    elif not expected:
-        return None
-    else:
-        wanted = record.wanted(expected) if record is not None else expected
-        try:
-            state, digests = hash_file(place.final, wanted, guard)
-        except OSError as error:
-            if error.errno in DAMAGED:
-                # a fresh copy comes to lie on other blocks
-                return None
-            raise storage_error(error, place.final, "read") from error
-        if first_mismatch(digests, wanted) is not None:
-            return None
-        if record is None or wanted is expected:
-            info = _inspect_present(place.final, inspect)
-            digest = str(digests[Algorithm.SHA256])
-            record = Record.of(state, path=place.final, digest=digest, checksum=str(expected[0])).model_copy(
-                update={"format": info.format, "virtual_size_bytes": info.virtual_size_bytes}
-            )
-        record = record.verified(state).model_copy(update=owner)
-    record_present(place, record, guard)
-    return record
-
-
-def _inspect_present(path: str, inspect: Callable[[int, int], ImageInfo]) -> ImageInfo:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            return inspect(descriptor, os.fstat(descriptor).st_size)
-        finally:
-            os.close(descriptor)
+        descriptor = open_present(place.final)
     except OSError as error:
-        raise storage_error(error, path, "read") from error
+        raise storage_error(error, place.final, "read") from error
+    try:
+        found = _recognise(place, descriptor, expected, guard, inspect)
+        if found is None:
+            return None
+        record, state = found
+        if (record.placement, record.placement_uid) != (owner["placement"], owner["placement_uid"]):
+            # Retained, and deployed again: the agent tells by the record which placement the file is of.
+            record = record.model_copy(update=owner)
+        record_present(place, record, state, guard)
+        return record
+    except OSError as error:
+        if error.errno in DAMAGED:
+            # a fresh copy comes to lie on other blocks
+            return None
+        raise storage_error(error, place.final, "read") from error
+    finally:
+        os.close(descriptor)
+
+
+def _recognise(
+    place: Place,
+    descriptor: int,
+    expected: Sequence[Checksum],
+    guard: Guard,
+    inspect: Callable[[int, int], ImageInfo],
+) -> tuple[Record, os.stat_result] | None:
+    """The record of the open file, with the state that it is true of, if the file is what was expected."""
+    known, state = seal.read(place.seal, place.final), os.fstat(descriptor)
+    if known is not None and known.matches(state) and known.meets(expected):
+        return known.record(), state
+    if not expected:
+        return None
+    if known is None and (recorded := read_record(place.record)) is not None and recorded.served_digest:
+        # Unpacked from an archive, so its bytes are not those that are expected. Whoever forges this gets a download.
+        return None
+    wanted = known.wanted(expected) if known is not None else expected
+    state, digests = hash_open(descriptor, wanted, guard)
+    if first_mismatch(digests, wanted) is not None:
+        return None
+    info = inspect(descriptor, state.st_size)
+    if known is not None and wanted is not expected:
+        return known.record().verified(state), state
+    record = Record.of(state, path=place.final, digest=str(digests[Algorithm.SHA256]), checksum=str(expected[0]))
+    return record.model_copy(update={"format": info.format, "virtual_size_bytes": info.virtual_size_bytes}), state
 
 
 def regular_file(path: str) -> os.stat_result | None:
@@ -116,44 +119,52 @@ def kind(state: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(state.st_mode), "a special file")
 
 
-def hash_file(
-    path: str, expected: Sequence[Checksum], guard: Guard
+def open_present(path: str) -> int:
+    """For reading, no symbolic link followed; raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def hash_open(
+    descriptor: int, expected: Sequence[Checksum], guard: Guard
 ) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
-    """The state of a file and its digests, SHA-256 and those that `expected` needs; raises OSError.
+    """The state of an open file and its digests, SHA-256 and those that `expected` needs; raises OSError.
 
     Past the page cache where the file system can: what counts is what the disk holds, and the cache belongs to the
     virtual machines.
     """
     try:
-        return _hash_file(path, os.O_DIRECT, expected, guard)
+        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    return _hash_file(path, 0, expected, guard)
-
-
-def _hash_file(
-    path: str, flag: int, expected: Sequence[Checksum], guard: Guard
-) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | flag)
+        return _hash_open(descriptor, expected, guard)
     try:
-        state = os.fstat(descriptor)
-        hasher = Hasher(checksum.algorithm for checksum in expected)
-        hasher.hash_file(descriptor, state.st_size, guard)
-        return state, hasher.digests()
+        return _hash_open(direct, expected, guard)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     finally:
-        os.close(descriptor)
+        os.close(direct)
+    return _hash_open(descriptor, expected, guard)
 
 
-def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
+def _hash_open(
+    descriptor: int, expected: Sequence[Checksum], guard: Guard
+) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
+    state = os.fstat(descriptor)
+    hasher = Hasher(checksum.algorithm for checksum in expected)
+    hasher.hash_file(descriptor, state.st_size, guard)
+    return state, hasher.digests()
+
+
+def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> Record:
     """Owner, mode, fsync, record, rename, in this order; `file` None takes the caller's umask.
 
-    The record that now stands, and whether it is the part's: another host may have published the same bytes meanwhile.
-    The record goes first: it names the inode, so it is true from the moment of the rename and ignored before.
+    Returns the record that now stands. It goes first: it names the inode, so it is true from the moment of the rename
+    and ignored before. What others have published meanwhile is replaced: only reading it would show what it holds.
     """
     place, descriptor = part.place, product.descriptor
     try:
-        os.ftruncate(descriptor, product.size_bytes)
         _give_owner_and_mode(descriptor, file)
         os.fsync(descriptor)
         state = os.fstat(descriptor)
@@ -161,27 +172,21 @@ def publish(part: Part, product: Product, file: FileMode | None, record: Record,
             update={"size_bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
         )
         with lock.section(place.lock, guard):
-            present = regular_file(place.final)
-            standing = read_record(place.record) if place.record else None
-            if (
-                present is not None
-                and standing is not None
-                and standing.matches(present)
-                and (standing.digest, standing.placement_uid) == (record.digest, record.placement_uid)
-            ):
-                part.discard()
-                return standing, False
+            regular_file(place.final)
             # a removal takes the part first: whoever still holds it may publish
             if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
                 raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
+            if os.fstat(descriptor).st_nlink != 1:
+                raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
             write_record(place, record)
             os.rename(product.path, place.final)
             files.sync_directory(place.directory)
+            seal.keep(place.seal, record, os.fstat(descriptor))
         part.discard()
         files.sync_directory(os.path.dirname(place.journal))
     except OSError as error:
         raise storage_error(error, place.final, "publish") from error
-    return record, True
+    return record
 
 
 def _give_owner_and_mode(descriptor: int, file: FileMode | None) -> None:
@@ -194,13 +199,19 @@ def _give_owner_and_mode(descriptor: int, file: FileMode | None) -> None:
         os.fchown(descriptor, file.uid, file.gid)
 
 
-def record_present(place: Place, record: Record, guard: Guard) -> None:
-    """Write the record of the file that was found under the final name; StorageError if it is another one by now."""
+def record_present(place: Place, record: Record, state: os.stat_result, guard: Guard) -> None:
+    """Record and seal the file that was read under the final name; StorageError if it is another one by now.
+
+    `state` is that of before it was read.
+    """
     with lock.section(place.lock, guard):
-        state = regular_file(place.final)
-        if state is None or (state.st_ino, state.st_mtime_ns) != (record.inode, record.mtime_ns):
+        now = regular_file(place.final)
+        if now is None or not record.matches(now):
             raise StorageError(Reason.WRITE_FAILED, f"{place.final} was replaced while it was read; it is read again")
-        write_record(place, record)
+        if place.record and read_record(place.record) != record:
+            write_record(place, record)
+        # With a new owner or label, as libvirt gives them, nobody knows whether its bytes were touched as well.
+        seal.keep(place.seal, record, state)
 
 
 def write_record(place: Place, record: Record) -> None:

@@ -1,7 +1,9 @@
 """What was published under a final name, kept in the pool's work directory.
 
-Written when a file is published or verified; read by the next job and by the agent, which compares size, mtime and
-inode with what it sees (never owner, mode or label: libvirt changes those). Hostile until checked, like a journal.
+Written when a file is published or verified; read by the agents, which compare size, mtime and inode with what they see
+(never owner, mode or label: libvirt changes those). Hostile until checked, like a journal: whoever writes the pool may
+have written it, so it decides nothing in a job. What a host itself has published or hashed it keeps in a seal
+(`seal.py`).
 """
 
 import datetime

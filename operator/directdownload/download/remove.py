@@ -34,6 +34,7 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
             # looking through the pool may have taken long
             if _ours(place.final) and inuse.locked(place.final):
                 return _in_use(place, inuse.LOCKED)
+            _unlink(place.seal)
             removed = _ours(place.final) and _unlink(place.final)
             _sync(place.directory)
             running = work.remove()
@@ -115,7 +116,7 @@ def _in_use(place: Place, users: str) -> JobResult:
 
 def _unlink(path: str) -> bool:
     try:
-        return files.remove(path)
+        return bool(path) and files.remove(path)
     except OSError as error:
         raise storage_error(error, path, "remove") from error
 

@@ -14,10 +14,13 @@ from directdownload.resources.reasons import Reason
 _INODES_NEEDED = 4
 
 
-def check_space(directory: str, needed_bytes: int, reserve: str) -> None:
-    """StorageError(InsufficientSpace) unless `needed_bytes` fit beside the reserve, and so do our inodes."""
+def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str) -> None:
+    """StorageError(InsufficientSpace) unless `needed_bytes` fit beside the reserve, and so do our inodes.
+
+    `descriptor` is of a file in `directory`, whose name is for messages.
+    """
     try:
-        state = os.statvfs(directory)
+        state = os.statvfs(descriptor)
     except OSError as error:
         raise StorageError(Reason.POOL_NOT_READY, f"pool directory {directory}: {error.strerror}") from error
     free = state.f_bavail * state.f_frsize

@@ -14,9 +14,9 @@ from directdownload.download.bucket import TokenBucket
 from directdownload.download.checksum import Hasher
 from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.place import Part
 from directdownload.download.ranges import Ranges
 from directdownload.download.schedule import BLOCK_BYTES
+from directdownload.download.staging import Staging
 from directdownload.download.supplier import Connection, Supplier
 from directdownload.download.unpack import Unpack
 from directdownload.resources.reasons import Reason
@@ -38,7 +38,7 @@ class Transfer:
 
     def __init__(
         self,
-        part: Part,
+        staging: Staging,
         offered: Sequence[sources.Source],
         state: State,
         terms: Terms,
@@ -69,7 +69,7 @@ class Transfer:
         self._ramp = schedule.Ramp(time.monotonic())
         self._bucket = TokenBucket(terms.limits.bandwidth_bytes_per_second)
         self._assembly = Assembly(
-            part,
+            staging,
             state,
             terms,
             guard,

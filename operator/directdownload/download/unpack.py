@@ -7,15 +7,15 @@ a resume works and the checksum is of them; an attempt that continues unpacks wh
 import os
 import threading
 
-from directdownload.download import archives, files, publish, space
+from directdownload.download import archives, space
 from directdownload.download.checksum import Hasher
 from directdownload.download.errors import DownloadError, StorageError, storage_error
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.place import Part
 from directdownload.download.schedule import BLOCK_BYTES
+from directdownload.download.staging import Staging
 from directdownload.download.writer import Writer, new_buffer
-from directdownload.resources.checksum import Algorithm
+from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
 
 _SPACE_CHECK_BYTES = 64 * BLOCK_BYTES
@@ -24,8 +24,8 @@ _SPACE_CHECK_BYTES = 64 * BLOCK_BYTES
 class Unpack:
     """One thread per follower; what is no archive is left alone. `close` in every case."""
 
-    def __init__(self, part: Part, guard: Guard, *, max_virtual_size_bytes: int, reserve: str) -> None:
-        self._part = part
+    def __init__(self, staging: Staging, guard: Guard, *, max_virtual_size_bytes: int, reserve: str) -> None:
+        self._staging = staging
         self._caller = guard
         # an image is larger than what it holds by its tables; the inspection looks at the exact size
         self._limit_bytes = max_virtual_size_bytes and max_virtual_size_bytes * 65 // 64 + 16 * BLOCK_BYTES
@@ -35,7 +35,7 @@ class Unpack:
         self._complete = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._descriptor: int | None = None
+        self._began = False
         self._size_bytes = 0
         self._hasher = Hasher()
 
@@ -43,7 +43,7 @@ class Unpack:
         """Begin anew, behind `follower`; `writer` writes the part."""
         self.close()
         self._cancelled, self._complete = threading.Event(), threading.Event()
-        self._failure = None
+        self._failure, self._began = None, False
         guard = self._caller.for_connection(self._cancelled)
         self._thread = threading.Thread(target=self._run, args=(follower, writer, guard), name="unpack", daemon=True)
         self._thread.start()
@@ -62,21 +62,16 @@ class Unpack:
                 self._caller.check()
         if self._failure is not None:
             raise self._failure
-        return self._descriptor is not None
+        return self._began
 
-    def product(self) -> publish.Product:
-        """What it was unpacked into; after `finish` said so."""
-        assert self._descriptor is not None  # noqa: S101 - for the type checker: that is what `finish` said
-        digest = str(self._hasher.digests()[Algorithm.SHA256])
-        return publish.Product(self._descriptor, self._part.place.out, self._size_bytes, digest)
+    def product(self) -> tuple[int, Checksum]:
+        """Size and SHA-256 of what it was unpacked into; after `finish` said so."""
+        return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
 
     def close(self) -> None:
         self._cancelled.set()
         if self._thread is not None:
             self._thread.join()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def _run(self, follower: Follower, writer: Writer, guard: Guard) -> None:
         try:
@@ -86,7 +81,9 @@ class Unpack:
                 if available < archives.HEAD_BYTES and not self._complete.is_set():
                     position = available
                     continue
-                kind = archives.recognise(os.pread(self._part.descriptor, min(available, archives.HEAD_BYTES), 0))
+                kind = archives.recognise(
+                    os.pread(self._staging.part.descriptor, min(available, archives.HEAD_BYTES), 0)
+                )
                 if kind is None:
                     return
             # it is read back at once
@@ -95,21 +92,23 @@ class Unpack:
         except DownloadError as error:
             self._failure = error
         except OSError as error:
-            self._failure = storage_error(error, self._part.place.out, "unpack into")
+            self._failure = storage_error(error, self._staging.out_path, "unpack into")
         except Exception as error:  # raised again by whoever waits for this thread
             self._failure = error
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
-        out = self._part.place.out
-        files.remove(out)
+        self._began = True
         self._size_bytes, self._hasher = 0, Hasher()
-        self._descriptor = os.open(out, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        writer = Writer(self._descriptor, out)
+        out = self._staging.unpacked()
+        os.ftruncate(out.descriptor, 0)
+        writer = Writer(out.descriptor, out.path, out.reopen())
         buffer = new_buffer()
         try:
             position = 0
             while (available := self._available(follower, position, guard)) > position:
-                count = os.preadv(self._part.descriptor, [buffer[: min(BLOCK_BYTES, available - position)]], position)
+                count = os.preadv(
+                    self._staging.part.descriptor, [buffer[: min(BLOCK_BYTES, available - position)]], position
+                )
                 position += count
                 data = bytes(buffer[:count])
                 while True:
@@ -120,7 +119,7 @@ class Unpack:
                     if decompressor.needs_input:
                         break
             decompressor.finish()
-            os.ftruncate(self._descriptor, self._size_bytes)
+            os.ftruncate(out.descriptor, self._size_bytes)
         finally:
             writer.close()
 
@@ -135,7 +134,7 @@ class Unpack:
                 "is allowed (downloads.maxVirtualSize)",
             )
         if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
-            space.check_space(self._part.place.directory, len(block), self._reserve)
+            space.check_space(self._staging.part.descriptor, self._staging.directory, len(block), self._reserve)
         writer.write(memoryview(block), self._size_bytes)
         self._hasher.update(memoryview(block))
         self._size_bytes = end

@@ -9,12 +9,13 @@ import os
 import platform
 import stat
 
-from directdownload.download import engine, lock, publish
+from directdownload.download import lock, publish, seal
 from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import DAMAGED, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
 from directdownload.download.record import Record, read_record
+from directdownload.download.request import expected_checksums
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import JobDocument, JobResult, Policy
 from directdownload.resources.reasons import Reason
@@ -26,37 +27,40 @@ _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
 def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     """Verified, Missing or Altered; DownloadError if it cannot be told.
 
-    Compared with the checksum and the learnt digest, or else with the record. What cannot be read any more counts as
-    altered, for a fresh copy is what helps.
+    What cannot be read any more counts as altered, for a fresh copy is what helps.
     """
     _be_idle()
     place.prepare()
-    expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
-    record = read_record(place.record)
-    if record is not None:
-        expected = tuple(record.wanted(expected)) if expected else _recorded(record)
+    recorded = read_record(place.record)
+    vouching = _vouching(document, place, recorded)
+    expected = _expected(document, vouching)
     try:
         state = os.lstat(place.final)
         if not stat.S_ISREG(state.st_mode):
-            return _altered(place, record, guard, f"is {publish.kind(state)}")
-        state, digests = publish.hash_file(place.final, expected, guard)
+            return _altered(place, recorded, guard, f"is {publish.kind(state)}")
+        descriptor = publish.open_present(place.final)
+        try:
+            state, digests = publish.hash_open(descriptor, expected, guard)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return JobResult(reason=Reason.MISSING, message=f"{place.final} does not exist", path=place.final)
     except OSError as error:
         if error.errno in DAMAGED:
-            return _altered(place, record, guard, f"cannot be read: {error.strerror}")
+            return _altered(place, recorded, guard, f"cannot be read: {error.strerror}")
         raise storage_error(error, place.final, "read") from error
     digest = str(digests[Algorithm.SHA256])
     mismatch = first_mismatch(digests, expected)
     if mismatch is not None or not expected:
         what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
-        result = _altered(place, record, guard, what)
+        result = _altered(place, recorded, guard, what)
         return result.model_copy(update={"size_bytes": state.st_size, "digest": digest})
-    if record is None:
+    record = vouching
+    if record is None or record.digest != digest:
         record = Record.of(state, path=place.final, digest=digest, checksum=str(expected[0]))
     owner = {"placement": document.placement, "placement_uid": document.placement_uid, "host": document.host}
     renewed = record.verified(state).model_copy(update=owner)
-    publish.record_present(place, renewed, guard)
+    publish.record_present(place, renewed, state, guard)
     return JobResult(
         reason=Reason.VERIFIED,
         message="the file is as expected",
@@ -64,23 +68,47 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
         size_bytes=state.st_size,
         served_bytes=renewed.served_bytes,
         digest=renewed.served_digest or digest,
+        published_digest=digest,
         format=renewed.format or document.format,
         virtual_size_bytes=renewed.virtual_size_bytes,
         revision=renewed.revision,
     )
 
 
-def _recorded(record: Record) -> tuple[Checksum, ...]:
-    """What the record says; no digest in it: then nothing vouches for the file."""
+def _vouching(document: JobDocument, place: Place, recorded: Record | None) -> Record | None:
+    """What this host sealed; or the pool's record, if it is the very one that the controller was told of.
+
+    0.1.0 gave the controller no digest of a file that had been unpacked, but the record's revision, a hash of it.
+    """
+    sealed = seal.read(place.seal, place.final)
+    if sealed is not None:
+        return sealed.record()
+    told = recorded is not None and document.published_revision and recorded.revision == document.published_revision
+    return recorded if told else None
+
+
+def _expected(document: JobDocument, vouching: Record | None) -> tuple[Checksum, ...]:
+    """What the file must hash to; empty where nothing says so."""
+    served = expected_checksums(document.checksum, document.expected_digest, Policy())
+    if document.published_digest:
+        return expected_checksums(document.published_digest, "", Policy())
+    if vouching is None:
+        return served
+    if served:
+        return tuple(vouching.wanted(served))
     try:
-        return (Checksum.parse(record.digest),)
+        return (Checksum.parse(vouching.digest),)
     except ValueError:
         return ()
 
 
 def _altered(place: Place, record: Record | None, guard: Guard, what: str) -> JobResult:
-    """The record goes on saying what was published, but vouches for nothing: the next fetch must not believe it."""
+    """The record goes on saying what was published, but of no file that is there; the seal goes."""
     with lock.section(place.lock, guard):
+        try:
+            seal.drop(place.seal)
+        except OSError as error:
+            raise storage_error(error, place.seal, "remove") from error
         if record is not None and read_record(place.record) == record:
             publish.write_record(place, record.distrusted())
     return JobResult(reason=Reason.ALTERED, message=f"{place.final}: {what}", path=place.final)

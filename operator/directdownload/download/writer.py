@@ -31,12 +31,15 @@ def new_buffer() -> memoryview:
 
 
 class Writer:
-    """Writes into the open file `descriptor`, whose path is `path`; raises StorageError."""
+    """Writes into the open file `descriptor`, whose path is `path`; raises StorageError.
 
-    def __init__(self, descriptor: int, path: str) -> None:
+    `direct` is the same file opened past the page cache, from now on the writer's own; None where that cannot be.
+    """
+
+    def __init__(self, descriptor: int, path: str, direct: int | None) -> None:
         self._descriptor = descriptor
         self._path = path
-        self._opened = self._direct = open_direct(descriptor, os.O_WRONLY)
+        self._opened = self._direct = direct
         self._punches = True
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ def _zeros_at(data: memoryview, offset: int, position: int) -> int:
 def open_direct(descriptor: int, access: int) -> int | None:
     """The open file once more, past the page cache; None where that cannot be, or does not pay.
 
-    `access` is O_RDONLY or O_WRONLY. The first word of statfs is the type of the file system.
+    `access` is as of open(2). The first word of statfs is the type of the file system.
     """
     state = ctypes.create_string_buffer(256)
     if _libc.fstatfs(descriptor, state) != 0:

@@ -69,6 +69,7 @@ class FileView:
     size_bytes: int | None
     served_bytes: int | None
     digest: str | None
+    published_digest: str | None
     format: str | None
     virtual_size_bytes: int | None
     verified_time: datetime.datetime | None
@@ -184,6 +185,7 @@ def project_file(document: Mapping[str, Any]) -> FileView:
         size_bytes=get("sizeBytes"),
         served_bytes=get("servedBytes"),
         digest=intern(get("digest") or "") or None,
+        published_digest=intern(get("publishedDigest") or "") or None,
         format=intern(get("format") or "") or None,
         virtual_size_bytes=get("virtualSizeBytes"),
         verified_time=_time(get("verifiedTime")),

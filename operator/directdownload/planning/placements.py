@@ -90,6 +90,7 @@ def _after_fetch(
             size_bytes=result.size_bytes,
             served_bytes=result.served_bytes,
             digest=result.digest or None,
+            published_digest=result.published_digest or None,
             format=result.format or None,
             virtual_size_bytes=result.virtual_size_bytes,
             # One that was there may not have been read for long: its next verification counts from then.

@@ -48,7 +48,10 @@ def plan_verification(
     if result.reason in _FOUND_BAD:
         return _repair(placement, around, result.reason, result.message, job.attempt, now, job)
     if result.reason is Reason.VERIFIED and placement.file is not None:
-        file = placement.file.placed().model_copy(update={"verified_time": now, "revision": result.revision or None})
+        found = {"verified_time": now, "revision": result.revision or None}
+        if result.published_digest:
+            found["published_digest"] = result.published_digest
+        file = placement.file.placed().model_copy(update=found)
         verdict = Verdict(True, Reason.VERIFIED, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0, job=job)
         return PlacementPlan(status, drop_job=True, outcome=result)

@@ -15,6 +15,8 @@ from directdownload.resources.reasons import DONE, PERMANENT, Reason
 
 JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
+#: Where a host keeps what it has published or hashed itself, out of reach of whoever writes a pool.
+SEAL_DIRECTORY = "/var/lib/directdownload/seals"
 #: Of a URL's path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule).
 METALINK_SUFFIXES = (".metalink", ".meta4")
 
@@ -107,12 +109,18 @@ class JobDocument(Document):
     checksum: str = ""
     #: `sha256:<hex>`, learnt from an earlier copy; a copy that differs is `SourceChanged`
     expected_digest: str = ""
+    #: verify: `sha256:<hex>` of the file as it was published, which an unpacked archive's `expected_digest` is not
+    published_digest: str = ""
+    #: verify: `JobResult.revision` of what was published, where no `published_digest` is known
+    published_revision: str = ""
     format: str = "QCOW2"
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     policy: Policy = Policy()
     #: PEM file of further trusted certificates; used if it exists
     trust_bundle: str = ""
+    #: of the host, not of the pool; empty: nothing is kept
+    seal_directory: str = SEAL_DIRECTORY
     #: directory with one file per header for the origin of `url`: its name is the header's name, its content the value
     headers_directory: str = ""
 
@@ -145,6 +153,8 @@ class JobResult(Document):
     served_bytes: int | None = None
     #: `sha256:<hex>` (or the algorithm that the checksum named) of the file as served
     digest: str = ""
+    #: `sha256:<hex>` of the published file; empty if the job did not hash it
+    published_digest: str = ""
     format: str = ""
     virtual_size_bytes: int | None = None
     source: str = ""

@@ -109,6 +109,11 @@ class PlacedFile(Model):
     size_bytes: int | None = pydantic.Field(None, description="Of the file that was published.")
     served_bytes: int | None = pydantic.Field(None, description="Of the archive that it was unpacked from.")
     digest: str | None = pydantic.Field(None, description="`sha256:<hex>` of the file as served.")
+    published_digest: str | None = pydantic.Field(
+        None,
+        description="`sha256:<hex>` of the published file, which is another one where an archive was unpacked; what a "
+        "verification compares with.",
+    )
     format: str | None = pydantic.Field(None, description="Of the image.")
     virtual_size_bytes: int | None = pydantic.Field(None, description="Of the disk in it, where its header tells.")
     verified_time: Time | None = pydantic.Field(None, description="When it was last read and found as expected.")

@@ -307,7 +307,7 @@ def test_a_download_that_waits_for_the_swept_part_begins_anew(tmp_path: pathlib.
     try:
         assert sweep(pool, names, "a.h.part") == names
         with place.Part.acquire(where, Guard.start(threading.Event(), 5)) as part:
-            assert part.length_bytes == 0
+            assert os.fstat(part.descriptor).st_size == 0
             assert not os.path.samestat(os.fstat(part.descriptor), os.fstat(opened))
     finally:
         os.close(opened)

@@ -193,6 +193,9 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
         "mirrors": ("https://m.example.org/d",),
         "checksum": build.DIGEST,
         "expectedDigest": "sha256:learnt",
+        "publishedDigest": "",
+        "publishedRevision": "",
+        "sealDirectory": "/var/lib/directdownload/seals",
         "format": "ISO",
         "timeouts": {"connectSeconds": 1, "socketSeconds": 2, "connectionRequestSeconds": 3},
         "limits": {
@@ -245,17 +248,18 @@ def test_no_secret_and_no_credentials_reach_the_job() -> None:
 
 # --- probes
 
-ROOTS = ("/var/lib/libvirt/images", "/srv/pools")
 POOLED = copy.deepcopy(SKELETON)
 POOLED["spec"]["template"]["spec"]["volumes"] = [
     {"name": "trust", "hostPath": {"path": "/var/lib/directdownload/trust"}},
     {"name": "pool-root-0", "hostPath": {"path": "/var/lib/libvirt/images"}},
     {"name": "pool-root-1", "hostPath": {"path": "/srv/pools/"}},
+    {"name": "pool-root-2", "hostPath": {"path": "/var/lib/"}},
+    {"name": "seals", "hostPath": {"path": "/var/lib/directdownload/seals"}},
     {"name": "tmp", "emptyDir": {}},
 ]
 POOLED["spec"]["template"]["spec"]["containers"][1] |= {
-    "volumeMounts": [{"name": name} for name in ("trust", "tmp", "pool-root-0", "pool-root-1")],
-    "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}},
+    "volumeMounts": [{"name": name} for name in ("trust", "tmp", "pool-root-0", "pool-root-1", "pool-root-2", "seals")],
+    "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["CHOWN", "SETUID", "SETGID"]}},
 }
 
 
@@ -264,9 +268,7 @@ def probed(
 ) -> dict[str, Any]:
     template = template or build.template()
     document = jobs.probe_document(template, zone or build.zone(), "kvm-1")
-    return jobs.probe_manifest(
-        skeleton or SKELETON, "direct-download", template, build.host(), document, 3, "told", ROOTS
-    )
+    return jobs.probe_manifest(skeleton or SKELETON, "direct-download", template, build.host(), document, 3, "told")
 
 
 def test_a_probe_belongs_to_no_placement_and_is_pinned_like_any_job() -> None:
@@ -328,16 +330,33 @@ def test_a_probe_never_takes_longer_than_a_download_may(deadline: str, expected:
     assert body["spec"]["activeDeadlineSeconds"] == expected + 600
 
 
-def test_a_probe_gets_neither_pools_nor_capabilities() -> None:
+def test_a_probe_gets_no_pool_and_no_capability_but_to_give_up_root() -> None:
     pod = probed(skeleton=POOLED)["spec"]["template"]["spec"]
     assert [volume["name"] for volume in pod["volumes"]] == ["trust", "tmp"]
     container = pod["containers"][1]
     assert [mount["name"] for mount in container["volumeMounts"]] == ["trust", "tmp"]
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SETUID", "SETGID"]}
+
+
+def test_a_job_mounts_the_root_of_its_own_pool_alone() -> None:
     document = jobs.document(PLACEMENT, build.around(), Verb.FETCH, 0)
     fetch = jobs.manifest(POOLED, "ns", PLACEMENT, document, 1, GROUPS)["spec"]["template"]["spec"]
-    assert len(fetch["volumes"]) == len(fetch["containers"][1]["volumeMounts"]) == 4
-    assert fetch["containers"][1]["securityContext"]["capabilities"]["add"] == ["CHOWN"]
+    assert [volume["name"] for volume in fetch["volumes"]] == ["trust", "pool-root-0", "seals", "tmp"]
+    container = fetch["containers"][1]
+    assert [mount["name"] for mount in container["volumeMounts"]] == ["trust", "tmp", "pool-root-0", "seals"]
+    assert container["securityContext"]["capabilities"]["add"] == ["CHOWN", "SETUID", "SETGID"]
+
+
+def test_a_verification_is_told_what_was_published_and_a_fetch_is_not() -> None:
+    def told(verb: Verb, **file: str) -> tuple[str, str]:
+        known = build.file_status()["file"]
+        placed = build.placement(phase="Ready", status={"file": {**known, **file}})
+        found = jobs.document(placed, build.around(), verb, 0)
+        return found.published_digest, found.published_revision
+
+    assert told(Verb.VERIFY, publishedDigest=build.DIGEST) == (build.DIGEST, "")
+    assert told(Verb.VERIFY) == ("", "r1"), "a copy of 0.1.0"
+    assert told(Verb.FETCH, publishedDigest=build.DIGEST) == ("", "")
 
 
 # --- headers

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
 from directdownload.download.place import Place
+from directdownload.download.request import FetchRequest
 from directdownload.resources.jobs import JobResult, Limits, Policy, Timeouts
 
 T = TypeVar("T")
@@ -38,23 +39,23 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def make_request(pool: pathlib.Path, url: str, **fields: Any) -> engine.FetchRequest:
+def make_request(pool: pathlib.Path, url: str, **fields: Any) -> FetchRequest:
     """A fetch into a pool as host `kvm-1`, template `uid-1`."""
     pool.mkdir(exist_ok=True)
-    place = Place.in_pool(str(pool), "uid-1", "uid-1", "kvm-1")
+    place = Place.in_pool(str(pool), "uid-1", "uid-1", "kvm-1", seals=str(pool.parent / "seals"))
     defaults: dict[str, Any] = {
         "timeouts": PATIENT,
         "limits": Limits(progress_interval_seconds=0.05),
         "policy": LOCAL,
     }
-    return engine.FetchRequest(url=url, place=place, **{**defaults, **fields})
+    return FetchRequest(url=url, place=place, **{**defaults, **fields})
 
 
-def fetch(request: engine.FetchRequest, stop: threading.Event | None = None) -> JobResult:
+def fetch(request: FetchRequest, stop: threading.Event | None = None) -> JobResult:
     return engine.fetch(request, stop=stop or threading.Event())
 
 
-def fetch_error(request: engine.FetchRequest, stop: threading.Event | None = None) -> DownloadError:
+def fetch_error(request: FetchRequest, stop: threading.Event | None = None) -> DownloadError:
     try:
         result = fetch(request, stop)
     except DownloadError as error:
@@ -89,6 +90,7 @@ def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> d
         "fileName": "uid-1",
         "url": "http://127.0.0.1:9/none",
         "format": "RAW",
+        "sealDirectory": str(pool.parent / "seals"),
         "limits": {"progressIntervalSeconds": 0.05},
         "policy": {"allowedCIDRs": LOCAL_CIDRS},
     }

@@ -15,8 +15,9 @@ from tests.faulty_fs import Fault, FaultyFileSystem
 from tests.origin import Origin
 from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
 
-from directdownload.download import engine, sync
+from directdownload.download import sync
 from directdownload.download.journal import Journal, read_journal
+from directdownload.download.request import FetchRequest
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 
@@ -184,10 +185,11 @@ def test_a_sync_that_fails_while_the_last_bytes_are_hashed_is_not_lost(
     assert not (pool / "uid-1").exists()
 
 
-def left_behind(pool: pathlib.Path, request: engine.FetchRequest) -> dict[str, Any]:
+def left_behind(pool: pathlib.Path, request: FetchRequest) -> dict[str, Any]:
     """Part and journal of an attempt that got half of DATA."""
     (pool / WORK).mkdir(exist_ok=True)
     (pool / PART).write_bytes(DATA[:HALF])
+    (pool / PART).chmod(0o600)
     journal = {
         "version": 2,
         "source": "http://127.0.0.1/image",

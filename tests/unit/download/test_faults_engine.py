@@ -24,12 +24,13 @@ from tests.unit.download.support import (
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.follower import Follower
+from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
 from directdownload.download.journal import SOURCES_LIMIT
 from directdownload.download.ranges import Ranges
 from directdownload.download.schedule import Board
 from directdownload.download.sync import Sync
-from directdownload.download.writer import Writer
+from directdownload.download.writer import Writer, open_direct
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
@@ -90,7 +91,7 @@ def test_a_descriptor_is_not_closed_while_others_may_write_to_it(tmp_path: pathl
     path = tmp_path / "part"
     with path.open("w+b") as file:
         before = set(os.listdir("/proc/self/fd"))
-        writer = Writer(file.fileno(), str(path))
+        writer = Writer(file.fileno(), str(path), open_direct(file.fileno(), os.O_WRONLY))
         opened = set(os.listdir("/proc/self/fd")) - before
         if not opened:
             pytest.skip("no direct writing on this file system")
@@ -112,7 +113,7 @@ def test_what_nobody_foresaw_in_the_hashing_is_raised(tmp_path: pathlib.Path) ->
     with (tmp_path / "part").open("w+b") as file:
         file.write(DATA)
         file.flush()
-        follower = Follower(BrokenHasher(), file.fileno(), Guard(threading.Event()), release=lambda _buffer: None)
+        follower = Follower(BrokenHasher(), file.fileno(), None, Guard(threading.Event()), release=lambda _buffer: None)
         follower.offer(0, len(DATA), None)
         with pytest.raises(ValueError, match="not foreseen"):
             follower.settle()
@@ -145,6 +146,7 @@ def test_nothing_is_complete_before_its_last_piece_was_compared(
         follower = Follower(
             Hasher(),
             file.fileno(),
+            None,
             Guard(Watched()),
             release=lambda _buffer: None,
             pieces=pieces,
@@ -181,9 +183,9 @@ def test_whoever_shows_the_progress_and_fails_is_heard(
 ) -> None:
     (served / "image").write_bytes(DATA)
 
-    shown: list[engine.Progress] = []
+    shown: list[Progress] = []
 
-    def show(progress: engine.Progress) -> None:
+    def show(progress: Progress) -> None:
         shown.append(progress)
         if len(shown) == 1:
             raise BrokenPipeError("nobody reads it")

@@ -15,9 +15,11 @@ from tests.unit.download.support import FAST, content, fetch, fetch_error, lefto
 
 from directdownload.download import engine
 from directdownload.download.errors import SourceError
+from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
 from directdownload.download.place import Part, Place
 from directdownload.download.record import read_record
+from directdownload.download.request import FetchRequest
 from directdownload.download.sources.connection import Slots
 from directdownload.download.urls import Url
 from directdownload.resources.checksum import Algorithm
@@ -190,7 +192,7 @@ def test_no_such_host(pool: pathlib.Path) -> None:
 
 
 def test_a_missing_pool_is_told(tmp_path: pathlib.Path) -> None:
-    request = engine.FetchRequest(
+    request = FetchRequest(
         url="http://127.0.0.1:9/none", place=Place.in_pool(str(tmp_path / "none"), "uid-1", "uid-1", "kvm-1")
     )
     assert fetch_error(request).reason is Reason.POOL_NOT_READY
@@ -276,7 +278,7 @@ def test_the_deadline_ends_it_and_what_came_stays(served: pathlib.Path, image: b
 
 
 def test_progress_is_told_while_it_runs(served: pathlib.Path, image: bytes, pool: pathlib.Path) -> None:
-    told: list[engine.Progress] = []
+    told: list[Progress] = []
     with Origin(served, rate=3_000_000) as origin:
         engine.fetch(make_request(pool, origin.url("image")), stop=threading.Event(), progress=told.append)
     assert len(told) > 3

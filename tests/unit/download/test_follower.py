@@ -14,7 +14,7 @@ from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import StorageError
 from directdownload.download.follower import Follower
 from directdownload.download.guard import Guard
-from directdownload.download.writer import new_buffer
+from directdownload.download.writer import new_buffer, open_direct
 from directdownload.resources.checksum import Algorithm
 
 MIB = 1024 * 1024
@@ -39,7 +39,13 @@ def descriptor(tmp_path: pathlib.Path) -> Iterator[int]:
 
 
 def follow(descriptor: int, released: "queue.SimpleQueue[memoryview]", stop: threading.Event | None = None) -> Follower:
-    return Follower(Hasher(), descriptor, Guard(stop or threading.Event()), release=released.put)
+    return Follower(
+        Hasher(),
+        descriptor,
+        open_direct(descriptor, os.O_RDONLY),
+        Guard(stop or threading.Event()),
+        release=released.put,
+    )
 
 
 def filled(data: bytes) -> memoryview:
@@ -88,6 +94,7 @@ def test_a_bad_piece_goes_back_to_its_beginning(descriptor: int) -> None:
     follower = Follower(
         Hasher([Algorithm.MD5]),
         descriptor,
+        open_direct(descriptor, os.O_RDONLY),
         Guard(threading.Event()),
         release=lambda _buffer: None,
         pieces=PIECES,
@@ -111,6 +118,7 @@ def test_only_whole_good_pieces_are_verified(descriptor: int) -> None:
     follower = Follower(
         Hasher(),
         descriptor,
+        open_direct(descriptor, os.O_RDONLY),
         Guard(threading.Event()),
         release=lambda _buffer: None,
         pieces=PIECES,

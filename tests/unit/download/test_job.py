@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -93,15 +94,18 @@ def test_the_result_is_short_enough_for_the_kubelet(pool: pathlib.Path) -> None:
 
 
 def test_a_sigterm_before_any_source_answers(pool: pathlib.Path) -> None:
-    # the signal comes from within, as soon as the handlers are there
     code = (
-        "import os, signal, socket\n"
+        "import socket, sys, time\n"
         "def hang(*arguments, **options):\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    signal.pause()\n"
+        "    print('it hangs', file=sys.stderr, flush=True)\n"
+        "    time.sleep(60)\n"
         "socket.getaddrinfo = hang"
     )
     with start_job(job_document(pool, url="http://example.org/x"), code=code) as process:
+        assert process.stderr is not None
+        while "it hangs" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert JobResult.model_validate_json(output).reason is Reason.INTERRUPTED

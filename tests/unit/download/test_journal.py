@@ -92,6 +92,7 @@ def test_no_journal_breaks_a_download(
         (pool / WORK).mkdir(parents=True)
         (pool / JOURNAL).write_text(json.dumps(found).replace("SOURCE", digest))
         (pool / PART).write_bytes((DATA + bytes(100_000))[:length])
+        (pool / PART).chmod(0o600)
         assert fetch(request).digest == sha256(DATA)
     assert (pool / "uid-1").read_bytes() == DATA
     shutil.rmtree(base)

@@ -22,6 +22,7 @@ from tests.unit.download.support import FAST, PATIENT, content, make_request, sh
 
 from directdownload.download import engine, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError
+from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions, Stream, libnfs, nfs
 from directdownload.download.urls import Url
@@ -340,7 +341,7 @@ def test_a_fetch_that_the_server_broke_is_resumed_by_the_next(private: Ganesha, 
     )
     killed = threading.Event()
 
-    def kill_in_the_middle(progress: engine.Progress) -> None:
+    def kill_in_the_middle(progress: Progress) -> None:
         if progress.bytes_received > 8 * MIB and not killed.is_set():
             killed.set()
             private.kill()

@@ -46,7 +46,8 @@ def test_dying_at_any_step_leaves_nothing_or_everything(
         assert found in (old, DATA), f"step {step}"
         if process.returncode == 0:
             break
-        assert process.returncode == -9
+        # the one that dies is the job itself, or the process that fetches for it
+        assert process.returncode in (-9, 1)
         if step % 4 == 0 or found == DATA:
             # the next attempt ends what this one began
             status, result = run_job(document)

@@ -283,6 +283,7 @@ def test_a_complete_part_needs_no_source(pool: pathlib.Path) -> None:
         request = make_request(pool, server.url(), checksum=sha256(DATA))
         fetch_error(request)
         (pool / PART).write_bytes(DATA)
+        (pool / PART).chmod(0o600)
         rewrite(pool, ranges=[[0, len(DATA)]])
         result = fetch(request)
         assert len(server.received) == 1

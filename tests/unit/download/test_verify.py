@@ -58,7 +58,7 @@ def flip_a_byte(path: pathlib.Path) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def test_by_record(published: pathlib.Path) -> None:
+def test_by_what_this_host_has_sealed(published: pathlib.Path) -> None:
     result = run(job_document(published, "verify"))
     assert (result.reason, result.digest, result.size_bytes) == (Reason.VERIFIED, sha256(DATA), len(DATA))
 
@@ -74,10 +74,11 @@ def test_every_result_names_the_record_that_stands(published: pathlib.Path, fetc
     assert verified.revision == record_of(published).revision != fetched.revision
     assert record_of(published).host == "kvm-2"
     (published / RECORD).unlink()
-    found = run(job_document(published, url=origin.url("image"), checksum=sha256(DATA), host="kvm-3"))
-    assert found.reason is Reason.ALREADY_PRESENT
+    others = {"checksum": sha256(DATA), "host": "kvm-3", "sealDirectory": ""}
+    found = run(job_document(published, url=origin.url("image"), **others))
+    assert (found.reason, found.published_digest) == (Reason.ALREADY_PRESENT, sha256(DATA))
     assert found.revision == record_of(published).revision != verified.revision
-    assert record_of(published).host == "kvm-3"
+    assert record_of(published).digest == sha256(DATA)
 
 
 def test_another_placement_gets_a_record_of_its_own(
@@ -119,19 +120,41 @@ def test_a_file_that_was_put_right_by_hand_is_believed_again(published: pathlib.
     flip_a_byte(published / "uid-1")
     assert run(job_document(published, "verify")).reason is Reason.ALTERED
     (published / "uid-1").write_bytes(DATA)
-    assert run(job_document(published, "verify")).reason is Reason.VERIFIED
+    result = run(job_document(published, "verify", publishedDigest=sha256(DATA)))
+    assert (result.reason, result.published_digest) == (Reason.VERIFIED, sha256(DATA))
     assert record_of(published).matches((published / "uid-1").stat())
 
 
-@pytest.mark.parametrize("record", [None, '"digest":"nonsense"'])
-def test_nothing_is_vouched_for_that_cannot_be_compared(published: pathlib.Path, record: str | None) -> None:
-    path = published / RECORD
-    if record is None:
-        path.unlink()
-    else:
-        path.write_text(path.read_text().replace(f'"digest":"{sha256(DATA)}"', record))
-        assert read_record(str(path)) is not None
+def test_a_record_in_the_pool_vouches_for_nothing(published: pathlib.Path) -> None:
+    result = run(job_document(published, "verify", sealDirectory=""))
+    assert result.reason is Reason.ALTERED
+    assert "nothing says what it should hold" in result.message
+
+
+def test_a_record_is_believed_if_it_is_the_one_that_the_controller_was_told_of(
+    published: pathlib.Path, fetched: JobResult
+) -> None:
+    """A copy of 0.1.0, of which no digest is known."""
+    told = {"sealDirectory": "", "publishedRevision": fetched.revision}
+    assert run(job_document(published, "verify", **told)).reason is Reason.VERIFIED
+    forged = record_of(published).model_copy(update={"digest": sha256(b"x")})
+    forged.write(str(published / RECORD))
+    assert run(job_document(published, "verify", **told)).reason is Reason.ALTERED
+
+
+def test_a_touched_file_is_hashed_although_its_times_were_set_back(published: pathlib.Path, origin: Origin) -> None:
+    """Size, modification time and inode are as they were; nobody can set the time of the change back."""
+    flip_a_byte(published / "uid-1")
+    result = run(job_document(published, url=origin.url("image"), checksum=sha256(DATA)))
+    assert (result.reason, (published / "uid-1").read_bytes() == DATA) == (Reason.DOWNLOADED, True)
+
+
+def test_a_seal_that_others_could_have_written_is_none(published: pathlib.Path) -> None:
+    seals = published.parent / "seals"
+    seals.chmod(0o777)
     assert run(job_document(published, "verify")).reason is Reason.ALTERED
+    seals.chmod(0o700)
+    assert run(job_document(published, "verify")).reason is Reason.ALTERED, "the first one has dropped it"
 
 
 def test_a_lost_file(published: pathlib.Path) -> None:
@@ -213,11 +236,11 @@ def test_it_is_idle(published: pathlib.Path) -> None:
     code = (
         "import os, subprocess, sys\n"
         "from directdownload.download import publish\n"
-        "hash_file = publish.hash_file\n"
+        "hash_open = publish.hash_open\n"
         "def report(*arguments):\n"
         "    subprocess.run(['ionice', '-p', str(os.getpid())], stdout=sys.stderr)\n"
-        "    return hash_file(*arguments)\n"
-        "publish.hash_file = report"
+        "    return hash_open(*arguments)\n"
+        "publish.hash_open = report"
     )
     with start_job(job_document(published, "verify"), code=code) as process:
         _, errors = process.communicate(timeout=20)
@@ -305,15 +328,15 @@ def test_the_deadline_ends_it_too(endless: pathlib.Path) -> None:
 def test_a_file_that_is_replaced_meanwhile_is_read_again(
     published: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hash_file, before = publish.hash_file, record_of(published)
+    hash_open, before = publish.hash_open, record_of(published)
 
-    def replaced_meanwhile(path: str, *arguments: Any) -> Any:
-        answer = hash_file(path, *arguments)
-        pathlib.Path(f"{path}.new").write_bytes(b"new")
-        os.rename(f"{path}.new", path)
+    def replaced_meanwhile(*arguments: Any) -> Any:
+        answer = hash_open(*arguments)
+        (published / "new").write_bytes(b"new")
+        (published / "new").rename(published / "uid-1")
         return answer
 
-    monkeypatch.setattr(publish, "hash_file", replaced_meanwhile)
+    monkeypatch.setattr(publish, "hash_open", replaced_meanwhile)
     result = run(job_document(published, "verify"))
     assert (result.reason, job.exit_status(result)) == (Reason.WRITE_FAILED, 1)
     assert "replaced" in result.message

@@ -10,7 +10,7 @@ from tests.unit.download.support import content
 
 from directdownload.download import files, space
 from directdownload.download.errors import StorageError
-from directdownload.download.writer import Writer, new_buffer
+from directdownload.download.writer import Writer, new_buffer, open_direct
 from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024
@@ -24,7 +24,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def opened(path: pathlib.Path) -> tuple[int, Writer]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    return descriptor, Writer(descriptor, str(path))
+    return descriptor, Writer(descriptor, str(path), open_direct(descriptor, os.O_WRONLY))
 
 
 def write_all(path: pathlib.Path, data: bytes, sizes: list[int]) -> None:
@@ -106,7 +106,7 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptor = os.open("/dev/full", os.O_RDWR)
     try:
         with pytest.raises(StorageError) as caught:
-            Writer(descriptor, "/dev/full").write(memoryview(content(1000)), 0)
+            Writer(descriptor, "/dev/full", None).write(memoryview(content(1000)), 0)
     finally:
         os.close(descriptor)
     assert caught.value.reason is Reason.INSUFFICIENT_SPACE

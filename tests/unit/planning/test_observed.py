@@ -15,6 +15,7 @@ FILE = {
     "sizeBytes": 4096,
     "servedBytes": 1024,
     "digest": "sha256:" + "ab" * 32,
+    "publishedDigest": "sha256:" + "cd" * 32,
     "format": "QCOW2",
     "virtualSizeBytes": 8192,
     "verifiedTime": "2026-01-02T03:04:05Z",

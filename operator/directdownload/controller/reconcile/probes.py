@@ -99,9 +99,7 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
             world.ledger.release(job_name)
             return
         document = jobs.probe_document(template, zone, host.name)
-        body = jobs.probe_manifest(
-            context.job_template, namespace, template, host, document, attempt, inputs, world.pool_roots
-        )
+        body = jobs.probe_manifest(context.job_template, namespace, template, host, document, attempt, inputs)
         await headers.make_way(context.api, body)
         try:
             answer = await context.api.create(kinds.JOBS, body, namespace=namespace)

@@ -8,6 +8,7 @@ TLS goes through memory BIOs, fed with large reads: two system calls per record 
 decryption.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -24,6 +25,7 @@ from directdownload.resources.reasons import Reason
 
 _READ_BYTES = 256 * 1024
 _BUNDLE_LIMIT_BYTES = 16 * 1024 * 1024
+_preloaded: dict[str, "Trust"] = {}
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.{1,65536}?-----END CERTIFICATE-----", re.DOTALL)
 #: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL
 _OTHER_NAME = frozenset({62, 64})
@@ -55,10 +57,18 @@ def trust(bundle: str) -> Trust:
     except FileNotFoundError:
         status = None
     except OSError as error:
+        if bundle in _preloaded:
+            return _preloaded[bundle]
         raise _unreadable(bundle, error.strerror or "") from error
     if status is None:
         return _trust("", 0, 0, 0)
     return _trust(bundle, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def preload(bundle: str) -> None:
+    """Read it now, and the system's roots: a process that gives up its rights may not be able to later."""
+    with contextlib.suppress(SourceError):
+        _preloaded[bundle] = trust(bundle)
 
 
 def connect(dial: Callable[[], socket.socket], effort: Effort, trusted: Trust) -> "TLSWire":

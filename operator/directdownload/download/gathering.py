@@ -1,0 +1,270 @@
+"""Getting the bytes: find the sources, transfer from them, verify, unpack, inspect. All of it is about foreign bytes.
+
+Called by the engine, which gives it open files and takes its word for nothing but what it can check. No path of the
+pool is opened here, so it runs as well where nothing can be opened (`sandbox`).
+"""
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import pydantic
+
+from directdownload.download import assembly, images, journal, offers, sources, transfer
+from directdownload.download.checksum import first_mismatch
+from directdownload.download.errors import RequestError, SourceError, storage_error
+from directdownload.download.guard import Guard
+from directdownload.download.ranges import Ranges
+from directdownload.download.request import FetchRequest
+from directdownload.download.staging import StagedFile, Staging
+from directdownload.download.unpack import Unpack, never_unpacked
+from directdownload.resources.checksum import Algorithm, Checksum
+from directdownload.resources.jobs import Document
+from directdownload.resources.reasons import Reason
+
+#: said of bytes that are what they should be: another source of the same bytes does not help
+_NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
+_Size = pydantic.NonNegativeInt
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """What has been received so far, told several times a second from another thread."""
+
+    bytes_received: int
+    size_bytes: int | None
+    bytes_per_second: int
+    resumed_from: int
+    source: str
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+class Gathered(Document):
+    """What lies in the staged files now: the image in the part, or `unpacked` from it.
+
+    `digests` are canonical texts, of the bytes as served: SHA-256 and those of whatever was expected. `size_bytes` and
+    `digest` are of the image.
+    """
+
+    unpacked: bool
+    size_bytes: _Size
+    digest: str
+    served_bytes: _Size
+    digests: tuple[str, ...]
+    format: str
+    virtual_size_bytes: _Size | None
+    #: for people: those that bytes came from, and the one that delivered last
+    sources: str
+    source: str
+    resumed_from: _Size
+
+    @property
+    def served_digest(self) -> str:
+        """`sha256:<hex>` of the bytes as served."""
+        return next(text for text in self.digests if Checksum.parse(text).algorithm is Algorithm.SHA256)
+
+    @pydantic.model_validator(mode="after")
+    def _digests_are_digests(self) -> Self:
+        image, *served = [Checksum.parse(text).algorithm for text in (self.digest, *self.digests)]
+        if image is not Algorithm.SHA256 or Algorithm.SHA256 not in served:
+            raise ValueError("expected the SHA-256 of the image and of what was served")
+        return self
+
+
+class _MismatchError(SourceError):
+    """The bytes are not what was expected: those of `sources`, or with `resumed` perhaps an earlier attempt's."""
+
+    def __init__(self, reason: Reason, message: str, running: transfer.Transfer) -> None:
+        super().__init__(reason, message)
+        self.sources = [supplier.source for supplier in running.contributors or [running.active]]
+        self.resumed = bool(running.resumed_from)
+        #: those that had failed before
+        self.failed = [(s.source, s.failure) for s in running.suppliers if s.failure is not None]
+
+
+class Gathering:
+    """One attempt to fill `staging`; `run` once."""
+
+    def __init__(
+        self,
+        request: FetchRequest,
+        staging: Staging,
+        expected: Sequence[Checksum],
+        guard: Guard,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self._request = request
+        self._staging = staging
+        self._expected = tuple(expected)
+        self._guard = guard
+        self._progress = progress
+        self._started = _now()
+
+    def run(self) -> Gathered:
+        """All sources together where a digest tells whether they serve the same bytes; else one after the other.
+
+        Raises DownloadError.
+        """
+        offer = offers.collect(self._request.url, self._request.mirrors, self._request.source, self._guard)
+        expected = (*self._expected, *offer.checksums)
+        remaining, failures = list(offer.sources), list(offer.failures)
+        together, may_change = bool(expected), True
+        while remaining:
+            group = remaining if together else remaining[:1]
+            try:
+                return self._from_group(group, self._state(group, expected), offer, expected)
+            except _MismatchError as error:
+                self._staging.empty()
+                blamed = error.sources
+                if error.resumed or len(blamed) > 1:
+                    # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
+                    together = False
+                else:
+                    failures.append(error)
+                    remaining = [source for source in remaining if source not in blamed]
+                failures += [failure for _, failure in error.failed]
+                given_up = [source for source, _ in error.failed]
+                remaining = [source for source in remaining if source not in given_up]
+            except transfer.ChangedError as error:
+                self._staging.empty()
+                if not may_change:
+                    failures.append(error)
+                    break
+                may_change = False
+            except (SourceError, RequestError) as error:
+                if expected and error.reason in _NO_GOOD_ANYWHERE:
+                    raise
+                failures.append(error)
+                remaining = [source for source in remaining if source not in group]
+        raise transfer.chosen_failure(failures)
+
+    def _state(self, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
+        """What an earlier attempt left, if these sources can continue it."""
+        kept = self._staging.earlier
+        if kept is None or not kept.ranges or kept.ranges[-1][1] > self._staging.length_bytes:
+            return assembly.State()
+        validators = {source.digest: source.validator for source in kept.sources}
+        # without a digest only the same version of the same source will do
+        if not expected and not (len(validators) == 1 and validators.get(group[0].url.digest)):
+            return assembly.State()
+        return assembly.State(Ranges(kept.ranges), kept.size_bytes, validators)
+
+    def _from_group(
+        self,
+        group: Sequence[sources.Source],
+        state: assembly.State,
+        offer: offers.Offer,
+        expected: Sequence[Checksum],
+    ) -> Gathered:
+        request, staging = self._request, self._staging
+        terms = assembly.Terms(
+            tuple(checksum.algorithm for checksum in expected),
+            request.limits,
+            request.reserve,
+            offer.size_bytes,
+            offer.pieces,
+        )
+        unpack = None
+        if not never_unpacked(request.image_format):
+            limit = request.limits.max_virtual_size_bytes
+            unpack = Unpack(staging, self._guard, max_virtual_size_bytes=limit, reserve=request.reserve)
+        try:
+            running = transfer.Transfer(
+                staging, group, state, terms, self._guard, unpack=unpack, keep=self._keep, report=self._report
+            )
+            size, hasher = running.run()
+            digests = hasher.digests()
+            self._verify(running, digests, expected)
+            if unpack is not None and unpack.finish():
+                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests)
+            return self._gathered(running, staging.part, (size, digests[Algorithm.SHA256]), size, digests)
+        finally:
+            if unpack is not None:
+                unpack.close()
+
+    def _gathered(
+        self,
+        running: transfer.Transfer,
+        file: StagedFile,
+        product: tuple[int, Checksum],
+        served_bytes: int,
+        digests: dict[Algorithm, Checksum],
+    ) -> Gathered:
+        """The image is in `file`: `product` has its size and digest."""
+        self._guard.check()
+        size, digest = product
+        try:
+            os.ftruncate(file.descriptor, size)
+        except OSError as error:
+            raise storage_error(error, file.path, "write") from error
+        request = self._request
+        limit = request.limits.max_virtual_size_bytes
+        info = images.inspect(file.descriptor, size, request.image_format, max_virtual_size_bytes=limit)
+        last = str(running.active.source.url)
+        return Gathered(
+            unpacked=file is not self._staging.part,
+            size_bytes=size,
+            digest=str(digest),
+            served_bytes=served_bytes,
+            digests=tuple(str(each) for each in digests.values()),
+            format=info.format,
+            virtual_size_bytes=info.virtual_size_bytes,
+            sources=", ".join(str(supplier.source.url) for supplier in running.contributors) or last,
+            source=last,
+            resumed_from=running.resumed_from,
+        )
+
+    def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
+        """The journal of what is on disk."""
+        ranges = tuple(written)[: journal.RANGES_LIMIT]
+        kept = journal.Journal(
+            placement=self._request.placement,
+            placement_uid=self._request.placement_uid,
+            source=str(running.active.source.url),
+            sources=tuple(
+                journal.JournalSource(digest=digest, validator=validator)
+                for digest, validator in running.validators().items()
+            ),
+            size_bytes=running.size_bytes,
+            ranges=ranges,
+            bytes_on_disk=sum(end - start for start, end in ranges),
+            bytes_per_second=bytes_per_second,
+            resumed_from=running.resumed_from,
+            started_time=self._started,
+            updated_time=_now(),
+            progress_interval_seconds=self._request.limits.progress_interval_seconds,
+        )
+        self._staging.keep(kept)
+
+    def _report(self, running: transfer.Transfer, written_bytes: int, bytes_per_second: int) -> None:
+        if self._progress is not None:
+            source = str(running.active.source.url)
+            size, resumed_from = running.size_bytes, running.resumed_from
+            self._progress(Progress(written_bytes, size, bytes_per_second, resumed_from, source))
+
+    def _verify(
+        self, running: transfer.Transfer, digests: dict[Algorithm, Checksum], expected: Sequence[Checksum]
+    ) -> None:
+        mismatch = first_mismatch(digests, expected)
+        if mismatch is None:
+            return
+        wanted, found = mismatch
+        shown = ", ".join(str(supplier.source.url) for supplier in running.contributors or [running.active])
+        learnt = wanted in self._expected and not (self._request.checksum and wanted is self._expected[0])
+        if learnt:
+            reason = Reason.SOURCE_CHANGED
+            message = (
+                f"{shown}: earlier copies had {wanted}, this one has {found}: the source serves other bytes; "
+                "register them as another Template"
+            )
+        else:
+            reason, message = Reason.CHECKSUM_MISMATCH, f"{shown}: expected checksum {wanted}, found {found}"
+        raise _MismatchError(reason, message, running)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,331 @@
+"""A process that meets foreign bytes and can open nothing, and the talk with it.
+
+Called by the engine and the job verbs. The parent keeps every path, name and right; the child gets open descriptors,
+fetches, unpacks and inspects. What it says is hostile until checked: it is read within bounds and by the models, and
+decides nothing beyond the file that it was given. It is forked, so it starts in milliseconds; no byte is copied twice.
+
+A message is four bytes of length and JSON: from the child ["keep", journal], ["forget"] and ["out"], which are answered
+by [] or a failure, and at last ["done", value] or ["failed", failure]; from the parent ["stop"]. A failure is reason,
+message and the seconds to wait. Descriptors of a file come with the answer.
+"""
+
+import codecs
+import contextlib
+import functools
+import json
+import logging
+import os
+import queue
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from directdownload.download import confinement, images
+from directdownload.download import probe as probing
+from directdownload.download.errors import DownloadError, SourceError, StorageError
+from directdownload.download.gathering import Gathered, Gathering
+from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.journal import Journal
+from directdownload.download.request import FetchRequest
+from directdownload.download.sources import tls
+from directdownload.download.staging import StagedFile, Staging
+from directdownload.resources.checksum import Checksum
+from directdownload.resources.jobs import Document, JobResult
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_LIMIT_BYTES = 1 << 20
+_LENGTH = struct.Struct(">I")
+#: A job that is told to end has 30 s.
+_END_SECONDS = 20.0
+_REAP_SECONDS = 5.0
+_STANDARD_ERROR = 2
+#: of one file: itself, and past the page cache
+_DESCRIPTORS_LIMIT = 2
+
+#: Python reads these from its library when they are first used.
+_CODECS = ("ascii", "latin-1", "utf-8", "idna")
+
+T = TypeVar("T")
+D = TypeVar("D", bound=Document)
+#: What the parent does for the child, by the word that asks for it; the descriptors that are handed out.
+Answers = Mapping[str, Callable[..., Sequence[int] | None]]
+
+
+def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum], guard: Guard) -> Gathered:
+    """As `Gathering.run`, in a process of its own."""
+
+    def task(link: "_Link", stop: threading.Event) -> Any:
+        inner = Staging(
+            staging.directory,
+            staging.part,
+            staging.out_path,
+            make_out=lambda: StagedFile(staging.out_path, *link.ask("out")),
+            earlier=staging.earlier,
+            forget=lambda: link.ask("forget"),
+            keep=lambda kept: link.ask("keep", kept.model_dump(mode="json")),
+        )
+        return Gathering(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
+
+    def keep(told: Any) -> tuple[int, ...]:
+        # whose part it is, only the parent says
+        owner = {"placement": request.placement, "placementUid": request.placement_uid}
+        staging.keep(Journal.model_validate_json(json.dumps({**told, **owner})))
+        return ()
+
+    return run(
+        task,
+        functools.partial(_document, Gathered),
+        guard,
+        descriptors=staging.part.descriptors,
+        trust_bundle=request.trust_bundle,
+        answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
+    )
+
+
+def inspect(descriptor: int, size_bytes: int, image_format: str, limit_bytes: int, guard: Guard) -> images.ImageInfo:
+    """As `images.inspect`, in a process of its own."""
+
+    def task(_link: "_Link", _stop: threading.Event) -> Any:
+        info = images.inspect(descriptor, size_bytes, image_format, max_virtual_size_bytes=limit_bytes)
+        return [info.format, info.virtual_size_bytes]
+
+    def parse(told: Any) -> images.ImageInfo:
+        found, virtual_size = told
+        return images.ImageInfo(str(found), int(virtual_size) if virtual_size is not None else None)
+
+    return run(task, parse, guard, descriptors=(descriptor,))
+
+
+def probe(request: FetchRequest, guard: Guard) -> JobResult:
+    """As `probe.probe`, in a process of its own."""
+
+    def task(_link: "_Link", stop: threading.Event) -> Any:
+        return probing.probe(request, guard.for_stop(stop)).model_dump(mode="json")
+
+    return run(task, functools.partial(_document, JobResult), guard, trust_bundle=request.trust_bundle)
+
+
+def run(
+    task: Callable[["_Link", threading.Event], Any],
+    parse: Callable[[Any], T],
+    guard: Guard,
+    *,
+    descriptors: Iterable[int] = (),
+    trust_bundle: str = "",
+    answers: Answers | None = None,
+) -> T:
+    """What `parse` makes of what `task` returns (JSON) in a process that has `descriptors`; raises DownloadError.
+
+    `parse` raises ValueError for what makes no sense. The event that `task` is given is set when it is to end.
+    `answers` do in this process what the child asks for.
+    """
+    ours, theirs = socket.socketpair()
+    process = os.fork()
+    if process == 0:
+        _child(task, theirs, {*descriptors}, trust_bundle)
+    theirs.close()
+    ended: str | None = None
+    try:
+        value = parse(_serve(ours, guard, answers or {}))
+    except (ValueError, TypeError, LookupError) as error:
+        raise StorageError(
+            Reason.WRITE_FAILED, f"the process that fetches said what makes no sense: {type(error).__name__}"
+        ) from None
+    except (EOFError, ConnectionError):
+        ended = _reap(process)
+        raise SourceError(Reason.INTERRUPTED, f"the process that fetches ended early: {ended}") from None
+    finally:
+        ours.close()
+        ended = ended or _reap(process)
+    if ended is None:
+        raise StorageError(
+            Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
+        )
+    return value
+
+
+# The parent
+
+
+def _serve(link: socket.socket, guard: Guard, answers: Answers) -> Any:
+    """The value that the child is done with; EOFError if it ends without one, ValueError if it makes no sense."""
+    over: float | None = None
+    told = False
+    buffer = bytearray()
+    while True:
+        try:
+            guard.check()
+        except DownloadError:
+            over = over or time.monotonic()
+            if time.monotonic() - over > _END_SECONDS:
+                raise
+        if guard.stop.is_set() and not told:
+            # of its deadline it knows
+            told = True
+            _tell(link, ["stop"])
+        if not select.select([link], [], [], TICK_SECONDS)[0]:
+            continue
+        data = link.recv(64 * 1024)
+        if not data:
+            raise EOFError
+        buffer += data
+        while (message := _take(buffer)) is not None:
+            kind, *rest = message
+            if kind == "done":
+                return rest[0]
+            if kind == "failed":
+                raise _error(DownloadError, rest[0])
+            try:
+                _tell(link, [], answers[kind](*rest) or ())
+            except DownloadError as error:
+                _tell(link, [_failure(error)])
+
+
+def _tell(link: socket.socket, message: list[Any], descriptors: Sequence[int] = ()) -> None:
+    """One that has ended meanwhile needs no answer; what it said before is still to be read."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _send(link, message, descriptors)
+
+
+def _reap(process: int) -> str | None:
+    """How the child has ended; None if it has not, though it was killed."""
+    end = time.monotonic() + _REAP_SECONDS
+    killed = False
+    while True:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            code = os.waitstatus_to_exitcode(status)
+            return f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit status {code}"
+        if time.monotonic() > end:
+            if killed:
+                return None
+            killed = True
+            end = time.monotonic() + _REAP_SECONDS
+            # it is another user's by now: without the capability KILL only the end of the container ends it
+            with contextlib.suppress(PermissionError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+# The child
+
+
+class _Link:
+    """The child's end: it asks, and hears when it is to stop. Without its parent it ends at once."""
+
+    def __init__(self, link: socket.socket, stop: threading.Event) -> None:
+        self._link = link
+        self._stop = stop
+        self._asking = threading.Lock()
+        self._answers: queue.SimpleQueue[tuple[list[Any], list[int]]] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="link", daemon=True).start()
+
+    def ask(self, kind: str, *values: Any) -> list[int]:
+        """Returns when it is done, with the descriptors that it got; raises StorageError if it could not be."""
+        with self._asking:
+            _send(self._link, [kind, *values])
+            answer, descriptors = self._answers.get()
+        if answer:
+            raise _error(StorageError, answer[0])
+        return descriptors
+
+    def _listen(self) -> None:
+        buffer, descriptors = bytearray(), list[int]()
+        while (received := socket.recv_fds(self._link, 64 * 1024, _DESCRIPTORS_LIMIT))[0]:
+            buffer += received[0]
+            descriptors += received[1]
+            while (message := _take(buffer)) is not None:
+                if message == ["stop"]:
+                    self._stop.set()
+                else:
+                    self._answers.put((message, descriptors))
+                    descriptors = []
+        os._exit(1)
+
+
+def _child(
+    task: Callable[[_Link, threading.Event], Any], link: socket.socket, kept: set[int], trust_bundle: str
+) -> NoReturn:
+    try:
+        # the parent decides, and says so over the link
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        # a result is printed by the parent alone
+        os.dup2(_STANDARD_ERROR, 1)
+        _close_all_but({0, 1, _STANDARD_ERROR, link.fileno(), *kept})
+        # what may lie where only root can look
+        tls.preload(trust_bundle)
+        for codec in _CODECS:
+            codecs.lookup(codec)
+        confinement.confine((os.path.dirname(trust_bundle),) if trust_bundle else ())
+        stop = threading.Event()
+        message = ["done", task(_Link(link, stop), stop)]
+    except DownloadError as error:
+        message = ["failed", _failure(error)]
+    except BaseException as error:  # nothing may return from here into the parent's code
+        logger.exception("the process that fetches failed unexpectedly")
+        text = f"unexpected: {type(error).__name__}: {error}"
+        message = ["failed", _failure(DownloadError(Reason.WRITE_FAILED, text))]
+    with contextlib.suppress(BaseException):
+        _send(link, message)
+        sys.stderr.flush()
+    os._exit(0)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            # the one that lists them is closed already
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+# Both
+
+
+def _document(model: type[D], told: Any) -> D:
+    return model.model_validate_json(json.dumps(told))
+
+
+def _send(link: socket.socket, message: list[Any], descriptors: Sequence[int] = ()) -> None:
+    text = json.dumps(message).encode()
+    data = _LENGTH.pack(len(text)) + text
+    if descriptors:
+        data = data[socket.send_fds(link, [data], descriptors) :]
+    link.sendall(data)
+
+
+def _take(buffer: bytearray) -> list[Any] | None:
+    """The first message in the buffer, taken out of it; None if it is not all there. ValueError if it is none."""
+    if len(buffer) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(buffer)
+    if length > _MESSAGE_LIMIT_BYTES:
+        raise ValueError("too long")
+    end = _LENGTH.size + length
+    if len(buffer) < end:
+        return None
+    message = json.loads(bytes(buffer[_LENGTH.size : end]))
+    del buffer[:end]
+    if not isinstance(message, list):
+        raise ValueError("no list")
+    return message
+
+
+def _failure(error: DownloadError) -> list[Any]:
+    return [str(error.reason), error.message, error.retry_after_seconds]
+
+
+def _error(kind: type[DownloadError], failure: Sequence[Any]) -> DownloadError:
+    reason, message, retry_after = failure
+    return kind(
+        Reason(reason), str(message), retry_after_seconds=float(retry_after) if retry_after is not None else None
+    )
