@@ -136,11 +136,15 @@ def namespace(draw: Draw, name: str) -> Document:
 
 
 def pod(draw: Draw, name: str, labels: Document) -> Document:
-    ended = {"exitCode": draw.choice((0, 1, 137, -1, 2**31 - 1)), **_some(draw, message=result(draw), reason="Error")}
+    ended = {
+        "exitCode": draw.choice((0, 1, 137, -1, 2**31 - 1)),
+        "message": result(draw),
+        **_some(draw, reason="Error"),
+    }
     waiting = _some(draw, reason=draw.choice(TEXTS), message=draw.choice(TEXTS))
     states: tuple[Document, ...] = (*[{"terminated": ended}] * 4, {"running": {}}, {"waiting": waiting}, {})
     containers = [
-        _some(draw, state=draw.choice(states), lastState=draw.choice(states), name="a")
+        {"state": draw.choice(states), **_some(draw, lastState=draw.choice(states), name="a")}
         for _ in range(draw.randrange(1, 3))
     ]
     status = _some(
@@ -148,20 +152,21 @@ def pod(draw: Draw, name: str, labels: Document) -> Document:
         phase=draw.choice(("Pending", "Running", "Succeeded", "Failed", "Unknown", "")),
         reason=draw.choice(TEXTS),
         conditions=[_condition(draw, "Ready", "PodScheduled") for _ in range(draw.randrange(3))],
-        containerStatuses=containers,
     )
+    if draw.chance(0.9):
+        status["containerStatuses"] = containers
     return {
         "metadata": _metadata(draw, name, NAMESPACE, labels={**draw.labels(), **labels}),
         "spec": _some(draw, nodeName=draw.choice(NAMES)),
-        **_some(draw, status=status),
+        **({"status": status} if draw.chance(0.9) else {}),
     }
 
 
 def job(draw: Draw, name: str, owner: Document, owner_uid: str) -> Document:
     """`owner`: the label that says whose it is."""
     annotations = {
-        world.VERB_ANNOTATION: draw.choice(("fetch", "verify", "remove", "probe", "ofTomorrow")),
-        world.ATTEMPT_ANNOTATION: draw.choice(("1", "2", "999999999", "9999999999", "-1", "\u0661", "")),
+        world.VERB_ANNOTATION: draw.choice((*["fetch"] * 4, "verify", "verify", "remove", "probe", "ofTomorrow")),
+        world.ATTEMPT_ANNOTATION: draw.choice((*["1"] * 6, "2", "999999999", "9999999999", "-1", "\u0661", "")),
         world.PLACEMENT_UID_ANNOTATION: owner_uid if draw.chance(0.8) else draw.choice(UIDS),
         world.GROUPS_ANNOTATION: draw.choice(("zone/a host/a", "probes", "", "\u2003", *ANNOTATIONS)),
         world.HEADERS_ANNOTATION: draw.choice(ANNOTATIONS),

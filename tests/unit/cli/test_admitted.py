@@ -51,8 +51,12 @@ def documents(draw: Draw) -> dict[str, list[Document]]:
     for each in (item for items in found.values() for item in items):
         if "namespace" in each["metadata"]:
             each["metadata"]["namespace"] = NAMESPACES[0]
+    reference = {"namespace": NAMESPACES[0], "name": draw.names[0]}
     for placement in found[kinds.TEMPLATE_PLACEMENTS.plural]:
-        placement["spec"]["templateRef"] |= {"namespace": NAMESPACES[0], "name": draw.names[0]}
+        placement["spec"]["templateRef"] |= reference
+        placement["spec"]["zone"] = draw.names[0]
+    for deployment in found[kinds.TEMPLATE_DEPLOYMENTS.plural]:
+        deployment["spec"] |= {"templateRef": reference, "zone": draw.names[0], "hosts": [], "pools": []}
     return found
 
 
@@ -143,6 +147,7 @@ def test_what_is_followed_is_drawn() -> None:
 
 def test_a_copy_of_a_phase_of_another_version_has_a_line() -> None:
     document = Draw(0).document(kinds.TEMPLATE_PLACEMENTS)
+    document["metadata"].pop("deletionTimestamp", None)
     placement = TemplatePlacement.model_validate({**document, "status": {"phase": "OfTomorrow"}})
     line = boards._placement_line(placement, NOW)
-    assert (line.state, line.mood) == ("Removing" if placement.deleting else "Unknown", boards.Mood.WAITING)
+    assert (line.state, line.mood) == ("Unknown", boards.Mood.WAITING)
