@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-#: What an integer of the API holds; file systems claim more.
-LARGEST_INTEGER = 2**63 - 1
 #: A message of a status.
 TEXT_LIMIT = 4096
 #: Of a file in a pool, with its directory: the longest name of our own (255 bytes) is shown whole.

@@ -12,6 +12,7 @@ from directdownload import escaping
 from directdownload.agent.copies import Key
 from directdownload.agent.prober import LOCK_SUFFIX, PART_SUFFIX
 from directdownload.download import journal, record
+from directdownload.resources import quantities
 from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.templateplacement import Phase
@@ -121,7 +122,7 @@ def partial(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> lis
     return [
         UnplacedFile(
             name=escaping.escaped(f"{WORK_DIRECTORY}/{name}", escaping.NAME_LIMIT),
-            size_bytes=min(leftover.size_bytes[name], escaping.LARGEST_INTEGER),
+            size_bytes=min(leftover.size_bytes[name], quantities.LARGEST_INTEGER),
             state="Partial",
             modified_time=_time(leftover.modified),
         )
@@ -150,7 +151,7 @@ def report(files: Iterable[UnplacedFile]) -> tuple[tuple[UnplacedFile, ...], int
     """What a Host's status holds of them: the largest, and the bytes of all."""
     ordered = sorted(files, key=lambda file: (-(file.size_bytes or 0), file.name))
     total = sum(file.size_bytes or 0 for file in ordered)
-    return tuple(ordered[:UNPLACED_LIMIT]), min(total, escaping.LARGEST_INTEGER)
+    return tuple(ordered[:UNPLACED_LIMIT]), min(total, quantities.LARGEST_INTEGER)
 
 
 def _suffix(name: str, suffixes: Iterable[str]) -> str | None:

@@ -9,8 +9,8 @@ import errno
 import os.path
 from collections.abc import Sequence
 
-from directdownload import escaping
 from directdownload.download import mountinfo
+from directdownload.resources import quantities
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
 
@@ -97,9 +97,9 @@ def judge(
         pool=target.pool,
         path=target.path,
         # some file systems (and servers of network file systems) claim more than the API can hold
-        capacity_bytes=min(facts.capacity_bytes, escaping.LARGEST_INTEGER),
-        available_bytes=min(facts.available_bytes, escaping.LARGEST_INTEGER),
-        inodes_free=min(facts.inodes_free, escaping.LARGEST_INTEGER),
+        capacity_bytes=min(facts.capacity_bytes, quantities.LARGEST_INTEGER),
+        available_bytes=min(facts.available_bytes, quantities.LARGEST_INTEGER),
+        inodes_free=min(facts.inodes_free, quantities.LARGEST_INTEGER),
         writable=not read_only,
         mounted=True,
         reason=Reason.NOT_WRITABLE if read_only else None,

@@ -130,6 +130,8 @@ def _placement_line(placement: TemplatePlacement, now: datetime.datetime) -> Lin
         Phase.READY: Mood.DONE,
         Phase.FAILED: Mood.FAILED,
         Phase.REMOVING: Mood.WAITING,
+        # of another version
+        Phase.UNKNOWN: Mood.WAITING,
     }[phase]
     return Line(
         labels=(placement.spec.host, placement.spec.pool),

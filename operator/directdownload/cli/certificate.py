@@ -140,7 +140,7 @@ async def upload(
 async def list_certificates(session: Session, in_zone: str | None, by_host: bool, output: str) -> None:
     """List certificates, and how many hosts have them."""
     documents, _ = await session.api.list(kinds.CERTIFICATES, field_selector=inventory.zone_selector(in_zone))
-    documents.sort(key=lambda document: (document["spec"]["zone"], document["spec"]["alias"].lower()))
+    documents.sort(key=_place)
     if by_host:
         hosts, _ = await session.api.list(kinds.HOSTS, field_selector=inventory.zone_selector(in_zone))
         _print_by_host(
@@ -224,6 +224,15 @@ async def _end(
         return await proving.wait(session, item, host, timeout_seconds, how)
     await proving.report(session, item, host, how)
     return None
+
+
+def _place(document: Object) -> tuple[bool, str, str]:
+    """In the list: by zone and alias; one that nobody can read comes last."""
+    spec = document.get("spec")
+    zone, alias = (spec.get(field) if isinstance(spec, dict) else None for field in ("zone", "alias"))
+    if isinstance(zone, str) and isinstance(alias, str):
+        return False, zone, alias.lower()
+    return True, "", ""
 
 
 def _print(documents: Sequence[Object], how: str) -> None:

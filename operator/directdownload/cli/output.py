@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-import pydantic
 import rich.cells
 import yaml
 
@@ -61,7 +60,8 @@ def _row(document: Object, columns: Sequence[str], row: Row) -> Sequence[str]:
     """Of one that this version cannot read only its name, and that there is such an object."""
     try:
         return row(document)
-    except pydantic.ValidationError as error:
+    # Whatever it is: what others have written must not cost the sight of all others.
+    except Exception as error:
         # Not before it is needed: what lists without a cluster need not load the client.
         from directdownload.cli import reading
 

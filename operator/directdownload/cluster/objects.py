@@ -82,8 +82,11 @@ def key_of(metadata: Mapping[str, Any]) -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A `Time` or `MicroTime` of the API."""
-    return datetime.fromisoformat(text) if text else None
+    """A `Time` or `MicroTime` of the API. One in the year 0, or after 9999, counts as not reported."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
 
 
 def shared(pairs: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -308,5 +308,13 @@ def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
     """
     if job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE) or "NFS" not in job_document.policy.protocols:
         return False
-    urls = [urllib.parse.urlsplit(url) for url in (job_document.url, *job_document.mirrors)]
-    return any(url.scheme.lower() == "nfs" or url.path.lower().endswith(jobs.METALINK_SUFFIXES) for url in urls)
+    return any(map(_may_lead_to_nfs, (job_document.url, *job_document.mirrors)))
+
+
+def _may_lead_to_nfs(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        # The job refuses it, and says why.
+        return False
+    return parts.scheme.lower() == "nfs" or parts.path.lower().endswith(jobs.METALINK_SUFFIXES)

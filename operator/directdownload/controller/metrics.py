@@ -21,6 +21,7 @@ from directdownload import catalogue
 from directdownload.catalogue import ComputedGauge
 from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
+from directdownload.resources import quantities
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.host import Host
 from directdownload.resources.jobs import JobResult, Verb
@@ -45,8 +46,6 @@ CERTIFICATE_STATES = ("Uploaded", "Revoked", "Failed", "Pending", "Down")
 #: From a small file on a fast network to the deadline of a large one.
 _DOWNLOAD_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
 _RECONCILE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-#: The API's integers have 64 bits.
-_LARGEST_BYTES = 2**63
 _LONGEST_SECONDS = 366 * 86400.0
 
 CATALOGUE = catalogue.Catalogue()
@@ -165,7 +164,7 @@ def attempt(zone: str, host: str, url: str, verb: Verb, result: JobResult) -> No
     if seconds is not None and math.isfinite(seconds) and 0 <= seconds <= _LONGEST_SECONDS:
         outcome = "success" if result.done else "error"
         DOWNLOAD_SECONDS.labels(zone=zone, protocol=protocol, result=outcome).observe(seconds)
-    if result.done and result.size_bytes is not None and 0 <= result.size_bytes < _LARGEST_BYTES:
+    if result.done and result.size_bytes is not None and 0 <= result.size_bytes <= quantities.LARGEST_INTEGER:
         DOWNLOAD_BYTES.labels(zone=zone, host=host, protocol=protocol).inc(result.size_bytes)
 
 

@@ -158,7 +158,7 @@ class Watches:
                 self._queue.add(Key("placement", placement.key))
                 self._occupy_again(placement)
             for job in self._world.probe_jobs_of_host[key]:
-                self._queue.add(Key("probe", job.labels[PROBE_LABEL]))
+                self._owner_of_job(job.labels)
             self._probes_without_host()
         elif old is not None and new is not None and old.status.keystore != new.status.keystore:
             refused = (p for p in self._world.placements_of_host[key] if p.reason is Reason.TLS_VERIFICATION_FAILED)

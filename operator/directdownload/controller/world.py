@@ -7,18 +7,17 @@ import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from directdownload import logs
 from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Projected, Store
+from directdownload.controller import results
 from directdownload.planning import deployments, headers, hosts, plans, probes, publications, rights, sharing, slots
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
-from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
+from directdownload.resources.base import GROUP, REQUEST_LENGTH, Resource, request_in
 from directdownload.resources.certificate import DirectDownloadCertificate
-from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import KeystoreDrift
-from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.jobs import Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -315,8 +314,8 @@ class World:
         return probes.Probe(
             job=self._job(view, now),
             host=told.get(HOST_ANNOTATION, ""),
-            request=told.get(REQUESTED_AT, ""),
-            inputs=told.get(INPUTS_ANNOTATION, ""),
+            request=request_in(told),
+            inputs=told.get(INPUTS_ANNOTATION, "")[:REQUEST_LENGTH],
         )
 
     def _job(self, view: JobView, now: datetime.datetime) -> Job:
@@ -336,10 +335,10 @@ class World:
             # One that has ended has run, even if its pod was never seen here.
             started=view.succeeded or view.failed or (pod is not None and pod.started),
             finished=ended,
-            result=_result(pod),
+            result=results.read(pod.termination_message) if pod is not None else None,
             hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
             deleting=view.deleting,
-            request=view.annotations.get(REQUESTED_AT, ""),
+            request=request_in(view.annotations),
         )
 
     def result_due(self, views: Iterable[JobView]) -> datetime.datetime | None:
@@ -381,26 +380,3 @@ def _forgetting(memory: dict[str, Any]) -> Callable[[str, object, object], None]
             memory.pop(key, None)
 
     return changed
-
-
-def _result(pod: PodView | None) -> JobResult | None:
-    """The result in the termination message; None when there is none that can be read. It is hostile until checked."""
-    if pod is None or not pod.termination_message:
-        return None
-    try:
-        result = JobResult.model_validate_json(pod.termination_message)
-        for digest in filter(None, (result.digest, result.published_digest)):
-            Checksum.parse(digest)
-    except ValueError:
-        return None
-    # The API's integers have 64 bits: a larger one would make every write of the status fail.
-    sizes = (result.size_bytes, result.served_bytes, result.virtual_size_bytes)
-    if any(size is not None and not 0 <= size < 2**63 for size in sizes):
-        return None
-    # What goes into a status for people; a job has read foreign bytes, and need not be ours.
-    texts = {name: getattr(result, name) for name in ("message", "format", "source", "etag", "media_type")}
-    return result.model_copy(update={name: logs.mask(_printable(text)) for name, text in texts.items()})
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 
 from directdownload.planning.observed import Job, PlacementView
+from directdownload.resources import naming
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
@@ -15,6 +16,11 @@ START_DEADLINE = datetime.timedelta(minutes=5)
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 #: Pauses are shortened by up to this share, so that hosts that failed together do not come back together.
 _JITTER = 0.25
+
+
+def one_more(number: int) -> int:
+    """`number` of attempts or failures, and one; what is more than is counted counts no further."""
+    return min(number + 1, naming.ATTEMPT_LIMIT)
 
 
 def result_of(job: Job, now: datetime.datetime) -> JobResult | None:

@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 from collections.abc import Iterable
 
-from directdownload.resources.base import Condition, ConditionStatus
+from directdownload.resources.base import CONDITION_MESSAGE_LENGTH, Condition, ConditionStatus
 from directdownload.resources.reasons import Reason
 
 
@@ -51,14 +51,14 @@ def condition(
     generation: int,
     now: datetime.datetime,
 ) -> Condition:
-    """One condition; its time changes only with its status."""
+    """One condition; its time changes only with its status. A message that is longer than any may be is cut."""
     old = next((condition for condition in previous if condition.type == name), None)
     same = old is not None and old.status == status and old.last_transition_time is not None
     return Condition(
         type=name,
         status=status,
         reason=reason,
-        message=message,
+        message=message if len(message) <= CONDITION_MESSAGE_LENGTH else message[: CONDITION_MESSAGE_LENGTH - 1] + "…",
         last_transition_time=old.last_transition_time if same and old else now,
         observed_generation=generation,
     )

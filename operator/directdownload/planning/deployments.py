@@ -13,7 +13,7 @@ from directdownload.planning import rights, sharing
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
-from directdownload.resources import naming
+from directdownload.resources import naming, quantities
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import DONE, WAITING, Reason
 from directdownload.resources.storagepool import StoragePool
@@ -249,8 +249,8 @@ def plan_deployment(
             update={"total": None, "desired": desired, "pending": counts.pending + missing}
         ),
         "bytes": DeploymentBytes(
-            total=sum(_total_bytes(p) or size for p in placements) + missing * size,
-            downloaded=sum(_downloaded_bytes(p) for p in placements),
+            total=quantities.total((*(_total_bytes(p) or size for p in placements), missing * size)),
+            downloaded=quantities.total(map(_downloaded_bytes, placements)),
         ),
         "failures": _failures(placements),
     }

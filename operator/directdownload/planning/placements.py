@@ -100,7 +100,7 @@ def _after_fetch(
         verdict = Verdict(True, result.reason, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file)
         return PlacementPlan(status, drop_job=True, outcome=result)
-    failures = placement.recent_failures + 1
+    failures = attempts.one_more(placement.recent_failures)
     differs = result.reason is Reason.SOURCE_CHANGED and around.template is not None and around.template.status.digest
     message = result.message or f"the job ended with {result.reason}"
     if result.reason in PERMANENT or differs:
@@ -136,7 +136,7 @@ def _without_job(
     may_wait = not (asked(placement) or trusts_otherwise)
     if placement.next_attempt is not None and placement.next_attempt > now and may_wait:
         return PlacementPlan(None, look_again=placement.next_attempt)
-    return PlacementPlan(None, Step.FETCH, attempt=placement.attempts + 1)
+    return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts))
 
 
 def _obstacle(around: Surroundings) -> Verdict | None:

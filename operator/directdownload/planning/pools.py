@@ -5,6 +5,7 @@ import posixpath
 from collections.abc import Collection, Iterable
 
 from directdownload.planning.conditions import Verdict, conditions
+from directdownload.resources import quantities
 from directdownload.resources.host import Host, HostStorage
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import PoolHosts, StoragePool, StoragePoolStatus
@@ -94,8 +95,8 @@ def plan_pool(
     generation = pool.metadata.generation
     return StoragePoolStatus(
         observed_generation=generation,
-        capacity_bytes=sum(entry.capacity_bytes or 0 for entry in entries),
-        available_bytes=sum(entry.available_bytes or 0 for entry in entries),
+        capacity_bytes=quantities.total(entry.capacity_bytes or 0 for entry in entries),
+        available_bytes=quantities.total(entry.available_bytes or 0 for entry in entries),
         hosts=PoolHosts(total=len(members), ready=len(ready)),
         last_handled_request=pool.metadata.requested_at or None,
         conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),

@@ -88,7 +88,7 @@ def wanted(template: Template) -> bool:
 
 
 def next_attempt(template: Template) -> int:
-    return (template.status.probe.attempts if template.status.probe is not None else 0) + 1
+    return attempts.one_more(template.status.probe.attempts if template.status.probe is not None else 0)
 
 
 def look_again(probe: Probe) -> datetime.datetime | None:
@@ -127,7 +127,7 @@ def outcome(template: Template, probe: Probe | None, host: Host | None, now: dat
         return None
     before = template.status.probe
     reachable = result.reason is Reason.SOURCE_REACHABLE
-    failures = 0 if reachable else (before.recent_failures or 0 if before is not None else 0) + 1
+    failures = 0 if reachable else attempts.one_more(before.recent_failures or 0 if before is not None else 0)
     again = None
     if not reachable and result.reason not in PERMANENT:
         name = f"{template.uid}/probe"

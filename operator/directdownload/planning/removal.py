@@ -26,7 +26,7 @@ def plan_removal(
             return PlacementPlan(None, Step.RELEASE, drop_job=True, outcome=result)
         if placement.attempts >= job.attempt:
             return PlacementPlan(None, drop_job=True)
-        failures = placement.recent_failures + 1
+        failures = attempts.one_more(placement.recent_failures)
         when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
         verdict = Verdict(False, result.reason, result.message or f"the job ended with {result.reason}")
         status = status_of(
@@ -41,4 +41,4 @@ def plan_removal(
         return PlacementPlan(held_up(placement, Phase.REMOVING, obstacle, now))
     if placement.next_attempt is not None and placement.next_attempt > now and not asked(placement):
         return PlacementPlan(None, look_again=placement.next_attempt)
-    return PlacementPlan(None, Step.REMOVE, attempt=placement.attempts + 1)
+    return PlacementPlan(None, Step.REMOVE, attempt=attempts.one_more(placement.attempts))

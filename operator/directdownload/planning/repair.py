@@ -32,7 +32,7 @@ def plan_ready(
         return PlacementPlan(status_of(placement, Phase.READY, verdict, now, next_attempt=keep), look_again=due)
     if obstacle is not None:
         return PlacementPlan(None)
-    return PlacementPlan(None, Step.VERIFY, attempt=placement.attempts + 1)
+    return PlacementPlan(None, Step.VERIFY, attempt=attempts.one_more(placement.attempts))
 
 
 def plan_verification(
@@ -56,7 +56,7 @@ def plan_verification(
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0, job=job)
         return PlacementPlan(status, drop_job=True, outcome=result)
     # Not a word about the file: it counts as it did.
-    failures = placement.recent_failures + 1
+    failures = attempts.one_more(placement.recent_failures)
     when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
     verdict = Verdict(
         True,
@@ -89,7 +89,7 @@ def _repair(
         attempts=attempt,
         next_attempt=when,
         keep_file=False,
-        failures=before + 1,
+        failures=attempts.one_more(before),
         job=job,
     )
     found = job.result if job is not None else None
@@ -127,4 +127,8 @@ def _scheduled(placement: PlacementView, around: Surroundings) -> datetime.datet
     # Times in a status have whole seconds: with a fraction, the moment just served would seem still to come.
     offset = math.floor(fraction * interval)
     number = math.floor((verified.timestamp() - offset) / interval) + 1
-    return datetime.datetime.fromtimestamp(number * interval + offset, datetime.UTC)
+    try:
+        return datetime.datetime.fromtimestamp(number * interval + offset, datetime.UTC)
+    except (OverflowError, ValueError):
+        # After the year 9999.
+        return None

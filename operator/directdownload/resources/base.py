@@ -83,12 +83,16 @@ def rules(
     return {**{RULES_PREFIX + key: value for key, value in marks.items() if value}, **schema}
 
 
+#: 100 years. What is written as 1000000h or more counts as that: added to a time of today, it is still a time.
+LONGEST_SECONDS = 36525 * 86400.0
+
+
 def _duration(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value == 0:
             return 0.0
         raise ValueError("expected a duration with a unit such as 5s, 10m or 12h")
-    return quantities.parse_duration(str(value))
+    return min(quantities.parse_duration(str(value)), LONGEST_SECONDS)
 
 
 def _quantity(value: object) -> int:
@@ -182,13 +186,17 @@ class ConditionStatus(Word):
         return handler(core_schema)
 
 
+#: As `metav1.Condition` has it.
+CONDITION_MESSAGE_LENGTH = 32768
+
+
 class Condition(Model):
     """`metav1.Condition`."""
 
     type: str = pydantic.Field(max_length=316)
     status: ConditionStatus
     reason: Reason
-    message: str = pydantic.Field(default="", max_length=32768)
+    message: str = pydantic.Field(default="", max_length=CONDITION_MESSAGE_LENGTH)
     last_transition_time: Time | None = None
     observed_generation: int | None = None
 
@@ -228,7 +236,15 @@ class MatchExpression(Model):
 class LabelSelector(Model):
     """`metav1.LabelSelector`: empty selects everything."""
 
-    match_labels: dict[str, str] = {}
+    match_labels: dict[str, str] = pydantic.Field(
+        {},
+        json_schema_extra=rules(
+            (
+                "self.all(k, size(k) <= 317)",
+                "expected label keys of at most 317 characters, for example {topology.kubernetes.io/zone: zone-1}",
+            )
+        ),
+    )
     match_expressions: tuple[MatchExpression, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import pydantic
 
+from directdownload.resources import pem
 from directdownload.resources.base import (
     AGE,
     Column,
@@ -87,7 +88,7 @@ class DirectDownloadCertificateSpec(Model):
         None,
         description="PEM: wrapped, on one line, with CRLF, or bare base64. Exactly one of this and `certificateRef` "
         "must be given; never a private key.",
-        json_schema_extra=rules(maxLength=65536),
+        json_schema_extra=rules(maxLength=pem.TEXT_LIMIT),
     )
     certificate_ref: CertificateReference | None = pydantic.Field(
         None,
@@ -121,7 +122,9 @@ class CertificateHosts(Model):
 class PreviousCertificate(Model):
     """The one before the last change, which hosts keep under `<alias>-previous`."""
 
-    certificate: str = pydantic.Field(description="Its normalised PEM.")
+    certificate: str = pydantic.Field(
+        description="Its normalised PEM.", json_schema_extra=rules(maxLength=pem.TEXT_LIMIT)
+    )
     fingerprint_sha256: str = pydantic.Field(alias="fingerprintSHA256", description="Its SHA-256 fingerprint.")
     until: Time = pydantic.Field(description="Hosts remove it then: keepPrevious after the change, or at its notAfter.")
 
@@ -134,7 +137,9 @@ class CertificateFailure(Model):
 
 class DirectDownloadCertificateStatus(Status):
     certificate: str | None = pydantic.Field(
-        None, description="What is published, as normalised PEM; hosts use only this."
+        None,
+        description="What is published, as normalised PEM; hosts use only this.",
+        json_schema_extra=rules(maxLength=pem.TEXT_LIMIT),
     )
     subject: str | None = pydantic.Field(None, description="Of what is published; cut at 512 characters.")
     issuer: str | None = pydantic.Field(None, description="Who signed it; cut at 512 characters.")

@@ -80,6 +80,9 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
         result["pattern"] = _TIME
     elif result.get("type") == "integer":
         result["format"] = "int64"
+        if status:
+            # Numbers of things, bytes, seconds, generations: none is negative.
+            result.setdefault("minimum", 0)
     if validations:
         # The rules say the same in better words, and the API server evaluates none where a bound is broken.
         result.pop("minimum", None)

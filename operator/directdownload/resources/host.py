@@ -187,7 +187,9 @@ class HostStorage(Model):
     mounted: bool | None = pydantic.Field(None, description="Whether the path is a mount point of its own.")
     reason: Reason | None = pydantic.Field(None, description="Why it is not usable, when it is not.")
     unplaced: tuple[UnplacedFile, ...] = pydantic.Field(
-        (), description="What lies there and belongs to no placement: at most 50 files, the largest first."
+        (),
+        description="What lies there and belongs to no placement: at most 50 files, the largest first.",
+        json_schema_extra=rules(maxItems=UNPLACED_LIMIT),
     )
     unplaced_bytes: int | None = pydantic.Field(None, description="The sum of all of them, also of those not listed.")
 

@@ -7,6 +7,8 @@ import hashlib
 
 #: Kubernetes label values and Job names end here.
 NAME_LIMIT = 63
+#: Attempts are counted so far, and failures: a Job's name has room for nine digits.
+ATTEMPT_LIMIT = 999_999_999
 #: Everything of ours inside a pool that is not a published file lies here.
 WORK_DIRECTORY = ".directdownload"
 

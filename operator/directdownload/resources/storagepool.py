@@ -1,13 +1,12 @@
 """StoragePool: primary storage, a directory on hosts of a zone; cluster-scoped, written by administrators."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
 from directdownload.resources.base import (
     AGE,
     Column,
-    Count,
     Definition,
     Duration,
     LabelSelector,
@@ -20,14 +19,24 @@ from directdownload.resources.base import (
     rules,
 )
 
+#: A user or a group; the last of 32 bits stands for none (chown(2)).
+OwnerId = Annotated[
+    int,
+    pydantic.Field(
+        json_schema_extra=rules(
+            ("self >= 0 && self <= 4294967294", "expected a number from 0 to 4294967294, for example 64055")
+        )
+    ),
+]
+
 
 class PoolFile(Model):
     """Owner and mode of published files."""
 
-    uid: Count = pydantic.Field(
+    uid: OwnerId = pydantic.Field(
         0, description="Owner; another than root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
     )
-    gid: Count = pydantic.Field(0, description="Group; as the owner.")
+    gid: OwnerId = pydantic.Field(0, description="Group; as the owner.")
     mode: str = pydantic.Field(
         "0644",
         description="Mode, octal and in quotes.",

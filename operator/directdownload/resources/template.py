@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import pydantic
 
+from directdownload.resources import naming
 from directdownload.resources.base import (
     AGE,
     Column,
@@ -147,8 +148,14 @@ class PlacementCounts(Model):
 class TemplateProbe(Model):
     """What was done so far to fill the condition SourceReachable; it decides when the source is asked again."""
 
-    attempts: int = pydantic.Field(0, description="Probes so far.")
-    recent_failures: int | None = pydantic.Field(None, description="Failed probes in a row; decides the pause.")
+    attempts: int = pydantic.Field(
+        0, description="Probes so far.", json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT)
+    )
+    recent_failures: int | None = pydantic.Field(
+        None,
+        description="Failed probes in a row; decides the pause.",
+        json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
+    )
     next_attempt_time: Time | None = pydantic.Field(None, description="Of the next probe after a transient failure.")
     last_handled_request: str | None = pydantic.Field(
         None, description="The `directdownload.dev/requested-at` that the last probe served."

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pydantic
 
+from directdownload.resources import naming
 from directdownload.resources.base import (
     AGE,
     Column,
@@ -70,7 +71,14 @@ class TemplatePlacementSpec(Model):
     path: str = pydantic.Field(
         description="The published file.",
         json_schema_extra=rules(
-            expected="the published file", example="/var/lib/libvirt/images/8f0c…", immutable=True, maxLength=2048
+            (
+                "self.matches('^(/[^/[:cntrl:]]+)+$')",
+                "expected an absolute path without a trailing '/', for example /var/lib/libvirt/images/8f0c…",
+            ),
+            expected="the published file",
+            example="/var/lib/libvirt/images/8f0c…",
+            immutable=True,
+            maxLength=2048,
         ),
     )
 
@@ -128,11 +136,16 @@ class TemplatePlacementStatus(Status):
     started_time: Time | None = pydantic.Field(None, description="When its first job was made.")
     progress: Progress | None = None
     file: PlacedFile | None = None
-    attempts: int | None = pydantic.Field(None, description="Jobs so far: downloads, verifications and removals.")
+    attempts: int | None = pydantic.Field(
+        None,
+        description="Jobs so far: downloads, verifications and removals.",
+        json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
+    )
     recent_failures: int | None = pydantic.Field(
         None,
         description="Failed attempts and repairs since the copy was last good for longer than the Zone's "
         "`downloads.retry.maximum`; decides the next pause.",
+        json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
     )
     next_attempt_time: Time | None = pydantic.Field(
         None, description="When the next attempt starts, after one that failed for a reason that may pass."

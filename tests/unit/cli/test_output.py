@@ -39,3 +39,15 @@ def test_names_are_those_of_kubectl(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_empty_table_says_so_apart_from_the_output(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_list([], kinds.ZONES, "table", ("name",), lambda _: ("",), "No zones.")
     assert capsys.readouterr() == ("", "No zones.\n")
+
+
+def test_a_row_that_cannot_be_made_costs_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(item: output.Object) -> tuple[str, str]:
+        if item["metadata"]["name"] == "a":
+            raise OverflowError
+        return item["metadata"]["name"], "Ready"
+
+    output.print_list(ZONES, kinds.ZONES, "table", ("name", "status"), row, "none")
+    told = capsys.readouterr()
+    assert told.out.splitlines() == ["NAME   STATUS", "a      Unreadable", "bb     Ready"]
+    assert "Warning: Zone/a cannot be read: OverflowError" in told.err

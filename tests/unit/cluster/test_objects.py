@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from directdownload.cluster import objects
 
 CREATED = "2026-01-02T03:04:05Z"
@@ -91,3 +93,13 @@ def test_equal_labels_are_one_object_and_read_only() -> None:
 def test_micro_times() -> None:
     assert objects.parse_time("2026-01-02T03:04:05.123456Z") == CREATED_TIME.replace(microsecond=123456)
     assert objects.parse_time(None) is None
+
+
+@pytest.mark.parametrize("moment", ["0000-01-01T00:00:00Z", "10000-01-01T22:59:59Z"])
+def test_a_time_that_python_has_not_counts_as_not_reported(moment: str) -> None:
+    """Whoever may write the status of a Pod or a Node may write it; the API server takes it."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": moment}
+    view = pod({"conditions": [ready]})
+    assert (view.ready, view.ready_changed) == (True, None)
+    node = objects.project_node({"metadata": metadata(), "status": {"conditions": [ready]}})
+    assert (node.ready, node.ready_since) == (True, None)

@@ -500,3 +500,11 @@ def test_what_is_no_job_is_refused_by_name(tmp_path: pathlib.Path, text: str) ->
     path.write_text(text)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: expected a batch/v1 Job .* named download"):
         jobs.load_template(path)
+
+
+@pytest.mark.parametrize("mirror", ["https://[", "https://[::1/a.meta4", "https://\u2100/", "http://a]/"])
+def test_a_mirror_that_is_no_url_keeps_no_job_from_being_made(mirror: str) -> None:
+    """The definition admits it, and a mirror may change at any time; the job refuses it and takes the other sources."""
+    template = build.template(spec={"mirrors": [mirror]})
+    assert carried(made(around=build.around(template=template))).mirrors == (mirror,)
+    assert carried(probed(template)).mirrors == (mirror,)

@@ -20,7 +20,7 @@ from directdownload.controller.watches import (
     Watches,
     call_next_probe,
 )
-from directdownload.controller.world import World
+from directdownload.controller.world import HOST_ANNOTATION, World
 from directdownload.planning import slots
 from directdownload.planning.observed import Namespace, Revision
 from directdownload.planning.slots import Group
@@ -439,6 +439,15 @@ def test_a_probe_on_a_host_that_goes_down_is_looked_at_and_its_slot_is_free(scen
     scene.queue.take()
     scene.world.hosts.observe(build.host(state="Down", resourceVersion="2"))
     assert S in scene.queue.take()[0]
+
+
+def test_a_job_that_names_a_host_and_is_no_probe_ends_nothing(scene: Scene) -> None:
+    """Whoever may write Jobs in the operator's namespace writes their annotations."""
+    copy = next(iter(scene.world.placements))
+    scene.world.jobs.observe(kube.job(copy, annotations={HOST_ANNOTATION: "kvm-1"}))
+    scene.queue.take()
+    scene.world.hosts.observe(build.host(state="Down", resourceVersion="2"))
+    assert f"placement {copy.key}" in scene.queue.take()[0]
 
 
 @pytest.mark.parametrize("how", ["Complete", "deleting", "gone"])

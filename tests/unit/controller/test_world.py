@@ -11,12 +11,20 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster.reflector import Store
-from directdownload.controller.world import PROBE_LABEL, RESULT_GRACE, Index, World
+from directdownload.controller.world import (
+    HOST_ANNOTATION,
+    INPUTS_ANNOTATION,
+    PROBE_LABEL,
+    RESULT_GRACE,
+    Index,
+    World,
+)
 from directdownload.planning import headers
 from directdownload.planning.observed import Agent, PlacementView, Revision, project_revision
 from directdownload.planning.publications import Look, Source
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
+from directdownload.resources.base import REQUESTED_AT
 from directdownload.resources.certificate import CertificateReference
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobResult, Verb
 from directdownload.resources.reasons import Reason
@@ -538,3 +546,14 @@ def test_of_a_secret_nothing_is_kept_but_that_it_is_there() -> None:
     found = project_revision(document)
     assert found == Revision("ns/ca", "ca", "u", 7)
     assert "hunter2" not in repr(found)
+
+
+def test_what_is_told_by_the_annotations_of_a_job_is_cut(world: World) -> None:
+    """It is handed on into a status, where more than it holds would be refused each time."""
+    annotations = {REQUESTED_AT: "r" * 300, INPUTS_ANNOTATION: "i" * 300, HOST_ANNOTATION: "kvm-1"}
+    template = build.template()
+    name = naming.probe_name(template.name, template.uid)
+    world.jobs.observe(dataclasses.replace(kube.probe(template), annotations=annotations))
+    probe = world.probe(name, NOW)
+    assert probe is not None
+    assert (probe.request, probe.inputs, probe.job.request) == ("r" * 253, "i" * 253, "r" * 253)

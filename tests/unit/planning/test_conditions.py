@@ -53,3 +53,11 @@ def test_a_condition_without_a_time_gets_one() -> None:
 
 def test_only_the_types_that_were_asked_for() -> None:
     assert [c.type for c in conditions(READY, (), 1, NOW, types=("Ready",))] == ["Ready"]
+
+
+def test_a_message_that_is_longer_than_any_may_be_is_cut() -> None:
+    long = Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, "z" * 70_000)
+    (ready,) = conditions(long, (), 1, NOW, types=("Ready",))
+    assert (len(ready.message), ready.message[-2:]) == (32768, "z…")
+    (whole,) = conditions(Verdict(False, Reason.UP, "z" * 32768), (), 1, NOW, types=("Ready",))
+    assert whole.message == "z" * 32768

@@ -10,10 +10,11 @@ from tests.unit.planning.build import NOW, applied, around, host, job, placement
 from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
 from directdownload.planning import placements, plans
-from directdownload.planning.attempts import START_DEADLINE, retry_pause_seconds
+from directdownload.planning.attempts import START_DEADLINE, one_more, retry_pause_seconds
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import Step, Surroundings
+from directdownload.resources import naming
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase
@@ -484,3 +485,17 @@ def test_a_host_that_has_left_for_good_takes_its_placements_along() -> None:
         plan = plan_placement(before, around(host=None, departed=True), None, NOW)
         assert (plan.step, plan.status) == (Step.RELEASE, None)
         assert plan_placement(before, around(host=None), None, NOW).step is not Step.RELEASE
+
+
+def test_the_longest_pause_that_can_be_written_ends_at_a_time() -> None:
+    retry = {"initial": "999999999999h", "maximum": "999999999999h"}
+    result = JobResult(reason=Reason.SOURCE_UNREACHABLE)
+    plan = plan_placement(running(), around(zone=zone(spec={"downloads": {"retry": retry}})), job(result=result), NOW)
+    assert plan.look_again is not None
+    assert 2090 < plan.look_again.year <= 2125
+
+
+@pytest.mark.parametrize(("number", "more"), [(0, 1), (999_999_998, 999_999_999), (999_999_999, 999_999_999)])
+def test_attempts_are_counted_as_far_as_the_name_of_a_job_has_room(number: int, more: int) -> None:
+    assert one_more(number) == more
+    assert len(naming.job_name("p" * 41, "verify", more)) <= naming.NAME_LIMIT

@@ -242,3 +242,10 @@ def test_a_host_that_was_down_at_the_time_is_verified_when_it_is_back() -> None:
     view = ready(verified=NOW - seconds(86400 * 30))
     assert plan_placement(view, around(host=host(state="Down")), None, NOW) == PlacementPlan(None)
     assert plan_placement(view, around(), None, NOW).step is Step.VERIFY
+
+
+def test_a_verification_after_the_end_of_time_is_never_due() -> None:
+    last = datetime.datetime(9999, 12, 31, 23, 59, tzinfo=datetime.UTC)
+    copy = ready(verified=last)
+    plan = plan_placement(copy, around(pool=pool(spec={"verifyInterval": "168h"})), None, NOW)
+    assert (plan.step, plan.look_again) == (Step.NONE, None)

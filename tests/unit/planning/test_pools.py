@@ -121,3 +121,11 @@ def test_what_the_pools_conditions_tell_of_the_charts_roots() -> None:
     assert roots == ("/mnt/nfs", "/srv/new", "/var/lib/images")
     shown = [p.name for p in pools if exposed(p.spec.path, roots, shared=p.spec.shared)]
     assert shown == ["ready", "new", "shared"]
+
+
+def test_what_one_host_claims_spoils_no_sum() -> None:
+    """More than an integer of the API holds would be refused each time, and nobody would write the status any more."""
+    largest = 2**63 - 1
+    hosts = [up("kvm-1", capacityBytes=largest, availableBytes=largest), up("kvm-2", capacityBytes=1, availableBytes=1)]
+    status = plan_pool(build.pool(), True, hosts, (build.ROOT,), NOW)
+    assert (status.capacity_bytes, status.available_bytes) == (largest, largest)

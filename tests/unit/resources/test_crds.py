@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from directdownload.resources import crd
+from directdownload.resources import crd, pem
 from directdownload.resources.base import Resource
+from directdownload.resources.certificate import DirectDownloadCertificate
 
 CRDS = pathlib.Path(__file__).parents[3] / "crds"
 
@@ -52,6 +54,41 @@ def schemas(node: Any, path: str = "") -> Any:
             yield from schemas(node[word], f"{path}[]")
 
 
+#: By the end of its path, why a field may be as long as an object may be.
+_AS_LONG_AS_THEY_LIKE: dict[str, str] = {}
+
+
+def _unbounded(schema: Any, path: str) -> Iterator[str]:
+    """What has no bound: a text or a list no longest, a map no most or its keys no longest, a number of a status that
+    could be negative, which no reader expects."""
+    words = schema.get("type"), schema.get("format")
+    if words[0] == "string" and not schema.keys() & {"enum", "maxLength"} and words[1] != "date-time":
+        yield f"{path}: expected maxLength or enum"
+    if words[1] == "date-time" and "pattern" not in schema:
+        yield f"{path}: expected the pattern of a time that can be read"
+    if schema.get("x-kubernetes-int-or-string") and "maxLength" not in schema:
+        yield f"{path}: expected maxLength"
+    if words[0] == "array" and "maxItems" not in schema:
+        yield f"{path}: expected maxItems"
+    if words[0] == "object" and "properties" not in schema:
+        rules = [each["rule"] for each in schema.get("x-kubernetes-validations", ())]
+        if "maxProperties" not in schema:
+            yield f"{path}: expected maxProperties"
+        if not any(re.search(r"self\.all\(k, size\(k\) <= \d+\)", rule) for rule in rules):
+            yield f"{path}: expected a rule that bounds the length of its keys"
+    if words[0] == "integer" and path.startswith("status") and "minimum" not in schema:
+        yield f"{path}: expected minimum"
+
+
+@pytest.mark.parametrize("part", ["spec", "status"])
+@pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: str(kind.__name__))
+def test_everything_has_a_bound(kind: type[Resource], part: str) -> None:
+    """Objects are kept for each of thousands, and travel to others: nobody makes one field as large as they like."""
+    schema = crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][part]
+    found = [problem for path, each in schemas(schema, part) for problem in _unbounded(each, path)]
+    assert not [each for each in found if not each.partition(":")[0].endswith(tuple(_AS_LONG_AS_THEY_LIKE))]
+
+
 @pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: str(kind.__name__))
 def test_every_definition_keeps_the_rules(kind: type[Resource]) -> None:
     document = yaml.safe_load(crd.render(kind))
@@ -86,3 +123,14 @@ def test_short_names_are_the_public_ones() -> None:
         "TemplatePlacement": "ddplacement",
         "DirectDownloadCertificate": "ddcert",
     }
+
+
+def test_what_may_be_published_fits_into_the_status() -> None:
+    """A certificate that is taken, and is refused as a status each time, is published by nobody."""
+    properties = crd.definition(DirectDownloadCertificate)["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
+        "properties"
+    ]
+    status = properties["status"]["properties"]
+    assert properties["spec"]["properties"]["certificate"]["maxLength"] == pem.TEXT_LIMIT
+    assert status["certificate"]["maxLength"] == pem.TEXT_LIMIT
+    assert status["previous"]["properties"]["certificate"]["maxLength"] == pem.TEXT_LIMIT

@@ -3,6 +3,7 @@
 import pytest
 
 from directdownload.resources import quantities
+from directdownload.resources.zone import Retry
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,15 @@ def test_reserve(text: str, expected: int) -> None:
 def test_bad_reserve_says_what_is_expected(text: str) -> None:
     with pytest.raises(ValueError, match="for example 5% or 20Gi"):
         quantities.parse_reserve(text, 1000)
+
+
+def test_a_sum_is_no_more_than_an_integer_of_the_api_holds() -> None:
+    assert quantities.total([]) == 0
+    assert quantities.total([1, 2, 3]) == 6
+    assert quantities.total([2**63 - 1, 1]) == 2**63 - 1
+
+
+def test_a_duration_of_a_field_is_no_longer_than_100_years() -> None:
+    assert Retry.model_validate({"maximum": "999999999999h"}).maximum == 36525 * 86400
+    assert Retry.model_validate({"maximum": "876600h"}).maximum == 36525 * 86400
+    assert Retry.model_validate({"maximum": "876599h"}).maximum == 876599 * 3600

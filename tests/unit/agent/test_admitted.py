@@ -1,0 +1,69 @@
+"""The agent reads whatever the definitions admit, and decides on it: objects drawn from the schemas, by seeds that a
+failure names.
+"""
+
+import datetime
+
+import pytest
+from tests import foreign
+from tests.admitted import Draw
+
+from directdownload.agent import keystoresync, owners, proof, storage, views
+from directdownload.agent.keystoresync import Synced
+from directdownload.cluster import kinds
+from directdownload.planning import keystores
+from directdownload.planning.keystores import Published
+from directdownload.resources.host import CERTIFICATES_LIMIT
+from directdownload.resources.reasons import Reason
+
+NOW = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
+_SEEDS = 250
+_ROOTS = ("/var/lib/libvirt", "/")
+
+
+@pytest.mark.parametrize("first", range(0, _SEEDS, 50))
+def test_a_host_works_with_whatever_its_zone_holds(first: int) -> None:
+    for seed in range(first, first + 50):
+        try:
+            _works(Draw(seed))
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+
+
+def _works(draw: Draw) -> None:
+    host = views.project_host(draw.document(kinds.HOSTS))
+    zone = views.project_zone(draw.document(kinds.ZONES))
+    assert zone.sync_interval_seconds >= 0
+    if host.keystore is not None:
+        keystoresync.stamps(host.keystore)
+    for _ in range(3):
+        target = views.target_of(views.project_pool(draw.document(kinds.STORAGE_POOLS)), host)
+        if target is not None:
+            storage.exposed(target, _ROOTS)
+    owner = owners.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
+    assert owner.exists
+    published = _published(draw)
+    ledger = {each.alias: keystores.Owned(each.name, each.fingerprints) for each in published if draw.chance(0.5)}
+    wanted = keystores.desired(host.key, host.zone, zone.enabled, published, NOW, ledgers=[ledger])
+    entries = {each.alias: draw.choice([None, *each.fingerprints]) for each in published if draw.chance(0.5)}
+    settled = keystores.plan(wanted, ledger, entries)
+    proofs = keystores.proofs(wanted, settled, entries)
+    told = proof.report(Synced(proofs, Reason.KEYSTORE_SYNCED, "", None), host.generation, proof.told(host.status), NOW)
+    assert len(told.certificates) <= CERTIFICATES_LIMIT
+    assert told.status["conditions"]
+
+
+def _published(draw: Draw) -> list[Published]:
+    """Some with a certificate that is one, as those have that the controller has published."""
+    found = []
+    for _ in range(3):
+        document = draw.document(kinds.CERTIFICATES)
+        status = document.setdefault("status", {})
+        if draw.chance(0.5):
+            status["certificate"] = draw.choice(foreign.pems())
+        if draw.chance(0.3) and "previous" in status:
+            status["previous"]["certificate"] = draw.choice(foreign.pems())
+        view = views.project_certificate(document)
+        if view.published is not None:
+            found.append(view.published)
+    return found
