@@ -41,7 +41,7 @@ EXPORT {{
     Path = {directory};
     Pseudo = {pseudo};
     Access_Type = {access};
-    Squash = root_squash;
+    Squash = {squash};
     SecType = sys;
     Protocols = {versions};
     PrivilegedPort = {privileged};
@@ -66,7 +66,8 @@ class Ganesha:
     """Serves `directory` from construction until `stop`; anonymous users read what is readable for all.
 
     With `privileged_port` it demands a source port below 1024, as most servers do; with `clients`, addresses, it serves
-    them alone. Version 4 shows the export as `pseudo`, version 3 as the directory itself; both the same by default.
+    them alone; with `squash` of `no_root_squash` user 0 reads everything. Version 4 shows the export as `pseudo`,
+    version 3 as the directory itself; both the same by default.
     `host6` is its IPv6 address.
     """
 
@@ -78,6 +79,7 @@ class Ganesha:
         versions: tuple[int, ...] = (3, 4),
         pseudo: str = "",
         clients: Collection[str] = (),
+        squash: str = "root_squash",
     ) -> None:
         self.directory = directory
         self.versions = versions
@@ -103,6 +105,7 @@ class Ganesha:
                 directory=directory,
                 pseudo=self.pseudo,
                 privileged=str(privileged_port).lower(),
+                squash=squash,
                 access="NONE" if clients else "RO",
                 clients=f"CLIENT {{ Clients = {', '.join(clients)}; Access_Type = RO; }}" if clients else "",
             )
@@ -127,6 +130,11 @@ class Ganesha:
     def url(self, path: str, host: str = "") -> str:
         host = host or self.host
         return f"nfs://{f'[{host}]' if ':' in host else host}{self.pseudo}/{path}"
+
+    @property
+    def export(self) -> str:
+        """As a source policy names it."""
+        return f"{self.host}:{self.pseudo}"
 
     @property
     def enter(self) -> list[str]:

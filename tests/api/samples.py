@@ -76,6 +76,13 @@ FULL: dict[Resource, Object] = {
             "protocols": ["HTTPS"],
             "allowedHosts": ["images.example.org", "*.example.net"],
             "allowedCIDRs": ["127.0.0.0/8", "fd00::/8"],
+            "nfsExports": [
+                "nfs.example.org:/export/templates",
+                "[fd00::5]:2050:/a b/..c",
+                "10.0.0.5:/",
+                "nas:65535:/é",
+            ],
+            "nfsUser": {"uid": 0, "gid": 4294967295},
             "maxRedirects": 0,
             "requireChecksum": True,
             "requireDirect": True,
@@ -157,6 +164,7 @@ DEFAULTS: dict[Resource, Object] = {
         },
         "sourcePolicy": {
             "protocols": ["HTTP", "HTTPS", "NFS"],
+            "nfsUser": {"uid": 65534, "gid": 65534},
             "maxRedirects": 5,
             "requireChecksum": False,
             "requireDirect": False,
@@ -223,6 +231,12 @@ CHECKSUMS = [
     "sha512:" + DIGESTS[Algorithm.SHA384],
     "",
 ]
+EXPORTS = [
+    *("", "nas", "/export", "nas/export", "nas:export", ":/export", "nfs://nas/export", "nas://export", "nas:/a\n"),
+    *("nas:/a\x7f", "nas:/export/../other", "nas:/..", "nas:/./a", "nas:/a/.", "nas:0:/a", "nas:65536:/a", "nas:x:/a"),
+    *("fd00::5:/export", "[nas]:/export", "[10.0.0.5]:/export", "[:::1]:/export", "[fe80::1%eth0]:/export"),
+    *("*.example.org:/export", "user@nas:/export", "-nas:/export", "nas.:/export", "nfs example:/a"),
+]
 POOL_PATHS = ["pool", "/", "/pool/", "/a//b", "/a/../b", "/a/./b", "/..", "/a/..", "/a\nb", ""]
 FILE_PATHS = ["cloud.jks", "/a/../b", "/a/..", "/a\nb", "/a\0b", ""]
 ALIASES = [
@@ -254,6 +268,8 @@ BAD: list[tuple[Resource, str, list[Any]]] = [
         [["https://example.org"], ["a b"], ["*"], ["a.*.org"], ["example.org:443"], [""]],
     ),
     (ZONES, "sourcePolicy.allowedCIDRs", [["10.0.0.0"], ["10.0.0.0/33"], ["any"], [""]]),
+    (ZONES, "sourcePolicy.nfsExports", [[entry] for entry in EXPORTS]),
+    *((ZONES, f"sourcePolicy.nfsUser.{field}", [-1, 2**32]) for field in ("uid", "gid")),
     (ZONES, "sourcePolicy.maxRedirects", [-1, 21]),
     (ZONES, "sourcePolicy.minimumChecksum", ["CRC32", "sha256", ""]),
     (HOSTS, "nodeName", [MISSING, "kvm-2", *OBJECT_NAMES]),
@@ -337,6 +353,8 @@ LIMITS: list[tuple[Resource, str, Any]] = [
     (ZONES, "sourcePolicy.protocols", ["HTTP"] * 4),
     (ZONES, "timeouts.connect", "1" * 33 + "s"),
     (ZONES, "sourcePolicy.allowedHosts", ["a.example.org"] * 257),
+    (ZONES, "sourcePolicy.nfsExports", ["nas:/a"] * 33),
+    (ZONES, "sourcePolicy.nfsExports", ["nas:/" + "a" * 256]),
     (HOSTS, "keystore.createIfMissing", "no"),
     (HOSTS, "zone", "z" * 254),
     (STORAGE_POOLS, "path", "/" + "p" * 1024),

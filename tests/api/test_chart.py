@@ -241,7 +241,11 @@ def skeleton_of(found: list[Object]) -> Object:
         return controller_jobs.load_template(pathlib.Path(file.name))
 
 
-def job_of(found: list[Object], **fields: str) -> Object:
+#: A Job that may read from it is made for NFS.
+NFS: dict[str, Any] = {"url": "nfs://nas/e/a", "policy": jobs.Policy(nfs_exports=("nas:/e",))}
+
+
+def job_of(found: list[Object], **fields: Any) -> Object:
     """The Job that the controller makes of the chart's template, by the controller's own code."""
     spec = samples.FULL[TEMPLATE_PLACEMENTS]
     metadata = {"name": "debian-0123456789", "uid": "u", "resourceVersion": "1", "generation": 1}
@@ -289,7 +293,7 @@ def test_values_make_valid_manifests(
 ) -> None:
     found = documents("release", namespace, *arguments, hooks=True)
     assert "Warning" not in tried(control_plane, found)
-    everything = {"url": "nfs://nas/e/a", "headers_directory": "/var/run/directdownload/headers"}
+    everything = {**NFS, "headers_directory": "/var/run/directdownload/headers"}
     for job in (job_of(found), job_of(found, **everything), probe_of(found)):
         api.create(JOBS, job, namespace, dry=True).object()
 
@@ -455,7 +459,7 @@ def pods_of(namespace: str, *arguments: str) -> dict[str, Object]:
         "test": test,
         "agent": one(found, "DaemonSet")["spec"]["template"],
         "job": job_of(found)["spec"]["template"],
-        "job for NFS": job_of(found, url="nfs://nas/e/a")["spec"]["template"],
+        "job for NFS": job_of(found, **NFS)["spec"]["template"],
         "probe": probe_of(found)["spec"]["template"],
     }
     head = {"apiVersion": "v1", "kind": "Pod"}

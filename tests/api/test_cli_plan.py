@@ -134,7 +134,15 @@ def test_a_tenant_learns_what_cannot_be_told(world: Simulation) -> None:
         subjects = [{**group, "kind": "User", "name": "tenant"}]
         reference = {**group, "kind": "Role", "name": "tenant"}
         kube.request("POST", f"{roles}/rolebindings", {**role, "subjects": subjects, "roleRef": reference}).object()
-    done = plan(world, "debian", kubeconfig=world.control_plane.kubeconfig("tenant", []))
+    world.create_template("exported", url="nfs://nas.example.com/export/templates/x.qcow2")
+    until("the template to be Ready", lambda: "conditions" in world.get(kinds.TEMPLATES, "exported").get("status", {}))
+    refused = plan(world, "exported")
+    assert refused.returncode == 3
+    assert 'sourcePolicy.nfsExports of the Zone (--nfs-export) the line - "nas.example.com:/export' in refused.stdout
+    tenant = world.control_plane.kubeconfig("tenant", [])
+    # which exports the zone allows is not known either
+    assert plan(world, "exported", kubeconfig=tenant).returncode == 0
+    done = plan(world, "debian", kubeconfig=tenant)
     assert done.returncode == 0
     assert "Source:   http://images.example.org/debian.qcow2 (HTTP)" in done.stdout
     for what, right in (

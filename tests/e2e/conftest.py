@@ -23,9 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
-def usual_zone(**downloads: str) -> clusters.Object:
+def usual_zone(*nfs_exports: str, **downloads: str) -> clusters.Object:
     """The zone of all tests. It retries soon."""
-    return clusters.zone(downloads={"retry": {"initial": "1s", "maximum": "5s"}, **downloads})
+    return clusters.zone(
+        downloads={"retry": {"initial": "1s", "maximum": "5s"}, **downloads},
+        sourcePolicy={"nfsExports": [*nfs_exports]},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -87,15 +90,19 @@ def served(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def exported(directory: pathlib.Path, clients: Collection[str] = ()) -> Iterator[Ganesha]:
+def exported(cluster: Cluster, directory: pathlib.Path, clients: Collection[str] = ()) -> Iterator[Ganesha]:
     """An NFS server that demands a port below 1024, as most do; with `clients` only they are let in.
 
-    Pods reach it with their own addresses and ports.
+    Pods reach it with their own addresses and ports. The zone allows what it exports.
     """
     with Ganesha(directory, privileged_port=True, clients=clients) as server:
         gateway = str(ipaddress.ip_address(server.host) + 1)
         clusters.run(*server.enter, "ip", "route", "add", "default", "via", gateway)
-        yield server
+        cluster.apply(usual_zone(server.export))
+        try:
+            yield server
+        finally:
+            cluster.apply(usual_zone())
 
 
 @pytest.fixture

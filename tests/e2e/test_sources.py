@@ -188,6 +188,7 @@ def _wishes(
         "redirected": (server.url("redirected"), "RAW"),
         "inward": (f"http://127.0.0.1:{server.port}/plain.qcow2", "QCOW2"),
         "uninvited": (server.url("guarded.raw"), "RAW"),
+        "unlisted": (f"nfs://{nfs.host}/other/exported.raw", "RAW"),
     }
     for host, (name, (url, kind)) in zip(itertools.cycle(HOSTS), refused.items(), strict=False):
         yield clusters.template(name, url, format=kind)
@@ -215,7 +216,7 @@ def sources(local: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     tls_port, dead_port = origin.free_port(local.origin_host), origin.free_port(local.origin_host)
     with contextlib.ExitStack() as stack:
         certificate = stack.enter_context(_private_authority(local, private))
-        nfs = stack.enter_context(exported(directory))
+        nfs = stack.enter_context(exported(local, directory))
         extra = (
             f"listen {local.origin_host}:{tls_port} ssl; {certificate}"
             # slow enough for its pods to be seen
@@ -294,6 +295,7 @@ def test_a_source_is_asked_before_anybody_deploys_it(sources: Sources) -> None:
         ("redirected", "URLNotAllowed", "link-local"),
         ("inward", "URLNotAllowed", "loopback"),
         ("uninvited", "SourceRefused", "403"),
+        ("unlisted", "URLNotAllowed", "sourcePolicy.nfsExports"),
     ],
 )
 def test_what_must_not_be_fetched_or_published_stalls(sources: Sources, name: str, reason: str, word: str) -> None:

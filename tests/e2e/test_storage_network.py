@@ -32,7 +32,7 @@ def test_servers_that_let_only_hosts_in_serve_downloads(local: Cluster, director
     with (
         origin.Origin(directory, local.origin_host, extra=f"{only_hosts} deny all;") as server,
         # It demands a port below 1024, for which a pod on the host's network needs a capability.
-        exported(directory, clients=hosts) as nfs,
+        exported(local, directory, clients=hosts) as nfs,
     ):
         urls = {"by-http": server.url(image.path.name), "by-nfs": nfs.url(image.path.name)}
         for name, url in urls.items():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from directdownload.cli import examples, terminal, units
-from directdownload.resources import headers, quantities
+from directdownload.resources import headers, nfsexports, quantities
 
 if TYPE_CHECKING:
     from directdownload.cli.progress import Bars
@@ -56,6 +56,7 @@ def _header(text: str) -> tuple[str, str]:
 _DURATION = _Parsed("duration", quantities.parse_duration)
 _QUANTITY = _Parsed("quantity", quantities.parse_quantity)
 _CIDR = _Parsed("cidr", lambda text: str(ipaddress.ip_network(text, strict=False)))
+_EXPORT = _Parsed("export", lambda text: str(nfsexports.NFSExport.parse(text)))
 
 
 @click.command(
@@ -94,6 +95,13 @@ _CIDR = _Parsed("cidr", lambda text: str(ipaddress.ip_network(text, strict=False
     type=_CIDR,
     help="Also from these addresses, though loopback, link-local and the like are denied.",
 )
+@click.option(
+    "--nfs-export",
+    "nfs_exports",
+    multiple=True,
+    type=_EXPORT,
+    help="From this NFS export and no other, such as nfs.example.org:/export/templates. Without it from any.",
+)
 @click.option("--connect-timeout", default="5s", show_default=True, type=_DURATION, help="To establish a connection.")
 @click.option("--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Silence between two packets.")
 @click.option("--limit-rate", default="0", type=_QUANTITY, help="Bytes per second, such as 10Mi; 0: no limit.")
@@ -116,6 +124,7 @@ def fetch(
     ca: str | None,
     header: tuple[tuple[str, str], ...],
     allowed_cidrs: tuple[str, ...],
+    nfs_exports: tuple[str, ...],
     connect_timeout: float,
     socket_timeout: float,
     limit_rate: int,
@@ -148,7 +157,7 @@ def fetch(
         image_format=image_format or "",
         timeouts=Timeouts(connect_seconds=connect_timeout, socket_seconds=socket_timeout),
         limits=Limits(bandwidth_bytes_per_second=limit_rate, deadline_seconds=deadline, connections=connections),
-        policy=Policy(allowed_cidrs=allowed_cidrs),
+        policy=Policy(allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None),
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),
     )

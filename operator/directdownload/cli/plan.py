@@ -17,6 +17,7 @@ from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 from directdownload.planning import deployments, dryrun, policies, pools
 from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -88,7 +89,9 @@ async def _plan(
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
     )
-    sources, problem = planview.judged(template, policies.engine_policy(known.spec.source_policy))
+    # which exports a zone allows cannot be assumed: its default is none
+    policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
+    sources, problem = planview.judged(template, policy)
     deployment = _deployment(session.namespace, name, zone_name, hosts, pool_names)
     now = datetime.datetime.now(datetime.UTC)
     run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now, problem)

@@ -306,7 +306,9 @@ def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
 
     A metalink may name one. Not all Jobs: a cluster whose policies know no sysctl need not change them for http.
     """
-    if job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE) or "NFS" not in job_document.policy.protocols:
+    policy = job_document.policy
+    allowed = "NFS" in policy.protocols and policy.nfs_exports != ()
+    if not allowed or job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE):
         return False
     return any(map(_may_lead_to_nfs, (job_document.url, *job_document.mirrors)))
 

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Iterable
 
+from directdownload.download import exports
 from directdownload.download.errors import RequestError
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy
@@ -56,7 +57,10 @@ _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.A
 
 
 def check_url(url: Url, policy: Policy) -> None:
-    """Protocol and host of `url` are allowed, and its address, if the URL holds one instead of a name."""
+    """Protocol, host and NFS export of `url` are allowed, and its address, if the URL holds one instead of a name.
+
+    RequestError(InvalidURL) for an nfs URL that names no file.
+    """
     if url.protocol not in policy.protocols:
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
@@ -73,6 +77,8 @@ def check_url(url: Url, policy: Policy) -> None:
     address = literal_address(url.host)
     if address is not None:
         check_addresses(url, [str(address)], policy)
+    if url.scheme == "nfs":
+        exports.allowed_root(url, policy)
 
 
 def check_redirect(previous: Url, following: Url, policy: Policy) -> None:

@@ -56,12 +56,25 @@ class Limits(Document):
     connections: int = pydantic.Field(0, ge=0, le=8)
 
 
+class NFSUser(Document):
+    """Whom AUTH_SYS names (RFC 5531, appendix A): this user and group, and no further groups. The default is nobody."""
+
+    uid: int = 65534
+    gid: int = 65534
+
+
 class Policy(Document):
-    """`Zone.spec.sourcePolicy`, resolved."""
+    """`Zone.spec.sourcePolicy`, resolved. A document from before `nfs_exports` allows no NFS.
+
+    `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: `directdownload fetch`,
+    which acts for its own user. No Zone can say that.
+    """
 
     protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
     allowed_hosts: tuple[str, ...] = ()
     allowed_cidrs: tuple[str, ...] = pydantic.Field(default=(), alias="allowedCIDRs")
+    nfs_exports: tuple[str, ...] | None = ()
+    nfs_user: NFSUser | None = NFSUser()
     max_redirects: int = 5
     require_checksum: bool = False
     require_direct: bool = False

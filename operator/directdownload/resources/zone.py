@@ -18,6 +18,26 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
+from directdownload.resources.nfsexports import EXAMPLE
+
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+#: As `nfsexports.NFSExport.parse` has it. Addresses in brackets are of IPv6 alone.
+_NFS_EXPORTS = (
+    r"self.all(e, e.matches(r'^([\[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[\]]|[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?)"
+    rf"(:({_PORT}))?:/([^/]|$)') && !e.matches('/[.][.]?(/|$)|[[:cntrl:]]') && "
+    r"(!e.startsWith('[') || isIP(e.substring(1, e.indexOf(']')))))"
+)
+#: A user or group in AUTH_SYS, an unsigned number of 32 bits.
+ServerID = Annotated[
+    int,
+    pydantic.Field(
+        ge=0,
+        le=2**32 - 1,
+        json_schema_extra=rules(
+            ("self >= 0 && self <= 4294967295", "expected a number from 0 to 4294967295, for example 65534")
+        ),
+    ),
+]
 
 
 class ZoneCertificates(Model):
@@ -79,6 +99,15 @@ class Downloads(Model):
     retry: Retry = Retry()
 
 
+class NFSUser(Model):
+    """Whom NFS servers are told that the reader is (AUTH_SYS), without further groups."""
+
+    uid: ServerID = pydantic.Field(
+        65534, description="User; `0` reads all that an export without root squashing holds."
+    )
+    gid: ServerID = pydantic.Field(65534, description="Group.")
+
+
 class SourcePolicy(Model):
     """Where templates may come from. It is read when a download starts."""
 
@@ -112,6 +141,18 @@ class SourcePolicy(Model):
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
         ),
     )
+    nfs_exports: tuple[Annotated[str, pydantic.Field(max_length=256)], ...] = pydantic.Field(
+        (),
+        description="NFS exports, or directories in them, that URLs, mirrors and what metalinks name may read from, as "
+        "`nfs.example.org:/export/templates`; with a port `nfs.example.org:2050:/export/templates`, an IPv6 address as "
+        '`"[fd00::5]:/export"`. All that is below is allowed. Symbolic links are not followed out of it. Empty: NFS is '
+        "refused.",
+        max_length=32,
+        json_schema_extra=rules(
+            (_NFS_EXPORTS, f"expected a host and a directory without . and .., for example {EXAMPLE}")
+        ),
+    )
+    nfs_user: NFSUser = NFSUser()
     max_redirects: int = pydantic.Field(
         5,
         ge=0,

@@ -14,6 +14,7 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import SourcePolicy
 
 URL = "https://images.example.org/x.qcow2"
+NFS_URL = "nfs://nfs.example.org/export/templates/x.qcow2"
 
 
 def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[planview.Source], Verdict | None]:
@@ -30,6 +31,11 @@ def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[planview.Source], 
         ({"allowedHosts": ["*.example.com"]}, {}, Reason.URL_NOT_ALLOWED),
         ({"allowedHosts": ["*.example.org"]}, {}, None),
         ({}, {"url": "http://169.254.169.254/x"}, Reason.URL_NOT_ALLOWED),
+        ({}, {"url": NFS_URL}, Reason.URL_NOT_ALLOWED),
+        ({"nfsExports": ["nfs.example.org:/export/tem"]}, {"url": NFS_URL}, Reason.URL_NOT_ALLOWED),
+        ({"nfsExports": ["nfs.example.org:/export/templates"]}, {"url": NFS_URL}, None),
+        ({}, {"mirrors": [NFS_URL]}, None),
+        ({}, {"url": "nfs://nfs.example.org/export/../x"}, Reason.INVALID_URL),
         ({"requireChecksum": True}, {}, Reason.CHECKSUM_REQUIRED),
         ({"minimumChecksum": "SHA-256"}, {"checksum": "0" * 32}, Reason.CHECKSUM_TOO_WEAK),
         ({"minimumChecksum": "SHA-256"}, {"checksum": "sha256:" + "0" * 64}, None),
@@ -38,6 +44,13 @@ def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[planview.Source], 
 def test_the_engines_policy_judges(policy: dict[str, Any], spec: dict[str, Any], reason: Reason | None) -> None:
     _, problem = judged(policy, **spec)
     assert (problem.reason if problem is not None else None) == reason
+
+
+def test_a_refused_nfs_export_is_named_with_the_line_to_add() -> None:
+    sources, problem = judged({}, mirrors=[NFS_URL])
+    assert problem is None
+    assert [bool(source.problem) for source in sources] == [False, True]
+    assert '(--nfs-export) the line - "nfs.example.org:/export/templates"' in sources[1].problem
 
 
 def test_sources_are_shown_without_secrets() -> None:

@@ -160,6 +160,8 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
                 "protocols": ["HTTPS"],
                 "allowedHosts": ["*.example.org"],
                 "allowedCIDRs": ["10.0.0.0/8"],
+                "nfsExports": ["nas:/e"],
+                "nfsUser": {"uid": 0, "gid": 100},
                 "maxRedirects": 2,
                 "requireChecksum": True,
                 "requireDirect": True,
@@ -210,6 +212,8 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
             "protocols": ("HTTPS",),
             "allowedHosts": ("*.example.org",),
             "allowedCIDRs": ("10.0.0.0/8",),
+            "nfsExports": ("nas:/e",),
+            "nfsUser": {"uid": 0, "gid": 100},
             "maxRedirects": 2,
             "requireChecksum": True,
             "requireDirect": True,
@@ -415,6 +419,9 @@ def test_the_copies_of_two_placements_of_one_name_differ() -> None:
 
 # --- NFS
 
+EXPORTS = {"nfsExports": ["nas:/e"]}
+WITH_NFS = build.zone(spec={"sourcePolicy": EXPORTS})
+
 LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 
 
@@ -429,6 +436,8 @@ LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
         ({}, {}, Verb.FETCH, False),
         ({"url": "https://images.example.org/nfs/a.meta4.qcow2"}, {}, Verb.FETCH, False),
         ({"url": "nfs://nas/e/a.qcow2"}, {"protocols": ["HTTPS"]}, Verb.FETCH, False),
+        ({"url": "nfs://nas/e/a.qcow2"}, {"nfsExports": []}, Verb.FETCH, False),
+        ({"url": "https://images.example.org/a.meta4"}, {"nfsExports": []}, Verb.FETCH, False),
         ({"url": "nfs://nas/e/a.qcow2"}, {}, Verb.VERIFY, False),
         ({"url": "nfs://nas/e/a.qcow2"}, {}, Verb.REMOVE, False),
     ],
@@ -436,7 +445,7 @@ LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 def test_a_pod_that_may_use_nfs_may_take_low_ports(
     spec: dict[str, Any], policy: dict[str, Any], verb: Verb, expected: bool
 ) -> None:
-    zone = build.zone(spec={"sourcePolicy": policy})
+    zone = build.zone(spec={"sourcePolicy": {**EXPORTS, **policy}})
     template = build.template(spec=spec)
     found = made(around=build.around(zone=zone, template=template), verb=verb)["spec"]["template"]["spec"]
     assert found.get("securityContext", {}).get("sysctls", []) == ([LOW_PORTS] if expected else [])
@@ -453,8 +462,8 @@ def test_on_the_network_of_the_host_a_capability_takes_the_place_of_the_sysctl()
     pod["containers"][1]["securityContext"] = {"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}}
     over_nfs = build.template(spec={"url": "nfs://nas/e/a"})
     for template, expected in ((over_nfs, ["NET_BIND_SERVICE"]), (build.template(), [])):
-        fetch = made(around=build.around(template=template), skeleton=skeleton)
-        for body, others in ((fetch, ["CHOWN"]), (probed(template, skeleton), [])):
+        fetch = made(around=build.around(zone=WITH_NFS, template=template), skeleton=skeleton)
+        for body, others in ((fetch, ["CHOWN"]), (probed(template, skeleton, zone=WITH_NFS), [])):
             found = body["spec"]["template"]["spec"]
             assert "sysctls" not in found.get("securityContext", {})
             capabilities = found["containers"][1]["securityContext"]["capabilities"]
@@ -469,7 +478,7 @@ def test_what_the_chart_says_of_the_pod_stays() -> None:
     narrower = {**LOW_PORTS, "value": "512"}
     context = {"seccompProfile": {"type": "RuntimeDefault"}, "sysctls": [other, narrower]}
     skeleton["spec"]["template"]["spec"]["securityContext"] = context
-    body = probed(build.template(spec={"url": "nfs://nas/e/a"}), skeleton)
+    body = probed(build.template(spec={"url": "nfs://nas/e/a"}), skeleton, zone=WITH_NFS)
     found = body["spec"]["template"]["spec"]["securityContext"]
     assert found == {"seccompProfile": {"type": "RuntimeDefault"}, "sysctls": [other, LOW_PORTS]}
 

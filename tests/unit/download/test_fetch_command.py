@@ -95,6 +95,7 @@ def test_options_reach_the_engine(origin: Origin, url: str, served: pathlib.Path
         (["--header", "Range: secret"], 2, "sets this header itself"),
         (["--ca", "/nonexistent"], 2, "does not exist"),
         (["--allow-cidr", "10.0.0.0/33"], 2, "10.0.0.0/33"),
+        (["--nfs-export", "nfs://nas/export"], 2, "for example nfs.example.org:/export/templates"),
     ],
 )
 def test_exit_status(url: str, pool: pathlib.Path, arguments: list[str], status: int, word: str) -> None:
@@ -103,6 +104,27 @@ def test_exit_status(url: str, pool: pathlib.Path, arguments: list[str], status:
     assert word in process.stderr
     assert "secret" not in process.stderr
     assert os.listdir(pool) == []
+
+
+@pytest.mark.parametrize(
+    ("exports", "reason"),
+    [
+        # nobody listens there
+        ([], "SourceUnreachable"),
+        (["127.0.0.1:9:/export"], "SourceUnreachable"),
+        (["127.0.0.1:9:/export", "nas:/export"], "SourceUnreachable"),
+        (["127.0.0.1:9:/other"], "URLNotAllowed"),
+    ],
+)
+@pytest.mark.parametrize("probe", [[], ["--probe"]])
+def test_every_nfs_export_unless_some_are_named(
+    pool: pathlib.Path, exports: list[str], reason: str, probe: list[str]
+) -> None:
+    options = [argument for export in exports for argument in ("--nfs-export", export)]
+    process = run("fetch", "nfs://127.0.0.1:9/export/x", "-o", str(pool / "out"), "--json", *options, *probe)
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert result["reason"] == reason
+    assert ('--nfs-export) the line - "127.0.0.1:9:/export"' in result["message"]) is (reason == "URLNotAllowed")
 
 
 def test_an_unreachable_source_is_worth_another_attempt(pool: pathlib.Path) -> None:

@@ -289,13 +289,15 @@ def test_redirect_loops_end(pool: pathlib.Path) -> None:
         ("file:///etc/passwd", Reason.INVALID_URL),
         ("http://user:secret@example.org/", Reason.INVALID_URL),
         ("http://not-allowed.example.org/", Reason.URL_NOT_ALLOWED),
-        ("nfs://127.0.0.1/x", Reason.UNSUPPORTED_PROTOCOL),
+        ("nfs://127.0.0.1/x", Reason.URL_NOT_ALLOWED),
+        ("nfs://127.0.0.1/export/x", Reason.UNSUPPORTED_PROTOCOL),
         ("http://[::1", Reason.INVALID_URL),
     ],
 )
 def test_redirects_are_checked(pool: pathlib.Path, location: str, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: redirect(c, location)) as server:
-        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS)
+        exports = ("127.0.0.1:/export",)
+        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS, nfs_exports=exports)
         error = fetch_error(make_request(pool, server.url(), policy=policy))
         assert len(server.received) == 1
     assert error.reason is reason

@@ -20,7 +20,7 @@ from tests import ganesha
 from tests.ganesha import Ganesha
 from tests.unit.download.support import FAST, PATIENT, content, make_request, sha256
 
-from directdownload.download import engine, sources
+from directdownload.download import engine, exports, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
@@ -31,7 +31,9 @@ from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024
 IMAGE = content(40 * MIB + 12345)
-POLICY = Policy(allowed_cidrs=("198.18.0.0/15", "fd00::/8", "127.0.0.0/8"))
+CIDRS = ("198.18.0.0/15", "fd00::/8", "127.0.0.0/8")
+#: as `directdownload fetch` has it
+POLICY = Policy(allowed_cidrs=CIDRS, nfs_exports=None, nfs_user=None)
 needs_ganesha = pytest.mark.skipif(not ganesha.available(), reason="an NFS server of one's own needs root")
 
 #: reads argv[1] in a process of its own and prints what came of it
@@ -49,7 +51,8 @@ def peak():
 
 buffer, digest, received, before = memoryview(bytearray(1024 * 1024)), hashlib.sha256(), 0, peak()
 try:
-    source = sources.create(sys.argv[1], SourceOptions(policy=Policy(allowed_cidrs=("198.18.0.0/15",))))
+    policy = Policy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=None, nfs_user=None)
+    source = sources.create(sys.argv[1], SourceOptions(policy=policy))
     stream = source.open(Ask(), Guard.start(threading.Event()))
     while count := stream.readinto(buffer):
         digest.update(buffer[:count])
@@ -496,8 +499,9 @@ def test_addresses_that_the_policy_denies_are_not_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         url = f"nfs://localhost:{listener.getsockname()[1]}/export/file"
+        source = sources.create(url, SourceOptions(policy=Policy(nfs_exports=None)))
         with pytest.raises(RequestError) as caught:
-            sources.create(url, SourceOptions()).open(Ask(), Guard.start(threading.Event()))
+            source.open(Ask(), Guard.start(threading.Event()))
         assert caught.value.reason is Reason.URL_NOT_ALLOWED
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -518,7 +522,7 @@ def test_addresses_that_the_policy_denies_are_not_connected_to() -> None:
     ],
 )
 def test_paths_that_are_allowed(url: str, path: str) -> None:
-    assert nfs.check_nfs_url(Url.parse(url)) == path
+    assert exports.check_nfs_url(Url.parse(url)) == path
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,12 @@ class Call:
 
 
 class Context:
-    """A client of one server over one protocol version (3 or 4). Nothing is asked of the server before `mount`."""
+    """A client of one server over one protocol version (3 or 4). Nothing is asked of the server before `mount`.
 
-    def __init__(self, version: int, port: int) -> None:
+    `user` is the user and the group that AUTH_SYS names; None: those of the process. Further groups are never named.
+    """
+
+    def __init__(self, version: int, port: int, user: tuple[int, int] | None) -> None:
         self._library, self._release = _load()
         self._waiting: dict[int, Call] = {}
         self._tokens = itertools.count(1)
@@ -99,6 +102,9 @@ class Context:
         if not self._context:
             raise MemoryError("libnfs cannot make a context")
         self._library.nfs_set_version(self._context, version)
+        if user is not None:
+            self._library.nfs_set_uid(self._context, user[0])
+            self._library.nfs_set_gid(self._context, user[1])
         # a lost connection is ours to judge: the library would try for ever, and print
         self._library.nfs_set_autoreconnect(self._context, 0)
         # releases 4 and 5 take these from a URL only; nested exports would be one more list that the server can blow up
@@ -140,8 +146,19 @@ class Context:
         return self._start(Call(explained=True), self._library.nfs_mount_async, address.encode(), os.fsencode(export))
 
     def open(self, path: str) -> Call:
-        """For reading; the value is a handle."""
-        return self._start(Call(lambda _, data: data), self._library.nfs_open_async, os.fsencode(path), os.O_RDONLY)
+        """For reading; the value is a handle. ELOOP for a link, over version 3 also for one on the way."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW
+        return self._start(Call(lambda _, data: data), self._library.nfs_open_async, os.fsencode(path), flags)
+
+    def look_at(self, path: str) -> Call:
+        """As lstat(2); the value is Attributes."""
+        return self._start(Call(_copy_attributes), self._library.nfs_lstat64_async, os.fsencode(path))
+
+    def read_link(self, path: str) -> Call:
+        """The value is where it leads, and perhaps more behind that: over version 4 releases 4 and 5 do not see its
+        end."""
+        take = Call(lambda _, data: os.fsdecode(ctypes.c_char_p(data).value or b""))
+        return self._start(take, self._library.nfs_readlink_async, os.fsencode(path))
 
     def attributes(self, handle: int) -> Call:
         """As the server has them now; the value is Attributes."""
@@ -207,6 +224,8 @@ def _declare(library: ctypes.CDLL, release: int) -> None:
     library.nfs_init_context.restype, library.nfs_init_context.argtypes = _POINTER, ()
     function("nfs_destroy_context", None)
     function("nfs_set_version", _INT, _INT)
+    function("nfs_set_uid", None, _INT)
+    function("nfs_set_gid", None, _INT)
     function("nfs_set_autoreconnect", None, _INT)
     function("nfs_parse_url_incomplete", _POINTER, _TEXT)
     function("nfs_destroy_url", None)
@@ -220,6 +239,8 @@ def _declare(library: ctypes.CDLL, release: int) -> None:
     function("nfs_service", _INT, _INT)
     function("nfs_mount_async", _INT, _TEXT, _TEXT, _CALLBACK, _POINTER)
     function("nfs_open_async", _INT, _TEXT, _INT, _CALLBACK, _POINTER)
+    function("nfs_lstat64_async", _INT, _TEXT, _CALLBACK, _POINTER)
+    function("nfs_readlink_async", _INT, _TEXT, _CALLBACK, _POINTER)
     function("nfs_fstat64_async", _INT, _POINTER, _CALLBACK, _POINTER)
     function("nfs_close_async", _INT, _POINTER, _CALLBACK, _POINTER)
     if release >= 6:

@@ -3,10 +3,14 @@
 Created by `sources.create`. No mount, no privilege but a source port below 1024, which most exports demand: libnfs
 takes one where the process may (net.ipv4.ip_unprivileged_port_start).
 
-`nfs://host[:port]/export/path/file`: the port is that of the NFS service. Version 4 is tried first, with the path
-looked up from the server's root: it takes one connection, and no port mapper. Version 3 is tried when the server,
-reached that way, does not give the file. There the directories above the file are mounted, the longest first, as
-servers differ in whether they let a part of an export be mounted; the mount service is found by the port mapper.
+`nfs://host[:port]/export/path/file`: the port is that of the NFS service. Version 4 is tried first: it takes one
+connection, and no port mapper. Version 3 is tried when the server, reached that way, does not give the file; the mount
+service is found by the port mapper.
+
+What is mounted is the directory that the policy allows (`exports.allowed_root`), so that no handle of anything above it
+is ever held. A server of version 3 may give no part of an export: then a directory above is mounted, and no link
+followed but by us. Nothing below is mounted, as the server resolves links on the way to what it mounts; only where all
+of the server is allowed are the directories above the file, the longest first.
 
 Promises: connecting, mounting and opening take no longer than the connect timeout; reading ends with SocketTimeout
 after the given silence; both notice the guard at once; the addresses used are those that the policy has allowed; at
@@ -14,12 +18,11 @@ most READ_BYTES * READS_IN_FLIGHT bytes are held, and none is delivered of a fil
 """
 
 import collections
-import re
 import time
-import urllib.parse
 from collections.abc import Iterator
 
-from directdownload.download.errors import RequestError, SourceError
+from directdownload.download import exports
+from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.sources import connection, libnfs
 from directdownload.download.sources.base import Ask, SourceOptions
@@ -29,57 +32,17 @@ from directdownload.resources.reasons import Reason
 
 READ_BYTES = 256 * 1024
 READS_IN_FLIGHT = 16
-#: MNTPATHLEN, RFC 1813, section 5.1.4
-_PATH_LIMIT_BYTES = 1024
-_NAME_LIMIT_BYTES = 255
-_DEPTH_LIMIT = 32
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: of no use in the name of an image; whoever passes such a path to a shell must not be hurt by it
-_SHELL = re.compile(r"[;|`\\]|\$\(")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _READ_BYTES_LEAST = 4096
 
 
-def check_nfs_url(url: Url) -> str:
-    """The path that an nfs URL names, decoded once; RequestError(InvalidURL) if it names no file or is dangerous."""
-    encoded = url.target.partition("?")[0]
-    if "?" in url.text or "#" in url.text:
-        raise _invalid(url, "an nfs URL has no query and no fragment (write ? as %3F and # as %23)")
-    if _BAD_ESCAPE.search(encoded):
-        raise _invalid(url, "its path has a % that is not followed by two hexadecimal digits")
-    try:
-        path = urllib.parse.unquote_to_bytes(encoded).decode()
-    except UnicodeDecodeError:
-        raise _invalid(url, "its path is not UTF-8") from None
-    if re.search("%2f", encoded, re.IGNORECASE):
-        raise _invalid(url, "its path has an encoded slash")
-    if _CONTROL.search(path):
-        raise _invalid(url, "its path has control characters")
-    if found := _SHELL.search(path):
-        raise _invalid(url, f"its path has {found[0]!r}, which is not allowed")
-    names = [name for name in path.split("/") if name]
-    if "." in names or ".." in names:
-        raise _invalid(url, "its path has . or .. in it")
-    if not names or path.endswith("/"):
-        raise _invalid(url, "it names no file")
-    path = "/" + "/".join(names)
-    too_long = len(path.encode()) > _PATH_LIMIT_BYTES or any(len(name.encode()) > _NAME_LIMIT_BYTES for name in names)
-    if too_long or len(names) > _DEPTH_LIMIT:
-        raise _invalid(
-            url,
-            f"its path is too long: allowed are {_PATH_LIMIT_BYTES} bytes, {_DEPTH_LIMIT} names and "
-            f"{_NAME_LIMIT_BYTES} bytes in each",
-        )
-    return path
-
-
 class NFSSource:
-    """See `base.Source`. RequestError(InvalidURL) for a path that is not allowed."""
+    """See `base.Source`. RequestError(InvalidURL, URLNotAllowed) for a path that is not allowed."""
 
     def __init__(self, url: Url, options: SourceOptions) -> None:
         self.url = url
         self._options = options
-        self._path = check_nfs_url(url)
+        self._path = exports.check_nfs_url(url)
+        self._root = exports.allowed_root(url, options.policy)
 
     def open(self, ask: Ask, guard: Guard) -> "NFSStream":
         session = self._connect(guard)
@@ -108,12 +71,12 @@ class NFSSource:
 
     def _open_at(self, address: str, end: float, guard: Guard) -> Session:
         try:
-            return self._open_export(4, address, "/", end, guard)
+            return self._open_export(4, address, self._root, end, guard)
         except NFSError as error:
             if _unreached(error):
                 raise
             failure = error
-        for export in _parents(self._path):
+        for export in _parents(self._path) if self._root == "/" else (self._root, *_parents(self._root)):
             try:
                 return self._open_export(3, address, export, end, guard)
             except NFSError as error:
@@ -130,10 +93,10 @@ class NFSSource:
         raise failure
 
     def _open_export(self, version: int, address: str, export: str, end: float, guard: Guard) -> Session:
-        session = Session(self.url, version, self._options.timeouts, guard)
+        session = Session(self.url, version, self._options.policy.nfs_user, self._options.timeouts, guard)
         try:
             session.mount(address, export, end)
-            session.open(self._path if export == "/" else self._path[len(export) :], end)
+            session.open(self._path, self._root, end)
         except BaseException:
             session.close()
             raise
@@ -260,10 +223,3 @@ def _parents(path: str) -> Iterator[str]:
 
 def _unreached(error: SourceError) -> bool:
     return error.reason in (Reason.SOURCE_UNREACHABLE, Reason.CONNECT_TIMEOUT)
-
-
-def _invalid(url: Url, problem: str) -> RequestError:
-    return RequestError(
-        Reason.INVALID_URL,
-        f"URL '{url}' is not valid: {problem}; for example nfs://storage.example.org/export/images/debian-13.qcow2",
-    )

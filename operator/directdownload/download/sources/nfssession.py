@@ -15,13 +15,14 @@ import select
 import socket
 import stat
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
-from directdownload.download.sources import libnfs
+from directdownload.download.sources import libnfs, links
 from directdownload.download.urls import Url, redact
-from directdownload.resources.jobs import Timeouts
+from directdownload.resources.jobs import NFSUser, Timeouts
 from directdownload.resources.reasons import Reason
 
 #: how libnfs names an answer of the server at the end of its own messages
@@ -75,19 +76,21 @@ class NFSError(SourceError):
 class Session:
     """One libnfs context with at most one file, and the loop that drives it."""
 
-    def __init__(self, url: Url, version: int, timeouts: Timeouts, guard: Guard) -> None:
+    def __init__(self, url: Url, version: int, user: NFSUser | None, timeouts: Timeouts, guard: Guard) -> None:
         self.url = url
         self.guard = guard
         self.silence_seconds = timeouts.socket_seconds
         self.attributes = libnfs.Attributes()
         self._timeouts = timeouts
         self._version = version
+        self._user = (user.uid, user.gid) if user is not None else None
+        self._export = "/"
         self._handle = 0
         self._mounted = False
         #: why the connection is of no more use; what has arrived before may still be taken
         self.lost: SourceError | None = None
         try:
-            self._context = libnfs.Context(version, url.port)
+            self._context = libnfs.Context(version, url.port, self._user)
         except libnfs.LibraryMissingError as error:
             raise SourceError(
                 Reason.UNSUPPORTED_PROTOCOL,
@@ -98,16 +101,40 @@ class Session:
     def mount(self, address: str, export: str, end: float) -> None:
         self._finish(self._context.mount(address, export), end, f"export {export} cannot be mounted")
         self._mounted = True
+        self._export = export
 
-    def open(self, path: str, end: float) -> None:
-        """A regular file below the export, and its attributes."""
-        handle: int = self._finish(self._context.open(path), end, "the file cannot be opened")
+    def open(self, path: str, root: str, end: float) -> None:
+        """A regular file, and its attributes: `path` and `root`, both from the server's root. No link may lead out of
+        `root`, nor out of the export.
+
+        Links are followed here and not by libnfs: its releases treat absolute ones differently, and what they make of
+        some ends the process.
+        """
+        fence = max(_names(root), _names(self._export), key=len)
+        try:
+            names = links.resolve(_names(path), fence, lambda reached: self._link(reached, end))
+        except links.AstrayError as error:
+            raise self._refused(f"the file cannot be opened: {error}") from None
+        handle: int = self._finish(self._context.open(self._below(names)), end, "the file cannot be opened")
         self._handle = handle
         self.attributes = self._finish(self._context.attributes(handle), end, "the file cannot be looked at")
         if not stat.S_ISREG(self.attributes.mode):
             raise self._refused("it is not a regular file")
         if self.attributes.size > _SIZE_LIMIT_BYTES:
             raise self._error(Reason.NFS_ERROR, f"no file has {self.attributes.size} bytes")
+
+    def _link(self, names: Sequence[str], end: float) -> str | None:
+        """Where it leads, if what `names` are the way to is a symbolic link."""
+        path = self._below(names)
+        found: libnfs.Attributes = self._finish(self._context.look_at(path), end, "the file cannot be opened")
+        if not stat.S_ISLNK(found.mode):
+            return None
+        target: str = self._finish(self._context.read_link(path), end, "a symbolic link cannot be read")
+        return os.fsdecode(os.fsencode(target)[: found.size])
+
+    def _below(self, names: Sequence[str]) -> str:
+        """A path from the server's root as one from the export."""
+        return "/" + "/".join(names[len(_names(self._export)) :])
 
     def current_attributes(self) -> libnfs.Attributes:
         end = time.monotonic() + self.silence_seconds
@@ -154,8 +181,11 @@ class Session:
         name = names[-1] if names else _STATUS_OF_ERRNO.get(-call.status, "")
         if not names and (refusal := _CONNECT_ERROR.search(text)):
             return self._unreachable(int(refusal[1]))
+        if -call.status == errno.ELOOP:
+            return self._refused(f"{problem}: a symbolic link stands in the way")
         if name in _DENIED or any(sign in text for sign in _DENIED_TEXTS) or call.text == _REJECTED:
-            return self._refused(f"{problem}: access denied{self._port_hint()}", denied=True)
+            hints = self._user_hint() + self._port_hint()
+            return self._refused(f"{problem}: access denied{hints}", denied=True)
         if name in _ABSENT:
             return self._refused(f"{problem}: no such file or directory{self._port_hint()}")
         if name in _NO_FILE:
@@ -218,6 +248,11 @@ class Session:
     def _error(self, reason: Reason, told: str, *, denied: bool = False) -> NFSError:
         return NFSError(reason, self._shown, told, mounting=not self._mounted, denied=denied)
 
+    def _user_hint(self) -> str:
+        if self._user is None:
+            return f"; asked as user {os.getuid()}, group {os.getgid()}"
+        return f"; asked as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
+
     def _port_hint(self) -> str:
         port = _local_port(self._context.descriptor)
         if port < socket.IPPORT_RESERVED:
@@ -227,6 +262,10 @@ class Session:
             "seen: in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or export with "
             "`insecure`"
         )
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
 
 
 def _socket_error(descriptor: int) -> int:

@@ -1,0 +1,50 @@
+"""Symbolic links on a server, resolved as its own system would, but never out of a directory.
+
+Called by the NFS session, which asks the server.
+"""
+
+from collections.abc import Callable, Sequence
+
+#: as Linux has it (path_resolution(7))
+LIMIT = 40
+
+
+class AstrayError(Exception):
+    """A link leads out, or there are too many; the message says which."""
+
+
+def resolve(names: Sequence[str], root: Sequence[str], read: Callable[[Sequence[str]], str | None]) -> list[str]:
+    """`names`, the way to a file from the server's root, without links. They begin with `root`, which stays as it is.
+
+    `read` gives where the link at some names leads, None if there is something else. Absolute ones lead from the
+    server's root. AstrayError for one that leads out of `root`, and for one more than LIMIT.
+    """
+    reached, ahead = list(root), list(reversed(names[len(root) :]))
+    followed = 0
+    while ahead:
+        name = ahead.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            if len(reached) == len(root):
+                raise AstrayError(f"a symbolic link leads out of {_path(root)}")
+            reached.pop()
+            continue
+        target = read([*reached, name])
+        if target is None:
+            reached.append(name)
+            continue
+        followed += 1
+        if followed > LIMIT:
+            raise AstrayError(f"more than {LIMIT} symbolic links are on the way")
+        if target.startswith("/"):
+            parts = [part for part in target.split("/") if part not in ("", ".")]
+            if parts[: len(root)] != list(root):
+                raise AstrayError(f"a symbolic link leads out of {_path(root)}")
+            reached, target = list(root), "/".join(parts[len(root) :])
+        ahead += reversed(target.split("/"))
+    return reached
+
+
+def _path(names: Sequence[str]) -> str:
+    return "/" + "/".join(names)
