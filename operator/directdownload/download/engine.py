@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 
 from directdownload.download import assembly, images, journal, offers, publish, sources, transfer
 from directdownload.download.checksum import first_mismatch
-from directdownload.download.errors import DownloadError, RequestError, SourceError, storage_error
+from directdownload.download.errors import (
+    ChangedError,
+    DownloadError,
+    RequestError,
+    SourceError,
+    chosen_failure,
+    storage_error,
+)
 from directdownload.download.guard import Guard
 from directdownload.download.place import Part, Place
 from directdownload.download.ranges import Ranges
@@ -218,7 +225,7 @@ class _Fetch:
                 failures += [failure for _, failure in error.failed]
                 given_up = [source for source, _ in error.failed]
                 remaining = [source for source in remaining if source not in given_up]
-            except transfer.ChangedError as error:
+            except ChangedError as error:
                 part.empty()
                 if not may_change:
                     failures.append(error)
@@ -229,7 +236,7 @@ class _Fetch:
                     raise
                 failures.append(error)
                 remaining = [source for source in remaining if source not in group]
-        raise transfer.chosen_failure(failures)
+        raise chosen_failure(failures)
 
     def _state(self, part: Part, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
         """What an earlier attempt left, if these sources can continue it."""
