@@ -3,6 +3,7 @@
 import random
 
 from tests.api.convergence_accidents import bring_back, forget, join_again, move_to
+from tests.api.convergence_invariants import LIMITS
 from tests.api.convergence_stage import RETRY, Stage
 
 from directdownload.cluster import kinds
@@ -27,7 +28,7 @@ def heal_all_but_hosts(stage: Stage) -> None:
             host.agent = True
             simulation.set_agent(name, True)
     for zone in stage.zones:
-        limits = {"maxParallel": 0, "maxParallelPerHost": 2, "maxParallelPerSource": 0}
+        limits = dict.fromkeys(LIMITS, 0) | {"maxParallelPerHost": 2}
         stage.invariants.note_limits(zone, limits)
         stage.enabled[zone] = True
         spec = {"enabled": True, "downloads": {**limits, "retry": RETRY}}

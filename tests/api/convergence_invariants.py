@@ -12,7 +12,7 @@ from directdownload.resources.base import GROUP
 
 #: For so long after a change the controller may decide by what was before; so far apart are our clocks and its.
 _LAG_SECONDS = 10.0
-_LIMITS = ("maxParallel", "maxParallelPerHost", "maxParallelPerSource")
+LIMITS = ("maxParallel", "maxParallelPerHost", "maxParallelPerSource", "maxParallelPerNamespace")
 
 
 class Invariants:
@@ -30,7 +30,7 @@ class Invariants:
         self._hosts: dict[str, str] = {}
 
     def note_limits(self, zone: str, limits: dict[str, int]) -> None:
-        for name in _LIMITS:
+        for name in LIMITS:
             self._limits.setdefault((zone, name), []).append((time.monotonic(), limits.get(name, 0)))
 
     def note_reachable(self, host: str, reachable: bool) -> None:
@@ -66,6 +66,9 @@ class Invariants:
             "maxParallel": [other for other in counted if other.zone == fetch.zone],
             "maxParallelPerHost": [other for other in counted if other.host == fetch.host],
             "maxParallelPerSource": [other for other in counted if other.source == fetch.source],
+            "maxParallelPerNamespace": [
+                other for other in counted if (other.zone, other.namespace) == (fetch.zone, fetch.namespace)
+            ],
         }
         for name, members in groups.items():
             # Each goes by the limit of its own zone: what the others were allowed is no fault of this one.
@@ -90,6 +93,7 @@ class _Fetch:
         self.uid, self.name = metadata["uid"], metadata["name"]
         self.zone, self.host = metadata["labels"][f"{GROUP}/zone"], document.host
         self.source = document.url.split("/")[2]
+        self.namespace = metadata["labels"][f"{GROUP}/template-namespace"]
         self.placement_uid = metadata["annotations"][world.PLACEMENT_UID_ANNOTATION]
         conditions: list[dict[str, Any]] = job.get("status", {}).get("conditions", [])
         self.failed = any(condition["type"] == "Failed" for condition in conditions)

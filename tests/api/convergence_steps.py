@@ -173,6 +173,7 @@ def change_limits(stage: Stage, rng: random.Random) -> str:
         "maxParallel": rng.choice([0, 1, 2, 4]),
         "maxParallelPerHost": rng.choice([0, 1, 2]),
         "maxParallelPerSource": rng.choice([0, 0, 1, 2]),
+        "maxParallelPerNamespace": rng.choice([0, 0, 1, 2]),
     }
     stage.invariants.note_limits(zone, limits)
     stage.kube.patch(kinds.ZONES, zone, {"spec": {"downloads": limits}}).object()

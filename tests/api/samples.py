@@ -66,7 +66,9 @@ FULL: dict[Resource, Object] = {
             "maxParallel": 0,
             "maxParallelPerHost": 1,
             "maxParallelPerSource": 3,
+            "maxParallelPerNamespace": 4,
             "bandwidthPerHost": "100Mi",
+            "minimumRate": "1Mi",
             "deadline": 0,
             "maxSize": "1.5Ti",
             "maxVirtualSize": 1073741824,
@@ -155,8 +157,10 @@ DEFAULTS: dict[Resource, Object] = {
         "downloads": {
             "maxParallel": 20,
             "maxParallelPerHost": 2,
-            "maxParallelPerSource": 0,
+            "maxParallelPerSource": 16,
+            "maxParallelPerNamespace": 16,
             "bandwidthPerHost": 0,
+            "minimumRate": "64Ki",
             "deadline": "12h",
             "maxSize": 0,
             "maxVirtualSize": 0,
@@ -258,8 +262,11 @@ BAD: list[tuple[Resource, str, list[Any]]] = [
     (ZONES, "nodeSelector", [MISSING]),
     *((ZONES, f"certificates.{field}", DURATIONS) for field in ("expiryWarning", "syncInterval")),
     *((ZONES, f"timeouts.{field}", DURATIONS) for field in ("connect", "socket", "connectionRequest")),
-    *((ZONES, f"downloads.{field}", [-1]) for field in ("maxParallel", "maxParallelPerHost", "maxParallelPerSource")),
-    *((ZONES, f"downloads.{field}", QUANTITIES) for field in ("bandwidthPerHost", "maxSize", "maxVirtualSize")),
+    *((ZONES, f"downloads.maxParallel{what}", [-1]) for what in ("", "PerHost", "PerSource", "PerNamespace")),
+    *(
+        (ZONES, f"downloads.{field}", QUANTITIES)
+        for field in ("bandwidthPerHost", "minimumRate", "maxSize", "maxVirtualSize")
+    ),
     *((ZONES, f"downloads.{field}", DURATIONS) for field in ("deadline", "retry.initial", "retry.maximum")),
     (ZONES, "sourcePolicy.protocols", [["FTP"], ["https"], [""]]),
     (

@@ -14,6 +14,7 @@ from tests.cluster import harness
 from directdownload.cluster import kinds
 
 HOSTS = 500
+LIMITS = ("maxParallel", "maxParallelPerHost", "maxParallelPerSource", "maxParallelPerNamespace")
 
 
 def measure() -> str:
@@ -21,7 +22,7 @@ def measure() -> str:
     with harness.ControlPlane() as control_plane:
         api.install_definitions(control_plane)
         with Simulation(control_plane, "bench", kubelets=False) as world:
-            world.create_zone(downloads={"maxParallel": 0, "maxParallelPerHost": 0})
+            world.create_zone(downloads=dict.fromkeys(LIMITS, 0))
             for number in range(HOSTS):
                 world.add_host(f"kvm-{number}")
             controller = world.start_controller()

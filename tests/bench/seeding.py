@@ -91,7 +91,9 @@ def _base64(content: bytes) -> str:
 
 def wish(world: Simulation, templates: int, certificates: int) -> None:
     """What people have written: a zone with a pool, templates that go everywhere, certificates."""
-    world.create_zone(downloads={"maxParallel": 200, "maxParallelPerHost": 2})
+    # One server, one namespace.
+    shares = {"maxParallelPerSource": 0, "maxParallelPerNamespace": 0}
+    world.create_zone(downloads={"maxParallel": 200, "maxParallelPerHost": 2, **shares})
     with world.kube() as kube:
         kube.patch(kinds.STORAGE_POOLS, world.pool, {"spec": {"verifyInterval": f"{VERIFY_INTERVAL}s"}}).object()
     for number in range(templates):

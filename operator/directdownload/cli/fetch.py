@@ -106,6 +106,12 @@ _EXPORT = _Parsed("export", lambda text: str(nfsexports.NFSExport.parse(text)))
 @click.option("--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Silence between two packets.")
 @click.option("--limit-rate", default="0", type=_QUANTITY, help="Bytes per second, such as 10Mi; 0: no limit.")
 @click.option(
+    "--minimum-rate",
+    default="0",
+    type=_QUANTITY,
+    help="Bytes per second on average over 2 minutes; a source that delivers less is given up. 0: none.",
+)
+@click.option(
     "--connections",
     default=0,
     type=click.IntRange(0, 8),
@@ -128,6 +134,7 @@ def fetch(
     connect_timeout: float,
     socket_timeout: float,
     limit_rate: int,
+    minimum_rate: int,
     connections: int,
     deadline: float,
     only_probe: bool,
@@ -156,7 +163,12 @@ def fetch(
         checksum=checksum,
         image_format=image_format or "",
         timeouts=Timeouts(connect_seconds=connect_timeout, socket_seconds=socket_timeout),
-        limits=Limits(bandwidth_bytes_per_second=limit_rate, deadline_seconds=deadline, connections=connections),
+        limits=Limits(
+            bandwidth_bytes_per_second=limit_rate,
+            minimum_bytes_per_second=minimum_rate,
+            deadline_seconds=deadline,
+            connections=connections,
+        ),
         policy=Policy(allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None),
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),

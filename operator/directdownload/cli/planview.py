@@ -194,6 +194,7 @@ def _limits(zone: Zone | None) -> str:
             (downloads.max_parallel, "downloads at once"),
             (downloads.max_parallel_per_host, "per host"),
             (downloads.max_parallel_per_source, "per source"),
+            (downloads.max_parallel_per_namespace, "per namespace"),
         )
         if limit
     ]

@@ -126,6 +126,7 @@ def _timeouts(timeouts: ZoneTimeouts) -> jobs.Timeouts:
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
     limits = jobs.Limits(
         bandwidth_bytes_per_second=downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1),
+        minimum_bytes_per_second=downloads.minimum_rate,
         deadline_seconds=downloads.deadline,
         max_size_bytes=downloads.max_size,
         max_virtual_size_bytes=downloads.max_virtual_size,

@@ -280,7 +280,7 @@ class Watches:
 
 def call_next(world: World, queue: WorkQueue) -> None:
     """A slot is free: the first placement that waits and has room in all its groups tries its luck."""
-    name = world.next_in_line()
+    name = world.line.call(world.ledger)
     if name is not None:
         queue.add(Key("placement", name))
 

@@ -132,8 +132,6 @@ class World:
         self.ledger = slots.Ledger()
         #: placements that wait for a slot
         self.line = slots.Line()
-        #: placements that were called up for a slot and have not been reconciled since
-        self.called: set[str] = set()
         #: jobs that were created without an answer, by placement: nobody knows yet whether they are there
         self.unsure: dict[str, str] = {}
         #: probes that wait for one of the others to end, in order; and those that wait for a host
@@ -214,14 +212,6 @@ class World:
             known = () if node in self._agent_missing_since else (p.ready_changed for p in pods if p.ready_changed)
             since = self._agent_missing_since[node] = min(now, max(known, default=now))
         return Agent(False, since)
-
-    def next_in_line(self) -> str | None:
-        """Calls up the first placement that waits and has room in all its groups; whoever is called calls the next."""
-        name = self.line.first(self.ledger)
-        if name is not None:
-            self.line.leave(name)
-            self.called.add(name)
-        return name
 
     def template_of(self, placement: PlacementView) -> Template | None:
         """The very Template that was placed; one of the same name made later is another."""

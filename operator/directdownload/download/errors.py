@@ -3,6 +3,7 @@
     DownloadError            reason, message for people, perhaps seconds to wait before the next attempt
     ├── RequestError         what was asked for cannot be done: bad checksum, URL not allowed
     ├── SourceError          this source failed: another source of the same bytes may do better
+    │   └── ChangedError     it serves another version than it did when the transfer began
     ├── StorageError         the pool's disk failed: no source can help
     ├── StoppedError         the process was told to stop, or the deadline has passed
     └── ReleasedError        one of several connections is not needed any more; never leaves the transfer
@@ -13,6 +14,7 @@ credentials or query strings.
 
 import errno
 import os
+from collections.abc import Sequence
 
 from directdownload.resources.reasons import PERMANENT, Reason
 
@@ -47,6 +49,10 @@ class SourceError(DownloadError):
     """One source failed; another source of the same bytes may do better."""
 
 
+class ChangedError(SourceError):
+    """A source serves another version than it did when the transfer began."""
+
+
 class StorageError(DownloadError):
     """The pool cannot take the file; no other source can help."""
 
@@ -64,3 +70,12 @@ def storage_error(error: OSError, path: str, action: str) -> StorageError:
     reason = _STORAGE_REASONS.get(error.errno or 0, Reason.WRITE_FAILED)
     detail = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(reason, f"cannot {action} {path}: {detail}")
+
+
+def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
+    """Of several sources' failures the one to tell: as long as one may still deliver, another attempt is worth it."""
+    chosen = next((error for error in failures if not error.permanent), failures[0])
+    others = ", ".join(error.reason for error in failures if error is not chosen)
+    if others:
+        chosen.message += f" (other sources: {others})"
+    return chosen

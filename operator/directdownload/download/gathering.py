@@ -14,7 +14,7 @@ import pydantic
 
 from directdownload.download import assembly, images, journal, offers, sources, transfer
 from directdownload.download.checksum import first_mismatch
-from directdownload.download.errors import RequestError, SourceError, storage_error
+from directdownload.download.errors import ChangedError, RequestError, SourceError, chosen_failure, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.ranges import Ranges
 from directdownload.download.request import FetchRequest
@@ -129,7 +129,7 @@ class Gathering:
                 failures += [failure for _, failure in error.failed]
                 given_up = [source for source, _ in error.failed]
                 remaining = [source for source in remaining if source not in given_up]
-            except transfer.ChangedError as error:
+            except ChangedError as error:
                 self._staging.empty()
                 if not may_change:
                     failures.append(error)
@@ -140,7 +140,7 @@ class Gathering:
                     raise
                 failures.append(error)
                 remaining = [source for source in remaining if source not in group]
-        raise transfer.chosen_failure(failures)
+        raise chosen_failure(failures)
 
     def _state(self, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
         """What an earlier attempt left, if these sources can continue it."""

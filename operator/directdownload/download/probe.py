@@ -7,10 +7,9 @@ import time
 
 from directdownload.download import images, offers, sources
 from directdownload.download.assembly import too_large
-from directdownload.download.errors import RequestError, SourceError
+from directdownload.download.errors import RequestError, SourceError, chosen_failure
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest, expected_checksums
-from directdownload.download.transfer import chosen_failure
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 

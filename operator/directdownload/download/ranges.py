@@ -53,6 +53,10 @@ class Ranges:
         index = bisect.bisect_right(self._ends, position)
         return max(position, self._starts[index]) if index < len(self._starts) else None
 
+    def overlaps(self, start: int, end: int) -> bool:
+        first = self.start_from(start)
+        return first is not None and first < end
+
     def copy(self) -> "Ranges":
         ranges = Ranges()
         ranges._starts, ranges._ends = self._starts.copy(), self._ends.copy()

@@ -4,7 +4,9 @@ Called by the transfer, under its lock, save where it says otherwise.
 """
 
 import dataclasses
+import enum
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from directdownload.download import sources
@@ -41,6 +43,15 @@ class Supplier:
         self.candidate.limit = min(self.candidate.limit, connections)
 
 
+class Busy(enum.Enum):
+    """What a connection does: only while it receives is its source waited for."""
+
+    OPENING = enum.auto()
+    RECEIVING = enum.auto()
+    #: or waiting until it may: for a buffer, for the disk, for the bandwidth limit
+    WRITING = enum.auto()
+
+
 class Connection:
     """A thread that fetches claims from one supplier, one after the other."""
 
@@ -50,6 +61,9 @@ class Connection:
         #: released because another one does its work faster
         self.replaced = False
         self.claim: Claim | None = None
+        #: these two are set by its own thread, not under the lock
+        self.busy = Busy.OPENING
+        self.received_bytes = 0
         self.bytes_per_second = supplier.bytes_per_second
         self._name = f"connection-{number}"
         self._thread: threading.Thread | None = None
@@ -62,3 +76,10 @@ class Connection:
         """Not under the lock."""
         if self._thread is not None:
             self._thread.join()
+
+
+def sources_waited_for(connections: Sequence[Connection]) -> list[Supplier]:
+    """Those that are to deliver; none while a connection waits for anything of ours, which may be what is slow."""
+    if any(connection.busy is Busy.WRITING for connection in connections):
+        return []
+    return [connection.supplier for connection in connections if connection.busy is Busy.RECEIVING]

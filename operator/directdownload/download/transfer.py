@@ -8,16 +8,17 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from directdownload.download import journal, schedule, sources
+from directdownload.download import errors, journal, schedule, sources
 from directdownload.download.assembly import Assembly, State, Terms
 from directdownload.download.bucket import TokenBucket
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
+from directdownload.download.errors import ChangedError, DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.pace import Pace
 from directdownload.download.ranges import Ranges
 from directdownload.download.schedule import BLOCK_BYTES
 from directdownload.download.staging import Staging
-from directdownload.download.supplier import Connection, Supplier
+from directdownload.download.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.unpack import Unpack
 from directdownload.resources.reasons import Reason
 
@@ -27,10 +28,6 @@ _CONNECTIONS_LIMIT = 8
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
 #: a slow source's bytes are written at least this often
 _FILL_SECONDS = 0.25
-
-
-class ChangedError(SourceError):
-    """A source serves another version than it did when this transfer began."""
 
 
 class Transfer:
@@ -68,6 +65,8 @@ class Transfer:
         self._fatal: Exception | None = None
         self._ramp = schedule.Ramp(time.monotonic())
         self._bucket = TokenBucket(terms.limits.bandwidth_bytes_per_second)
+        self._pace = Pace(terms.limits, time.monotonic())
+        self._received_by_ended = 0
         self._assembly = Assembly(
             staging,
             state,
@@ -133,10 +132,11 @@ class Transfer:
                     raise self._fatal
                 board = self._assembly.board
                 if not board.complete:
+                    now = time.monotonic()
+                    self._look_at_pace(now)
                     if not self._connections:
                         self._open_one_or_fail()
                     elif self._assembly.prepared:
-                        now = time.monotonic()
                         self._adjust(now, rate.at(now, board.done.total_bytes), board.missing_bytes)
                     self._changed.wait(TICK_SECONDS)
                     continue
@@ -163,6 +163,15 @@ class Transfer:
             last.supplier.limit_to(max(1, last.supplier.candidate.connections - 1))
             last.released.set()
 
+    def _look_at_pace(self, now: float) -> None:
+        """Give up the sources that together deliver too little; the others, or the next attempt, go on from there."""
+        waited_for = sources_waited_for(self._connections)
+        received = self._received_by_ended + sum(connection.received_bytes for connection in self._connections)
+        if (rate := self._pace.look(now, received, waiting=bool(waited_for))) is not None:
+            for supplier in waited_for:
+                self._give_up(supplier, self._pace.failure(supplier.source.url, rate))
+            self._pace.begin_anew()
+
     def _next_supplier(self) -> Supplier | None:
         index = schedule.next_candidate([supplier.candidate for supplier in self.suppliers])
         return None if index is None else self.suppliers[index]
@@ -173,7 +182,7 @@ class Transfer:
             # better from the beginning than not at all
             supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
         if supplier is None:
-            raise chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
+            raise errors.chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
         self._open(supplier)
 
     def _open(self, supplier: Supplier) -> None:
@@ -202,6 +211,7 @@ class Transfer:
             with self._changed:
                 self._let_go(connection)
                 connection.supplier.candidate.connections -= 1
+                self._received_by_ended += connection.received_bytes
                 self._connections.remove(connection)
                 self._changed.notify_all()
 
@@ -235,7 +245,7 @@ class Transfer:
             return connection.claim
 
     def _let_go(self, connection: Connection) -> None:
-        claim, connection.claim = connection.claim, None
+        claim, connection.claim, connection.busy = connection.claim, None, Busy.OPENING
         if claim is not None:
             connection.bytes_per_second = connection.supplier.bytes_per_second = claim.bytes_per_second
             self._assembly.board.give_back(claim)
@@ -257,7 +267,7 @@ class Transfer:
             if not self._assembly.prepared:
                 self._assembly.prepare(stream.size_bytes if stream.size_bytes is not None else self._promised_bytes)
             if connection.claim is not None:
-                self._pump(supplier, connection.claim, stream, guard)
+                self._pump(connection, connection.claim, stream, guard)
         return True
 
     def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
@@ -306,11 +316,13 @@ class Transfer:
                 supplier.delivered = Ranges()
             connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
 
-    def _pump(self, supplier: Supplier, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
+    def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
         """From the stream into the part, up to the end of the claim."""
-        ended = False
+        supplier, ended = connection.supplier, False
         while not ended and not claim.exhausted:
+            connection.busy = Busy.WRITING
             buffer = self._assembly.free_buffer(guard)
+            connection.busy = Busy.RECEIVING
             filled = 0
             try:
                 want = min(BLOCK_BYTES - claim.position % BLOCK_BYTES, self._bucket.block_bytes)
@@ -324,7 +336,9 @@ class Transfer:
                         ended = True
                         break
                     filled += count
+                    connection.received_bytes += count
             finally:
+                connection.busy = Busy.WRITING
                 # also when the source failed: these bytes are good
                 self._assembly.put(claim, buffer, filled, supplier.delivered)
             self._bucket.take(filled, guard)
@@ -372,7 +386,7 @@ class Transfer:
         """Called by the hashing: fetched again, and if there are others not from the source that it came from."""
         with self._changed:
             self._assembly.forget_piece(start, end)
-            guilty = [supplier for supplier in self.suppliers if _overlaps(supplier.delivered, start, end)]
+            guilty = [supplier for supplier in self.suppliers if supplier.delivered.overlaps(start, end)]
             for supplier in guilty:
                 supplier.delivered.remove(start, end)
                 supplier.bad_pieces += 1
@@ -380,17 +394,3 @@ class Transfer:
                 if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
                     message = f"{supplier.source.url}: the bytes from {start} to {end} are not as the metalink says"
                     self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))
-
-
-def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
-    """Of several sources' failures the one to tell: as long as one may still deliver, another attempt is worth it."""
-    chosen = next((error for error in failures if not error.permanent), failures[0])
-    others = ", ".join(error.reason for error in failures if error is not chosen)
-    if others:
-        chosen.message += f" (other sources: {others})"
-    return chosen
-
-
-def _overlaps(ranges: Ranges, start: int, end: int) -> bool:
-    first = ranges.start_from(start)
-    return first is not None and first < end

@@ -1,4 +1,4 @@
-"""Slots: how many downloads may run at once in a zone, on a host, from a source, for a deployment.
+"""Slots: how many downloads may run at once in a zone, on a host, from a source, for a namespace, for a deployment.
 
 A `Ledger` is filled from the jobs that exist; whoever wants to start one asks `fits` first. No I/O, no clock.
 """
@@ -23,6 +23,8 @@ class Group:
     limit: int
 
 
+_OF_HOSTS = ("host/", "verify/host/")
+_OF_NAMESPACES = ("namespace/", "verify/namespace/")
 #: Probes, of all zones together and beside all downloads.
 PROBES = Group("probes", 4)
 
@@ -32,6 +34,7 @@ def groups_of(
 ) -> tuple[Group, ...]:
     """What limits a download of `placement`. `wanting` are the deployments that want it, each with its desired count.
 
+    The Template's namespace is charged, whoever deploys it: its author has chosen the server.
     A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one.
     """
     downloads = zone.spec.downloads
@@ -39,6 +42,7 @@ def groups_of(
         Group(f"zone/{zone.name}", downloads.max_parallel),
         Group(f"host/{placement.host}", downloads.max_parallel_per_host),
         Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source),
+        Group(f"namespace/{zone.name}/{_namespace(placement)}", downloads.max_parallel_per_namespace),
     ]
     rollouts = [
         Group(f"deployment/{deployment.key}", parallel_limit(deployment.spec.rollout.max_parallel, desired))
@@ -49,15 +53,27 @@ def groups_of(
 
 
 def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ...]:
-    """What limits a verification: one at a time on a host; in a zone as many as downloads, and beside them."""
+    """What limits a verification: one at a time on a host; in a zone as many as downloads, and beside them.
+
+    A namespace has no limit, as no server decides how long it takes, but its share counts in the line.
+    """
     return (
         Group(f"verify/zone/{zone.name}", zone.spec.downloads.max_parallel),
         Group(f"verify/host/{placement.host}", 1),
+        Group(f"verify/namespace/{zone.name}/{_namespace(placement)}", 0),
     )
 
 
+def _namespace(placement: PlacementView) -> str:
+    return placement.template_key.partition("/")[0]
+
+
 class Line:
-    """Who waits for a slot, and of which groups: those with the most space first, then by name.
+    """Who waits for a slot, and of which groups.
+
+    First come those whose namespace holds the fewest slots of their zone at the moment, so that no other can crowd it
+    out; among them those with the most space, then by name. Nobody is kept waiting for the sake of a share: as long
+    as no other waits, a namespace has all that its limits permit.
 
     Those that wait for the same groups but for their host's stand in one queue. Where one of these groups has no room
     the queue is passed over as a whole: in a rollout thousands wait for their zone.
@@ -66,6 +82,8 @@ class Line:
     def __init__(self) -> None:
         self._queues: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
         self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
+        #: those that were called for a slot and have not answered: the group of their namespace
+        self._called: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -89,17 +107,36 @@ class Line:
 
     def first(self, ledger: "Ledger") -> str | None:
         """The first one that has room in all its groups."""
-        firsts = (
-            next((each for each in queue if ledger.full_group(self._waiting[each[1]][1]) is None), None)
-            for shared, queue in self._queues.items()
-            if ledger.full_group(shared) is None
-        )
-        found = min((each for each in firsts if each is not None), default=None)
-        return found[1] if found is not None else None
+        called = collections.Counter(self._called.values())
+        found: list[tuple[int, int, str]] = []
+        for shared, queue in self._queues.items():
+            if ledger.full_group(shared) is None:
+                first = next((each for each in queue if ledger.full_group(self._waiting[each[1]][1]) is None), None)
+                if first is not None:
+                    namespace = _namespace_group(shared)
+                    found.append((ledger.used(namespace) + called[namespace], *first))
+        return min(found)[2] if found else None
+
+    def call(self, ledger: "Ledger") -> str | None:
+        """The first one leaves the line for a slot. Until it answers it counts as if it held one."""
+        name = self.first(ledger)
+        if name is not None:
+            _, groups = self._waiting[name]
+            self.leave(name)
+            self._called[name] = _namespace_group(groups)
+        return name
+
+    def answer(self, name: str) -> bool:
+        """Whether `name` was called; it is no longer."""
+        return self._called.pop(name, None) is not None
 
 
 def _of_many_hosts(groups: tuple[Group, ...]) -> tuple[Group, ...]:
-    return tuple(group for group in groups if not group.name.startswith(("host/", "verify/host/")))
+    return tuple(group for group in groups if not group.name.startswith(_OF_HOSTS))
+
+
+def _namespace_group(groups: tuple[Group, ...]) -> str:
+    return next((group.name for group in groups if group.name.startswith(_OF_NAMESPACES)), "")
 
 
 class Ledger:

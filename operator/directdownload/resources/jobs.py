@@ -48,6 +48,8 @@ class Limits(Document):
     """0 means no limit everywhere."""
 
     bandwidth_bytes_per_second: int = 0
+    #: an average over minutes; below it the attempt ends as `SourceTooSlow`
+    minimum_bytes_per_second: int = 0
     deadline_seconds: float = 0
     max_size_bytes: int = 0
     max_virtual_size_bytes: int = 0

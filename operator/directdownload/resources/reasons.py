@@ -101,6 +101,7 @@ class Reason(Word):
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     SOURCE_CHANGED = "SourceChanged"
     TRUNCATED = "Truncated"
+    SOURCE_TOO_SLOW = "SourceTooSlow"
     NFS_ERROR = "NFSError"
     INSUFFICIENT_SPACE = "InsufficientSpace"
     POOL_NOT_READY = "PoolNotReady"

@@ -84,15 +84,26 @@ class Downloads(Model):
     max_parallel: Count = pydantic.Field(20, description="Downloads at once in the zone; 0: no limit.")
     max_parallel_per_host: Count = pydantic.Field(2, description="Downloads at once on one host; 0: no limit.")
     max_parallel_per_source: Count = pydantic.Field(
-        0,
+        16,
         description="Downloads at once, in all zones together, of templates whose `url` names the same host; 0: no "
         "limit.",
+    )
+    max_parallel_per_namespace: Count = pydantic.Field(
+        16,
+        description="Downloads at once in the zone of templates of one namespace; 0: no limit. Less than `maxParallel` "
+        "leaves room for other namespaces, whatever the servers do that one has chosen.",
     )
     bandwidth_per_host: Bytes = pydantic.Field(
         0,
         description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it "
         "where that is 0). 0: no limit.",
     )
+    minimum_rate: Bytes = pydantic.Field(
+        "64Ki",
+        description="Bytes per second that a download must receive on average over 2 minutes, else the attempt ends as "
+        "`SourceTooSlow` and is tried again. At most half of what `bandwidthPerHost` gives to it; time in which "
+        "it waits for the host and not for its sources does not count. 0: none.",
+    )  # type: ignore[assignment]
     deadline: Duration = pydantic.Field("12h", description="Longest time of one attempt; 0: no limit.")  # type: ignore[assignment]
     max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
     max_virtual_size: Bytes = pydantic.Field(0, description="Largest disk that an image may hold; 0: no limit.")

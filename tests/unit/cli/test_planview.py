@@ -84,7 +84,7 @@ def test_a_plan_for_people() -> None:
         "Template: default/debian-13: QCOW2, 1.0 MiB, a disk of 1.0 GiB",
         "Checksum: none: what the server sends is taken as it is",
         "Source:   https://images.example.org/x (HTTPS)",
-        "Zone:     zone-1: 20 downloads at once, 2 per host",
+        "Zone:     zone-1: 20 downloads at once, 2 per host, 16 per source, 16 per namespace",
         "",
         "HOST    POOL    ACTION     FETCH     FREE      AFTER      ROUND   REASON",
         "kvm-1   local   Download   1.0 MiB   1.0 GiB   -1.0 MiB   2       -",

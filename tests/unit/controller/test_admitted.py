@@ -182,12 +182,12 @@ def _plan_template(drawn: Drawn, trial: Trial, template: Template) -> None:
     trial("probes.hosts_for", lambda: probes.hosts_for(template, world.zones, world.hosts, fleet.namespaces))
     zone, asked = next(iter(world.zones), None), next(iter(world.hosts), None)
     if zone is not None and asked is not None:
-        number, roots = probes.next_attempt(template), world.pool_roots
+        number = probes.next_attempt(template)
         _manifest(
             trial,
             lambda: jobs.probe_manifest(
                 *(_SKELETON, foreign.NAMESPACE, template, asked, jobs.probe_document(template, zone, asked.name)),
-                *(number, "", roots),
+                *(number, ""),
             ),
         )
 

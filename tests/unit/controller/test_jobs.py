@@ -151,6 +151,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
             "timeouts": {"connect": "1s", "socket": "2s", "connectionRequest": "3s"},
             "downloads": {
                 "bandwidthPerHost": "100Mi",
+                "minimumRate": "1Mi",
                 "maxParallelPerHost": 4,
                 "deadline": "1h",
                 "maxSize": "10Gi",
@@ -202,6 +203,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
         "timeouts": {"connectSeconds": 1, "socketSeconds": 2, "connectionRequestSeconds": 3},
         "limits": {
             "bandwidthBytesPerSecond": 26214400,
+            "minimumBytesPerSecond": 2**20,
             "deadlineSeconds": 3600,
             "maxSizeBytes": 10 * 2**30,
             "maxVirtualSizeBytes": 20 * 2**30,

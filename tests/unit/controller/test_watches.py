@@ -405,7 +405,7 @@ def test_who_waits_is_called_when_a_slot_is_free(scene: Scene, how: str) -> None
     else:
         world.jobs.observe(kube.job(PENDING, ended="Complete" if how == "Complete" else "", deleting=how == "deleting"))
     assert "placement b" in scene.queue.take()[0]
-    assert (len(world.line), world.called) == (2, {"b"})
+    assert (len(world.line), world.line.answer("b")) == (2, True)
 
 
 def test_a_job_that_frees_nothing_calls_nobody(scene: Scene) -> None:

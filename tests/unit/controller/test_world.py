@@ -322,12 +322,12 @@ def test_the_first_with_room_is_called_and_leaves_the_line(world: World) -> None
     for name, groups in (("a", (zone, one)), ("b", (zone, two)), ("c", (zone, two))):
         world.line.join(name, groups, 0)
     world.ledger.occupy("job", ["zone/z", "host/1"])
-    assert world.next_in_line() == "b"
-    assert (len(world.line), world.called) == (2, {"b"})
+    assert world.line.call(world.ledger) == "b"
+    assert (len(world.line), world.line.answer("b"), world.line.answer("b")) == (2, True, False)
     world.ledger.occupy("job-b", ["zone/z", "host/2"])
-    assert world.next_in_line() is None
+    assert world.line.call(world.ledger) is None
     world.ledger.release("job")
-    assert world.next_in_line() == "a"
+    assert world.line.call(world.ledger) == "a"
 
 
 def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: World) -> None:
@@ -335,7 +335,7 @@ def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: Wo
     for order in itertools.permutations({"a": 10, "b": 30, "c": 30, "d": 20}.items()):
         for name, space in order:
             world.line.join(name, (zone,), space)
-        assert [world.next_in_line() for _ in range(5)] == ["b", "c", "d", "a", None]
+        assert [world.line.call(world.ledger) for _ in range(5)] == ["b", "c", "d", "a", None]
 
 
 # --- what is not there any more

@@ -76,7 +76,8 @@ def test_options_reach_the_engine(origin: Origin, url: str, served: pathlib.Path
         process = run(
             *("fetch", secure.url("image"), "-o", str(pool / "out"), "--ca", str(secure.certificate)),
             *("--header", "X-Token: secret", "--connect-timeout", "3s", "--socket-timeout", "3s"),
-            *("--limit-rate", "10Mi", "--deadline", "1h", "--format", "raw", "--mirror", url),
+            *("--limit-rate", "10Mi", "--minimum-rate", "64Ki", "--deadline", "1h"),
+            *("--format", "raw", "--mirror", url),
         )
         assert process.returncode == 0, process.stderr
         assert "Downloaded" in process.stderr
@@ -90,6 +91,7 @@ def test_options_reach_the_engine(origin: Origin, url: str, served: pathlib.Path
         (["--checksum", "nonsense"], 3, "InvalidChecksum"),
         (["--socket-timeout", "5"], 2, "not a duration"),
         (["--limit-rate", "fast"], 2, "not a quantity"),
+        (["--minimum-rate", "slow"], 2, "not a quantity"),
         (["--header", "no-colon-secret"], 2, "well-formed"),
         (["--header", "X: a\r\nY: secret"], 2, "visible ASCII"),
         (["--header", "Range: secret"], 2, "sets this header itself"),

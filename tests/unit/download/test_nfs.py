@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -20,7 +21,7 @@ from tests import ganesha
 from tests.ganesha import Ganesha
 from tests.unit.download.support import FAST, PATIENT, content, make_request, sha256
 
-from directdownload.download import engine, exports, sources
+from directdownload.download import engine, exports, pace, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
@@ -94,9 +95,10 @@ def private(tmp_path: pathlib.Path, server: Ganesha) -> Iterator[Ganesha]:
 
 
 class Relay:
-    """Connections to a server that end after so many bytes from it."""
+    """Connections to a server that end after so many bytes from it, or trickle from then on."""
 
-    def __init__(self, host: str, port: int, cut_bytes: int) -> None:
+    def __init__(self, host: str, port: int, cut_bytes: int, *, trickles: bool = False) -> None:
+        self._trickles = trickles
         self._target = (host, port)
         self._cut_bytes = cut_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -128,17 +130,21 @@ class Relay:
             requests = threading.Thread(target=_copy, args=(client, server, len(IMAGE)))
             requests.start()
             _copy(server, client, self._cut_bytes)
+            if self._trickles:
+                _copy(server, client, len(IMAGE), pause_seconds=0.1)
             # what was sent still arrives: a reset would overtake it
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
             requests.join()
 
 
-def _copy(source: socket.socket, sink: socket.socket, left: int) -> None:
+def _copy(source: socket.socket, sink: socket.socket, left: int, *, pause_seconds: float = 0) -> None:
+    """With pauses, byte by byte."""
     with contextlib.suppress(OSError):
-        while left and (data := source.recv(min(left, 65536))):
+        while left and (data := source.recv(1 if pause_seconds else min(left, 65536))):
             sink.sendall(data)
             left -= len(data)
+            time.sleep(pause_seconds)
 
 
 def open_stream(
@@ -374,6 +380,25 @@ def test_connections_that_break_again_and_again_still_get_on(export: pathlib.Pat
             assert error.reason is Reason.TRUNCATED
             ask = dataclasses.replace(ask, offset_bytes=len(received))
     assert bytes(received) == IMAGE[: len(received)]
+
+
+@needs_ganesha
+def test_a_server_that_trickles_is_given_up_and_what_came_is_kept(
+    export: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 1.0)
+    limits = Limits(minimum_bytes_per_second=64 * 1024, connections=1, progress_interval_seconds=0.05)
+    known: dict[str, Any] = {"checksum": sha256(IMAGE), "policy": POLICY, "limits": limits}
+    with Ganesha(export, versions=(4,)) as server:
+        with Relay(server.host, server.port, 8 * MIB, trickles=True) as relay:
+            url = f"nfs://127.0.0.1:{relay.port}{server.pseudo}/image.qcow2"
+            with pytest.raises(SourceError) as caught:
+                engine.fetch(make_request(tmp_path / "pool", url, **known), stop=threading.Event())
+        assert (caught.value.reason, url in caught.value.message) == (Reason.SOURCE_TOO_SLOW, True)
+        again = make_request(tmp_path / "pool", server.url("image.qcow2"), **known)
+        result = engine.fetch(again, stop=threading.Event())
+    assert 4 * MIB < result.resumed_from < len(IMAGE)
+    assert pathlib.Path(result.path).read_bytes() == IMAGE
 
 
 @needs_ganesha

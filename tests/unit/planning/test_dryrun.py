@@ -204,6 +204,7 @@ def test_an_archive_needs_room_for_both() -> None:
         ({"maxParallel": 3}, 2, 3),
         ({"maxParallelPerHost": 1}, 2, 2),
         ({"maxParallelPerSource": 1}, 4, 1),
+        ({"maxParallelPerNamespace": 3}, 2, 3),
         ({"maxParallel": 0, "maxParallelPerHost": 0}, 1, 4),
     ],
 )

@@ -25,6 +25,12 @@ def test_a_verb_on_a_file_needs_all_that_names_the_file(verb: str) -> None:
             JobDocument.model_validate({"verb": verb, **COMMON, **rest})
 
 
+def test_a_document_of_an_earlier_version_asks_for_no_rate() -> None:
+    limits = {"bandwidthBytesPerSecond": 1, "deadlineSeconds": 2}
+    document = JobDocument.model_validate({"verb": "fetch", **COMMON, **PLACED, "limits": limits})
+    assert document.limits.minimum_bytes_per_second == 0
+
+
 def test_a_probe_has_nothing_that_names_a_file() -> None:
     probe = JobDocument.model_validate({"verb": "probe", **COMMON})
     assert JobDocument.model_validate_json(probe.model_dump_json(exclude_defaults=True)) == probe

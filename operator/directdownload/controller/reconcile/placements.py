@@ -27,8 +27,7 @@ _QUIET = frozenset({Reason.DOWNLOADING, Reason.WAITING_FOR_SLOT})
 
 
 async def reconcile(context: Context, name: str) -> None:
-    called = name in context.world.called
-    context.world.called.discard(name)
+    called = context.world.line.answer(name)
     try:
         await _reconcile(context, name)
     finally:
