@@ -9,7 +9,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import rights, sharing
+from directdownload.planning import requests, rights, sharing
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -234,7 +234,7 @@ def plan_deployment(
     told = conditions(refused or _verdict(deployment, fleet, desired, placements), before.conditions, generation, now)
     status = TemplateDeploymentStatus(
         observed_generation=generation,
-        last_handled_request=deployment.metadata.requested_at or None,
+        **requests.served(deployment, now).fields(),
         observed_selection=before.observed_selection if refused is not None or held else rights.selection(deployment),
         granted=before.granted,
         conditions=told,

@@ -251,6 +251,7 @@ def _unmade(target: Target) -> PlacementView:
         file=None,
         observed_generation=None,
         last_handled_request="",
+        last_handled_request_time=None,
         conditions=(),
         bytes_downloaded=0,
         bytes_total=0,

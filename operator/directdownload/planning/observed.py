@@ -107,6 +107,7 @@ class PlacementView:
     file: FileView | None
     observed_generation: int | None
     last_handled_request: str
+    last_handled_request_time: datetime.datetime | None
     conditions: tuple[Condition, ...]
     bytes_downloaded: int
     bytes_total: int
@@ -138,6 +139,7 @@ class PlacementView:
             and (self.file.placed() if self.file is not None else None) == status.file
             and self.observed_generation == status.observed_generation
             and (self.last_handled_request or None) == status.last_handled_request
+            and self.last_handled_request_time == status.last_handled_request_time
             and self.conditions == status.conditions
             and self.recent_failures == (status.recent_failures or 0)
             and (self.inputs or None) == status.observed_inputs
@@ -237,6 +239,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         file=project_file(file) if file and "path" in file else None,
         observed_generation=status.get("observedGeneration"),
         last_handled_request=status.get("lastHandledRequest", ""),
+        last_handled_request_time=_time(status.get("lastHandledRequestTime")),
         conditions=_conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),
         bytes_downloaded=progress.get("bytesDownloaded", 0),
         bytes_total=progress.get("bytesTotal", 0),

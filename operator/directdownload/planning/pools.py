@@ -4,6 +4,7 @@ import datetime
 import posixpath
 from collections.abc import Collection, Iterable
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.resources.host import Host, HostStorage
 from directdownload.resources.reasons import Reason
@@ -91,6 +92,6 @@ def plan_pool(
         capacity_bytes=sum(entry.capacity_bytes or 0 for entry in entries),
         available_bytes=sum(entry.available_bytes or 0 for entry in entries),
         hosts=PoolHosts(total=len(members), ready=len(ready)),
-        last_handled_request=pool.metadata.requested_at or None,
+        **requests.served(pool, now).fields(),
         conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),
     )

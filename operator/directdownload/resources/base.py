@@ -277,6 +277,9 @@ class Status(Model):
     last_handled_request: str | None = pydantic.Field(
         None, description="The value of the annotation `directdownload.dev/requested-at` that was served last."
     )
+    last_handled_request_time: Time | None = pydantic.Field(
+        None, description="When it was served; a later value is served a minute after that at the earliest."
+    )
     conditions: tuple[Condition, ...] = pydantic.Field(
         (), description="What is true of the object, each with a reason."
     )

@@ -46,15 +46,15 @@ async def reconcile(context: Context, key: str) -> None:
         return
     template = world.templates.get(key)
     if template is not None:
-        copies = list(world.placements_of_template[template.uid])
-        await context.retry_stalled(template, copies)
-        zones = {zone.name for zone in world.zones}
-        problem = await headers.problem(context, template)
         now = context.now()
-        probe = world.probe(naming.probe_name(template.name, template.uid), now)
-        probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
+        problem = await headers.problem(context, template, now)
         # It may have been written meanwhile; and what ended meanwhile is heard as well.
         template = world.templates.get(key) or template
+        # Its status is planned for this very object: a request that comes while this one is handed on is not served.
+        await context.retry_stalled(Key("template", key), template, world.placements_of_template[template.uid], now)
+        zones = {zone.name for zone in world.zones}
+        probe = world.probe(naming.probe_name(template.name, template.uid), now)
+        probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
         copies = list(world.placements_of_template[template.uid])
         taught = {p.key: found for p in copies if (found := _lesson(context, template, p, now)) is not None}
         status = templates.plan_template(
@@ -105,10 +105,11 @@ def _follow(context: Context, before: Template) -> None:
     dispute = after.status.condition(digests.CONDITION)
     if dispute is not None and before.status.condition(digests.CONDITION) is None:
         context.recorder.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
-    if after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
+    requested = after.status.last_handled_request != before.status.last_handled_request
+    if requested or after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
     if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:
-        context.look_again(Key("template", after.key), header_planning.good_until(after, look))
+        context.look_again(Key("template", after.key), header_planning.good_until(after, look, context.now()))
 
 
 async def _release_orphans(context: Context, key: str, template: Template | None) -> None:
@@ -137,6 +138,8 @@ async def _write_summary(
 ) -> None:
     """Writes `status`, but while counts still move at most every `SUMMARY_SECONDS` (architecture, rule 6)."""
     before, written = item.status, context.world.summaries
+    # A request that was handed on is served from then: until that is written, the next one would be handed on too.
+    settled = settled or before.last_handled_request_time != status.last_handled_request_time
     moving = before.observed_generation == status.observed_generation and not settled
     left = written.get(item.uid, 0.0) + SUMMARY_SECONDS - time.monotonic()
     if moving and left > 0 and same_conditions(status, before, words=False):
@@ -245,7 +248,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
             continue
         # Found only if it is asked for: who wants a copy is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
-        await context.retry_stalled(deployment, copies)
+        await context.retry_stalled(Key("template", key), deployment, copies, now)
         status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
