@@ -5,20 +5,33 @@ Stores are filled by `watches.py` and by what our own writes return; reconcilers
 
 import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from directdownload import logs
+from directdownload import sourcing
 from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
-from directdownload.cluster.reflector import Projected, Store
-from directdownload.planning import deployments, headers, hosts, plans, probes, publications, rights, sharing, slots
+from directdownload.cluster.reflector import Store
+from directdownload.controller import results
+from directdownload.controller.charges import Charges
+from directdownload.controller.indexes import Index
+from directdownload.planning import (
+    deployments,
+    headers,
+    hosts,
+    plans,
+    probes,
+    publications,
+    quotas,
+    rights,
+    sharing,
+    slots,
+)
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUESTED_AT, Resource
 from directdownload.resources.certificate import DirectDownloadCertificate
-from directdownload.resources.checksum import Checksum
 from directdownload.resources.host import KeystoreDrift
-from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.jobs import Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -46,42 +59,14 @@ INPUTS_ANNOTATION = f"{GROUP}/inputs"
 _ATTEMPT_DIGITS = 9
 RESULT_GRACE = datetime.timedelta(seconds=3)
 
-T = TypeVar("T", bound=Projected)
-
-
-class Index(Generic[T]):
-    """The objects of a store by some name that they carry, kept current by the store's changes."""
-
-    def __init__(self, store: Store[T], name_of: Callable[[T], str]) -> None:
-        self._store = store
-        self._name_of = name_of
-        self._keys: dict[str, dict[str, None]] = {}
-        store.subscribe(self._changed)
-
-    def __getitem__(self, name: str) -> Iterator[T]:
-        for key in tuple(self._keys.get(name, ())):
-            item = self._store.get(key)
-            if item is not None:
-                yield item
-
-    def count(self, name: str) -> int:
-        return len(self._keys.get(name, ()))
-
-    def _changed(self, key: str, old: T | None, new: T | None) -> None:
-        before, after = (self._name_of(item) if item is not None else None for item in (old, new))
-        if before != after and before is not None:
-            self._keys[before].pop(key, None)
-            if not self._keys[before]:
-                del self._keys[before]
-        if after is not None:
-            self._keys.setdefault(after, {})[key] = None
-
 
 class World:
     """The stores by kind; see `architecture.md` for who fills which."""
 
-    def __init__(self, pool_roots: tuple[str, ...]) -> None:
+    def __init__(self, pool_roots: tuple[str, ...], memory_bytes: int = 0) -> None:
+        """`memory_bytes`: how much this process may take; 0: nobody knows."""
         self.pool_roots = pool_roots
+        self._memory_bytes = memory_bytes
         self.zones: Store[Zone] = Store()
         self.hosts: Store[ObservedHost] = Store()
         self.pools: Store[StoragePool] = Store()
@@ -130,6 +115,7 @@ class World:
         self.certificates_of_alias = Index(self.certificates, alias_of)
         self.certificates_of_source = Index(self.certificates, _source_of)
 
+        self.charges = Charges(self.placements)
         self.ledger = slots.Ledger()
         #: placements that wait for a slot
         self.line = slots.Line()
@@ -197,7 +183,18 @@ class World:
             pools=tuple(self.pools),
             namespaces={namespace.key: namespace.labels for namespace in self.namespaces},
             pool_roots=self.pool_roots,
+            usage=self.usage(),
+            judge=sourcing.refusal,
         )
+
+    def usage(self) -> quotas.Usage:
+        """As it is now, and as it goes on changing."""
+        return quotas.Usage(self.charges.counts, quotas.most_placements(self._memory_bytes, len(self.hosts)))
+
+    def templates_with_room(self) -> Iterator[tuple[str, quotas.Account]]:
+        """Keys of Templates that waited for room for more placements, and the accounts where there is some."""
+        usage = self.usage()
+        return self.charges.first(lambda account: quotas.has_room(account, self.zones, usage))
 
     def node(self, name: str) -> Node | None:
         node = self.nodes.get(name)
@@ -336,7 +333,7 @@ class World:
             # One that has ended has run, even if its pod was never seen here.
             started=view.succeeded or view.failed or (pod is not None and pod.started),
             finished=ended,
-            result=_result(pod),
+            result=results.read(pod),
             hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
             deleting=view.deleting,
             request=view.annotations.get(REQUESTED_AT, ""),
@@ -381,26 +378,3 @@ def _forgetting(memory: dict[str, Any]) -> Callable[[str, object, object], None]
             memory.pop(key, None)
 
     return changed
-
-
-def _result(pod: PodView | None) -> JobResult | None:
-    """The result in the termination message; None when there is none that can be read. It is hostile until checked."""
-    if pod is None or not pod.termination_message:
-        return None
-    try:
-        result = JobResult.model_validate_json(pod.termination_message)
-        if result.digest:
-            Checksum.parse(result.digest)
-    except ValueError:
-        return None
-    # The API's integers have 64 bits: a larger one would make every write of the status fail.
-    sizes = (result.size_bytes, result.served_bytes, result.virtual_size_bytes)
-    if any(size is not None and not 0 <= size < 2**63 for size in sizes):
-        return None
-    # What goes into a status for people; a job has read foreign bytes, and need not be ours.
-    texts = {name: getattr(result, name) for name in ("message", "format", "source", "etag", "media_type")}
-    return result.model_copy(update={name: logs.mask(_printable(text)) for name, text in texts.items()})
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from directdownload.download import assembly, images, journal, offers, publish, sources, transfer
-from directdownload.download.checksum import first_mismatch
+from directdownload.download.checksum import expected_checksums, first_mismatch
 from directdownload.download.errors import DownloadError, RequestError, SourceError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.place import Part, Place
@@ -97,28 +97,6 @@ def outcome(action: Callable[[], JobResult]) -> JobResult:
     except Exception as error:  # the last resort: a job without a result is worse
         failure = JobResult(reason=Reason.WRITE_FAILED, message=f"unexpected: {type(error).__name__}: {error}")
     return failure.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
-
-
-def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> tuple[Checksum, ...]:
-    """What the file must hash to, the checksum first; RequestError if it is malformed or not what the policy asks."""
-    expected: list[Checksum] = []
-    for text in filter(None, (checksum, expected_digest)):
-        try:
-            expected.append(Checksum.parse(text))
-        except ValueError as error:
-            raise RequestError(Reason.INVALID_CHECKSUM, str(error)) from None
-    if not checksum:
-        if policy.require_checksum:
-            raise RequestError(
-                Reason.CHECKSUM_REQUIRED, "a checksum is required here (sourcePolicy.requireChecksum); give one"
-            )
-    elif not expected[0].at_least(Algorithm.parse(policy.minimum_checksum)):
-        raise RequestError(
-            Reason.CHECKSUM_TOO_WEAK,
-            f"a checksum of {expected[0].algorithm.title} is too weak, expected {policy.minimum_checksum} or stronger "
-            "(sourcePolicy.minimumChecksum)",
-        )
-    return tuple(expected)
 
 
 class _MismatchError(SourceError):

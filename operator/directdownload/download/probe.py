@@ -7,7 +7,8 @@ import time
 
 from directdownload.download import images, offers, sources
 from directdownload.download.assembly import too_large
-from directdownload.download.engine import FetchRequest, expected_checksums
+from directdownload.download.checksum import expected_checksums
+from directdownload.download.engine import FetchRequest
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.transfer import chosen_failure

@@ -9,8 +9,8 @@ import os
 import platform
 import stat
 
-from directdownload.download import engine, lock, publish
-from directdownload.download.checksum import first_mismatch
+from directdownload.download import lock, publish
+from directdownload.download.checksum import expected_checksums, first_mismatch
 from directdownload.download.errors import DAMAGED, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
@@ -31,7 +31,7 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     """
     _be_idle()
     place.prepare()
-    expected = engine.expected_checksums(document.checksum, document.expected_digest, Policy())
+    expected = expected_checksums(document.checksum, document.expected_digest, Policy())
     record = read_record(place.record)
     if record is not None:
         expected = tuple(record.wanted(expected)) if expected else _recorded(record)

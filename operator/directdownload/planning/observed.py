@@ -93,6 +93,8 @@ class PlacementView:
     deleting: bool
     finalized: bool
     requested_at: str
+    #: for which it counts (`quotas`); version 0.1.0 told none, and it counts for the Template's
+    namespace: str
     template_key: str
     template_uid: str
     zone: str
@@ -225,6 +227,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         deleting="deletionTimestamp" in metadata,
         finalized=base.FINALIZER in metadata.get("finalizers", ()),
         requested_at=base.request_in(metadata.get("annotations", {})),
+        namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
         template_key=intern(f"{reference['namespace']}/{reference['name']}"),
         template_uid=intern(reference["uid"]),
         zone=intern(spec["zone"]),

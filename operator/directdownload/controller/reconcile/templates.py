@@ -9,16 +9,16 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from directdownload.cluster import errors, kinds
 from directdownload.controller import headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, decided_anew, probe_of
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, rights, templates
+from directdownload.planning import digests, plans, probes, quotas, rights, templates
 from directdownload.planning import headers as header_planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
@@ -40,6 +40,15 @@ _PORTION = 200
 
 async def reconcile(context: Context, key: str) -> None:
     """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
+    context.world.charges.leave(key)
+    try:
+        await _reconcile(context, key)
+    finally:
+        # Whether or not it took the room: another one may have some as well.
+        call_for_room(context.world, context.queue)
+
+
+async def _reconcile(context: Context, key: str) -> None:
     world = context.world
     if key in world.templates.unreadable:
         # Nobody knows what is meant: nothing is made or removed for it, and its deployments stay as they are.
@@ -163,6 +172,22 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
     changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
+    _tell_full(context, fleet.usage, full=quotas.ALL in changes.full)
+    world.charges.wait(template.key, changes.full)
+    # From here on, before anything else happens.
+    with world.charges.making(changes.create[:_PORTION]):
+        return await _carry_out(context, template, deployments, fleet, existing, changes)
+
+
+async def _carry_out(
+    context: Context,
+    template: Template,
+    deployments: Sequence[TemplateDeployment],
+    fleet: planning.Fleet,
+    existing: Mapping[str, PlacementView],
+    changes: planning.PlacementChanges,
+) -> bool:
+    world = context.world
     if (changes.create or existing) and not template.deleting:
         # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
         standings = [(d, rights.standing(d, template, fleet)) for d in deployments if not d.deleting]
@@ -186,6 +211,7 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     if changes.remove and await _definitions_leave(context):
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
+    await _charge(context, template, changes.charge)
     now = context.now()
     marks = [(p, plans.mark_removing(p, now)) for p in changes.remove]
     marks += [(p, plans.mark_wanted(p, now)) for p in changes.restore]
@@ -196,10 +222,34 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
     template = world.templates.get(template.key) or template
-    unknown = held or any(world.unread_placements[template.uid])
+    unknown = world.held(template) or any(world.unread_placements[template.uid])
     if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
     return bool(changes.create)
+
+
+def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
+    """In the log, once; each deployment that waits says so as well."""
+    if context.world.charges.tell(usage.most, full=full):
+        logger.warning(
+            "No more placements are made: there are %d, and with its memory the controller makes %d at most. Raise "
+            "controller.resources.limits.memory of the chart, or delete deployments",
+            usage.counts.get(quotas.ALL, 0),
+            usage.most,
+        )
+
+
+async def _charge(context: Context, template: Template, charges: Sequence[tuple[PlacementView, str]]) -> None:
+    """Writes for which namespaces copies count from now on, a portion at a time."""
+    patches = [
+        (placement.key, {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}})
+        for placement, namespace in charges[:_PORTION]
+    ]
+    answers = await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, key, patch) for key, patch in patches)
+    for answer in answers:
+        context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+    if len(charges) > _PORTION:
+        context.queue.add(Key("template", template.key))
 
 
 async def _grant(context: Context, key: str, template: Template) -> None:
@@ -298,6 +348,7 @@ async def _create(context: Context, target: planning.Target) -> None:
                 f"{base.GROUP}/pool": naming.label_value(target.pool),
                 f"{base.GROUP}/template": naming.label_value(template.name),
                 f"{base.GROUP}/template-namespace": template.metadata.namespace,
+                base.NAMESPACE_LABEL: target.namespace,
             },
         },
         "spec": {
