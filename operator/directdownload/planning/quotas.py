@@ -16,7 +16,7 @@ from directdownload.resources.zone import Zone
 _MIB, _KIB = 2**20, 2**10
 # What the controller takes, as measured with rollouts to all hosts going on (docs/install.md, "Sizing the controller"):
 # 202 MiB by these figures and 206 measured with 1,000 hosts and 10,000 placements, 413 and 414 with 5,000 and 50,000;
-# with fewer certificates than 200 it is less. A placement at rest takes 1.3 KiB, the rest of its 3 is work upon it.
+# with fewer certificates than 200 it is less. A placement at rest takes 1 KiB, the rest of its 3 is work upon it.
 _BASE_BYTES = 150 * _MIB
 _HOST_BYTES = 24 * _KIB
 _PLACEMENT_BYTES = 3 * _KIB

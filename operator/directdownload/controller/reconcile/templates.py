@@ -172,7 +172,7 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
     changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
-    _tell_full(context, fleet.usage, full=quotas.ALL in changes.full)
+    _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
     world.charges.wait(template.key, changes.full)
     # From here on, before anything else happens.
     with world.charges.making(changes.create[:_PORTION]):
