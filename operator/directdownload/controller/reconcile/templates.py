@@ -211,7 +211,6 @@ async def _carry_out(
     if changes.remove and await _definitions_leave(context):
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
-    await _charge(context, template, changes.charge)
     now = context.now()
     marks = [(p, plans.mark_removing(p, now)) for p in changes.remove]
     marks += [(p, plans.mark_wanted(p, now)) for p in changes.restore]
@@ -221,6 +220,7 @@ async def _carry_out(
     )
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
+    await _charge(context, template, changes.charge)
     template = world.templates.get(template.key) or template
     unknown = world.held(template) or any(world.unread_placements[template.uid])
     if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
