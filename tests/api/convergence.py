@@ -44,6 +44,8 @@ class Run:
         # The order in which jobs are asked depends on the machine, so this one takes no part in what the steps are.
         self._pace = random.Random(seed)
         simulation.behaviour = self._work
+        # Requests are among the steps, and the last ones are to be served before all has to be quiet.
+        simulation.request_interval_seconds = 2
         simulation.kubelets.linger_seconds = lambda: self._pace.choice([0.0, 0.0, 0.3])
 
     def play(self) -> None:

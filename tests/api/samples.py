@@ -58,6 +58,7 @@ SELECTOR = {
 FULL: dict[Resource, Object] = {
     ZONES: {
         "enabled": False,
+        "placementsPerNamespace": 0,
         "nodeSelector": SELECTOR,
         "templateNamespaces": SELECTOR,
         "certificates": {"expiryWarning": "360h", "syncInterval": "0s"},
@@ -152,6 +153,7 @@ KINDS = list(MINIMAL)
 DEFAULTS: dict[Resource, Object] = {
     ZONES: {
         "enabled": True,
+        "placementsPerNamespace": 10000,
         "certificates": {"expiryWarning": "720h", "syncInterval": "10m"},
         "timeouts": {"connect": "5s", "socket": "5s", "connectionRequest": "5s"},
         "downloads": {
@@ -260,6 +262,7 @@ ALIASES = [
 #: (kind, field, bad values): refused, with the field's name, what was expected, and an example.
 BAD: list[tuple[Resource, str, list[Any]]] = [
     (ZONES, "nodeSelector", [MISSING]),
+    (ZONES, "placementsPerNamespace", [-1]),
     *((ZONES, f"certificates.{field}", DURATIONS) for field in ("expiryWarning", "syncInterval")),
     *((ZONES, f"timeouts.{field}", DURATIONS) for field in ("connect", "socket", "connectionRequest")),
     *((ZONES, f"downloads.maxParallel{what}", [-1]) for what in ("", "PerHost", "PerSource", "PerNamespace")),
@@ -355,6 +358,7 @@ BAD += [
 #: (kind, field, bad value): limits and types, where the API server speaks for itself.
 LIMITS: list[tuple[Resource, str, Any]] = [
     (ZONES, "enabled", "yes"),
+    (ZONES, "placementsPerNamespace", "many"),
     (ZONES, "downloads.maxParallel", "many"),
     (ZONES, "downloads.maxParallel", 1.5),
     (ZONES, "sourcePolicy.protocols", ["HTTP"] * 4),

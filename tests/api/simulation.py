@@ -91,6 +91,8 @@ class Simulation:
         self.zone = f"{prefix}-zone"
         self.pool = f"{prefix}-local"
         self.origin = Origin()
+        #: of the controllers that are started from now on; None: as it is
+        self.request_interval_seconds: float | None = None
         self.kubelets = Kubelets(self.namespace, self.disk, self.origin)
         self._agents = Agents(self.kubelets.machines, self.disk) if agents else None
         self._disks: dict[tuple[str, str], Disk] = {}
@@ -389,7 +391,7 @@ class Simulation:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    str(pathlib.Path(sys.executable).with_name("directdownload")),
+                    *self._program(),
                     *("controller", "--pod-name", user, "--pod-namespace", self.namespace, "--health-port", "0"),
                     *("--job-template", str(template), "--pool-root", POOL_PATH, *arguments),
                 ],
@@ -400,6 +402,13 @@ class Simulation:
         controller = Controller(f"{self.prefix}-{user}", process, log)
         self._controllers.append(controller)
         return controller
+
+    def _program(self) -> list[str]:
+        if self.request_interval_seconds is None:
+            return [str(pathlib.Path(sys.executable).with_name("directdownload"))]
+        interval = f"datetime.timedelta(seconds={self.request_interval_seconds})"
+        changed = f"import datetime; from directdownload.planning import requests; requests.INTERVAL = {interval}"
+        return [sys.executable, "-c", f"{changed}; from directdownload.cli.main import main; main()"]
 
     def writes(self, user: str) -> list[dict[str, Any]]:
         """The audit log's writes of one controller; Leases, Events (architecture, rule 6) and probes left out."""

@@ -102,6 +102,8 @@ def test_every_metric_of_the_product_but_some_is_shown(dashboard: Any) -> None:
     described = {re.sub(r"_(bucket|count|sum)$", "", name) for name in promql.known()}
     assert {name for name in described - shown if name.startswith("directdownload_")} == {
         "directdownload_events_dropped_total",
+        # An alert compares it with the placements.
+        "directdownload_placements_limit",
         "directdownload_verifications_total",
         # An alert tells of it, and who looks needs the object's name.
         "directdownload_unreadable_objects",

@@ -1,7 +1,9 @@
 """Files that shall go: never from under a virtual machine, and never forgotten."""
 
+import datetime
+
 import pytest
-from tests.api.kube import until
+from tests.api.kube import Object, until
 from tests.api.simulation import Simulation, succeed
 from tests.api.steps import (
     History,
@@ -45,10 +47,8 @@ def test_a_file_in_use_stays_and_is_asked_for_ever_later_until_it_is_released(wo
     assert pauses[2] >= 6
     assert name in disk.files
     assert name in disk.records
-    # Whoever knows that it is free need not wait.
     disk.in_use.clear()
-    ask(world, kinds.TEMPLATE_PLACEMENTS, placement["metadata"]["name"])
-    until("the placement to go", lambda: not world.placements(), 5)
+    until("the placement to go", lambda: not world.placements(), 20)
     assert empty(world, busy)
     assert empty(world, idle)
     assert counted(world)[busy, "remove"] == 4
@@ -59,28 +59,31 @@ def _failures(world: Simulation) -> int:
     return int(world.placements()[0]["status"].get("recentFailures", 0))
 
 
-def test_a_request_while_a_file_is_in_use_tries_at_once_and_changes_nothing_else(world: Simulation) -> None:
-    (host,) = deployed(world, 1, retry={"initial": "10m", "maximum": "10m"})
+def test_a_request_while_a_file_is_in_use_is_served_when_the_pause_ends(world: Simulation) -> None:
+    (host,) = deployed(world, 1, retry={"initial": "8s", "maximum": "8s"})
     placement = world.placement(host)
     world.disk(host).in_use.add(file_of(placement))
     delete(world, DEPLOYMENTS, "everywhere")
-    until_state(world, host, "Removing", "InUse")
-    settle(world)
-    assert ran(world) == ["fetch", "remove"]
+    waiting = until_state(world, host, "Removing", "InUse")
     value = ask(world, kinds.TEMPLATE_PLACEMENTS, placement["metadata"]["name"])
-    until("another try", lambda: ran(world) == ["fetch", "remove", "remove"])
-    settle(world)
-    found = until_state(world, host, "Removing", "InUse")
-    assert found["status"]["lastHandledRequest"] == value
-    assert ran(world) == ["fetch", "remove", "remove"]
-    assert world.disk(host).files
-    # Released, it still waits for its time: nobody has said so.
-    world.disk(host).in_use.clear()
-    settle(world)
-    assert world.disk(host).files
     ask(world, kinds.HOSTS, host)
-    until("the placement to go", lambda: not world.placements())
+    until("another try", lambda: ran(world) == ["fetch", "remove", "remove"])
+    assert datetime.datetime.now(datetime.UTC) >= datetime.datetime.fromisoformat(waiting["status"]["nextAttemptTime"])
+    again = until("its end", lambda: _later(world, waiting))
+    assert again["status"]["lastHandledRequest"] == value
+    assert again["status"]["recentFailures"] == 2
+    assert world.disk(host).files
+    world.disk(host).in_use.clear()
+    until("the placement to go", lambda: not world.placements(), 20)
+    assert ran(world) == ["fetch", "remove", "remove", "remove"]
     assert not world.disk(host).files
+
+
+def _later(world: Simulation, before: Object) -> Object | None:
+    """The only placement, once it waits for a later attempt than `before`."""
+    (found,) = world.placements()
+    later = found["status"].get("nextAttemptTime", "") > before["status"]["nextAttemptTime"]
+    return found if later else None
 
 
 def test_a_removal_survives_controllers_that_are_killed_at_any_point(world: Simulation) -> None:

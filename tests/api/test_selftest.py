@@ -47,7 +47,8 @@ class Runner:
         self._world = world
 
     def start(self, *arguments: str) -> "Running":
-        environment = {**os.environ, "POD_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+        # A name: a zone refuses the address that it stands for before any job is made.
+        environment = {**os.environ, "POD_IP": "localhost", "PYTHONUNBUFFERED": "1"}
         return Running([*self._command, *arguments], environment, self._world.control_plane.directory / "selftest.log")
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -107,6 +108,14 @@ def test_a_zone_that_does_not_admit_the_namespace_is_said(world: Simulation, run
     assert f"TemplateDeployment {NAME}: NamespaceNotAllowed: " in error
     assert "Hint: templateNamespaces of the Zone must select the release's namespace" in error
     assert f"Removing TemplateDeployment {NAME}, Template {NAME}." in told
+
+
+def test_a_source_policy_that_refuses_the_url_is_said(world: Simulation, runner: Runner) -> None:
+    with_host(world, sourcePolicy={"allowedHosts": ["images.example.org"]})
+    status, _, error = runner.run()
+    assert status == 3
+    assert f"TemplateDeployment {NAME}: URLNotAllowed: " in error
+    assert "Hint: sourcePolicy.allowedHosts and allowedCIDRs of the Zone" in error
 
 
 def test_a_source_policy_that_refuses_is_said(world: Simulation, runner: Runner) -> None:

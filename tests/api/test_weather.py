@@ -347,7 +347,7 @@ def test_what_kopf_cannot_take_ends_the_process_and_the_next_goes_on_at_once(sce
 
 def test_memory_does_not_grow_with_bad_weather(scene: Scene) -> None:
     world = scene.world
-    templates = [f"debian-{number}" for number in range(17)]
+    templates = [f"debian-{number}" for number in range(21)]
     for name in templates:
         world.create_template(name)
         world.deploy(name, name, rollout={"paused": True})

@@ -313,6 +313,8 @@ def test_a_limit_that_is_raised_lets_waiting_copies_go_at_once(world: Simulation
 def test_a_request_on_any_object_gets_its_failed_copy_going_again(world: Simulation) -> None:
     (host,) = hosts_of_a_zone(world, 1)
     world.behaviour = lambda _: fail(Reason.CHECKSUM_MISMATCH)
+    # Shorter than what `settle` waits: else the copy would let each of them wait for a minute.
+    world.request_interval_seconds = 1
     world.start_controller()
     world.create_template()
     world.deploy()

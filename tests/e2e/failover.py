@@ -189,7 +189,7 @@ class Work:
         self.most_on_a_host: set[str] = set()
 
     def __enter__(self) -> Self:
-        # Nobody deploys it, so a request that was handed on to its copies costs one write and no more.
+        # Nobody deploys it, so that the controller has seen its new text costs one write and no more.
         self._cluster.apply(clusters.template(self.NAME, "http://192.0.2.1/nothing.raw"))
         self._thread.start()
         return self
@@ -203,8 +203,8 @@ class Work:
         selector = {"labelSelector": "app.kubernetes.io/component=job"}
         with Kube(self._cluster.kubeconfig) as kube:
             while not self._stop.wait(_ROUND_SECONDS):
-                annotations = {"directdownload.dev/requested-at": str(time.time())}
-                kube.patch(kinds.TEMPLATES, self.NAME, {"metadata": {"annotations": annotations}}, "default").object()
+                text = {"spec": {"displayText": str(time.time())}}
+                kube.patch(kinds.TEMPLATES, self.NAME, text, "default").object()
                 pods = kube.request("GET", kinds.PODS.path(None, NAMESPACE), query=selector).object()["items"]
                 running: dict[str, set[str]] = {}
                 for pod in pods:

@@ -293,7 +293,6 @@ def test_a_source_is_asked_before_anybody_deploys_it(sources: Sources) -> None:
     [
         ("backed", "UnsafeImage", "backing file"),
         ("redirected", "URLNotAllowed", "link-local"),
-        ("inward", "URLNotAllowed", "loopback"),
         ("uninvited", "SourceRefused", "403"),
         ("unlisted", "URLNotAllowed", "sourcePolicy.nfsExports"),
     ],
@@ -307,6 +306,16 @@ def test_what_must_not_be_fetched_or_published_stalls(sources: Sources, name: st
     file = cluster.file(host, placement["spec"]["path"])
     assert not file.exists()
     assert not [left for left in evidence.names(file.parent / WORK_DIRECTORY) if left.startswith(file.name)]
+
+
+def test_a_url_that_the_zone_refuses_gets_no_placement(sources: Sources) -> None:
+    def refusal() -> Object | None:
+        found = sources.cluster.get("templatedeployment", "inward", "default")
+        return found if evidence.condition(found, "Stalled") == ("True", "URLNotAllowed") else None
+
+    found = until("the refusal", refusal, 60)
+    assert "loopback" in found["status"]["conditions"][0]["message"]
+    assert not sources.cluster.placements("inward")
 
 
 def test_a_secret_of_the_origin_is_seen_by_it_alone(sources: Sources) -> None:

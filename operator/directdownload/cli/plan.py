@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
+from directdownload import sourcing
 from directdownload.cli import candidates, examples, inventory, output, placements, planview, reading, refusals
 from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
-from directdownload.planning import deployments, dryrun, policies, pools
+from directdownload.planning import deployments, dryrun, policies, pools, quotas
 from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.resources.base import GROUP, NAMESPACE_LABEL
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
@@ -78,23 +80,26 @@ async def _plan(
         _existing(session, template),
         _namespace_labels(session),
     )
+    used = await _used(session, zone_name, zone)
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
     members = reading.readable(project_host, host_documents or ())
     zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
+    # which exports a zone allows cannot be assumed: its default is none
+    policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
     fleet = deployments.Fleet(
         zones={zone_name: known},
         hosts=members,
         pools=zone_pools,
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
+        usage=quotas.Usage({quotas.Account(session.namespace, zone_name): used}),
+        judge=lambda each, _: sourcing.judged(each, policy)[1],
     )
-    # which exports a zone allows cannot be assumed: its default is none
-    policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
-    sources, problem = planview.judged(template, policy)
+    sources, _ = sourcing.judged(template, policy)
     deployment = _deployment(session.namespace, name, zone_name, hosts, pool_names)
     now = datetime.datetime.now(datetime.UTC)
-    run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now, problem)
+    run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now)
     if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
         run = dryrun.DryRun(run.copies)
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
@@ -142,6 +147,27 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
         return None
     views = reading.readable(project_placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
+
+
+async def _used(session: Session, zone_name: str, zone: Zone | None) -> int:
+    """How many placements there are for deployments of the namespace, where the zone limits them."""
+    if zone is None or not zone.spec.placements_per_namespace:
+        return 0
+    used = 0
+    # One of version 0.1.0 says only whose Template it is.
+    for label in (
+        f"{NAMESPACE_LABEL}={session.namespace}",
+        f"!{NAMESPACE_LABEL},{GROUP}/template-namespace={session.namespace}",
+    ):
+        try:
+            async for page, _ in session.api.pages(
+                kinds.TEMPLATE_PLACEMENTS, label_selector=label, field_selector=inventory.zone_selector(zone_name)
+            ):
+                used += len(page)
+        except errors.Forbidden:
+            # What cannot be listed is told of with the copies.
+            return 0
+    return used
 
 
 async def _namespace_labels(session: Session) -> Mapping[str, str] | None:

@@ -1,7 +1,4 @@
-"""A plan for people and for programs: what `plan` prints. Pure but for printing; the sources are judged here.
-
-The engine's own policy judges the sources, by what their URLs say: names are resolved on the hosts, later.
-"""
+"""A plan for people and for programs: what `plan` prints. Pure but for printing."""
 
 import collections
 from collections.abc import Sequence
@@ -12,13 +9,12 @@ import click
 from directdownload.cli import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
-from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import BLOCKED, Action, Copy, DryRun
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.zone import Zone
+from directdownload.sourcing import Source
 
 _WORDS = {
     Action.DOWNLOAD: "to download",
@@ -33,16 +29,6 @@ _HOSTS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """`url` without user, password and query. `problem`: why it is not used; empty if it is."""
-
-    url: str
-    protocol: str
-    metalink: bool
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """`zone` None: the user may not read it. `notes`: what cannot be told, or should be known besides."""
 
@@ -52,37 +38,6 @@ class Plan:
     sources: Sequence[Source]
     run: DryRun
     notes: Sequence[str]
-
-
-def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
-    """The sources of `template` in order, and what the policy has against all of them, or against the checksum."""
-    from directdownload.download import policy as engine_policy
-    from directdownload.download import request, urls
-    from directdownload.download.errors import RequestError
-
-    spec = template.spec
-    sources, problem = [], None
-    usable = False
-    for text in (spec.url, *spec.mirrors):
-        shown = urls.redact(text)
-        protocol, metalink = text.partition(":")[0].upper(), False
-        try:
-            url = urls.Url.parse(text)
-            protocol, metalink = url.protocol, url.is_metalink
-            engine_policy.check_url(url, policy)
-        except RequestError as error:
-            sources.append(Source(shown, protocol, metalink, error.message))
-            problem = problem or Verdict(False, error.reason, error.message, stalled=True)
-        else:
-            sources.append(Source(shown, protocol, metalink))
-            usable = True
-    if usable:
-        problem = None
-    try:
-        request.expected_checksums(spec.checksum or "", "", policy)
-    except RequestError as error:
-        problem = problem or Verdict(False, error.reason, error.message, stalled=True)
-    return sources, problem
 
 
 def show(plan: Plan, how: str) -> None:

@@ -106,6 +106,7 @@ def stalled_text(state: Rollout) -> str:
             "Other copies are not held up. Once the cause is gone, ask for a retry: "
             f"kubectl annotate dddeploy {name} -n {state.deployment.metadata.namespace} --overwrite "
             'directdownload.dev/requested-at="$(date +%s)"'
+            "\nOne a minute is served. Copies that wait for their next attempt serve it then."
         )
     return "\n".join(lines)
 

@@ -10,11 +10,16 @@ from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.planning import plans, requests
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
+#: Of a Host's status, what the controller writes.
+_OF_HOSTS = frozenset(
+    {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest", "lastHandledRequestTime"}
+)
 #: Requests of one reconcile that are under way at once.
 _PARALLEL_REQUESTS = 16
 #: Not ready, and no trouble: what every zone and every pool begins with.
@@ -90,11 +95,7 @@ class Context:
     async def write_status(self, resource: kinds.Resource, item: Any, status: base.Status) -> bool:
         """Applies `status` to `item` unless it stands there already. True if written."""
         wanted, present = dump(status), dump(item.status)
-        own = (
-            {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest"}
-            if resource is kinds.HOSTS
-            else wanted.keys() | present.keys()
-        )
+        own = _OF_HOSTS if resource is kinds.HOSTS else wanted.keys() | present.keys()
         if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and same_conditions(
             status, item.status
         ):
@@ -140,19 +141,38 @@ class Context:
         if key in store or key in store.unreadable:
             store.forget(key, resource_version)
 
-    async def retry_stalled(self, item: Any, copies: Iterable[PlacementView]) -> None:
-        """A request on `item` is handed on to those of its `copies` that failed or wait for something."""
-        request = item.metadata.requested_at
-        if not request or request == item.status.last_handled_request:
-            return
-        await self.ask(request, (p for p in copies if p.phase not in (Phase.READY, Phase.UNKNOWN)))
+    async def retry_stalled(
+        self, key: Key, item: requests.Requested, copies: Iterable[PlacementView], now: datetime.datetime
+    ) -> None:
+        """A request on `item`, if it is due, is handed on to those of its `copies` that failed or wait for something.
+
+        Else `key`, whose reconcile calls this, is looked at again when it is. The status that is planned at the same
+        `now` for the same `item` says that it was served.
+        """
+        due = requests.due_of(item, now)
+        if requests.is_due(due, now):
+            request = item.metadata.requested_at
+            await self.ask(request, (p for p in copies if p.phase not in (Phase.READY, Phase.UNKNOWN)))
+        else:
+            self.look_again(key, due)
 
     async def ask(self, request: str, copies: Iterable[PlacementView]) -> None:
-        """Verifies those of `copies` that are Ready, and tries the others again, once for each `request`."""
+        """Verifies those of `copies` that are Ready, and tries the others again, once for each `request`.
+
+        One that somebody has asked already, and that has not begun to serve that, serves this by the same: else each
+        of fifty deployments would write to each copy.
+        """
         patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-        unasked = [p for p in copies if p.requested_at != request]
+        unasked = [p for p in copies if p.requested_at != request and not self._is_asked(p)]
         for answer in await gather(self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in unasked):
             self.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+
+    def _is_asked(self, placement: PlacementView) -> bool:
+        """Whether an attempt is still to begin for the request on `placement`."""
+        if plans.request_due(placement, self.now()) is None:
+            return False
+        jobs = self.world.jobs_of_placement[placement.key]
+        return all(job.annotations.get(base.REQUESTED_AT) != placement.requested_at for job in jobs)
 
 
 def same_conditions(wanted: base.Status, present: base.Status, *, words: bool = True) -> bool:

@@ -7,6 +7,7 @@ is made good by the next look at a Job that has not started. A pod takes whateve
 there makes way before the Job is made, and only a copy that belongs to the Job itself counts as its own.
 """
 
+import datetime
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -46,13 +47,13 @@ async def read(context: Context, template: Template) -> planning.Headers:
     return found
 
 
-async def problem(context: Context, template: Template) -> Verdict | None:
-    """Why the Secret may not be used, by a look that is not older than it should be."""
+async def problem(context: Context, template: Template, now: datetime.datetime) -> Verdict | None:
+    """Why the Secret may not be used, by a look that is not older than it should be at `now`."""
     if template.spec.headers_secret_ref is None or template.deleting:
         return None
     look = context.world.secrets.get(template.uid)
-    until = planning.good_until(template, look)
-    if look is None or until is None or until <= context.now():
+    until = planning.good_until(template, look, now)
+    if look is None or until is None or until <= now:
         return (await read(context, template)).problem
     return look.problem
 

@@ -184,7 +184,7 @@ def probe_manifest(
         world.GROUPS_ANNOTATION: slots.PROBES.name,
         world.HOST_ANNOTATION: host.name,
         world.INPUTS_ANNOTATION: inputs,
-        **({REQUESTED_AT: template.metadata.requested_at} if template.metadata.requested_at else {}),
+        **({REQUESTED_AT: request} if (request := template.status.last_handled_request) else {}),
     }
     body = _completed(skeleton, namespace, name, job_document, attempt, labels, annotations)
     _mount_roots(body, None)

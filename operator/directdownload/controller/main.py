@@ -23,7 +23,7 @@ import prometheus_client
 from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, installations, jobs, metrics, watch_kinds, watches
+from directdownload.controller import events, installations, jobs, memory, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
@@ -62,7 +62,7 @@ class Controller:
 
     def __init__(self, api: client.Api, settings: Settings, stop: asyncio.Event) -> None:
         self._stop = stop
-        world = World(settings.pool_roots)
+        world = World(settings.pool_roots, memory.limit_bytes())
         queue = WorkQueue(self._reconcile)
         template = jobs.load_template(settings.job_template)
         recorder = events.Recorder(api, settings.pod_name)

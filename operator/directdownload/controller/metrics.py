@@ -59,6 +59,10 @@ PLACEMENTS = CATALOGUE.computed_gauge(
     "copies of templates on hosts, by `status.phase`; one that has none yet counts as Pending",
     *("zone", "phase"),
 )
+PLACEMENTS_LIMIT = CATALOGUE.computed_gauge(
+    "placements_limit",
+    "placements that the controller makes at most with the memory that it has, beside the hosts that there are",
+)
 HOSTS = CATALOGUE.computed_gauge(
     "hosts", "hosts, by `status.state`; one that has none yet counts as Down", "zone", "state"
 )
@@ -217,6 +221,7 @@ class Collector(PrometheusCollector):
         for gauge, counts in self._counts():
             for labels, count in counts.items():
                 families[gauge].add_metric(labels, count)
+        families[PLACEMENTS_LIMIT].add_metric((), self._world.usage().most)
         depths = self._queue.depths()
         for kind in QUEUES:
             families[QUEUE_DEPTH].add_metric((kind,), depths[kind])
@@ -284,7 +289,7 @@ class Collector(PrometheusCollector):
 
 #: What only a leader can say.
 COMPUTED = (
-    *(PLACEMENTS, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
+    *(PLACEMENTS, PLACEMENTS_LIMIT, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),
     *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, UNREADABLE_OBJECTS, QUEUE_DEPTH),
 )

@@ -19,7 +19,7 @@ from directdownload.controller.world import (
     World,
     alias_of,
 )
-from directdownload.planning import rights, slots
+from directdownload.planning import quotas, rights, slots
 from directdownload.planning.observed import Namespace, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import Resource
@@ -252,6 +252,8 @@ class Watches:
         placement = new or old
         if placement is None:
             return
+        if new is None or (old is not None and old.namespace != new.namespace):
+            call_for_room(self._world, self._queue)
         if new is None or old is None or _placement_wish(old) != _placement_wish(new):
             self._queue.add(Key("placement", key))
         if old is None and new is not None:
@@ -283,6 +285,16 @@ def call_next(world: World, queue: WorkQueue) -> None:
     name = world.line.call(world.ledger)
     if name is not None:
         queue.add(Key("placement", name))
+
+
+def call_for_room(world: World, queue: WorkQueue) -> None:
+    """There may be room for more placements: of those Templates that wait for it the first ones are looked at.
+
+    A little later: where a fleet of them goes, each look costs as much as there are hosts.
+    """
+    for template, account in world.templates_with_room():
+        hosts = len(world.hosts) if account == quotas.ALL else world.hosts_of_zone.count(account.zone)
+        queue.add_later(Key("template", template), COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * hosts)
 
 
 def call_next_probe(world: World, queue: WorkQueue) -> None:

@@ -5,13 +5,27 @@ Stores are filled by `watches.py` and by what our own writes return; reconcilers
 
 import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from directdownload import sourcing
 from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
-from directdownload.cluster.reflector import Projected, Store
+from directdownload.cluster.reflector import Store
 from directdownload.controller import results
-from directdownload.planning import deployments, headers, hosts, plans, probes, publications, rights, sharing, slots
+from directdownload.controller.charges import Charges
+from directdownload.controller.indexes import Index
+from directdownload.planning import (
+    deployments,
+    headers,
+    hosts,
+    plans,
+    probes,
+    publications,
+    quotas,
+    rights,
+    sharing,
+    slots,
+)
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUEST_LENGTH, Resource, request_in
@@ -45,42 +59,14 @@ INPUTS_ANNOTATION = f"{GROUP}/inputs"
 _ATTEMPT_DIGITS = 9
 RESULT_GRACE = datetime.timedelta(seconds=3)
 
-T = TypeVar("T", bound=Projected)
-
-
-class Index(Generic[T]):
-    """The objects of a store by some name that they carry, kept current by the store's changes."""
-
-    def __init__(self, store: Store[T], name_of: Callable[[T], str]) -> None:
-        self._store = store
-        self._name_of = name_of
-        self._keys: dict[str, dict[str, None]] = {}
-        store.subscribe(self._changed)
-
-    def __getitem__(self, name: str) -> Iterator[T]:
-        for key in tuple(self._keys.get(name, ())):
-            item = self._store.get(key)
-            if item is not None:
-                yield item
-
-    def count(self, name: str) -> int:
-        return len(self._keys.get(name, ()))
-
-    def _changed(self, key: str, old: T | None, new: T | None) -> None:
-        before, after = (self._name_of(item) if item is not None else None for item in (old, new))
-        if before != after and before is not None:
-            self._keys[before].pop(key, None)
-            if not self._keys[before]:
-                del self._keys[before]
-        if after is not None:
-            self._keys.setdefault(after, {})[key] = None
-
 
 class World:
     """The stores by kind; see `architecture.md` for who fills which."""
 
-    def __init__(self, pool_roots: tuple[str, ...]) -> None:
+    def __init__(self, pool_roots: tuple[str, ...], memory_bytes: int = 0) -> None:
+        """`memory_bytes`: how much this process may take; 0: nobody knows."""
         self.pool_roots = pool_roots
+        self._memory_bytes = memory_bytes
         self.zones: Store[Zone] = Store()
         self.hosts: Store[ObservedHost] = Store()
         self.pools: Store[StoragePool] = Store()
@@ -129,6 +115,7 @@ class World:
         self.certificates_of_alias = Index(self.certificates, alias_of)
         self.certificates_of_source = Index(self.certificates, _source_of)
 
+        self.charges = Charges(self.placements)
         self.ledger = slots.Ledger()
         #: placements that wait for a slot
         self.line = slots.Line()
@@ -194,7 +181,18 @@ class World:
             pools=tuple(self.pools),
             namespaces={namespace.key: namespace.labels for namespace in self.namespaces},
             pool_roots=self.pool_roots,
+            usage=self.usage(),
+            judge=sourcing.refusal,
         )
+
+    def usage(self) -> quotas.Usage:
+        """As it is now, and as it goes on changing."""
+        return quotas.Usage(self.charges.counts, quotas.most_placements(self._memory_bytes, len(self.hosts)))
+
+    def templates_with_room(self) -> Iterator[tuple[str, quotas.Account]]:
+        """Keys of Templates that waited for room for more placements, and the accounts where there is some."""
+        usage = self.usage()
+        return self.charges.first(lambda account: quotas.has_room(account, self.zones, usage))
 
     def node(self, name: str) -> Node | None:
         node = self.nodes.get(name)

@@ -10,8 +10,11 @@ import mmap
 import os
 from collections.abc import Iterable
 
+from directdownload.download.errors import RequestError
 from directdownload.download.guard import Guard
 from directdownload.resources.checksum import Algorithm, Checksum
+from directdownload.resources.jobs import Policy
+from directdownload.resources.reasons import Reason
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -77,3 +80,25 @@ def first_mismatch(
         if found != checksum:
             return checksum, found
     return None
+
+
+def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> tuple[Checksum, ...]:
+    """What the file must hash to, the checksum first; RequestError if it is malformed or not what the policy asks."""
+    expected: list[Checksum] = []
+    for text in filter(None, (checksum, expected_digest)):
+        try:
+            expected.append(Checksum.parse(text))
+        except ValueError as error:
+            raise RequestError(Reason.INVALID_CHECKSUM, str(error)) from None
+    if not checksum:
+        if policy.require_checksum:
+            raise RequestError(
+                Reason.CHECKSUM_REQUIRED, "a checksum is required here (sourcePolicy.requireChecksum); give one"
+            )
+    elif not expected[0].at_least(Algorithm.parse(policy.minimum_checksum)):
+        raise RequestError(
+            Reason.CHECKSUM_TOO_WEAK,
+            f"a checksum of {expected[0].algorithm.title} is too weak, expected {policy.minimum_checksum} or stronger "
+            "(sourcePolicy.minimumChecksum)",
+        )
+    return tuple(expected)

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from directdownload.download import images, journal, publish, sandbox
+from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import DownloadError, StorageError
 from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
 from directdownload.download.guard import Guard
 from directdownload.download.place import Part
 from directdownload.download.record import Record
-from directdownload.download.request import FetchRequest, expected_checksums
+from directdownload.download.request import FetchRequest
 from directdownload.download.staging import Staging
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult

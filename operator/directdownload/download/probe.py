@@ -7,9 +7,10 @@ import time
 
 from directdownload.download import images, offers, sources
 from directdownload.download.assembly import too_large
+from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError, SourceError, chosen_failure
 from directdownload.download.guard import Guard
-from directdownload.download.request import FetchRequest, expected_checksums
+from directdownload.download.request import FetchRequest
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 

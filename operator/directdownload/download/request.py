@@ -1,14 +1,11 @@
-"""What is to be fetched, and what its bytes must be. Made by whoever calls the engine."""
+"""What is to be fetched. Made by whoever calls the engine."""
 
 import dataclasses
 
 from directdownload.download import sources
-from directdownload.download.errors import RequestError
 from directdownload.download.place import Place
 from directdownload.download.sources.proxy import Proxies
-from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
-from directdownload.resources.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,25 +44,3 @@ class FetchRequest:
             proxies=self.proxies,
         )
         return sources.create(url, options)
-
-
-def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> tuple[Checksum, ...]:
-    """What the file must hash to, the checksum first; RequestError if it is malformed or not what the policy asks."""
-    expected: list[Checksum] = []
-    for text in filter(None, (checksum, expected_digest)):
-        try:
-            expected.append(Checksum.parse(text))
-        except ValueError as error:
-            raise RequestError(Reason.INVALID_CHECKSUM, str(error)) from None
-    if not checksum:
-        if policy.require_checksum:
-            raise RequestError(
-                Reason.CHECKSUM_REQUIRED, "a checksum is required here (sourcePolicy.requireChecksum); give one"
-            )
-    elif not expected[0].at_least(Algorithm.parse(policy.minimum_checksum)):
-        raise RequestError(
-            Reason.CHECKSUM_TOO_WEAK,
-            f"a checksum of {expected[0].algorithm.title} is too weak, expected {policy.minimum_checksum} or stronger "
-            "(sourcePolicy.minimumChecksum)",
-        )
-    return tuple(expected)

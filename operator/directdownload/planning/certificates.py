@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import MESSAGE_LIMIT, ObservedHost
 from directdownload.planning.publications import Publication, Published, Source, named, publish, written
@@ -82,7 +83,7 @@ def plan_certificate(
     status = DirectDownloadCertificateStatus(
         **facts,
         observed_generation=generation,
-        last_handled_request=certificate.metadata.requested_at or None,
+        **requests.served(certificate, now).fields(),
         conditions=(
             *conditions(verdict, before.conditions, generation, now),
             expiring,

@@ -5,11 +5,11 @@ One copy serves every deployment that wants it, so placements are planned per te
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import rights, sharing
+from directdownload.planning import quotas, requests, rights, sharing
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -40,27 +40,44 @@ class Target:
     pool: str
     host: str
     path: str
+    #: for which it is to count; empty before that is known
+    namespace: str = ""
+
+
+def _no_objection(_: Template, __: Zone) -> Verdict | None:
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a deployment is planned against. `namespaces` maps each to its labels."""
+    """What a deployment is planned against. `namespaces` maps each to its labels.
+
+    `judge`: what a Zone's policy has against every source of a Template, or against its checksum; the engine's to say.
+    """
 
     zones: Mapping[str, Zone]
     hosts: Collection[Host]
     pools: Collection[StoragePool]
     namespaces: Mapping[str, Mapping[str, str]]
     pool_roots: tuple[str, ...] = ()
+    usage: quotas.Usage = quotas.UNLIMITED
+    judge: Callable[[Template, Zone], Verdict | None] = _no_objection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementChanges:
-    """`restore`: was to be removed, wanted again. `remove`: the file goes. `release`: only the placement goes."""
+    """`restore`: was to be removed, wanted again. `remove`: the file goes. `release`: only the placement goes.
+
+    `charge`: stays, and counts for that namespace from now on. `full`: accounts for whose sake copies that are wanted
+    are not created.
+    """
 
     create: tuple[Target, ...] = ()
     restore: tuple[PlacementView, ...] = ()
     remove: tuple[PlacementView, ...] = ()
     release: tuple[PlacementView, ...] = ()
+    charge: tuple[tuple[PlacementView, str], ...] = ()
+    full: frozenset[quotas.Account] = frozenset()
 
 
 def targets(deployment: TemplateDeployment, template: Template, fleet: Fleet) -> dict[str, Target]:
@@ -152,18 +169,21 @@ def plan_placements(
     """
     standings = {d.key: (d, rights.standing(d, template, fleet)) for d in deployments}
     # What a tenant was refused decides nothing, and costs nothing.
-    deciding = [(d, may) for d, may in standings.values() if may.decides]
+    deciding = sorted(
+        ((d, may) for d, may in standings.values() if may.decides), key=lambda each: (each[0].seniority, each[0].key)
+    )
     wishes = {d.key: targets(d, template, fleet) for d, _ in deciding}
     wanted: dict[str, Target] = {}
-    for deployment, may in deciding:
-        if not deployment.deleting and may.refused is None:
-            wanted.update(wishes[deployment.key])
+    asking = [d for d, may in deciding if not d.deleting and may.refused is None]
+    for deployment in asking:
+        wanted.update(wishes[deployment.key])
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
     # A hash of each, and there may be thousands of placements.
     names, narrowed = _Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
+    charge: list[tuple[PlacementView, str]] = []
     for placement in existing.values():
         if placement.deleting or placement.phase is Phase.UNKNOWN:
             continue
@@ -179,12 +199,32 @@ def plan_placements(
             release.append(placement)
             continue
         covering = [(d, may) for d, may in deciding if _covers(d, placement, wishes[d.key], names)]
-        if not template.deleting and any(not d.deleting and may.has(placement) for d, may in covering):
+        having = [d.metadata.namespace for d, may in covering if not d.deleting and may.has(placement)]
+        if having and not template.deleting:
+            if placement.namespace not in having:
+                charge.append((placement, having[0]))
             continue
         last = [d for d, may in covering if may.votes]
         last += [d for d, may in deciding if may.votes and d.key in narrowed and d.spec.zone == placement.zone]
         (remove if _removes(template, last) else release).append(placement)
-    return PlacementChanges(_by_space(create, fleet), tuple(restore), tuple(remove), tuple(release))
+    ordered = _by_space(create, fleet)
+    allotted = quotas.allot(((t.zone, _namespaces(asking, wishes, t)) for t in ordered), fleet.zones, fleet.usage)
+    made = zip(ordered, allotted.namespaces, strict=True)
+    return PlacementChanges(
+        create=tuple(dataclasses.replace(target, namespace=name) for target, name in made if name is not None),
+        restore=tuple(restore),
+        remove=tuple(remove),
+        release=tuple(release),
+        charge=tuple(charge),
+        full=allotted.full,
+    )
+
+
+def _namespaces(
+    asking: Iterable[TemplateDeployment], wishes: Mapping[str, Mapping[str, Target]], target: Target
+) -> Sequence[str]:
+    """Those of the deployments that want `target`, that of the oldest one first."""
+    return tuple(dict.fromkeys(d.metadata.namespace for d in asking if target.name in wishes[d.key]))
 
 
 def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:
@@ -231,10 +271,12 @@ def plan_deployment(
         # It gets nothing: what there is to count is what it has, and none of that of others.
         placements = [p for p in placements if may is not None and may.has(p)]
     desired = len(wanted) if entitled else len(placements)
-    told = conditions(refused or _verdict(deployment, fleet, desired, placements), before.conditions, generation, now)
+    there = sum(name in existing for name in wanted) if entitled else desired
+    verdict = refused or _verdict(deployment, fleet, desired, placements, desired - there)
+    told = conditions(verdict, before.conditions, generation, now)
     status = TemplateDeploymentStatus(
         observed_generation=generation,
-        last_handled_request=deployment.metadata.requested_at or None,
+        **requests.served(deployment, now).fields(),
         observed_selection=before.observed_selection if refused is not None or held else rights.selection(deployment),
         granted=before.granted,
         conditions=told,
@@ -271,7 +313,10 @@ def _downloaded_bytes(placement: PlacementView) -> int:
     return _total_bytes(placement) if placement.phase is Phase.READY else placement.bytes_downloaded
 
 
-def _verdict(deployment: TemplateDeployment, fleet: Fleet, desired: int, placements: list[PlacementView]) -> Verdict:
+def _verdict(
+    deployment: TemplateDeployment, fleet: Fleet, desired: int, placements: list[PlacementView], unmade: int
+) -> Verdict:
+    """`unmade`: copies that it wants and that have no placement."""
     spec = deployment.spec
     if not desired:
         if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
@@ -283,6 +328,10 @@ def _verdict(deployment: TemplateDeployment, fleet: Fleet, desired: int, placeme
     if counts.ready == desired:
         return Verdict(True, Reason.CONVERGED, f"{desired} of {desired} copies are verified")
     progress = f"{counts.ready} of {desired} copies are verified"
+    short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
+    if short is not None:
+        failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
+        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not made: {short.message}")
     if counts.failed:
         settled = counts.ready + counts.failed == desired
         message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "

@@ -9,7 +9,7 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, rights, sharing, slots
+from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.deployments import Fleet, Target
@@ -100,18 +100,16 @@ def plan_dry_run(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     now: datetime.datetime,
-    source_problem: Verdict | None = None,
 ) -> DryRun:
-    """`existing` are the placements of the template by name; `source_problem` is what the zone's policy has against
-    every source, or against the checksum: the engine's to say."""
+    """`existing` are the placements of the template by name."""
     wanted = deployments.targets(deployment, template, fleet)
     changes = deployments.plan_placements(template, [deployment], fleet, existing)
     restored = frozenset(placement.key for placement in changes.restore)
     # As the controller makes them: those that are there first, then those with the most space.
     names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
     names += [name for name in wanted if name not in names]
-    refused = rights.refusal(deployment, template, fleet) or source_problem
-    run = _Run(template, fleet, existing, now, refused)
+    refused = rights.refusal(deployment, template, fleet)
+    run = _Run(template, fleet, existing, now, refused, _Room.after(deployment, changes.create, fleet))
     copies = [run.copy(wanted[name], restored, deployment) for name in names]
     if not wanted and refused is None:
         status = deployments.plan_deployment(deployment, template, fleet, existing, now)
@@ -123,12 +121,30 @@ def plan_dry_run(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class _Room:
+    """`made`: copies that get a placement. `short`: why no others do."""
+
+    made: Collection[str]
+    short: Verdict | None
+
+    @classmethod
+    def after(cls, deployment: TemplateDeployment, made: Sequence[Target], fleet: Fleet) -> "_Room":
+        namespace, zone = deployment.metadata.namespace, deployment.spec.zone
+        counts = dict(fleet.usage.counts)
+        for account in (quotas.Account(namespace, zone), quotas.ALL):
+            counts[account] = counts.get(account, 0) + len(made)
+        usage = dataclasses.replace(fleet.usage, counts=counts)
+        return cls(frozenset(t.name for t in made), quotas.shortage(namespace, zone, fleet.zones, usage))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Run:
     template: Template
     fleet: Fleet
     existing: Mapping[str, PlacementView]
     now: datetime.datetime
     refused: Verdict | None
+    room: "_Room"
 
     def copy(self, target: Target, restored: Collection[str], deployment: TemplateDeployment) -> Copy:
         view = self.existing.get(target.name)
@@ -162,6 +178,8 @@ class _Run:
         if self.refused is not None:
             action = Action.REFUSED if self.refused.stalled else Action.WAIT
             return decided(action, self.refused.reason, self.refused.message)
+        if target.name not in self.existing and target.name not in self.room.made and self.room.short is not None:
+            return decided(Action.WAIT, self.room.short.reason, self.room.short.message)
         if (large := _too_large(self.template, around.zone)) is not None:
             return decided(Action.REFUSED, large.reason, large.message)
         if plan.step is Step.FETCH:
@@ -237,6 +255,7 @@ def _unmade(target: Target) -> PlacementView:
         deleting=False,
         finalized=True,
         requested_at="",
+        namespace=target.namespace,
         template_key=target.template.key,
         template_uid=target.template.uid,
         zone=target.zone,
@@ -251,6 +270,7 @@ def _unmade(target: Target) -> PlacementView:
         file=None,
         observed_generation=None,
         last_handled_request="",
+        last_handled_request_time=None,
         conditions=(),
         bytes_downloaded=0,
         bytes_total=0,

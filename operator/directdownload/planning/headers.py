@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict
 from directdownload.resources import headers
 from directdownload.resources.reasons import Reason
@@ -74,12 +75,11 @@ def followed(before: Look | None, template: Template, found: Headers, now: datet
     return Look(name, found.problem, before.since if lasts and before is not None else now, now)
 
 
-def good_until(template: Template, look: Look | None) -> datetime.datetime | None:
-    """When the Secret is to be looked at again; None: `look` says nothing about it."""
+def good_until(template: Template, look: Look | None, now: datetime.datetime) -> datetime.datetime | None:
+    """When the Secret is to be looked at again; None: `look` says nothing about it, or somebody asks for another."""
     if look is None or look.name != _reference(template):
         return None
-    request = template.metadata.requested_at
-    if request and request != template.status.last_handled_request:
+    if requests.is_due(requests.due_of(template, now), now):
         return None
     if look.problem is None:
         return look.at + USABLE_PAUSE

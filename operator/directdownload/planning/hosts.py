@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 from collections.abc import Container, Iterable, Mapping
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
 from directdownload.resources.host import Host, HostStatus
@@ -56,7 +57,7 @@ def plan_host(
         state=state,
         # A node that is gone may come back as itself.
         node_uid=(node.uid if node is not None else "") or before.node_uid,
-        last_handled_request=(host.metadata.requested_at or None) if host is not None else None,
+        **(requests.served(host, now).fields() if host is not None else {}),
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )
     labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})

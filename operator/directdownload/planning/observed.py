@@ -94,6 +94,8 @@ class PlacementView:
     deleting: bool
     finalized: bool
     requested_at: str
+    #: for which it counts (`quotas`); version 0.1.0 told none, and it counts for the Template's
+    namespace: str
     template_key: str
     template_uid: str
     zone: str
@@ -108,6 +110,7 @@ class PlacementView:
     file: FileView | None
     observed_generation: int | None
     last_handled_request: str
+    last_handled_request_time: datetime.datetime | None
     conditions: tuple[Condition, ...]
     bytes_downloaded: int
     bytes_total: int
@@ -139,6 +142,7 @@ class PlacementView:
             and (self.file.placed() if self.file is not None else None) == status.file
             and self.observed_generation == status.observed_generation
             and (self.last_handled_request or None) == status.last_handled_request
+            and self.last_handled_request_time == status.last_handled_request_time
             and self.conditions == status.conditions
             and self.recent_failures == (status.recent_failures or 0)
             and (self.inputs or None) == status.observed_inputs
@@ -225,6 +229,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         deleting="deletionTimestamp" in metadata,
         finalized=base.FINALIZER in metadata.get("finalizers", ()),
         requested_at=base.request_in(metadata.get("annotations", {})),
+        namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
         template_key=intern(f"{reference['namespace']}/{reference['name']}"),
         template_uid=intern(reference["uid"]),
         zone=intern(spec["zone"]),
@@ -239,6 +244,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         file=project_file(file) if file and "path" in file else None,
         observed_generation=status.get("observedGeneration"),
         last_handled_request=status.get("lastHandledRequest", ""),
+        last_handled_request_time=_time(status.get("lastHandledRequestTime")),
         conditions=_conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),
         bytes_downloaded=progress.get("bytesDownloaded", 0),
         bytes_total=progress.get("bytesTotal", 0),

@@ -8,11 +8,19 @@ import datetime
 import hashlib
 import json
 
-from directdownload.planning import attempts, digests, headers, removal, repair
+from directdownload.planning import attempts, digests, headers, removal, repair, requests
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, downloading, held_up, status_of
+from directdownload.planning.plans import (
+    PlacementPlan,
+    Step,
+    Surroundings,
+    downloading,
+    held_up,
+    request_due,
+    status_of,
+)
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase, PlacedFile
@@ -127,14 +135,15 @@ def _without_job(
     told_before, _, trusted_before = placement.inputs.partition(".")
     told, _, trusted = inputs_of(around).partition(".")
     told_otherwise = told_before not in ("", told)
-    if placement.phase is Phase.FAILED and not (asked(placement) or changed or told_otherwise):
-        return PlacementPlan(None)
+    request = request_due(placement, now)
+    if placement.phase is Phase.FAILED and not (requests.is_due(request, now) or changed or told_otherwise):
+        return PlacementPlan(None, look_again=request)
     obstacle = _obstacle(around) or _fetch_obstacle(around)
     if obstacle is not None:
-        return PlacementPlan(held_up(placement, Phase.PENDING, obstacle, now))
+        return PlacementPlan(held_up(placement, Phase.PENDING, obstacle, now), look_again=requests.later(request, now))
     trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
-    may_wait = not (asked(placement) or trusts_otherwise)
-    if placement.next_attempt is not None and placement.next_attempt > now and may_wait:
+    if placement.next_attempt is not None and placement.next_attempt > now and not trusts_otherwise:
+        # Whoever asks meanwhile is served then: a request lifts a stall, and no pause.
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts))
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import enum
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources.host import Host
@@ -94,16 +95,16 @@ def status_of(
     failures: int | None = None,
     inputs: str | None = None,
     job: Job | None = None,
+    serves: bool = True,
 ) -> TemplatePlacementStatus:
     """A complete status: what is not given is carried on, except the time of the next attempt.
 
-    `job`: the one that the status speaks of. A request that came after it was made is still to be served.
+    `job`: the one that the status speaks of. A request that came after it was made is still to be served. Without a
+    job the phase carries the request on from here, unless not `serves`.
     """
-    served = placement.requested_at if job is None else job.request
     return TemplatePlacementStatus(
         observed_generation=placement.generation,
-        # Without a job the phase carries the request on from here.
-        last_handled_request=served or None,
+        **_served(placement, now, job, serves=serves).fields(),
         conditions=conditions(verdict, placement.conditions, placement.generation, now),
         phase=phase,
         started_time=started or placement.started,
@@ -115,9 +116,20 @@ def status_of(
     )
 
 
-def asked(placement: PlacementView) -> bool:
-    """Whether `directdownload.dev/requested-at` has a value that was not served yet."""
-    return bool(placement.requested_at) and placement.requested_at != placement.last_handled_request
+def _served(placement: PlacementView, now: datetime.datetime, job: Job | None, *, serves: bool) -> requests.Served:
+    request = placement.requested_at if job is None else job.request
+    if request and request != placement.last_handled_request:
+        if job is not None or serves:
+            # A time in a status has whole seconds, and must be the same whenever this is computed.
+            return requests.Served(request, (now if job is None else job.created).replace(microsecond=0))
+        request = placement.last_handled_request
+    return requests.Served(request or None, placement.last_handled_request_time)
+
+
+def request_due(placement: PlacementView, now: datetime.datetime) -> datetime.datetime | None:
+    """When the request on `placement` may be served, `now` if at once; None: there is none that was not served."""
+    before = requests.Served(placement.last_handled_request or None, placement.last_handled_request_time)
+    return requests.due(placement.requested_at, before, now)
 
 
 def mark_removing(placement: PlacementView, now: datetime.datetime) -> TemplatePlacementStatus:
@@ -136,15 +148,17 @@ def waiting_for_slot(
     placement: PlacementView, group: str, limit: int, now: datetime.datetime
 ) -> TemplatePlacementStatus:
     message = f"{limit} downloads run at once for {group}; it waits for one of them to end"
-    return status_of(placement, Phase.PENDING, Verdict(False, Reason.WAITING_FOR_SLOT, message), now)
+    verdict = Verdict(False, Reason.WAITING_FOR_SLOT, message)
+    serves = requests.is_due(request_due(placement, now), now)
+    return status_of(placement, Phase.PENDING, verdict, now, serves=serves)
 
 
 def held_up(
     placement: PlacementView, phase: Phase, obstacle: Verdict, now: datetime.datetime
 ) -> TemplatePlacementStatus:
-    """The status while `obstacle` stands in the way. A pause goes on meanwhile, but not once somebody has asked."""
-    pause_ends = None if asked(placement) else placement.next_attempt
-    return status_of(placement, phase, obstacle, now, next_attempt=pause_ends)
+    """The status while `obstacle` stands in the way. A pause goes on meanwhile."""
+    serves = requests.is_due(request_due(placement, now), now)
+    return status_of(placement, phase, obstacle, now, next_attempt=placement.next_attempt, serves=serves)
 
 
 def downloading(
@@ -168,8 +182,6 @@ def downloading(
         attempts=attempt,
         started=placement.started or now,
         keep_file=False,
-        # Whoever asks for another try starts the pauses anew.
-        failures=0 if asked(placement) else None,
         inputs=inputs,
         job=job,
     )

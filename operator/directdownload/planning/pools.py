@@ -4,6 +4,7 @@ import datetime
 import posixpath
 from collections.abc import Collection, Iterable
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.resources import quantities
 from directdownload.resources.host import Host, HostStorage
@@ -98,6 +99,6 @@ def plan_pool(
         capacity_bytes=quantities.total(entry.capacity_bytes or 0 for entry in entries),
         available_bytes=quantities.total(entry.available_bytes or 0 for entry in entries),
         hosts=PoolHosts(total=len(members), ready=len(ready)),
-        last_handled_request=pool.metadata.requested_at or None,
+        **requests.served(pool, now).fields(),
         conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),
     )

@@ -99,7 +99,8 @@ def look_again(probe: Probe) -> datetime.datetime | None:
 def due(template: Template, inputs: str, now: datetime.datetime) -> datetime.datetime | None:
     """When the source is to be asked; None: not until somebody asks for it, or changes what the last probe was told."""
     before = template.status.probe
-    request = template.metadata.requested_at
+    # Of the Template's own status: it hands on one request in each interval.
+    request = template.status.last_handled_request
     if before is None or (request and request != before.last_handled_request):
         return now
     reachable = template.status.condition(CONDITION)

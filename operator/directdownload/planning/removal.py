@@ -8,7 +8,7 @@ import datetime
 from directdownload.planning import attempts
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, held_up, status_of
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings, held_up, status_of
 from directdownload.resources.jobs import Verb
 from directdownload.resources.reasons import WAITING, Reason
 from directdownload.resources.templateplacement import Phase
@@ -39,6 +39,6 @@ def plan_removal(
         return PlacementPlan(shown, look_again=attempts.start_deadline(job))
     if obstacle is not None and obstacle.reason in WAITING:
         return PlacementPlan(held_up(placement, Phase.REMOVING, obstacle, now))
-    if placement.next_attempt is not None and placement.next_attempt > now and not asked(placement):
+    if placement.next_attempt is not None and placement.next_attempt > now:
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.REMOVE, attempt=attempts.one_more(placement.attempts))

@@ -11,7 +11,7 @@ import math
 from directdownload.planning import attempts
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
-from directdownload.planning.plans import PlacementPlan, Step, Surroundings, asked, status_of
+from directdownload.planning.plans import PlacementPlan, Step, Surroundings, request_due, status_of
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
@@ -27,9 +27,9 @@ def plan_ready(
     due = _due(placement, around, now)
     if due is None or due > now:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
-        keep = placement.next_attempt
-        # A request is served by a verification, which is due at once: here is none that waits.
-        return PlacementPlan(status_of(placement, Phase.READY, verdict, now, next_attempt=keep), look_again=due)
+        # A request is served by a verification: one that waits for its time goes on waiting.
+        status = status_of(placement, Phase.READY, verdict, now, next_attempt=placement.next_attempt, serves=False)
+        return PlacementPlan(status, look_again=due)
     if obstacle is not None:
         return PlacementPlan(None)
     return PlacementPlan(None, Step.VERIFY, attempt=attempts.one_more(placement.attempts))
@@ -107,9 +107,10 @@ def _seen(placement: PlacementView) -> bool:
 
 def _due(placement: PlacementView, around: Surroundings, now: datetime.datetime) -> datetime.datetime | None:
     """When the file is to be verified; None: never."""
-    if asked(placement):
-        return now
     due = now if _seen(placement) and placement.observed_changed else _scheduled(placement, around)
+    request = request_due(placement, now)
+    if request is not None:
+        due = request if due is None else min(due, request)
     # After a verification that could not look at the file the next one waits.
     return max(due, placement.next_attempt) if due is not None and placement.next_attempt is not None else due
 

@@ -92,7 +92,8 @@ def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "F
             f"Template {template.key} is not Ready: {ready.message if ready else 'not seen by the controller yet'}"
         )
         return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
-    return None
+    # Not a denial: what it was permitted before it keeps, and decides about.
+    return fleet.judge(template, zone)
 
 
 def denial(

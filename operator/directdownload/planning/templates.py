@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
-from directdownload.planning import digests
+from directdownload.planning import digests, requests
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.probes import CONDITION, Outcome
@@ -105,7 +105,7 @@ def plan_template(
         digest=heard.digest,
         placements=count(placements),
         probe=probed.record if probed is not None else before.probe,
-        last_handled_request=template.metadata.requested_at or None,
+        **requests.served(template, now).fields(),
         conditions=(
             *conditions(
                 _verdict(template, zones, secret), before.conditions, generation, now, types=("Ready", "Stalled")

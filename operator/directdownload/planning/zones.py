@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Collection
 
+from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
@@ -26,6 +27,6 @@ def plan_zone(zone: Zone, hosts: Collection[Host], contested: Collection[str], n
     return ZoneStatus(
         observed_generation=generation,
         hosts=ZoneHosts(total=len(hosts), up=up),
-        last_handled_request=zone.metadata.requested_at or None,
+        **requests.served(zone, now).fields(),
         conditions=conditions(verdict, zone.status.conditions, generation, now, types=("Ready",)),
     )

@@ -27,6 +27,8 @@ AGENT = "directdownload-agent"
 #: Prefix of the keys under which rules travel through pydantic's JSON schema; never part of a CRD.
 RULES_PREFIX = "x-directdownload-"
 REQUESTED_AT = f"{GROUP}/requested-at"
+#: A label of placements: for which namespace's deployments it was made.
+NAMESPACE_LABEL = f"{GROUP}/deployment-namespace"
 #: More of its value is not kept: a request is handed on to thousands of copies, and stands in the status of each.
 REQUEST_LENGTH = 253
 
@@ -292,6 +294,9 @@ class Status(Model):
     )
     last_handled_request: str | None = pydantic.Field(
         None, description="The value of the annotation `directdownload.dev/requested-at` that was served last."
+    )
+    last_handled_request_time: Time | None = pydantic.Field(
+        None, description="When it was served; a later value is served a minute after that at the earliest."
     )
     conditions: tuple[Condition, ...] = pydantic.Field(
         (), description="What is true of the object, each with a reason."

@@ -81,6 +81,7 @@ class Reason(Word):
     NO_MATCHING_HOSTS = "NoMatchingHosts"
     NO_MATCHING_POOLS = "NoMatchingPools"
     PLACEMENTS_FAILED = "PlacementsFailed"
+    TOO_MANY_PLACEMENTS = "TooManyPlacements"
     # Placements and job results: permanent
     URL_NOT_ALLOWED = "URLNotAllowed"
     CHECKSUM_MISMATCH = "ChecksumMismatch"

@@ -198,6 +198,11 @@ class ZoneSpec(Model):
     template_namespaces: LabelSelector = pydantic.Field(
         LabelSelector(), description="Namespaces whose TemplateDeployments may name this zone; empty: all."
     )
+    placements_per_namespace: Count = pydantic.Field(
+        10_000,
+        description="Placements in the zone for the TemplateDeployments of one namespace; at the limit no more are "
+        "made, and none is removed. 0: no limit.",
+    )
     certificates: ZoneCertificates = ZoneCertificates()
     timeouts: ZoneTimeouts = ZoneTimeouts()
     downloads: Downloads = Downloads()

@@ -1,4 +1,4 @@
-"""A plan as it is printed, and what the zone's policy says of the sources."""
+"""A plan as it is printed."""
 
 import dataclasses
 from typing import Any
@@ -6,61 +6,12 @@ from typing import Any
 import pytest
 from tests.unit.planning import build
 
+from directdownload import sourcing
 from directdownload.cli import plan, planview
-from directdownload.planning import dryrun, policies
+from directdownload.planning import dryrun
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import Action, Copy, DryRun
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy
-
-URL = "https://images.example.org/x.qcow2"
-NFS_URL = "nfs://nfs.example.org/export/templates/x.qcow2"
-
-
-def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[planview.Source], Verdict | None]:
-    found = policies.engine_policy(SourcePolicy.model_validate(policy))
-    return planview.judged(build.template(spec={"url": URL, **spec}), found)
-
-
-@pytest.mark.parametrize(
-    ("policy", "spec", "reason"),
-    [
-        ({}, {}, None),
-        ({"protocols": ["HTTP"]}, {}, Reason.URL_NOT_ALLOWED),
-        ({"protocols": ["HTTP"]}, {"mirrors": ["http://images.example.org/x.qcow2"]}, None),
-        ({"allowedHosts": ["*.example.com"]}, {}, Reason.URL_NOT_ALLOWED),
-        ({"allowedHosts": ["*.example.org"]}, {}, None),
-        ({}, {"url": "http://169.254.169.254/x"}, Reason.URL_NOT_ALLOWED),
-        ({}, {"url": NFS_URL}, Reason.URL_NOT_ALLOWED),
-        ({"nfsExports": ["nfs.example.org:/export/tem"]}, {"url": NFS_URL}, Reason.URL_NOT_ALLOWED),
-        ({"nfsExports": ["nfs.example.org:/export/templates"]}, {"url": NFS_URL}, None),
-        ({}, {"mirrors": [NFS_URL]}, None),
-        ({}, {"url": "nfs://nfs.example.org/export/../x"}, Reason.INVALID_URL),
-        ({"requireChecksum": True}, {}, Reason.CHECKSUM_REQUIRED),
-        ({"minimumChecksum": "SHA-256"}, {"checksum": "0" * 32}, Reason.CHECKSUM_TOO_WEAK),
-        ({"minimumChecksum": "SHA-256"}, {"checksum": "sha256:" + "0" * 64}, None),
-    ],
-)
-def test_the_engines_policy_judges(policy: dict[str, Any], spec: dict[str, Any], reason: Reason | None) -> None:
-    _, problem = judged(policy, **spec)
-    assert (problem.reason if problem is not None else None) == reason
-
-
-def test_a_refused_nfs_export_is_named_with_the_line_to_add() -> None:
-    sources, problem = judged({}, mirrors=[NFS_URL])
-    assert problem is None
-    assert [bool(source.problem) for source in sources] == [False, True]
-    assert '(--nfs-export) the line - "nfs.example.org:/export/templates"' in sources[1].problem
-
-
-def test_sources_are_shown_without_secrets() -> None:
-    url = "https://ann:geheim@images.example.org/x.meta4?token=geheim"
-    sources, _ = judged({}, url="https://images.example.org/x.meta4?token=geheim", mirrors=[url])
-    assert "geheim" not in str(sources)
-    assert [(s.url, s.protocol, s.metalink, bool(s.problem)) for s in sources] == [
-        ("https://images.example.org/x.meta4", "HTTPS", True, False),
-        ("https://images.example.org/x.meta4", "HTTPS", False, True),
-    ]
 
 
 def copy(host: str, action: Action, reason: Reason | None = None, **fields: Any) -> Copy:
@@ -69,7 +20,7 @@ def copy(host: str, action: Action, reason: Reason | None = None, **fields: Any)
 
 def planned(*copies: Copy, refused: Verdict | None = None, zone: Any = None, status: Any = None) -> planview.Plan:
     deployment = build.deployment("debian-13-zone-1", observed=None)
-    sources = [planview.Source("https://images.example.org/x", "HTTPS", False)]
+    sources = [sourcing.Source("https://images.example.org/x", "HTTPS", False)]
     template = build.template(status=status or {"sizeBytes": 1024**2, "virtualSizeBytes": 1024**3})
     return planview.Plan(template, deployment, zone or build.zone(), sources, DryRun(copies, refused), ())
 

@@ -1,20 +1,25 @@
 """Writes that reconcilers share: a status is written when it says something else, and only then."""
 
+import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from tests.unit.controller import build as controller_build
 from tests.unit.planning import build
-from tests.unit.planning.build import NOW, Document
+from tests.unit.planning.build import NOW, Document, seconds
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.controller import events, settings
 from directdownload.controller.context import Context
-from directdownload.controller.queue import WorkQueue
+from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.world import World
-from directdownload.planning import hosts
-from directdownload.planning.observed import Agent
+from directdownload.planning import hosts, requests
+from directdownload.planning.deployments import plan_deployment
+from directdownload.planning.observed import Agent, project_placement
+from directdownload.resources.base import REQUESTED_AT
 from directdownload.resources.reasons import Reason
 
 AGENTS = {
@@ -93,3 +98,90 @@ async def test_what_the_api_server_does_not_find_is_not_there(context: Context) 
     world.deployments.observe(build.deployment(resourceVersion="20"))
     assert not await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=True)
     assert len(world.deployments) == 1, "made again since"
+
+
+class Asking(Api):
+    """Takes every request to try a copy again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self._versions = itertools.count(1000)
+
+    async def merge_patch(self, _: kinds.Resource, name: str, patch: Document, **__: Any) -> Document:
+        self.asked.append(name)
+        document = build.placement_document(host=f"kvm-{name.rpartition('-')[2]}", phase="Failed", **STALLED)
+        document["metadata"].update(
+            name=name, uid=f"uid-{name}", resourceVersion=str(next(self._versions)), **patch["metadata"]
+        )
+        return document
+
+
+STALLED: Document = {"reason": Reason.SOURCE_REFUSED}
+COPIES = 5000
+
+
+@pytest.mark.parametrize("api", [Asking()])
+async def test_a_new_value_each_second_is_one_request_to_each_copy_in_an_interval(
+    context: Context, api: Asking
+) -> None:
+    """Whatever the copies make of it: here each has served its request by the next second."""
+    world, key = context.world, Key("template", "default/debian-13")
+    world.deployments.observe(deployment := build.deployment())
+    for number in range(COPIES):
+        document = build.placement_document(phase="Failed", **STALLED)
+        document["metadata"].update(name=f"copy-{number}", uid=f"uid-copy-{number}")
+        world.placements.observe(project_placement(document))
+    patches: list[int] = []
+    served: list[str | None] = []
+    for second in range(125):
+        now, asked = NOW + seconds(second), build.deployment(requested_at=f"request-{second}")
+        deployment = asked.model_copy(update={"status": deployment.status})
+        before = len(api.asked)
+        await context.retry_stalled(key, deployment, list(world.placements), now)
+        patches.append(len(api.asked) - before)
+        status = plan_deployment(deployment, build.template(), build.fleet(), {}, now)
+        if status.last_handled_request not in (None, *served):
+            served.append(status.last_handled_request)
+        deployment = deployment.model_copy(update={"status": status})
+        for placement in list(world.placements) if patches[-1] else ():
+            version = placement.resource_version + 1
+            request = placement.requested_at
+            world.placements.observe(
+                dataclasses.replace(placement, last_handled_request=request, resource_version=version)
+            )
+    assert [(second, count) for second, count in enumerate(patches) if count] == [(0, 5000), (60, 5000), (120, 5000)]
+    assert served == ["request-0", "request-60", "request-120"], "the newest counts, and none is lost"
+
+
+@pytest.mark.parametrize("api", [Asking()])
+async def test_a_request_that_waits_is_looked_at_again_by_itself(
+    context: Context, api: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[Key, float]] = []
+    monkeypatch.setattr(context.queue, "add_later", lambda key, pause: looks.append((key, pause)))
+    now = context.now()
+    served = now.replace(microsecond=0) - seconds(30)
+    status = {"lastHandledRequest": "1", "lastHandledRequestTime": build.stamp(served)}
+    zone = build.zone(requested_at="2", status=status)
+    view = build.placement(phase="Failed", **STALLED)
+    await context.retry_stalled(Key("zone", "zone-1"), zone, [view], now)
+    ((key, pause),) = looks
+    assert key == Key("zone", "zone-1")
+    assert 28 < pause <= 30
+    assert api.asked == []
+    await context.retry_stalled(key, zone, [view], served + requests.INTERVAL)
+    assert api.asked == [view.key]
+
+
+@pytest.mark.parametrize("api", [Asking()])
+async def test_a_copy_that_is_to_serve_a_request_is_not_asked_again(context: Context, api: Asking) -> None:
+    """But for one that has begun to: it may have looked before the next one came."""
+    view = build.placement(phase="Ready", requested_at="1")
+    context.world.placements.observe(view)
+    await context.ask("2", [view])
+    assert api.asked == []
+    annotations = {**controller_build.job(view, "verify").annotations, REQUESTED_AT: "1"}
+    context.world.jobs.observe(controller_build.job(view, "verify", annotations=annotations))
+    await context.ask("2", [view])
+    assert api.asked == [view.key]

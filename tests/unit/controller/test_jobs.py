@@ -279,7 +279,7 @@ def probed(
 
 def test_a_probe_belongs_to_no_placement_and_is_pinned_like_any_job() -> None:
     before = copy.deepcopy(SKELETON)
-    body = probed(build.template(requested_at="today"))
+    body = probed(build.template(requested_at="tomorrow", status={"lastHandledRequest": "today"}))
     assert before == SKELETON
     name = naming.probe_name("debian-13", build.TEMPLATE_UID)
     metadata = body["metadata"]

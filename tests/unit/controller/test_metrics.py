@@ -23,6 +23,7 @@ from directdownload.agent import metrics as agent_metrics
 from directdownload.cluster import kinds
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.planning import quotas
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
 
@@ -151,8 +152,9 @@ def test_reconciles_are_timed_by_kind_and_result() -> None:
 
 
 def test_a_world_without_anything_says_zero_for_each_queue_and_zone_and_nothing_else() -> None:
-    queues = {("queue_depth", kind): 0.0 for kind in main.RECONCILERS}
+    queues: dict[tuple[str, ...], float] = {("queue_depth", kind): 0.0 for kind in main.RECONCILERS}
     queues |= {("unreadable_objects", kind.kind): 0.0 for kind in kinds.OURS}
+    queues["placements_limit",] = 0.0
     assert gauges(a_world(zones=())) == queues
     found = gauges(a_world())
     phases = ("Pending", "Downloading", "Ready", "Failed", "Removing")
@@ -161,6 +163,13 @@ def test_a_world_without_anything_says_zero_for_each_queue_and_zone_and_nothing_
     expected |= {("hosts", state, "zone-1"): 0 for state in ("Up", "Down", "Maintenance")}
     expected |= {("keystores", state, "zone-1"): 0 for state in ("Synced", "NotSynced", "Unknown")}
     assert found == expected | queues
+
+
+def test_the_limit_of_placements_follows_memory_and_hosts() -> None:
+    found = world.World((build.ROOT,), 2**30)
+    assert gauges(found)["placements_limit",] == quotas.most_placements(2**30, 0) > 0
+    found.hosts.observe(build.host())
+    assert gauges(found)["placements_limit",] == quotas.most_placements(2**30, 1)
 
 
 def test_placements_are_counted_by_zone_and_phase() -> None:

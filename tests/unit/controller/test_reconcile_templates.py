@@ -11,12 +11,14 @@ from tests.unit.planning import build
 from tests.unit.planning.build import Document
 
 from directdownload.cluster import client, errors, kinds
-from directdownload.controller import events, settings
+from directdownload.controller import events, settings, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
+from directdownload.planning import quotas
 from directdownload.resources import base
+from directdownload.resources.reasons import Reason
 
 HOSTS = 450
 FINALIZERS: Document = {"finalizers": [base.FINALIZER]}
@@ -79,14 +81,14 @@ class Meanwhile(Api):
 class Scene:
     """A template for all of `HOSTS` hosts, and a queue in which its reconciles are real and nothing else is done."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, memory_bytes: int = 0) -> None:
         self.api = api
         #: placements made after each look
         self.counts: list[int] = []
         self.all_made = asyncio.Event()
         told = cast(client.Api, self.api)
         around = settings.Settings("operator", "pod", pathlib.Path("job.yaml"), ())
-        world, queue = World((build.POOL_PATH,)), WorkQueue(self._reconcile)
+        world, queue = World((build.POOL_PATH,), memory_bytes), WorkQueue(self._reconcile)
         self.context = Context(told, world, queue, around, {}, events.Recorder(told, "pod"))
         world.zones.observe(build.zone())
         world.pools.observe(build.pool())
@@ -113,6 +115,124 @@ async def test_thousands_of_placements_are_made_in_portions_one_look_after_the_o
     # The look that writes what became of them comes later.
     assert scene.counts == [200, 400, HOSTS]
     assert len(set(scene.api.made)) == HOSTS
+
+
+class Kept(Api):
+    """Keeps what is made as an API server does: with labels, and a little later."""
+
+    async def create(self, resource: kinds.Resource, body: Document) -> Document:
+        await asyncio.sleep(0)
+        return await super().create(resource, body)
+
+    async def apply(self, resource: kinds.Resource, body: Document, **options: Any) -> Document:
+        if resource is not kinds.TEMPLATE_DEPLOYMENTS:
+            return await super().apply(resource, body, **options)
+        spec = {"templateRef": {"name": "debian-13"}, "zone": "zone-1"}
+        return self._kept({**body, "metadata": {**body["metadata"], **FINALIZERS}, "spec": spec})
+
+
+def limit(scene: Scene, number: int, version: int = 20) -> None:
+    spec = {"placementsPerNamespace": number}
+    scene.context.world.zones.observe(build.zone(spec=spec, resourceVersion=str(version)))
+
+
+def counted(scene: Scene) -> int:
+    return scene.context.world.charges.counts.get(quotas.Account("default", "zone-1"), 0)
+
+
+async def test_templates_that_are_looked_at_at_once_share_one_limit() -> None:
+    """Each plans before the placements of the other are there."""
+    scene = Scene(Kept(frozenset()))
+    world = scene.context.world
+    limit(scene, 150)
+    world.templates.observe(build.template("other", uid="other", **FINALIZERS))
+    reference = {"templateRef": {"name": "other"}}
+    world.deployments.observe(build.deployment("other", spec=reference, **FINALIZERS))
+    await asyncio.gather(*(reconcile.reconcile(scene.context, f"default/{name}") for name in ("debian-13", "other")))
+    assert (len(scene.api.made), len(world.placements), counted(scene)) == (150, 150, 150)
+
+
+async def test_room_that_refused_placements_have_given_back_wakes_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(Kept(frozenset(f"kvm-{number}" for number in range(HOSTS))))
+    looks: list[Key] = []
+    monkeypatch.setattr(scene.context.queue, "add_later", lambda key, _: looks.append(key))
+    limit(scene, 150)
+    scene.context.world.charges.wait("default/other", frozenset({quotas.Account("default", "zone-1")}))
+    with pytest.raises(errors.Forbidden):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert (counted(scene), looks) == (0, [Key("template", "default/other")])
+
+
+async def test_a_placement_that_goes_wakes_the_template_that_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(Kept(frozenset()))
+    world, looks = scene.context.world, list[Key]()
+    limit(scene, 150)
+    await reconcile.reconcile(scene.context, KEY.name)
+    watches.Watches(world, scene.context.queue)
+    monkeypatch.setattr(scene.context.queue, "add_later", lambda key, _: looks.append(key))
+    monkeypatch.setattr(scene.context.queue, "add", lambda _: None)
+    world.charges.leave(KEY.name)
+    for name in ("first", "second"):
+        world.charges.wait(f"default/{name}", frozenset({quotas.Account("default", "zone-1")}))
+    gone = next(iter(world.placements))
+    world.placements.forget(gone.key, 10**6)
+    assert Key("template", "default/first") in looks
+    assert Key("template", "default/second") not in looks
+
+
+async def test_in_all_no_more_are_made_than_the_memory_holds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "_LEAST", 120)
+    scene = Scene(Kept(frozenset()), memory_bytes=1)
+    for _ in range(3):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert len(scene.api.made) == 120
+    told = [record.getMessage() for record in caplog.records if "No more placements" in record.getMessage()]
+    assert len(told) == 1
+    assert "there are 120, and with its memory the controller makes 120 at most" in told[0]
+    deployment = scene.context.world.deployments.get("default/everywhere")
+    assert deployment is not None
+    assert deployment.status.conditions[0].reason is Reason.TOO_MANY_PLACEMENTS
+
+
+class Asked(Kept):
+    """Takes requests to try copies again."""
+
+    def __init__(self) -> None:
+        super().__init__(frozenset())
+        self.asked: list[str] = []
+
+    async def merge_patch(self, _: kinds.Resource, name: str, body: Document, **__: Any) -> Document:
+        self.asked.append(name)
+        document = build.placement_document(host=f"kvm-{len(self.asked)}", **body["metadata"])
+        document["metadata"].update(name=name, uid=f"uid-{name}", resourceVersion=str(next(self._versions)))
+        return document
+
+
+async def test_a_request_that_was_handed_on_is_served_at_once_though_counts_still_move() -> None:
+    """Were that written with the next summary only, each value until then would be handed on as well."""
+    scene = Scene(api := Asked())
+    world = scene.context.world
+    limit(scene, 3)
+    for _ in range(2):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert len(api.made) == 3
+    for number in range(5):
+        before = world.deployments.get("default/everywhere")
+        assert before is not None
+        metadata = before.metadata.model_copy(
+            update={
+                "annotations": {base.REQUESTED_AT: f"request-{number}"},
+                "resource_version": str(before.resource_version + 1),
+            }
+        )
+        world.deployments.observe(before.model_copy(update={"metadata": metadata}))
+        await reconcile.reconcile(scene.context, KEY.name)
+    after = world.deployments.get("default/everywhere")
+    assert after is not None
+    assert after.status.last_handled_request == "request-0"
+    assert len(api.asked) == 3
 
 
 async def test_placements_that_are_refused_stop_no_others_however_many_they_are() -> None:

@@ -11,14 +11,8 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster.reflector import Store
-from directdownload.controller.world import (
-    HOST_ANNOTATION,
-    INPUTS_ANNOTATION,
-    PROBE_LABEL,
-    RESULT_GRACE,
-    Index,
-    World,
-)
+from directdownload.controller.indexes import Index
+from directdownload.controller.world import HOST_ANNOTATION, INPUTS_ANNOTATION, PROBE_LABEL, RESULT_GRACE, World
 from directdownload.planning import headers
 from directdownload.planning.observed import Agent, PlacementView, Revision, project_revision
 from directdownload.planning.publications import Look, Source

@@ -308,6 +308,7 @@ def fleet(
     pools: Iterable[StoragePool] | None = None,
     zones: Iterable[Zone] | None = None,
     namespaces: Mapping[str, Mapping[str, str]] | None = None,
+    **fields: Any,
 ) -> Fleet:
     return Fleet(
         zones={each.name: each for each in (zones if zones is not None else [zone()])},
@@ -315,6 +316,7 @@ def fleet(
         pools=tuple(pools if pools is not None else [pool()]),
         namespaces=namespaces if namespaces is not None else {"default": {}},
         pool_roots=(ROOT,),
+        **fields,
     )
 
 

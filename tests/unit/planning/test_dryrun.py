@@ -1,5 +1,6 @@
 """What a deployment would do, told before it exists."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ def sized(**spec: Any) -> Template:
     return template(spec=spec, status={**SIZE, "conditions": [build.condition("Ready", "True", Reason.REGISTERED)]})
 
 
-def run(*hosts: Any, existing: Any = (), source_problem: Verdict | None = None, **fields: Any) -> DryRun:
+def run(*hosts: Any, existing: Any = (), **fields: Any) -> DryRun:
     """Of a deployment onto `hosts`; `fields`: other pools, zone, template, spec of the deployment."""
     fleet = build.fleet(hosts, fields.get("pools"), [fields.get("zone", zone())], fields.get("namespaces"))
+    fleet = dataclasses.replace(fleet, **fields.get("fleet", {}))
     wish = build.deployment(spec=fields.get("spec"), observed=None)
     found = fields.get("template", sized())
-    return dryrun.plan_dry_run(wish, found, fleet, build.by_key(*existing), build.NOW, source_problem)
+    return dryrun.plan_dry_run(wish, found, fleet, build.by_key(*existing), build.NOW)
 
 
 def only(found: DryRun) -> Copy:
@@ -136,7 +138,7 @@ CLOSED = zone(spec={"templateNamespaces": {"matchLabels": {"team": "a"}}})
         ({"template": sized(zones=["elsewhere"])}, Action.REFUSED, Reason.TEMPLATE_NOT_IN_ZONE),
         ({"template": template(ready=False)}, Action.WAIT, Reason.TEMPLATE_NOT_READY),
         (
-            {"source_problem": Verdict(False, Reason.URL_NOT_ALLOWED, "no", stalled=True)},
+            {"fleet": {"judge": lambda *_: Verdict(False, Reason.URL_NOT_ALLOWED, "no", stalled=True)}},
             Action.REFUSED,
             Reason.URL_NOT_ALLOWED,
         ),

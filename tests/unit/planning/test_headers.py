@@ -109,30 +109,33 @@ def test_what_is_missing_or_forbidden_says_what_to_do() -> None:
 def test_a_usable_secret_is_looked_at_every_ten_minutes() -> None:
     look = headers.followed(None, template(), headers.Headers(None), NOW)
     later = headers.followed(look, template(), headers.Headers(None), NOW + seconds(3600))
-    assert headers.good_until(template(), later) == NOW + seconds(3600 + 600)
+    assert headers.good_until(template(), later, NOW) == NOW + seconds(3600 + 600)
 
 
 def test_the_pauses_before_looks_at_an_unusable_one_double_up_to_five_minutes() -> None:
     look, now, pauses = None, NOW, []
     for _ in range(10):
         look = headers.followed(look, template(), headers.missing(template()), now)
-        until = headers.good_until(template(), look)
+        until = headers.good_until(template(), look, now)
         assert until is not None
         pauses.append((until - now).total_seconds())
         now = until
     assert pauses == [5, 5, 10, 20, 40, 80, 160, 300, 300, 300]
     healed = headers.followed(look, template(), headers.Headers(None), now)
     again = headers.followed(healed, template(), headers.forbidden(template()), now + seconds(60))
-    assert headers.good_until(template(), again) == now + seconds(65), "a new trouble begins with short pauses"
+    assert headers.good_until(template(), again, now) == now + seconds(65), "a new trouble begins with short pauses"
 
 
 def test_a_look_counts_for_nothing_once_another_secret_is_named_or_somebody_asks() -> None:
     look = headers.followed(None, template(), headers.Headers(None), NOW)
-    assert headers.good_until(template(), None) is None
-    assert headers.good_until(template(spec={"headersSecretRef": {"name": "other"}}), look) is None
-    assert headers.good_until(template(requested_at="now"), look) is None
+    assert headers.good_until(template(), None, NOW) is None
+    assert headers.good_until(template(spec={"headersSecretRef": {"name": "other"}}), look, NOW) is None
+    assert headers.good_until(template(requested_at="now"), look, NOW) is None
     served = template(requested_at="now", status={"lastHandledRequest": "now"})
-    assert headers.good_until(served, look) is not None
+    assert headers.good_until(served, look, NOW) is not None
+    status = {"lastHandledRequest": "before", "lastHandledRequestTime": build.stamp(NOW - seconds(1))}
+    early = template(requested_at="now", status=status)
+    assert headers.good_until(early, look, NOW) is not None, "one request in each interval"
 
 
 # --- what the Template says

@@ -70,11 +70,13 @@ def views() -> Iterator[PlacementView]:
             ("Ready", build.file_status(verified=NOW - seconds(30), changed=True)),
         ],
         [None, -60, 60],
-        [("", ""), ("now", ""), ("now", "now")],
+        [("", ""), ("now", ""), ("now", "now"), ("again", "now")],
         [1, 2],
         [False, True],
     ):
         status: dict[str, Any] = {"attempts": 1, "lastHandledRequest": handled, **seen}
+        if requested == "again":
+            status["lastHandledRequestTime"] = build.stamp(NOW - seconds(30))
         if pause is not None:
             status["nextAttemptTime"] = build.stamp(NOW + seconds(pause))
         yield placement(

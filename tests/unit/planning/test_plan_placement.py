@@ -9,7 +9,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, applied, around, host, job, placement, seconds, told, zone
 from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
-from directdownload.planning import placements, plans
+from directdownload.planning import placements, plans, requests
 from directdownload.planning.attempts import START_DEADLINE, one_more, retry_pause_seconds
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
@@ -226,11 +226,11 @@ def test_what_is_ready_stays_ready(name: str) -> None:
         (NOW, "", "", Step.FETCH),
         (NOW + seconds(1), "", "", Step.NONE),
         (NOW + seconds(1), "now", "now", Step.NONE),
-        (NOW + seconds(1), "now", "", Step.FETCH),
-        (NOW + seconds(1), "again", "now", Step.FETCH),
+        (NOW + seconds(1), "now", "", Step.NONE),
+        (NOW + seconds(1), "again", "now", Step.NONE),
     ],
 )
-def test_backoff_is_waited_for_unless_asked(next_attempt: Any, requested: str, handled: str, step: Step) -> None:
+def test_backoff_is_waited_for_whoever_asks(next_attempt: Any, requested: str, handled: str, step: Step) -> None:
     status: dict[str, Any] = {"attempts": 2, "lastHandledRequest": handled}
     if next_attempt is not None:
         status["nextAttemptTime"] = build.stamp(next_attempt)
@@ -261,6 +261,66 @@ def test_what_has_failed_waits_for_a_request_or_a_change(
     assert plan.attempt == (4 if step is Step.FETCH else 0)
 
 
+def test_one_request_in_each_interval_lifts_a_stall() -> None:
+    """The newest: those in between are served by it."""
+    first = failed(requested_at="1")
+    assert plan_placement(first, around(), None, NOW).step is Step.FETCH
+    started = applied(first, plans.downloading(first, 4, NOW))
+    assert started.last_handled_request_time == NOW
+    running_on = job(attempt=4, request="1", created=NOW, result=Reason.SOURCE_REFUSED)
+    ended = plan_placement(started, around(), running_on, NOW + seconds(1)).status
+    assert ended is not None
+    stalled = applied(started, ended)
+    for request, after, step in [("2", 2, Step.NONE), ("3", 59, Step.NONE), ("3", 60, Step.FETCH)]:
+        asked = dataclasses.replace(stalled, requested_at=request)
+        plan = plan_placement(asked, around(), None, NOW + seconds(after))
+        assert (plan.status, plan.step) == (None, step)
+        assert plan.look_again == (NOW + requests.INTERVAL if step is Step.NONE else None)
+    again = plans.downloading(asked, 5, NOW + seconds(60))
+    assert (again.last_handled_request, again.last_handled_request_time) == ("3", NOW + seconds(60))
+
+
+def test_a_value_that_is_taken_away_makes_the_next_one_no_sooner() -> None:
+    status = {"lastHandledRequest": "1", "lastHandledRequestTime": build.stamp(NOW)}
+    for before in (failed(status=status), build.placement(phase="Ready", status={"file": FILE, **status})):
+        plan = plan_placement(before, around(), None, NOW)
+        kept = applied(before, plan.status) if plan.status is not None else before
+        assert kept.last_handled_request_time == NOW
+        asked = dataclasses.replace(kept, requested_at="2")
+        assert plan_placement(asked, around(), None, NOW + seconds(30)).step is Step.NONE
+
+
+def test_a_clock_that_was_set_back_holds_no_request_off() -> None:
+    status = {"lastHandledRequest": "1", "lastHandledRequestTime": build.stamp(NOW + seconds(86400))}
+    assert plan_placement(failed(requested_at="2", status=status), around(), None, NOW).step is Step.FETCH
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_requests_that_meet_an_obstacle_cost_one_write_in_each_interval(name: str) -> None:
+    before = failed(requested_at="1")
+    blocked = plan_placement(before, OBSTACLES[name], None, NOW).status
+    assert blocked is not None
+    assert blocked.last_handled_request == "1"
+    asked = dataclasses.replace(applied(before, blocked), requested_at="2")
+    plan = plan_placement(asked, OBSTACLES[name], None, NOW + seconds(1))
+    assert plan.status is not None
+    assert asked.shows(plan.status)
+    assert plan.look_again == NOW + requests.INTERVAL
+    later = plan_placement(asked, OBSTACLES[name], None, NOW + requests.INTERVAL).status
+    assert later is not None
+    assert later.last_handled_request == "2"
+
+
+def test_requests_that_meet_no_slot_cost_one_write_in_each_interval() -> None:
+    before = failed(requested_at="1")
+    queued = applied(before, plans.waiting_for_slot(before, "zone/zone-1", 1, NOW))
+    asked = dataclasses.replace(queued, requested_at="2")
+    assert asked.shows(plans.waiting_for_slot(asked, "zone/zone-1", 1, NOW + seconds(1)))
+    later = plans.waiting_for_slot(asked, "zone/zone-1", 1, NOW + requests.INTERVAL)
+    assert later.last_handled_request == "2"
+    assert plans.downloading(asked, 5, NOW + seconds(1)).last_handled_request == "2", "what begins serves all"
+
+
 def test_a_request_is_served_exactly_once() -> None:
     before = failed(requested_at="now")
     started = applied(before, plans.downloading(before, 4, NOW))
@@ -286,7 +346,7 @@ def test_a_request_that_comes_while_an_attempt_runs_is_served_by_the_next_one(re
     meanwhile = applied(asked, told)
     ended = plan_placement(meanwhile, running_there, job(result=result), NOW)
     assert ended.status is not None
-    plan = plan_placement(applied(meanwhile, ended.status), around(), None, NOW)
+    plan = plan_placement(applied(meanwhile, ended.status), around(), None, ended.look_again or NOW)
     assert (plan.step, plan.attempt) == (Step.FETCH, 2)
 
 
@@ -297,14 +357,14 @@ def test_a_request_that_comes_while_an_attempt_succeeds_is_served_by_it() -> Non
     assert (done.phase, done.last_handled_request) == (Phase.READY, "now")
 
 
-def test_a_request_that_meets_an_obstacle_waits_for_nothing_else() -> None:
-    later = build.stamp(NOW + seconds(600))
-    before = placement(
-        phase="Pending", reason=Reason.SOURCE_UNREACHABLE, status={"nextAttemptTime": later}, requested_at="now"
-    )
+def test_a_request_that_meets_an_obstacle_still_waits_for_the_pause() -> None:
+    later = NOW + seconds(600)
+    status = {"nextAttemptTime": build.stamp(later)}
+    before = placement(phase="Pending", reason=Reason.SOURCE_UNREACHABLE, status=status, requested_at="now")
     blocked = plan_placement(before, around(host=host(state="Maintenance")), None, NOW).status
     assert blocked is not None
-    assert plan_placement(applied(before, blocked), around(), None, NOW).step is Step.FETCH
+    assert plan_placement(applied(before, blocked), around(), None, NOW).step is Step.NONE
+    assert plan_placement(applied(before, blocked), around(), None, later).step is Step.FETCH
 
 
 def test_a_request_that_meets_no_slot_is_carried_on() -> None:
@@ -386,12 +446,15 @@ def test_failures_count_in_a_row_and_not_over_the_years() -> None:
     assert first - NOW <= seconds(6)
 
 
-def test_a_request_starts_the_pauses_anew() -> None:
-    before = placement(
-        phase="Pending", reason=Reason.TRUNCATED, status={"attempts": 9, "recentFailures": 9}, requested_at="now"
-    )
-    assert not plans.downloading(before, 10, NOW).recent_failures
-    assert plans.downloading(waiting(9, recentFailures=9), 10, NOW).recent_failures == 9
+@pytest.mark.parametrize("phase", ["Pending", "Failed"])
+@pytest.mark.parametrize("requested", ["", "now"])
+def test_a_request_shortens_no_pause_to_come(phase: str, requested: str) -> None:
+    status = {"attempts": 9, "recentFailures": 9}
+    before = placement(phase=phase, reason=Reason.TRUNCATED, status=status, requested_at=requested)
+    started = applied(before, plans.downloading(before, 10, NOW))
+    ended = plan_placement(started, around(), job(attempt=10, request=requested, result=Reason.TRUNCATED), NOW)
+    assert ended.look_again is not None
+    assert ended.look_again - NOW > seconds(0.75 * 600)
 
 
 @pytest.mark.parametrize("name", OBSTACLES)

@@ -104,23 +104,16 @@ def test_a_failed_removal_is_accounted_once_and_tried_again_in_time() -> None:
     assert (late.step, late.attempt) == (Step.REMOVE, 3)
 
 
-def test_a_request_hurries_a_removal_that_waits() -> None:
-    later = stamp(NOW + seconds(600))
-    asked = removing(requested_at="now", status={"nextAttemptTime": later})
-    assert plan_placement(asked, around(), None, NOW).step is Step.REMOVE
-    served = removing(requested_at="now", status={"nextAttemptTime": later, "lastHandledRequest": "now"})
-    assert plan_placement(served, around(), None, NOW).step is Step.NONE
-    in_use = plan_placement(removing(requested_at="now"), around(), job("remove", 9, result=Reason.IN_USE), NOW).status
-    assert in_use is not None
-    # It was asked after that job had looked.
-    assert plan_placement(applied(removing(requested_at="now"), in_use), around(), None, NOW).step is Step.REMOVE
-
-
-def test_a_request_hurries_a_removal_also_after_an_obstacle() -> None:
-    before = removing(requested_at="now", status={"nextAttemptTime": stamp(NOW + seconds(600))})
+def test_a_request_ends_no_pause_of_a_removal() -> None:
+    """Nor does an obstacle that comes between."""
+    later = NOW + seconds(600)
+    before = removing(requested_at="now", status={"nextAttemptTime": stamp(later)})
+    assert plan_placement(before, around(), None, NOW) == plans.PlacementPlan(None, look_again=later)
     blocked = plan_placement(before, around(host=host(state="Down")), None, NOW).status
     assert blocked is not None
-    assert plan_placement(applied(before, blocked), around(), None, NOW).step is Step.REMOVE
+    for each in (before, applied(before, blocked)):
+        assert plan_placement(each, around(), None, NOW).step is Step.NONE
+        assert plan_placement(each, around(), None, later).step is Step.REMOVE
 
 
 @pytest.mark.parametrize("name", OBSTACLES)

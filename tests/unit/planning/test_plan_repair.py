@@ -1,14 +1,27 @@
 """Published files: lost ones are fetched again, changed ones verified first, and all verified once in an interval."""
 
+import dataclasses
 import datetime
 from typing import Any
 
 import pytest
 from tests.unit.planning import build
-from tests.unit.planning.build import NOW, applied, around, file_status, host, job, placement, pool, seconds, told
+from tests.unit.planning.build import (
+    NOW,
+    applied,
+    around,
+    file_status,
+    host,
+    job,
+    placement,
+    pool,
+    seconds,
+    stamp,
+    told,
+)
 from tests.unit.planning.obstacles import OBSTACLES
 
-from directdownload.planning import plans
+from directdownload.planning import plans, requests
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import PlacementPlan, Step
@@ -184,6 +197,29 @@ def test_a_request_verifies_what_is_ready() -> None:
     assert plan_placement(applied(before, done.status), around(), None, NOW).step is Step.NONE
 
 
+def test_a_request_ends_no_pause_after_a_verification_that_could_not_look() -> None:
+    later = NOW + seconds(300)
+    before = ready(requested_at="now", status={"nextAttemptTime": stamp(later)})
+    plan = plan_placement(before, around(), None, NOW)
+    assert (plan.step, plan.look_again) == (Step.NONE, later)
+    assert plan.status is not None
+    assert plan.status.last_handled_request is None, "it is still to be served"
+    assert plan_placement(applied(before, plan.status), around(), None, later).step is Step.VERIFY
+
+
+def test_one_request_in_each_interval_verifies() -> None:
+    first = ready(requested_at="1")
+    done = plan_placement(first, around(), job("verify", 4, request="1", created=NOW, result=Reason.VERIFIED), NOW)
+    assert done.status is not None
+    assert done.status.last_handled_request_time == NOW
+    asked = dataclasses.replace(applied(first, done.status), requested_at="2")
+    plan = plan_placement(asked, around(), None, NOW + seconds(59))
+    assert (plan.step, plan.look_again) == (Step.NONE, NOW + requests.INTERVAL)
+    assert plan.status is not None
+    assert asked.shows(plan.status), "it is neither served nor told of"
+    assert plan_placement(asked, around(), None, NOW + requests.INTERVAL).step is Step.VERIFY
+
+
 @pytest.mark.parametrize(
     ("result", "step"),
     [(Reason.VERIFIED, Step.VERIFY), (Reason.INTERRUPTED, Step.VERIFY), (Reason.ALTERED, Step.FETCH)],
@@ -194,7 +230,7 @@ def test_a_verification_serves_no_request_that_came_after_it_began(result: Reaso
     done = plan_placement(before, around(), job("verify", 4, result=result), NOW).status
     assert done is not None
     assert done.last_handled_request is None
-    assert plan_placement(applied(before, done), around(), None, NOW).step is step
+    assert plan_placement(applied(before, done), around(), None, done.next_attempt_time or NOW).step is step
 
 
 def due(uid: str, interval: str, verified: datetime.datetime) -> datetime.datetime:

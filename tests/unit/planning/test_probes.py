@@ -112,13 +112,19 @@ LATER = build.stamp(NOW + seconds(90))
 )
 def test_when_a_source_is_asked(template: Template, inputs: str, expected: Any) -> None:
     assert probes.due(template, inputs, NOW) == expected
-    metadata = template.metadata.model_copy(update={"annotations": {"directdownload.dev/requested-at": "today"}})
-    asked = template.model_copy(update={"metadata": metadata})
+    asked = template.model_copy(update={"status": template.status.model_copy(update={"last_handled_request": "today"})})
     assert probes.due(asked, "told", NOW) == NOW
     record = (template.status.probe or TemplateProbe()).model_copy(update={"last_handled_request": "today"})
-    served = asked.model_copy(update={"status": template.status.model_copy(update={"probe": record})})
+    served = asked.model_copy(update={"status": asked.status.model_copy(update={"probe": record})})
     if template.status.probe is not None:
         assert probes.due(served, inputs, NOW) == expected
+
+
+def test_a_request_that_the_template_has_not_served_asks_no_source() -> None:
+    """It serves one in each interval, however many there are."""
+    answered = told("True", Reason.SOURCE_REACHABLE)
+    metadata = answered.metadata.model_copy(update={"annotations": {"directdownload.dev/requested-at": "today"}})
+    assert probes.due(answered.model_copy(update={"metadata": metadata}), "told", NOW) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from directdownload.cluster import errors, kinds
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import certificates as planning
-from directdownload.planning import publications
+from directdownload.planning import publications, requests
 from directdownload.resources.base import Condition, ConditionStatus
 from directdownload.resources.certificate import DirectDownloadCertificate, DirectDownloadCertificateStatus
 from directdownload.resources.reasons import Reason
@@ -31,7 +31,8 @@ async def reconcile(context: Context, name: str) -> None:
     world.gathering.discard(certificate.spec.zone)
     source = await _source(context, certificate)
     zone, hosts = world.zones.get(certificate.spec.zone), world.hosts_of_zone[certificate.spec.zone]
-    plan = planning.plan_certificate(certificate, source, zone, world.rivals(certificate), hosts, context.now())
+    now = context.now()
+    plan = planning.plan_certificate(certificate, source, zone, world.rivals(certificate), hosts, now)
     if certificate.deleting and not plan.needs_finalizer:
         logger.info("DirectDownloadCertificate %s: released", name)
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=False)
@@ -40,7 +41,8 @@ async def reconcile(context: Context, name: str) -> None:
         # Before it is published: what hosts have taken is not forgotten without them.
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=True)
     await _write(context, certificate, plan.status)
-    context.look_again(Key("certificate", name), plan.look_again)
+    for when in (plan.look_again, requests.later(requests.due_of(certificate, now), now)):
+        context.look_again(Key("certificate", name), when)
 
 
 async def _source(context: Context, certificate: DirectDownloadCertificate) -> publications.Source:

@@ -51,7 +51,7 @@ async def reconcile(context: Context, name: str) -> None:
         # Also where someone added labels: the apply changes nothing then, and only it can tell whose they are.
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
         host = world.hosts.get(name) or host
-    await context.retry_stalled(host, world.placements_of_host[name])
+    await context.retry_stalled(Key("host", name), host, world.placements_of_host[name], now)
     if plan.renewed:
         # Before the status forgets the node before: what is asked for twice is done once.
         logger.info("Host %s: its node has joined anew; its copies are verified", name)

@@ -2,6 +2,7 @@
 
 from directdownload.cluster import kinds
 from directdownload.controller.context import Context
+from directdownload.controller.queue import Key
 from directdownload.planning import pools
 
 
@@ -11,7 +12,8 @@ async def reconcile(context: Context, name: str) -> None:
     if pool is None or pool.deleting:
         return
     hosts = world.hosts_of_zone[pool.spec.zone]
-    status = pools.plan_pool(pool, pool.spec.zone in world.zones, hosts, world.pool_roots, context.now())
-    await context.retry_stalled(pool, world.placements_of_pool[name])
+    now = context.now()
+    status = pools.plan_pool(pool, pool.spec.zone in world.zones, hosts, world.pool_roots, now)
+    await context.retry_stalled(Key("pool", name), pool, world.placements_of_pool[name], now)
     if await context.write_status(kinds.STORAGE_POOLS, pool, status):
         context.tell_ready(kinds.STORAGE_POOLS, pool, status)

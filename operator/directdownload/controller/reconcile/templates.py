@@ -9,16 +9,16 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from directdownload.cluster import errors, kinds
 from directdownload.controller import headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
-from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, decided_anew, probe_of
+from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, rights, templates
+from directdownload.planning import digests, plans, probes, quotas, rights, templates
 from directdownload.planning import headers as header_planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
@@ -40,21 +40,30 @@ _PORTION = 200
 
 async def reconcile(context: Context, key: str) -> None:
     """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
+    context.world.charges.leave(key)
+    try:
+        await _reconcile(context, key)
+    finally:
+        # Whether or not it took the room: another one may have some as well.
+        call_for_room(context.world, context.queue)
+
+
+async def _reconcile(context: Context, key: str) -> None:
     world = context.world
     if key in world.templates.unreadable:
         # Nobody knows what is meant: nothing is made or removed for it, and its deployments stay as they are.
         return
     template = world.templates.get(key)
     if template is not None:
-        copies = list(world.placements_of_template[template.uid])
-        await context.retry_stalled(template, copies)
-        zones = {zone.name for zone in world.zones}
-        problem = await headers.problem(context, template)
         now = context.now()
-        probe = world.probe(naming.probe_name(template.name, template.uid), now)
-        probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
+        problem = await headers.problem(context, template, now)
         # It may have been written meanwhile; and what ended meanwhile is heard as well.
         template = world.templates.get(key) or template
+        # Its status is planned for this very object: a request that comes while this one is handed on is not served.
+        await context.retry_stalled(Key("template", key), template, world.placements_of_template[template.uid], now)
+        zones = {zone.name for zone in world.zones}
+        probe = world.probe(naming.probe_name(template.name, template.uid), now)
+        probed = probes.outcome(template, probe, world.hosts.get(probe.host) if probe is not None else None, now)
         copies = list(world.placements_of_template[template.uid])
         taught = {p.key: found for p in copies if (found := _lesson(context, template, p, now)) is not None}
         status = templates.plan_template(
@@ -105,10 +114,11 @@ def _follow(context: Context, before: Template) -> None:
     dispute = after.status.condition(digests.CONDITION)
     if dispute is not None and before.status.condition(digests.CONDITION) is None:
         context.recorder.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
-    if after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
+    requested = after.status.last_handled_request != before.status.last_handled_request
+    if requested or after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
     if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:
-        context.look_again(Key("template", after.key), header_planning.good_until(after, look))
+        context.look_again(Key("template", after.key), header_planning.good_until(after, look, context.now()))
 
 
 async def _release_orphans(context: Context, key: str, template: Template | None) -> None:
@@ -137,6 +147,8 @@ async def _write_summary(
 ) -> None:
     """Writes `status`, but while counts still move at most every `SUMMARY_SECONDS` (architecture, rule 6)."""
     before, written = item.status, context.world.summaries
+    # A request that was handed on is served from then: until that is written, the next one would be handed on too.
+    settled = settled or before.last_handled_request_time != status.last_handled_request_time
     moving = before.observed_generation == status.observed_generation and not settled
     left = written.get(item.uid, 0.0) + SUMMARY_SECONDS - time.monotonic()
     if moving and left > 0 and same_conditions(status, before, words=False):
@@ -160,6 +172,22 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
     changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
+    _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
+    world.charges.wait(template.key, changes.full)
+    # From here on, before anything else happens.
+    with world.charges.making(changes.create[:_PORTION]):
+        return await _carry_out(context, template, deployments, fleet, existing, changes)
+
+
+async def _carry_out(
+    context: Context,
+    template: Template,
+    deployments: Sequence[TemplateDeployment],
+    fleet: planning.Fleet,
+    existing: Mapping[str, PlacementView],
+    changes: planning.PlacementChanges,
+) -> bool:
+    world = context.world
     if (changes.create or existing) and not template.deleting:
         # Also for a deployment that finds its copies made by others: one that vanishes at once could not Retain them.
         standings = [(d, rights.standing(d, template, fleet)) for d in deployments if not d.deleting]
@@ -192,11 +220,36 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     )
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
+    await _charge(context, template, changes.charge)
     template = world.templates.get(template.key) or template
-    unknown = held or any(world.unread_placements[template.uid])
+    unknown = world.held(template) or any(world.unread_placements[template.uid])
     if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
     return bool(changes.create)
+
+
+def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
+    """In the log, once; each deployment that waits says so as well."""
+    if context.world.charges.tell(usage.most, full=full):
+        logger.warning(
+            "No more placements are made: there are %d, and with its memory the controller makes %d at most. Raise "
+            "controller.resources.limits.memory of the chart, or delete deployments",
+            usage.counts.get(quotas.ALL, 0),
+            usage.most,
+        )
+
+
+async def _charge(context: Context, template: Template, charges: Sequence[tuple[PlacementView, str]]) -> None:
+    """Writes for which namespaces copies count from now on, a portion at a time."""
+    patches = [
+        (placement.key, {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}})
+        for placement, namespace in charges[:_PORTION]
+    ]
+    answers = await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, key, patch) for key, patch in patches)
+    for answer in answers:
+        context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+    if len(charges) > _PORTION:
+        context.queue.add(Key("template", template.key))
 
 
 async def _grant(context: Context, key: str, template: Template) -> None:
@@ -245,7 +298,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
             continue
         # Found only if it is asked for: who wants a copy is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
-        await context.retry_stalled(deployment, copies)
+        await context.retry_stalled(Key("template", key), deployment, copies, now)
         status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
@@ -295,6 +348,7 @@ async def _create(context: Context, target: planning.Target) -> None:
                 f"{base.GROUP}/pool": naming.label_value(target.pool),
                 f"{base.GROUP}/template": naming.label_value(template.name),
                 f"{base.GROUP}/template-namespace": template.metadata.namespace,
+                base.NAMESPACE_LABEL: target.namespace,
             },
         },
         "spec": {

@@ -2,6 +2,7 @@
 
 from directdownload.cluster import kinds
 from directdownload.controller.context import Context
+from directdownload.controller.queue import Key
 from directdownload.planning import zones
 
 
@@ -17,7 +18,8 @@ async def reconcile(context: Context, name: str) -> None:
         and (host := world.hosts.get(node.name)) is not None
         and host.spec.zone != name
     ]
-    status = zones.plan_zone(zone, list(world.hosts_of_zone[name]), contested, context.now())
-    await context.retry_stalled(zone, world.placements_of_zone[name])
+    now = context.now()
+    status = zones.plan_zone(zone, list(world.hosts_of_zone[name]), contested, now)
+    await context.retry_stalled(Key("zone", name), zone, world.placements_of_zone[name], now)
     if await context.write_status(kinds.ZONES, zone, status):
         context.tell_ready(kinds.ZONES, zone, status)

@@ -1,0 +1,73 @@
+"""When a request (the annotation `directdownload.dev/requested-at`) is served: once per object and interval.
+
+Whoever may write an object may give it a new value each second, and a request on a deployment, Template, pool, host or
+Zone is a write to each of its copies. So it is served at once if the last one is `INTERVAL` old; a later value waits
+until it is, and only the newest counts by then. A request lifts a stall and asks for a verification; no pause after a
+failure ends by it.
+"""
+
+import dataclasses
+import datetime
+from typing import Any, Protocol
+
+from directdownload.resources.base import ObjectMeta, Status
+
+#: Nobody asks faster than they can see what became of it, and 5,000 copies that are asked once a minute are 83 writes a
+#: second: what a rollout to as many hosts costs for two minutes.
+INTERVAL = datetime.timedelta(seconds=60)
+
+
+class Requested(Protocol):
+    """Any of our objects that are kept whole."""
+
+    @property
+    def metadata(self) -> ObjectMeta: ...
+    @property
+    def status(self) -> Status: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Served:
+    """What a status says of requests: the value that was served last, and when."""
+
+    request: str | None
+    time: datetime.datetime | None
+
+    def fields(self) -> dict[str, Any]:
+        """As arguments of a status."""
+        return {"last_handled_request": self.request, "last_handled_request_time": self.time}
+
+
+def due(requested: str, before: Served, now: datetime.datetime) -> datetime.datetime | None:
+    """When the request `requested` may be served, `now` if at once; None: there is none that was not served."""
+    if not requested or requested == before.request:
+        return None
+    # A time that is to come was written by another clock: it holds nobody off.
+    return now if before.time is None or before.time > now else before.time + INTERVAL
+
+
+def due_of(item: Requested, now: datetime.datetime) -> datetime.datetime | None:
+    """`due` for the request on `item`."""
+    return due(item.metadata.requested_at, _before(item), now)
+
+
+def is_due(when: datetime.datetime | None, now: datetime.datetime) -> bool:
+    """Whether there is a request that is to be served now."""
+    return when is not None and when <= now
+
+
+def later(when: datetime.datetime | None, now: datetime.datetime) -> datetime.datetime | None:
+    """When to look again for a request that is not due yet."""
+    return when if when is not None and when > now else None
+
+
+def served(item: Requested, now: datetime.datetime) -> Served:
+    """What the status of `item` is to say once its request was handed on, if it is due."""
+    before, when = _before(item), due_of(item, now)
+    if when is None:
+        return Served(item.metadata.requested_at or None, before.time)
+    return Served(item.metadata.requested_at, now) if when <= now else before
+
+
+def _before(item: Requested) -> Served:
+    return Served(item.status.last_handled_request, item.status.last_handled_request_time)

@@ -1,0 +1,58 @@
+"""What a Zone's policy has against the sources of a Template: said by the engine's own rules, before any job is made.
+
+Used by the controller and by `plan`. By what the URLs say: names are resolved on the hosts, later.
+"""
+
+from dataclasses import dataclass
+
+from directdownload.download import policy as engine
+from directdownload.download import urls
+from directdownload.download.checksum import expected_checksums
+from directdownload.download.errors import RequestError
+from directdownload.planning import policies
+from directdownload.planning.conditions import Verdict
+from directdownload.resources.jobs import Policy
+from directdownload.resources.template import Template
+from directdownload.resources.zone import Zone
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`url` without user, password and query. `problem`: why it is not used; empty if it is."""
+
+    url: str
+    protocol: str
+    metalink: bool
+    problem: str = ""
+
+
+def refusal(template: Template, zone: Zone) -> Verdict | None:
+    """Why every job of `template` would fail for good in `zone`, in the words of the job; None: it would not."""
+    return judged(template, policies.engine_policy(zone.spec.source_policy))[1]
+
+
+def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
+    """The sources of `template` in order, and what the policy has against its checksum, or against all of them."""
+    spec = template.spec
+    sources: list[Source] = []
+    problems: list[RequestError] = []
+    for text in (spec.url, *spec.mirrors):
+        shown = urls.redact(text)
+        protocol, metalink = text.partition(":")[0].upper(), False
+        try:
+            url = urls.Url.parse(text)
+            protocol, metalink = url.protocol, url.is_metalink
+            engine.check_url(url, policy)
+        except RequestError as error:
+            sources.append(Source(shown, protocol, metalink, error.message))
+            problems.append(error)
+        else:
+            sources.append(Source(shown, protocol, metalink))
+    refused = problems[0] if len(problems) == len(sources) else None
+    try:
+        expected_checksums(spec.checksum or "", "", policy)
+    except RequestError as error:
+        # The first thing that a job looks at.
+        refused = error
+    verdict = Verdict(False, refused.reason, refused.message, stalled=True) if refused is not None else None
+    return sources, verdict
