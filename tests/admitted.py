@@ -15,7 +15,7 @@ from typing import Any
 from tests.api import samples
 
 from directdownload.cluster import kinds
-from directdownload.resources import base, crd, template
+from directdownload.resources import base, crd, template, zone
 from directdownload.resources.checksum import Algorithm
 
 Schema = Mapping[str, Any]
@@ -73,6 +73,7 @@ NARROWED: Mapping[str, Sequence[Any]] = {
     base.RESERVE_RULE[0]: (*_QUANTITIES, "0%", "99%", "05%"),
     base.COUNT_OR_PERCENT_RULE[0]: (0, 1, LARGEST, "0%", "00%", "1%", "100%"),
     "self >= 0": (0, 1, 2, LARGEST),
+    "self >= 0 && self <= 4294967295": (0, 65534, 4294967295),
     "self >= 0 && self <= 20": (0, 20),
     "self >= 0 && self <= 4294967294": (0, 1, 64055, 4294967294),
     _NAME_RULE: NAMES,
@@ -91,6 +92,10 @@ NARROWED: Mapping[str, Sequence[Any]] = {
         *([], ["a"], ["*.example.org", "IMAGES.example.org", "::1", "127.0.0.1", "a..b"], ["a" * 253] * 256),
     ),
     "self.all(c, isCIDR(c))": ([], ["0.0.0.0/0", "::/0"], ["127.0.0.0/8", "fd00::/8", "10.0.0.1/32", "::1/127"]),
+    zone._NFS_EXPORTS: (
+        *([], ["nfs.example.org:/"], ["[::1]:65535:/a"], ["NFS_1.example.org:2049:/export/a b"]),
+        ["h:/" + "d" * 253] * 32,
+    ),
     "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..') && !self.matches('[[:cntrl:]]')": (
         _ABSOLUTE
     ),

@@ -34,6 +34,9 @@ class _Cluster:
         self._documents = documents
         self.namespace = namespace
 
+    async def pages(self, resource: kinds.Resource, **_: Any) -> AsyncIterator[tuple[list[Document], str]]:
+        yield await self.list(resource)
+
     async def list(self, resource: kinds.Resource, **_: Any) -> tuple[list[Document], str]:
         return self._documents.get(resource.plural, []), "1"
 
@@ -109,6 +112,8 @@ def test_an_object_that_nobody_can_read_costs_the_sight_of_no_other(
     good, bad = found[plural]
     metadata = {**good["metadata"], "name": "spoilt"}
     found[plural] = [good, {"kind": bad["kind"], "metadata": metadata, **spoilt}]
+    # one host at least has something to say of what is good
+    found["hosts"][0]["spec"]["zone"] = good["spec"].get("zone", "")
     result = run(monkeypatch, found, command)
     assert result.exit_code == 0, result.output
     assert f"Warning: {bad['kind']}/" in result.output
