@@ -83,6 +83,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         published_revision=(published.revision or "")
         if published is not None and not published.published_digest
         else "",
+        remove_mentioned=placement.remove_mentioned and verb is jobs.Verb.REMOVE,
         format=template.spec.format if template is not None else "QCOW2",
         timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
         limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),

@@ -34,19 +34,17 @@ _HEADER_BYTES = 64
 _NAME_LIMIT_BYTES = 4096
 
 
-def describe(path: str, pool: str, guard: Guard) -> str:
-    """Who uses the file at `path` in the directory `pool`, for people; empty if nobody does.
+def mention(path: str, pool: str, guard: Guard) -> str:
+    """Which files in the directory `pool` name the one at `path`, for people; empty if none does.
 
-    StorageError if it cannot be told: then it counts as used.
+    StorageError if it cannot be told: then it counts as mentioned. A guest writes such a header into a RAW disk of its
+    own as easily as qemu-img into an overlay, so a mention holds a file up only until an administrator says otherwise.
     """
-    found = []
-    if locked(path):
-        found.append(LOCKED)
     images = overlays(path, pool, guard)
-    if images:
-        more = f" and {len(images) - _NAMED_LIMIT} more" if len(images) > _NAMED_LIMIT else ""
-        found.append(f"it is the backing file of {', '.join(map(_shown, images[:_NAMED_LIMIT]))}{more}")
-    return "; ".join(found)
+    if not images:
+        return ""
+    more = f" and {len(images) - _NAMED_LIMIT} more" if len(images) > _NAMED_LIMIT else ""
+    return f"it is the backing file of {', '.join(map(_shown, images[:_NAMED_LIMIT]))}{more}"
 
 
 def locked(path: str) -> bool:

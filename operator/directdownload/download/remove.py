@@ -8,9 +8,10 @@ import re
 import stat
 
 from directdownload.download import files, inuse, lock
-from directdownload.download.errors import storage_error
+from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.place import Place
+from directdownload.resources.base import REMOVE_MENTIONED
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
@@ -28,7 +29,7 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     # a download of this host that is told to end may still publish, and keeps its journal: it is waited for
     own = lock.acquire(place.part, guard)[0] if _ours(place.part) else None
     try:
-        if _ours(place.final) and (users := inuse.describe(place.final, place.directory, guard)):
+        if _ours(place.final) and (users := _users(document, place, guard)):
             return _in_use(place, users)
         with lock.section(place.lock, guard):
             # looking through the pool may have taken long
@@ -46,6 +47,24 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     if running:
         message += f"; a download still runs on {', '.join(running)} and keeps its part"
     return JobResult(reason=Reason.REMOVED, message=message, path=place.final)
+
+
+def _users(document: JobDocument, place: Place, guard: Guard) -> str:
+    """Who holds the file, for people; empty if nobody does that counts."""
+    locked = inuse.locked(place.final)
+    mention = "" if document.remove_mentioned else _mention(document, place, guard, locked=locked)
+    return "; ".join(filter(None, (inuse.LOCKED if locked else "", mention)))
+
+
+def _mention(document: JobDocument, place: Place, guard: Guard, *, locked: bool) -> str:
+    """Which files name it, and what an administrator can do about that where nothing else holds it."""
+    annotate = f"kubectl annotate templateplacement {document.placement} {REMOVE_MENTIONED}=true"
+    otherwise = f"; if no disk of a virtual machine depends on the file: {annotate}" if not locked else ""
+    try:
+        found = inuse.mention(place.final, place.directory, guard)
+    except StorageError as error:
+        raise StorageError(error.reason, error.message + otherwise) from error
+    return found + otherwise if found else ""
 
 
 class _Work:

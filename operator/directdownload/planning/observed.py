@@ -123,6 +123,8 @@ class PlacementView:
     observed_present: bool = True
     observed_changed: bool = False
     observed_revision: str = ""
+    #: an administrator has said that what mentions the file in its pool does not hold it
+    remove_mentioned: bool = False
 
     @property
     def reason(self) -> Reason | None:
@@ -254,6 +256,7 @@ def project_placement(document: Mapping[str, Any]) -> PlacementView:
         observed_present=seen.get("present", True),
         observed_changed=seen.get("changed", False),
         observed_revision=seen.get("revision", ""),
+        remove_mentioned=metadata.get("annotations", {}).get(base.REMOVE_MENTIONED) == "true",
     )
 
 

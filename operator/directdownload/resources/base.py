@@ -27,6 +27,8 @@ AGENT = "directdownload-agent"
 #: Prefix of the keys under which rules travel through pydantic's JSON schema; never part of a CRD.
 RULES_PREFIX = "x-directdownload-"
 REQUESTED_AT = f"{GROUP}/requested-at"
+#: An annotation of placements, which only administrators write: files that name the copy do not hold up its removal.
+REMOVE_MENTIONED = f"{GROUP}/remove-mentioned"
 #: A label of placements: for which namespace's deployments it was made.
 NAMESPACE_LABEL = f"{GROUP}/deployment-namespace"
 #: More of its value is not kept: a request is handed on to thousands of copies, and stands in the status of each.

@@ -128,6 +128,8 @@ class JobDocument(Document):
     published_digest: str = ""
     #: verify: `JobResult.revision` of what was published, where no `published_digest` is known
     published_revision: str = ""
+    #: remove: also while a file in the pool names the published one as its backing file; never while one is locked
+    remove_mentioned: bool = False
     format: str = "QCOW2"
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()

@@ -198,6 +198,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
         "expectedDigest": "sha256:learnt",
         "publishedDigest": "",
         "publishedRevision": "",
+        "removeMentioned": False,
         "sealDirectory": "/var/lib/directdownload/seals",
         "format": "ISO",
         "timeouts": {"connectSeconds": 1, "socketSeconds": 2, "connectionRequestSeconds": 3},
@@ -351,6 +352,14 @@ def test_a_job_mounts_the_root_of_its_own_pool_alone() -> None:
     container = fetch["containers"][1]
     assert [mount["name"] for mount in container["volumeMounts"]] == ["trust", "tmp", "pool-root-0", "seals"]
     assert container["securityContext"]["capabilities"]["add"] == ["CHOWN", "SETUID", "SETGID"]
+
+
+@pytest.mark.parametrize(("value", "told"), [("true", True), ("yes", False), (None, False)])
+def test_only_a_removal_is_told_that_a_mention_does_not_count(value: str | None, told: bool) -> None:
+    annotations = {"directdownload.dev/remove-mentioned": value} if value else {}
+    placed = build.placement(phase="Removing", annotations=annotations)
+    for verb, expected in ((Verb.REMOVE, told), (Verb.VERIFY, False)):
+        assert jobs.document(placed, build.around(), verb, 0).remove_mentioned is expected
 
 
 def test_a_verification_is_told_what_was_published_and_a_fetch_is_not() -> None:

@@ -107,6 +107,34 @@ def test_the_message_says_all_that_is_known(pool: pathlib.Path, template: pathli
     assert_kept(pool, remove(pool), f"is in use: it is the backing file of {overlay}")
 
 
+def test_a_mention_is_overridden_by_an_administrator_and_a_lock_is_not(
+    pool: pathlib.Path, template: pathlib.Path
+) -> None:
+    """The header of an overlay in the first bytes of a guest's own RAW disk, as that guest has written it."""
+    overlay, disk = pool / "vm.qcow2", pool / "guest.raw"
+    qemu_img("create", "-f", "qcow2", "-b", template, "-F", "qcow2", overlay)
+    disk.write_bytes(overlay.read_bytes()[:4096] + bytes(SIZE))
+    overlay.unlink()
+    command = "kubectl annotate templateplacement debian-13-0123456789 directdownload.dev/remove-mentioned=true"
+    assert_kept(pool, remove(pool), f"the backing file of {disk}", command)
+    with opened_by_qemu(template, "--format=qcow2"):
+        result = remove(pool, removeMentioned=True)
+        assert_kept(pool, result, "locked")
+        assert "annotate" not in result.message
+    assert remove(pool, removeMentioned=True).reason is Reason.REMOVED
+    assert leftovers(pool) == {"guest.raw"}
+
+
+def test_a_pool_that_cannot_be_looked_through_is_overridden_too(
+    pool: pathlib.Path, template: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inuse, "ENTRY_LIMIT", 1)
+    (pool / "another").touch()
+    result = remove(pool)
+    assert (result.reason, "remove-mentioned=true" in result.message) == (Reason.WRITE_FAILED, True)
+    assert remove(pool, removeMentioned=True).reason is Reason.REMOVED
+
+
 def test_a_disk_opened_while_the_pool_is_looked_through_is_kept(
     pool: pathlib.Path, template: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +254,7 @@ def test_an_unreadable_image_may_use_it(pool: pathlib.Path, template: pathlib.Pa
         path.chmod(0)
         script = (
             "import sys, threading\nfrom directdownload.download import guard, inuse\n"
-            "print(inuse.describe(sys.argv[1], sys.argv[2], guard.Guard(threading.Event())))"
+            "print(inuse.mention(sys.argv[1], sys.argv[2], guard.Guard(threading.Event())))"
         )
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
         process = subprocess.run(
