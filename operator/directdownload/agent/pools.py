@@ -56,6 +56,7 @@ class PoolMonitor:
         self._complaint = Complaint(logger)
         self._sweep_complaint = Complaint(logger)
         self._budget_complaint = Complaint(logger)
+        self._mount_complaint = Complaint(logger)
         #: of the pool when it was judged last
         self._device = 0
         #: its work directory held more than is read, when it was looked at last
@@ -114,6 +115,10 @@ class PoolMonitor:
         # while no placement has a copy there, nothing can be lost
         was_own_mount = self._ledger.own_mount(pool, path) and bool(self._ledger.remembered(pool, path))
         self._storage = storage.judge(self.target, roots, mounts, facts, was_own_mount=was_own_mount)
+        if self._storage.missing_mount_options:
+            missing = " and ".join(self._storage.missing_mount_options)
+            text = f"Pool {pool}: {path} is mounted without {missing}; mount it with them: others write what lies there"
+            self._mount_complaint.say(logging.WARNING, text, self._about)
         if facts is None or self._storage.mounted is not True or not facts.directory:
             self._listed = False
             return False

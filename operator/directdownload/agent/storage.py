@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import os.path
 from collections.abc import Sequence
+from typing import Literal
 
 from directdownload.download import mountinfo
 from directdownload.resources import quantities
@@ -18,6 +19,8 @@ from directdownload.resources.reasons import Reason
 SIGNIFICANT = 0.01
 #: Free inodes, by this share of what was told (file systems that make inodes as needed report them by free space).
 SIGNIFICANT_INODES = 0.05
+#: Whoever can write into a pool cannot make a program with rights of it, nor a device.
+_WANTED: tuple[Literal["nosuid", "nodev"], ...] = ("nosuid", "nodev")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -103,6 +106,7 @@ def judge(
         writable=not read_only,
         mounted=True,
         reason=Reason.NOT_WRITABLE if read_only else None,
+        missing_mount_options=() if mount is None else tuple(each for each in _WANTED if each not in mount.options),
     )
 
 

@@ -121,6 +121,16 @@ def test_a_local_pool_on_a_mount_of_its_own_is_recognised(path: str, table: list
     assert storage.on_own_mount((*ROOTS, IMAGES), mounts(*table), facts(path)) is own
 
 
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [("rw", ("nosuid", "nodev")), ("rw,nosuid", ("nodev",)), ("rw,nodev,nosuid,relatime", ())],
+)
+def test_a_mount_on_which_programs_get_rights_is_told(options: str, missing: tuple[str, ...]) -> None:
+    table = mounts(f"3 2 0:3 / /pools/disk {options} - ext4 a rw")
+    outcome = storage.judge(storage.Target("p", "/pools/disk", False), ROOTS, table, facts("/pools/disk"))
+    assert (outcome.missing_mount_options, outcome.reason) == (missing, None), "it is used all the same"
+
+
 def test_numbers_that_the_api_cannot_hold_are_cut() -> None:
     """As a file server that claims 2^64 - 1 bytes."""
     found = facts("/pools/a", capacity_bytes=2**76, available_bytes=2**64 - 1, inodes_free=2**64 - 1)
