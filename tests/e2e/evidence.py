@@ -146,7 +146,19 @@ print(json.dumps({
 }))
 """
 #: Their bits (capabilities(7)).
-_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 3: "FOWNER"}
+_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 3: "FOWNER", 6: "SETGID", 7: "SETUID"}
+#: Of all processes of a pod: whom they run as and what they can, as the kernel says.
+_PROCESSES = """
+import json, os
+found = []
+for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        status = dict(line.split(":", 1) for line in open(f"/proc/{name}/status").read().splitlines())
+    except OSError:
+        continue
+    found.append([*map(int, status["Uid"].split()), int(status["CapPrm"], 16), int(status["NoNewPrivs"])])
+print(json.dumps(found))
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +172,14 @@ class Confinement:
     read_only_root: bool = True
     no_new_privileges: bool = True
     seccomp: bool = True
+
+
+def processes(cluster: Cluster, pod: str) -> list[list[int]]:
+    """Of each process: its four user ids, the capabilities that it may use, and whether it can get no new ones."""
+    found: list[list[int]] = json.loads(
+        cluster.kubectl("exec", "-n", NAMESPACE, pod, "--", "python3", "-c", _PROCESSES)
+    )
+    return found
 
 
 def confinement(cluster: Cluster, pod: str) -> Confinement:

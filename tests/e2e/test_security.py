@@ -1,4 +1,4 @@
-"""What a thief gets on a host: an agent's token from the kubelet's directory, and the inside of a download's pod.
+"""What a thief gets on a host: an agent's token from the kubelet's directory, the inside of a download's pod, a pool.
 
 Of the other threats `tests/api/test_security.py` says where they are tested.
 """
@@ -17,6 +17,9 @@ from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
 
 from directdownload.cluster import kinds
+from directdownload.download import confinement
+from directdownload.download.record import Record
+from directdownload.resources.naming import WORK_DIRECTORY
 
 SERVICE_ACCOUNTS = kinds.Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
 REVIEWS = kinds.Resource(
@@ -130,7 +133,10 @@ def test_the_pod_of_a_download_holds_nothing_worth_stealing(local: Cluster, slow
     )
     pod = until("a download", lambda: evidence.running_pod(local, HOSTS[0]), 60)
     until("it to run", lambda: evidence.downloaded(local, "held", HOSTS[0]) > 0, 60)
-    assert evidence.confinement(local, pod) == evidence.Confinement(0, {"CHOWN", "DAC_OVERRIDE", "FOWNER"})
+    given = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"}
+    assert evidence.confinement(local, pod) == evidence.Confinement(0, given)
+    # The one that meets the foreign bytes has nothing of that.
+    assert [confinement.NOBODY] * 4 + [0, 1] in evidence.processes(local, pod)
     stolen = json.loads(local.kubectl("exec", "-n", NAMESPACE, pod, "--", "python3", "-c", _STEAL))
     assert stolen["found"] == []
     # Names are public to whoever is on the network; nothing behind them is, without a token.
@@ -138,3 +144,40 @@ def test_the_pod_of_a_download_holds_nothing_worth_stealing(local: Cluster, slow
     words = ("TOKEN", "PASSWORD", "SECRET", "CREDENTIAL", "KUBECONFIG")
     assert [name for name in stolen["environment"] if any(word in name.upper() for word in words)] == []
     local.converged("held", 1)
+
+
+def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Origin, image: Image) -> None:
+    """Another file with a record of it, and a file of the host's own under the name of a part."""
+    host = HOSTS[0]
+    local.apply(clusters.template("pooled", server.url(image.path.name)), clusters.deployment("pooled", hosts=[host]))
+    local.converged("pooled", 1)
+    placement = local.placements("pooled")[host]
+    name, before = placement["metadata"]["name"], placement["status"]["file"]
+    published = local.file(host, placement["spec"]["path"])
+    work = published.parent / WORK_DIRECTORY
+    published.write_bytes(b"evil")
+    path, digest = placement["spec"]["path"], f"sha256:{evidence.sha256(published)}"
+    forged = Record.of(published.stat(), path=path, digest=digest, checksum="")
+    owner = {"placement": name, "placement_uid": placement["metadata"]["uid"], "host": host, "format": "RAW"}
+    (record,) = work.glob("*.record")
+    forged.model_copy(update={**owner, "served_digest": before["digest"]}).write(str(record))
+    local.kubectl("annotate", "templateplacement", name, "directdownload.dev/requested-at=now")
+    until("the image again", lambda: published.read_bytes() == image.path.read_bytes(), 60)
+    local.converged("pooled", 1)
+    template = local.get("template", "pooled", "default")
+    assert template["status"]["digest"] == before["digest"] == before["publishedDigest"]
+
+    precious = published.parent / "precious.raw"
+    precious.write_bytes(b"precious")
+    precious.chmod(0o600)
+    local.apply(clusters.template("linked", server.url(image.path.name), checksum=image.checksum))
+    uid = local.get("template", "linked", "default")["metadata"]["uid"]
+    (work / f"{uid}.{host}.part").hardlink_to(precious)
+    state = precious.stat()
+    local.apply(clusters.deployment("linked", hosts=[host]))
+    local.converged("linked", 1)
+    after = precious.stat()
+    assert precious.read_bytes() == b"precious"
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (state.st_mode, state.st_uid, state.st_mtime_ns)
+    assert evidence.sha256(local.file(host, local.placements("linked")[host]["spec"]["path"])) == image.sha256
+    precious.unlink()
