@@ -125,6 +125,21 @@ def test_a_stolen_token_of_an_agent_speaks_for_its_own_host_only(
     assert local.reasons("fenced") == dict.fromkeys(HOSTS, ("Ready", "Downloaded"))
 
 
+def test_a_stolen_token_of_an_agent_ends_with_its_pod(local: Cluster, thief: Kube) -> None:
+    (pod,) = (pod for pod in evidence.pods(local, "agent") if pod["spec"]["nodeName"] == HOSTS[0])
+    assert thief.request("GET", kinds.HOSTS.path(HOSTS[0])).ok
+    local.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--timeout=60s")
+    until("the token to end", lambda: thief.request("GET", kinds.HOSTS.path(HOSTS[0])).code == 401, 60)
+    until(
+        "the next agent",
+        lambda: any(
+            each["spec"].get("nodeName") == HOSTS[0] and evidence.is_ready(each)
+            for each in evidence.pods(local, "agent")
+        ),
+        60,
+    )
+
+
 def test_the_pod_of_a_download_holds_nothing_worth_stealing(local: Cluster, slow_server: origin.Origin) -> None:
     image = Image(slow_server.directory, "held.raw", 48 << 20)
     local.apply(

@@ -43,9 +43,9 @@ logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")
-#: A job that is told to end has 30 s.
+#: A job that is told to end has 30 s, and says before how it ended.
 _END_SECONDS = 20.0
-_REAP_SECONDS = 5.0
+_REAP_SECONDS = 3.0
 _STANDARD_ERROR = 2
 #: of one file: itself, and past the page cache
 _DESCRIPTORS_LIMIT = 2
