@@ -46,6 +46,7 @@ _LENGTH = struct.Struct(">I")
 #: A job that is told to end has 30 s, and says before how it ended.
 _END_SECONDS = 20.0
 _REAP_SECONDS = 3.0
+_ANSWER_SECONDS = 3.0
 _STANDARD_ERROR = 2
 #: of one file: itself, and past the page cache
 _DESCRIPTORS_LIMIT = 2
@@ -132,10 +133,12 @@ def run(
     if process == 0:
         _child(task, theirs, {*descriptors}, trust_bundle)
     theirs.close()
+    # one that asks and does not listen must not keep this process from its deadline
+    ours.settimeout(_ANSWER_SECONDS)
     ended: str | None = None
     try:
         value = parse(_serve(ours, guard, answers or {}))
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError, TimeoutError) as error:
         raise StorageError(
             Reason.WRITE_FAILED, f"the process that fetches said what makes no sense: {type(error).__name__}"
         ) from None

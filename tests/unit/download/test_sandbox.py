@@ -175,12 +175,28 @@ def framed(message: Any) -> bytes:
         framed(["failed", "abc"]),
         framed([["unhashable"]]),
         framed("done"),
+        struct.pack(">I", 200_000) + b"[" * 200_000,
     ],
 )
 def test_what_makes_no_sense_ends_the_talk(message: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_REAP_SECONDS", 0.1)
     error = said(message)
     assert error.reason in (Reason.WRITE_FAILED, Reason.UNKNOWN)
+
+
+def test_one_that_asks_and_does_not_listen_ends_the_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_REAP_SECONDS", 0.1)
+    monkeypatch.setattr(sandbox, "_ANSWER_SECONDS", 0.2)
+
+    def task(link: _Link, _stop: threading.Event) -> Any:
+        # the answers are never read: the thread that would is not there
+        child, _ = socket.socketpair()
+        link._link, theirs = child, link._link
+        while True:
+            theirs.sendall(framed(["forget"]) * 1000)
+
+    with pytest.raises(StorageError):
+        sandbox.run(task, lambda told: told, Guard.start(threading.Event(), 20), answers={"forget": lambda: None})
 
 
 def test_what_it_says_of_the_file_is_compared_with_the_file(
