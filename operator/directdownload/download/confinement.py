@@ -27,7 +27,8 @@ NOBODY = 65531
 _SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc", "/dev/null", "/dev/urandom", "/run/systemd/resolve")
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 #: capability.h: the version of the header, and a bit
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_NET_BIND_SERVICE = 1 << 10
@@ -55,6 +56,11 @@ def confine(readable: Iterable[str]) -> None:
     # last: a change of user takes it back
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Of the processes that this one begins: what they leave behind becomes its children, and can be seen."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _become_nobody() -> None:

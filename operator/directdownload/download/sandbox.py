@@ -129,6 +129,8 @@ def run(
     `answers` do in this process what the child asks for.
     """
     ours, theirs = socket.socketpair()
+    confinement.adopt_orphans()
+    others = _children()
     process = os.fork()
     if process == 0:
         _child(task, theirs, {*descriptors}, trust_bundle)
@@ -148,7 +150,7 @@ def run(
     finally:
         ours.close()
         ended = ended or _reap(process)
-    if ended is None:
+    if ended is None or _children() - others:
         raise StorageError(
             Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
         )
@@ -216,6 +218,16 @@ def _reap(process: int) -> str | None:
             with contextlib.suppress(PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.005)
+
+
+def _children() -> set[str]:
+    """Process ids. Those of a child that has ended are among them, as orphans come to this process."""
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        # a thread that has ended meanwhile
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            found.update(file.read().split())
+    return found
 
 
 # The child

@@ -219,6 +219,24 @@ def test_what_it_says_of_the_file_is_compared_with_the_file(
     assert not (pool / "uid-1").exists()
 
 
+def test_one_that_leaves_a_process_behind_publishes_nothing() -> None:
+    """It would have the files open for writing after they got their names."""
+    ours, theirs = socket.socketpair()
+
+    def task() -> None:
+        if os.fork() == 0:
+            theirs.send(b"here")
+            theirs.recv(1)
+            os._exit(0)
+
+    with ours, theirs:
+        with pytest.raises(StorageError) as caught:
+            confined(task, theirs.fileno())
+        assert "could still write" in caught.value.message
+        assert ours.recv(10) == b"here"
+        ours.send(b"x")
+
+
 def test_it_is_told_to_stop_and_the_deadline_holds_without_it() -> None:
     stop = threading.Event()
 
