@@ -214,7 +214,7 @@ class Draw(random.Random):
         return item
 
     def _array(self, schema: Schema, *, status: bool) -> list[Any]:
-        length = min(schema["maxItems"], _MANY) if self.chance(0.02) else self.randrange(4)
+        length = min(schema["maxItems"], _MANY) if self.chance(0.02) else self.randrange(min(4, schema["maxItems"] + 1))
         found = [self.value(schema["items"], status=status) for _ in range(length)]
         keys = schema.get("x-kubernetes-list-map-keys")
         return list({tuple(item[key] for key in keys): item for item in found}.values()) if keys else found

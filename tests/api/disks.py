@@ -38,11 +38,12 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class File:
-    """A published file. `stamp` changes whenever mtime or inode would."""
+    """A published file. `stamp` changes whenever mtime or inode would, `change` with every write, as ctime does."""
 
     digest: str
     size_bytes: int
     stamp: int = dataclasses.field(default_factory=lambda: next(_stamps))
+    change: int = dataclasses.field(default_factory=lambda: next(_stamps))
     mtime: str = dataclasses.field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     )
@@ -74,6 +75,14 @@ class Record:
         return file is not None and (self.size_bytes, self.stamp) == (file.size_bytes, file.stamp)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seal:
+    """What a host keeps for itself of a file that it has published or hashed."""
+
+    record: Record
+    change: int
+
+
 class Disk:
     """One directory: of one host, or of all hosts that share it. `name` tells it from others."""
 
@@ -81,6 +90,8 @@ class Disk:
         self.name = name
         self.files: dict[str, File] = {}
         self.records: dict[str, Record] = {}
+        #: by host and name of the file
+        self.seals: dict[tuple[str, str], Seal] = {}
         #: `<template uid>.<host>` of downloads that were begun and not ended
         self.parts: set[str] = set()
         #: names of files that a virtual machine holds
@@ -110,7 +121,8 @@ class Disk:
             if (file := self.files.get(name)) is None:
                 return
             other = digest_of(f"altered {next(_stamps)}")
-            self.files[name] = dataclasses.replace(file, digest=other) if silently else File(other, size_bytes)
+            silent = dataclasses.replace(file, digest=other, change=next(_stamps))
+            self.files[name] = silent if silently else File(other, size_bytes)
 
     def touch(self, name: str) -> None:
         """Another mtime, the same bytes."""
@@ -139,9 +151,12 @@ class Disk:
 
     def _fetch(self, document: JobDocument, origin: Origin) -> JobResult:
         name, expected = document.file_name, _expected(document)
-        file, record = self.files.get(name), self.records.get(name)
-        believed = record is not None and record.matches(file) and expected in ("", record.digest)
-        if file is not None and (believed or file.digest == expected):
+        file, seal = self.files.get(name), self.seals.get((document.host, name))
+        sealed = seal is not None and file is not None and seal.change == file.change
+        if file is not None and seal is not None and sealed and expected in ("", seal.record.digest):
+            self.parts.discard(_part(document))
+            return self._done(Reason.ALREADY_PRESENT, document, file, seal.record)
+        if file is not None and file.digest == expected:
             self.parts.discard(_part(document))
             return self._done(Reason.ALREADY_PRESENT, document, file)
         if origin.cut:
@@ -160,10 +175,12 @@ class Disk:
 
     def _verify(self, document: JobDocument, _origin: Origin) -> JobResult:
         name = document.file_name
-        file, record = self.files.get(name), self.records.get(name)
+        file, record, seal = self.files.get(name), self.records.get(name), self.seals.get((document.host, name))
         if file is None:
             return JobResult(reason=Reason.MISSING, message="simulated: there is no such file")
-        if file.digest != (_expected(document) or (record.digest if record is not None else None)):
+        sealed = seal.record.digest if seal is not None else None
+        if file.digest != (document.published_digest or _expected(document) or sealed):
+            self.seals.pop((document.host, name), None)
             if record is not None:
                 self.records[name] = record.distrusted()
             return JobResult(reason=Reason.ALTERED, message="simulated: other bytes", size_bytes=file.size_bytes)
@@ -184,22 +201,27 @@ class Disk:
             removed(self.name, name)
         self.files.pop(name, None)
         self.records.pop(name, None)
+        self.seals.pop((document.host, name), None)
         self.parts.discard(_part(document))
         return JobResult(reason=Reason.REMOVED)
 
-    def _done(self, reason: Reason, document: JobDocument, file: File) -> JobResult:
-        """Writes the record; one that is believed is only given its new owner, if it has one."""
+    def _done(self, reason: Reason, document: JobDocument, file: File, sealed: Record | None = None) -> JobResult:
+        """Writes the record and the seal; what was `sealed` is only given its new owner, if it has one."""
         owner = (document.placement, document.placement_uid)
-        record = self.records.get(document.file_name)
-        if reason is not Reason.ALREADY_PRESENT or record is None or not record.matches(file):
-            record = Record(*owner, document.host, file.digest, file.size_bytes, file.stamp)
-        elif (record.placement, record.placement_uid) != owner:
+        record = sealed or Record(*owner, document.host, file.digest, file.size_bytes, file.stamp)
+        if (record.placement, record.placement_uid) != owner:
             placement, uid = owner
             record = dataclasses.replace(record, placement=placement, placement_uid=uid, host=document.host)
         self.records[document.file_name] = record
+        self.seals[document.host, document.file_name] = Seal(record, file.change)
         path = f"{document.pool.path}/{document.file_name}"
         return JobResult(
-            reason=reason, path=path, size_bytes=file.size_bytes, digest=file.digest, revision=record.revision
+            reason=reason,
+            path=path,
+            size_bytes=file.size_bytes,
+            digest=file.digest,
+            published_digest=file.digest,
+            revision=record.revision,
         )
 
 

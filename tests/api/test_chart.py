@@ -245,9 +245,9 @@ def skeleton_of(found: list[Object]) -> Object:
 NFS: dict[str, Any] = {"url": "nfs://nas/e/a", "policy": jobs.Policy(nfs_exports=("nas:/e",))}
 
 
-def job_of(found: list[Object], **fields: Any) -> Object:
+def job_of(found: list[Object], pool: str = "/var/lib/libvirt/images", **fields: Any) -> Object:
     """The Job that the controller makes of the chart's template, by the controller's own code."""
-    spec = samples.FULL[TEMPLATE_PLACEMENTS]
+    spec = {**samples.FULL[TEMPLATE_PLACEMENTS], "path": f"{pool}/f"}
     metadata = {"name": "debian-0123456789", "uid": "u", "resourceVersion": "1", "generation": 1}
     placement = observed.project_placement({"metadata": metadata, "spec": spec})
     document = jobs.JobDocument(
@@ -256,7 +256,7 @@ def job_of(found: list[Object], **fields: Any) -> Object:
         placement_uid=placement.uid,
         template_uid=placement.template_uid,
         host=placement.host,
-        pool=jobs.JobPool(name="local", path="/var/lib/libvirt/images"),
+        pool=jobs.JobPool(name="local", path=pool),
         file_name="f",
         **{"url": "https://images.example.org/debian-13.qcow2", **fields},
     )
@@ -315,7 +315,7 @@ def test_values_arrive(namespace: str) -> None:
     pods = {
         "controller": one(found, "Deployment")["spec"]["template"]["spec"],
         "agent": one(found, "DaemonSet")["spec"]["template"]["spec"],
-        "job": job_of(found)["spec"]["template"]["spec"],
+        "job": job_of(found, pool="/srv/b/pool")["spec"]["template"]["spec"],
     }
     assert one(found, "Deployment")["spec"]["replicas"] == 3
     for component, pod in pods.items():
@@ -338,8 +338,10 @@ def test_values_arrive(namespace: str) -> None:
         if component == "controller":
             assert roots == paths == {}
         else:
-            assert roots == dict.fromkeys(("/srv/a", "/srv/b"), ("HostToContainer", False))
-            assert paths == dict.fromkeys(("/srv/a", "/srv/b"), "Directory")
+            # a download sees its own pool's root alone
+            wanted = ("/srv/a", "/srv/b") if component == "agent" else ("/srv/b",)
+            assert roots == dict.fromkeys(wanted, ("HostToContainer", False))
+            assert paths == dict.fromkeys(wanted, "Directory")
         if component != "job":
             assert {"--pool-root=/srv/a", "--pool-root=/srv/b", "--log-level=debug"} <= set(container["args"])
     (download,) = job_of(found)["spec"]["template"]["spec"]["containers"]

@@ -83,6 +83,7 @@ def some_document(rng: random.Random, url: str, pool: pathlib.Path) -> JobDocume
         checksum=rng.choice([DIGEST, "", ""]),
         format="RAW",
         policy=Policy(allowed_cidrs=("127.0.0.0/8",)),
+        seal_directory=f"{pool}/seals",
     )
 
 

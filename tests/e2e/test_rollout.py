@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 from tests import origin
 from tests.api.kube import until
@@ -10,6 +11,8 @@ from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS, condition, wait_for_gets, work_files
+
+from directdownload.controller.watches import SUMMARY_SECONDS
 
 
 def all_observed(cluster: Cluster, template: str) -> bool:
@@ -85,7 +88,7 @@ def test_at_most_eight_writes_per_placement(local: Cluster, server: origin.Origi
         "the probe", lambda: condition(local.get("template", "counted", "default"), "SourceReachable") == reachable, 60
     )
     until("its job to be deleted", lambda: not local.list("jobs", NAMESPACE))
-    before = len(harness.read_audit_log(harness.cluster_audit_log()))
+    before, began = len(harness.read_audit_log(harness.cluster_audit_log())), time.monotonic()
     local.apply(clusters.deployment("counted"))
     local.converged("counted", 3)
     until("the jobs to be deleted", lambda: not local.list("jobs", NAMESPACE))
@@ -98,4 +101,6 @@ def test_at_most_eight_writes_per_placement(local: Cluster, server: origin.Origi
     # An agent's writes to a placement are progress, and one more: what it sees under the final name.
     counted = len(ours) - len(of_placements) + 3
     assert of_placements
-    assert counted <= 8 * 3, json.dumps([(e["verb"], e["objectRef"]) for e in ours])
+    # Where it takes longer, the summaries of Template and deployment are written once more each time (rule 6).
+    summaries = 2 * int((time.monotonic() - began) / SUMMARY_SECONDS)
+    assert counted <= 8 * 3 + summaries, json.dumps([(e["verb"], e["objectRef"]) for e in ours])

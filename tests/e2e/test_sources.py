@@ -294,7 +294,6 @@ def test_a_source_is_asked_before_anybody_deploys_it(sources: Sources) -> None:
         ("backed", "UnsafeImage", "backing file"),
         ("redirected", "URLNotAllowed", "link-local"),
         ("uninvited", "SourceRefused", "403"),
-        ("unlisted", "URLNotAllowed", "sourcePolicy.nfsExports"),
     ],
 )
 def test_what_must_not_be_fetched_or_published_stalls(sources: Sources, name: str, reason: str, word: str) -> None:
@@ -308,14 +307,15 @@ def test_what_must_not_be_fetched_or_published_stalls(sources: Sources, name: st
     assert not [left for left in evidence.names(file.parent / WORK_DIRECTORY) if left.startswith(file.name)]
 
 
-def test_a_url_that_the_zone_refuses_gets_no_placement(sources: Sources) -> None:
+@pytest.mark.parametrize(("name", "word"), [("inward", "loopback"), ("unlisted", "sourcePolicy.nfsExports")])
+def test_a_url_that_the_zone_refuses_gets_no_placement(sources: Sources, name: str, word: str) -> None:
     def refusal() -> Object | None:
-        found = sources.cluster.get("templatedeployment", "inward", "default")
+        found = sources.cluster.get("templatedeployment", name, "default")
         return found if evidence.condition(found, "Stalled") == ("True", "URLNotAllowed") else None
 
     found = until("the refusal", refusal, 60)
-    assert "loopback" in found["status"]["conditions"][0]["message"]
-    assert not sources.cluster.placements("inward")
+    assert word in found["status"]["conditions"][0]["message"]
+    assert not sources.cluster.placements(name)
 
 
 def test_a_secret_of_the_origin_is_seen_by_it_alone(sources: Sources) -> None:

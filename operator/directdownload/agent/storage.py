@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import os.path
 from collections.abc import Sequence
-from typing import Literal
 
 from directdownload.download import mountinfo
 from directdownload.resources import quantities
@@ -20,7 +19,7 @@ SIGNIFICANT = 0.01
 #: Free inodes, by this share of what was told (file systems that make inodes as needed report them by free space).
 SIGNIFICANT_INODES = 0.05
 #: Whoever can write into a pool cannot make a program with rights of it, nor a device.
-_WANTED: tuple[Literal["nosuid", "nodev"], ...] = ("nosuid", "nodev")
+_WANTED = ("nosuid", "nodev")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 

@@ -1,8 +1,9 @@
 """Giving up rights for good: what a process can still do that has met foreign bytes.
 
 Called by `sandbox` in a process of its own, before it meets any. What is left: descriptors that are open, the network,
-and reading programs, libraries and the system's configuration. Landlock (landlock(7)) is used where the kernel has it;
-without it the process is still nobody, and files of the host that everybody may read stay readable.
+and reading libraries and the system's configuration. It makes no other process, and no connection within the host.
+Landlock (landlock(7)) is used where the kernel has it; without it the process is still nobody, and files of the host
+that everybody may read stay readable.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 
+from directdownload.download import seccomp
 from directdownload.download.errors import StorageError
 from directdownload.resources.reasons import Reason
 
@@ -28,7 +30,7 @@ _SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc", "/dev/null", "/dev/urandom"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_NO_NEW_PRIVS = 38
 #: capability.h: the version of the header, and a bit
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_NET_BIND_SERVICE = 1 << 10
@@ -53,14 +55,10 @@ def confine(readable: Iterable[str]) -> None:
     _keep_only(_CAP_NET_BIND_SERVICE & _permitted())
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _landlock((*_SYSTEM, *_python(), *readable))
+    seccomp.forbid()
     # last: a change of user takes it back
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def adopt_orphans() -> None:
-    """Of the processes that this one begins: what they leave behind becomes its children, and can be seen."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _become_nobody() -> None:

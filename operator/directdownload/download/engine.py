@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from directdownload.download import images, journal, publish, sandbox
 from directdownload.download.checksum import expected_checksums
-from directdownload.download.errors import DownloadError, StorageError
+from directdownload.download.errors import DownloadError, UnsoundError
 from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
 from directdownload.download.guard import Guard
 from directdownload.download.place import Part
@@ -75,8 +75,10 @@ class _Fetch:
                     return self._publish(part, staging, gathered)
             except DownloadError as error:
                 # a full disk is given back what the part holds; without a journal the part is worth nothing
+                # and one that a process has had in its hands which makes no sense is not used again
                 if (
-                    error.permanent
+                    isinstance(error, UnsoundError)
+                    or error.permanent
                     or error.reason is Reason.INSUFFICIENT_SPACE
                     or journal.read_journal(self._place.journal) is None
                 ):
@@ -120,9 +122,10 @@ class _Fetch:
         self._guard.check()
         file = staging.out if gathered.unpacked else staging.part
         missing = [str(each) for each in self._expected if str(each) not in gathered.digests]
-        if file is None or missing or os.fstat(file.descriptor).st_size != gathered.size_bytes:
-            what = ", ".join(missing) or "its size or kind"
-            raise StorageError(
+        fits = gathered.meets(request.image_format, request.limits)
+        if file is None or missing or not fits or os.fstat(file.descriptor).st_size != gathered.size_bytes:
+            what = ", ".join(missing) or "its size or format"
+            raise UnsoundError(
                 Reason.WRITE_FAILED, f"{staging.part.path} is not what was reported of it ({what}); it begins anew"
             )
         record = Record(

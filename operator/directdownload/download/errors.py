@@ -5,6 +5,7 @@
     ├── SourceError          this source failed: another source of the same bytes may do better
     │   └── ChangedError     it serves another version than it did when the transfer began
     ├── StorageError         the pool's disk failed: no source can help
+    │   └── UnsoundError     what another process of ours had in its hands is not to be used again
     ├── StoppedError         the process was told to stop, or the deadline has passed
     └── ReleasedError        one of several connections is not needed any more; never leaves the transfer
 
@@ -55,6 +56,10 @@ class ChangedError(SourceError):
 
 class StorageError(DownloadError):
     """The pool cannot take the file; no other source can help."""
+
+
+class UnsoundError(StorageError):
+    """What another process said or did makes no sense: what it had in its hands is not used again."""
 
 
 class StoppedError(DownloadError):

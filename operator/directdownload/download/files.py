@@ -42,7 +42,11 @@ def read_small(path: str) -> bytes | None:
 
 def read_document(path: str, model: type[D]) -> D | None:
     """The document at `path`; None if there is none that `model` accepts. It is hostile until checked."""
-    data = read_small(path)
+    return parse_document(read_small(path), model)
+
+
+def parse_document(data: bytes | None, model: type[D]) -> D | None:
+    """`data` as a document; None if `model` does not accept it."""
     if data is None:
         return None
     try:

@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import pydantic
 
@@ -19,14 +19,16 @@ from directdownload.download.guard import Guard
 from directdownload.download.ranges import Ranges
 from directdownload.download.request import FetchRequest
 from directdownload.download.staging import StagedFile, Staging
-from directdownload.download.unpack import Unpack, never_unpacked
+from directdownload.download.unpack import Unpack, limit_of_unpacked, never_unpacked
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import Document
+from directdownload.resources.jobs import Document, Limits
 from directdownload.resources.reasons import Reason
 
 #: said of bytes that are what they should be: another source of the same bytes does not help
 _NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
-_Size = pydantic.NonNegativeInt
+_Size = Annotated[int, pydantic.Field(ge=0, le=2**62)]
+_TEXT_LIMIT = 2048
+_Text = Annotated[str, pydantic.Field(max_length=_TEXT_LIMIT)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ class Gathered(Document):
 
     unpacked: bool
     size_bytes: _Size
-    digest: str
+    digest: _Text
     served_bytes: _Size
-    digests: tuple[str, ...]
-    format: str
+    digests: Annotated[tuple[_Text, ...], pydantic.Field(max_length=len(Algorithm))]
+    format: _Text
     virtual_size_bytes: _Size | None
     #: for people: those that bytes came from, and the one that delivered last
-    sources: str
-    source: str
+    sources: _Text
+    source: _Text
     resumed_from: _Size
 
     @property
@@ -68,11 +70,24 @@ class Gathered(Document):
         return next(text for text in self.digests if Checksum.parse(text).algorithm is Algorithm.SHA256)
 
     @pydantic.model_validator(mode="after")
-    def _digests_are_digests(self) -> Self:
+    def _fits_together(self) -> Self:
         image, *served = [Checksum.parse(text).algorithm for text in (self.digest, *self.digests)]
-        if image is not Algorithm.SHA256 or Algorithm.SHA256 not in served:
-            raise ValueError("expected the SHA-256 of the image and of what was served")
+        if image is not Algorithm.SHA256 or Algorithm.SHA256 not in served or len(served) != len(set(served)):
+            raise ValueError("expected the SHA-256 of the image and of what was served, and one digest of an algorithm")
+        if not self.unpacked and (self.digest, self.size_bytes) != (self.served_digest, self.served_bytes):
+            raise ValueError("what was not unpacked is what was served")
+        if self.format not in images.FORMATS:
+            raise ValueError("no format of an image")
         return self
+
+    def meets(self, image_format: str, limits: Limits) -> bool:
+        """Whether it is of the format, and no larger, than it was to be: its process should have seen to that."""
+        measured = [
+            (self.served_bytes, limits.max_size_bytes),
+            (self.virtual_size_bytes or 0, limits.max_virtual_size_bytes),
+            (self.size_bytes if self.unpacked else 0, limit_of_unpacked(limits.max_virtual_size_bytes)),
+        ]
+        return self.format == (image_format or self.format) and all(size <= (most or size) for size, most in measured)
 
 
 class _MismatchError(SourceError):
@@ -148,8 +163,9 @@ class Gathering:
         if kept is None or not kept.ranges or kept.ranges[-1][1] > self._staging.length_bytes:
             return assembly.State()
         validators = {source.digest: source.validator for source in kept.sources}
-        # without a digest only the same version of the same source will do
-        if not expected and not (len(validators) == 1 and validators.get(group[0].url.digest)):
+        # without a digest only the same version of the same source will do, and only our own word for it
+        same = len(validators) == 1 and bool(validators.get(group[0].url.digest))
+        if not expected and not (self._staging.proven and same):
             return assembly.State()
         return assembly.State(Ranges(kept.ranges), kept.size_bytes, validators)
 
@@ -213,8 +229,8 @@ class Gathering:
             digests=tuple(str(each) for each in digests.values()),
             format=info.format,
             virtual_size_bytes=info.virtual_size_bytes,
-            sources=", ".join(str(supplier.source.url) for supplier in running.contributors) or last,
-            source=last,
+            sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:_TEXT_LIMIT],
+            source=last[:_TEXT_LIMIT],
             resumed_from=running.resumed_from,
         )
 

@@ -59,11 +59,20 @@ class Journal(Document):
             raise ValueError("a range ends behind the end of the file")
         return self
 
+    def encoded(self) -> bytes:
+        """As it lies in the pool."""
+        return self.model_dump_json().encode()
+
     def write(self, path: str) -> None:
         """Raises OSError."""
-        files.write_atomically(path, self.model_dump_json().encode())
+        files.write_atomically(path, self.encoded())
 
 
 def read_journal(path: str) -> Journal | None:
     """The journal at `path`; None if there is none, or what is there is none of this version."""
     return files.read_document(path, Journal)
+
+
+def parse_journal(data: bytes | None) -> Journal | None:
+    """`data` as a journal; None if it is none of this version."""
+    return files.parse_document(data, Journal)

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 #: slot of its host and its zone, which others need.
 LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_TRIES = 20
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -51,8 +52,8 @@ def acquire(path: str, guard: Guard) -> tuple[int, bool]:
 
 
 def try_acquire(path: str) -> int | None:
-    """As `acquire`, but None at once if someone else has it."""
-    while True:
+    """As `acquire`, but None at once if someone else has it, or changes what lies there as often as it is looked at."""
+    for _ in range(_TRIES):
         descriptor, ours = _open(path)
         try:
             _lock(descriptor)
@@ -69,6 +70,7 @@ def try_acquire(path: str) -> int | None:
                 return None
             raise storage_error(error, path, "lock") from error
         os.close(descriptor)
+    return None
 
 
 def _lock(descriptor: int) -> None:
@@ -108,11 +110,12 @@ def same_file(descriptor: int, path: str) -> bool:
 def _open(path: str) -> tuple[int, bool]:
     """The file, and whether we made it, now or before; one of somebody else is open for reading only."""
     try:
-        while True:
+        for _ in range(_TRIES):
             with contextlib.suppress(FileExistsError):
                 return os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
             with contextlib.suppress(FileNotFoundError):
                 return _open_again(path)
+        raise StorageError(Reason.WRITE_FAILED, f"{path} is made and removed by others all the time; find out by whom")
     except OSError as error:
         raise storage_error(error, path, "open") from error
 

@@ -6,7 +6,6 @@ verbs (a pool) and by `directdownload fetch` (a file beside nothing else).
 
 import contextlib
 import dataclasses
-import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -34,6 +33,8 @@ class Place:
     lock: str = ""
     #: of this host alone, not in the pool; empty where nothing is kept
     seal: str = ""
+    #: the same for the journal; None where nobody else could have written it
+    journal_seal: str | None = None
 
     @classmethod
     def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str, *, seals: str = "") -> Self:
@@ -52,6 +53,7 @@ class Place:
             record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
             lock=os.path.join(work, f"{template_uid}.lock"),
             seal=seal.path_of(seals, final),
+            journal_seal=seal.path_of(seals, f"{stem}{journal.SUFFIX}"),
         )
 
     @classmethod
@@ -93,6 +95,8 @@ class Part:
         self.descriptor = descriptor
         #: another process held it before, and may have published meanwhile
         self.waited = waited
+        #: as they were kept, the last one first
+        self._journals: tuple[bytes, ...] = ()
 
     @classmethod
     def acquire(cls, place: Place, guard: Guard) -> Self:
@@ -127,15 +131,18 @@ class Part:
     @contextlib.contextmanager
     def staged(self) -> Iterator[staging.Staging]:
         """The files that a fetch writes, as long as it is in here."""
-        place = self.place
+        place, sealed = self.place, self.place.journal_seal
+        data, state = files.read_small(place.journal), os.fstat(self.descriptor)
+        self._journals = (data,) if data is not None else ()
         staged = staging.Staging(
             place.directory,
             staging.StagedFile.of(place.part, self.descriptor),
             place.out,
             make_out=self._new_out,
-            earlier=journal.read_journal(place.journal),
-            forget=functools.partial(staging.forget, place.journal),
-            keep=functools.partial(staging.keep, place.journal),
+            earlier=journal.parse_journal(data),
+            proven=sealed is None or seal.vouches_for(sealed, data, state),
+            forget=self._forget,
+            keep=self._keep,
         )
         try:
             yield staged
@@ -145,6 +152,24 @@ class Part:
                 with contextlib.suppress(OSError):
                     files.remove(place.out)
             staged.close()
+
+    def _forget(self) -> None:
+        path = self.place.journal
+        try:
+            if files.remove(path):
+                files.sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise storage_error(error, path, "remove") from error
+
+    def _keep(self, kept: journal.Journal) -> None:
+        place = self.place
+        # first: whichever of the two journals a kill leaves, it is one of ours
+        self._journals = (kept.encoded(), *self._journals[:1])
+        seal.keep_journals(place.journal_seal or "", self._journals, os.fstat(self.descriptor))
+        try:
+            kept.write(place.journal)
+        except OSError as error:
+            raise storage_error(error, place.journal, "write") from error
 
     def _new_out(self) -> staging.StagedFile:
         out = self.place.out
@@ -160,6 +185,7 @@ class Part:
         try:
             files.remove(self.place.journal)
             files.remove(self.place.out)
+            seal.drop(self.place.journal_seal or "")
             if lock.same_file(self.descriptor, self.place.part):
                 files.remove(self.place.part)
         except OSError as error:

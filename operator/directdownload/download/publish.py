@@ -158,14 +158,15 @@ def _hash_open(
 
 
 def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> Record:
-    """Owner, mode, fsync, record, rename, in this order; `file` None takes the caller's umask.
+    """Fsync, owner, mode, record, rename, in this order; `file` None takes the caller's umask.
+
+    Until the lock is held the file is nobody's but ours: whoever it is given to may write to it.
 
     Returns the record that now stands. It goes first: it names the inode, so it is true from the moment of the rename
     and ignored before. What others have published meanwhile is replaced: only reading it would show what it holds.
     """
     place, descriptor = part.place, product.descriptor
     try:
-        _give_owner_and_mode(descriptor, file)
         os.fsync(descriptor)
         state = os.fstat(descriptor)
         record = record.model_copy(
@@ -178,6 +179,8 @@ def publish(part: Part, product: Product, file: FileMode | None, record: Record,
                 raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
             if os.fstat(descriptor).st_nlink != 1:
                 raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
+            _give_owner_and_mode(descriptor, file)
+            os.fsync(descriptor)
             write_record(place, record)
             os.rename(product.path, place.final)
             files.sync_directory(place.directory)
@@ -210,7 +213,6 @@ def record_present(place: Place, record: Record, state: os.stat_result, guard: G
             raise StorageError(Reason.WRITE_FAILED, f"{place.final} was replaced while it was read; it is read again")
         if place.record and read_record(place.record) != record:
             write_record(place, record)
-        # With a new owner or label, as libvirt gives them, nobody knows whether its bytes were touched as well.
         seal.keep(place.seal, record, state)
 
 

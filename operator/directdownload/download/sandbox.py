@@ -6,7 +6,8 @@ decides nothing beyond the file that it was given. It is forked, so it starts in
 
 A message is four bytes of length and JSON: from the child ["keep", journal], ["forget"] and ["out"], which are answered
 by [] or a failure, and at last ["done", value] or ["failed", failure]; from the parent ["stop"]. A failure is reason,
-message and the seconds to wait. Descriptors of a file come with the answer.
+message and the seconds to wait. Descriptors of a file come with the answer, over a socket. The child speaks through a
+pipe: with a socket it could hand over descriptors, whose end the kernel would wait for in the parent.
 """
 
 import codecs
@@ -28,7 +29,7 @@ from typing import Any, NoReturn, TypeVar
 
 from directdownload.download import confinement, images
 from directdownload.download import probe as probing
-from directdownload.download.errors import DownloadError, SourceError, StorageError
+from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
 from directdownload.download.gathering import Gathered, Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.journal import Journal
@@ -37,7 +38,7 @@ from directdownload.download.sources import tls
 from directdownload.download.staging import StagedFile, Staging
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document, JobResult
-from directdownload.resources.reasons import Reason
+from directdownload.resources.reasons import PERMANENT, TRANSIENT, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ _STANDARD_ERROR = 2
 #: of one file: itself, and past the page cache
 _DESCRIPTORS_LIMIT = 2
 
+_TEXT_LIMIT = 2000
+_FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
 #: Python reads these from its library when they are first used.
 _CODECS = ("ascii", "latin-1", "utf-8", "idna")
 
@@ -63,13 +66,17 @@ Answers = Mapping[str, Callable[..., Sequence[int] | None]]
 def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum], guard: Guard) -> Gathered:
     """As `Gathering.run`, in a process of its own."""
 
+    # opened once more, as the child could give up the lock on what it shared with this process
+    part = staging.part.again()
+
     def task(link: "_Link", stop: threading.Event) -> Any:
         inner = Staging(
             staging.directory,
-            staging.part,
+            part,
             staging.out_path,
             make_out=lambda: StagedFile(staging.out_path, *link.ask("out")),
             earlier=staging.earlier,
+            proven=staging.proven,
             forget=lambda: link.ask("forget"),
             keep=lambda kept: link.ask("keep", kept.model_dump(mode="json")),
         )
@@ -81,14 +88,17 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
         staging.keep(Journal.model_validate_json(json.dumps({**told, **owner})))
         return ()
 
-    return run(
-        task,
-        functools.partial(_document, Gathered),
-        guard,
-        descriptors=staging.part.descriptors,
-        trust_bundle=request.trust_bundle,
-        answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
-    )
+    try:
+        return run(
+            task,
+            functools.partial(_document, Gathered),
+            guard,
+            descriptors=part.descriptors,
+            trust_bundle=request.trust_bundle,
+            answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
+        )
+    finally:
+        part.close()
 
 
 def inspect(descriptor: int, size_bytes: int, image_format: str, limit_bytes: int, guard: Guard) -> images.ImageInfo:
@@ -128,39 +138,42 @@ def run(
     `parse` raises ValueError for what makes no sense. The event that `task` is given is set when it is to end.
     `answers` do in this process what the child asks for.
     """
+    hears, says = os.pipe()
     ours, theirs = socket.socketpair()
-    confinement.adopt_orphans()
-    others = _children()
-    process = os.fork()
-    if process == 0:
-        _child(task, theirs, {*descriptors}, trust_bundle)
-    theirs.close()
+    # nothing comes this way, descriptors least of all
+    ours.shutdown(socket.SHUT_RD)
     # one that asks and does not listen must not keep this process from its deadline
     ours.settimeout(_ANSWER_SECONDS)
+    process = os.fork()
+    if process == 0:
+        _child(task, says, theirs, {*descriptors}, trust_bundle)
+    theirs.close()
+    os.close(says)
     ended: str | None = None
     try:
-        value = parse(_serve(ours, guard, answers or {}))
+        value = parse(_serve(hears, ours, guard, answers or {}))
     except (ValueError, TypeError, LookupError, RecursionError, TimeoutError) as error:
-        raise StorageError(
+        raise UnsoundError(
             Reason.WRITE_FAILED, f"the process that fetches said what makes no sense: {type(error).__name__}"
         ) from None
-    except (EOFError, ConnectionError):
+    except EOFError:
         ended = _reap(process)
         raise SourceError(Reason.INTERRUPTED, f"the process that fetches ended early: {ended}") from None
     finally:
+        os.close(hears)
         ours.close()
         ended = ended or _reap(process)
-    if ended is None or _children() - others:
-        raise StorageError(
-            Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
-        )
+        if ended is None:
+            raise UnsoundError(
+                Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
+            )
     return value
 
 
 # The parent
 
 
-def _serve(link: socket.socket, guard: Guard, answers: Answers) -> Any:
+def _serve(hears: int, link: socket.socket, guard: Guard, answers: Answers) -> Any:
     """The value that the child is done with; EOFError if it ends without one, ValueError if it makes no sense."""
     over: float | None = None
     told = False
@@ -176,9 +189,9 @@ def _serve(link: socket.socket, guard: Guard, answers: Answers) -> Any:
             # of its deadline it knows
             told = True
             _tell(link, ["stop"])
-        if not select.select([link], [], [], TICK_SECONDS)[0]:
+        if not select.select([hears], [], [], TICK_SECONDS)[0]:
             continue
-        data = link.recv(64 * 1024)
+        data = os.read(hears, 64 * 1024)
         if not data:
             raise EOFError
         buffer += data
@@ -196,8 +209,11 @@ def _serve(link: socket.socket, guard: Guard, answers: Answers) -> Any:
 
 def _tell(link: socket.socket, message: list[Any], descriptors: Sequence[int] = ()) -> None:
     """One that has ended meanwhile needs no answer; what it said before is still to be read."""
+    data = _framed(message)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _send(link, message, descriptors)
+        if descriptors:
+            data = data[socket.send_fds(link, [data], descriptors) :]
+        link.sendall(data)
 
 
 def _reap(process: int) -> str | None:
@@ -220,23 +236,14 @@ def _reap(process: int) -> str | None:
         time.sleep(0.005)
 
 
-def _children() -> set[str]:
-    """Process ids. Those of a child that has ended are among them, as orphans come to this process."""
-    found: set[str] = set()
-    for task in os.listdir("/proc/self/task"):
-        # a thread that has ended meanwhile
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-            found.update(file.read().split())
-    return found
-
-
 # The child
 
 
 class _Link:
     """The child's end: it asks, and hears when it is to stop. Without its parent it ends at once."""
 
-    def __init__(self, link: socket.socket, stop: threading.Event) -> None:
+    def __init__(self, says: int, link: socket.socket, stop: threading.Event) -> None:
+        self._says = says
         self._link = link
         self._stop = stop
         self._asking = threading.Lock()
@@ -246,7 +253,7 @@ class _Link:
     def ask(self, kind: str, *values: Any) -> list[int]:
         """Returns when it is done, with the descriptors that it got; raises StorageError if it could not be."""
         with self._asking:
-            _send(self._link, [kind, *values])
+            _say(self._says, [kind, *values])
             answer, descriptors = self._answers.get()
         if answer:
             raise _error(StorageError, answer[0])
@@ -267,7 +274,7 @@ class _Link:
 
 
 def _child(
-    task: Callable[[_Link, threading.Event], Any], link: socket.socket, kept: set[int], trust_bundle: str
+    task: Callable[[_Link, threading.Event], Any], says: int, link: socket.socket, kept: set[int], trust_bundle: str
 ) -> NoReturn:
     try:
         # the parent decides, and says so over the link
@@ -275,14 +282,14 @@ def _child(
             signal.signal(number, signal.SIG_IGN)
         # a result is printed by the parent alone
         os.dup2(_STANDARD_ERROR, 1)
-        _close_all_but({0, 1, _STANDARD_ERROR, link.fileno(), *kept})
+        _close_all_but({0, 1, _STANDARD_ERROR, says, link.fileno(), *kept})
         # what may lie where only root can look
         tls.preload(trust_bundle)
         for codec in _CODECS:
             codecs.lookup(codec)
         confinement.confine((os.path.dirname(trust_bundle),) if trust_bundle else ())
         stop = threading.Event()
-        message = ["done", task(_Link(link, stop), stop)]
+        message = ["done", task(_Link(says, link, stop), stop)]
     except DownloadError as error:
         message = ["failed", _failure(error)]
     except BaseException as error:  # nothing may return from here into the parent's code
@@ -290,9 +297,15 @@ def _child(
         text = f"unexpected: {type(error).__name__}: {error}"
         message = ["failed", _failure(DownloadError(Reason.WRITE_FAILED, text))]
     with contextlib.suppress(BaseException):
-        _send(link, message)
+        _say(says, message)
         sys.stderr.flush()
     os._exit(0)
+
+
+def _say(says: int, message: list[Any]) -> None:
+    data = memoryview(_framed(message))
+    while data:
+        data = data[os.write(says, data) :]
 
 
 def _close_all_but(kept: set[int]) -> None:
@@ -310,12 +323,9 @@ def _document(model: type[D], told: Any) -> D:
     return model.model_validate_json(json.dumps(told))
 
 
-def _send(link: socket.socket, message: list[Any], descriptors: Sequence[int] = ()) -> None:
+def _framed(message: list[Any]) -> bytes:
     text = json.dumps(message).encode()
-    data = _LENGTH.pack(len(text)) + text
-    if descriptors:
-        data = data[socket.send_fds(link, [data], descriptors) :]
-    link.sendall(data)
+    return _LENGTH.pack(len(text)) + text
 
 
 def _take(buffer: bytearray) -> list[Any] | None:
@@ -340,7 +350,10 @@ def _failure(error: DownloadError) -> list[Any]:
 
 
 def _error(kind: type[DownloadError], failure: Sequence[Any]) -> DownloadError:
+    """ValueError if it is none: one with a reason that means success would be taken for that."""
     reason, message, retry_after = failure
-    return kind(
-        Reason(reason), str(message), retry_after_seconds=float(retry_after) if retry_after is not None else None
-    )
+    if reason not in _FAILURES:
+        raise ValueError("no reason of a failure")
+    # what goes into a result is text, and short
+    text = str(message).encode(errors="replace").decode()[:_TEXT_LIMIT]
+    return kind(Reason(reason), text, retry_after_seconds=float(retry_after) if retry_after is not None else None)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Self
 
-from directdownload.download import files, writer
+from directdownload.download import writer
 from directdownload.download.errors import storage_error
 from directdownload.download.journal import Journal
 
@@ -33,6 +33,10 @@ class StagedFile:
         """A descriptor of the caller's own past the page cache; None where that cannot be."""
         return os.dup(self.direct) if self.direct is not None else None
 
+    def again(self) -> Self:
+        """The same file, opened once more."""
+        return type(self).of(self.path, os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC))
+
     def close(self) -> None:
         for descriptor in self.descriptors:
             os.close(descriptor)
@@ -41,8 +45,9 @@ class StagedFile:
 class Staging:
     """`part` takes the bytes as served. What an archive holds goes into `unpacked`, which is made when it is asked for.
 
-    `earlier` is the journal of what lies in the part: an earlier attempt's, then that which was kept last. `forget`
-    removes the journal durably, `keep` replaces it; both raise StorageError.
+    `earlier` is the journal of what lies in the part: an earlier attempt's, then that which was kept last. Unless it is
+    `proven` others may have written it: then only a digest tells whether the part holds what it says. `forget` removes
+    the journal durably, `keep` replaces it; both raise StorageError.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Staging:
         *,
         make_out: Callable[[], StagedFile],
         earlier: Journal | None,
+        proven: bool,
         forget: Callable[[], object],
         keep: Callable[[Journal], object],
     ) -> None:
@@ -62,6 +68,7 @@ class Staging:
         self.out: StagedFile | None = None
         self._make_out = make_out
         self.earlier = earlier
+        self.proven = proven
         self._forget = forget
         self._keep = keep
 
@@ -95,7 +102,7 @@ class Staging:
     def keep(self, journal: Journal) -> None:
         """What it says is on disk."""
         self._keep(journal)
-        self.earlier = journal
+        self.earlier, self.proven = journal, True
 
     def close(self) -> None:
         """What was opened for this alone: the part's holder closes the part."""
@@ -103,20 +110,3 @@ class Staging:
             os.close(self.part.direct)
         if self.out is not None:
             self.out.close()
-
-
-def forget(journal: str) -> None:
-    """Remove the journal at a path, durably."""
-    try:
-        if files.remove(journal):
-            files.sync_directory(os.path.dirname(journal))
-    except OSError as error:
-        raise storage_error(error, journal, "remove") from error
-
-
-def keep(journal: str, kept: Journal) -> None:
-    """Write the journal at a path, durably."""
-    try:
-        kept.write(journal)
-    except OSError as error:
-        raise storage_error(error, journal, "write") from error

@@ -27,8 +27,7 @@ class Unpack:
     def __init__(self, staging: Staging, guard: Guard, *, max_virtual_size_bytes: int, reserve: str) -> None:
         self._staging = staging
         self._caller = guard
-        # an image is larger than what it holds by its tables; the inspection looks at the exact size
-        self._limit_bytes = max_virtual_size_bytes and max_virtual_size_bytes * 65 // 64 + 16 * BLOCK_BYTES
+        self._limit_bytes = limit_of_unpacked(max_virtual_size_bytes)
         self._max_virtual_size_bytes = max_virtual_size_bytes
         self._reserve = reserve
         self._cancelled = threading.Event()
@@ -147,6 +146,11 @@ class Unpack:
                 return follower.verified_bytes
             if self._complete.wait(TICK_SECONDS / 10):
                 return follower.verified_bytes
+
+
+def limit_of_unpacked(max_virtual_size_bytes: int) -> int:
+    """How large a file may be in which such a disk is: larger by the tables of its format. 0: no limit."""
+    return max_virtual_size_bytes and max_virtual_size_bytes * 65 // 64 + 16 * BLOCK_BYTES
 
 
 def never_unpacked(image_format: str) -> bool:

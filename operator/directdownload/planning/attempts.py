@@ -5,7 +5,7 @@ import hashlib
 
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources import naming
-from directdownload.resources.jobs import JobResult
+from directdownload.resources.jobs import SUCCESSES, JobResult
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Retry
@@ -33,7 +33,11 @@ def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
     else:
         return None
     hint = f": {job.hint}" if job.hint else ""
-    return job.result or JobResult(reason=Reason.INTERRUPTED, message=what + hint)
+    # A job that has met foreign bytes may say anything: what its verb cannot end with is no result.
+    told = job.result
+    if told is not None and told.done and job.verb is not None and told.reason not in SUCCESSES[job.verb]:
+        told = None
+    return told or JobResult(reason=Reason.INTERRUPTED, message=what + hint)
 
 
 def start_deadline(job: Job) -> datetime.datetime | None:

@@ -7,6 +7,7 @@ it, and the number of the next attempt follows from the jobs and the status that
 import datetime
 import hashlib
 import json
+from typing import Any
 
 from directdownload.planning import attempts, digests, headers, removal, repair, requests
 from directdownload.planning import pools as pool_planning
@@ -24,7 +25,9 @@ from directdownload.planning.plans import (
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase, PlacedFile
+from directdownload.resources.zone import SourcePolicy
 
+_NEWER = ("nfs_exports", "nfs_user")
 _HANG_LOOK = datetime.timedelta(seconds=30)
 
 
@@ -62,12 +65,18 @@ def inputs_of(around: Surroundings) -> str:
     template, downloads = around.template.spec, around.zone.spec.downloads
     told = [
         *(template.url, template.mirrors, template.checksum, str(template.headers_secret_ref)),
-        *(downloads.max_size, downloads.max_virtual_size, around.zone.spec.source_policy.model_dump(mode="json")),
+        *(downloads.max_size, downloads.max_virtual_size, _told(around.zone.spec.source_policy)),
         around.pool.spec.file.model_dump(mode="json"),
     ]
     keystore = around.host.status.keystore if around.host is not None else None
     trust = f".{keystore.sha256[:10]}" if keystore is not None and keystore.sha256 else ""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10] + trust
+
+
+def _told(policy: SourcePolicy) -> dict[str, Any]:
+    """As 0.1.0 wrote it, so that an upgrade is no reason to try again: a field that is newer counts once it is set."""
+    unset = {name for name in _NEWER if getattr(policy, name) == SourcePolicy.model_fields[name].get_default()}
+    return policy.model_dump(mode="json", exclude=unset)
 
 
 def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime) -> PlacementPlan:

@@ -186,9 +186,9 @@ class HostStorage(Model):
     writable: bool | None = pydantic.Field(None, description="Whether the file system is mounted for writing.")
     mounted: bool | None = pydantic.Field(None, description="Whether the path is a mount point of its own.")
     reason: Reason | None = pydantic.Field(None, description="Why it is not usable, when it is not.")
-    missing_mount_options: tuple[Literal["nosuid", "nodev"], ...] = pydantic.Field(
+    missing_mount_options: tuple[str, ...] = pydantic.Field(
         (),
-        max_length=2,
+        json_schema_extra=rules(maxItems=8),
         description="Mount options that a pool should have and its mount has not: guests and servers write what lies "
         "there, and no file of it is to be a program with rights or a device of the host.",
     )

@@ -6,6 +6,7 @@ the job prints a `JobResult` as JSON and leaves it in the termination message, a
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Self
 
 import pydantic
@@ -34,6 +35,15 @@ class Verb(enum.StrEnum):
     VERIFY = "verify"
     REMOVE = "remove"
     PROBE = "probe"
+
+
+#: How a job of each verb can end well.
+SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
+    Verb.FETCH: frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT}),
+    Verb.VERIFY: frozenset({Reason.VERIFIED}),
+    Verb.REMOVE: frozenset({Reason.REMOVED}),
+    Verb.PROBE: frozenset({Reason.SOURCE_REACHABLE}),
+}
 
 
 class Timeouts(Document):

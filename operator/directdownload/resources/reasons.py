@@ -162,6 +162,27 @@ PERMANENT = frozenset(
     }
 )
 
+#: Failures that may pass: tried again by themselves.
+TRANSIENT = frozenset(
+    {
+        Reason.CONNECT_TIMEOUT,
+        Reason.SOCKET_TIMEOUT,
+        Reason.TLS_VERIFICATION_FAILED,
+        Reason.SOURCE_UNREACHABLE,
+        Reason.SOURCE_UNAVAILABLE,
+        Reason.SOURCE_TOO_SLOW,
+        Reason.SOURCE_CHANGED,
+        Reason.TRUNCATED,
+        Reason.NFS_ERROR,
+        Reason.INSUFFICIENT_SPACE,
+        Reason.POOL_NOT_READY,
+        Reason.NOT_MOUNTED,
+        Reason.WRITE_FAILED,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.INTERRUPTED,
+    }
+)
+
 #: The verb did what it was asked to.
 DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Reason.REMOVED, Reason.SOURCE_REACHABLE})
 

@@ -1,5 +1,7 @@
 """Whoever may write a pool: what they put there decides nothing, and nothing of theirs is written to."""
 
+import contextlib
+import datetime
 import gzip
 import os
 import pathlib
@@ -13,8 +15,10 @@ from tests.unit.download.support import content, job_document, run_job, sha256
 
 from directdownload.download import job, lock, publish
 from directdownload.download.guard import Guard
+from directdownload.download.journal import Journal, JournalSource
 from directdownload.download.record import Record
-from directdownload.resources.jobs import FileMode, JobDocument, JobResult
+from directdownload.download.urls import Url
+from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
 DATA = content(2_500_000)
@@ -124,13 +128,64 @@ def test_a_part_that_got_another_name_is_not_published(
     origin: Origin, served: pathlib.Path, pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (served / "image").write_bytes(DATA)
-    give = publish._give_owner_and_mode
+    look = publish.regular_file
 
-    def linked(descriptor: int, file: FileMode | None) -> None:
-        os.link(os.readlink(f"/proc/self/fd/{descriptor}"), pool / "mine")
-        give(descriptor, file)
+    def linked(path: str) -> os.stat_result | None:
+        with contextlib.suppress(FileNotFoundError):
+            os.link(pool / ".directdownload" / "uid-1.kvm-1.part", pool / "mine")
+        return look(path)
 
-    monkeypatch.setattr(publish, "_give_owner_and_mode", linked)
+    monkeypatch.setattr(publish, "regular_file", linked)
     result = run(job_document(pool, url=origin.url("image")))
     assert (result.reason, "another name" in result.message) == (Reason.WRITE_FAILED, True)
     assert not (pool / "uid-1").exists()
+
+
+def test_a_forged_journal_publishes_nothing_that_was_not_fetched(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path
+) -> None:
+    """A file of root's, with bytes of somebody else, under the part's name; a journal that says it is complete."""
+    (served / "image").write_bytes(DATA)
+    work = pool / ".directdownload"
+    work.mkdir()
+    part = work / "uid-1.kvm-1.part"
+    part.write_bytes(b"evil" * 1000)
+    part.chmod(0o600)
+    url = origin.url("image")
+    kept = Journal(
+        source=url,
+        sources=(JournalSource(digest=Url.parse(url).digest, validator='"x"'),),
+        size_bytes=4000,
+        ranges=((0, 4000),),
+        started_time=datetime.datetime.now(datetime.UTC),
+        updated_time=datetime.datetime.now(datetime.UTC),
+    )
+    kept.write(str(work / "uid-1.kvm-1.journal"))
+    result = run(job_document(pool, url=url))
+    assert (result.reason, result.resumed_from, (pool / "uid-1").read_bytes() == DATA) == (Reason.DOWNLOADED, 0, True)
+
+
+def test_nothing_is_sealed_that_others_may_write(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image").write_bytes(DATA)
+    owned = {"name": "local", "path": str(pool), "reserve": "0", "file": {"uid": 4711, "gid": 0, "mode": "0644"}}
+    assert run(job_document(pool, url=origin.url("image"), pool=owned)).reason is Reason.DOWNLOADED
+    assert not list((pool.parent / "seals").glob("*.seal"))
+
+
+def test_until_the_lock_is_held_a_file_is_nobodys_but_ours(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever it is given to could write to it while the lock is waited for."""
+    (served / "image").write_bytes(DATA)
+    owned = {"name": "local", "path": str(pool), "reserve": "0", "file": {"uid": 4711, "gid": 0, "mode": "0664"}}
+    section, seen = lock.section, []
+
+    def looked_at(path: str, guard: Guard) -> Any:
+        part = pool / ".directdownload" / "uid-1.kvm-1.part"
+        seen.append((part.stat().st_uid, part.stat().st_mode & 0o777))
+        return section(path, guard)
+
+    monkeypatch.setattr(lock, "section", looked_at)
+    assert run(job_document(pool, url=origin.url("image"), pool=owned)).reason is Reason.DOWNLOADED
+    assert seen == [(0, 0o600)]
+    assert ((pool / "uid-1").stat().st_uid, (pool / "uid-1").stat().st_mode & 0o777) == (4711, 0o664)

@@ -16,15 +16,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pydantic
 import pytest
 from tests.origin import Origin
-from tests.unit.download.support import content, job_document, make_request, run_job, sha256
+from tests.unit.download.support import content, job_document, leftovers, make_request, run_job, sha256
 
 from directdownload.download import confinement, engine, sandbox
 from directdownload.download.errors import DownloadError, SourceError, StorageError
+from directdownload.download.gathering import Gathered
 from directdownload.download.guard import Guard
 from directdownload.download.sandbox import _Link
-from directdownload.resources.jobs import JobResult
+from directdownload.resources.jobs import JobResult, Limits
 from directdownload.resources.reasons import Reason
 
 DATA = content(300_000)
@@ -149,7 +151,7 @@ def said(*messages: bytes) -> StorageError:
 
     def task(link: _Link, _stop: threading.Event) -> Any:
         for message in messages:
-            link._link.sendall(message)
+            os.write(link._says, message)
         time.sleep(60)
 
     with pytest.raises(StorageError) as caught:
@@ -173,6 +175,9 @@ def framed(message: Any) -> bytes:
         framed(["failed"]),
         framed(["failed", ["Nonsense"]]),
         framed(["failed", "abc"]),
+        framed(["failed", ["Downloaded", "there", None]]),
+        framed(["failed", ["AlreadyPresent", "there", None]]),
+        framed(["failed", ["Verified", "there", None]]),
         framed([["unhashable"]]),
         framed("done"),
         struct.pack(">I", 200_000) + b"[" * 200_000,
@@ -189,11 +194,11 @@ def test_one_that_asks_and_does_not_listen_ends_the_talk(monkeypatch: pytest.Mon
     monkeypatch.setattr(sandbox, "_ANSWER_SECONDS", 0.2)
 
     def task(link: _Link, _stop: threading.Event) -> Any:
-        # the answers are never read: the thread that would is not there
-        child, _ = socket.socketpair()
-        link._link, theirs = child, link._link
+        # the answers are never read: the thread that would reads something else
+        os.dup(link._link.fileno())
+        os.dup2(os.open("/dev/null", os.O_RDONLY), link._link.fileno())
         while True:
-            theirs.sendall(framed(["forget"]) * 1000)
+            os.write(link._says, framed(["forget"]) * 1000)
 
     with pytest.raises(StorageError):
         sandbox.run(task, lambda told: told, Guard.start(threading.Event(), 20), answers={"forget": lambda: None})
@@ -217,24 +222,82 @@ def test_what_it_says_of_the_file_is_compared_with_the_file(
     result = lies("digests", (sha256(b"other"),))
     assert (result.reason, sha256(DATA) in result.message) == (Reason.WRITE_FAILED, True)
     assert not (pool / "uid-1").exists()
+    # what it had in its hands is not used again
+    assert leftovers(pool) == set()
 
 
-def test_one_that_leaves_a_process_behind_publishes_nothing() -> None:
-    """It would have the files open for writing after they got their names."""
-    ours, theirs = socket.socketpair()
+WORD = {
+    **{"unpacked": False, "sizeBytes": 5, "servedBytes": 5, "virtualSizeBytes": 5, "resumedFrom": 0, "format": "RAW"},
+    **{"digest": sha256(b"a"), "digests": [sha256(b"a"), "md5:" + "0" * 32], "sources": "x", "source": "x"},
+}
 
-    def task() -> None:
-        if os.fork() == 0:
-            theirs.send(b"here")
-            theirs.recv(1)
-            os._exit(0)
 
-    with ours, theirs:
-        with pytest.raises(StorageError) as caught:
-            confined(task, theirs.fileno())
-        assert "could still write" in caught.value.message
-        assert ours.recv(10) == b"here"
-        ours.send(b"x")
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"digests": [sha256(b"b")]},
+        {"digests": [sha256(b"a"), sha256(b"b")]},
+        {"digests": ["md5:" + "0" * 32]},
+        {"digest": "md5:" + "0" * 32},
+        {"sizeBytes": 6},
+        {"format": "é" * 1000},
+        {"source": "x" * 5000},
+        {"resumedFrom": 10**30},
+        {"virtualSizeBytes": -1},
+    ],
+)
+def test_what_it_says_must_fit_together(told: dict[str, Any]) -> None:
+    assert Gathered.model_validate(WORD).served_digest == sha256(b"a")
+    with pytest.raises(pydantic.ValidationError):
+        Gathered.model_validate(WORD | told)
+
+
+@pytest.mark.parametrize(
+    ("limits", "image_format", "met"),
+    [
+        ({}, "", True),
+        ({"max_size_bytes": 5, "max_virtual_size_bytes": 5}, "RAW", True),
+        ({"max_size_bytes": 4}, "RAW", False),
+        ({"max_virtual_size_bytes": 4}, "RAW", False),
+        ({}, "QCOW2", False),
+    ],
+)
+def test_the_limits_hold_whatever_it_says(limits: dict[str, int], image_format: str, met: bool) -> None:
+    assert Gathered.model_validate(WORD).meets(image_format, Limits(**limits)) is met
+
+
+def test_it_leaves_no_process_behind_and_reaches_no_other_on_the_host(tmp_path: pathlib.Path) -> None:
+    """What it could hand its open files to: they would be written to after they got their names."""
+    address = tmp_path / "socket"
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def unshare() -> None:
+        # a user namespace, in which it would be root
+        if libc.unshare(0x10000000) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address))
+
+    def thread() -> None:
+        threading.Thread(target=lambda: None).start()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        address.chmod(0o777)
+        listener.listen()
+        attempts: dict[str, Callable[[], Any]] = {
+            **{"fork": os.fork, "connect": connect, "user namespace": unshare},
+            "program": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606 - that is the question
+            "spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+            **{"thread": thread, "resolve": lambda: socket.getaddrinfo("localhost", 80) and None},
+        }
+        found = confined(lambda: {name: refusal(attempt) for name, attempt in attempts.items()})
+    refused = dict.fromkeys(("fork", "connect", "user namespace", "program", "spawn"), "EPERM")
+    assert found == {**refused, "thread": "", "resolve": ""}
 
 
 def test_it_is_told_to_stop_and_the_deadline_holds_without_it() -> None:

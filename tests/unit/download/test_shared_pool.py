@@ -121,7 +121,7 @@ def result_of(process: subprocess.Popen[str]) -> JobResult:
     list(
         enumerate(
             [
-                "lock",
+                "owner and mode",
                 "temporary record",
                 "record",
                 "final name",
@@ -151,7 +151,7 @@ def test_two_hosts_that_publish_at_once(
             results = [result_of(one), result_of(two)]
     # what the other one has published only reading would show: the later one stands
     assert [result.reason for result in results] == [Reason.DOWNLOADED, Reason.DOWNLOADED]
-    assert marker.exists() == (before in ("temporary record", "record", "final name", "end of lock"))
+    assert marker.exists() == (before in ("owner and mode", "temporary record", "record", "final name", "end of lock"))
     assert (pool / "uid-1").read_bytes() == DATA
     record = read_record(str(pool / RECORD))
     assert record is not None

@@ -25,7 +25,7 @@ from directdownload.download.images.detect import RAW, detect
 from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
 from directdownload.resources.reasons import Reason
 
-__all__ = ["ImageInfo", "inspect", "inspect_head"]
+__all__ = ["FORMATS", "ImageInfo", "inspect", "inspect_head"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,6 +54,10 @@ _PARSERS: Mapping[str, Callable[[Reader], int | None]] = {
     tar.APPLIANCE: _no_size,
     tar.FORMAT: _no_size,
 }
+
+
+#: Every format that an image may be found to be.
+FORMATS = frozenset(_PARSERS)
 
 
 def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0) -> ImageInfo:
