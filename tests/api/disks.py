@@ -170,6 +170,12 @@ class Disk:
             reason = Reason.CHECKSUM_MISMATCH if document.checksum else Reason.SOURCE_CHANGED
             return JobResult(reason=reason, message=f"simulated: expected {expected}, found {found}")
         self.parts.discard(_part(document))
+        standing = self.records.get(name)
+        same = (found, document.placement_uid)
+        if file is not None and standing is not None and standing.matches(file) and file.digest == found:
+            stays = (standing.digest, standing.placement_uid) == same
+            if stays:
+                return self._done(Reason.ALREADY_PRESENT, document, file, standing, seals=False)
         self.files[name] = published = File(found, SIZE_BYTES)
         return self._done(Reason.DOWNLOADED, document, published)
 
@@ -205,7 +211,9 @@ class Disk:
         self.parts.discard(_part(document))
         return JobResult(reason=Reason.REMOVED)
 
-    def _done(self, reason: Reason, document: JobDocument, file: File, sealed: Record | None = None) -> JobResult:
+    def _done(
+        self, reason: Reason, document: JobDocument, file: File, sealed: Record | None = None, *, seals: bool = True
+    ) -> JobResult:
         """Writes the record and the seal; what was `sealed` is only given its new owner, if it has one."""
         owner = (document.placement, document.placement_uid)
         record = sealed or Record(*owner, document.host, file.digest, file.size_bytes, file.stamp)
@@ -213,7 +221,8 @@ class Disk:
             placement, uid = owner
             record = dataclasses.replace(record, placement=placement, placement_uid=uid, host=document.host)
         self.records[document.file_name] = record
-        self.seals[document.host, document.file_name] = Seal(record, file.change)
+        if seals:
+            self.seals[document.host, document.file_name] = Seal(record, file.change)
         path = f"{document.pool.path}/{document.file_name}"
         return JobResult(
             reason=reason,

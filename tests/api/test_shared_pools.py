@@ -138,7 +138,7 @@ def test_another_host_takes_over_when_the_node_is_lost_in_mid_download(world: Si
     assert not world.jobs()
 
 
-def test_a_lost_host_that_finished_unheard_spares_its_successor_the_download(world: Simulation) -> None:
+def test_what_a_lost_host_has_published_unheard_stays(world: Simulation) -> None:
     shared = Shared(world, 2)
     world.behaviour = hang
     shared.start()

@@ -89,8 +89,9 @@ class _Fetch:
         request = self._request
         owner = {"placement": request.placement, "placement_uid": request.placement_uid, "host": request.host}
         record = publish.find_present(self._place, self._expected, self._guard, owner=owner, inspect=self._inspect)
-        if record is None:
-            return None
+        return self._already_present(record) if record is not None else None
+
+    def _already_present(self, record: Record) -> JobResult:
         return JobResult(
             reason=Reason.ALREADY_PRESENT,
             message="the file was there already, as expected",
@@ -144,7 +145,10 @@ class _Fetch:
             inode=0,
             verified_time=datetime.datetime.now(datetime.UTC),
         )
-        record = publish.publish(part, publish.Product(file.descriptor, file.path), request.file, record, self._guard)
+        product = publish.Product(file.descriptor, file.path)
+        record, ours = publish.publish(part, product, request.file, record, self._guard)
+        if not ours:
+            return self._already_present(record)
         return JobResult(
             reason=Reason.DOWNLOADED,
             message=f"downloaded from {gathered.sources}",

@@ -22,6 +22,8 @@ from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import FileMode
 from directdownload.resources.reasons import Reason
 
+#: how often it is looked at what others publish under the same name, before it is replaced unseen
+_LOOKS = 3
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 
@@ -157,13 +159,13 @@ def _hash_open(
     return state, hasher.digests()
 
 
-def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> Record:
+def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
     """Fsync, owner, mode, record, rename, in this order; `file` None takes the caller's umask.
 
-    Until the lock is held the file is nobody's but ours: whoever it is given to may write to it.
-
-    Returns the record that now stands. It goes first: it names the inode, so it is true from the moment of the rename
-    and ignored before. What others have published meanwhile is replaced: only reading it would show what it holds.
+    Until the lock is held the file is nobody's but ours: whoever it is given to may write to it. Returns the record
+    that now stands, and whether it is the part's: another host may have published the same bytes meanwhile, which
+    reading them shows, and then they stay. The record goes first: it names the inode, so it is true from the moment of
+    the rename and ignored before.
     """
     place, descriptor = part.place, product.descriptor
     try:
@@ -172,24 +174,57 @@ def publish(part: Part, product: Product, file: FileMode | None, record: Record,
         record = record.model_copy(
             update={"size_bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
         )
-        with lock.section(place.lock, guard):
-            regular_file(place.final)
-            # a removal takes the part first: whoever still holds it may publish
-            if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
-                raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
-            if os.fstat(descriptor).st_nlink != 1:
-                raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
-            _give_owner_and_mode(descriptor, file)
-            os.fsync(descriptor)
-            write_record(place, record)
-            os.rename(product.path, place.final)
-            files.sync_directory(place.directory)
-            seal.keep(place.seal, record, os.fstat(descriptor))
+        for looks_left in reversed(range(_LOOKS)):
+            seen = regular_file(place.final)
+            standing = _published_by_another(place, record, guard) if seen is not None else None
+            with lock.section(place.lock, guard):
+                if looks_left and _identity(regular_file(place.final)) != _identity(seen):
+                    continue
+                if standing is not None:
+                    part.discard()
+                    return standing, False
+                _put_in_place(part, product, file, record)
+                break
         part.discard()
         files.sync_directory(os.path.dirname(place.journal))
     except OSError as error:
         raise storage_error(error, place.final, "publish") from error
-    return record
+    return record, True
+
+
+def _published_by_another(place: Place, record: Record, guard: Guard) -> Record | None:
+    """The record of what lies there, if it is of the same placement, and its bytes are ours; raises OSError."""
+    standing = read_record(place.record)
+    if standing is None or (standing.digest, standing.placement_uid) != (record.digest, record.placement_uid):
+        return None
+    descriptor = open_present(place.final)
+    try:
+        if not standing.matches(os.fstat(descriptor)):
+            return None
+        _, digests = hash_open(descriptor, (), guard)
+    finally:
+        os.close(descriptor)
+    return standing if str(digests[Algorithm.SHA256]) == record.digest else None
+
+
+def _identity(state: os.stat_result | None) -> tuple[int, ...]:
+    return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) if state is not None else ()
+
+
+def _put_in_place(part: Part, product: Product, file: FileMode | None, record: Record) -> None:
+    """The caller holds the lock; raises OSError, StorageError."""
+    place, descriptor = part.place, product.descriptor
+    # a removal takes the part first: whoever still holds it may publish
+    if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
+        raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
+    if os.fstat(descriptor).st_nlink != 1:
+        raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
+    _give_owner_and_mode(descriptor, file)
+    os.fsync(descriptor)
+    write_record(place, record)
+    os.rename(product.path, place.final)
+    files.sync_directory(place.directory)
+    seal.keep(place.seal, record, os.fstat(descriptor))
 
 
 def _give_owner_and_mode(descriptor: int, file: FileMode | None) -> None:
