@@ -26,7 +26,9 @@ from directdownload.resources.reasons import Reason
 
 #: said of bytes that are what they should be: another source of the same bytes does not help
 _NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
-_Size = Annotated[int, pydantic.Field(ge=0, le=2**62)]
+#: no file of any system is larger
+LARGEST_BYTES = 2**62
+_Size = Annotated[int, pydantic.Field(ge=0, le=LARGEST_BYTES)]
 _TEXT_LIMIT = 2048
 _Text = Annotated[str, pydantic.Field(max_length=_TEXT_LIMIT)]
 

@@ -167,7 +167,7 @@ class Part:
         self._journals = (kept.encoded(), *self._journals[:1])
         seal.keep_journals(place.journal_seal or "", self._journals, os.fstat(self.descriptor))
         try:
-            kept.write(place.journal)
+            files.write_atomically(place.journal, self._journals[0])
         except OSError as error:
             raise storage_error(error, place.journal, "write") from error
 

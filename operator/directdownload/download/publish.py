@@ -193,17 +193,21 @@ def publish(part: Part, product: Product, file: FileMode | None, record: Record,
 
 
 def _published_by_another(place: Place, record: Record, guard: Guard) -> Record | None:
-    """The record of what lies there, if it is of the same placement, and its bytes are ours; raises OSError."""
+    """The record of what lies there, if it is of the same placement, and its bytes are ours."""
     standing = read_record(place.record)
     if standing is None or (standing.digest, standing.placement_uid) != (record.digest, record.placement_uid):
         return None
-    descriptor = open_present(place.final)
     try:
-        if not standing.matches(os.fstat(descriptor)):
-            return None
-        _, digests = hash_open(descriptor, (), guard)
-    finally:
-        os.close(descriptor)
+        descriptor = open_present(place.final)
+        try:
+            if not standing.matches(os.fstat(descriptor)):
+                return None
+            _, digests = hash_open(descriptor, (), guard)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        # gone meanwhile, or damaged: what was fetched takes its place
+        return None
     return standing if str(digests[Algorithm.SHA256]) == record.digest else None
 
 

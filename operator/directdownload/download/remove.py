@@ -36,6 +36,7 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
             if _ours(place.final) and inuse.locked(place.final):
                 return _in_use(place, inuse.LOCKED)
             _unlink(place.seal)
+            _unlink(place.journal_seal or "")
             removed = _ours(place.final) and _unlink(place.final)
             _sync(place.directory)
             running = work.remove()

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, TypeVar
 from directdownload.download import confinement, images
 from directdownload.download import probe as probing
 from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
-from directdownload.download.gathering import Gathered, Gathering
+from directdownload.download.gathering import LARGEST_BYTES, Gathered, Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.journal import Journal
 from directdownload.download.request import FetchRequest
@@ -51,7 +51,6 @@ _ANSWER_SECONDS = 3.0
 _STANDARD_ERROR = 2
 #: of one file: itself, and past the page cache
 _DESCRIPTORS_LIMIT = 2
-
 _TEXT_LIMIT = 2000
 _FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
 #: Python reads these from its library when they are first used.
@@ -82,11 +81,10 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
         )
         return Gathering(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
 
-    def keep(told: Any) -> tuple[int, ...]:
+    def keep(told: Any) -> None:
         # whose part it is, only the parent says
         owner = {"placement": request.placement, "placementUid": request.placement_uid}
-        staging.keep(Journal.model_validate_json(json.dumps({**told, **owner})))
-        return ()
+        staging.keep(_document(Journal, {**told, **owner}))
 
     try:
         return run(
@@ -110,7 +108,9 @@ def inspect(descriptor: int, size_bytes: int, image_format: str, limit_bytes: in
 
     def parse(told: Any) -> images.ImageInfo:
         found, virtual_size = told
-        return images.ImageInfo(str(found), int(virtual_size) if virtual_size is not None else None)
+        if found not in images.FORMATS or (virtual_size is not None and not 0 <= virtual_size <= LARGEST_BYTES):
+            raise ValueError("no image")
+        return images.ImageInfo(found, virtual_size)
 
     return run(task, parse, guard, descriptors=(descriptor,))
 

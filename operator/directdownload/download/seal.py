@@ -30,10 +30,8 @@ class Seal(Record):
 
     @classmethod
     def of_record(cls, record: Record, state: os.stat_result) -> Self:
-        """`record` was true of the file with this state when `record.verified_time` was."""
-        told = record.model_dump(exclude={"size_bytes", "mtime_ns", "inode"})
-        seen = {"size_bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
-        return cls(**told, **seen, ctime_ns=state.st_ctime_ns)
+        """`record` is of the file with this state."""
+        return cls(**record.model_dump(), ctime_ns=state.st_ctime_ns)
 
     def record(self) -> Record:
         """As it stands in the pool."""

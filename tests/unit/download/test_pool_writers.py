@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import gzip
 import os
 import pathlib
@@ -189,3 +190,24 @@ def test_until_the_lock_is_held_a_file_is_nobodys_but_ours(
     assert run(job_document(pool, url=origin.url("image"), pool=owned)).reason is Reason.DOWNLOADED
     assert seen == [(0, 0o600)]
     assert ((pool / "uid-1").stat().st_uid, (pool / "uid-1").stat().st_mode & 0o777) == (4711, 0o664)
+
+
+def test_what_another_host_published_and_cannot_be_read_is_replaced(
+    published: pathlib.Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read to spare a good copy the exchange: its disk must not cost the one that was fetched."""
+
+    def damaged(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(publish, "hash_open", damaged)
+    before = (published / "uid-1").stat().st_ino
+    result = run(job_document(published, url=origin.url("image"), host="kvm-2", sealDirectory=""))
+    assert (result.reason, (published / "uid-1").read_bytes() == DATA) == (Reason.DOWNLOADED, True)
+    assert (published / "uid-1").stat().st_ino != before
+
+
+def test_a_removal_takes_the_seals_too(published: pathlib.Path, origin: Origin) -> None:
+    assert list((published.parent / "seals").iterdir())
+    assert run(job_document(published, "remove", url=origin.url("image"))).reason is Reason.REMOVED
+    assert not list((published.parent / "seals").iterdir())

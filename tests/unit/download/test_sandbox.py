@@ -336,3 +336,10 @@ def test_it_ends_with_its_parent(tmp_path: pathlib.Path) -> None:
     os.waitpid(parent, 0)
     assert ours.recv(20) == b"", f"process {child} has ended, and its end of the pair with it"
     ours.close()
+
+
+@pytest.mark.parametrize("told", [["x" * 5000, 1], ["RAW", -1], ["RAW", 2**70], ["RAW", "1"], ["RAW"], None])
+def test_what_it_says_of_an_image_that_was_found_is_one_of_ours(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_serve", lambda *_: told)
+    with pytest.raises(StorageError):
+        sandbox.inspect(0, 0, "RAW", 0, Guard.start(threading.Event(), 20))
