@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from directdownload.controller import world
-from directdownload.planning import policies, pools, slots
+from directdownload.download import mountinfo
+from directdownload.planning import policies, slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming
@@ -205,10 +206,9 @@ def _mount_roots(body: Mapping[str, Any], pool: str | None) -> None:
     """
     pod, container = _pod_and_container(body)
     volumes = pod.get("volumes", [])
-    roots = {
-        v["name"]: v.get("hostPath", {}).get("path", "") for v in volumes if v["name"].startswith(_POOL_ROOT_VOLUME)
-    }
-    own = pools.root_of(pool, roots.values()) if pool is not None else None
+    paths = {v["name"]: v.get("hostPath", {}).get("path", "") for v in volumes}
+    roots = {name: path.rstrip("/") or "/" for name, path in paths.items() if name.startswith(_POOL_ROOT_VOLUME)}
+    own = mountinfo.root_of(pool, roots.values()) if pool is not None else None
     dropped = {name for name, root in roots.items() if root != own}
     if pool is None:
         dropped.add(_SEALS_VOLUME)

@@ -31,12 +31,6 @@ def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:
     return any(path.startswith(root + "/") or (path == root and not shared) for root in (r.rstrip("/") for r in roots))
 
 
-def root_of(path: str, roots: Iterable[str]) -> str | None:
-    """The innermost of `roots` that `path` is or lies below."""
-    found = [root for root in roots if f"{path}/".startswith(root.rstrip("/") + "/")]
-    return max(found, key=len, default=None)
-
-
 def told_roots(pools: Iterable[StoragePool]) -> tuple[str, ...]:
     """Directories that the chart exposes, as far as the pools' own conditions tell: for who does not know its values.
 
