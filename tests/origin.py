@@ -147,7 +147,7 @@ class Origin:
             return []
         return [Request(**json.loads(line)) for line in self._log.read_text().splitlines()]
 
-    def wait_for_requests(self, count: int, timeout_seconds: float = 10) -> list[Request]:
+    def wait_for_requests(self, count: int, timeout_seconds: float = 120) -> list[Request]:
         """As `requests`, once there are at least `count`: the log is written after the client has its answer."""
         end = time.monotonic() + timeout_seconds
         while len(found := self.requests()) < count:

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ import prometheus_client
 from tests.api import kube
 from tests.cluster import harness
 from tests.unit.agent.stores import HostFiles
+from tests.world.waiting import until_async
 
 from directdownload.agent import main
 from directdownload.agent.settings import Settings
@@ -28,14 +28,6 @@ from directdownload.resources.base import CONTROLLER, GROUP
 from directdownload.resources.pem import Certificate
 
 Object = dict[str, Any]
-
-
-async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := await condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.05)
-    return found
 
 
 class HealthPort:
@@ -149,7 +141,7 @@ class World(HealthPort):
             for each in certificates
         }
 
-    async def prove(self, seconds: float = 20, **states: str) -> None:
+    async def prove(self, seconds: float = 120, **states: str) -> None:
         """Waits until `proofs` says just this, with `_` for `-`."""
         wanted = {alias.replace("_", "-"): state for alias, state in states.items()}
         shown: dict[str, str] = {}
@@ -160,7 +152,7 @@ class World(HealthPort):
             return shown == wanted
 
         try:
-            await until("the proof", proven, seconds)
+            await until_async("the proof", proven, seconds)
         except AssertionError:
             raise AssertionError(f"expected {wanted}, found {shown}: {await self.synced()}") from None
 
@@ -283,7 +275,7 @@ async def wrote(before: float, number: int, resource: str = "templateplacements"
     async def counted() -> bool:
         return applies(resource) - before >= number
 
-    await until(f"{number} writes", counted)
+    await until_async(f"{number} writes", counted)
     assert applies(resource) - before == number
 
 
@@ -301,7 +293,7 @@ async def settled(world: World, **outcomes: str) -> None:
         entries = remembered(world)
         return all(entries.get(name, {}).get("outcome") == outcome for name, outcome in outcomes.items())
 
-    await until(f"{outcomes} on disk", noted)
+    await until_async(f"{outcomes} on disk", noted)
 
 
 async def sees(world: World, placement: str, **observed: Any) -> bool:

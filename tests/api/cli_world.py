@@ -63,7 +63,7 @@ class Cluster:
 
     def run(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.arguments(*arguments, kubeconfig=kubeconfig), capture_output=True, text=True, timeout=40, check=False
+            self.arguments(*arguments, kubeconfig=kubeconfig), capture_output=True, text=True, timeout=120, check=False
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -102,7 +102,7 @@ class Running:
         while chunk := os.read(self.process.stdout.fileno(), 65536):
             self.text += chunk.decode()
         assert "Traceback" not in self.text
-        return self.process.wait(timeout=20), self.text
+        return self.process.wait(timeout=120), self.text
 
 
 def condition(kind: str, status: str, reason: str, generation: int = 1, message: str = "") -> dict[str, Any]:

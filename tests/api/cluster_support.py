@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from tests.world.waiting import until_async
 
 from directdownload.cluster import client, errors, kinds
 
@@ -45,11 +46,9 @@ def thing(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": THINGS.api_version, "kind": THINGS.kind, "metadata": {"name": name}, "spec": spec}
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        await asyncio.sleep(0.01)
+async def until(condition: Callable[[], object]) -> None:
+    """Waits closely: what these tests wait for lasts only milliseconds."""
+    await until_async("the condition of this line", condition, poll_seconds=0.01)
 
 
 async def namespace_with_things(api: client.Api) -> str:

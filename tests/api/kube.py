@@ -13,13 +13,13 @@ import pathlib
 import ssl
 import subprocess
 import tempfile
-import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
 import yaml
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base
@@ -61,7 +61,9 @@ class Kube:
         context = tls_context(config)
         self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         address = urllib.parse.urlsplit(cluster["server"])
-        self._connection = http.client.HTTPSConnection(str(address.hostname), address.port, context=context, timeout=30)
+        self._connection = http.client.HTTPSConnection(
+            str(address.hostname), address.port, context=context, timeout=120
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +144,7 @@ def install_definitions(control_plane: harness.ControlPlane) -> None:
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"), check=True)
     for path in (REPOSITORY / "crds").glob("*.yaml"):
         name = f"crd/{path.stem}.{base.GROUP}"
-        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", name, check=True)
+        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", name, check=True)
     await_definitions(control_plane)
 
 
@@ -157,7 +159,7 @@ def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str
     """Runs helm, built on first use (minutes, once per machine); `check` fails the test with its words."""
     subprocess.run([str(harness.CLUSTER_DIRECTORY / "tools.sh"), "helm"], check=True)
     binary = harness.state_root() / "bin" / "helm"
-    result = subprocess.run([str(binary), *arguments], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([str(binary), *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert not check or result.returncode == 0, f"helm {' '.join(arguments)}: {result.stderr}"
     return result
 
@@ -166,12 +168,3 @@ def rendered(release: str, namespace: str, *arguments: str, hooks: bool = False)
     """The chart's manifests as Helm would install them; with `hooks` also what it runs before and when it tests."""
     scope = () if hooks else ("--no-hooks",)
     return helm("template", release, str(CHART), "--namespace", namespace, *scope, *arguments).stdout
-
-
-def until(what: str, condition: Callable[[], T | None], seconds: float = 20) -> T:
-    """Polls until `condition` returns something true, and returns that."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
-    return found

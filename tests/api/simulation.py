@@ -22,9 +22,10 @@ from tests import kstatus
 from tests.api.agents import Agents
 from tests.api.disks import SIZE_BYTES, Disk, Origin, digest_of
 from tests.api.keystores import Keystore
-from tests.api.kube import Kube, Object, resource, until
+from tests.api.kube import Kube, Object, resource
 from tests.api.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL
@@ -66,12 +67,12 @@ class Controller:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=120)
 
     def stop(self) -> int:
         """Asks it to end, as the kubelet does, and returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=120)
 
 
 class Simulation:
@@ -115,7 +116,7 @@ class Simulation:
             if controller.alive:
                 controller.kill()
         self._stop.set()
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=120)
         # An older Lease that somebody still holds is watched for half a minute by every controller that begins later.
         for lease in self._kube.request("GET", kinds.LEASES.path(None, self.namespace)).object()["items"]:
             self._kube.delete(kinds.LEASES, lease["metadata"]["name"], self.namespace)
@@ -359,7 +360,7 @@ class Simulation:
             conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
             return conditions.get("Ready") == "True" and status["placements"]["ready"] == ready
 
-        until(f"{ready} copies of {name}", reached, 40)
+        until(f"{ready} copies of {name}", reached)
 
     def jobs(self) -> list[Object]:
         """Those of placements."""

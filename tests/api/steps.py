@@ -14,8 +14,9 @@ import urllib.parse
 from typing import Any, Self
 
 import yaml
-from tests.api.kube import Object, tls_context, until
+from tests.api.kube import Object, tls_context
 from tests.api.simulation import Controller, Simulation
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base
@@ -72,7 +73,7 @@ def phase_and_reason(placement: Object) -> tuple[str, str]:
     return (status["phase"], status["conditions"][0]["reason"]) if "phase" in status else ("", "")
 
 
-def until_state(world: Simulation, host: str, phase: str, *reasons: str, seconds: float = 40) -> Object:
+def until_state(world: Simulation, host: str, phase: str, *reasons: str, seconds: float = 120) -> Object:
     """Waits for the host's placement to be in `phase` for one of `reasons` (empty: for any), and returns it."""
 
     def reached() -> Object | None:
@@ -151,7 +152,7 @@ def settle(world: Simulation) -> None:
             size, since = log.stat().st_size, time.monotonic()
         return time.monotonic() - since >= _QUIET_SECONDS
 
-    until("nobody to write any more", quiet, 40)
+    until("nobody to write any more", quiet)
 
 
 def pause_seconds(version: Object) -> float:
@@ -189,7 +190,7 @@ class History:
     def __exit__(self, *_: object) -> None:
         if (connected := self._connection.sock) is not None:
             connected.shutdown(socket.SHUT_RDWR)
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=120)
         self._connection.close()
 
     def _read(self) -> None:

@@ -15,6 +15,7 @@ from tests.api import agent_world
 from tests.api.agent_world import Object, World
 from tests.cluster import harness
 from tests.unit.agent import support
+from tests.world.waiting import until_async
 
 import directdownload
 from directdownload.agent import prober
@@ -35,7 +36,7 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
     await world.create_pool("elsewhere", path="/srv/elsewhere")
     await world.create_pool("unselected", hostSelector={"matchLabels": {"disk": "ssd"}})
     async with agent_world.running(world.settings()):
-        await agent_world.until("ready without a Host", world.ready)
+        await until_async("ready without a Host", world.ready)
         created = await world.create_host()
         condition = {
             "type": "Ready",
@@ -47,7 +48,7 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
         condition["lastTransitionTime"] = created["metadata"]["creationTimestamp"]
         body = {"metadata": {"name": world.host}, "status": {"state": "Up", "conditions": [condition]}}
         await world.api.apply(kinds.HOSTS, body, manager=CONTROLLER, subresource="status")
-        storage = await agent_world.until("storage at once, not with the next interval", world.storage, 10)
+        storage = await until_async("storage at once, not with the next interval", world.storage)
         assert {name: facts.get("reason") for name, facts in storage.items()} == {
             "local": None,
             "shared": "NotMounted",
@@ -74,12 +75,12 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
             now = await world.storage()
             return set(now) == {"local", "shared", "absent", "unselected"} and "reason" not in now["absent"]
 
-        await agent_world.until("pools that changed", changed)
+        await until_async("pools that changed", changed)
 
         # another Host of the same name is told all again
         await world.api.delete(kinds.HOSTS, world.host)
         await world.create_host()
-        await agent_world.until("the new Host's storage", world.storage)
+        await until_async("the new Host's storage", world.storage)
 
 
 async def test_a_pool_over_its_budget_is_not_usable_and_the_others_are_served(
@@ -102,12 +103,12 @@ async def test_a_pool_over_its_budget_is_not_usable_and_the_others_are_served(
     with caplog.at_level(logging.INFO, "directdownload"):
         async with agent_world.running(settings):
             over: dict[str, str | None] = {"crowded": "PoolNotReady", "served": None}
-            await agent_world.until("the pool over its budget", lambda: reasons(over))
-            await agent_world.until("the other's copy", lambda: agent_world.sees(world, name, present=True))
+            await until_async("the pool over its budget", lambda: reasons(over))
+            await until_async("the other's copy", lambda: agent_world.sees(world, name, present=True))
             assert await reasons(over), "it stays so"
             names[0].unlink()
             within: dict[str, str | None] = {"crowded": None, "served": None}
-            await agent_world.until("both", lambda: reasons(within))
+            await until_async("both", lambda: reasons(within))
     pool, said = f"crowded-{world.id}", [record.getMessage() for record in caplog.records]
     assert said.count(f"Pool {pool} is within its budget again") == 1
     (why,) = [text for text in said if text.startswith(f"Pool {pool} is not usable")]
@@ -121,14 +122,14 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
     name, uid = await world.create_placement("t1", pool)
     place = support.make_place(pool, "t1", world.host)
     async with agent_world.running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         support.write_journal(place, name, uid, 250, progress_interval_seconds=0.1)
 
         async def downloaded() -> int:
             progress: Object = (await world.status(name)).get("progress", {})
             return int(progress.get("bytesDownloaded", 0))
 
-        await agent_world.until("progress", downloaded, 10)
+        await until_async("progress", downloaded)
         status = await world.status(name)
         assert status["progress"] | {"updatedTime": ""} == {
             "bytesDownloaded": 250,
@@ -146,7 +147,7 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
         async def complete() -> bool:
             return await downloaded() == 1000
 
-        await agent_world.until("the end", complete)
+        await until_async("the end", complete)
         status = await world.status(name)
         assert status["progress"]["percent"] == 100
         assert status["observed"].items() >= {"present": True, "sizeBytes": 1000, "revision": known.revision}.items()
@@ -154,19 +155,19 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
         assert status["phase"] == "Downloading"
 
         os.utime(place.final, ns=(0, 10**18))
-        await agent_world.until(
+        await until_async(
             "the changed file",
             lambda: agent_world.sees(world, name, present=True, changed=True, revision=known.revision),
         )
         verified = known.model_copy(update={"mtime_ns": 10**18, "verified_time": support.now()})
         verified.write(place.record)
-        await agent_world.until(
+        await until_async(
             "the verification", lambda: agent_world.sees(world, name, present=True, revision=verified.revision)
         )
         assert "changed" not in (await world.status(name))["observed"]
 
         os.unlink(place.final)
-        await agent_world.until(
+        await until_async(
             "the lost file", lambda: agent_world.sees(world, name, present=False, revision=verified.revision)
         )
         assert "progress" not in await world.status(name)
@@ -185,15 +186,15 @@ async def test_progress_is_written_once_per_interval_of_the_journal_and_the_end_
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
         support.write_journal(place, name, uid, 100, progress_interval_seconds=3600)
-        await agent_world.until("first progress", lambda: agent_world.has(world, name, bytesDownloaded=100))
+        await until_async("first progress", lambda: agent_world.has(world, name, bytesDownloaded=100))
         support.write_journal(place, name, uid, 200, progress_interval_seconds=3600)
         # told after the journal above was read: by then that one waits for its interval
         support.write_journal(other_place, other, other_uid, 1, progress_interval_seconds=3600)
-        await agent_world.until("progress of the other", lambda: agent_world.has(world, other, bytesDownloaded=1))
+        await until_async("progress of the other", lambda: agent_world.has(world, other, bytesDownloaded=1))
         assert await agent_world.has(world, name, bytesDownloaded=100)
         await agent_world.wrote(before, 2)
         support.publish(place, name, uid, b"x" * 1000)
-        await agent_world.until("the end", lambda: agent_world.has(world, name, bytesDownloaded=1000))
+        await until_async("the end", lambda: agent_world.has(world, name, bytesDownloaded=1000))
         await agent_world.wrote(before, 3)
 
 
@@ -219,9 +220,9 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
 
     late, late_uid = await world.create_placement("t4", pool)
     async with agent_world.running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         support.publish(support.make_place(pool, "t4", world.host), late, late_uid, b"x" * 10)
-        await agent_world.until("the new copy", lambda: agent_world.has(world, late, bytesDownloaded=10))
+        await until_async("the new copy", lambda: agent_world.has(world, late, bytesDownloaded=10))
         # one write for the new copy, none for those known
         await agent_world.wrote(before, 4)
 
@@ -240,15 +241,15 @@ async def test_an_agent_that_may_not_write_says_so_once_and_goes_on_when_it_may(
                 async def refused() -> bool:
                     return "cannot write the status of Host" in (await world.answer("readyz"))[1]
 
-                await agent_world.until("the refusal in the readiness", refused)
+                await until_async("the refusal in the readiness", refused)
                 assert (await world.answer("healthz"))[0] == 200
 
                 async def tried_thrice() -> bool:
                     return _count_refused() >= 3
 
-                await agent_world.until("more tries", tried_thrice)
+                await until_async("more tries", tried_thrice)
                 await allow([reading, writing])
-                await agent_world.until("ready", world.ready)
+                await until_async("ready", world.ready)
                 assert await world.storage()
         assert caplog.text.count("cannot write the status of Host") == 1
 
@@ -263,13 +264,13 @@ async def test_the_process_answers_probes_and_ends_cleanly_when_told_to(world: W
     await world.create_host()
     await world.create_pool("local")
     with agent_world.process(world) as agent:
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert await world.answer("healthz") == (200, "ok")
         metrics = (await world.answer("metrics"))[1]
         assert f'directdownload_build_info{{version="{directdownload.__version__}"}} 1.0' in metrics
         assert 'directdownload_api_requests_total{code="200",resource="hosts",verb="apply"}' in metrics
         agent.send_signal(signal.SIGTERM)
-        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+        log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
         assert agent.returncode == 0, log
         assert '"message": "Agent ends"' in log
         assert "Traceback" not in log

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from tests.api import agent_world
-from tests.api.agent_world import World, sees, until
+from tests.api.agent_world import World, sees
 from tests.cluster import harness
 from tests.unit.agent import support
+from tests.world.waiting import until_async
 
 COMPLAINT = "copies are not reported before it can be written"
 
@@ -27,32 +28,32 @@ async def test_copies_wait_for_the_ledger_and_nothing_else_does(world: World) ->
     with agent_world.quick_process(
         world, f"mount -t tmpfs -o size=32k state {world.state}", numbers_interval_seconds=0.5
     ) as agent:
-        await until("the first copy", lambda: sees(world, known, present=True, revision=record.revision))
+        await until_async("the first copy", lambda: sees(world, known, present=True, revision=record.revision))
         state = pathlib.Path(f"/proc/{agent.pid}/root{world.state}")
-        await until("it to be noted", lambda: _saved(world, 1))
+        await until_async("it to be noted", lambda: _saved(world, 1))
         filler = state / "filler"
         fill(filler)
         place = support.make_place(pool, "t2", world.host)
         support.write_journal(place, new, new_uid, 250, progress_interval_seconds=0.1)
-        await until("progress", lambda: agent_world.has(world, new, bytesDownloaded=250))
+        await until_async("progress", lambda: agent_world.has(world, new, bytesDownloaded=250))
         fresh = support.publish(place, new, new_uid, b"x" * 1000)
-        await until("the gauge", lambda: _saved(world, 0))
+        await until_async("the gauge", lambda: _saved(world, 0))
         # findings are told, and what is known of the pool
         (pool / "t1").unlink()
-        await until("the lost file", lambda: sees(world, known, present=False, revision=record.revision))
+        await until_async("the lost file", lambda: sees(world, known, present=False, revision=record.revision))
         await world.create_pool("another")
 
         async def reported() -> bool:
             return set(await world.storage()) == {"local", "another"}
 
-        await until("the facts of another pool", reported)
+        await until_async("the facts of another pool", reported)
         assert await world.ready()
         assert "observed" not in await world.status(new)
         filler.unlink()
-        await until("the copy", lambda: sees(world, new, present=True, revision=fresh.revision), 60)
-        await until("the gauge", lambda: _saved(world, 1))
+        await until_async("the copy", lambda: sees(world, new, present=True, revision=fresh.revision))
+        await until_async("the gauge", lambda: _saved(world, 1))
         agent.terminate()
-        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+        log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
     assert log.count(COMPLAINT) == 1, log
     assert log.count("placements.json again") == 1, log
 

@@ -16,6 +16,7 @@ from tests.api import agent_world, kube
 from tests.api.agent_world import World, running
 from tests.cluster import harness
 from tests.unit.agent import stores
+from tests.world.waiting import until_async
 
 from directdownload.agent import retry
 from directdownload.cluster import kinds
@@ -54,7 +55,7 @@ async def holds(world: World, **fingerprints: str) -> None:
     async def same() -> bool:
         return await asyncio.to_thread(world.files.fingerprints) == wanted
 
-    await agent_world.until(f"the store to hold {wanted}", same)
+    await until_async(f"the store to hold {wanted}", same)
 
 
 @pytest.mark.parametrize("store_type", ["JKS", "PKCS12"])
@@ -62,7 +63,7 @@ async def test_a_certificate_is_put_into_the_hosts_store_and_proven(world: World
     await world.create_host()
     world.files.put(store_type, theirs=FOREIGN)
     async with running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert await world.proofs() == {}
         await world.create_certificate("My-CA", A)
         await world.prove(my_ca="Uploaded")
@@ -80,7 +81,7 @@ async def test_a_host_without_a_store_gets_one_with_everything_and_one_that_come
     await world.create_certificate("ca", A)
     await world.create_certificate("cb", B)
     async with running(world.settings()):
-        await agent_world.until("ready without a Host", world.ready)
+        await until_async("ready without a Host", world.ready)
         assert not world.files.path.exists()
         await world.create_host()
         await world.prove(ca="Uploaded", cb="Uploaded")
@@ -127,7 +128,7 @@ async def test_a_host_made_anew_is_told_everything_again_with_times_of_its_own(w
         async def later() -> bool:
             return bool(soon() > before)
 
-        await agent_world.until("another second", later)
+        await until_async("another second", later)
         await world.api.delete(kinds.HOSTS, world.host)
         created = (await world.create_host())["metadata"]["creationTimestamp"]
         await world.prove(ca="Uploaded")
@@ -243,7 +244,7 @@ async def test_a_backup_that_is_restored_after_a_deletion_does_not_bring_the_cer
         await holds(world, cb=PB)
         world.files.path.write_bytes(backup)
     async with running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert world.files.fingerprints() == {"cb": PB}
         assert bundle(world) == {B.der}
 
@@ -301,14 +302,14 @@ async def test_a_rotation_keeps_the_certificate_before_until_its_time_is_over(wo
             (proof,) = (await world.host_status())["certificates"]
             return bool(proof.get("fingerprintSHA256") == PB)
 
-        await agent_world.until("the proof of the new one", rotated)
+        await until_async("the proof of the new one", rotated)
         # by the clock alone: nothing changes in the cluster
         await holds(world, ca=PB)
 
         async def shrunk() -> bool:
             return bool((await world.host_status())["keystore"]["entries"] == 1)
 
-        await agent_world.until("the status", shrunk)
+        await until_async("the status", shrunk)
         assert bundle(world) == {B.der}
 
 
@@ -360,13 +361,13 @@ async def test_drift_is_repaired_within_seconds_counted_and_told(world: World) -
     async with running(world.settings()):
         await world.prove(ca="Uploaded", cb="Uploaded")
         world.files.remove("ca")
-        await agent_world.until("the missing entry", lambda: told("EntryMissing"), 5)
+        await until_async("the missing entry", lambda: told("EntryMissing"), 5)
         assert world.files.fingerprints() == both
         world.files.put(cb=FOREIGN)
-        await agent_world.until("the replaced entry", lambda: told("EntryReplaced"), 5)
+        await until_async("the replaced entry", lambda: told("EntryReplaced"), 5)
         assert world.files.fingerprints() == both
         world.files.path.unlink()
-        await agent_world.until("the store", lambda: told("StoreMissing"), 5)
+        await until_async("the store", lambda: told("StoreMissing"), 5)
         assert world.files.fingerprints() == both
         assert [drift(world, kind) for kind in ("EntryMissing", "EntryReplaced", "StoreMissing")] == [1, 1, 1]
         # a host that is added again: another password, another store, one after the other
@@ -379,7 +380,7 @@ async def test_drift_is_repaired_within_seconds_counted_and_told(world: World) -
         async def type_told() -> bool:
             return bool((await world.host_status())["keystore"]["type"] == "PKCS12")
 
-        await agent_world.until("the new store in the status", type_told)
+        await until_async("the new store in the status", type_told)
         assert (await world.synced())["status"] == "True"
 
 
@@ -396,13 +397,13 @@ async def test_the_store_is_checked_by_sync_interval_and_foreign_changes_stay(wo
             count = prometheus_client.REGISTRY.get_sample_value("directdownload_keystore_sync_duration_seconds_count")
             return (count or 0) >= before + 3
 
-        await agent_world.until("more checks", synced_again)
+        await until_async("more checks", synced_again)
         world.files.put(theirs=FOREIGN)
 
         async def seen() -> bool:
             return bool((await world.host_status())["keystore"]["entries"] == 2)
 
-        await agent_world.until("the foreign entry in the status", seen)
+        await until_async("the foreign entry in the status", seen)
     assert world.files.fingerprints() == {"ca": PA, "theirs": FOREIGN.fingerprint_sha256}
 
 
@@ -416,7 +417,7 @@ async def test_a_wrong_password_is_told_and_tried_again_when_it_changes(
     world.files.set_password("wrong")
     await world.create_certificate("ca", A)
     async with running(world.settings()):
-        await agent_world.until("ready, whatever became of the keystore", world.ready)
+        await until_async("ready, whatever became of the keystore", world.ready)
         await world.prove(ca="Failed KeystorePasswordWrong")
         (failed,) = (await world.host_status())["certificates"]
         assert "message" not in failed, "told once, in the condition"
@@ -481,7 +482,7 @@ async def test_nothing_is_changed_before_zone_and_certificates_are_listed(
             return (prometheus_client.REGISTRY.get_sample_value("directdownload_api_requests_total", refused) or 0) >= 2
 
         async with running(world.settings()):
-            await agent_world.until("the second refusal", refused_twice)
+            await until_async("the second refusal", refused_twice)
             assert await world.answer("readyz") == (
                 500,
                 "waiting for the API server: Zone and certificates are not read yet",
@@ -489,7 +490,7 @@ async def test_nothing_is_changed_before_zone_and_certificates_are_listed(
             assert world.files.path.read_bytes() == content
             watched.append("directdownloadcertificates")
             await allow([agent_world.rule(["get", "list", "watch"], *watched), writing])
-            await agent_world.until("ready", world.ready)
+            await until_async("ready", world.ready)
             assert world.files.path.read_bytes() == content
             await world.change(name, revoked=True)
             await world.prove(ca="Revoked")
@@ -514,7 +515,7 @@ async def test_a_host_that_fails_does_not_hold_up_the_others(
                     found = (await other.host_status()).get("certificates", [])
                     return [each["state"] for each in found] == ["Uploaded"]
 
-                await agent_world.until("the proof of the other", proven)
+                await until_async("the proof of the other", proven)
     assert other.files.fingerprints() == {"ca": PA}
 
 
@@ -527,7 +528,7 @@ async def test_a_revoke_that_the_host_missed_is_done_before_it_is_ready(world: W
     await world.change(name, revoked=True)
     await world.api.delete(kinds.CERTIFICATES, gone)
     async with running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert world.files.fingerprints() == {}
         assert await world.proofs() == {"ca": "Revoked"}
         assert bundle(world) == frozenset()
@@ -538,7 +539,7 @@ async def test_each_change_costs_one_write_and_nothing_else_does(world: World) -
     await world.create_pool("local")
     name = await world.create_certificate("ca", A)
     async with running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         await world.prove(ca="Uploaded")
         before = agent_world.applies("hosts")
         transitions = []
@@ -554,7 +555,7 @@ async def test_each_change_costs_one_write_and_nothing_else_does(world: World) -
         shown = await world.host_status()
     before = agent_world.applies("hosts")
     async with running(world.settings()):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         await agent_world.wrote(before, 1, "hosts")
         again = await world.host_status()
         assert again["certificates"] == shown["certificates"], "times too"
@@ -569,14 +570,14 @@ async def test_a_read_only_directory_is_told_and_put_right_when_it_can_be_writte
     directory = str(world.files.directory)
     read_only = (f"mount --bind {directory} {directory}", f"mount -o remount,bind,ro {directory}")
     with agent_world.quick_process(world, *read_only):
-        await agent_world.until("ready", world.ready)
+        await until_async("ready", world.ready)
         await world.prove(ca="Failed KeystoreWriteFailed")
         assert directory in (await world.synced())["message"]
         assert bundle(world) == frozenset(), "nothing is trusted that was not read from the store"
     with agent_world.process(world) as agent:
         await world.prove(ca="Uploaded")
         agent.send_signal(signal.SIGTERM)
-        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+        log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
     assert agent.returncode == 0, log
     assert f"put {PA} under ca" in log
     assert world.files.password not in log
@@ -596,7 +597,7 @@ async def test_every_line_of_the_log_is_json_that_names_its_object_and_holds_no_
         world.files.set_password(right)
         await world.prove(ca="Uploaded")
         agent.send_signal(signal.SIGTERM)
-        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+        log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
     lines = [json.loads(line) for line in log.splitlines()]
     assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
     about = [line for line in lines if line.get("object", {}) == {"kind": "Host", "name": world.host}]

@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 from tests import certificates
 from tests.api import agent_world
-from tests.api.agent_world import HealthPort, World, until
+from tests.api.agent_world import HealthPort, World
 from tests.cluster import harness
+from tests.world.waiting import until_async
 
 from directdownload.resources import pem
 
@@ -42,11 +43,11 @@ async def test_the_second_agent_does_nothing_until_the_first_has_ended(world: Wo
     await world.create_pool("local")
     other = Other()
     with agent_world.quick_process(world, pod_name="agent-1", pod_namespace="team-a") as first:
-        await until("the first", world.ready)
+        await until_async("the first", world.ready)
         with agent_world.quick_process(
             world, pod_name="agent-2", pod_namespace="team-b", health_port=other.port
         ) as second:
-            await until("the second to wait", other.waits)
+            await until_async("the second to wait", other.waits)
             text = (await other.answer("readyz"))[1]
             whom = f"pod team-a/agent-1 on node {world.host}, process {first.pid};"
             assert f"the state directory {world.state} of this host: {whom}" in text
@@ -57,16 +58,16 @@ async def test_the_second_agent_does_nothing_until_the_first_has_ended(world: Wo
             assert await other.waits()
             assert "directdownload_api_requests_total{" not in (await other.answer("metrics"))[1], "it asks nothing"
             first.send_signal(how)
-            await asyncio.to_thread(first.communicate, timeout=20)
-            await until("the second to go on", other.ready)
+            await asyncio.to_thread(first.communicate, timeout=120)
+            await until_async("the second to go on", other.ready)
             await world.create_pool("another")
 
             async def reported() -> bool:
                 return set(await world.storage()) == {"local", "another"}
 
-            await until("its report", reported)
+            await until_async("its report", reported)
             second.terminate()
-            log = (await asyncio.to_thread(second.communicate, timeout=20))[1]
+            log = (await asyncio.to_thread(second.communicate, timeout=120))[1]
             assert second.returncode == 0
     assert log.count("another agent works with the state directory") == 1, log
     assert "is free: this agent works with it now" in log
@@ -75,10 +76,10 @@ async def test_the_second_agent_does_nothing_until_the_first_has_ended(world: Wo
 async def test_an_agent_that_waits_ends_when_it_is_asked_to(world: World) -> None:
     other = Other()
     with agent_world.quick_process(world):
-        await until("the first", world.ready)
+        await until_async("the first", world.ready)
         with agent_world.quick_process(world, health_port=other.port) as second:
-            await until("the second to wait", other.waits)
+            await until_async("the second to wait", other.waits)
             second.terminate()
-            log = (await asyncio.to_thread(second.communicate, timeout=20))[1]
+            log = (await asyncio.to_thread(second.communicate, timeout=120))[1]
             assert second.returncode == 0, log
             assert await world.ready()

@@ -19,9 +19,10 @@ import pytest
 import pytest_asyncio
 import yaml
 from tests.api import agent_world, kube
-from tests.api.agent_world import Object, World, remembered, sees, settled, until, wrote
+from tests.api.agent_world import Object, World, remembered, sees, settled, wrote
 from tests.cluster import harness
 from tests.unit.agent import support
+from tests.world.waiting import until_async
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import CONTROLLER
@@ -49,14 +50,14 @@ async def test_a_pool_that_was_wiped_is_told_once_and_for_good(world: World) -> 
     (kept, kept_revision), (lost, lost_revision) = [await published(world, name, pool) for name in ("t1", "t2")]
     async with agent_world.running(world.settings()):
         for name, revision in ((kept, kept_revision), (lost, lost_revision)):
-            await until("the copies", functools.partial(sees, world, name, present=True, revision=revision))
+            await until_async("the copies", functools.partial(sees, world, name, present=True, revision=revision))
         before = agent_world.applies()
         shutil.rmtree(pool / WORK_DIRECTORY)
         os.unlink(pool / "t2")
         began = time.monotonic()
-        await until("the lost file", lambda: sees(world, lost, present=False, revision=lost_revision))
+        await until_async("the lost file", lambda: sees(world, lost, present=False, revision=lost_revision))
         changed = {"present": True, "changed": True, "revision": kept_revision}
-        await until("the file without record", lambda: sees(world, kept, **changed))
+        await until_async("the file without record", lambda: sees(world, kept, **changed))
         assert time.monotonic() - began < 30
         assert "progress" not in await world.status(lost)
         await wrote(before, 2)
@@ -66,7 +67,7 @@ async def test_a_pool_that_was_wiped_is_told_once_and_for_good(world: World) -> 
     async with agent_world.running(world.settings()):
         # told after all that is known from before
         support.publish(support.make_place(pool, "t3", world.host), late, str(uuid.uuid4()), b"x" * 10)
-        await until("a new copy", lambda: sees(world, late, present=True))
+        await until_async("a new copy", lambda: sees(world, late, present=True))
         await wrote(before, 1)
     assert set(remembered(world)) == {kept, lost, late}
 
@@ -76,17 +77,17 @@ async def test_what_was_lost_while_no_agent_ran_is_told_by_the_next(world: World
     pool = await world.create_pool("local")
     name, revision = await published(world, "t1", pool)
     async with agent_world.running(world.settings()):
-        await until("the copy", lambda: sees(world, name, present=True))
+        await until_async("the copy", lambda: sees(world, name, present=True))
     shutil.rmtree(pool)
     pool.mkdir()
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
-        await until("the loss", lambda: sees(world, name, present=False, revision=revision))
+        await until_async("the loss", lambda: sees(world, name, present=False, revision=revision))
         await wrote(before, 1)
         place = support.make_place(pool, "t1", world.host)
         uid = (await world.api.get(kinds.TEMPLATE_PLACEMENTS, name))["metadata"]["uid"]
         again = support.publish(place, name, uid, b"x" * 10)
-        await until("the repair", lambda: sees(world, name, present=True, revision=again.revision))
+        await until_async("the repair", lambda: sees(world, name, present=True, revision=again.revision))
 
 
 async def test_what_was_told_is_remembered_although_the_answer_never_came(
@@ -106,11 +107,11 @@ async def test_what_was_told_is_remembered_although_the_answer_never_came(
     with monkeypatch.context() as patch:
         patch.setattr(client.Api, "apply", unanswered)
         async with agent_world.running(world.settings()):
-            await until("the copy", lambda: sees(world, name, present=True))
+            await until_async("the copy", lambda: sees(world, name, present=True))
     shutil.rmtree(pool)
     pool.mkdir()
     async with agent_world.running(world.settings()):
-        await until("the loss", lambda: sees(world, name, present=False, revision=revision))
+        await until_async("the loss", lambda: sees(world, name, present=False, revision=revision))
 
 
 async def test_a_removed_copy_is_forgotten_with_one_needless_write_at_most(world: World) -> None:
@@ -119,20 +120,20 @@ async def test_a_removed_copy_is_forgotten_with_one_needless_write_at_most(world
     (quick, _), (slow, _) = [await published(world, name, pool) for name in ("t1", "t2")]
     async with agent_world.running(world.settings()):
         for name in (quick, slow):
-            await until("the copies", functools.partial(sees, world, name, present=True))
+            await until_async("the copies", functools.partial(sees, world, name, present=True))
         before = agent_world.applies()
         for template in ("t1", "t2"):
             os.unlink(pool / template)
             os.unlink(pool / WORK_DIRECTORY / f"{template}.record")
         # the controller is faster than the agent with the one, and slower with the other
         await world.api.delete(kinds.TEMPLATE_PLACEMENTS, quick)
-        await until("the slow one", lambda: sees(world, slow, present=False))
+        await until_async("the slow one", lambda: sees(world, slow, present=False))
         await world.api.delete(kinds.TEMPLATE_PLACEMENTS, slow)
 
         async def forgotten() -> bool:
             return remembered(world) == {}
 
-        await until("nothing of them is left", forgotten, 40)
+        await until_async("nothing of them is left", forgotten)
         assert agent_world.applies() - before <= 2
         for name in (quick, slow):
             with pytest.raises(errors.NotFound):
@@ -147,26 +148,26 @@ async def test_an_unmounted_pool_has_lost_nothing(world: World, kind: str) -> No
     # facts are asked for seldom: whoever looks for the files in between must see that another file system lies there
     mount = f"mount -t tmpfs -o size=1m disk {pool}"
     with agent_world.quick_process(world, mount, facts_interval_seconds=60) as agent:
-        await until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert "reason" not in (await world.storage())["disk"]
         inside = pathlib.Path(f"/proc/{agent.pid}/root{pool}")
         known = support.publish(support.make_place(inside, "t1", world.host), name, uid, b"x" * 10, path=f"{pool}/t1")
-        await until("the copy", lambda: sees(world, name, present=True, revision=known.revision))
+        await until_async("the copy", lambda: sees(world, name, present=True, revision=known.revision))
         command = ["nsenter", "-t", str(agent.pid), "-m", "umount", str(pool)]
-        await asyncio.to_thread(subprocess.run, command, check=True, timeout=20)
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
 
         async def unmounted() -> bool:
             return (await world.storage())["disk"].get("reason") == "NotMounted"
 
-        await until("the unmounted pool", unmounted)
+        await until_async("the unmounted pool", unmounted)
         await told_more(world, pool)
         assert await sees(world, name, present=True, revision=known.revision)
         agent.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(agent.communicate, timeout=10)
+        await asyncio.to_thread(agent.communicate, timeout=120)
     # started on a host that did not mount its disk again
     with agent_world.quick_process(world):
-        await until("ready", world.ready)
-        await until("the unmounted pool", unmounted)
+        await until_async("ready", world.ready)
+        await until_async("the unmounted pool", unmounted)
         await told_more(world, pool)
         assert (await world.storage())["disk"]["mounted"] is False
         assert await sees(world, name, present=True, revision=known.revision)
@@ -176,32 +177,32 @@ async def test_an_unmounted_pool_has_lost_nothing(world: World, kind: str) -> No
             async def usable() -> bool:
                 return "reason" not in (await world.storage())["disk"]
 
-            await until("the directory below, as nobody misses anything", usable)
+            await until_async("the directory below, as nobody misses anything", usable)
 
 
 async def test_a_disk_that_goes_before_copies_lay_on_it_is_not_missed(world: World) -> None:
     await world.create_host()
     pool = await world.create_pool("disk")
     with agent_world.quick_process(world, f"mount -t tmpfs -o size=1m disk {pool}") as agent:
-        await until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert (await world.storage())["disk"]["capacityBytes"] == 1024**2
         command = ["nsenter", "-t", str(agent.pid), "-m", "umount", str(pool)]
-        await asyncio.to_thread(subprocess.run, command, check=True, timeout=20)
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
 
         async def below() -> bool:
             storage = (await world.storage())["disk"]
             return storage.get("capacityBytes", 0) > 1024**2 and "reason" not in storage
 
-        await until("the disk below", below)
+        await until_async("the disk below", below)
 
 
 async def told_more(world: World, pool: pathlib.Path) -> None:
     """Long enough for a loss to be told, had there been one: another pool shows what the agent does meanwhile."""
     other = await world.create_pool(f"other-{uuid.uuid4().hex[:4]}")
     name, _ = await published(world, f"t-{other.name}", other)
-    await until("a copy elsewhere", lambda: sees(world, name, present=True))
+    await until_async("a copy elsewhere", lambda: sees(world, name, present=True))
     shutil.rmtree(other / WORK_DIRECTORY)
-    await until("a loss elsewhere", lambda: sees(world, name, changed=True), 40)
+    await until_async("a loss elsewhere", lambda: sees(world, name, changed=True))
 
 
 async def test_a_hung_pool_freezes_itself_only(world: World) -> None:
@@ -210,16 +211,18 @@ async def test_a_hung_pool_freezes_itself_only(world: World) -> None:
     (stuck, revision), (going, _) = [await published(world, name, pool) for name, pool in (("t1", hung), ("t2", fine))]
     async with agent_world.running(world.settings(pool_timeout_seconds=2)):
         for name in (stuck, going):
-            await until("the copies", functools.partial(sees, world, name, present=True))
+            await until_async("the copies", functools.partial(sees, world, name, present=True))
         stopped = child(hung)
         os.kill(stopped, signal.SIGSTOP)
         os.unlink(hung / "t1")
         for number in range(3):
             os.utime(fine / "t2", ns=(0, (number + 1) * 10**18))
             mtime = mtime_of(fine / "t2")
-            await until("changes of the other pool", functools.partial(sees, world, going, mtime=mtime))
+            await until_async("changes of the other pool", functools.partial(sees, world, going, mtime=mtime))
         assert (await world.answer("healthz"))[0] == 200
-        await until("the pool is back, and what it lost", lambda: sees(world, stuck, present=False, revision=revision))
+        await until_async(
+            "the pool is back, and what it lost", lambda: sees(world, stuck, present=False, revision=revision)
+        )
         assert child(hung) != stopped
 
 
@@ -280,10 +283,10 @@ async def test_files_without_a_placement_are_listed_and_only_leftovers_are_swept
             async def swept() -> bool:
                 return not any(path.exists() for path in (*nobodys, *of_gone, *of_ready, *temporary))
 
-            await until("the sweep", swept)
-            await until("nothing of the placed ones", lambda: lists(world))
+            await until_async("the sweep", swept)
+            await until_async("nothing of the placed ones", lambda: lists(world))
             await world.api.delete(kinds.TEMPLATE_PLACEMENTS, retained)
-            await until("the retained file", lambda: lists(world, "t2"), 30)
+            await until_async("the retained file", lambda: lists(world, "t2"))
             entry = next(f for f in (await world.storage())["local"]["unplaced"] if f["name"] == "t2")
             assert (entry["state"], entry["sizeBytes"]) == ("Published", 10)
             unplaced_bytes = (await world.storage())["local"]["unplacedBytes"]
@@ -344,7 +347,7 @@ async def test_on_a_shared_pool_each_agent_tells_of_its_own_placements_only(
             world, f"mount -t tmpfs -o size=1m pool {pool}", check_interval_seconds=3600
         ) as agent,
     ):
-        await until("ready", world.ready)
+        await until_async("ready", world.ready)
         assert "reason" not in (await world.storage())["shared"]
         # the pool as the agent's mount namespace has it
         inside = pathlib.Path(f"/proc/{agent.pid}/root{pool}")
@@ -357,29 +360,29 @@ async def test_on_a_shared_pool_each_agent_tells_of_its_own_placements_only(
         ):
             place = support.make_place(inside, template, host)
             revisions[name] = support.publish(place, name, uid, b"x" * 10, path=f"{pool}/{template}").revision
-        await until("our own", lambda: sees(world, mine, present=True, revision=revisions[mine]))
+        await until_async("our own", lambda: sees(world, mine, present=True, revision=revisions[mine]))
 
         async def left() -> bool:
             return remembered(world).get(moved, {}).get("outcome") == "foreign"
 
-        await until("one that moved away is left to the other host", left)
+        await until_async("one that moved away is left to the other host", left)
         assert await asked(world, "get") == 0, "as long as nothing is wrong, nobody needs to know whose they are"
 
         for template in ("t1", "t2", "t3"):
             os.utime(inside / template, ns=(0, 10**18))
-        await until("our own change", lambda: sees(world, mine, changed=True))
+        await until_async("our own change", lambda: sees(world, mine, changed=True))
 
         async def read() -> bool:
             return await asked(world, "get") >= 2
 
-        await until("the others are read", read)
+        await until_async("the others are read", read)
         for name in (theirs, moved):
             assert set(await world.status(name)) == {"phase", "attempts"}
         for name in (theirs, moved):
             await world.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, name, {"spec": {"host": world.host}})
         for name in (theirs, moved):
             expected = {"present": True, "changed": True, "revision": revisions[name]}
-            await until("what was taken over", functools.partial(sees, world, name, **expected))
+            await until_async("what was taken over", functools.partial(sees, world, name, **expected))
 
 
 async def asked(world: World, verb: str) -> float:
@@ -402,16 +405,16 @@ async def test_a_placement_that_is_gone_may_come_back(world: World, restarted: b
 
     async def deployed_again() -> None:
         before = agent_world.applies()
-        await until("a file of nobody", lambda: listed("t1"))
+        await until_async("a file of nobody", lambda: listed("t1"))
         await world.create_placement("t1", pool)
-        await until("not nobody's any more", listed)
-        await until("told, as if for the first time", lambda: sees(world, name, present=True))
+        await until_async("not nobody's any more", listed)
+        await until_async("told, as if for the first time", lambda: sees(world, name, present=True))
         await wrote(before, 1)
 
     async with agent_world.running(settings):
-        await until("the copy", lambda: sees(world, name, present=True))
+        await until_async("the copy", lambda: sees(world, name, present=True))
         await world.api.delete(kinds.TEMPLATE_PLACEMENTS, name)
-        await until("a file of nobody", lambda: listed("t1"))
+        await until_async("a file of nobody", lambda: listed("t1"))
         await settled(world, **{name: "gone"})
         if not restarted:
             await deployed_again()

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from tests.api import agent_world
-from tests.api.agent_world import World, until
+from tests.api.agent_world import World
 from tests.api.cli_world import PROGRAM
 from tests.cluster import harness
+from tests.world.waiting import until_async
 
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -43,7 +44,7 @@ async def unplaced(world: World, pool: str) -> set[str]:
 
 async def pool_files(world: World, pool: str) -> str:
     command = [PROGRAM, "--kubeconfig", str(world.kubeconfig), "pool", "files", f"{pool}-{world.id}"]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=40, check=True)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 
@@ -54,16 +55,16 @@ async def test_names_that_are_no_text_are_listed_escaped_and_keep_no_host_from_b
     leave(local, *NAMES)
     before = f"mount -t tmpfs -o size=1m pool {shared}"
     with agent_world.quick_process(world, before, numbers_interval_seconds=0.5) as agent:
-        await until("ready: the Host was written", world.ready)
+        await until_async("ready: the Host was written", world.ready)
         listed = {f"{WORK_DIRECTORY}/{name}" for name in SHOWN}
 
         async def of(pool: str) -> bool:
             return await unplaced(world, pool) == listed
 
-        await until("the files of the local pool", lambda: of("local"))
+        await until_async("the files of the local pool", lambda: of("local"))
         # in the mount namespace of the agent, as another host leaves them there
         leave(pathlib.Path(f"/proc/{agent.pid}/root{shared}"), *NAMES)
-        await until("the files of the shared pool", lambda: of("shared"))
+        await until_async("the files of the shared pool", lambda: of("shared"))
         for pool in ("local", "shared"):
             text = await pool_files(world, pool)
             assert text.isascii() or text.replace("😀", "").isascii()
@@ -76,10 +77,10 @@ async def test_names_that_are_no_text_are_listed_escaped_and_keep_no_host_from_b
         async def swept() -> bool:
             return await unplaced(world, "local") == left
 
-        await until("the oldest to be removed", swept)
+        await until_async("the oldest to be removed", swept)
         assert NAMES[0] not in os.listdir(os.fsencode(local / WORK_DIRECTORY))
         agent.terminate()
-        log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+        log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
     assert all(line.isprintable() for line in log.splitlines())
     assert "Cannot write" not in log, log
     assert "cannot write" not in log, log

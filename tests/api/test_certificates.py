@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from tests import certificates
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import pem
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 PEM, NEW = certificates.pem(), certificates.pem("new.example.org")
 FINGERPRINT, NEW_FINGERPRINT = (pem.parse(each).fingerprint_sha256 for each in (PEM, NEW))
@@ -44,7 +43,7 @@ def message(world: Simulation, name: str) -> str:
     return next(str(c["message"]) for c in status(world, name)["conditions"] if c["type"] == "Ready")
 
 
-def until_ready(world: Simulation, name: str, reason: str = "Provisioned", seconds: float = 20) -> None:
+def until_ready(world: Simulation, name: str, reason: str = "Provisioned", seconds: float = 120) -> None:
     until(f"{name} to be {reason}", lambda: shown(world, name) == ("True", reason), seconds)
 
 
@@ -395,7 +394,7 @@ def test_a_controller_that_is_restarted_in_mid_way_goes_on(world: Simulation) ->
     until("all proofs", everywhere(world, hosts, {"my-ca": FINGERPRINT}))
     world.start_controller("second")
     # The Lease of one that was killed has to run out.
-    until_ready(world, name, seconds=60)
+    until_ready(world, name, seconds=120)
     delete(world, name)
     assert world.controllers[-1].stop() == 0
     until("the removals", everywhere(world, hosts, {}))

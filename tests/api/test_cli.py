@@ -23,7 +23,7 @@ MIB = 1024**2
 @pytest.fixture(scope="module")
 def with_crds(control_plane: harness.ControlPlane) -> harness.ControlPlane:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS), check=True)
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
     return control_plane
 
 
@@ -77,7 +77,7 @@ def test_deleting_asks_first(cluster: Cluster) -> None:
         input="n\n",
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )
     assert question.returncode == 1
@@ -199,7 +199,7 @@ def test_resources_that_are_not_installed() -> None:
             [PROGRAM, "zone", "list", "--kubeconfig", str(empty.kubeconfig())],
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=120,
             check=False,
         )
     assert done.returncode == 3
@@ -469,7 +469,7 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     cluster.status("dddeploy", "d", converged(1, 1))
     while b"d: ready, 1 copy" not in shown:
         shown += os.read(master, 65536)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=120) == 0
     assert re.search(r"kvm-1.*local.*Ready.*━━━.*1\.0 MiB", shown.decode())
 
 

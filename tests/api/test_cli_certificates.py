@@ -681,7 +681,7 @@ def test_a_terminal_gets_a_live_table(fleet: Fleet, terminal: tuple[int, int]) -
     fleet.prove(host)
     while b"1 of 1 host proved it, after" not in shown:
         shown += os.read(master, 65536)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=120) == 0
     assert re.search(rb"HOST\s+STATUS\s+DETAILS\s+%b\s+UPLOADED" % host.encode(), shown)
 
 

@@ -14,8 +14,6 @@ from tests.api import cli_world
 from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
 
-pytestmark = pytest.mark.timeout(120)
-
 #: A window's title, a colour, C1's way to begin a sequence, a line that overwrites itself, text that reads backwards.
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2Jgone\rover\u202ebackwards\x7f"
 #: What a terminal may obey; it turns our own line ends into \r\n.
@@ -73,7 +71,7 @@ def on_a_terminal(arguments: list[str]) -> str:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
     ended = subprocess.run(arguments, stdout=terminal, stderr=terminal, env=environment, timeout=60, check=False)
     os.close(terminal)
-    reader.join(timeout=20)
+    reader.join(timeout=120)
     os.close(controller)
     text = b"".join(parts).decode()
     assert "Traceback" not in text, text

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 from tests.api import kube as api
 from tests.api.cli_world import PROGRAM
-from tests.api.kube import until
 from tests.api.simulation import SIZE_BYTES, Simulation
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
-
-pytestmark = pytest.mark.timeout(120)
 
 RULES = {
     "templates": [{"apiGroups": ["directdownload.dev"], "resources": ["templates"], "verbs": ["get", "list"]}],
@@ -38,7 +36,7 @@ def world(fleet: harness.ControlPlane) -> Iterator[Simulation]:
 def plan(world: Simulation, *arguments: str, kubeconfig: Any = None) -> subprocess.CompletedProcess[str]:
     config = str(kubeconfig or world.control_plane.kubeconfig())
     command = [PROGRAM, "plan", "--kubeconfig", config, "-n", world.namespace, "--zone", world.zone, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in done.stderr
     return done
 

@@ -9,10 +9,8 @@ import sysconfig
 
 import pytest
 from tests.api.cli_world import API_VERSION, Cluster
-from tests.api.kube import until
 from tests.cluster import harness
-
-pytestmark = pytest.mark.timeout(180)
+from tests.world.waiting import until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CRDS = REPOSITORY / "crds"
@@ -23,7 +21,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A fresh environment into which pip has installed the product; its dependencies are those of this one."""
     directory = tmp_path_factory.mktemp("pip")
     environment, source = directory / "venv", directory / "source"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=120)
     [site] = (environment / "lib").glob("python3*/site-packages")
     # A path by itself: what is installed there is found, and its editable product is not.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -66,7 +64,7 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
         [str(installed / "python"), "-c", "import directdownload; print(directdownload.__file__)"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert where.stdout.startswith(str(installed.parent))
@@ -79,7 +77,7 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
 @pytest.fixture(scope="module")
 def cluster(control_plane: harness.ControlPlane) -> Cluster:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS), check=True)
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
     found = Cluster(control_plane)
     found.template("debian")
     found.template("fedora")

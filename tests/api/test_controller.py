@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 from tests.api import kube as api
-from tests.api.kube import until
 from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,7 @@ def test_a_template_is_ready_within_one_second_whatever_its_source(world: Simula
     controller = world.start_controller()
     until("the controller to lead", lambda: b"Synced" in controller.log.read_bytes())
     world.create_template("unreachable", url="http://192.0.2.1/nothing-is-there.qcow2")
-    until("Ready", lambda: world.ready_reason(kinds.TEMPLATES, "unreachable") == "Registered", 10)
+    until("Ready", lambda: world.ready_reason(kinds.TEMPLATES, "unreachable") == "Registered")
     # By the API server's own clock: what the polling here takes does not count.
     events = harness.read_audit_log(world.control_plane.audit_log)
     of_template = [e for e in events if e["objectRef"].get("name") == "unreachable" or e["verb"] == "create"]
@@ -316,7 +314,7 @@ def test_a_leader_that_is_stopped_hands_over_at_once(world: Simulation) -> None:
     assert first.stop() == 0
     started = time.monotonic()
     world.create_template()
-    until("Ready", lambda: world.ready_reason(kinds.TEMPLATES, "debian") == "Registered", 20)
+    until("Ready", lambda: world.ready_reason(kinds.TEMPLATES, "debian") == "Registered")
     # A Lease that is not released runs out after 15 s.
     assert time.monotonic() - started < 12
 
@@ -381,7 +379,7 @@ def test_deleting_a_definition_removes_no_file(world: Simulation, fleet: harness
     world.converged(3)
     name = "templatedeployments.directdownload.dev"
     try:
-        fleet.kubectl("delete", "crd", name, "--timeout=30s", check=True)
+        fleet.kubectl("delete", "crd", name, "--timeout=120s", check=True)
         until("the placements to go", lambda: not world.placements())
     finally:
         api.install_definitions(fleet)

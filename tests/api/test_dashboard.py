@@ -121,6 +121,6 @@ def test_every_query_parses(dashboard: Any, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     checked = subprocess.run(
-        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False, timeout=50
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False, timeout=120
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr

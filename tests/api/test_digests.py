@@ -1,16 +1,15 @@
 """What a Template learns of its bytes, and from whom: a real controller against forged statuses and forged results."""
 
-import pytest
 from tests.api.disks import digest_of
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, succeed
 from tests.api.steps import hang, hosts_of_a_zone, kill, settle, unchecked
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
-pytestmark = pytest.mark.timeout(180)
 FORGED = "sha256:" + "0" * 64
 
 

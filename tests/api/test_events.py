@@ -17,16 +17,14 @@ import pytest
 import pytest_asyncio
 from prometheus_client import parser
 from tests.api import cluster_support, kube
-from tests.api.kube import until
 from tests.api.simulation import SIZE_BYTES, Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds
 from directdownload.controller import events
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ def until_told(world: Simulation, name: str, *expected: tuple[str, str, int], na
         return last == [set(expected)]
 
     try:
-        until(f"the Events of {name}", reached, 30)
+        until(f"the Events of {name}", reached)
     except AssertionError as error:
         raise AssertionError(f"{error}: {last}") from None
 
@@ -253,7 +251,7 @@ def nothing_is_told_twice(world: Simulation, controller: Controller) -> None:
     assert before
     assert controller.stop() == 0
     heir = world.start_controller("heir")
-    until("another to lead", lambda: b"Synced" in heir.log.read_bytes(), 40)
+    until("another to lead", lambda: b"Synced" in heir.log.read_bytes())
     touched = (
         (kinds.TEMPLATE_PLACEMENTS, [p["metadata"]["name"] for p in world.placements()], None),
         (kinds.TEMPLATES, ["debian"], world.namespace),
@@ -275,7 +273,7 @@ def nothing_is_told_twice(world: Simulation, controller: Controller) -> None:
             done.get((kind, "success")) for kind in ("placement", "template", "host", "zone", "pool")
         )
 
-    until("all to be looked at again", looked, 40)
+    until("all to be looked at again", looked)
     assert everything_told(world) == before
     heir.kill()
 

@@ -6,8 +6,9 @@ import pytest
 import yaml
 from tests import certificates
 from tests.api import disks
-from tests.api.kube import REPOSITORY, Object, until
+from tests.api.kube import REPOSITORY, Object
 from tests.api.simulation import Simulation
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 
@@ -37,7 +38,6 @@ def test_there_is_an_example_of_every_kind_that_people_create() -> None:
     assert sorted(document["kind"] for document in _documents()) == sorted(GOOD)
 
 
-@pytest.mark.timeout(120)
 def test_what_the_examples_wish_for_comes_true(
     world: Simulation, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
@@ -69,7 +69,7 @@ def test_what_the_examples_wish_for_comes_true(
             return found
 
         wanted = {kind: ("True", reason) for kind, reason in GOOD.items()}
-        until("all examples to be Ready", lambda: said() == wanted, 60)
+        until("all examples to be Ready", lambda: said() == wanted)
         metadata = documents["TemplateDeployment"]["metadata"]
         status = world.get(kinds.TEMPLATE_DEPLOYMENTS, metadata["name"], metadata["namespace"])["status"]
         assert status["placements"]["ready"] == len(hosts)

@@ -2,15 +2,13 @@
 
 import itertools
 
-import pytest
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation, fail, succeed
 from tests.api.steps import History, counted, hosts_of_a_zone, settle
+from tests.world.waiting import until
 
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 HOSTS = 20
 TRICKLE = "http://trickle.example.org/a.qcow2"

@@ -8,10 +8,11 @@ import pytest
 import pytest_asyncio
 from tests.api import steps
 from tests.api.cluster_support import namespace_with_things
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation, fail, succeed
 from tests.api.test_headers import TOKEN, begin, copies
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import JobView, project_job
@@ -19,8 +20,6 @@ from directdownload.controller import headers, jobs, world
 from directdownload.planning.headers import Headers
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 NAME = "the-copy"
 FRESH, STALE = (base64.b64encode(text).decode() for text in (TOKEN.encode(), b"Bearer of-yesterday"))
@@ -140,7 +139,7 @@ def test_a_download_never_starts_with_what_lies_there_before(world: Simulation) 
 
     world.behaviour = run
     controller = begin(world, secret=True)
-    until("the warning", lambda: "SecretInTheWay" in controller.log.read_text(), 40)
+    until("the warning", lambda: "SecretInTheWay" in controller.log.read_text())
     steps.settle(world)
     assert len(world.started) == 1, "the second would begin with the wrong headers"
     assert world.jobs() == []

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from tests.api import kube as api
 from tests.api import steps, weather
-from tests.api.kube import Kube, Object, until
+from tests.api.kube import Kube, Object
 from tests.api.simulation import Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds
 from directdownload.cluster.objects import project_job
@@ -22,8 +23,6 @@ from directdownload.controller import headers
 from directdownload.planning.headers import Headers
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 #: What must show up nowhere.
 TOKEN = "Bearer very-secret-token"
@@ -86,7 +85,7 @@ def reasons_of_events(world: Simulation) -> set[str]:
 
 def until_ready(world: Simulation, reason: str) -> str:
     """Waits for that reason, and returns the message."""
-    until(f"the template to say {reason}", lambda: ready(world)[0] == reason, 30)
+    until(f"the template to say {reason}", lambda: ready(world)[0] == reason)
     return ready(world)[1]
 
 
@@ -320,7 +319,7 @@ def test_with_the_rights_of_the_chart_only_listed_namespaces_are_read(tmp_path: 
             until("the jobs to be deleted", lambda: not fleet.jobs())
         finally:
             process.terminate()
-            status = process.wait(timeout=20)
+            status = process.wait(timeout=120)
         assert (status, TOKEN in log.read_text()) == (0, False), log.read_text()[-2000:]
         mine = [
             (event["objectRef"]["resource"], event["verb"], event["responseStatus"]["code"])
@@ -350,4 +349,4 @@ async def test_kubernetes_collects_the_copy_with_its_job() -> None:
             await connected.delete(kinds.JOBS, job.name, namespace="default", uid=job.uid)
         finally:
             await connected.close()
-        until("the copy to be gone", lambda: admin.get(kinds.SECRETS, "the-copy", "default").code == 404, 60)
+        until("the copy to be gone", lambda: admin.get(kinds.SECRETS, "the-copy", "default").code == 404)

@@ -1,7 +1,6 @@
 """Hosts join, move, rest, vanish and return: what becomes of their copies, and that nothing is deleted unasked."""
 
 import pytest
-from tests.api.kube import until
 from tests.api.simulation import POOL_PATH, Simulation, succeed
 from tests.api.steps import (
     counted,
@@ -17,11 +16,10 @@ from tests.api.steps import (
     states,
     until_state,
 )
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import Verb
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def until_host(world: Simulation, host: str, host_state: str, reason: str) -> None:
@@ -29,7 +27,7 @@ def until_host(world: Simulation, host: str, host_state: str, reason: str) -> No
         status = world.get(kinds.HOSTS, host).get("status", {})
         return (status.get("state"), world.ready_reason(kinds.HOSTS, host)) == (host_state, reason)
 
-    until(f"Host {host} {host_state} for {reason}", reached, 40)
+    until(f"Host {host} {host_state} for {reason}", reached)
 
 
 def test_a_host_that_joins_late_gets_its_copy_and_no_other_host_does_anything(world: Simulation) -> None:
@@ -208,11 +206,11 @@ def test_a_down_host_holds_no_deletion_up_and_its_file_goes_when_it_is_back(worl
     (world.unplug if loss == "network" else world.power_off)(down)
     until_host(world, down, "Down", "NodeNotReady")
     delete(world, kinds.TEMPLATE_DEPLOYMENTS, "everywhere")
-    until("the deployment to go", lambda: world.gone(kinds.TEMPLATE_DEPLOYMENTS, "everywhere"), 10)
+    until("the deployment to go", lambda: world.gone(kinds.TEMPLATE_DEPLOYMENTS, "everywhere"))
     until("the other placement to go", lambda: states(world) == {down: ("Removing", "HostDown")})
     assert not world.disk(up).files
     delete(world, kinds.TEMPLATES, "debian")
-    until("the template to go", lambda: world.gone(kinds.TEMPLATES, "debian"), 10)
+    until("the template to go", lambda: world.gone(kinds.TEMPLATES, "debian"))
     settle(world)
     assert name in world.disk(down).files
     world.restore(down)
@@ -256,7 +254,7 @@ def test_a_machine_that_was_installed_anew_gets_its_copies_again(world: Simulati
     world.disk(host).records.clear()
     world.add_host("kvm-1")
     until_host(world, host, "Up", "Up")
-    until("its copy again", lambda: file_of(world.placement(host)) in world.disk(host).files, 40)
+    until("its copy again", lambda: file_of(world.placement(host)) in world.disk(host).files)
     world.converged(2)
     settle(world)
     assert counted(world) == {(host, "fetch"): 2, (host, "verify"): 1, (other, "fetch"): 1}

@@ -14,6 +14,7 @@ import yaml
 from tests.api import kube, samples
 from tests.api.kube import Kube, Object
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import definitions, kinds
 from directdownload.cluster.kinds import DEFINITIONS, Resource
@@ -76,7 +77,7 @@ class Hook:
 
 def directdownload(kubeconfig: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [PROGRAM, *arguments, "--kubeconfig", str(kubeconfig)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -225,7 +226,7 @@ def test_who_does_not_say_yes_deletes_nothing(own: harness.ControlPlane, api: Ku
     kube.install_definitions(own)
     api.create(kinds.ZONES, kube.resource(kinds.ZONES, "zone-1", samples.MINIMAL[kinds.ZONES])).object()
     command = [PROGRAM, "crds", "delete", "--kubeconfig", str(own.kubeconfig())]
-    done = subprocess.run(command, input="n\n", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="n\n", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "Delete 1 Zone, and their definitions; files on hosts stay. Go on?" in done.stderr
     assert stored(api)
@@ -290,7 +291,7 @@ def test_roles_of_people(
     own.kubectl("create", binding, name, f"--clusterrole={role}", f"--user={name}", check=True)
     with Kube(own.kubeconfig(name, ())) as user:
         first = next((verb, granted[0]) for verb, (granted, _) in rights.items() if granted)
-        kube.until("the role to take effect", lambda: may(user, *first, "default"))
+        until("the role to take effect", lambda: may(user, *first, "default"))
         for verb, (granted, refused) in rights.items():
             for resource in (*granted, *refused):
                 assert may(user, verb, resource, "default") is (resource in granted), f"{verb} {resource}"

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests.api import steps, weather
-from tests.api.kube import until
 from tests.api.simulation import Controller, Simulation
 from tests.api.weather import Call, Proxy
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
-
-pytestmark = pytest.mark.timeout(180)
 
 #: A Lease that was seen to move counts for 30 s.
 TAKE_OVER_SECONDS = 60
@@ -72,9 +70,9 @@ def test_the_younger_one_waits_and_takes_over_when_the_older_one_has_gone(world:
     steps.hosts_of_a_zone(world, 1)
     first_port, second_port = free_port(), free_port()
     first = world.start_controller("first", "--health-port", str(first_port))
-    until("the first to lead", lambda: works(first), 40)
+    until("the first to lead", lambda: works(first))
     second = other.start_controller("second", "--health-port", str(second_port))
-    until("the second to see it", lambda: waits_for(second, world), 40)
+    until("the second to see it", lambda: waits_for(second, world))
     assert f"{holder(world)} renews it" in second.log.read_text()
     assert (answer(second_port, "readyz"), answer(second_port, "healthz")) == ("ok", "ok")
     assert (leader_metric(first_port), leader_metric(second_port)) == ("1.0", "0.0")
@@ -100,22 +98,22 @@ def test_of_two_that_begin_together_one_leads(world: Simulation, other: Simulati
         texts = [controller.log.read_text() for controller in controllers.values()]
         return sum("Synced" in text for text in texts) == 1 == sum("Not leading" in text for text in texts)
 
-    until("one to lead and the other to wait", decided, 60)
+    until("one to lead and the other to wait", decided)
     assert all(controller.alive for controller in controllers.values())
 
 
 def test_one_that_leads_gives_way_to_an_older_one_and_waits_again(world: Simulation, other: Simulation) -> None:
     steps.hosts_of_a_zone(world, 1)
     first = world.start_controller("first")
-    until("the first to lead", lambda: works(first), 40)
+    until("the first to lead", lambda: works(first))
     assert first.stop() == 0
     # Its Lease was given back: seen for some seconds, it stops nobody.
     port = free_port()
     second = other.start_controller("second", "--health-port", str(port))
-    until("the second to lead", lambda: works(second), 40)
+    until("the second to lead", lambda: works(second))
     again = world.start_controller("again")
-    until("the second to give way", lambda: "Beginning anew" in second.log.read_text(), 60)
-    until("it to wait", lambda: second.log.read_text().count("Not leading") >= 2, 60)
+    until("the second to give way", lambda: "Beginning anew" in second.log.read_text())
+    until("it to wait", lambda: second.log.read_text().count("Not leading") >= 2)
     log = second.log.read_text()
     assert "Giving way: finishing what runs" in log
     assert "Traceback" not in log, log
@@ -167,7 +165,7 @@ def test_a_lease_is_found_by_its_name_and_by_its_label(
 ) -> None:
     with moving_lease(other, name, labels):
         controller = world.start_controller()
-        until("it to wait", lambda: f"Its Lease {other.namespace}/{name} is older" in controller.log.read_text(), 40)
+        until("it to wait", lambda: f"Its Lease {other.namespace}/{name} is older" in controller.log.read_text())
         log = controller.log.read_text()
         assert "\x1b" not in log
         assert "x" * 300 not in log
@@ -187,7 +185,7 @@ def test_without_the_right_to_see_others_an_installation_leads_all_the_same(
         proxy.fault(weather.refusal(403, "Forbidden"), lists_leases) as refused,
     ):
         controller = world.start_controller(kubeconfig=proxy.kubeconfig)
-        until("it to lead", lambda: works(controller), 40)
+        until("it to lead", lambda: works(controller))
         assert refused
         log = controller.log.read_text()
         assert log.count("Cannot see whether another installation leads in this cluster, going on as if none did") == 1
@@ -198,13 +196,13 @@ def test_a_look_that_fails_while_it_waits_is_no_reason_to_lead(
     fleet: harness.ControlPlane, world: Simulation, other: Simulation, tmp_path: pathlib.Path
 ) -> None:
     first = world.start_controller("first")
-    until("the first to lead", lambda: works(first), 40)
+    until("the first to lead", lambda: works(first))
     with Proxy(fleet.kubeconfig(f"{other.prefix}-second"), tmp_path) as proxy:
         second = other.start_controller("second", kubeconfig=proxy.kubeconfig)
-        until("the second to wait", lambda: waits_for(second, world), 40)
+        until("the second to wait", lambda: waits_for(second, world))
         with proxy.fault(weather.refusal(500, "InternalError"), lists_leases) as failed:
-            until("looks that fail", lambda: len(failed) >= 2, 60)
-        until("a look again", lambda: "can be listed again" in second.log.read_text(), 40)
+            until("looks that fail", lambda: len(failed) >= 2)
+        until("a look again", lambda: "can be listed again" in second.log.read_text())
         assert "waiting on" in second.log.read_text()
         assert not works(second)
         assert second.stop() == 0
@@ -215,7 +213,7 @@ def test_alone_a_controller_waits_for_nothing(
 ) -> None:
     with Proxy(fleet.kubeconfig(f"{world.prefix}-controller"), tmp_path) as proxy:
         controller = world.start_controller(kubeconfig=proxy.kubeconfig)
-        until("it to lead", lambda: works(controller), 40)
+        until("it to lead", lambda: works(controller))
         # One look before it stands for election and one after, each by name and by label.
         assert proxy.count(lists_leases) == 4
         assert controller.stop() == 0

@@ -4,17 +4,14 @@ import pathlib
 import signal
 import time
 
-import pytest
 from tests.api import steps, weather
-from tests.api.kube import until
 from tests.api.simulation import Controller, Simulation, succeed
 from tests.api.weather import Call, Proxy
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def leads(controller: Controller) -> bool:
@@ -73,7 +70,7 @@ def test_a_signal_lets_reconciles_end_before_the_lease_is_given_back(
         first = world.start_controller(kubeconfig=proxy.kubeconfig)
         until("a leader", lambda: leads(first))
         second = world.start_controller("second")
-        until("the other one to wait", lambda: waits(second), 40)
+        until("the other one to wait", lambda: waits(second))
         world.create_template()
         world.deploy()
         until("jobs that are being made", lambda: made)
@@ -108,17 +105,17 @@ def test_a_leader_that_stood_still_writes_nothing_when_it_goes_on(world: Simulat
     first = world.start_controller("first")
     until("a leader", lambda: leads(first))
     second = world.start_controller("second")
-    until("the other one to wait", lambda: waits(second), 40)
+    until("the other one to wait", lambda: waits(second))
     world.create_template()
     world.deploy()
     until("jobs", lambda: len(world.started) == 3)
     first.process.send_signal(signal.SIGSTOP)
     # What it has to do when it goes on: the results of its jobs.
     world.behaviour = succeed
-    until("another to lead", lambda: leads(second), 40)
+    until("another to lead", lambda: leads(second))
     world.converged(3)
     first.process.send_signal(signal.SIGCONT)
-    assert first.process.wait(timeout=20) == 1
+    assert first.process.wait(timeout=120) == 1
     last = max(write["requestReceivedTimestamp"] for write in world.writes("first"))
     assert last < min(write["requestReceivedTimestamp"] for write in world.writes("second"))
     assert {p["status"]["attempts"] for p in world.placements()} == {1}

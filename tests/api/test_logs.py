@@ -7,16 +7,14 @@ import base64
 import json
 from typing import Any
 
-import pytest
 from tests import certificates
-from tests.api.kube import resource, until
+from tests.api.kube import resource
 from tests.api.simulation import Simulation, succeed
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 ORIGIN = "http://images.example.org"
 HEADER, SIGNATURE, SAID = "planted-header-4711", "planted-signature-42", "planted-echo-0815"

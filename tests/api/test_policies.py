@@ -11,6 +11,7 @@ import yaml
 from tests.api import kube
 from tests.api.kube import Answer, Kube, Object, resource
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.agent import copies, hostreport, proof
 from directdownload.cluster.kinds import (
@@ -135,9 +136,9 @@ def world(control_plane: harness.ControlPlane) -> Iterator[World]:
             admin.create(TEMPLATE_PLACEMENTS, resource(TEMPLATE_PLACEMENTS, placement, spec)).object()
         made = World(control_plane, admin, release, namespace, hosts, placements)
         with made.service_account("agent", hosts[0]) as agent:
-            kube.until("the node fence is enforced", lambda: denied_by(report(agent, HOSTS, hosts[1]), fence(made)))
+            until("the node fence is enforced", lambda: denied_by(report(agent, HOSTS, hosts[1]), fence(made)))
         system = resource(TEMPLATES, unique("t"), {**TEMPLATE, "type": "SYSTEM"}, namespace)
-        kube.until(
+        until(
             "the rules of SYSTEM templates are enforced",
             lambda: denied_by(admin.create(TEMPLATES, system, namespace, dry=True), system_rules(made)),
         )
@@ -400,7 +401,7 @@ def test_a_field_of_a_newer_version_is_not_an_agents(
     alter({"op": "add", "path": path, "value": {"type": "string"}})
     try:
         name = copy_of(kind)
-        kube.until("the field of tomorrow is served", known)
+        until("the field of tomorrow is served", known)
         for value in ("y", None):
             answer = agent.patch(kind, name, {"status": {TOMORROW: value}}, subresource="status")
             assert denied_by(answer, fence(world)), answer
@@ -540,7 +541,7 @@ def test_the_fence_holds_for_an_agent_with_too_many_rights(control_plane: harnes
     subject = {"kind": "ServiceAccount", "name": f"{other.prefix}-agent", "namespace": namespace}
     bind(world, {"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}, [subject])
     with other.service_account("agent", world.hosts[0]) as agent:
-        kube.until(
+        until(
             "the fence is enforced",
             lambda: denied_by(agent.patch(HOSTS, world.hosts[1], {"spec": {"zone": "zone-9"}}), fence(other)),
         )
@@ -723,17 +724,17 @@ def test_a_namespace_that_goes_takes_its_system_templates_along() -> None:
             head = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": images}}
             admin.create(NAMESPACES, head).object()
             name = template(admin, images, "SYSTEM")
-            kube.until(
+            until(
                 "a SYSTEM template is safe",
                 lambda: denied_by(
                     admin.request("DELETE", TEMPLATES.path(name, images), query={"dryRun": "All"}), system_rules(world)
                 ),
             )
             admin.delete(NAMESPACES, images).object()
-            kube.until("the namespace is gone", lambda: admin.get(NAMESPACES, images).code == 404, seconds=60)
+            until("the namespace is gone", lambda: admin.get(NAMESPACES, images).code == 404, seconds=120)
             assert admin.get(TEMPLATES, name, images).code == 404
             for policy in (fence(world), system_rules(world)):
-                checked = kube.until(
+                checked = until(
                     f"Kubernetes has checked the types of {policy}",
                     lambda policy=policy: admin.get(ADMISSION_POLICIES, policy).object().get("status"),  # type: ignore[misc]
                 )

@@ -4,15 +4,14 @@ import collections
 
 import pytest
 from tests.api import steps
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import SIZE_BYTES, Simulation, fail, succeed
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.planning.slots import PROBES
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def reachable(world: Simulation, name: str = "debian") -> Object:

@@ -5,16 +5,15 @@ import json
 import subprocess
 from typing import Any
 
-import pytest
 from tests.api.cli_world import PROGRAM
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.api.steps import delete, edit, hosts_of_a_zone, settle, states
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base
 
-pytestmark = pytest.mark.timeout(180)
 DEPLOYMENTS = kinds.TEMPLATE_DEPLOYMENTS
 
 
@@ -46,7 +45,7 @@ def until_told(world: Simulation, reason: str, words: str, name: str = "everywhe
 def plan(world: Simulation, template: str) -> dict[str, Any]:
     config = str(world.control_plane.kubeconfig())
     command = [PROGRAM, "plan", "--kubeconfig", config, "-n", world.namespace, "--zone", world.zone, template]
-    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=120, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

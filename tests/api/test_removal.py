@@ -2,8 +2,7 @@
 
 import datetime
 
-import pytest
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation, succeed
 from tests.api.steps import (
     History,
@@ -21,11 +20,11 @@ from tests.api.steps import (
     states,
     until_state,
 )
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import Verb
 
-pytestmark = pytest.mark.timeout(120)
 DEPLOYMENTS = kinds.TEMPLATE_DEPLOYMENTS
 
 
@@ -38,7 +37,7 @@ def test_a_file_in_use_stays_and_is_asked_for_ever_later_until_it_is_released(wo
         delete(world, DEPLOYMENTS, "everywhere")
         until("the deployment to go", lambda: world.gone(DEPLOYMENTS, "everywhere"))
         until("the idle file to go", lambda: states(world) == {busy: ("Removing", "InUse")})
-        until("three tries", lambda: _failures(world) == 3, 40)
+        until("three tries", lambda: _failures(world) == 3)
         assert {phase for phase, _ in history.states(busy)} == {"Ready", "Removing"}
         waiting = {v["status"]["recentFailures"]: v for v in history.versions(busy) if "nextAttemptTime" in v["status"]}
     pauses = [pause_seconds(waiting[number]) for number in (1, 2, 3)]
@@ -48,7 +47,7 @@ def test_a_file_in_use_stays_and_is_asked_for_ever_later_until_it_is_released(wo
     assert name in disk.files
     assert name in disk.records
     disk.in_use.clear()
-    until("the placement to go", lambda: not world.placements(), 20)
+    until("the placement to go", lambda: not world.placements())
     assert empty(world, busy)
     assert empty(world, idle)
     assert counted(world)[busy, "remove"] == 4
@@ -74,7 +73,7 @@ def test_a_request_while_a_file_is_in_use_is_served_when_the_pause_ends(world: S
     assert again["status"]["recentFailures"] == 2
     assert world.disk(host).files
     world.disk(host).in_use.clear()
-    until("the placement to go", lambda: not world.placements(), 20)
+    until("the placement to go", lambda: not world.placements())
     assert ran(world) == ["fetch", "remove", "remove", "remove"]
     assert not world.disk(host).files
 
@@ -101,7 +100,7 @@ def test_a_removal_survives_controllers_that_are_killed_at_any_point(world: Simu
     world.behaviour = succeed
     until("its end, which nobody reads", lambda: not world.disk(running).files)
     second = world.start_controller("second")
-    until("its placement to go", lambda: list(states(world)) == [waiting], 40)
+    until("its placement to go", lambda: list(states(world)) == [waiting])
     assert counted(world)[running, "remove"] == 1
     kill(world, second)
     # It may have begun another try, whose job runs to its end without it.
@@ -110,7 +109,7 @@ def test_a_removal_survives_controllers_that_are_killed_at_any_point(world: Simu
     settle(world)
     assert world.disk(waiting).files
     world.start_controller("third")
-    until("the last placement to go", lambda: not world.placements(), 40)
+    until("the last placement to go", lambda: not world.placements())
     assert empty(world, waiting)
 
 

@@ -5,7 +5,7 @@ import datetime
 import time
 
 import pytest
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.machines import Run
 from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
 from tests.api.steps import (
@@ -25,13 +25,12 @@ from tests.api.steps import (
     state,
     until_state,
 )
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base
 from directdownload.resources.jobs import JobDocument, JobResult, Verb
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def intact(world: Simulation, host: str) -> None:
@@ -146,7 +145,7 @@ def test_every_copy_is_verified_once_per_interval_and_not_all_at_once(world: Sim
     world.behaviour = note
     started = time.monotonic()
     edit(world, kinds.STORAGE_POOLS, world.pool, {"verifyInterval": f"{interval:g}s"})
-    until("all copies to be verified twice", lambda: [len(v) >= 2 for v in verified.values()] == [True] * copies, 60)
+    until("all copies to be verified twice", lambda: [len(v) >= 2 for v in verified.values()] == [True] * copies)
     intervals = (time.monotonic() - started) / interval
     # Each has its own moment in the interval: at most two intervals until the second one, and one for a busy machine.
     assert intervals < 3
@@ -246,7 +245,7 @@ def test_a_repair_goes_on_after_the_controller_was_killed_in_the_middle(world: S
     world.behaviour = lambda d: succeed(d) if d.verb is Verb.VERIFY else None
     until("its end, which nobody reads", lambda: not world.kubelets.running())
     second = world.start_controller("second")
-    until("the fetch", lambda: ran(world) == ["fetch", "verify", "fetch"], 40)
+    until("the fetch", lambda: ran(world) == ["fetch", "verify", "fetch"])
     kill(world, second)
     world.start_controller("third")
     world.behaviour = succeed
@@ -268,7 +267,7 @@ def test_a_file_lost_while_no_controller_ran_is_fetched_again(world: Simulation)
     world.disk(host).delete(file_of(placement))
     until("the agent to tell", lambda: world.placement(host)["status"]["observed"]["present"] is False)
     world.start_controller("second")
-    until("the repair", lambda: ran(world) == ["fetch", "fetch"], 40)
+    until("the repair", lambda: ran(world) == ["fetch", "fetch"])
     until_state(world, host, "Ready", "Downloaded")
     intact(world, host)
 
@@ -317,7 +316,7 @@ def test_a_file_that_is_lost_again_and_again_is_fetched_ever_later(world: Simula
     with History(world) as history:
         for number in (2, 3, 4):
             disk.delete(name)
-            until(f"fetch {number}", lambda number=number: world.placement(host)["status"]["attempts"] == number, 40)  # type: ignore[misc]
+            until(f"fetch {number}", lambda number=number: world.placement(host)["status"]["attempts"] == number)  # type: ignore[misc]
             until_state(world, host, "Ready", "Downloaded")
         lost = _losses(history, host)
         assert sorted(lost) == [1, 2, 3]

@@ -13,6 +13,7 @@ from tests import certificates
 from tests.api import kube
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
@@ -29,11 +30,11 @@ def _events(connection: kube.Kube) -> set[tuple[str, int]]:
 
 
 def _until_ready(fleet: Simulation, name: str) -> None:
-    kube.until(f"{name} on every host", lambda: fleet.ready_reason(kinds.CERTIFICATES, name) == "Provisioned")
+    until(f"{name} on every host", lambda: fleet.ready_reason(kinds.CERTIFICATES, name) == "Provisioned")
 
 
 def _until_gone(fleet: Simulation, name: str) -> None:
-    kube.until(f"{name} to be gone", lambda: fleet.gone(kinds.CERTIFICATES, name))
+    until(f"{name} to be gone", lambda: fleet.gone(kinds.CERTIFICATES, name))
 
 
 def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlPlane, tmp_path: pathlib.Path) -> None:
@@ -95,14 +96,14 @@ def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlP
                     _until_gone(fleet, name)
             with fleet.kube() as connection:
                 connection.delete(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", fleet.namespace).object()
-                kube.until("the placements to be gone", lambda: not fleet.placements())
+                until("the placements to be gone", lambda: not fleet.placements())
                 connection.delete(kinds.TEMPLATES, "debian", fleet.namespace).object()
-                kube.until("the template to be gone", lambda: fleet.gone(kinds.TEMPLATES, "debian"))
+                until("the template to be gone", lambda: fleet.gone(kinds.TEMPLATES, "debian"))
                 # A new Event is a create, one more of its kind is a patch.
-                kube.until("Events", lambda: {("SourceUnavailable", 2), ("Removed", 1)} <= _events(connection))
+                until("Events", lambda: {("SourceUnavailable", 2), ("Removed", 1)} <= _events(connection))
         finally:
             process.terminate()
-            status = process.wait(timeout=20)
+            status = process.wait(timeout=120)
         text = log.read_text()
         assert status == 0, text[-2000:]
         assert "forbidden" not in text.lower(), text

@@ -5,15 +5,13 @@ import itertools
 
 import pytest
 from tests.api.disks import CAPACITY_BYTES, File, digest_of
-from tests.api.kube import until
 from tests.api.simulation import Simulation, fail, succeed
 from tests.api.steps import counted, hang, hosts_of_a_zone, phase_and_reason, settle, states, until_state
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("limit", [2, "40%"], ids=["number", "percent"])
@@ -111,7 +109,7 @@ def test_failures_are_sampled_and_counts_are_not(world: Simulation) -> None:
         found = world.deployment().get("status", {}).get("placements", {})
         return {name: found.get(name, 0) for name in expected} == expected
 
-    until("the counts", counts, 60)
+    until("the counts", counts)
     until("the reason", lambda: world.ready_reason(kinds.TEMPLATE_DEPLOYMENTS, "everywhere") == "PlacementsFailed")
     failures = world.deployment()["status"]["failures"]
     assert len(failures) == 10

@@ -25,17 +25,16 @@ from typing import Any
 import pytest
 import yaml
 from tests.api import steps
-from tests.api.kube import Kube, Object, rendered, resource, until
+from tests.api.kube import Kube, Object, rendered, resource
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.api.test_headers import WITH_HEADERS, begin, copies, delete_secret
 from tests.api.test_headers import tenant as namespace_of_headers
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-pytestmark = pytest.mark.timeout(120)
 
 ROLES = kinds.Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", namespaced=True)
 BINDINGS = kinds.Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", namespaced=True)
@@ -136,7 +135,7 @@ def test_no_zone_or_template_of_others_without_their_leave(tenant: Tenant) -> No
     with world.kube() as admin:
         labels = {"metadata": {"labels": {"team": "gold"}}}
         admin.patch(kinds.NAMESPACES, tenant.namespace, labels).object()
-    until("one's own, once the zone allows it", lambda: tenant.ready(deployments, "own")[0] == "Converged", 40)
+    until("one's own, once the zone allows it", lambda: tenant.ready(deployments, "own")[0] == "Converged")
     for name in ("private", "shared"):
         assert tenant.ready(deployments, name)[0] == "TemplateNotAllowed"
     steps.settle(world)
@@ -181,7 +180,7 @@ def test_nothing_that_a_tenant_writes_becomes_a_path(tenant: Tenant) -> None:
         tenant.create(kinds.TEMPLATE_DEPLOYMENTS, f"t{number}", reference)
     ready = "Converged"
     for number in range(len(HOSTILE)):
-        until(f"t{number}", lambda n=number: tenant.ready(kinds.TEMPLATE_DEPLOYMENTS, f"t{n}")[0] == ready, 60)  # type: ignore[misc]
+        until(f"t{number}", lambda n=number: tenant.ready(kinds.TEMPLATE_DEPLOYMENTS, f"t{n}")[0] == ready)  # type: ignore[misc]
     uids = {item["metadata"]["uid"] for item in _templates(tenant)}
     fetched = [document for document in documents if document.verb == "fetch"]
     assert {document.template_uid for document in fetched} == uids
@@ -257,9 +256,9 @@ def test_no_copy_of_a_secret_outlives_a_download_that_failed_or_a_controller_tha
     delete_secret(world)
     world.behaviour = succeed
     world.start_controller("second")
-    until("the placements to go", lambda: not world.placements(), 60)
-    until("every copy to go", lambda: not copies(world), 60)
-    until("every job to go", lambda: not world.jobs() and not world.probes(), 60)
+    until("the placements to go", lambda: not world.placements())
+    until("every copy to go", lambda: not copies(world))
+    until("every job to go", lambda: not world.jobs() and not world.probes())
 
 
 def test_a_secret_is_not_used_for_a_url_that_took_its_place(world: Simulation) -> None:
@@ -268,8 +267,8 @@ def test_a_secret_is_not_used_for_a_url_that_took_its_place(world: Simulation) -
     world.converged(1)
     with world.kube() as admin:
         admin.delete(kinds.TEMPLATES, "debian", namespace_of_headers(world)).object()
-        until("it to go", lambda: admin.get(kinds.TEMPLATES, "debian", namespace_of_headers(world)).code == 404, 60)
-    until("its placements to go", lambda: not world.placements(), 60)
+        until("it to go", lambda: admin.get(kinds.TEMPLATES, "debian", namespace_of_headers(world)).code == 404)
+    until("its placements to go", lambda: not world.placements())
     number = len(world.started)
     evil = "http://evil.example.org/x"
     world.create_template(namespace=namespace_of_headers(world), allowedNamespaces={}, **{**WITH_HEADERS, "url": evil})
@@ -278,6 +277,6 @@ def test_a_secret_is_not_used_for_a_url_that_took_its_place(world: Simulation) -
         conditions = world.get(kinds.TEMPLATES, "debian", namespace_of_headers(world)).get("status", {})
         return next((c["reason"] for c in conditions.get("conditions", ()) if c["type"] == "Ready"), "")
 
-    until("the refusal", lambda: reason() == "SecretForbidden", 40)
+    until("the refusal", lambda: reason() == "SecretForbidden")
     steps.settle(world)
     assert (len(world.started), copies(world)) == (number, [])

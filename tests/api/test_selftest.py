@@ -18,6 +18,7 @@ import yaml
 from tests.api import kube
 from tests.api.kube import Object
 from tests.api.simulation import Simulation, fail, succeed
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import jobs
@@ -98,7 +99,7 @@ def with_host(world: Simulation, **spec: Object) -> None:
     def reported() -> bool:
         return not world.gone(kinds.HOSTS, host) and bool(world.get(kinds.HOSTS, host).get("status", {}).get("storage"))
 
-    kube.until("a host with storage", reported)
+    until("a host with storage", reported)
 
 
 def test_a_zone_that_does_not_admit_the_namespace_is_said(world: Simulation, runner: Runner) -> None:
@@ -141,7 +142,7 @@ def test_a_copy_of_other_bytes_is_no_success(world: Simulation, runner: Runner) 
 
 def from_the_test_itself(url: str) -> str:
     """The digest of what the test serves at this very moment."""
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a server of this machine
+    with urllib.request.urlopen(url, timeout=120) as answer:  # noqa: S310 - a server of this machine
         return f"sha256:{hashlib.sha256(answer.read()).hexdigest()}"
 
 
@@ -149,7 +150,7 @@ def test_without_a_usable_host_it_tells_what_there_is(world: Simulation, runner:
     with_host(world)
     host = f"{world.prefix}-kvm-1"
     world.power_off(host)
-    kube.until("the host to be down", lambda: world.get(kinds.HOSTS, host)["status"].get("state") == "Down")
+    until("the host to be down", lambda: world.get(kinds.HOSTS, host)["status"].get("state") == "Down")
     status, _, error = runner.run()
     assert status == 1
     assert "no host is Up with a usable pool in an enabled zone" in error
@@ -185,11 +186,11 @@ def test_ended_from_outside_it_cleans_up(world: Simulation, runner: Runner) -> N
 
     world.behaviour = endless
     killed = runner.start()
-    kube.until("the copy to be planned", world.placements)
+    until("the copy to be planned", world.placements)
     killed.process.kill()
     killed.end()
     running = runner.start()
-    kube.until("its own copy", lambda: "  copy " in running.told(), 60)
+    until("its own copy", lambda: "  copy " in running.told())
     running.process.send_signal(signal.SIGTERM)
     status, told, error = runner.end(running)
     assert status == 1

@@ -5,15 +5,14 @@ from collections.abc import Callable
 import pytest
 from tests import kstatus
 from tests.api.disks import CAPACITY_BYTES
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import DIGEST, Simulation, succeed
 from tests.api.steps import delete, file_of, hang, hosts_of_a_zone, phase_and_reason, settle
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.base import AGENT
 from directdownload.resources.jobs import JobDocument, JobResult, Verb
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Shared:
@@ -64,10 +63,10 @@ class Shared:
             found = [phase_and_reason(placement) for placement in self.copies()]
             return len(found) == 1 and found[0] in [(phase, reason) for reason in reasons]
 
-        until(f"{phase} {' or '.join(reasons)}", reached, 40)
+        until(f"{phase} {' or '.join(reasons)}", reached)
 
     def until_on(self, host: str) -> None:
-        until(f"{host} to have it", lambda: self.host == host, 40)
+        until(f"{host} to have it", lambda: self.host == host)
 
     def assert_intact(self) -> None:
         placement = self.copy()
@@ -305,7 +304,7 @@ def test_with_all_hosts_down_a_deleted_deployment_goes_at_once_and_the_file_late
         world.power_off(host)
     settle(world)
     delete(world, kinds.TEMPLATE_DEPLOYMENTS, "everywhere")
-    until("the deployment to go", lambda: world.gone(kinds.TEMPLATE_DEPLOYMENTS, "everywhere"), 10)
+    until("the deployment to go", lambda: world.gone(kinds.TEMPLATE_DEPLOYMENTS, "everywhere"))
     shared.until_state("Removing", "HostDown")
     settle(world)
     assert len(shared.disk.files) == 1

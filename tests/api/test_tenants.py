@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from tests.api import kube
-from tests.api.kube import Kube, Object, until
+from tests.api.kube import Kube, Object
 from tests.api.simulation import Simulation
 from tests.api.steps import ask, counted, edit, empty, hosts_of_a_zone, settle, states, until_state
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import yaml
 from tests.api import kube
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.api.steps import counted, delete, deployed, edit, empty, hosts_of_a_zone, kill, settle, states, unchecked
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 
-pytestmark = pytest.mark.timeout(180)
 DEPLOYMENTS, PLACEMENTS = kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS
 READY = ("Ready", "Downloaded")
 TOMORROW = "OfTomorrow"

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from typing import Any
 
-import pytest
 import pytest_asyncio
 from tests.api import agent_world, kube
 from tests.api.agent_world import World
@@ -18,13 +17,13 @@ from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.cluster import harness
 from tests.unit.agent import stores
+from tests.world.waiting import until_async
 
 from directdownload.cluster import client, kinds
 from directdownload.keystore import store
 from directdownload.resources import pem
 from directdownload.resources.base import AGENT, CONTROLLER
 
-pytestmark = pytest.mark.timeout(180)
 RECORDED = pathlib.Path(__file__).parent.parent / "recorded" / "0.1.0"
 #: Fields of a Host's status by who wrote them.
 _OF_CONTROLLER = ("state", "nodeUID", "observedGeneration")
@@ -99,7 +98,7 @@ class Fleet:
     async def agent(self, store_type: str) -> collections.abc.AsyncIterator[None]:
         host = self.hosts[store_type]
         async with agent_world.running(host.settings()):
-            await agent_world.until("the agent", host.ready)
+            await until_async("the agent", host.ready)
             yield
 
     async def healed(self, store_type: str) -> None:
@@ -110,7 +109,7 @@ class Fleet:
             found = await asyncio.to_thread(listed, path)
             return found is not None and set(found.values()) == self.readable(store_type)
 
-        await agent_world.until(f"{path} to be read by Java", reads, 30)
+        await until_async(f"{path} to be read by Java", reads)
 
     def readable(self, store_type: str) -> set[str]:
         """Fingerprints in the recorded store that Java reads."""
@@ -135,7 +134,7 @@ class Fleet:
             published = {name for name, each in found.items() if "certificate" in each["status"]}
             return published == found.keys() - UNREADABLE
 
-        await agent_world.until("what Java cannot read to be withdrawn", done)
+        await until_async("what Java cannot read to be withdrawn", done)
         for name in UNREADABLE:
             conditions = await self.conditions(name)
             assert conditions["Ready"] == ("False", "InvalidCertificate")
@@ -174,7 +173,7 @@ async def proves_all(fleet: Fleet, store_type: str) -> None:
             each["name"]: " ".join([each["state"], *([each["reason"]] if "reason" in each else [])]) for each in found
         } == states
 
-    await agent_world.until(f"the proofs of {host.host}", proven)
+    await until_async(f"the proofs of {host.host}", proven)
 
 
 def test_what_0_1_0_left_cannot_be_opened() -> None:

@@ -3,17 +3,16 @@
 import json
 import pathlib
 
-import pytest
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.api.steps import counted, empty, phase_and_reason, settle, unchecked
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import naming
 from directdownload.resources.base import CONTROLLER
 
-pytestmark = pytest.mark.timeout(180)
 RECORDED = pathlib.Path(__file__).parent.parent / "recorded" / "0.1.0" / "fleet.json"
 DEPLOYMENTS, PLACEMENTS = kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS
 

@@ -14,17 +14,15 @@ from collections.abc import Iterator
 
 import pytest
 from tests.api import agent_world, steps, weather
-from tests.api.kube import until
 from tests.api.simulation import Behaviour, Controller, Simulation, succeed
 from tests.api.weather import Call, Fault, Matches, Proxy
 from tests.cluster import harness
 from tests.unit.agent import support
+from tests.world.waiting import until, until_async
 
 from directdownload.cluster import kinds
 from directdownload.controller import watch_kinds
 from directdownload.resources.jobs import JobDocument, JobResult
-
-pytestmark = pytest.mark.timeout(120)
 
 HOSTS = 12
 PARALLEL = 3
@@ -59,7 +57,7 @@ class Scene:
         self.world.create_template()
         self.world.deploy()
 
-    def ends_right(self, seconds: float = 40, *, restarts: bool = False, tracebacks: bool = False) -> None:
+    def ends_right(self, seconds: float = 120, *, restarts: bool = False, tracebacks: bool = False) -> None:
         """Waits for the end of the rollout. With `restarts` a process that leaves is started again, as in a pod."""
 
         def ready() -> bool:
@@ -258,7 +256,7 @@ def test_every_answer_takes_two_seconds(scene: Scene) -> None:
     began = time.monotonic()
     with scene.proxy.fault(weather.slow(2)):
         scene.begin()
-        scene.ends_right(60)
+        scene.ends_right()
     assert scene.proxy.count(weather.but_leases, began) <= REQUESTS_PER_COPY * HOSTS
     assert "Leadership" not in scene.controllers[0].log.read_text()
 
@@ -284,7 +282,7 @@ def test_a_placement_that_cannot_be_made_holds_up_no_other(scene: Scene) -> None
     with scene.proxy.fault(weather.refusal(403, "Forbidden"), first):
         scene.begin()
         until("all others", lambda: len(steps.states(scene.world)) == HOSTS - 1)
-        until("them to be Ready", lambda: {phase for phase, _ in steps.states(scene.world).values()} == {"Ready"}, 40)
+        until("them to be Ready", lambda: {phase for phase, _ in steps.states(scene.world).values()} == {"Ready"})
         assert names[0] not in [placement["metadata"]["name"] for placement in scene.world.placements()]
     scene.ends_right()
 
@@ -320,7 +318,7 @@ def test_changing_weather(scene: Scene) -> None:
             stack.enter_context(scene.proxy.fault(fault, weather.some(share, number, matches)))
         scene.proxy.cut()
         scene.begin()
-        scene.ends_right(60, restarts=True)
+        scene.ends_right(restarts=True)
 
 
 @pytest.mark.parametrize("others", [pytest.param(0.0, id="others follow"), pytest.param(1.0, id="others connect")])
@@ -387,9 +385,9 @@ async def test_an_agent_without_api_server_stays_ready_and_loses_nothing_that_it
             (first, first_uid), (second, second_uid) = [await world.create_placement(n, pool) for n in ("t1", "t2")]
             places = [support.make_place(pool, name, world.host) for name in ("t1", "t2")]
             with agent_world.quick_process(world) as agent:
-                await agent_world.until("ready", world.ready)
+                await until_async("ready", world.ready)
                 support.write_journal(places[0], first, first_uid, 100, progress_interval_seconds=0.1)
-                await agent_world.until("progress", lambda: agent_world.has(world, first, bytesDownloaded=100))
+                await until_async("progress", lambda: agent_world.has(world, first, bytesDownloaded=100))
                 with proxy.away():
                     # One download ends and one begins; then the disk of the pool changes, too.
                     support.publish(places[0], first, first_uid, b"x" * 1000)
@@ -401,18 +399,16 @@ async def test_an_agent_without_api_server_stays_ready_and_loses_nothing_that_it
                         assert (await world.answer("healthz"))[0] == 200
                     assert await agent_world.has(world, first, bytesDownloaded=100)
                 with proxy.fault(weather.swallow(), weather.every_other(weather.writes)):
-                    await agent_world.until(
-                        "its end", lambda: agent_world.sees(world, first, present=True, sizeBytes=1000)
-                    )
-                    await agent_world.until("the other", lambda: agent_world.has(world, second, bytesDownloaded=250))
+                    await until_async("its end", lambda: agent_world.sees(world, first, present=True, sizeBytes=1000))
+                    await until_async("the other", lambda: agent_world.has(world, second, bytesDownloaded=250))
 
                     async def told_of_the_pool() -> bool:
                         return "late" in await world.storage()
 
-                    await agent_world.until("the new pool", told_of_the_pool, 40)
+                    await until_async("the new pool", told_of_the_pool)
                 writes = proxy.count(weather.writes)
                 agent.send_signal(signal.SIGTERM)
-                log = (await asyncio.to_thread(agent.communicate, timeout=10))[1]
+                log = (await asyncio.to_thread(agent.communicate, timeout=120))[1]
                 assert agent.returncode == 0, log
                 assert "Traceback" not in log
                 # Said once, however often it was tried.
@@ -440,8 +436,8 @@ async def test_an_agent_that_starts_without_api_server_waits_for_it(
                         "waiting for the API server: Host and StoragePools are not read yet",
                     )
 
-                await agent_world.until("the reason", waiting)
+                await until_async("the reason", waiting)
                 assert (await world.answer("healthz"))[0] == 200
-            await agent_world.until("ready", world.ready)
+            await until_async("ready", world.ready)
             assert set(await world.storage()) == {"local"}
             assert agent.poll() is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.api.disks import SIZE_BYTES, File, digest_of
-from tests.api.kube import Object, until
+from tests.api.kube import Object
 from tests.api.simulation import DIGEST, Simulation, fail, succeed
 from tests.api.steps import (
     ask,
@@ -22,12 +22,12 @@ from tests.api.steps import (
     states,
     until_state,
 )
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult, Verb
 from directdownload.resources.reasons import Reason
 
-pytestmark = pytest.mark.timeout(120)
 READY = ("Ready", "Downloaded")
 DEPLOYMENTS = kinds.TEMPLATE_DEPLOYMENTS
 
@@ -329,7 +329,7 @@ def test_a_request_on_any_object_gets_its_failed_copy_going_again(world: Simulat
     ]
     for attempt, (kind, name) in enumerate(objects, 2):
         value = ask(world, kind, name)
-        until(f"attempt {attempt}, by {kind.kind}", lambda attempt=attempt: _failed(world, host, attempt), 30)  # type: ignore[misc]
+        until(f"attempt {attempt}, by {kind.kind}", lambda attempt=attempt: _failed(world, host, attempt))  # type: ignore[misc]
         until("the answer", lambda kind=kind, name=name, value=value: _served(world.get(kind, name), value))  # type: ignore[misc]
         settle(world)
         assert len(world.started) == attempt

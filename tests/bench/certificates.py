@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import prometheus_client
 from tests.api import kube as api
-from tests.api.kube import until
 from tests.api.simulation import Simulation
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
@@ -25,6 +24,7 @@ from tests.e2e import keystores
 from tests.e2e.cluster import Cluster, Object
 from tests.e2e.evidence import HOSTS
 from tests.unit.download.sourcing import Certificate
+from tests.world.waiting import until
 
 from directdownload import health
 from directdownload.agent.settings import Settings

@@ -7,10 +7,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import failover
 from tests.e2e.cluster import NAMESPACE, Cluster
+from tests.world.waiting import until
 
 ROUNDS = 3
 Failure = Callable[[Cluster, str], contextlib.AbstractContextManager[None]]

@@ -7,9 +7,9 @@ import datetime
 import pathlib
 
 from tests.api import kube as api
-from tests.api.kube import until
 from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 

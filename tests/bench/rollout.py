@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
+from tests.world.waiting import until
 
 SIZE_BYTES = 1 << 30
 ROUNDS = 3

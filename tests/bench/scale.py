@@ -26,10 +26,11 @@ from typing import Any
 import yaml
 from prometheus_client import parser
 from tests.api import kube as api
-from tests.api.kube import Kube, until
+from tests.api.kube import Kube
 from tests.api.simulation import Simulation
 from tests.bench import machines, seeding
 from tests.cluster import harness
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 

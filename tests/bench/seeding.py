@@ -20,10 +20,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from tests.api.kube import Kube, Object, until
+from tests.api.kube import Kube, Object
 from tests.api.machines import Machine
 from tests.api.simulation import Simulation
 from tests.certificates import pem
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import naming

@@ -20,12 +20,12 @@ import termios
 import rich.console
 import rich.terminal_theme
 import rich.text
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.demo import image
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import REPOSITORY, Cluster
 from tests.origin import Origin
+from tests.world.waiting import until
 
 PICTURE = REPOSITORY / "docs" / "images" / "terminal.svg"
 COLUMNS, LINES = 116, 40

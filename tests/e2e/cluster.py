@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 from tests import kstatus
-from tests.api.kube import Kube, until
+from tests.api.kube import Kube
 from tests.cluster import harness
+from tests.world.waiting import until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "direct-download-operator"

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
 from tests.ganesha import Ganesha
+from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
             h.get("status", {}).get("state") == "Up" and h["status"].get("storage") for h in hosts
         )
 
-    until("hosts that are Up and report their storage", all_up, 120)
+    until("hosts that are Up and report their storage", all_up)
     yield found
     found.release()
 
@@ -136,8 +136,8 @@ def clean(cluster: Cluster) -> Iterator[None]:
 
 
 def remove_all(cluster: Cluster) -> None:
-    cluster.kubectl("delete", "templatedeployments,templates", "--all", "-n", "default", "--timeout=60s")
-    until("the placements to go", lambda: not cluster.list("templateplacements"), 120)
+    cluster.kubectl("delete", "templatedeployments,templates", "--all", "-n", "default", "--timeout=120s")
+    until("the placements to go", lambda: not cluster.list("templateplacements"))
     if cluster.local:
         # What was retained, or what a failed test left, must not look like another test's.
         for host in cluster.hosts():

@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Iterable, Set
 
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
+from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
 

@@ -17,11 +17,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
-from tests.api.kube import Answer, Kube, until
+from tests.api.kube import Answer, Kube
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 
@@ -65,7 +66,7 @@ def settled(cluster: Cluster) -> str:
         pods = evidence.pods(cluster, "controller")
         return sum(evidence.is_ready(pod) for pod in pods) == 2 == len(pods) and leader(cluster) in names(pods)
 
-    until("two controllers, one of them leading", both, 120)
+    until("two controllers, one of them leading", both)
     return leader(cluster)
 
 
@@ -129,7 +130,7 @@ def _seconds(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
-def first_write_of_another(since: float, pods: set[str], seconds: float = 60) -> Write:
+def first_write_of_another(since: float, pods: set[str], seconds: float = 120) -> Write:
     """The first write after `since` of a controller that is none of `pods`."""
     return until(
         "the first write of the next leader",
@@ -196,8 +197,8 @@ class Work:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=60)
-        self._cluster.kubectl("delete", "template", self.NAME, "-n", "default", "--timeout=60s")
+        self._thread.join(timeout=120)
+        self._cluster.kubectl("delete", "template", self.NAME, "-n", "default", "--timeout=120s")
 
     def _run(self) -> None:
         selector = {"labelSelector": "app.kubernetes.io/component=job"}

@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from tests.api.kube import until
 from tests.e2e.cluster import Cluster, Object
+from tests.world.waiting import until
 
 ACCOUNT = "prometheus"
 #: What kube-prometheus gives to Prometheus in each namespace that it watches.
@@ -228,7 +228,7 @@ class Prometheus:
                 stdout=log,
                 stderr=log,
             )
-        until("Prometheus to be ready", self._ready, 30)
+        until("Prometheus to be ready", self._ready)
         return self
 
     def __exit__(
@@ -236,7 +236,7 @@ class Prometheus:
     ) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=120)
 
     def _ready(self) -> bool:
         assert self._process is not None
@@ -250,7 +250,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         """`data` of an answer of the HTTP API, version 1."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return json.load(answer)["data"]
 
     def targets(self) -> list[Object]:

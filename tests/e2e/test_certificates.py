@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, keystores
 from tests.e2e.cluster import Cluster, Object
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
 from tests.unit.download.sourcing import Certificate
+from tests.world.waiting import until
 
 KIND = "directdownloadcertificate"
 REPAIR_SECONDS = 20
@@ -42,7 +42,7 @@ def stores(local: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def no_certificates(stores: Cluster) -> Iterator[None]:
     yield
-    stores.kubectl("delete", KIND, "--all", "--timeout=60s")
+    stores.kubectl("delete", KIND, "--all", "--timeout=120s")
     until("nothing of ours", lambda: not any(keystores.trusted(stores, host) for host in HOSTS), REPAIR_SECONDS)
 
 
@@ -50,7 +50,7 @@ def ready(cluster: Cluster, name: str) -> tuple[str, str]:
     return evidence.condition(cluster.get(KIND, name), "Ready")
 
 
-def provisioned(cluster: Cluster, name: str, seconds: float = 30) -> None:
+def provisioned(cluster: Cluster, name: str, seconds: float = 120) -> None:
     until(f"the proof of {name}", lambda: ready(cluster, name) == ("True", "Provisioned"), seconds)
 
 
@@ -79,7 +79,7 @@ def test_an_upload_reaches_every_host_beside_all_that_was_there(stores: Cluster)
     assert kinds == {"kvm-1": "PKCS12", "kvm-2": "JKS", "kvm-3": "JKS"}
 
     stores.kubectl("patch", KIND, "uploaded", "--type=merge", "-p", '{"spec": {"revoked": true}}')
-    until("the revoke", lambda: ready(stores, "uploaded") == ("True", "Revoked"), 30)
+    until("the revoke", lambda: ready(stores, "uploaded") == ("True", "Revoked"))
     assert {state for state, _ in keystores.proofs(stores, "uploaded").values()} == {"Revoked"}
     assert {host: keystores.trusted(stores, host) for host in HOSTS} == {host: {} for host in HOSTS}
     assert [keystores.entries(stores, host) for host in ("kvm-1", "kvm-2")] == [before["kvm-1"], before["kvm-2"]]
@@ -114,7 +114,7 @@ def test_downloads_from_a_private_server_work_while_its_authority_is_uploaded(
             clusters.deployment("private"),
         )
         refused = ("Pending", "TLSVerificationFailed")
-        until("the refusals", lambda: stores.reasons("private") == dict.fromkeys(HOSTS, refused), 60)
+        until("the refusals", lambda: stores.reasons("private") == dict.fromkeys(HOSTS, refused))
         stores.apply(keystores.certificate("private-ca", authority))
         stores.converged("private", 3, 60)
         for host, placement in stores.placements("private").items():
@@ -127,7 +127,7 @@ def test_downloads_from_a_private_server_work_while_its_authority_is_uploaded(
             clusters.template("late", url, checksum=image.checksum),
             clusters.deployment("late"),
         )
-        until("the refusals after the revoke", lambda: stores.reasons("late") == dict.fromkeys(HOSTS, refused), 60)
+        until("the refusals after the revoke", lambda: stores.reasons("late") == dict.fromkeys(HOSTS, refused))
 
 
 @contextlib.contextmanager
@@ -187,8 +187,8 @@ def test_a_host_that_fails_says_why_and_holds_up_no_other(stores: Cluster) -> No
     keystores.set_password(stores, "kvm-2", "another one")
     try:
         stores.apply(keystores.certificate("held", Certificate(authority=True)))
-        until("the failure", lambda: ready(stores, "held") == ("False", "ProvisioningFailed"), 30)
-        until("the others", lambda: hosts_of(stores, "held") == {"desired": 3, "uploaded": 2, "failed": 1}, 30)
+        until("the failure", lambda: ready(stores, "held") == ("False", "ProvisioningFailed"))
+        until("the others", lambda: hosts_of(stores, "held") == {"desired": 3, "uploaded": 2, "failed": 1})
         (failure,) = stores.get(KIND, "held")["status"]["failures"]
         assert (failure["host"], failure["reason"]) == ("kvm-2", "KeystorePasswordWrong")
         assert keystores.PROPERTIES in failure["message"]
@@ -208,18 +208,18 @@ def test_a_host_that_was_down_during_a_revoke_is_put_right_when_it_returns(store
         provisioned(stores, name)
     stores.node("stop", "kvm-3")
     try:
-        until("kvm-3 to be Down", lambda: stores.get("host", "kvm-3")["status"]["state"] == "Down", 90)
+        until("kvm-3 to be Down", lambda: stores.get("host", "kvm-3")["status"]["state"] == "Down")
         stores.kubectl("patch", KIND, "revoked", "--type=merge", "-p", '{"spec": {"revoked": true}}')
-        stores.kubectl("delete", KIND, "deleted", "--timeout=30s")
-        until("the revoke", lambda: ready(stores, "revoked") == ("True", "Revoked"), 30)
+        stores.kubectl("delete", KIND, "deleted", "--timeout=120s")
+        until("the revoke", lambda: ready(stores, "revoked") == ("True", "Revoked"))
         # A node that is busy for a moment counts as Down as well.
-        until("the counts", lambda: hosts_of(stores, "revoked") == {"revoked": 2, "down": 1}, 60)
+        until("the counts", lambda: hosts_of(stores, "revoked") == {"revoked": 2, "down": 1})
         assert set(keystores.trusted(stores, "kvm-3")) == {"revoked", "deleted"}
     finally:
         stores.node("start", "kvm-3")
-    until("kvm-3 without them", lambda: not keystores.trusted(stores, "kvm-3"), 120)
-    until("kvm-3 to be Up", lambda: stores.get("host", "kvm-3")["status"]["state"] == "Up", 60)
-    until("its proof", lambda: hosts_of(stores, "revoked") == {"revoked": 3}, 30)
+    until("kvm-3 without them", lambda: not keystores.trusted(stores, "kvm-3"))
+    until("kvm-3 to be Up", lambda: stores.get("host", "kvm-3")["status"]["state"] == "Up")
+    until("its proof", lambda: hosts_of(stores, "revoked") == {"revoked": 3})
 
 
 def test_a_host_that_joins_late_gets_every_certificate(stores: Cluster) -> None:
@@ -228,12 +228,12 @@ def test_a_host_that_joins_late_gets_every_certificate(stores: Cluster) -> None:
     stores.node("add", "kvm-4")
     try:
         missing = ("Failed", "KeystorePasswordMissing")
-        until("what it lacks", lambda: keystores.proofs(stores, "early-0").get("kvm-4") == missing, 120)
+        until("what it lacks", lambda: keystores.proofs(stores, "early-0").get("kvm-4") == missing)
         keystores.set_password(stores, "kvm-4", keystores.PASSWORD)
         wanted = {name: keystores.fingerprint(cert) for name, cert in certs.items()}
-        until("all of them", lambda: keystores.trusted(stores, "kvm-4") == wanted, 60)
+        until("all of them", lambda: keystores.trusted(stores, "kvm-4") == wanted)
         four = {"desired": 4, "uploaded": 4}
-        until("four proofs", lambda: all(hosts_of(stores, name) == four for name in certs), 60)
+        until("four proofs", lambda: all(hosts_of(stores, name) == four for name in certs))
     finally:
         stores.node("remove", "kvm-4")
         stores.kubectl("delete", "host", "kvm-4", "--ignore-not-found")
@@ -270,9 +270,9 @@ def test_a_changed_secret_of_cert_manager_rotates_the_certificate(stores: Cluste
             "rotating": keystores.fingerprint(second),
             "rotating-previous": keystores.fingerprint(first),
         }
-        until("both of them", lambda: all(keystores.trusted(stores, host) == both for host in HOSTS), 30)
+        until("both of them", lambda: all(keystores.trusted(stores, host) == both for host in HOSTS))
         alone = {"rotating": keystores.fingerprint(second)}
-        until("the new one alone", lambda: all(keystores.trusted(stores, host) == alone for host in HOSTS), 30)
+        until("the new one alone", lambda: all(keystores.trusted(stores, host) == alone for host in HOSTS))
         provisioned(stores, "rotating")
     finally:
         stores.kubectl("delete", "secret", "images-ca", "-n", clusters.NAMESPACE)
@@ -289,7 +289,7 @@ def test_two_hundred_certificates_reach_every_host_and_go_again(stores: Cluster)
             (name, "True", "Provisioned") for name in certs
         }
 
-    until("the proof of all", all_proved, 120)
+    until("the proof of all", all_proved)
     for host in HOSTS:
         assert keystores.trusted(stores, host) == wanted
         proved = {c["name"]: c.get("fingerprintSHA256") for c in stores.get("host", host)["status"]["certificates"]}
@@ -312,7 +312,7 @@ def test_what_is_not_one_certificate_is_refused_with_its_reason(stores: Cluster)
             name: ("False", reason) for name, (_, reason, _) in cases.items()
         }
 
-    until("the refusals", refused, 20)
+    until("the refusals", refused)
     for name, (_, _, words) in cases.items():
         (condition,) = (c for c in stores.get(KIND, name)["status"]["conditions"] if c["type"] == "Stalled")
         assert condition["status"] == "True"

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster
 from tests.e2e.conftest import Image
+from tests.world.waiting import until
 
 from directdownload.resources import crd
 from directdownload.resources.base import GROUP
@@ -62,7 +62,7 @@ def test_an_upgrade_leaves_running_downloads_alone(cluster: Cluster, slow_server
         clusters.template("upgrade", slow_server.url("upgrade.raw"), checksum=image.checksum),
         clusters.deployment("upgrade", hosts=[host]),
     )
-    until("a download that runs", lambda: evidence.running_pod(cluster, host), 60)
+    until("a download that runs", lambda: evidence.running_pod(cluster, host))
     (job,) = jobs(cluster, "upgrade")
     before = {pod["metadata"]["uid"] for pod in evidence.pods(cluster, "controller")}
     # Other arguments: everything but the download is replaced.
@@ -117,7 +117,7 @@ def test_what_was_there_goes_on_under_another_name(cluster: Cluster, server: ori
     settings = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")
     cluster.install(*settings, release=OTHER_RELEASE, namespace=OTHER_NAMESPACE)
     if lost is not None:
-        until("the lost file to be fetched again", lambda: evidence.sha256(lost) == image.sha256, 120)
+        until("the lost file to be fetched again", lambda: evidence.sha256(lost) == image.sha256)
     cluster.converged("kept", len(hosts))
     after = cluster.placements("kept")
     assert {host: each["metadata"]["uid"] for host, each in after.items()} == {

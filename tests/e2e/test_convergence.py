@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -112,7 +112,7 @@ class Driver:
         name = self._template()
         self.wishes.pop(name, None)
         # Waits until it is gone: a new one of the same name would be refused before.
-        options = ("-n", "default", "--ignore-not-found", "--timeout=60s")
+        options = ("-n", "default", "--ignore-not-found", "--timeout=120s")
         self._cluster.kubectl("delete", "templatedeployment", name, *options)
         return f"withdraw {name}"
 

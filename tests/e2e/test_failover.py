@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, failover
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 #: What issue and documentation promise, from the failure to the first write of the next leader.
 FAILOVER_SECONDS = 20.0
@@ -33,7 +33,7 @@ def rollout(local: Cluster, slow_server: origin.Origin) -> Iterator[failover.Wor
     local.apply(*(clusters.template(name, url, checksum=image.checksum) for name in NAMES))
     with failover.Work(local) as work:
         local.apply(*(clusters.deployment(name) for name in NAMES))
-        until("downloads on every host", lambda: all(evidence.running_pod(local, host) for host in HOSTS), 120)
+        until("downloads on every host", lambda: all(evidence.running_pod(local, host) for host in HOSTS))
         yield work
 
 
@@ -73,8 +73,8 @@ class Farewell:
 
     def end(self) -> tuple[str, str]:
         """Exit status and log, once the pod has ended."""
-        until("the exit status", lambda: self._status.read_text().split(), 40)
-        self._processes[0].wait(timeout=40)
+        until("the exit status", lambda: self._status.read_text().split())
+        self._processes[0].wait(timeout=120)
         self._processes[1].kill()
         self._processes[1].wait()
         return self._status.read_text().split()[0], self._log.read_text()
@@ -111,7 +111,7 @@ def test_a_leader_that_is_killed_is_followed_within_twenty_seconds(
     began = time.time()
     failover.kill(old)
     # Also itself counts, begun anew by the kubelet: its Lease belongs to the process that is gone.
-    first = until("the next leader", lambda: next((w for w in failover.writes(began + 1)), None), 60)
+    first = until("the next leader", lambda: next((w for w in failover.writes(began + 1)), None))
     assert first.ended - began < FAILOVER_SECONDS
     after = failover.lease(local)
     assert after["leaseTransitions"] == before["leaseTransitions"] + 1
@@ -147,7 +147,7 @@ def test_an_upgrade_in_mid_rollout_stops_neither_downloads_nor_the_controller(
         local.kubectl("rollout", "status", name, "-n", NAMESPACE, "--timeout=120s")
     # The last old one ends a moment after the Deployment calls itself rolled out.
     leader = failover.settled(local)
-    until("the new leader to write", lambda: any(write.pod == leader for write in failover.writes(began)), 60)
+    until("the new leader to write", lambda: any(write.pod == leader for write in failover.writes(began)))
     found = converged_once(local, rollout, server=slow_server)
     assert found
     assert max(handover.seconds for handover in found) < HANDOVER_SECONDS

@@ -4,11 +4,11 @@ import pathlib
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
+from tests.world.waiting import until
 
 
 def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_server: origin.Origin) -> None:
@@ -18,7 +18,7 @@ def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_ser
         clusters.template("killed", slow_server.url("killed.raw"), checksum=image.checksum),
         clusters.deployment("killed", hosts=[host]),
     )
-    until("half of it", lambda: downloaded(cluster, "killed", host) >= image.size_bytes // 2, 60)
+    until("half of it", lambda: downloaded(cluster, "killed", host) >= image.size_bytes // 2)
     pod = running_pod(cluster, host)
     assert pod is not None
     cluster.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force")
@@ -43,7 +43,7 @@ def test_killing_our_own_pods_in_mid_rollout_changes_nothing(
     cluster.apply(
         clusters.template("ours", slow_server.url("ours.raw"), checksum=image.checksum), clusters.deployment("ours")
     )
-    until("downloads on every host", lambda: all(running_pod(cluster, host) for host in hosts), 60)
+    until("downloads on every host", lambda: all(running_pod(cluster, host) for host in hosts))
     selector = f"app.kubernetes.io/component={what}"
     cluster.kubectl("delete", "pod", "-l", selector, "-n", NAMESPACE, "--grace-period=0", "--force")
     cluster.converged("ours", len(hosts))
@@ -60,7 +60,7 @@ def test_wrong_checksum_leaves_no_file_and_no_part(local: Cluster, server: origi
         clusters.deployment("right"),
     )
     local.converged("right", 3)
-    until("three failures", lambda: list(local.reasons("wrong").values()) == [("Failed", "ChecksumMismatch")] * 3, 60)
+    until("three failures", lambda: list(local.reasons("wrong").values()) == [("Failed", "ChecksumMismatch")] * 3)
     for host, placement in local.placements("wrong").items():
         assert not local.file(host, placement["spec"]["path"]).exists()
         assert not work_files(local, host)
@@ -82,13 +82,13 @@ def test_no_space_is_told_before_a_byte_moves_and_retried(local: Cluster, server
             clusters.template("big", server.url(image.path.name), checksum=image.checksum),
             clusters.deployment("big", pools=["small"]),
         )
-        until("the reason", lambda: local.reasons("big").get("kvm-1") == ("Pending", "InsufficientSpace"), 60)
+        until("the reason", lambda: local.reasons("big").get("kvm-1") == ("Pending", "InsufficientSpace"))
         used = local.node("exec", "kvm-1", "du", "-sk", path).split()[0]
         assert int(used) < 64
         local.node("exec", "kvm-1", "mount", "-o", "remount,size=64m", path)
         local.converged("big", 1)
-        local.kubectl("delete", "templatedeployment", "big", "-n", "default", "--timeout=60s")
-        until("the file to go", lambda: not local.placements("big"), 60)
+        local.kubectl("delete", "templatedeployment", "big", "-n", "default", "--timeout=120s")
+        until("the file to go", lambda: not local.placements("big"))
     finally:
         local.kubectl("delete", "storagepool", "small", "--ignore-not-found")
         local.node("exec", "kvm-1", "sh", "-c", f"umount -l {path}; rmdir {path}")
@@ -100,8 +100,8 @@ def test_an_origin_that_is_away_is_retried_until_it_is_back(
     port = origin.free_port(cluster.origin_host)
     url = f"http://{cluster.origin_host}:{port}/{image.path.name}"
     cluster.apply(clusters.template("away", url, checksum=image.checksum), clusters.deployment("away"))
-    until("it is Ready all the same", lambda: cluster.get("template", "away", "default").get("status"), 10)
-    until("the reason", lambda: ("Pending", "SourceUnreachable") in cluster.reasons("away").values(), 60)
+    until("it is Ready all the same", lambda: cluster.get("template", "away", "default").get("status"))
+    until("the reason", lambda: ("Pending", "SourceUnreachable") in cluster.reasons("away").values())
     with origin.Origin(directory, cluster.origin_host, port=port):
         cluster.converged("away", len(cluster.list("hosts")))
 
@@ -118,8 +118,8 @@ def test_a_host_without_power_holds_up_no_other(local: Cluster, server: origin.O
             clusters.template("power", server.url(image.path.name), checksum=image.checksum),
             clusters.deployment("power"),
         )
-        until("the others", lambda: ready_hosts(local, "power") >= others, 90)
-        until("the host to be Down", lambda: local.get("host", lost)["status"]["state"] == "Down", 120)
+        until("the others", lambda: ready_hosts(local, "power") >= others)
+        until("the host to be Down", lambda: local.get("host", lost)["status"]["state"] == "Down")
     finally:
         local.node("start", lost)
     local.converged("power", 3, 180)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 
 def host_state(cluster: Cluster, host: str) -> str:
@@ -39,12 +39,12 @@ def test_a_node_that_joins_late_gets_its_copy_and_may_leave_for_ever(
 
     local.node("stop", fourth)
     local.kubectl("delete", "node", fourth)
-    until("the host to be Down", lambda: host_state(local, fourth) == "Down", 60)
-    local.kubectl("delete", "templatedeployment", "late", "-n", "default", "--timeout=20s")
-    until("the others to be removed", lambda: set(local.placements("late")) == {fourth}, 60)
+    until("the host to be Down", lambda: host_state(local, fourth) == "Down")
+    local.kubectl("delete", "templatedeployment", "late", "-n", "default", "--timeout=120s")
+    until("the others to be removed", lambda: set(local.placements("late")) == {fourth})
     until("the reason", lambda: local.reasons("late")[fourth] == ("Removing", "HostDown"))
     # Whoever deletes the Host gives up what lies there.
-    local.kubectl("delete", "host", fourth, "--timeout=20s")
+    local.kubectl("delete", "host", fourth, "--timeout=120s")
     until("the last placement to go", lambda: not local.placements("late"))
     assert evidence.sha256(file) == image.sha256
 
@@ -66,18 +66,18 @@ def test_a_power_cut_in_mid_download_loses_neither_bytes_nor_wishes(local: Clust
     )
     lost = next(host for host in reversed(HOSTS) if host != on)
     local.apply(clusters.deployment("cut"))
-    until("half of it", lambda: evidence.downloaded(local, "cut", lost) >= large.size_bytes // 2, 60)
+    until("half of it", lambda: evidence.downloaded(local, "cut", lost) >= large.size_bytes // 2)
     local.node("stop", lost)
     try:
-        local.kubectl("delete", "templatedeployment", "unwanted", "-n", "default", "--timeout=30s")
-        until("the others", lambda: evidence.ready_hosts(local, "cut") == set(HOSTS) - {lost}, 60)
-        until("the host to be Down", lambda: host_state(local, lost) == "Down", 60)
-        until("the others to be removed", lambda: set(local.placements("unwanted")) == {lost}, 60)
+        local.kubectl("delete", "templatedeployment", "unwanted", "-n", "default", "--timeout=120s")
+        until("the others", lambda: evidence.ready_hosts(local, "cut") == set(HOSTS) - {lost})
+        until("the host to be Down", lambda: host_state(local, lost) == "Down")
+        until("the others to be removed", lambda: set(local.placements("unwanted")) == {lost})
         assert local.reasons("unwanted")[lost][0] == "Removing"
         assert [host for host in HOSTS if unwanted[host].exists()] == [lost]
     finally:
         local.node("start", lost)
-    until("the unwanted file to go", lambda: not unwanted[lost].exists(), 90)
+    until("the unwanted file to go", lambda: not unwanted[lost].exists())
     until("its placement to go", lambda: not local.placements("unwanted"))
     local.converged("cut", 3, 120)
     placement = local.placements("cut")[lost]
@@ -95,14 +95,14 @@ def test_a_cordoned_node_finishes_what_runs_and_gets_nothing_new(local: Cluster,
         clusters.template("new", slow_server.url("new.raw"), checksum=new.checksum),
         clusters.deployment("running"),
     )
-    until("downloads on every host", lambda: all(evidence.running_pod(local, host) for host in HOSTS), 60)
+    until("downloads on every host", lambda: all(evidence.running_pod(local, host) for host in HOSTS))
     local.kubectl("cordon", "kvm-1")
     try:
         until("maintenance", lambda: host_state(local, "kvm-1") == "Maintenance")
         assert evidence.running_pod(local, "kvm-1")
         local.apply(clusters.deployment("new"))
         local.converged("running", 3)
-        until("the others", lambda: evidence.ready_hosts(local, "new") == {"kvm-2", "kvm-3"}, 60)
+        until("the others", lambda: evidence.ready_hosts(local, "new") == {"kvm-2", "kvm-3"})
         assert local.reasons("new")["kvm-1"] == ("Pending", "Maintenance")
         assert {p["status"]["attempts"] for p in local.placements("running").values()} == {1}
     finally:
@@ -120,14 +120,14 @@ def test_a_host_object_deleted_by_hand_comes_again_and_its_files_stay(
     placement = local.placements("kept")["kvm-2"]
     file = local.file("kvm-2", placement["spec"]["path"])
     before, uid = file.stat().st_ino, local.get("host", "kvm-2")["metadata"]["uid"]
-    local.kubectl("delete", "host", "kvm-2", "--timeout=20s")
+    local.kubectl("delete", "host", "kvm-2", "--timeout=120s")
 
     def is_back() -> bool:
         found = {host["metadata"]["name"]: host for host in local.list("hosts")}.get("kvm-2", {})
         return bool(found) and found["metadata"]["uid"] != uid and found.get("status", {}).get("state") == "Up"
 
-    until("the host", is_back, 60)
-    until("what it reports", lambda: evidence.storage(local, "kvm-2", "local").get("writable"), 60)
+    until("the host", is_back)
+    until("what it reports", lambda: evidence.storage(local, "kvm-2", "local").get("writable"))
     local.converged("kept", 3)
     assert file.stat().st_ino == before
     assert len(evidence.gets(server)) == 3

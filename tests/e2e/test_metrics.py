@@ -10,13 +10,13 @@ import pytest
 import yaml
 from tests import origin
 from tests.api import promql
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, keystores, prometheus
 from tests.e2e.cluster import CHART, NAMESPACE, RELEASE, Cluster, Object
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
 from tests.unit.download.sourcing import Certificate
+from tests.world.waiting import until
 
 from directdownload import metrics_reference
 
@@ -50,9 +50,9 @@ def activity(local: Cluster, server: origin.Origin, image: Image) -> Iterator[No
     )
     local.converged("measured", len(HOSTS))
     proven = ("True", "Provisioned")
-    until("the proof", lambda: evidence.condition(local.get(CERTIFICATE, "measured"), "Ready") == proven, 60)
+    until("the proof", lambda: evidence.condition(local.get(CERTIFICATE, "measured"), "Ready") == proven)
     yield
-    local.kubectl("delete", CERTIFICATE, "measured", "--timeout=60s")
+    local.kubectl("delete", CERTIFICATE, "measured", "--timeout=120s")
     keystores.remove(local)
 
 
@@ -93,7 +93,7 @@ def scraping(cluster: Cluster, directory: pathlib.Path) -> Iterator[prometheus.P
             elif each["kind"] in MONITORS:
                 jobs += prometheus.scrape_config(cluster, each, directory)
         assert len(jobs) == 2
-        until("the addresses of the Service", lambda: len(service_addresses(cluster)) == CONTROLLERS, 30)
+        until("the addresses of the Service", lambda: len(service_addresses(cluster)) == CONTROLLERS)
         discovery.write()
         with prometheus.Prometheus(directory, jobs, rules) as running:
             yield running
@@ -129,7 +129,7 @@ def assert_scraped(cluster: Cluster, running: prometheus.Prometheus, scheme: str
         return {target["scrapeUrl"]: (target["health"], target["lastError"]) for target in running.targets()}
 
     with contextlib.suppress(AssertionError):
-        until("all targets to be up", lambda: found() == dict.fromkeys(expected, ("up", "")), 60)
+        until("all targets to be up", lambda: found() == dict.fromkeys(expected, ("up", "")))
     assert found() == dict.fromkeys(expected, ("up", ""))
 
 
@@ -138,7 +138,7 @@ def test_prometheus_finds_every_pod_and_reads_every_metric(
 ) -> None:
     with scraping(local, tmp_path) as running:
         assert_scraped(local, running, "http", {"controller": 8080, "agent": 8081})
-        until("a leader", lambda: running.value("sum(directdownload_leader)") == 1, 30)
+        until("a leader", lambda: running.value("sum(directdownload_leader)") == 1)
         for name, metric in metrics_reference.descriptions().items():
             shown = running.series(f"{name}_count" if metric.type == "histogram" else name)
             assert bool(shown) is (name not in WITHOUT_SAMPLES), name
@@ -166,7 +166,7 @@ def test_prometheus_finds_every_pod_and_reads_every_metric(
         # The alerts of the chart are evaluated without an error over real series, and none of them is critical here.
         rules = [rule for group in running.ask("rules")["groups"] for rule in group["rules"]]
         assert len(rules) > 10
-        until("all alerts to be evaluated", lambda: all_healthy(running), 20)
+        until("all alerts to be evaluated", lambda: all_healthy(running))
         firing = [alert["labels"] for alert in running.ask("alerts")["alerts"] if alert["state"] == "firing"]
         assert not [labels for labels in firing if labels["severity"] == "critical"]
 
@@ -194,14 +194,14 @@ def rolled_out(cluster: Cluster) -> None:
         pods = [*evidence.pods(cluster, "controller"), *evidence.pods(cluster, "agent")]
         return len(pods) == CONTROLLERS + len(HOSTS) and all(map(evidence.is_ready, pods))
 
-    until("the pods before to be gone", settled, 60)
+    until("the pods before to be gone", settled)
 
 
 def status(address: str, port: int, path: str, token: str | None = None, *, tls: bool = True) -> int:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    plain = http.client.HTTPConnection(address, port, timeout=10)
-    connection = http.client.HTTPSConnection(address, port, timeout=10, context=context) if tls else plain
+    plain = http.client.HTTPConnection(address, port, timeout=120)
+    connection = http.client.HTTPSConnection(address, port, timeout=120, context=context) if tls else plain
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token is not None else {})
         return connection.getresponse().status
@@ -215,7 +215,7 @@ def test_with_authentication_only_those_with_the_right_read_them(
     ports = {"controller": 8443, "agent": 8444}
     with scraping(authenticated, tmp_path) as running:
         assert_scraped(authenticated, running, "https", ports)
-        until("a leader", lambda: running.value("sum(directdownload_leader)") == 1, 30)
+        until("a leader", lambda: running.value("sum(directdownload_leader)") == 1)
         assert {each["host"] for each in running.series("directdownload_pool_capacity_bytes")} == set(HOSTS)
         refused = 'directdownload_api_requests_total{resource=~"tokenreviews|subjectaccessreviews",code!="201"}'
         assert running.series(refused) == []

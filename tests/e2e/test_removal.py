@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import POOL_ROOT, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
 
@@ -31,7 +31,7 @@ def files(local: Cluster, server: origin.Origin, image: Image) -> dict[str, path
 
 def delete_deployment(cluster: Cluster, name: str) -> None:
     """Returns when the object is gone: whoever deletes it need not wait for the hosts."""
-    cluster.kubectl("delete", "templatedeployment", name, "-n", "default", "--timeout=30s")
+    cluster.kubectl("delete", "templatedeployment", name, "-n", "default", "--timeout=120s")
 
 
 def test_a_file_that_qemu_holds_open_stays_until_qemu_ends(
@@ -43,16 +43,16 @@ def test_a_file_that_qemu_holds_open_stays_until_qemu_ends(
         try:
             until("qemu to have it open", (tmp_path / "nbd").exists)
             delete_deployment(local, "used")
-            until("the reason", lambda: local.reasons("used") == {"kvm-1": ("Removing", "InUse")}, 60)
+            until("the reason", lambda: local.reasons("used") == {"kvm-1": ("Removing", "InUse")})
             until("the others to go", lambda: evidence.gone(files[host] for host in HOSTS[1:]))
             assert "InUse" in evidence.events(local, local.placements("used")["kvm-1"]["metadata"]["name"])
             # through further attempts
             before = int(local.placements("used")["kvm-1"]["status"]["attempts"])
-            until("more attempts", lambda: local.placements("used")["kvm-1"]["status"]["attempts"] > before + 1, 60)
+            until("more attempts", lambda: local.placements("used")["kvm-1"]["status"]["attempts"] > before + 1)
             assert files["kvm-1"].exists()
         finally:
             machine.terminate()
-    until("the file to go", lambda: not files["kvm-1"].exists(), 60)
+    until("the file to go", lambda: not files["kvm-1"].exists())
     until("its placement to go", lambda: not local.placements("used"))
 
 
@@ -64,14 +64,14 @@ def test_a_file_that_an_overlay_has_under_it_stays_until_the_overlay_goes(
     local.node("exec", "kvm-2", "qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay)
     try:
         delete_deployment(local, "used")
-        until("the reason", lambda: local.reasons("used") == {"kvm-2": ("Removing", "InUse")}, 60)
+        until("the reason", lambda: local.reasons("used") == {"kvm-2": ("Removing", "InUse")})
         until("the others to go", lambda: evidence.gone((files["kvm-1"], files["kvm-3"])))
         assert files["kvm-2"].exists()
         message = local.placements("used")["kvm-2"]["status"]["conditions"][0]["message"]
         assert pathlib.Path(overlay).name in message
     finally:
         local.file("kvm-2", overlay).unlink()
-    until("the file to go", lambda: not files["kvm-2"].exists(), 60)
+    until("the file to go", lambda: not files["kvm-2"].exists())
     until("its placement to go", lambda: not local.placements("used"))
 
 
@@ -82,7 +82,7 @@ def test_what_goes_with_a_file_and_what_is_not_ours_stays(local: Cluster, files:
     assert f"{files['kvm-1'].name}.record" in evidence.names(work)
     try:
         delete_deployment(local, "used")
-        until("the placements to go", lambda: not local.placements("used"), 60)
+        until("the placements to go", lambda: not local.placements("used"))
         assert evidence.names(pool) - {WORK_DIRECTORY} == {"vm-disk.raw"}
         assert not evidence.names(work)
     finally:
@@ -97,8 +97,8 @@ def owned_pool(local: Cluster) -> Iterator[str]:
         local.file(host, path).mkdir()
     local.apply(clusters.pool("owned", path=path, file={"uid": QEMU_UID, "gid": QEMU_GID, "mode": "0640"}))
     yield path
-    local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=60s")
-    until("the placements to go", lambda: not local.list("templateplacements"), 60)
+    local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=120s")
+    until("the placements to go", lambda: not local.list("templateplacements"))
     local.kubectl("delete", "storagepool", "owned")
     for host in HOSTS:
         for name in evidence.names(local.file(host, path)):

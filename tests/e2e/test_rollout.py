@@ -5,12 +5,12 @@ import json
 import time
 
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS, condition, wait_for_gets, work_files
+from tests.world.waiting import until
 
 from directdownload.controller.watches import SUMMARY_SECONDS
 
@@ -74,7 +74,7 @@ def test_progress_is_published_while_it_downloads(
                 return progress
         return None
 
-    progress = until("progress on the way", moving, 60)
+    progress = until("progress on the way", moving)
     assert isinstance(progress, dict)
     assert progress["bytesTotal"] == image.size_bytes
     assert progress["source"] == cluster.origin_host

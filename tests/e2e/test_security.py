@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import Kube, Object, resource, until
+from tests.api.kube import Kube, Object, resource
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.download import confinement
@@ -36,7 +37,7 @@ server = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNET
 unverified = ssl._create_unverified_context()
 for path in ("/api/v1/secrets", "/api/v1/namespaces", "/apis/directdownload.dev/v1alpha1/templateplacements"):
     try:
-        answers[path] = urllib.request.urlopen(server + path, context=unverified, timeout=10).status
+        answers[path] = urllib.request.urlopen(server + path, context=unverified, timeout=120).status
     except urllib.error.HTTPError as error:
         answers[path] = error.code
 print(json.dumps({"found": found, "answers": answers, "environment": dict(os.environ)}))
@@ -128,8 +129,8 @@ def test_a_stolen_token_of_an_agent_speaks_for_its_own_host_only(
 def test_a_stolen_token_of_an_agent_ends_with_its_pod(local: Cluster, thief: Kube) -> None:
     (pod,) = (pod for pod in evidence.pods(local, "agent") if pod["spec"]["nodeName"] == HOSTS[0])
     assert thief.request("GET", kinds.HOSTS.path(HOSTS[0])).ok
-    local.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--timeout=60s")
-    until("the token to end", lambda: thief.request("GET", kinds.HOSTS.path(HOSTS[0])).code == 401, 60)
+    local.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--timeout=120s")
+    until("the token to end", lambda: thief.request("GET", kinds.HOSTS.path(HOSTS[0])).code == 401)
     until(
         "the next agent",
         lambda: any(
@@ -146,8 +147,8 @@ def test_the_pod_of_a_download_holds_nothing_worth_stealing(local: Cluster, slow
         clusters.template("held", slow_server.url("held.raw"), checksum=image.checksum),
         clusters.deployment("held", hosts=[HOSTS[0]]),
     )
-    pod = until("a download", lambda: evidence.running_pod(local, HOSTS[0]), 60)
-    until("it to run", lambda: evidence.downloaded(local, "held", HOSTS[0]) > 0, 60)
+    pod = until("a download", lambda: evidence.running_pod(local, HOSTS[0]))
+    until("it to run", lambda: evidence.downloaded(local, "held", HOSTS[0]) > 0)
     given = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"}
     assert evidence.confinement(local, pod) == evidence.Confinement(0, given)
     # The one that meets the foreign bytes has nothing of that.
@@ -177,7 +178,7 @@ def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Or
     (record,) = work.glob("*.record")
     forged.model_copy(update={**owner, "served_digest": before["digest"]}).write(str(record))
     local.kubectl("annotate", "templateplacement", name, "directdownload.dev/requested-at=now")
-    until("the image again", lambda: published.read_bytes() == image.path.read_bytes(), 60)
+    until("the image again", lambda: published.read_bytes() == image.path.read_bytes())
     local.converged("pooled", 1)
     template = local.get("template", "pooled", "default")
     assert template["status"]["digest"] == before["digest"] == before["publishedDigest"]

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, SCRIPTS, Cluster
 from tests.e2e.conftest import Image
+from tests.world.waiting import until
 
 SHARED, HUNG = f"{POOL_ROOT}/shared", f"{POOL_ROOT}/hung"
 
@@ -39,11 +39,11 @@ def common(local: Cluster) -> Iterator[pathlib.Path]:
             stack.callback(local.node, "exec", host, "umount", "-l", SHARED)
         local.apply(clusters.pool("shared", path=SHARED, type="NetworkFilesystem"))
         stack.callback(local.kubectl, "delete", "storagepool", "shared")
-        until("what the hosts report", lambda: _mounted(local) == [True, True, False], 60)
+        until("what the hosts report", lambda: _mounted(local) == [True, True, False])
         yield pathlib.Path(name)
         # Before the pool goes: without it the files would stay.
-        local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=60s")
-        until("the placements to go", lambda: not local.list("templateplacements"), 60)
+        local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=120s")
+        until("the placements to go", lambda: not local.list("templateplacements"))
 
 
 def test_one_copy_by_one_job_and_none_where_nothing_is_mounted(
@@ -76,20 +76,20 @@ def test_a_host_that_is_cut_off_is_replaced_and_its_return_harms_nothing(
     )
     (first,) = until("a placement", lambda: local.placements("taken"))
     (second,) = {"kvm-1", "kvm-2"} - {first}
-    until("a part of it", lambda: evidence.downloaded(local, "taken", first) >= image.size_bytes // 8, 60)
+    until("a part of it", lambda: evidence.downloaded(local, "taken", first) >= image.size_bytes // 8)
     link = first.replace("kvm-", "dd-")
     clusters.run("ip", "link", "set", link, "down")
     try:
-        until("the other host to take over", lambda: set(local.placements("taken")) == {second}, 90)
-        until("its download", lambda: evidence.downloaded(local, "taken", second) >= image.size_bytes // 8, 60)
+        until("the other host to take over", lambda: set(local.placements("taken")) == {second})
+        until("its download", lambda: evidence.downloaded(local, "taken", second) >= image.size_bytes // 8)
     finally:
         clusters.run("ip", "link", "set", link, "up")
-    until("the first to be back", lambda: local.get("host", first)["status"]["state"] == "Up", 60)
+    until("the first to be back", lambda: local.get("host", first)["status"]["state"] == "Up")
     local.converged("taken", 1)
     (placement,) = local.placements("taken").values()
     assert placement["spec"]["host"] == second
     file = common / pathlib.Path(placement["spec"]["path"]).name
-    until("every job to end", lambda: not evidence.pods(local, "job"), 60)
+    until("every job to end", lambda: not evidence.pods(local, "job"))
     assert evidence.sha256(file) == image.sha256
     assert evidence.names(common) == {file.name, ".directdownload"}
     assert local.reasons("taken")[second][0] == "Ready"
@@ -109,11 +109,11 @@ def network_storage(local: Cluster) -> Iterator[subprocess.Popen[bytes]]:
         first = {"matchLabels": {"kubernetes.io/hostname": "kvm-1"}}
         local.apply(clusters.pool("hung", path=HUNG, type="SharedMountPoint", hostSelector=first))
         stack.callback(local.kubectl, "delete", "storagepool", "hung")
-        until("the pool", lambda: evidence.storage(local, "kvm-1", "hung").get("writable"), 60)
+        until("the pool", lambda: evidence.storage(local, "kvm-1", "hung").get("writable"))
         yield process
         process.send_signal(signal.SIGCONT)
-        local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=60s")
-        until("the placements to go", lambda: not local.list("templateplacements"), 90)
+        local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=120s")
+        until("the placements to go", lambda: not local.list("templateplacements"))
 
 
 def test_a_hung_mount_freezes_neither_agent_nor_other_pools(
@@ -126,13 +126,13 @@ def test_a_hung_mount_freezes_neither_agent_nor_other_pools(
     local.converged("before", 1)
     (placement,) = local.placements("before").values()
     network_storage.send_signal(signal.SIGSTOP)
-    until("what the host says", lambda: evidence.storage(local, "kvm-1", "hung").get("reason") == "PoolNotReady", 60)
+    until("what the host says", lambda: evidence.storage(local, "kvm-1", "hung").get("reason") == "PoolNotReady")
 
     local.apply(template("beside"), clusters.deployment("beside"))
     local.converged("beside", 3)
     until("what the agents see", lambda: "observed" in local.placements("beside")["kvm-1"]["status"])
     local.apply(template("behind"), clusters.deployment("behind", pools=["hung"]))
-    until("the reason", lambda: local.reasons("behind") == {"kvm-1": ("Pending", "PoolNotReady")}, 30)
+    until("the reason", lambda: local.reasons("behind") == {"kvm-1": ("Pending", "PoolNotReady")})
     (agent,) = (pod for pod in evidence.pods(local, "agent") if pod["spec"]["nodeName"] == "kvm-1")
     assert evidence.is_ready(agent)
     assert agent["status"]["containerStatuses"][0]["restartCount"] == 0
@@ -145,7 +145,7 @@ def test_a_hung_mount_freezes_neither_agent_nor_other_pools(
         pods = [pod for pod in evidence.pods(local, "agent") if pod["spec"].get("nodeName") == "kvm-1"]
         return any(evidence.is_ready(p) and p["metadata"]["uid"] != agent["metadata"]["uid"] for p in pods)
 
-    until("a new agent", replaced, 60)
+    until("a new agent", replaced)
     network_storage.send_signal(signal.SIGCONT)
     local.converged("behind", 1, 60)
     assert local.reasons("before") == {"kvm-1": ("Ready", "Downloaded")}

@@ -16,7 +16,6 @@ from typing import TextIO
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, keystores
@@ -25,6 +24,7 @@ from tests.e2e.conftest import exported, remove_all, served
 from tests.e2e.evidence import HOSTS
 from tests.ganesha import Ganesha
 from tests.unit.download.sourcing import Certificate
+from tests.world.waiting import until
 
 from directdownload.resources.headers import ORIGINS_ANNOTATION, SECRET_TYPE
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -145,12 +145,12 @@ def _private_authority(cluster: Cluster, directory: pathlib.Path) -> Iterator[st
     for host in HOSTS:
         keystores.set_password(cluster, host, keystores.PASSWORD)
     cluster.apply(keystores.certificate("images-ca", authority))
-    wait = ("--for=condition=Ready", "--timeout=60s")
+    wait = ("--for=condition=Ready", "--timeout=120s")
     cluster.kubectl("wait", "directdownloadcertificate/images-ca", *wait)
     try:
         yield f"ssl_certificate {directory}/leaf.pem; ssl_certificate_key {directory}/leaf.key;"
     finally:
-        cluster.kubectl("delete", "directdownloadcertificate", "images-ca", "--timeout=60s")
+        cluster.kubectl("delete", "directdownloadcertificate", "images-ca", "--timeout=120s")
         keystores.remove(cluster)
 
 
@@ -241,7 +241,7 @@ def sources(local: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             return phases == ["Ready"] * len(HOSTS) * len(images)
 
         try:
-            until("every copy", every_copy_is_ready, 180)
+            until("every copy", every_copy_is_ready)
         except AssertionError as error:
             error.add_note("\n".join(f"{name}: {local.reasons(name)}" for name in images))
             raise
@@ -278,14 +278,14 @@ def test_a_source_is_asked_before_anybody_deploys_it(sources: Sources) -> None:
         return evidence.condition(sources.template(name), "SourceReachable")
 
     asked = ("registered", *sources.images)
-    until("the probes", lambda: {reachable(name) for name in asked} == {("True", "SourceReachable")}, 60)
+    until("the probes", lambda: {reachable(name) for name in asked} == {("True", "SourceReachable")})
     status = sources.template("registered")["status"]
     image = sources.images["plain"]
     assert (status["sizeBytes"], status["virtualSizeBytes"]) == (image.served.stat().st_size, VIRTUAL_BYTES)
     assert status["etag"]
     assert "digest" not in status
     assert not sources.cluster.placements("registered")
-    until("the probe of redirected", lambda: reachable("redirected") == ("False", "URLNotAllowed"), 60)
+    until("the probe of redirected", lambda: reachable("redirected") == ("False", "URLNotAllowed"))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_source_is_asked_before_anybody_deploys_it(sources: Sources) -> None:
 )
 def test_what_must_not_be_fetched_or_published_stalls(sources: Sources, name: str, reason: str, word: str) -> None:
     cluster = sources.cluster
-    until("the refusal", lambda: list(cluster.reasons(name).values()) == [("Failed", reason)], 60)
+    until("the refusal", lambda: list(cluster.reasons(name).values()) == [("Failed", reason)])
     ((host, placement),) = cluster.placements(name).items()
     assert evidence.condition(placement, "Stalled") == ("True", reason)
     assert word in placement["status"]["conditions"][0]["message"]
@@ -313,7 +313,7 @@ def test_a_url_that_the_zone_refuses_gets_no_placement(sources: Sources, name: s
         found = sources.cluster.get("templatedeployment", name, "default")
         return found if evidence.condition(found, "Stalled") == ("True", "URLNotAllowed") else None
 
-    found = until("the refusal", refusal, 60)
+    found = until("the refusal", refusal)
     assert word in found["status"]["conditions"][0]["message"]
     assert not sources.cluster.placements(name)
 
@@ -358,7 +358,7 @@ def test_an_unpacked_archive_is_verified_and_not_fetched_again(sources: Sources)
     """The checksum is of the archive, and what lies there is the image: only the record knows what it should be."""
     cluster, image = sources.cluster, sources.images["packed"]
     before = cluster.placements("packed")["kvm-1"]
-    until("what the agent sees", lambda: "observed" in cluster.placements("packed")["kvm-1"]["status"], 60)
+    until("what the agent sees", lambda: "observed" in cluster.placements("packed")["kvm-1"]["status"])
     cluster.file("kvm-1", before["spec"]["path"]).touch()
 
     def verified() -> bool:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests import origin
-from tests.api.kube import until
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.waiting import until
 
 
 def files(cluster: Cluster) -> dict[str, set[str]]:
@@ -29,9 +29,9 @@ def test_a_deployment_narrowed_in_mid_download_ends_what_nobody_wants_and_may_be
         clusters.template("narrowed", slow_server.url("narrowed.raw"), checksum=image.checksum),
         clusters.deployment("narrowed"),
     )
-    until("parts on every host", lambda: all(evidence.work_files(local, host) for host in HOSTS), 60)
+    until("parts on every host", lambda: all(evidence.work_files(local, host) for host in HOSTS))
     local.apply(clusters.deployment("narrowed", hosts=["kvm-1"]))
-    until("the others to go", lambda: set(local.placements("narrowed")) == {"kvm-1"}, 60)
+    until("the others to go", lambda: set(local.placements("narrowed")) == {"kvm-1"})
     until(
         "their pods to end", lambda: {pod["spec"].get("nodeName") for pod in evidence.pods(local, "job")} == {"kvm-1"}
     )
@@ -53,9 +53,9 @@ def test_a_rollout_paused_in_the_middle_finishes_what_runs_and_starts_nothing(
         clusters.template("paused", slow_server.url("paused.raw"), checksum=image.checksum),
         clusters.deployment("paused", rollout={"maxParallel": 1}),
     )
-    until("the first", lambda: any(evidence.running_pod(local, host) for host in HOSTS), 60)
+    until("the first", lambda: any(evidence.running_pod(local, host) for host in HOSTS))
     local.apply(clusters.deployment("paused", rollout={"maxParallel": 1, "paused": True}))
-    until("it to finish", lambda: len(evidence.ready_hosts(local, "paused")) == 1, 60)
+    until("it to finish", lambda: len(evidence.ready_hosts(local, "paused")) == 1)
     waiting = {("Pending", "Paused")}
     until("the others to wait", lambda: set(local.reasons("paused").values()) - {("Ready", "Downloaded")} == waiting)
     (done,) = evidence.ready_hosts(local, "paused")
@@ -74,8 +74,8 @@ def test_retained_files_stay_and_are_found_again_without_a_download(
     )
     local.converged("kept", 3)
     uid = local.get("template", "kept", "default")["metadata"]["uid"]
-    local.kubectl("delete", "templatedeployment", "kept", "-n", "default", "--timeout=30s")
-    until("the placements to go", lambda: not local.placements("kept"), 60)
+    local.kubectl("delete", "templatedeployment", "kept", "-n", "default", "--timeout=120s")
+    until("the placements to go", lambda: not local.placements("kept"))
     assert files(local) == {host: {uid} for host in HOSTS}
     local.apply(clusters.deployment("kept"))
     local.converged("kept", 3)
@@ -87,7 +87,7 @@ def test_retained_files_stay_and_are_found_again_without_a_download(
 def tenant(local: Cluster) -> Iterator[str]:
     local.kubectl("create", "namespace", "tenant")
     yield "tenant"
-    local.kubectl("delete", "namespace", "tenant", "--timeout=90s")
+    local.kubectl("delete", "namespace", "tenant", "--timeout=120s")
 
 
 def test_two_namespaces_share_a_copy_until_the_last_one_gives_it_up(
@@ -103,11 +103,11 @@ def test_two_namespaces_share_a_copy_until_the_last_one_gives_it_up(
     local.converged("common", 3)
     until("theirs", lambda: evidence.condition(local.get("templatedeployment", "theirs", tenant), "Ready")[0] == "True")
     paths = {host: local.file(host, p["spec"]["path"]) for host, p in local.placements("common").items()}
-    local.kubectl("delete", "templatedeployment", "common", "-n", "default", "--timeout=30s")
-    until("what only one wanted to go", lambda: set(local.placements("common")) == {"kvm-1"}, 60)
+    local.kubectl("delete", "templatedeployment", "common", "-n", "default", "--timeout=120s")
+    until("what only one wanted to go", lambda: set(local.placements("common")) == {"kvm-1"})
     assert [host for host in HOSTS if paths[host].exists()] == ["kvm-1"]
-    local.kubectl("delete", "templatedeployment", "theirs", "-n", tenant, "--timeout=30s")
-    until("the last file to go", lambda: evidence.gone(paths.values()), 60)
+    local.kubectl("delete", "templatedeployment", "theirs", "-n", tenant, "--timeout=120s")
+    until("the last file to go", lambda: evidence.gone(paths.values()))
     assert len(evidence.gets(server)) == 3
 
 
@@ -116,7 +116,7 @@ def test_a_template_made_again_under_its_name_brings_its_own_bytes(local: Cluste
     local.apply(clusters.template("again", server.url("old.raw"), checksum=old.checksum), clusters.deployment("again"))
     local.converged("again", 3)
     before = {p["metadata"]["uid"] for p in local.placements("again").values()}
-    local.kubectl("delete", "template", "again", "-n", "default", "--timeout=60s")
+    local.kubectl("delete", "template", "again", "-n", "default", "--timeout=120s")
     local.apply(clusters.template("again", server.url("new.raw"), checksum=new.checksum))
     uid = local.get("template", "again", "default")["metadata"]["uid"]
 
@@ -124,7 +124,7 @@ def test_a_template_made_again_under_its_name_brings_its_own_bytes(local: Cluste
         placements = local.placements("again").values()
         return all(p["metadata"]["uid"] not in before for p in placements) and files(local) == {h: {uid} for h in HOSTS}
 
-    until("the new files, and only those", replaced, 90)
+    until("the new files, and only those", replaced)
     local.converged("again", 3)
     for host in HOSTS:
         assert evidence.sha256(local.file(host, f"{POOL_ROOT}/{uid}")) == new.sha256
@@ -137,7 +137,7 @@ def test_a_stalled_copy_is_tried_again_on_request(local: Cluster, server: origin
         clusters.template("asked", server.url(image.path.name), checksum=image.checksum),
         clusters.deployment("asked", hosts=["kvm-1"]),
     )
-    until("the refusal", lambda: local.reasons("asked") == {"kvm-1": ("Failed", "SourceRefused")}, 60)
+    until("the refusal", lambda: local.reasons("asked") == {"kvm-1": ("Failed", "SourceRefused")})
     image.path.write_bytes(content)
     request = "directdownload.dev/requested-at=now"
     local.kubectl("annotate", "templatedeployment", "asked", "-n", "default", request)

@@ -6,8 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 from directdownload.download import journal, place, record
@@ -24,7 +22,7 @@ def in_namespace(script: str, *arguments: str) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
     )
     assert finished.returncode == 0, finished.stderr
     outcome: dict[str, Any] = json.loads(finished.stdout)
@@ -67,10 +65,3 @@ def publish(where: place.Place, placement: str, uid: str, content: bytes, **fiel
     part.rename(where.final)
     pathlib.Path(where.journal).unlink(missing_ok=True)
     return known
-
-
-def until(what: str, condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)

@@ -13,6 +13,7 @@ from cryptography import x509
 from tests import certificates
 from tests.unit.agent import stores
 from tests.unit.agent.stores import HostFiles
+from tests.world.waiting import until_async
 
 from directdownload.agent import trust
 from directdownload.agent.keystore import KeystoreKeeper
@@ -64,15 +65,16 @@ class Kept:
         spec = KeystoreSpec.model_validate({**self.files.spec, **keystore})
         self.keeper.want(Wishes("kvm-1", "z", True, interval_seconds, spec, (PUBLISHED,), 1))
 
-    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """While the keeper runs, which must not end."""
-        self._running = self._running or asyncio.create_task(self.keeper.run())
-        end = time.monotonic() + seconds
-        while not condition():
-            if self._running.done():
-                self._running.result()
-            assert time.monotonic() < end, f"not within {seconds:g} s"
-            await asyncio.sleep(0.01)
+        self._running = running = self._running or asyncio.create_task(self.keeper.run())
+
+        def held() -> object:
+            if running.done():
+                running.result()
+            return condition()
+
+        await until_async("the condition of this line", held, poll_seconds=0.01)
 
     def told(self, reason: Reason) -> bool:
         report = self.keeper.report

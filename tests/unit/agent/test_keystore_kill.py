@@ -13,8 +13,9 @@ import time
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores, support
+from tests.unit.agent import stores
 from tests.unit.agent.stores import HostFiles
+from tests.world.waiting import until
 
 from directdownload.agent.keystoresync import KeystoreSync, Wishes
 from directdownload.keystore import store
@@ -97,7 +98,7 @@ def test_killed_at_any_moment_the_store_loads_the_ledger_names_what_is_ours_and_
             print(number, file=nursery.stdin, flush=True)
             child = int(nursery.stdout.readline())
             # in the middle of its work, at whatever point
-            support.until("a change", functools.partial(_differs, files, before))
+            until("a change", functools.partial(_differs, files, before))
             time.sleep(choose.uniform(0, 0.05))
             os.kill(child, signal.SIGKILL)
             assert os.WTERMSIG(int(nursery.stdout.readline())) == signal.SIGKILL, (

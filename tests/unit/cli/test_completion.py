@@ -62,7 +62,7 @@ def in_bash(line: str, tmp_path: pathlib.Path) -> list[str]:
         ["bash", "--norc", str(commands)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
         env={"PATH": path, "HOME": "/nonexistent"},
     )
@@ -108,5 +108,5 @@ def test_completing_a_command_loads_nothing_heavy() -> None:
         "import sys\nfrom directdownload.cli import completion\ncompletion.for_kubectl([''])\n"
         "print([m for m in ('kubernetes', 'rich', 'kopf', 'directdownload.cluster') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[]\n"

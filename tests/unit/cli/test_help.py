@@ -78,7 +78,7 @@ def test_every_command_says_what_it_is_for(name: str) -> None:
 
 def test_examples_of_the_plugin_call_the_plugin() -> None:
     for arguments, first in (((), "template"), (("certificate", "revoke"), "certificate")):
-        done = subprocess.run([PLUGIN, *arguments, "--help"], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run([PLUGIN, *arguments, "--help"], capture_output=True, text=True, timeout=120, check=True)
         found = shown(done.stdout)
         assert found
         assert all(words[:3] == ["kubectl", "directdownload", first] or words[2] in COMMANDS for words in found)

@@ -33,6 +33,6 @@ def test_a_container_that_is_asked_to_end_while_it_starts_ends_at_once(command: 
         try:
             process = int(outside.stdout.readline())
             os.kill(process, signal.SIGTERM)
-            assert outside.wait(timeout=10) == 0
+            assert outside.wait(timeout=120) == 0
         finally:
             outside.kill()

@@ -24,7 +24,7 @@ print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.module
 
 def directdownload(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {"PATH": os.defpath, "HOME": "/nonexistent", **environment}
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=clean, timeout=30, check=False)
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=clean, timeout=120, check=False)
 
 
 def imported(*arguments: str) -> list[str]:
@@ -33,7 +33,7 @@ def imported(*arguments: str) -> list[str]:
         [sys.executable, "-c", _IMPORTED, json.dumps(arguments), json.dumps(HEAVY)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     found: list[str] = json.loads(done.stderr.splitlines()[-1])
@@ -114,13 +114,15 @@ def test_an_api_server_that_is_away_is_transient(tmp_path: pathlib.Path) -> None
 
 def test_the_plugin_calls_itself_as_it_was_called() -> None:
     plugin = str(pathlib.Path(PROGRAM).parent / "kubectl-directdownload")
-    done = subprocess.run([plugin, "--help"], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([plugin, "--help"], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.startswith("Usage: kubectl directdownload ")
 
 
 def test_a_reader_that_has_enough_gets_no_complaint() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")

@@ -117,7 +117,7 @@ def test_what_a_process_has_not_delivered_when_it_ends_is_never_delivered(tmp_pa
                 # It has written all that the kernel takes, and waits for a peer that reads no more.
                 _until_full(process.pid)
                 process.send_signal(signal.SIGKILL)
-                process.wait(timeout=20)
+                process.wait(timeout=120)
                 with pytest.raises(ConnectionResetError):
                     _read_to_the_end(peer)
 

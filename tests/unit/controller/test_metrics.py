@@ -360,7 +360,7 @@ def test_a_scrape_of_a_large_fleet_is_quick() -> None:
 
 def promtool(*arguments: str, input: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["promtool", *arguments], input=input, capture_output=True, text=True, check=False, timeout=50
+        ["promtool", *arguments], input=input, capture_output=True, text=True, check=False, timeout=120
     )
 
 
@@ -441,7 +441,7 @@ def test_a_process_serves_the_help_of_all_families_before_any_has_a_sample() -> 
     serve = "import prometheus_client; print(prometheus_client.generate_latest().decode())"
     for part, module in (("controller", "controller.metrics"), ("agent", "agent.metrics")):
         program = f"from directdownload import health; import directdownload.{module}; {serve}"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
         expected = {
             each.name
             for name in (part, "both")

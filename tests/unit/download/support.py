@@ -68,7 +68,7 @@ def leftovers(pool: pathlib.Path) -> set[str]:
     return {str(path.relative_to(pool)) for path in pool.rglob("*") if not path.is_dir()}
 
 
-def wait_for(condition: Callable[[], T], timeout_seconds: float = 20) -> T:
+def wait_for(condition: Callable[[], T], timeout_seconds: float = 120) -> T:
     """The first true value of `condition`; polls, and fails after the time."""
     end = time.monotonic() + timeout_seconds
     while not (value := condition()):
@@ -148,7 +148,7 @@ Guard.wait = waiting
 def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int, JobResult]:
     """Exit status and result of a job process that ends by itself."""
     with start_job(document, *prefix, code=code) as process:
-        output, errors = process.communicate(timeout=50)
+        output, errors = process.communicate(timeout=120)
     assert output, errors
     return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
 

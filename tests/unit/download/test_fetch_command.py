@@ -32,7 +32,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     with start(*arguments, **environment) as process:
-        output, errors = process.communicate(timeout=40)
+        output, errors = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -144,7 +144,7 @@ def test_an_interrupted_run_is_continued(served: pathlib.Path, pool: pathlib.Pat
                 lambda: (pool / ".out.part").exists() and (pool / ".out.part").read_bytes()[:100_001] == DATA[:100_001]
             )
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=10)
+            output, _ = process.communicate(timeout=120)
         assert process.returncode == 1
         assert json.loads(output.splitlines()[-1])["reason"] == "Interrupted"
         assert sorted(os.listdir(pool)) == [".out.journal", ".out.part"]
@@ -272,6 +272,6 @@ def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
         pass  # what a terminal says whose last user is gone
     finally:
         os.close(master)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=120) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"━+ +\d+ % +\S+ \w+ / 390\.6 KiB +\S+ KiB/s +ETA \d s", text), text

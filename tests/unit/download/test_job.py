@@ -106,7 +106,7 @@ def test_a_sigterm_before_any_source_answers(pool: pathlib.Path) -> None:
         while "it hangs" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert JobResult.model_validate_json(output).reason is Reason.INTERRUPTED
     assert leftovers(pool) == set()
@@ -131,7 +131,7 @@ def test_a_job_imports_nothing_heavy() -> None:
 def test_a_job_logs_as_it_is_told_and_about_its_placement(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIRECTDOWNLOAD_LOG_FORMAT", "json")
     with start_job(job_document(pool)) as process:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=120)
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [line["level"] for line in lines] == ["info", "warning"]
     for line in lines:
@@ -140,8 +140,8 @@ def test_a_job_logs_as_it_is_told_and_about_its_placement(pool: pathlib.Path, mo
     assert lines[1]["reason"] == JobResult.model_validate_json(output).reason
     monkeypatch.setenv("DIRECTDOWNLOAD_LOG_LEVEL", "error")
     with start_job(job_document(pool)) as process:
-        assert process.communicate(timeout=20)[1] == ""
+        assert process.communicate(timeout=120)[1] == ""
     monkeypatch.setenv("DIRECTDOWNLOAD_LOG_LEVEL", "loud")
     with start_job(job_document(pool)) as process:
-        assert "loud" in JobResult.model_validate_json(process.communicate(timeout=20)[0]).message
+        assert "loud" in JobResult.model_validate_json(process.communicate(timeout=120)[0]).message
     assert process.returncode == 2

@@ -76,7 +76,6 @@ def test_what_reads_as_a_journal_keeps_its_promises(
     assert read_journal(str(path)) == journal
 
 
-@pytest.mark.timeout(120)
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(found=_journals, checksum=st.booleans(), length=st.sampled_from([0, 100_000, len(DATA), 400_000]))
 def test_no_journal_breaks_a_download(

@@ -19,7 +19,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, dict[str, object], st
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr

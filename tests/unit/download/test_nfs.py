@@ -193,7 +193,7 @@ def read_in_process(url: str, *prefix: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=True,
     )
     result: dict[str, Any] = json.loads(completed.stdout)

@@ -254,7 +254,7 @@ def test_the_command_line_probes_and_writes_nothing(
         capture_output=True,
         text=True,
         check=False,
-        timeout=40,
+        timeout=120,
         cwd=empty,
     )
     assert process.returncode == 0, process.stderr

@@ -40,7 +40,7 @@ def test_dying_at_any_step_leaves_nothing_or_everything(
         if old is not None:
             (pool / "uid-1").write_bytes(old)
         with start_job(document, code=DIE.format(step=step)) as process:
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
         found = (pool / "uid-1").read_bytes() if (pool / "uid-1").exists() else None
         seen.add(found)
         assert found in (old, DATA), f"step {step}"

@@ -165,8 +165,8 @@ def test_a_download_of_this_host_that_is_about_to_end_is_waited_for(
         with start_job(removal, code=waits_for_locks(marker, 30)) as process:
             wait_for(marker.exists)
             download.send_signal(signal.SIGCONT)
-            assert JobResult.model_validate_json(download.communicate(timeout=20)[0]).reason is Reason.DOWNLOADED
-            assert JobResult.model_validate_json(process.communicate(timeout=20)[0]).message == "removed"
+            assert JobResult.model_validate_json(download.communicate(timeout=120)[0]).reason is Reason.DOWNLOADED
+            assert JobResult.model_validate_json(process.communicate(timeout=120)[0]).message == "removed"
     assert leftovers(pool) == set()
 
 

@@ -43,7 +43,7 @@ def interrupt_at_half(document: dict[str, object], pool: pathlib.Path, number: s
     with start_job(document) as process:
         wait_for(lambda: half_way(pool))
         process.send_signal(number)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=120)
         if number is signal.SIGTERM:
             result = JobResult.model_validate_json(output.splitlines()[-1])
             assert (process.returncode, result.reason) == (1, Reason.INTERRUPTED)
@@ -82,7 +82,7 @@ def test_what_a_sigterm_finds_is_kept_to_the_byte(served: pathlib.Path, pool: pa
         with start_job(document) as process:
             wait_for(lambda: (pool / PART).exists() and (pool / PART).read_bytes()[:HALF] == DATA[:HALF])
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=120)
     journal = read_journal(str(pool / JOURNAL))
     assert journal is not None
     kept = journal.bytes_on_disk

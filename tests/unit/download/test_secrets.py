@@ -124,7 +124,7 @@ def test_nothing_that_a_job_leaves_holds_what_it_was_given(
             for name in ("placement", "placementUid", "pool", "fileName"):
                 del document[name]
         process = start_job(document)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
     # It was sent, so that it could come back.
     assert server.received[0].headers["authorization"] == f"Basic {BASIC}"
     assert json.loads(output.splitlines()[-1])["reason"]

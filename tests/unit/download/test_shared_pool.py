@@ -113,7 +113,7 @@ for name in ("fchmod", "rename", "unlink"):
 
 
 def result_of(process: subprocess.Popen[str]) -> JobResult:
-    return JobResult.model_validate_json(process.communicate(timeout=60)[0])
+    return JobResult.model_validate_json(process.communicate(timeout=120)[0])
 
 
 @pytest.mark.parametrize(

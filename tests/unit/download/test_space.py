@@ -34,7 +34,7 @@ def run_on_tmpfs(
 ) -> tuple[int, JobResult, set[str]]:
     prefix = ("unshare", "-m", "sh", "-c", SCRIPT, options, str(pool), before)
     with start_job(document, *prefix) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=120)
     assert output, errors
     left = set(re.findall(r"^left (.*)$", errors, re.MULTILINE))
     return process.returncode, JobResult.model_validate_json(output.splitlines()[-1]), left

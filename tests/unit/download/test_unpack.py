@@ -106,7 +106,7 @@ def test_a_killed_job_continues_the_archive(served: pathlib.Path, pool: pathlib.
         with start_job(document) as process:
             wait_for(lambda: (kept := read_journal(journal)) and kept.bytes_on_disk > len(archive) // 2)
             process.send_signal(number)
-            process.communicate(timeout=10)
+            process.communicate(timeout=120)
         kept = read_journal(journal)
         assert kept is not None
         result = run_job(document)[1]

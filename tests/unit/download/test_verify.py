@@ -243,7 +243,7 @@ def test_it_is_idle(published: pathlib.Path) -> None:
         "publish.hash_open = report"
     )
     with start_job(job_document(published, "verify"), code=code) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     # beside what the job logs
     assert "idle" in errors.splitlines()
@@ -301,7 +301,7 @@ def test_a_sigterm_ends_it_without_a_word_about_the_file(endless: pathlib.Path) 
     with start_job(job_document(endless, "verify", checksum=sha256(b""))) as process:
         wait_for(lambda: "uid-1" in str(open_files(process.pid)))
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=120)
     result = JobResult.model_validate_json(output)
     assert (process.returncode, result.reason) == (1, Reason.INTERRUPTED)
     assert result.message == "told to stop; the next check begins anew"

@@ -110,7 +110,7 @@ def command(*arguments: str | pathlib.Path, stdin: bytes = b"") -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
-        timeout=50,
+        timeout=120,
         # keytool speaks the user's language
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )

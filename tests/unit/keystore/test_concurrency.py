@@ -80,7 +80,6 @@ def test_a_hundred_writers_at_once_lose_nothing(tmp_path: pathlib.Path, store_ty
     assert writing.beside(path) == {writing.LOCK, writing.BACKUP}
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("store_type", writing.TYPES)
 def test_writers_and_keytool_mixed_lose_nothing_of_either(tmp_path: pathlib.Path, store_type: StoreType) -> None:
     """keytool locks nothing: it writes over what we put while it runs, which the next round puts back. So one keytool

@@ -155,7 +155,7 @@ def test_a_hostile_store_costs_bounded_memory_and_time(name: str) -> None:
         env={"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -93,7 +93,6 @@ def check_that_the_next_one_ends_it(path: pathlib.Path) -> None:
     assert writing.beside(path) == {writing.LOCK, writing.BACKUP}
 
 
-@pytest.mark.timeout(180)
 def test_killed_at_fifty_random_moments_of_writing_the_store_is_old_or_new(path: pathlib.Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - what a failure is to be repeated with

@@ -147,7 +147,7 @@ def test_two_capabilities_are_enough_for_a_store_of_another_user(path: pathlib.P
         cwd=pathlib.Path(__file__).parents[3],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "a" in writing.aliases(path)

@@ -20,7 +20,7 @@ CRDS = pathlib.Path(__file__).parents[3] / "crds"
 
 def generator(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "directdownload.resources.crd", *arguments]
-    return subprocess.run(command, cwd=CRDS.parent / "operator", capture_output=True, text=True, timeout=50)
+    return subprocess.run(command, cwd=CRDS.parent / "operator", capture_output=True, text=True, timeout=120)
 
 
 def test_the_files_are_current_and_there_is_one_for_each_kind() -> None:

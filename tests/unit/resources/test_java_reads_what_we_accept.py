@@ -177,7 +177,7 @@ _SELF_SIGNED = "openssl req -x509 -nodes -keyout key.pem -out FILE -days 900 -su
     ],
 )
 def test_what_openssl_makes_is_taken(command: str, tmp_path: pathlib.Path) -> None:
-    made = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20)
+    made = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert made.returncode == 0, made.stderr
     assert _wrong([pem.read((tmp_path / "FILE").read_bytes()).der]) == []
 
@@ -187,7 +187,7 @@ def test_what_openssl_makes_of_a_request_is_taken_as_of_version_1(tmp_path: path
         "openssl req -new -newkey rsa:2048 -nodes -keyout key.pem -out request -subj /O=x/CN=a",
         "openssl x509 -req -in request -signkey key.pem -days 900 -out FILE",
     ):
-        subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True, timeout=20)
+        subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True, timeout=120)
     found = pem.read((tmp_path / "FILE").read_bytes())
     assert java.read(found.der).version == java.V1
     assert _wrong([found.der]) == []

@@ -78,7 +78,7 @@ def test_facts_are_as_keytool_and_openssl_print_them() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=120,
     ).stdout
     assert told.strip().partition("=")[2] == found.fingerprint_sha256
 
@@ -236,7 +236,7 @@ def test_java_reads_a_keystore_with_whatever_is_accepted(tmp_path: pathlib.Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=120,
     )
     assert f"contains {len(accepted)} entries" in listed.stdout, listed.stdout[-500:]
 

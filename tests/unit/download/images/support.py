@@ -17,7 +17,7 @@ SECRET = ("--object", "secret,id=key,data=abc123")
 
 
 def qemu_img(*arguments: str | pathlib.Path) -> str:
-    done = subprocess.run(["qemu-img", *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["qemu-img", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -34,7 +34,7 @@ def info(path: pathlib.Path, driver: str) -> dict[str, Any] | None:
         ["qemu-img", "info", "-U", "--output=json", "-f", driver, str(path)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     if done.returncode:

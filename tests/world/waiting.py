@@ -1,0 +1,63 @@
+"""Waiting for what must come.
+
+A test asserts that something comes, and in which order; how long it takes depends on the machine and on what else runs
+there. So the deadline is generous: it ends a test that waits for what never comes, and measures nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DEADLINE_SECONDS = 120
+_POLL_SECONDS = 0.05
+
+
+def until(what: str, condition: Callable[[], T | None], seconds: float = DEADLINE_SECONDS) -> T:
+    """Polls until `condition` returns something true, and returns that.
+
+    A condition that raises KeyError reads a field that nobody has written yet: it does not hold yet.
+
+    Raises:
+        AssertionError: it did not hold within `seconds`; names `what`.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        missing: KeyError | None = None
+        try:
+            if found := condition():
+                return found
+        except KeyError as error:
+            missing = error
+        if time.monotonic() >= end:
+            raise _late(what, seconds, missing)
+        time.sleep(_POLL_SECONDS)
+
+
+async def until_async(
+    what: str,
+    condition: Callable[[], Any],
+    seconds: float = DEADLINE_SECONDS,
+    poll_seconds: float = _POLL_SECONDS,
+) -> Any:
+    """`until` that lets the event loop run; `condition` may also return an awaitable."""
+    end = time.monotonic() + seconds
+    while True:
+        missing: KeyError | None = None
+        try:
+            found = condition()
+            if isinstance(found, Awaitable):
+                found = await found
+            if found:
+                return found
+        except KeyError as error:
+            missing = error
+        if time.monotonic() >= end:
+            raise _late(what, seconds, missing)
+        await asyncio.sleep(poll_seconds)
+
+
+def _late(what: str, seconds: float, missing: KeyError | None) -> AssertionError:
+    return AssertionError(f"not within {seconds:g} s: {what}" + (f" (no field {missing})" if missing else ""))
