@@ -51,28 +51,28 @@ _LONGEST_SECONDS = 366 * 86400.0
 CATALOGUE = catalogue.Catalogue()
 LEADER = CATALOGUE.gauge(
     "leader",
-    "1 of the controller that leads: it holds the Lease, has read the cluster, and works; 0 of one that waits, also "
-    "for another installation",
+    "1 for the leader: it holds the Lease, has read the cluster, and works; 0 for a standby, and for a controller that "
+    "waits for another installation",
 )
 PLACEMENTS = CATALOGUE.computed_gauge(
     "placements",
-    "copies of templates on hosts, by `status.phase`; one that has none yet counts as Pending",
+    "copies of templates on hosts, by `status.phase`; a copy without a phase counts as Pending",
     *("zone", "phase"),
 )
 PLACEMENTS_LIMIT = CATALOGUE.computed_gauge(
     "placements_limit",
-    "placements that the controller makes at most with the memory that it has, beside the hosts that there are",
+    "the most placements that the controller creates, by its memory and the number of hosts",
 )
 HOSTS = CATALOGUE.computed_gauge(
-    "hosts", "hosts, by `status.state`; one that has none yet counts as Down", "zone", "state"
+    "hosts", "hosts, by `status.state`; a host without a state counts as Down", "zone", "state"
 )
 HOST_DOWN_PLACEMENTS = CATALOGUE.computed_gauge(
-    "host_down_placements", "copies that a host which is Down has or should get; of no other host", "zone", "host"
+    "host_down_placements", "copies that a Down host has or should get; other hosts have no series", "zone", "host"
 )
 KEYSTORES = CATALOGUE.computed_gauge(
     "keystores",
-    "keystores of hosts, by what the condition KeystoreSynced of the Host says: `Synced`, `NotSynced`, or `Unknown` "
-    "where no agent has told yet",
+    "keystores of hosts, by the Host's condition KeystoreSynced: `Synced`, `NotSynced`, or `Unknown` until an agent "
+    "has reported",
     *("zone", "state"),
 )
 JOBS_ACTIVE = CATALOGUE.computed_gauge(
@@ -89,66 +89,65 @@ POOL_CAPACITY_BYTES = CATALOGUE.computed_gauge(
     *("zone", "pool", "host"),
 )
 POOL_READY = CATALOGUE.computed_gauge(
-    "pool_ready", "1 where a host can use a storage pool, 0 where it cannot", "zone", "pool", "host"
+    "pool_ready", "1 if the host can use the storage pool, 0 if it cannot", "zone", "pool", "host"
 )
 CERTIFICATE_HOSTS = CATALOGUE.computed_gauge(
     "certificate_hosts",
-    "hosts of a published certificate's zone, by what they say of it: `Uploaded`, `Revoked`, `Failed`, `Pending`, or "
-    "`Down`",
+    "hosts of a published certificate's zone, by the state of the certificate there: `Uploaded`, `Revoked`, `Failed`, "
+    "`Pending`, or `Down`",
     *("zone", "alias", "state"),
 )
 CERTIFICATE_NOT_AFTER = CATALOGUE.computed_gauge(
     "certificate_not_after_timestamp_seconds",
-    "when the validity of a published certificate ends",
+    "expiry of a published certificate",
     *("zone", "alias"),
 )
 UNREADABLE_OBJECTS = CATALOGUE.computed_gauge(
     "unreadable_objects",
-    "objects that are there and that this version cannot read: they are left alone, and hold what they may be about",
+    "objects that this version cannot read: the controller leaves them alone, and blocks work that they may concern",
     "kind",
 )
 QUEUE_DEPTH = CATALOGUE.computed_gauge(
     "queue_depth",
-    "objects that wait for the controller or are in its hands, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
+    "objects that wait for a reconcile or are being reconciled, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
     "queue",
 )
 DOWNLOAD_ATTEMPTS = CATALOGUE.counter(
     "download_attempts_total",
-    "attempts to download that ended, by the reason of their result",
+    "ended download attempts, by the reason of their result",
     *("zone", "reason"),
 )
 DOWNLOAD_BYTES = CATALOGUE.counter(
     "download_bytes_total",
-    "size of the files that were downloaded and published; what a failed attempt received counts once its file is "
-    "complete",
+    "size of the downloaded and published files; bytes of a failed attempt count once their file is complete",
     *("zone", "host", "protocol"),
 )
 DOWNLOAD_SECONDS = CATALOGUE.histogram(
     "download_duration_seconds",
-    "how long an attempt took, checks and publishing included; a file that was there already does not count",
+    "duration of an attempt, with checks and publishing; a file that was there already does not count",
     *("zone", "protocol", "result"),
     buckets=_DOWNLOAD_SECONDS,
 )
 VERIFICATIONS = CATALOGUE.counter(
     "verifications_total",
-    "checks of published files that ended: `Verified`, `Altered`, `Missing`, or why the file could not be checked",
+    "ended checks of published files: `Verified`, `Altered`, `Missing`, or the reason why the check failed",
     *("zone", "reason"),
 )
 REPAIRS = CATALOGUE.counter(
     "repairs_total",
-    "published files that were found `Missing` or `Altered`, and are fetched again",
+    "published files that were found `Missing` or `Altered` and are fetched again",
     *("zone", "reason"),
 )
 RECONCILE_SECONDS = CATALOGUE.histogram(
     "reconcile_duration_seconds",
-    "how long one look at an object took, its writes included; `kind` is as `queue`",
+    "duration of one reconcile, with its writes; `kind` has the values of `queue`",
     *("kind", "result"),
     buckets=_RECONCILE_SECONDS,
 )
 EVENTS_DROPPED = CATALOGUE.counter(
     "events_dropped_total",
-    "Kubernetes Events that were not posted: `Throttled` (the object had too many), `QueueFull`, `Refused` or "
-    "`Unreachable` (by the API server)",
+    "Kubernetes Events that were not posted: `Throttled` (too many of one object), `QueueFull`, `Refused` (by the API "
+    "server) or `Unreachable` (it throttled, or did not answer)",
     "cause",
 )
 
