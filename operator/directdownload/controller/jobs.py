@@ -87,7 +87,11 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         remove_mentioned=placement.remove_mentioned and verb is jobs.Verb.REMOVE,
         format=template.spec.format if template is not None else "QCOW2",
         timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
-        limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),
+        limits=_limits(
+            zone.spec.downloads if zone is not None else Downloads(),
+            progress_interval_seconds=pace,
+            connections=_connections(template, zone),
+        ),
         policy=policies.engine_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
@@ -123,6 +127,16 @@ def _timeouts(timeouts: ZoneTimeouts) -> jobs.Timeouts:
         socket_seconds=timeouts.socket,
         connection_request_seconds=timeouts.connection_request,
     )
+
+
+def _connections(template: Template | None, zone: Zone | None) -> int:
+    """The lower one of both counts that are given; 0: automatic."""
+    counts = (
+        template.spec.connections_per_source if template is not None else 0,
+        zone.spec.downloads.connections_per_source if zone is not None else 0,
+    )
+    given = [min(count, jobs.MOST_CONNECTIONS) for count in counts if count]
+    return min(given, default=0)
 
 
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:

@@ -24,12 +24,12 @@ from directdownload.download.schedule import BLOCK_BYTES
 from directdownload.download.staging import Staging
 from directdownload.download.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.unpack import Unpack
+from directdownload.resources import jobs
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
 _AUTOMATIC_CONNECTIONS = 4
-_CONNECTIONS_LIMIT = 8
 #: how often, and how long apart, a server that limits the number of connections is asked for the last one
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
 #: a slow source's bytes are written at least this often
@@ -161,11 +161,11 @@ class Transfer:
 
     def _adjust(self, now: float, bytes_per_second: float, missing_bytes: int | None) -> None:
         """Open or close a connection, if that is worth it."""
-        if missing_bytes is None or len(self._connections) >= _CONNECTIONS_LIMIT:
+        if missing_bytes is None or len(self._connections) >= jobs.MOST_CONNECTIONS:
             return
         supplier = self._next_supplier()
         if self._fixed:
-            while supplier is not None and len(self._connections) < _CONNECTIONS_LIMIT:
+            while supplier is not None and len(self._connections) < jobs.MOST_CONNECTIONS:
                 self._open(supplier)
                 supplier = self._next_supplier()
             return

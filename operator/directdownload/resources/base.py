@@ -151,6 +151,16 @@ CountOrPercent = Annotated[
 Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
 ]
+#: Connections at once to one source.
+Connections = Annotated[
+    int,
+    pydantic.Field(
+        ge=0,
+        json_schema_extra=rules(
+            ("self >= 0 && self <= 8", "expected a number of connections from 1 to 8, or 0, for example 4")
+        ),
+    ),
+]
 #: The name of another object.
 ObjectName = Annotated[
     str,

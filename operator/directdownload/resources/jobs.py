@@ -37,6 +37,8 @@ class Verb(enum.StrEnum):
     PROBE = "probe"
 
 
+#: to one source
+MOST_CONNECTIONS = 8
 #: How a job of each verb can end well.
 SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
     Verb.FETCH: frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT}),
@@ -65,7 +67,7 @@ class Limits(Document):
     max_virtual_size_bytes: int = 0
     progress_interval_seconds: float = 2
     #: at once, to each source; 0: one, and up to four where more of them are faster
-    connections: int = pydantic.Field(0, ge=0, le=8)
+    connections: int = pydantic.Field(0, ge=0, le=MOST_CONNECTIONS)
 
 
 class NFSUser(Document):

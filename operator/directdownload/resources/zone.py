@@ -8,6 +8,7 @@ from directdownload.resources.base import (
     AGE,
     Bytes,
     Column,
+    Connections,
     Count,
     Definition,
     Duration,
@@ -92,6 +93,11 @@ class Downloads(Model):
         16,
         description="Downloads at once in the zone of templates of one namespace; 0: no limit. Less than `maxParallel` "
         "leaves room for other namespaces, whatever the servers do that one has chosen.",
+    )
+    connections_per_source: Connections = pydantic.Field(
+        0,
+        description="Most connections of one download to each of its sources, at most 8. 0: one, and up to four where "
+        "more of them are faster.",
     )
     bandwidth_per_host: Bytes = pydantic.Field(
         0,
