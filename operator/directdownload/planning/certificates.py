@@ -192,13 +192,13 @@ def _verdict(
     if certificate.deleting:
         holding = _holding(certificate, published, hosts)
         reason = Reason.PROVISIONING_FAILED if count.failures else Reason.PROVISIONING
-        return Verdict(False, reason, f"to be deleted: waits for {_sample(holding)} to prove that it is gone")
+        return Verdict(False, reason, f"the deletion waits for {_sample(holding)} to prove the removal")
     if problem is not None and (published is None or not spec.revoked):
         return problem
     if published is not None and published.not_after is not None and published.ended(now) and not spec.revoked:
         stalled = spec.certificate_ref is None
         end = written(published.not_after)
-        message = f"{named(published.certificate)} ended on {end}; hosts keep it until it is replaced"
+        message = f"{named(published.certificate)} expired on {end}; hosts keep it until you replace it"
         return Verdict(False, Reason.EXPIRED, message, stalled=stalled)
     if zone is None:
         return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}; create it")
@@ -233,7 +233,7 @@ def _not_accepted(
     refusal = published.certificate.refusal if published is not None else None
     if refusal is None:
         return ()
-    message = f"{refusal}; an earlier version published it, and hosts keep it: replace it by one that is taken"
+    message = f"{refusal}; an earlier version published it, and hosts keep it: replace it with one that is accepted"
     old, generation = certificate.status.conditions, certificate.metadata.generation
     return (condition(ACCEPTED, ConditionStatus.FALSE, Reason.INVALID_CERTIFICATE, message, old, generation, now),)
 

@@ -331,7 +331,7 @@ def _verdict(
     short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
     if short is not None:
         failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
-        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not made: {short.message}")
+        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not created: {short.message}")
     if counts.failed:
         settled = counts.ready + counts.failed == desired
         message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "

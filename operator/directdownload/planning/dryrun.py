@@ -166,9 +166,9 @@ class _Run:
             )
 
         if view.deleting or view.phase is Phase.REMOVING:
-            return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one comes after that")
+            return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one follows")
         if view.phase is Phase.UNKNOWN:
-            return decided(Action.WAIT, Reason.UNKNOWN, "another version has made it what it is: it is left alone")
+            return decided(Action.WAIT, Reason.UNKNOWN, "this version does not know its phase, and leaves it alone")
         if view.phase is Phase.DOWNLOADING:
             return decided(Action.DOWNLOADING, view.reason, view.message)
         plan = placements.plan_placement(view, around, None, self.now)

@@ -54,7 +54,7 @@ def judge(template: Template, secret: Mapping[str, Any]) -> Headers:
 
 
 def missing(template: Template) -> Headers:
-    message = f"there is no Secret {_name(template)}: create it, or take headersSecretRef out of the Template"
+    message = f"there is no Secret {_name(template)}: create it, or remove headersSecretRef from the Template"
     return Headers(Verdict(False, Reason.SECRET_NOT_FOUND, message))
 
 
@@ -62,8 +62,8 @@ def forbidden(template: Template) -> Headers:
     """The controller may not read it; whether it exists is not for it to know."""
     namespace = template.metadata.namespace
     message = (
-        f"Secret {_name(template)}: the controller may not read Secrets of namespace {namespace}; an administrator "
-        "lists it in the chart's headerSecrets.namespaces"
+        f"Secret {_name(template)}: the controller may not read Secrets of namespace {namespace}; ask an administrator "
+        "to list it in the chart's headerSecrets.namespaces"
     )
     return Headers(Verdict(False, Reason.SECRET_FORBIDDEN, message))
 
@@ -101,7 +101,7 @@ def _usable(template: Template, secret: Mapping[str, Any]) -> dict[str, str]:
     wanted = headers.origin(template.spec.url)
     if not wanted:
         raise ValueError(
-            "spec.url of the Template is neither http nor https and takes no headers; drop headersSecretRef"
+            "spec.url of the Template is neither http nor https and takes no headers; remove headersSecretRef"
         )
     text = str((secret["metadata"].get("annotations") or {}).get(headers.ORIGINS_ANNOTATION, ""))
     listed = re.split(r"[\s,]+", text.strip())[:_ORIGINS_LIMIT]
@@ -115,7 +115,7 @@ def _usable(template: Template, secret: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in data.items():
         if name.lower() in map(str.lower, found):
-            raise ValueError(f"key {name!r}: the same header is there in other letters")
+            raise ValueError(f"key {name!r}: another key names the same header in other case")
         content = _content(name, value)
         headers.check(name, content)
         found[name] = base64.b64encode(content).decode()
@@ -126,7 +126,7 @@ def _content(name: str, value: str) -> bytes:
     try:
         content = base64.b64decode(value, validate=True)
     except binascii.Error:
-        raise ValueError(f"key {name!r}: not base64") from None
+        raise ValueError(f"key {name!r}: expected base64") from None
     # Most editors and `echo` end a file with it.
     return content.removesuffix(b"\n").removesuffix(b"\r")
 

@@ -167,7 +167,7 @@ def _obstacle(around: Surroundings) -> Verdict | None:
     if host.status.state == "Maintenance":
         return Verdict(False, Reason.MAINTENANCE, "the host is in maintenance: nothing new starts there")
     if pool is None:
-        return Verdict(False, Reason.POOL_NOT_READY, "there is no such StoragePool any more")
+        return Verdict(False, Reason.POOL_NOT_READY, "its StoragePool is gone")
     blocked = pool_planning.obstacle(pool, host, around.pool_roots)
     if blocked is Reason.NOT_MOUNTED:
         return Verdict(False, blocked, f"nothing is mounted at {pool.spec.path} on host {host.name}")

@@ -147,7 +147,7 @@ def mark_wanted(placement: PlacementView, now: datetime.datetime) -> TemplatePla
 def waiting_for_slot(
     placement: PlacementView, group: str, limit: int, now: datetime.datetime
 ) -> TemplatePlacementStatus:
-    message = f"{limit} downloads run at once for {group}; it waits for one of them to end"
+    message = f"{limit} downloads run at once for {group}; this copy waits for one of them to end"
     verdict = Verdict(False, Reason.WAITING_FOR_SLOT, message)
     serves = requests.is_due(request_due(placement, now), now)
     return status_of(placement, Phase.PENDING, verdict, now, serves=serves)

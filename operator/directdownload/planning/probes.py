@@ -162,5 +162,5 @@ def _words(result: JobResult) -> str:
         return result.message or f"the probe ended with {result.reason}"
     facts = [f"{result.size_bytes} bytes" if result.size_bytes is not None else "of unknown size", result.media_type]
     if result.ranges is False:
-        facts.append("without ranges: an interrupted download begins anew")
-    return f"{result.message or 'it answers'}: {', '.join(filter(None, facts))}"
+        facts.append("without ranges: an interrupted download starts over")
+    return f"{result.message or 'the source answers'}: {', '.join(filter(None, facts))}"

@@ -155,7 +155,7 @@ def _alias_refused(
     if of_cloudstack(alias) or alias.endswith(PREVIOUS_SUFFIX):
         message = (
             f"spec.alias: {alias} is reserved, as are cloud, cloudca… and …{PREVIOUS_SUFFIX} in any case; "
-            "make another object with another alias, for example my-ca"
+            "create another object with another alias, for example my-ca"
         )
         return Verdict(False, Reason.RESERVED_ALIAS, message, stalled=True)
     first = min((certificate, *rivals), key=lambda each: each.seniority)
@@ -166,8 +166,8 @@ def _alias_refused(
         f"{certificate.spec.zone}"
     )
     if first.deleting:
-        return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; it is being deleted, which is waited for")
-    advice = f"; delete one of the two, or make another object with another alias, for example {alias}-2"
+        return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; its deletion has to end first")
+    advice = f"; delete one of the two, or create another object with another alias, for example {alias}-2"
     return Verdict(False, Reason.ALIAS_CONFLICT, taken + advice, stalled=True)
 
 
@@ -217,10 +217,10 @@ def _refusal(
     if wanted is None:
         return Verdict(False, Reason.INVALID_CERTIFICATE, source.problem, stalled=stalled), None
     if wanted.not_after <= now:
-        message = f"{named(wanted)} ended on {written(wanted.not_after)}: expected one that is valid"
+        message = f"{named(wanted)} expired on {written(wanted.not_after)}: expected one that is valid"
         return Verdict(False, Reason.EXPIRED, message, stalled=stalled), None
     if wanted.not_before > now:
-        message = f"{named(wanted)} begins on {written(wanted.not_before)}, and is published then"
+        message = f"{named(wanted)} is valid from {written(wanted.not_before)}, and is published then"
         return Verdict(False, Reason.NOT_YET_VALID, message), wanted.not_before
     return None, None
 

@@ -115,8 +115,8 @@ def shortage(namespace: str, zone: str, zones: Zones, usage: Usage) -> Verdict |
     """Why no further placement is made for deployments of `namespace` in `zone`; None: there is room."""
     if not has_room(ALL, zones, usage):
         message = (
-            f"there are {usage.counts.get(ALL, 0)} placements in the cluster, and with its memory the controller makes "
-            f"{usage.most} at most; delete deployments, or have controller.resources.limits.memory of the chart raised"
+            f"the cluster has {usage.counts.get(ALL, 0)} placements, and the controller has memory for {usage.most} at "
+            "most; delete deployments, or ask an administrator to raise controller.resources.limits.memory of the chart"
         )
         return Verdict(False, Reason.TOO_MANY_PLACEMENTS, message)
     account = Account(namespace, zone)
@@ -124,7 +124,7 @@ def shortage(namespace: str, zone: str, zones: Zones, usage: Usage) -> Verdict |
         message = (
             f"namespace {namespace} has {usage.counts.get(account, 0)} placements in Zone {zone}, which allows "
             f"{limit(account, zones, usage)} (its spec.placementsPerNamespace); delete deployments of the namespace, "
-            "or have that raised"
+            "or ask an administrator to raise it"
         )
         return Verdict(False, Reason.TOO_MANY_PLACEMENTS, message)
     return None

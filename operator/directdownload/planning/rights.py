@@ -89,7 +89,7 @@ def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "F
     ready = template.status.condition("Ready")
     if ready is None or ready.status != "True":
         message = (
-            f"Template {template.key} is not Ready: {ready.message if ready else 'not seen by the controller yet'}"
+            f"Template {template.key} is not Ready: {ready.message if ready else 'the controller has not seen it yet'}"
         )
         return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
     # Not a denial: what it was permitted before it keeps, and decides about.
@@ -102,14 +102,14 @@ def denial(
     """Why it has no right to copies; None: it has, whatever they may have to wait for. `labels` of its namespace."""
     spec, namespace = deployment.spec, deployment.metadata.namespace
     if zone is not None and not zone.spec.template_namespaces.matches(labels):
-        message = f"Zone {zone.name} takes deployments of namespaces that match its spec.templateNamespaces only"
+        message = f"Zone {zone.name} takes deployments only from namespaces that match its spec.templateNamespaces"
         return Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, message, stalled=True)
     allowed = template.spec.allowed_namespaces
     if template.metadata.namespace != namespace and (allowed is None or not allowed.matches(labels)):
         message = f"Template {template.key} does not list namespace {namespace} in spec.allowedNamespaces"
         return Verdict(False, Reason.TEMPLATE_NOT_ALLOWED, message, stalled=True)
     if template.spec.zones and spec.zone not in template.spec.zones:
-        message = f"Template {template.key} may be deployed in {', '.join(template.spec.zones)} only (its spec.zones)"
+        message = f"Template {template.key} may be deployed only in {', '.join(template.spec.zones)} (its spec.zones)"
         return Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, message, stalled=True)
     return None
 

@@ -48,7 +48,8 @@ def _verdict(template: Template, zones: Collection[str], secret: Verdict | None)
         return secret
     missing = [name for name in spec.zones if name not in zones]
     if missing:
-        return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zones: there is no Zone {missing[0]}; create it or drop it")
+        message = f"spec.zones: there is no Zone {missing[0]}; create it, or remove it from the list"
+        return Verdict(False, Reason.ZONE_NOT_FOUND, message)
     return Verdict(True, Reason.REGISTERED, "available for deployment")
 
 
