@@ -172,5 +172,5 @@ async def _clear_away(api: client.Api, secret: client.Object, job: str) -> None:
             f"Secret {metadata['namespace']}/{metadata['name']}: expected none, or the copy of the headers for Job "
             f"{job}; it belongs to something else, and the download waits: delete that Secret",
         )
-    logger.info("Job %s: deletes Secret %s, which an earlier Job has left", job, metadata["name"], extra={"job": job})
+    logger.info("Job %s: deleting Secret %s, which an earlier Job left", job, metadata["name"], extra={"job": job})
     await api.delete(kinds.SECRETS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])

@@ -121,7 +121,7 @@ class Installations:
             # What was known of them is known no more; the others may have gone long ago.
             self._others, self._verdict = {}, planning.Verdict(None, sure=True)
         if error.reason != self._complaint:
-            then = "going on as if none did" if self._verdict.sure and self.leader is None else "waiting on"
+            then = "continuing as if none did" if self._verdict.sure and self.leader is None else "still waiting"
             logger.warning("Cannot see whether another installation leads in this cluster, %s: %s", then, error)
         self._complaint = error.reason
 

@@ -222,7 +222,7 @@ async def run(settings: Settings) -> int | None:
         outdone = asyncio.create_task(others.outdone())
         await _first(holding, leading, stopped, outdone)
         if not leading.done():
-            logger.info("Asked to end: finishing what runs" if stop.is_set() else "Giving way: finishing what runs")
+            logger.info("%s: finishing running reconciles", "Asked to end" if stop.is_set() else "Giving way")
             await _first(holding, asyncio.create_task(controller.finish()))
             leading.cancel()
             await _first(holding, leading)
@@ -236,13 +236,13 @@ async def run(settings: Settings) -> int | None:
                 leading.result()
             await controller.farewell()
         except TimeoutError as error:
-            logger.warning("Leaving all the same: %s", error)
+            logger.warning("Exiting anyway: %s", error)
             if outdone.done() and not stop.is_set():
                 _begin_anew()
             # The end of the loop would wait for all that kopf has left running.
             os._exit(0 if stop.is_set() else EXIT_FAILED)
         except Exception:
-            logger.exception("The controller has failed: leaving")
+            logger.exception("The controller has failed: exiting")
             os._exit(EXIT_FAILED)
         return None if outdone.done() and not stop.is_set() else 0
 
@@ -279,7 +279,7 @@ async def _stand(election: lease.LeaderElection, others: installations.Installat
 
 def _begin_anew() -> None:
     """This program again, in the place of this process: kopf, for one, begins only once in a process."""
-    logger.info("Beginning anew, to wait for the other installation")
+    logger.info("Restarting to wait for the other installation")
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what runs already
 
 
@@ -287,13 +287,13 @@ async def _first(holding: asyncio.Task[None], *others: asyncio.Task[Any]) -> Non
     """Waits for the first of them. Where it is `holding`, the lease is lost, and the process ends here."""
     await asyncio.wait((holding, *others), return_when=asyncio.FIRST_COMPLETED)
     if holding.done():
-        logger.error("The lease is lost: leaving at once")
+        logger.error("The Lease is lost: exiting at once")
         os._exit(EXIT_LEASE_LOST)
 
 
 def _must_lead(election: lease.LeaderElection) -> None:
     if not election.is_leader:
-        logger.error("The lease has run out: leaving without another write")
+        logger.error("The Lease has expired: exiting without another write")
         os._exit(EXIT_LEASE_LOST)
 
 

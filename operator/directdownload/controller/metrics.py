@@ -61,7 +61,7 @@ PLACEMENTS = CATALOGUE.computed_gauge(
 )
 PLACEMENTS_LIMIT = CATALOGUE.computed_gauge(
     "placements_limit",
-    "placements that the controller makes at most with the memory that it has, beside the hosts that there are",
+    "placements that the controller has memory for, beside the present hosts",
 )
 HOSTS = CATALOGUE.computed_gauge(
     "hosts", "hosts, by `status.state`; one that has none yet counts as Down", "zone", "state"
@@ -72,7 +72,7 @@ HOST_DOWN_PLACEMENTS = CATALOGUE.computed_gauge(
 KEYSTORES = CATALOGUE.computed_gauge(
     "keystores",
     "keystores of hosts, by what the condition KeystoreSynced of the Host says: `Synced`, `NotSynced`, or `Unknown` "
-    "where no agent has told yet",
+    "where no agent has reported yet",
     *("zone", "state"),
 )
 JOBS_ACTIVE = CATALOGUE.computed_gauge(
@@ -104,7 +104,7 @@ CERTIFICATE_NOT_AFTER = CATALOGUE.computed_gauge(
 )
 UNREADABLE_OBJECTS = CATALOGUE.computed_gauge(
     "unreadable_objects",
-    "objects that are there and that this version cannot read: they are left alone, and hold what they may be about",
+    "objects that this version cannot read: they are left alone, and hold what they may be about",
     "kind",
 )
 QUEUE_DEPTH = CATALOGUE.computed_gauge(

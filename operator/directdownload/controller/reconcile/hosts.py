@@ -12,8 +12,8 @@ from directdownload.resources.reasons import Reason
 logger = logging.getLogger(__name__)
 
 _DRIFTS = {
-    DriftKind.ENTRY_MISSING: "an entry had been removed by someone else",
-    DriftKind.ENTRY_REPLACED: "an entry had been replaced by someone else",
+    DriftKind.ENTRY_MISSING: "someone else had removed an entry",
+    DriftKind.ENTRY_REPLACED: "someone else had replaced an entry",
     DriftKind.STORE_MISSING: "the keystore was gone",
     DriftKind.UNKNOWN: "in a way that this version does not know",
 }
@@ -46,7 +46,7 @@ async def reconcile(context: Context, name: str) -> None:
         host = world.hosts.get(name)
         if host is None:
             return
-        logger.info("Host %s: made for zone %s", name, plan.zone)
+        logger.info("Host %s: created for zone %s", name, plan.zone)
     if host.spec.zone != plan.zone or dict(plan.labels) != host.metadata.labels:
         # Also where someone added labels: the apply changes nothing then, and only it can tell whose they are.
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
@@ -54,7 +54,7 @@ async def reconcile(context: Context, name: str) -> None:
     await context.retry_stalled(Key("host", name), host, world.placements_of_host[name], now)
     if plan.renewed:
         # Before the status forgets the node before: what is asked for twice is done once.
-        logger.info("Host %s: its node has joined anew; its copies are verified", name)
+        logger.info("Host %s: its node has rejoined; its copies will be verified", name)
         await context.ask(f"node-{plan.status.node_uid}", world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
         ready = plan.status.conditions[0]

@@ -111,7 +111,7 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
         world.ledger.release(job_name)
         raise
     context.observe(kinds.JOBS, answer)
-    logger.info("Template %s: its source is asked from host %s", template.key, host.name, extra={"host": host.name})
+    logger.info("Template %s: probing its source from host %s", template.key, host.name, extra={"host": host.name})
     for view in world.jobs_of_probe[naming.probe_name(template.name, template.uid)]:
         if found.data and view.name == job_name:
             await headers.give(context, view, found)

@@ -232,7 +232,7 @@ def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
     """In the log, once; each deployment that waits says so as well."""
     if context.world.charges.tell(usage.most, full=full):
         logger.warning(
-            "No more placements are made: there are %d, and with its memory the controller makes %d at most. Raise "
+            "No more placements are created: there are %d, and the controller has memory for %d at most. Raise "
             "controller.resources.limits.memory of the chart, or delete deployments",
             usage.counts.get(quotas.ALL, 0),
             usage.most,
