@@ -163,7 +163,7 @@ def _refusal(verdict: Verdict) -> web.Response:
     if verdict is Verdict.FORBIDDEN:
         return web.Response(status=403, text="this user may not get the non-resource URL /metrics")
     return web.Response(
-        status=401, text="a bearer token that the cluster accepts is needed", headers={"WWW-Authenticate": "Bearer"}
+        status=401, text="expected a bearer token that the cluster accepts", headers={"WWW-Authenticate": "Bearer"}
     )
 
 
@@ -180,5 +180,5 @@ async def serving(
         return
     server = ScrapeServer(port, gate=Gate(asks(api)), certificate=ServingCertificate(directory))
     async with server:
-        logger.info("Metrics on port %d, over TLS, for those who may get /metrics", server.port)
+        logger.info("Serving metrics on port %d over TLS to users who may get /metrics", server.port)
         yield

@@ -38,7 +38,7 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
     for definition in definitions:
         name, found = _name(definition), present[_name(definition)]
         if found is not None and _is_newer(found, definition):
-            told(f"{name}: kept, it is of version {_version(found)}, which is newer than {_version(definition)}")
+            told(f"{name}: kept, its version {_version(found)} is newer than {_version(definition)}")
             continue
         applied = await api.apply(DEFINITIONS, definition, manager=MANAGER)
         if found is None:
@@ -46,7 +46,7 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
         elif found["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]:
             told(f"{name}: unchanged")
         elif _version(found) == _version(definition):
-            told(f"{name}: brought in line with version {_version(definition)}")
+            told(f"{name}: corrected to match version {_version(definition)}")
         else:
             told(f"{name}: upgraded from version {_version(found) or 'unknown'} to {_version(definition)}")
     waiting = ""
@@ -82,7 +82,7 @@ async def delete(api: client.Api, kinds: Iterable[Resource], seconds: float, tol
                     await asyncio.sleep(_POLL_SECONDS)
                 told(f"{waiting}: deleted, {released} objects were held by a finalizer")
     except TimeoutError:
-        raise TimeoutError(f"{waiting}: not gone within {seconds:g} s; the same command goes on where it was") from None
+        raise TimeoutError(f"{waiting}: not gone within {seconds:g} s; run the same command again") from None
 
 
 def is_established(definition: client.Object) -> bool:

@@ -148,7 +148,7 @@ class LeaderElection:
                 complaint = ""
             except errors.ApiError as error:
                 if error.reason != complaint:
-                    logger.warning("Cannot take Lease %s/%s, trying on: %s", self._namespace, self._name, error)
+                    logger.warning("Cannot take Lease %s/%s, trying again: %s", self._namespace, self._name, error)
                 complaint = error.reason
             self._vacated.clear()
             with contextlib.suppress(TimeoutError):
@@ -178,7 +178,7 @@ class LeaderElection:
                             self._vacated.set()
             except errors.ApiError as error:
                 # The tries go on without it, and complain where it matters.
-                logger.debug("Lease %s/%s is not followed: %s", self._namespace, self._name, error)
+                logger.debug("Lease %s/%s is not watched: %s", self._namespace, self._name, error)
             await asyncio.sleep(self._retry_seconds)
 
     async def hold(self) -> None:
@@ -219,7 +219,7 @@ class LeaderElection:
                 except errors.Conflict:
                     await self._read()
         except errors.ApiError as error:
-            logger.warning("Lease %s/%s not released, it runs out by itself: %s", self._namespace, self._name, error)
+            logger.warning("Lease %s/%s not released, it expires by itself: %s", self._namespace, self._name, error)
         finally:
             self._arm(None)
 

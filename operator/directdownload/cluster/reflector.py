@@ -282,7 +282,12 @@ class Reflector(Generic[T]):
                 version = int(text)
                 if version < self._version:
                     # Lists are consistent reads: only a restored etcd answers with less than was known before.
-                    logger.warning("%s went back from %d to %d", self._resource.plural, self._version, version)
+                    logger.warning(
+                        "The resourceVersion of %s went back from %d to %d",
+                        self._resource.plural,
+                        self._version,
+                        version,
+                    )
                     self._store.rewind()
                     self._version = version
                 for document in page:
@@ -339,5 +344,5 @@ class Reflector(Generic[T]):
         self._failures += 1
         # A refusal (RBAC, a missing CRD) needs someone to act; an API server that is away does not.
         level = logging.WARNING if isinstance(error, errors.Unreachable | errors.TooManyRequests) else logging.ERROR
-        logger.log(level, "Cannot follow %s, next try in %.1f s: %s", self._resource.plural, seconds, error)
+        logger.log(level, "Cannot watch %s, trying again in %.1f s: %s", self._resource.plural, seconds, error)
         await asyncio.sleep(seconds)
