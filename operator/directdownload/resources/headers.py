@@ -60,10 +60,10 @@ def check(name: str, value: bytes) -> None:
         expected = f"expected the name of a header, at most {NAME_LIMIT} characters long, for example Authorization"
         raise ValueError(f"key {name[:NAME_LIMIT]!r}: {expected}")
     if name.lower() in _OF_THE_ENGINE:
-        raise ValueError(f"key {name!r}: the download sets this header itself; take it out")
+        raise ValueError(f"key {name!r}: the download sets this header itself; remove the key")
     if name.lower() in _HOP_BY_HOP:
         raise ValueError(
-            f"key {name!r}: this header is not for the origin but for a connection or a proxy; take it out"
+            f"key {name!r}: this header is not for the origin but for a connection or a proxy; remove the key"
         )
     if len(value) > VALUE_LIMIT_BYTES:
         raise ValueError(f"key {name!r}: the value has {len(value)} bytes, expected at most {VALUE_LIMIT_BYTES}")

@@ -89,7 +89,7 @@ class Certificate:
         try:
             accepted.check(self.der)
         except accepted.Refusal as refusal:
-            return _line(f"this certificate is not taken: {refusal.text}")
+            return _line(f"this certificate is not accepted: {refusal.text}")
         return None
 
     @functools.cached_property
@@ -186,7 +186,7 @@ def _body(text: str) -> str:
         )
     if len(labels) > 1:
         raise CertificateError(
-            f"expected one certificate, found {len(labels)}: make one object of each, with an alias of its own"
+            f"expected one certificate, found {len(labels)}: create one object for each, with an alias of its own"
         )
     if not labels:
         return text

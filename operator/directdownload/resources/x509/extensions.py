@@ -33,7 +33,7 @@ def read(element: Element) -> list[Extension]:
                 raise Flaw(kind, f"its critical extension {_name(extension)} has {flaw.text}") from None
             continue
         if extension.oid in kept:
-            raise Flaw(Class.EXTENSION_TWICE, f"its extension {_name(extension)} stands there twice")
+            raise Flaw(Class.EXTENSION_TWICE, f"its extension {_name(extension)} is there twice")
         kept.add(extension.oid)
     return found
 

@@ -90,7 +90,7 @@ def _party(content: bytes) -> None:
         for number in seen:
             if field.is_context(number, constructed=False):
                 if seen[number]:
-                    raise Flaw(Class.CRITICAL_NAME, "an ediPartyName with a field that stands there twice")
+                    raise Flaw(Class.CRITICAL_NAME, "an ediPartyName with a field that is there twice")
                 field = der.first(field.value)
                 seen[number] = field.tag in _STRINGS
     if not seen[1]:

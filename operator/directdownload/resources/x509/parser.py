@@ -89,7 +89,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, x509.UnsupportedGeneralNameType):
         return "a name of a type that it does not know (x400Address or ediPartyName)"
     if isinstance(error, x509.DuplicateExtension):
-        return f"an extension that stands there twice ({error.oid.dotted_string[:100]})"
+        return f"an extension that is there twice ({error.oid.dotted_string[:100]})"
     if isinstance(error, exceptions.UnsupportedAlgorithm):
         return "a key of a type that it does not know"
     text = str(error) if isinstance(error, (ValueError, TypeError)) else type(error).__name__
