@@ -271,7 +271,7 @@ class Collector(PrometheusCollector):
                     families[POOL_CAPACITY_BYTES].add_metric(labels, storage.capacity_bytes)
 
     def _collect_certificates(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
-        """Of those that are published: of two objects with one alias only one is."""
+        """Only published certificates count: of two objects with one alias one is published."""
         for certificate in self._world.certificates:
             status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
             if status.hosts is None or status.not_after is None:

@@ -1,4 +1,4 @@
-"""What triggers what: every change of an object, and the reconciles that it asks for.
+"""The triggers: every change of an object, and the reconciles that it asks for.
 
 This is the only place that decides why something is looked at again. Changes that no decision depends on (heartbeats,
 our own status writes) ask for nothing; changes that come in crowds (progress, counts) ask for one look a little later.

@@ -1,7 +1,7 @@
 """What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, no host is asked.
 
 It calls the controller's planners with a deployment that does not exist: they decide which copies it wants, what each
-has to wait for and how many may run at once. What only the download itself can find out is in no plan.
+has to wait for and how many may run at once. A plan does not hold what only the download itself can find out.
 """
 
 import dataclasses

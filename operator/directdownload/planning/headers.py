@@ -1,7 +1,7 @@
 """Whether a Template's header Secret may be used, what a Job gets of it, and when it is looked at again.
 
 Secrets of other namespaces are not watched: only their Template says that they matter, and a watch would need the right
-to list them all. Of a Secret the verdict is kept, never a value.
+to list them all. The verdict on a Secret is kept, never a value.
 """
 
 import base64

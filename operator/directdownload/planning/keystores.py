@@ -327,7 +327,7 @@ def _taken(
         if holder is not None and holder.name == owned.certificate:
             gone = frozenset() if owned.adopted else owned.fingerprints & (holder.fingerprints - holder.readable)
         back |= {(base, fingerprint): owned.certificate for fingerprint in gone}
-    # What another certificate wants there now is not withdrawn, and neither is its previous one.
+    # A certificate that another object wants there now is not withdrawn, and neither is its previous one.
     wanted = {(alias, fingerprint) for alias, each in holders.items() for fingerprint in each.readable}
     current = {each.key for each in holders.values() if each.certificate.fingerprint_sha256 in each.readable}
     fresh = {key: back[key] for key in sorted(back) if key not in wanted and key not in taken}
