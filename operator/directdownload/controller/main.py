@@ -154,9 +154,9 @@ class Controller:
     async def farewell(self) -> None:
         """Posts the Events that are still queued, and waits for kopf, which only reads; each for a bounded time.
 
-        Raises the error that kopf could not handle, or TimeoutError. If one of its watchers sends a request while
-        another one fails, kopf mistakes its own end for a pause, starts again and never ends (kopf 1.45: `stream` in
-        `clients/api.py`, `run_tasks` in `reactor/running.py`).
+        Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
+        another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
+        1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
         """
         self._kopf_stop.set()
         if self._recording is not None:
