@@ -1,8 +1,8 @@
-"""What Prometheus reads from a controller; the tables of docs/metrics.md are made from this.
+"""The metrics of a controller; the tables of docs/metrics.md are made from this.
 
-Counters are raised by reconcilers as things happen. Gauges are computed from the world at each scrape by `Collector`,
-which only a leader registers: a standby does not know the world. Labels come from objects and enumerations, never from
-a URL or a message; numbers of jobs are checked before they count, as nothing could take a bad one back.
+Reconcilers raise counters as things happen. `Collector` computes gauges from the world at each scrape; only a leader
+registers it, as a standby does not know the world. Labels come from objects and enumerations, never from a URL or a
+message; numbers reported by jobs are checked before they count, as nothing could undo a bad one.
 """
 
 import collections
@@ -31,7 +31,7 @@ from directdownload.resources.templateplacement import Phase
 EventDropCause = Literal["Throttled", "QueueFull", "Refused", "Unreachable"]
 
 PROTOCOLS = ("HTTP", "HTTPS", "NFS")
-#: of a URL with another scheme, or when nothing is known of the URL any more
+#: for a URL with another scheme, or if the URL is no longer known
 OTHER_PROTOCOL = "other"
 #: the kinds of keys in the work queue
 QUEUES = ("host", "zone", "pool", "template", "placement", "probe", "certificate")
@@ -41,7 +41,7 @@ KEYSTORE_STATES = {
     ConditionStatus.FALSE: "NotSynced",
     ConditionStatus.UNKNOWN: "Unknown",
 }
-#: as `status.hosts` of a certificate counts them
+#: the counters in `status.hosts` of a certificate
 CERTIFICATE_STATES = ("Uploaded", "Revoked", "Failed", "Pending", "Down")
 #: From a small file on a fast network to the deadline of a large one.
 _DOWNLOAD_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
@@ -178,7 +178,7 @@ def repair(zone: str, reason: Reason) -> None:
 
 @contextlib.contextmanager
 def reconciling(kind: str) -> Iterator[None]:
-    """Times one reconcile of `kind`; one that is cancelled counts nowhere."""
+    """Times one reconcile of `kind`; a cancelled one counts nowhere."""
     started = time.monotonic()
     try:
         yield
@@ -215,7 +215,7 @@ class Collector(PrometheusCollector):
         return (gauge.family() for gauge in COMPUTED)
 
     def collect(self) -> Iterable[Metric]:
-        """One pass over each store. What is known beforehand (queues, phases and states of zones) is 0, not absent."""
+        """One pass over each store. Known label values (queues, phases and states of zones) are 0, not absent."""
         families = {gauge: gauge.family() for gauge in COMPUTED}
         for gauge, counts in self._counts():
             for labels, count in counts.items():
@@ -242,7 +242,7 @@ class Collector(PrometheusCollector):
         yield PLACEMENTS, placements
         hosts, keystores, down = counter(HOST_STATES), counter(KEYSTORE_STATES.values()), set()
         for host in world.hosts:
-            # One that nothing is known of yet starts nothing either.
+            # A host without a state yet starts nothing either.
             state = host.status.state or "Down"
             hosts[host.spec.zone, state] += 1
             told = host.status.condition("KeystoreSynced")
@@ -259,7 +259,7 @@ class Collector(PrometheusCollector):
     def _collect_pools(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
         for host in self._world.hosts:
             for storage in host.status.storage:
-                # Agents write these: only names that someone made become labels.
+                # Agents write these: only names of existing objects become labels.
                 if storage.pool not in self._world.pools:
                     continue
                 labels = (host.spec.zone, storage.pool, host.name)
@@ -270,7 +270,7 @@ class Collector(PrometheusCollector):
                     families[POOL_CAPACITY_BYTES].add_metric(labels, storage.capacity_bytes)
 
     def _collect_certificates(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
-        """Of those that are published: of two objects with one alias only one is."""
+        """Only published certificates count: of two objects with one alias one is published."""
         for certificate in self._world.certificates:
             status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
             if status.hosts is None or status.not_after is None:
@@ -286,7 +286,7 @@ class Collector(PrometheusCollector):
                 yield placement.zone
 
 
-#: What only a leader can say.
+#: Gauges that only a leader can compute.
 COMPUTED = (
     *(PLACEMENTS, PLACEMENTS_LIMIT, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),

@@ -22,7 +22,7 @@ from directdownload.resources.base import (
 from directdownload.resources.nfsexports import EXAMPLE
 
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-#: As `nfsexports.NFSExport.parse` has it. Addresses in brackets are of IPv6 alone.
+#: As `nfsexports.NFSExport.parse` has it. Only IPv6 addresses are in brackets.
 _NFS_EXPORTS = (
     r"self.all(e, e.matches(r'^([\[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[\]]|[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?)"
     rf"(:({_PORT}))?:/([^/]|$)') && !e.matches('/[.][.]?(/|$)|[[:cntrl:]]') && "
