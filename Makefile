@@ -27,6 +27,9 @@ venv: $(BIN)/.installed ## Install the locked dependencies into .venv
 tools: ## Install or build what the tests need beyond Python (Debian packages, Kubernetes, Helm)
 	tests/cluster/tools.sh
 
+.PHONY: check
+check: lint unit ## What each commit must pass, within minutes: lint and unit tests
+
 .PHONY: test
 test: lint unit api e2e ## Run every check and every test
 
@@ -56,6 +59,18 @@ e2e: venv tools ## Tests on a real three-node cluster
 	pytest tests/e2e
 	@# The local cluster's own tests; not where KUBECONFIG and IMAGE name another one.
 	[ -n "$$KUBECONFIG" ] && [ -n "$$IMAGE" ] || pytest tests/cluster
+
+.PHONY: coverage
+coverage: venv tools ## Lines and branches that unit and api tests reach, by module (TESTS=tests/unit for those alone)
+	rm -rf .cache/coverage
+	mkdir -p .cache/coverage
+	coverage run -m pytest -q $(or $(TESTS),tests/unit tests/api) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+	coverage combine -q
+	coverage report
+
+.PHONY: soak
+soak: venv tools ## Long random runs: the converging world with new seeds, hypothesis with many examples (ROUNDS=10)
+	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/soak -n $(PROCESSES) --dist loadfile
 
 .PHONY: bench
 bench: venv tools ## Measure speed and memory (docs/performance.md)
