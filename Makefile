@@ -69,8 +69,9 @@ coverage: venv tools ## Lines and branches that unit and api tests reach, by mod
 	coverage report
 
 .PHONY: soak
-soak: venv tools ## Long random runs: the converging world with new seeds, hypothesis with many examples (ROUNDS=10)
-	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/soak -n $(PROCESSES) --dist loadfile
+soak: venv tools ## Random tests with new inputs, ROUNDS=10 times as many, also on the cluster
+	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/unit tests/api -m soak -n $(PROCESSES) --dist worksteal
+	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/e2e -m soak
 
 .PHONY: bench
 bench: venv tools ## Measure speed and memory (docs/performance.md)

@@ -5,7 +5,6 @@
 """
 
 import os
-import random
 import sys
 
 import pytest
@@ -13,19 +12,18 @@ from tests.api.convergence import Run
 from tests.api.kube import install_definitions
 from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world.soak import EACH_ROUND, seed_of
 
 STEPS = int(os.environ.get("DIRECTDOWNLOAD_STEPS", "120"))
 SEED = os.environ.get("DIRECTDOWNLOAD_SEED", "")
 SKIP = frozenset(int(number) for number in os.environ.get("DIRECTDOWNLOAD_SKIP", "").split(",") if number)
-#: One that was tried before, and one that nobody has seen: the test draws it, as all processes name tests alike.
-TRIED, NEW = 1, None
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120 + 3 * STEPS)
-@pytest.mark.parametrize("seed", [int(SEED)] if SEED else [TRIED, NEW])
-def test_the_world_converges_to_what_the_objects_say(seed: int | None, capsys: pytest.CaptureFixture[str]) -> None:
-    if seed is None:
-        seed = random.SystemRandom().randrange(10**6)
+@pytest.mark.parametrize("number", EACH_ROUND)
+def test_the_world_converges_to_what_the_objects_say(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(SEED) if SEED else seed_of(number)
     with capsys.disabled():
         # Also when the run is cut off and nobody can tell what was wrong.
         sys.stderr.write(f" DIRECTDOWNLOAD_SEED={seed} DIRECTDOWNLOAD_STEPS={STEPS} ")

@@ -8,7 +8,6 @@ import contextlib
 import os
 import pathlib
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +18,7 @@ from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world.soak import EACH_ROUND, seed_of
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -165,15 +165,16 @@ class Driver:
         return self._cluster.file(host, f"{POOL_ROOT}/{self.uids[template]}")
 
 
-@pytest.fixture
-def driver(local: Cluster, directory: pathlib.Path) -> Iterator[Driver]:
-    seed = int(os.environ.get("DIRECTDOWNLOAD_SEED") or secrets.randbelow(10**6))
+@pytest.fixture(params=EACH_ROUND)
+def driver(request: pytest.FixtureRequest, local: Cluster, directory: pathlib.Path) -> Iterator[Driver]:
+    seed = int(os.environ.get("DIRECTDOWNLOAD_SEED") or seed_of(request.param))
     found = Driver(local, directory, seed)
     found.steps.append(f"DIRECTDOWNLOAD_SEED={seed}")
     yield found
     found.stop_serving()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600, func_only=True)
 def test_after_random_mishaps_the_disks_hold_what_the_objects_say(driver: Driver) -> None:
     driver.begin()

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import hypothesis
 from hypothesis import strategies as st
+from tests.world.soak import ROUNDS
 
 from directdownload.download import metalink, policy
 from directdownload.download.errors import RequestError, SourceError
@@ -18,7 +19,7 @@ from directdownload.resources.reasons import Reason
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
-fuzz = hypothesis.settings(max_examples=400, deadline=None, database=None, derandomize=True)
+fuzz = hypothesis.settings(max_examples=400 * ROUNDS)
 
 # text that looks like a URL often enough to get past the first check
 HOSTS = st.one_of(

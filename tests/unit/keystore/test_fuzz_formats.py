@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.keystore import support, test_formats, test_jks, test_pkcs12
 from tests.unit.keystore.support import NOW, PASSWORD
 from tests.unit.keystore.test_pkcs12 import bag, cert_bag, encrypted, identifier, key_bag, octets, safe, sequence, store
+from tests.world.soak import ROUNDS
 
 from directdownload.keystore import der, formats, pbe
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry
@@ -21,7 +22,7 @@ from directdownload.keystore.errors import KeystoreError, UnreadableError
 
 NEW = support.certificate("new")
 ROOT = pathlib.Path(__file__).parents[3]
-BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(max_examples=300 * ROUNDS, suppress_health_check=[HealthCheck.too_slow])
 
 
 def answer(data: bytes) -> Mapping[str, Entry] | None:

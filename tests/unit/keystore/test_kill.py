@@ -10,6 +10,7 @@ import time
 
 import pytest
 from tests.unit.keystore import support, writing
+from tests.world.soak import EACH_ROUND, seed_of
 
 from directdownload.keystore import store
 from directdownload.keystore.entries import StoreType
@@ -93,10 +94,10 @@ def check_that_the_next_one_ends_it(path: pathlib.Path) -> None:
     assert writing.beside(path) == {writing.LOCK, writing.BACKUP}
 
 
-def test_killed_at_fifty_random_moments_of_writing_the_store_is_old_or_new(path: pathlib.Path) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 - what a failure is to be repeated with
-    chance = random.Random(seed)
+@pytest.mark.soak
+@pytest.mark.parametrize("number", EACH_ROUND)
+def test_killed_at_fifty_random_moments_of_writing_the_store_is_old_or_new(path: pathlib.Path, number: int) -> None:
+    chance = random.Random(seed_of(number))
     contents = set()
     for _ in range(KILLS // len(writing.TYPES)):
         with start(TOGGLES, str(path)) as process:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.download.images.support import HEAD_BYTES, create, info, inspect, seal_vhd, seal_vhdx
+from tests.world.soak import ROUNDS
 
 from directdownload.download import images
 from directdownload.download.errors import DownloadError
@@ -30,7 +31,7 @@ VALUES = st.one_of(
     st.sampled_from([bytes(8), b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 7 + b"\x7f", b"\x80" + bytes(7)]),
     st.sampled_from([b"parentFileNameHint", b'RW 1 FLAT "/etc/shadow" 0\n', b"\n", b'"', b"\0", b"#"]),
 )
-CALM = settings(deadline=None, database=None)
+MANY = settings(max_examples=200 * ROUNDS)
 
 
 def edits(name: str) -> st.SearchStrategy[list[tuple[int, bytes]]]:
@@ -97,7 +98,7 @@ def sealed(name: str, image: bytes) -> bytes:
 MAGICS = [b"QFI\xfb\0\0\0\3", b"QFI\xfb\0\0\0\2", b"KDMV", b"conectix", b"vhdxfile", b"# Disk DescriptorFile\n", b""]
 
 
-@settings(CALM, max_examples=200)
+@MANY
 @given(
     magic=st.sampled_from(MAGICS),
     body=st.binary(max_size=3000),
@@ -108,7 +109,7 @@ def test_random_bytes_behind_a_magic(magic: bytes, body: bytes, size: int, decla
     check(magic + body, size, declared)
 
 
-@settings(CALM, max_examples=200)
+@MANY
 @given(change=CHANGES, seal=st.booleans(), cut=st.none() | st.integers(0, 10**7), declare=st.booleans())
 def test_a_damaged_image_is_refused_or_inspected(
     change: tuple[str, list[tuple[int, bytes]]], seal: bool, cut: int | None, declare: bool
@@ -131,7 +132,7 @@ def test_every_byte_of_the_headers_is_damaged_once(name: str) -> None:
             check(changed(image, [(offset, bytes([image[offset] ^ 0x81]))]), len(image), name)
 
 
-@settings(CALM, max_examples=200)
+@MANY
 @given(change=CHANGES)
 def test_what_is_accepted_is_for_qemu_the_same_disk_without_other_files(
     change: tuple[str, list[tuple[int, bytes]]],

@@ -1,0 +1,16 @@
+"""What holds for all tests: how hypothesis draws, and which tests are for `make soak`."""
+
+import hypothesis
+import pytest
+from tests.world.soak import ROUNDS, SOAKING
+
+hypothesis.settings.register_profile(
+    "project", max_examples=100 * ROUNDS, derandomize=not SOAKING, deadline=None, database=None
+)
+hypothesis.settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "function", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.soak)
