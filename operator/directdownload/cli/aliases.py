@@ -86,7 +86,7 @@ async def _missing(session: Session, zone: str, alias: str) -> Failure:
     alike = refusals.suggestion(alias.lower(), known)
     return Failure(
         f"zone {zone} has no certificate {alias.lower()!r}{alike}; its certificates: {', '.join(known) or 'none yet'}\n"
-        "A certificate belongs to a whole zone; --host gives one back to a host that lost it. Upload it to the zone: "
+        "A certificate belongs to a whole zone; --host only restores it on a host. Upload it to the zone: "
         f"directdownload certificate upload --name {alias} --zone {zone} --file FILE"
     )
 

@@ -78,7 +78,7 @@ host_option: Callable[[Any], Any] = click.option(
     multiple=True,
     metavar="HOST",
     shell_complete=hosts,
-    help="Only onto this host. Repeatable; default: all.",
+    help="Deploy to this host only. Repeatable; default: all.",
 )
 pool_option: Callable[[Any], Any] = click.option(
     "--pool",
@@ -86,5 +86,5 @@ pool_option: Callable[[Any], Any] = click.option(
     multiple=True,
     metavar="POOL",
     shell_complete=pools,
-    help="Only into this pool. Repeatable; default: all.",
+    help="Deploy to this pool only. Repeatable; default: all.",
 )

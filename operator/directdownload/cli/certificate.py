@@ -54,12 +54,18 @@ _name = _name_option(
     required=True,
     metavar="ALIAS",
     shell_complete=candidates.certificates,
-    help="Its alias in the keystores; any case.",
+    help="Alias in the keystores, in any case.",
 )
 _zone = _name_option(
-    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts trust it."
+    "--zone",
+    required=True,
+    metavar="ZONE",
+    shell_complete=candidates.zones,
+    help="The zone whose hosts trust the certificate.",
 )
-_wait = click.option("--wait", is_flag=True, help="Wait until every Up host has proved it; a table says which have.")
+_wait = click.option(
+    "--wait", is_flag=True, help="Wait until every Up host has proved it, and print a table of the hosts."
+)
 
 
 def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +95,7 @@ def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
     "--host",
     metavar="HOST",
     shell_complete=candidates.hosts,
-    help="Give it back to this host, from which it was revoked.",
+    help="Restore the certificate on this host, where it was revoked.",
 )
 @_followed
 @cluster_command
@@ -105,8 +111,8 @@ async def upload(
 ) -> int | None:
     """Put a certificate into the keystore of every host of a zone.
 
-    One that is there under this alias is changed: the old one stays trusted for a while. One that was revoked comes
-    back. The file is checked before anything is sent.
+    An existing certificate of this alias is replaced; the old one stays trusted for a while. A revoked certificate is
+    restored. The command checks the file before it sends anything.
     """
     _check_options(wait, timeout_seconds)
     found = trust.read(path, datetime.datetime.now(datetime.UTC))
@@ -122,7 +128,7 @@ async def upload(
     else:
         text = trust.host_text(written.before or written.after, host)
     if known_zone is not None and not known_zone.spec.enabled:
-        click.echo(f"Note: zone {zone} is disabled: no host takes it before the zone is enabled.", err=True)
+        click.echo(f"Note: zone {zone} is disabled: its hosts take the certificate once the zone is enabled.", err=True)
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
 
 
@@ -134,7 +140,7 @@ async def upload(
     ),
 )
 @inventory.in_zone_option
-@click.option("--hosts", "by_host", is_flag=True, help="What every host has of each certificate.")
+@click.option("--hosts", "by_host", is_flag=True, help="Show the status of each certificate on every host.")
 @output.output_option
 @cluster_command
 async def list_certificates(session: Session, in_zone: str | None, by_host: bool, output: str) -> None:
@@ -160,15 +166,15 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
 )
 @_name
 @_zone
-@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Only from this host.")
+@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Revoke it on this host only.")
 @_followed
 @cluster_command
 async def revoke(
     session: Session, alias: str, zone: str, host: str | None, wait: bool, timeout_seconds: float, output: str
 ) -> int | None:
-    """Take a certificate out of the keystores of a zone, or of one host.
+    """Remove a certificate from the keystores of a zone, or of one host.
 
-    A host that is Down loses it when it returns. Uploading it again, or provisioning the host, gives it back.
+    A host that is Down removes it when it returns. `certificate upload` and `certificate provision` restore it.
     """
     _check_options(wait, timeout_seconds)
     if host is not None:
@@ -189,14 +195,14 @@ async def revoke(
     required=True,
     metavar="HOST",
     shell_complete=candidates.hosts,
-    help="The host; its zone says which certificate.",
+    help="The host. Its zone determines the certificate.",
 )
 @_followed
 @cluster_command
 async def provision(
     session: Session, alias: str, host: str, wait: bool, timeout_seconds: float, output: str
 ) -> int | None:
-    """Give a certificate back to a host from which it was revoked."""
+    """Restore a certificate on a host where it was revoked."""
     _check_options(wait, timeout_seconds)
     zone = (await inventory.expect_host(session, host)).spec.zone
     written = await aliases.write(session, zone, alias, trust.provision(host))
@@ -206,7 +212,7 @@ async def provision(
 
 def _check_options(wait: bool, timeout_seconds: float) -> None:
     if timeout_seconds and not wait:
-        raise Failure("--timeout goes with --wait", USAGE)
+        raise Failure("--timeout requires --wait", USAGE)
 
 
 async def _end(
@@ -281,4 +287,4 @@ def _print_by_host(items: Sequence[DirectDownloadCertificate], hosts: Sequence[H
         ]
         click.echo(output.table(("zone", "alias", "host", "status", "details"), rows))
     else:
-        click.echo("No certificate that a host could have.", err=True)
+        click.echo("No certificates, or no hosts in their zones.", err=True)

@@ -26,11 +26,11 @@ _DEFAULT, _NO_FILES, _DIRECTORIES = 0, 4, 16
 )
 @click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print a script with which SHELL (bash, zsh or fish) completes commands, options and names.
+    """Print the completion script of SHELL: bash, zsh or fish.
 
-    Names are those of the cluster's objects. For the present bash: source <(directdownload completion bash). For
-    `kubectl directdownload` it is enough that kubectl's own completion is set up: kubectl asks the executable
-    kubectl_complete-directdownload.
+    It completes commands, options and the names of the cluster's objects. To use it in the current bash:
+    source <(directdownload completion bash). `kubectl directdownload` needs only kubectl's own completion: kubectl
+    calls the executable kubectl_complete-directdownload.
     """
     click.echo(script(shell), nl=False)
 

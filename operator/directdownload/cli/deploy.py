@@ -33,9 +33,9 @@ from directdownload.cluster.client import Object
     type=click.Choice(["Delete", "Retain"]),
     default="Delete",
     show_default=True,
-    help="What happens to the files when nothing wants them any more.",
+    help="Whether the files are deleted when no deployment wants them.",
 )
-@click.option("--wait", is_flag=True, help="Show progress until every copy is there, or has failed for good.")
+@click.option("--wait", is_flag=True, help="Show progress until the deployment is Ready or Stalled.")
 @waiting.timeout_option
 @output.output_option
 @cluster_command
@@ -53,7 +53,7 @@ async def deploy(
 ) -> int | None:
     """Put TEMPLATE onto hosts of a zone, and keep it there."""
     if timeout_seconds and not wait:
-        raise Failure("--timeout goes with --wait", USAGE)
+        raise Failure("--timeout requires --wait", USAGE)
     await session.api.get(kinds.TEMPLATES, template, namespace=session.namespace)
     await inventory.expect_zone(session, zone)
     spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "deletionPolicy": deletion_policy}
@@ -67,7 +67,7 @@ async def deploy(
     click.echo(
         f"Deployment {name} created: {template} goes to {whereto} of {zone}."
         if created
-        else f"Deployment {name} exists and says the same already.",
+        else f"Deployment {name} already exists with the same spec.",
         err=output != "table",
     )
     for note in await inventory.notes_on(session, zone, hosts, pools):
@@ -95,7 +95,7 @@ async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:
         differences = _differences(existing["spec"], spec)
         if differences:
             raise Failure(
-                f"deployment {name!r} exists in namespace {session.namespace!r} and is another one: "
+                f"deployment {name!r} already exists in namespace {session.namespace!r} with another spec: "
                 + "; ".join(differences)
                 + f"\nChange it with `kubectl edit dddeploy {name}`, or choose another --name."
             ) from None

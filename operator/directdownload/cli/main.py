@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 COMMANDS = {
     "template": ("template", "template", "Register, list, describe and delete templates."),
     "deploy": ("deploy", "deploy", "Put a template onto hosts of a zone, and keep it there."),
-    "plan": ("plan", "plan", "Say what deploying a template would do, and what blocks it; write nothing."),
-    "status": ("status", "status", "Show deployments and how far they are."),
+    "plan": ("plan", "plan", "Show what deploying a template would do, and what blocks it; write nothing."),
+    "status": ("status", "status", "Show deployments and their progress."),
     "zone": ("inventory", "zone", "List zones."),
     "host": ("inventory", "host", "List hosts."),
-    "pool": ("inventory", "pool", "List primary storage pools, and what lies in one."),
+    "pool": ("inventory", "pool", "List primary storage pools, and the files in one."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
-    "completion": ("completion", "completion", "Print a script with which a shell completes commands and names."),
+    "completion": ("completion", "completion", "Print a shell's completion script."),
     "selftest": ("selftest", "selftest", "Download a small file through a real Job; `helm test` does this."),
-    "job": ("job", "job", "What a download Job runs; not for people."),
+    "job": ("job", "job", "Run one download job; the controller's Jobs do this."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),
     "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
 }
@@ -88,14 +88,16 @@ class LazyGroup(click.Group):
     ),
 )
 @click.version_option(directdownload.__version__, message="directdownload %(version)s")
-@click.option("--kubeconfig", type=_FILE, metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+@click.option(
+    "--kubeconfig", type=_FILE, metavar="FILE", help="Use this file instead of $KUBECONFIG or ~/.kube/config."
+)
 @click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
 @click.option(
     "-n",
     "--namespace",
     metavar="NAME",
     shell_complete=candidates.namespaces,
-    help="Instead of the context's namespace.",
+    help="Use this namespace instead of the context's.",
 )
 @click.option("--traceback", is_flag=True, hidden=True, help="Show where an unexpected error came from.")
 @click.pass_context
@@ -104,8 +106,8 @@ def cli(
 ) -> None:
     """Direct download of VM templates onto KVM hosts.
 
-    Templates are registered by URL and checksum; a deployment puts verified copies onto the primary storage of the
-    hosts of a zone, without a detour.
+    Templates are registered by URL and checksum; a deployment puts verified copies onto the primary storage of a
+    zone's hosts.
     """
     # A dict, so that `session` need not be imported by commands that never talk to a cluster.
     ctx.obj = {"kubeconfig": kubeconfig, "context": kube_context, "namespace": namespace}

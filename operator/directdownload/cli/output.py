@@ -23,7 +23,7 @@ _GAP = "   "
 Row = Callable[[Object], Sequence[str]]
 
 output_option: Callable[[Any], Any] = click.option(
-    "-o", "--output", "output", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it."
+    "-o", "--output", "output", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
 )
 
 

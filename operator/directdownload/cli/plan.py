@@ -49,9 +49,9 @@ _NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
 async def plan(
     session: Session, template: str, zone: str, hosts: tuple[str, ...], pools: tuple[str, ...], output: str
 ) -> int:
-    """Say what deploying TEMPLATE would do: which host fetches how much from where, and what blocks it.
+    """Show what deploying TEMPLATE would do: which host fetches how much from where, and what blocks it.
 
-    Nothing is written. Exit status 1: nothing could start now; 3: it would be refused.
+    The command writes nothing. Exit status 1: nothing could start now; 3: it would be refused.
     """
     found = await _plan(session, template, zone, hosts, pools)
     planview.show(found, output)
@@ -103,14 +103,14 @@ async def _plan(
     if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
         run = dryrun.DryRun(run.copies)
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
-        notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may take it all the same")
+        notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may still allow it")
     if host_documents is not None:
         notes += inventory.missing_notes("host", hosts, [host.name for host in members], zone_name)
     if pool_documents is not None:
         notes += inventory.missing_notes("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
     reachable = template.status.condition("SourceReachable")
     if reachable is not None and reachable.status == "False":
-        notes.append(f"the source did not answer when it was asked last: {reachable.reason}: {reachable.message}")
+        notes.append(f"the source did not answer the last probe: {reachable.reason}: {reachable.message}")
     return planview.Plan(
         template=template,
         deployment=deployment,
@@ -187,12 +187,12 @@ def _unreadable(
     if zone is None:
         lines.append(
             f"you may not read zones ({_right('get', 'zones')}): whether {zone_name} is enabled, whether it "
-            f"takes namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
+            f"allows namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
         )
     for what, found, cannot in (
-        ("hosts", hosts, "which hosts there are, and their space, cannot be told"),
-        ("storagepools", pools, "which pools there are cannot be told"),
-        ("templateplacements", copies, "which copies are there already cannot be told"),
+        ("hosts", hosts, "hosts and their free space are not known"),
+        ("storagepools", pools, "pools are not known"),
+        ("templateplacements", copies, "existing copies are not known"),
     ):
         if found is None:
             lines.append(f"you may not list {what} ({_right('list', what)}): {cannot}")

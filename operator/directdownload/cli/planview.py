@@ -62,10 +62,10 @@ def lines(plan: Plan) -> list[str]:
         found += ["", output.table(("host", "pool", "action", "fetch", "free", "after", "round", "reason"), rows)]
     found += ["", _total(run)]
     if run.rounds > 1:
-        found.append(f"At most {run.most_at_once} at once, by the limits of the zone: {run.rounds} rounds.")
+        found.append(f"At most {run.most_at_once} at once, by the zone's limits: {run.rounds} rounds.")
     blocked = _blocked(run)
     if blocked:
-        found += ["", "What blocks:", *(f"  {line}" for line in blocked)]
+        found += ["", "Blocked:", *(f"  {line}" for line in blocked)]
     return found
 
 
@@ -129,7 +129,7 @@ def _facts(plan: Plan) -> list[str]:
     disk = f", a disk of {units.size(status.virtual_size_bytes)}" if status.virtual_size_bytes is not None else ""
     facts = [
         ("Template", f"{template.key}: {spec.format}, {size}{disk}"),
-        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+        ("Checksum", spec.checksum or "none: the bytes are accepted as served"),
     ]
     for source in plan.sources:
         kind = "metalink over " if source.metalink else ""
@@ -183,7 +183,7 @@ def _total(run: DryRun) -> str:
     parts = [f"{run.count(action)} {word}" for action, word in _WORDS.items() if run.count(action)]
     amount = "" if not run.rounds else f"; {units.size(run.fetch_bytes)} to fetch"
     if run.rounds and run.fetch_bytes is None:
-        amount = "; how many bytes is not known"
+        amount = "; size not known"
     return (
         f"Total: {units.count(len(run.copies), 'copy', 'copies')} on {units.count(hosts, 'host')}: "
         f"{', '.join(parts)}{amount}."
@@ -214,4 +214,4 @@ def _next(plan: Plan) -> str:
         return "Nothing was written. Other deployments want all of these copies already; see: directdownload status"
     options = "".join(f" --host {name}" for name in spec.hosts) + "".join(f" --pool {name}" for name in spec.pools)
     command = f"directdownload deploy {plan.template.name} --zone {spec.zone}{options} --wait"
-    return f"Nothing was written. To do it: {command}"
+    return f"Nothing was written. To deploy: {command}"

@@ -18,17 +18,17 @@ pool_root: Decorator = click.option(
     multiple=True,
     required=True,
     metavar="PATH",
-    help="Host directory, mounted at the same path, below which pools lie. Repeatable.",
+    help="Host directory with pools, mounted at the same path. Repeatable.",
 )
 log_format: Decorator = click.option(
-    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="How to write logs."
+    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="Format of the logs."
 )
 log_level: Decorator = click.option(
     "--log-level",
     type=click.Choice(logs.LEVELS, case_sensitive=False),
     default="info",
     show_default=True,
-    help="How much to write.",
+    help="Lowest level that is logged.",
 )
 
 
@@ -38,20 +38,20 @@ def health_port(default: int) -> Decorator:
         type=click.IntRange(0, 65535),
         default=default,
         show_default=True,
-        help="Serves /healthz, /readyz and /metrics; 0: any free port.",
+        help="Port of /healthz, /readyz and /metrics; 0: any free port.",
     )
 
 
 metrics_port: Decorator = click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Serves /metrics here instead, over TLS, to bearers of a token that may get it; 0: any free port.",
+    help="Port of /metrics instead, over TLS, for tokens that may get it; 0: any free port.",
 )
 metrics_certificate: Decorator = click.option(
     "--metrics-certificate",
     type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
     metavar="DIRECTORY",
-    help="Has tls.crt and tls.key for --metrics-port; without it the certificate is self-signed.",
+    help="Directory with tls.crt and tls.key for --metrics-port.  [default: a self-signed certificate]",
 )
 
 

@@ -97,13 +97,13 @@ def _of_unplaced(host: Host, file: UnplacedFile, names: Mapping[str, str]) -> En
 
 def _notes(pool: StoragePool, host: Host, facts: HostStorage | None) -> list[str]:
     if facts is not None and facts.reason is not None and facts.unplaced_bytes is None:
-        return [f"{host.name}: the pool is not usable there ({facts.reason}); what lies there is not known."]
+        return [f"{host.name}: the pool is not usable ({facts.reason}); its files are not known."]
     if facts is None or facts.unplaced_bytes is None:
-        return [f"{host.name}: its agent has not reported yet what lies there; only placed files are listed."]
+        return [f"{host.name}: its agent has not reported its files yet; only placed files are listed."]
     rest = facts.unplaced_bytes - sum(file.size_bytes or 0 for file in facts.unplaced)
     if rest > 0:
         return [
-            f"{host.name}: of the files without a placement only the {len(facts.unplaced)} largest are listed; "
+            f"{host.name}: only the {len(facts.unplaced)} largest files without a placement are listed; "
             f"the others take {units.size(rest)}."
         ]
     return []

@@ -182,7 +182,7 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     entry = next((entry for entry in host.status.certificates if entry.name == certificate.name), None)
     if entry is None:
         if unwanted and certificate.status.certificate is None:
-            return State.REVOKED, "it was never given to hosts"
+            return State.REVOKED, "no host ever got it"
         return State.PENDING, ""
     why = ": ".join(filter(None, (entry.reason and entry.reason.value, entry.message)))
     if entry.state == "Failed":
@@ -192,7 +192,7 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     if entry.state != "Uploaded":
         return State.PENDING, why
     if expected is None or entry.fingerprint_sha256 != expected:
-        return State.PENDING, "it has another certificate of this alias still"
+        return State.PENDING, "it still has another certificate of this alias"
     return State.UPLOADED, ""
 
 

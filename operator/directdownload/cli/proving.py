@@ -57,7 +57,7 @@ async def wait(
     status, text = _ending(state, units.span(time.monotonic() - began))
     click.echo(text, err=True)
     if state.skipped:
-        click.echo(f"{units.count(state.skipped, 'host')} skipped: not Up; put right on return.", err=True)
+        click.echo(f"{units.count(state.skipped, 'host')} skipped: not Up; they follow when they return.", err=True)
     return status
 
 
@@ -128,7 +128,7 @@ def _ending(state: Proofs, span: str) -> tuple[int, str]:
         return DONE, f"{name}: {so_far}, after {span}."
     if state.verdict is Verdict.NOBODY:
         zone = state.certificate.spec.zone
-        return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each follows when it is."
+        return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each host follows when it is Up."
     if state.verdict is Verdict.FAILED:
         return TRANSIENT, f"Error: {name}: {so_far}, {state.failed} failed. Their agents keep trying."
     return TRANSIENT, (

@@ -17,8 +17,8 @@ CHART_HINT = (
     "--namespace direct-download-system --create-namespace"
 )
 VERSION_HINT = (
-    f"Is this command line ({directdownload.__version__}) of another version than the operator? The chart's version is "
-    "told by: helm list --all-namespaces"
+    f"Compare the version of this command line ({directdownload.__version__}) with the chart's: "
+    "helm list --all-namespaces"
 )
 _KINDS_OF_FIELD_ERRORS = (
     "Invalid value|Unsupported value|Required value|Too many|Too long|May not be more|Forbidden|Duplicate value"
@@ -69,9 +69,7 @@ def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outco
     if isinstance(error, errors.AlreadyExists):
         return outcome.Failure(_exists(error))
     if isinstance(error, errors.Conflict):
-        return outcome.Failure(
-            f"somebody else changed it at the same time, try again: {_bare(error)}", outcome.TRANSIENT
-        )
+        return outcome.Failure(f"the object was changed at the same time, try again: {_bare(error)}", outcome.TRANSIENT)
     if isinstance(error, errors.Invalid):
         return outcome.Failure(_invalid(error))
     if isinstance(error, errors.ConfigurationError):
@@ -126,7 +124,7 @@ def _unreachable(error: errors.ApiError) -> str:
             cause = "connection refused"
     return (
         f"cannot reach the API server{where}: {cause}\n"
-        "Is the cluster up, and is it the right one (--kubeconfig, --context, $KUBECONFIG)?"
+        "Check that the cluster is up, and the right one (--kubeconfig, --context, $KUBECONFIG)."
     )
 
 
@@ -174,7 +172,7 @@ def _known(name: str, what: str, known: Iterable[str] | None) -> str:
     told = ", ".join(names[:_NAMES_TOLD]) + (
         f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     )
-    return f"; {what}s there: {told or 'none yet'}"
+    return f"; existing {what}s: {told or 'none yet'}"
 
 
 def _forbidden(error: errors.ApiError) -> str:
@@ -194,8 +192,8 @@ def _forbidden(error: errors.ApiError) -> str:
         if match["resource"] in _SINGULAR:
             bound = "a RoleBinding" if match["namespace"] else "a ClusterRoleBinding"
             text += (
-                f": the chart's ClusterRole <release>-{role(match['verb'], match['resource'])} has it, "
-                f"to be given by {bound}"
+                f": the chart's ClusterRole <release>-{role(match['verb'], match['resource'])} has it; "
+                f"bind it with {bound}"
             )
         return text
     return _bare(error)
@@ -206,7 +204,7 @@ def _exists(error: errors.ApiError) -> str:
     if match is None:
         return _bare(error)
     what = _SINGULAR.get(match["plural"], match["plural"])
-    return f"there is a {what} {match['name']!r} already{_where(error)}: choose another name, or delete that one first"
+    return f"{what} {match['name']!r} already exists{_where(error)}: choose another name, or delete it first"
 
 
 def _invalid(error: errors.ApiError) -> str:

@@ -38,15 +38,15 @@ _POLL_SECONDS = 0.5
 _CLEANUP_SECONDS = 90.0
 #: What waiting does not end, as a person has decided so.
 _REFUSALS = frozenset({Reason.NAMESPACE_NOT_ALLOWED, Reason.TEMPLATE_NOT_ALLOWED, Reason.ZONE_DISABLED, Reason.PAUSED})
-_NOT_REACHED = "downloads do not reach this pod: look at network policies, proxy.noProxy, job.hostNetwork"
+_NOT_REACHED = "downloads do not reach this pod: check network policies, proxy.noProxy, job.hostNetwork"
 _HINTS = {
     Reason.NAMESPACE_NOT_ALLOWED: "templateNamespaces of the Zone must select the release's namespace",
     Reason.ZONE_DISABLED: "the Zone has enabled: false",
-    Reason.URL_NOT_ALLOWED: "sourcePolicy.allowedHosts and allowedCIDRs of the Zone decide about this pod's address",
+    Reason.URL_NOT_ALLOWED: "sourcePolicy.allowedHosts and allowedCIDRs of the Zone must allow this pod's address",
     Reason.UNSUPPORTED_PROTOCOL: "sourcePolicy.protocols of the Zone must list HTTP",
     Reason.SOURCE_UNREACHABLE: _NOT_REACHED,
     Reason.CONNECT_TIMEOUT: _NOT_REACHED,
-    Reason.INTERRUPTED: "look at the pods of the download: image, priority, resources, Pod Security of the namespace",
+    Reason.INTERRUPTED: "check the pods of the download: image, priority, resources, Pod Security of the namespace",
 }
 
 
@@ -62,11 +62,13 @@ class _Place:
         "directdownload selftest --name test --instance release --pod-ip 10.0.0.7 --pool-root /var/lib/libvirt/images",
     )
 )
-@click.option("--name", required=True, metavar="NAME", help="Of all objects that it makes.")
-@click.option("--instance", required=True, metavar="NAME", help="The release, by the label of its pods.")
-@click.option("--pod-ip", envvar="POD_IP", required=True, help="Where downloads reach this pod.  [env: POD_IP]")
+@click.option("--name", required=True, metavar="NAME", help="Name of all objects that the test creates.")
+@click.option("--instance", required=True, metavar="NAME", help="Helm release, as in the label of its pods.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Where it serves the file."
+    "--pod-ip", envvar="POD_IP", required=True, help="Address at which downloads reach this pod.  [env: POD_IP]"
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port that serves the file."
 )
 @pods.pool_root
 @click.option(
@@ -85,7 +87,7 @@ async def selftest(
     """Download one small file through a real Job; `helm test` runs this, not people."""
     async with _until_terminated(), _Content(port) as content:
         run = _Run(session, name, instance, pool_roots[0], seconds)
-        await run.clean("Removing what an earlier test has left: {}.")
+        await run.clean("Removing objects of an earlier test: {}.")
         try:
             await run.test(content, content.url(pod_ip))
         except outcome.Failure as failure:
@@ -159,7 +161,7 @@ class _Run:
         lines = [f"Host {host.name}: {host.status.state or 'unknown'}, {_storage_text(host)}" for host in hosts]
         raise outcome.Failure(
             "no host is Up with a usable pool in an enabled zone: see kubectl get ddzone,ddhost,ddpool\n"
-            + "\n".join(lines or ["there is no Host: does the nodeSelector of a Zone select nodes?"]),
+            + "\n".join(lines or ["there is no Host: the nodeSelector of a Zone must select nodes"]),
             outcome.TRANSIENT,
         )
 
@@ -172,7 +174,7 @@ class _Run:
             raise outcome.Failure(f"none of {units.count(len(agents), 'agent')} is ready yet", outcome.TRANSIENT)
         node = ready[0]
         labels = (await self._api.get(kinds.NODES, node))["metadata"].get("labels", {})
-        click.echo(f"There is no Zone yet: making one of node {node}, with a pool at {self._pool_root}.")
+        click.echo(f"There is no Zone yet: creating one of node {node}, with a pool at {self._pool_root}.")
         hostname = {"kubernetes.io/hostname": labels.get("kubernetes.io/hostname", node)}
         await self._create(kinds.ZONES, {"nodeSelector": {"matchLabels": hostname}})
         await self._create(kinds.STORAGE_POOLS, {"zone": self._name, "path": self._pool_root})
@@ -190,7 +192,7 @@ class _Run:
     async def _why_not_up(self, node: str) -> str:
         host = await self._host(node)
         if host is None:
-            return f"the controller has made no Host of node {node}: see its log"
+            return f"the controller has created no Host for node {node}: see its log"
         return f"Host {node} is {host.status.state or 'unknown'}, {_storage_text(host)}"
 
     async def _host(self, name: str) -> Host | None:
@@ -256,7 +258,7 @@ class _Run:
             reasons.append(reason)
         hints = [_HINTS[reason] for reason in _HINTS if reason in reasons]
         lines += [f"Hint: {hint}" for hint in dict.fromkeys(hints)]
-        return "\n".join(["it does not go on:", *lines]) if lines else "the controller does not act: see its log"
+        return "\n".join(["no progress:", *lines]) if lines else "the controller does not act: see its log"
 
     async def _create(self, kind: kinds.Resource, spec: Object) -> None:
         metadata = {"name": self._name, "labels": {"app.kubernetes.io/component": "test"}}
@@ -311,7 +313,7 @@ async def _until_terminated() -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        raise outcome.Failure("ended from outside before it was done", outcome.TRANSIENT) from None
+        raise outcome.Failure("terminated before it was done", outcome.TRANSIENT) from None
 
 
 @contextlib.asynccontextmanager
@@ -321,7 +323,7 @@ async def _limit(seconds: float, blocked: Callable[[], Awaitable[str]]) -> Async
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise outcome.Failure(f"not within {units.span(seconds)}: {await blocked()}", outcome.TRANSIENT) from None
+        raise outcome.Failure(f"not done within {units.span(seconds)}: {await blocked()}", outcome.TRANSIENT) from None
 
 
 async def _poll(step: Callable[[], Awaitable[T | None]]) -> T:

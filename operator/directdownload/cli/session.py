@@ -52,7 +52,7 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
         "--kubeconfig",
         type=click.Path(dir_okay=False),
         metavar="FILE",
-        help="Instead of $KUBECONFIG or ~/.kube/config.",
+        help="Use this file instead of $KUBECONFIG or ~/.kube/config.",
     )
     @click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
     @click.option(
@@ -60,7 +60,7 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
         "--namespace",
         metavar="NAME",
         shell_complete=candidates.namespaces,
-        help="Instead of the context's namespace.",
+        help="Use this namespace instead of the context's.",
     )
     @functools.wraps(body)
     def command(*args: Any, **kwargs: Any) -> None:

@@ -44,10 +44,12 @@ def template() -> None:
     )
 )
 @click.argument("name")
-@click.option("--url", required=True, help="Where the image is served: http, https or nfs.")
+@click.option("--url", required=True, help="URL of the image: http, https or nfs.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
 @click.option(
-    "--checksum", metavar="C", help="Of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5)."
+    "--checksum",
+    metavar="C",
+    help="Checksum of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5).",
 )
 @click.option(
     "--format",
@@ -74,7 +76,7 @@ def template() -> None:
     shell_complete=candidates.of("USER", "ROUTING"),
     help="USER or ROUTING.",
 )
-@click.option("--display-text", metavar="TEXT", help="For people.")
+@click.option("--display-text", metavar="TEXT", help="Description of the template.")
 @click.option(
     "--architecture",
     metavar="ARCH",
@@ -119,7 +121,7 @@ async def register(
     else:
         _print_one(created, output)
     if checksum is None:
-        click.echo("It has no checksum: what the server sends is taken as it is.", err=True)
+        click.echo("It has no checksum: the bytes are accepted as served.", err=True)
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
 
 
@@ -130,7 +132,7 @@ async def register(
         "directdownload template list --all-namespaces -o json",
     ),
 )
-@click.option("-A", "--all-namespaces", is_flag=True, help="Those of every namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Templates of every namespace.")
 @output.output_option
 @cluster_command
 async def list_templates(session: Session, all_namespaces: bool, output: str) -> None:
@@ -188,7 +190,7 @@ async def describe(session: Session, name: str, output: str) -> None:
     )
 )
 @click.argument("name", shell_complete=candidates.templates)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @cluster_command
 async def delete(session: Session, name: str, yes: bool) -> None:
     """Delete the template NAME, and its copies from every host."""
@@ -213,7 +215,7 @@ def _description(item: Template) -> list[str]:
         ("Display text", spec.display_text),
         ("URL", spec.url),
         *(("Mirror", mirror) for mirror in spec.mirrors),
-        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+        ("Checksum", spec.checksum or "none: the bytes are accepted as served"),
         ("Format", spec.format),
         ("Architecture", spec.architecture),
         ("Type", spec.type),

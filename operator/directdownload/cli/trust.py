@@ -58,8 +58,8 @@ def upload(certificate: pem.Certificate, host: str | None) -> Decide:
             }
         if not same:
             raise Failure(
-                f"certificate {spec.keystore_alias!r} of zone {spec.zone} is another one than in the file, and all "
-                f"hosts of a zone have the same: upload it without --host to change it on every host"
+                f"certificate {spec.keystore_alias!r} of zone {spec.zone} differs from the file, and all hosts of a "
+                f"zone have the same certificate: upload it without --host to change it on every host"
             )
         return _without(current, host)
 
@@ -92,10 +92,10 @@ def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloa
     if before.spec.certificate != spec.certificate:
         text = f"{what} changed: {everywhere} takes the new one."
         if before.spec.revoked or before.status.revoked:
-            text += " The one before was revoked, and is not kept."
+            text += " The previous certificate was revoked, and is not kept."
         elif spec.keep_previous and before.status.certificate not in (None, spec.certificate):
             text += (
-                f" The one before stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
+                f" The previous certificate stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
                 f"{units.span(spec.keep_previous)}"
                 f"{', but not where it was revoked' if before.spec.revoked_hosts else ''}."
             )
@@ -104,7 +104,7 @@ def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloa
         return f"{what} is no longer revoked: it goes to {everywhere}."
     if before.spec.revoked_hosts:
         return f"{what} goes back to {', '.join(before.spec.revoked_hosts)}; the other hosts of {spec.zone} keep it."
-    return f"{what} of {spec.zone} is this one already: nothing to change."
+    return f"{what} of {spec.zone} already has these bytes: nothing to change."
 
 
 def host_text(before: DirectDownloadCertificate, host: str) -> str:
@@ -119,11 +119,11 @@ def revoked_text(before: DirectDownloadCertificate, host: str | None) -> str:
     what, zone = f"Certificate {before.spec.keystore_alias}", before.spec.zone
     if host is None:
         if before.spec.revoked:
-            return f"{what} of {zone} was revoked already."
+            return f"{what} of {zone} was already revoked."
         return f"{what} is revoked: every host of {zone} removes it."
     if host in before.spec.revoked_hosts:
-        return f"{what} was revoked on {host} already."
-    return f"{what} is revoked on {host}: it removes it."
+        return f"{what} was already revoked on {host}."
+    return f"{what} is revoked on {host}: the host removes it."
 
 
 def _is(current: DirectDownloadCertificate, certificate: pem.Certificate) -> bool:

@@ -62,7 +62,7 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float, how:
         click.echo(stalled_text(state), err=True)
         return PERMANENT
     click.echo(
-        f"Error: {name} is not ready after {units.span(seconds)}: {state.ready} of {state.desired} copies are"
+        f"Error: {name} is not ready after {units.span(seconds)}: {state.ready} of {state.desired} copies are ready"
         + (f" ({state.reason})" if state.reason else "")
         + ". The rollout goes on.",
         err=True,
@@ -84,7 +84,7 @@ async def wait_for_all(session: Session, namespace: str | None, timeout_seconds:
     for state in stalled:
         click.echo(stalled_text(state), err=True)
     if any(state.verdict is Verdict.RUNNING for state in states):
-        click.echo("Error: not all deployments are ready in time. The rollouts go on.", err=True)
+        click.echo("Error: not all deployments were ready in time. The rollouts go on.", err=True)
         return TRANSIENT
     return PERMANENT if stalled else DONE
 
@@ -103,10 +103,10 @@ def stalled_text(state: Rollout) -> str:
     if table:
         lines += ["", table, ""]
         lines.append(
-            "Other copies are not held up. Once the cause is gone, ask for a retry: "
+            "Other copies continue. Remove the cause, then request a retry: "
             f"kubectl annotate dddeploy {name} -n {state.deployment.metadata.namespace} --overwrite "
             'directdownload.dev/requested-at="$(date +%s)"'
-            "\nOne a minute is served. Copies that wait for their next attempt serve it then."
+            "\nThe controller serves one request a minute; a copy that waits for its next attempt serves it then."
         )
     return "\n".join(lines)
 
