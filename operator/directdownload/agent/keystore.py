@@ -109,7 +109,7 @@ class KeystoreKeeper:
             self._complaint.say(logging.WARNING, str(synced.error), {"reason": str(synced.error.reason)})
             seconds = self._backoff.after(synced.error)
         else:
-            self._complaint.clear("The keystore is in line again")
+            self._complaint.clear("The keystore is in sync again")
             self._backoff.reset()
             interval = wishes.sync_interval_seconds or float("inf")
             seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311

@@ -113,11 +113,11 @@ class KeystoreLedger:
         except FileNotFoundError:
             return _File()
         except pydantic.ValidationError:
-            logger.warning("%s is damaged, beginning anew", self.path)
+            logger.warning("%s is damaged, starting with an empty ledger", self.path)
             return _File()
         if content.version == 1:
             return content
-        logger.warning("%s is of version %d and not understood, beginning anew", self.path, content.version)
+        logger.warning("%s has the unknown version %d, starting with an empty ledger", self.path, content.version)
         return _File()
 
 

@@ -105,9 +105,9 @@ class KeystoreSync:
         except errors.KeystoreError as error:
             return self._failed(wishes, wanted, error)
         except Exception as error:  # the last resort: an agent that ends over one file takes its host down
-            logger.exception("Host %s: the keystore could not be brought in line", wishes.host)
+            logger.exception("Host %s: cannot update the keystore", wishes.host)
             defect = errors.UnreadableError(
-                f"keystore of Host {wishes.host}: {type(error).__name__} while it was brought in line; "
+                f"keystore of Host {wishes.host}: {type(error).__name__} while the agent updated it; "
                 "this is a defect: please report it with the log of the agent"
             )
             return self._failed(wishes, wanted, defect)
@@ -148,7 +148,7 @@ class KeystoreSync:
             found = store.update(spec.path, password, decide, create=create).snapshot
         except errors.PasswordWrongError as error:
             raise errors.PasswordWrongError(
-                f"{error}; it is the one in {_password_path(spec.password_source)}"
+                f"{error}; the password is from {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
         flawed = _flawed(found.entries) if found is not None else {}
@@ -165,8 +165,8 @@ class KeystoreSync:
             self._ledger.read()
         except OSError as error:
             return errors.WriteError(
-                f"{self._ledger.path}: cannot be read, so it is not known which entries are ours: {error.strerror}; "
-                "no keystore is changed until it can be read or is removed"
+                f"{self._ledger.path}: cannot be read, so the agent does not know its own entries: {error.strerror}; "
+                "it changes no keystore until this file is readable or removed"
             )
         return None
 
@@ -180,7 +180,7 @@ class KeystoreSync:
             try:
                 self._converge(spec, keystores.nothing(host))
             except errors.KeystoreError as error:
-                stuck = type(error)(f"entries of ours stay in a keystore that is not used any more: {error}")
+                stuck = type(error)(f"entries of the agent stay in a keystore that is no longer used: {error}")
         return stuck
 
     def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
@@ -190,7 +190,7 @@ class KeystoreSync:
         except OSError as problem:
             logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
         if self._ledger.known and not wanted.published and not ledger:
-            return Synced((), Reason.KEYSTORE_SYNCED, "no certificate is wanted here", KeystoreStatus(managed=0))
+            return Synced((), Reason.KEYSTORE_SYNCED, "this host needs no certificate", KeystoreStatus(managed=0))
         return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
 
     def _export(self, found: store.Snapshot | None) -> None:
@@ -212,7 +212,7 @@ class KeystoreSync:
             self._ledger.save(spec.path, spec.password_source, made.ledger)
         except OSError as error:
             raise errors.WriteError(
-                f"keystore {spec.path}: left as it was, as {self._ledger.path} cannot be written: {error.strerror}"
+                f"keystore {spec.path}: unchanged, because {self._ledger.path} cannot be written: {error.strerror}"
             ) from error
 
     def _password(self, source: PasswordSource) -> str:
@@ -274,11 +274,11 @@ def _unopened(path: str, found: store.Snapshot | None) -> str:
     advice = "restore the store from a backup"
     if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
         advice = (
-            "remove it with `directdownload keystore remove`, as keytool opens no such store, and see with "
+            "remove it with `directdownload keystore remove`, as keytool opens no such store, and check with "
             f"`keytool -list -keystore {path}` that Java reads the rest"
         )
     shown = escaping.escaped(alias, escaping.NAME_LIMIT)
-    return f"{path}: the agent did not import '{shown}'{others} and leaves it alone: {flaw}; {advice}"
+    return f"{path}: the agent did not import '{shown}'{others} and does not change it: {flaw}; {advice}"
 
 
 def _facts(found: _Converged) -> KeystoreStatus:
@@ -293,7 +293,7 @@ def _facts(found: _Converged) -> KeystoreStatus:
 
 def _message(path: str, proofs: Sequence[keystores.Proof]) -> str:
     if not proofs:
-        return "no certificate is wanted here"
+        return "this host needs no certificate"
     states = [proof.state for proof in proofs]
     return f"{path}: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 

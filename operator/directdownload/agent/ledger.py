@@ -102,7 +102,7 @@ class Ledger:
         except FileNotFoundError:
             return cls(path)
         except (OSError, pydantic.ValidationError) as error:
-            logger.warning("Cannot read %s, beginning anew: %s", path, type(error).__name__)
+            logger.warning("Cannot read %s, starting with an empty ledger: %s", path, type(error).__name__)
             return cls(path)
         if content.version != 1:
             return cls(path)

@@ -117,7 +117,9 @@ class PoolMonitor:
         self._storage = storage.judge(self.target, roots, mounts, facts, was_own_mount=was_own_mount)
         if self._storage.missing_mount_options:
             missing = " and ".join(self._storage.missing_mount_options)
-            text = f"Pool {pool}: {path} is mounted without {missing}; mount it with them: others write what lies there"
+            text = (
+                f"Pool {pool}: {path} is mounted without {missing}; mount it with them, because others write its files"
+            )
             self._mount_complaint.say(logging.WARNING, text, self._about)
         if facts is None or self._storage.mounted is not True or not facts.directory:
             self._listed = False
@@ -136,7 +138,7 @@ class PoolMonitor:
             work_directory = f"{self.target.path}/{WORK_DIRECTORY}"
             text = (
                 f"Pool {self.target.pool} is not usable: {work_directory} holds {error}; find out who wrote there, and "
-                "remove from it what the product did not make"
+                "remove files that the product did not create"
             )
             self._budget_complaint.say(logging.WARNING, text, self._about)
             self._over_budget, self._listed = True, False
@@ -190,7 +192,7 @@ class PoolMonitor:
         )
         if answer["removed"]:
             names = escaping.listed(answer["removed"])
-            text = "Pool %s: removed what belonged to nobody for a day: %s"
+            text = "Pool %s: removed files that belonged to no placement for a day: %s"
             logger.info(text, self.target.pool, names, extra=self._about)
             gone = set(answer["removed"])
             self._leftovers = [each for each in self._leftovers if not gone & set(each.names)]

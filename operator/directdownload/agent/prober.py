@@ -309,7 +309,7 @@ def main() -> None:
                     if os.fstat(pool).st_dev == request.pop("device"):
                         answer = operations[operation](pool, **request)
                     else:
-                        answer = {"failed": "another file system lies there than before"}
+                        answer = {"failed": "the path has another file system than before"}
                 finally:
                     os.close(pool)
         except OverBudgetError as error:

@@ -188,7 +188,7 @@ class Publisher:
         """To the host whose placement it is."""
         if not entry.foreign:
             about = logs.about("TemplatePlacement", wanted.placement)
-            logger.info("Placement %s (uid %s) is another host's", wanted.placement, wanted.uid, extra=about)
+            logger.info("Placement %s (uid %s) belongs to another host", wanted.placement, wanted.uid, extra=about)
         entry.told, entry.foreign = None, True
         if wanted.settled:
             self._ledger.note(wanted, Outcome.FOREIGN)

@@ -70,10 +70,10 @@ class StateLock:
                 self._complaint.say(logging.WARNING, self.problem)
                 await asyncio.sleep(self._poll_seconds)
         except OSError as error:
-            text = "Cannot lock %s: %s; working without: see that no other agent runs on this host"
+            text = "Cannot lock %s: %s; running without the lock: make sure that no other agent runs on this host"
             logger.warning(text, self._path, error.strerror)
         self.problem = ""
-        self._complaint.clear(f"The state directory {self._directory} is free: this agent works with it now")
+        self._complaint.clear(f"The state directory {self._directory} is free: this agent uses it now")
 
     def release(self) -> None:
         if self._descriptor >= 0:
@@ -107,7 +107,7 @@ class StateLock:
             descriptor = os.open(self._path, os.O_RDONLY | _FLAGS)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(0, "it is no file")
+            raise OSError(0, "it is not a regular file")
         return descriptor
 
     def _write(self, data: bytes) -> None:
@@ -125,6 +125,6 @@ class StateLock:
         except pydantic.ValidationError:
             who = ""
         return (
-            f"another agent works with the state directory {self._directory} of this host{who}; this one does nothing "
-            "until that one has ended. Where two releases are installed, uninstall one"
+            f"another agent uses the state directory {self._directory} of this host{who}; this agent waits until "
+            "that one ends. If two releases are installed, uninstall one"
         )

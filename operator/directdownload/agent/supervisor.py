@@ -141,7 +141,7 @@ class Supervisor:
         for name, target in exposed.items():
             if name not in self._monitors:
                 about = logs.about("StoragePool", name)
-                logger.info("Pool %s at %s is one of this host", name, target.path, extra=about)
+                logger.info("Pool %s at %s belongs to this host", name, target.path, extra=about)
                 monitor = pools.PoolMonitor(
                     target,
                     self._settings,

@@ -62,7 +62,7 @@ class Bundle:
             return b"" if _fingerprint(block[1]) in fingerprints else block[0]
 
         if self._replace(_BLOCK.sub(kept, self._read() or b"")):
-            logger.info("Trust bundle %s: took out what is not to be trusted any more", self.path)
+            logger.info("Trust bundle %s: removed certificates that are no longer trusted", self.path)
 
     def stamp(self) -> tuple[int, ...] | None:
         """The same as long as nobody has written it. None: there is none that could be read."""
@@ -109,7 +109,7 @@ def _judge(certificate: bytes) -> _Judged:
         # the last words are a line of Python's source
         return _Judged(problem=f"OpenSSL cannot read it: {str(error.args[-1]).partition(' (_ssl.c')[0]}")
     except errors.UnreadableError:
-        return _Judged(problem="expected DER and nothing behind it; others in the bundle could not be read beside it")
+        return _Judged(problem="expected DER and nothing after it; the rest of the bundle would be unreadable")
     return _Judged(pem.Certificate(certificate).pem)
 
 

@@ -141,7 +141,7 @@ def _sync_interval_seconds(zone: str, certificates: Mapping[str, Any]) -> float:
     try:
         return quantities.parse_duration(str(certificates.get("syncInterval", "10m")))
     except ValueError as error:
-        text = "Zone %s: spec.certificates.syncInterval is not understood, and taken as 10m: %s"
+        text = "Zone %s: spec.certificates.syncInterval is not understood, using 10m: %s"
         logger.warning(text, zone, error, extra=logs.about("Zone", zone))
         return 600.0
 
@@ -184,7 +184,7 @@ def _previous(document: Mapping[str, Any]) -> Previous | None:
             until = min(until, certificate.not_after)
         return Previous(certificate, until)
     except (KeyError, TypeError, ValueError) as error:
-        logger.warning("A previous certificate has no end that is understood, and is left out: %s", error)
+        logger.warning("Ignored a previous certificate, because its `until` is not understood: %s", error)
         return None
 
 

@@ -71,7 +71,7 @@ class PoolWorker:
     async def _ready(self) -> asyncio.subprocess.Process:
         if self._dying is not None:
             if self._dying.returncode is None:
-                raise NoAnswerError(f"{self.path}: the child {self._dying.pid} that asked it last still hangs")
+                raise NoAnswerError(f"{self.path}: the child process {self._dying.pid} of the last request still hangs")
             self._dying = None
         if self._process is not None and self._process.returncode is not None:
             self._process = None
