@@ -58,7 +58,7 @@ def only(data: bytes) -> Element:
     """The element that `data` consists of."""
     element = parse(data)
     if element.end != len(data):
-        raise UnreadableError(f"damaged: {len(data) - element.end} bytes follow where nothing should")
+        raise UnreadableError(f"damaged: {len(data) - element.end} bytes follow its end")
     return element
 
 
@@ -149,7 +149,7 @@ def _check_oid(value: bytes) -> None:
         group == 0x80 and before < 0x80 for before, group in itertools.pairwise(b"\0" + value)
     )
     if not 1 <= len(value) <= _OID_LIMIT_BYTES or value[-1] >= 0x80 or padded:
-        raise UnreadableError("damaged: an OBJECT IDENTIFIER that is none")
+        raise UnreadableError("damaged: an invalid OBJECT IDENTIFIER")
 
 
 def _read(data: bytes, start: int, end: int) -> Element:
@@ -166,7 +166,7 @@ def _read(data: bytes, start: int, end: int) -> Element:
     if size > 0x80:
         length = size & 0x7F
         if length > 4 or body + length > end:
-            raise UnreadableError("damaged or cut off: an element has no length that can be")
+            raise UnreadableError("damaged or cut off: an element has an invalid length")
         size = int.from_bytes(data[body : body + length])
         body += length
     if body + size > end:

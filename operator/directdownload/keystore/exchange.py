@@ -91,7 +91,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise files.write_error(error, self.directory, "look for what an earlier writer left") from error
+            raise files.write_error(error, self.directory, "look for files of an earlier writer") from error
         matches = (re.fullmatch(prefix + suffix, name) for name in names)
         return [Swap(os.path.join(self.directory, match[0]), match[1], match[2]) for match in matches if match]
 
@@ -175,7 +175,9 @@ def _resolve(place: Place, swap: Swap) -> None:
             continue
         else:
             rescued = _rescue(place, swap)
-            _log.warning("%s was written by others at the same time; one of its versions is %s", place.path, rescued)
+            _log.warning(
+                "%s was written by two others at the same time; one of the versions is in %s", place.path, rescued
+            )
         break
     files.sync_directory(place.directory)
 

@@ -15,11 +15,13 @@ _DIRECTORY_ADVICE = "let this process write to its directory, which must not be 
 _ADVICE = {
     errno.EROFS: _DIRECTORY_ADVICE,
     errno.EACCES: _DIRECTORY_ADVICE,
-    errno.EPERM: "see whether a file or its directory is immutable (lsattr), or this process may not give files away",
+    errno.EPERM: (
+        "check that neither file nor directory is immutable (lsattr), and that this process may give files away"
+    ),
     errno.ENOSPC: "free space on its file system",
     errno.EDQUOT: "raise the quota of its owner",
-    errno.ENOENT: "make its directory",
-    errno.EIO: "see the kernel's log: the disk may be failing",
+    errno.ENOENT: "create its directory",
+    errno.EIO: "check the kernel's log: the disk may be failing",
 }
 
 
@@ -87,7 +89,7 @@ def unreadable(error: OSError | ValueError, path: str) -> errors.UnreadableError
 
 def write_error(error: OSError, path: str, doing: str) -> errors.WriteError:
     """`doing` says what was tried, such as "write the new version"."""
-    advice = _ADVICE.get(error.errno or 0, "see the kernel's log and the file system that it lies on")
+    advice = _ADVICE.get(error.errno or 0, "check the kernel's log and the file system")
     return errors.WriteError(f"{path}: cannot {doing}: {_text(error)}; {advice}")
 
 

@@ -58,19 +58,19 @@ class _Store:
         if changed.room < 0 or len(changed.data) > SIZE_LIMIT_BYTES:
             raise errors.WriteError(
                 f"keystore {self._name} is full: with this change it would have {len(changed.entries)} entries in "
-                f"{len(changed.data)} bytes, more than are ever read; remove some"
+                f"{len(changed.data)} bytes, more than the limit; remove some"
             )
         wanted = {alias: _seen(entry) for alias, entry in found.items() if alias not in remove}
         wanted |= {alias: (EntryKind.TRUSTED_CERTIFICATE, der) for alias, der in put.items()}
         got = {alias: _seen(entry) for alias, entry in changed.entries.items()}
         for alias in sorted(wanted.keys() | got.keys()):
             if wanted.get(alias) != got.get(alias):
-                raise self._foreign(alias, "depends on where another stands or has no name of its own")
+                raise self._foreign(alias, "depends on the place of another entry, or has no alias of its own")
         return changed.data
 
     def _foreign(self, alias: str, why: str) -> errors.ForeignEntryError:
         return errors.ForeignEntryError(
-            f"keystore {self._name}: the entry {alias!r} {why}: it is left as it is; choose another alias"
+            f"keystore {self._name}: the entry {alias!r} {why}: it is never changed; choose another alias"
         )
 
 

@@ -100,12 +100,12 @@ def read(data: bytes, password: str) -> Content:
     try:
         store = _Store.loads(data, password, try_decrypt_keys=False)
     except KeystoreSignatureException:
-        raise PasswordWrongError(" (or was changed by something that did not know it)") from None
+        raise PasswordWrongError(" (or was changed without it)") from None
     except DuplicateAliasException as error:
         # pyjks says nothing else of it: the alias, in quotes, ends the message
         alias = str(error).removeprefix("Found duplicate alias ")[1:-1]
         raise UnreadableError(
-            f"two of its entries have the alias {_shown(alias)}, and Java sees the last of them alone; {_REWRITE}, "
+            f"two of its entries have the alias {_shown(alias)}, and Java sees only the last one; {_REWRITE}, "
             "which keeps that one"
         ) from None
     except KeystoreException:
@@ -165,7 +165,7 @@ def _text(raw: bytes) -> str:
     except UnicodeError:
         raise UnreadableError("damaged: an alias that is not Unicode") from None
     if _modified_utf8(text) != raw:
-        raise UnreadableError("damaged: an alias that Java would not have written so")
+        raise UnreadableError("damaged: an alias in an encoding that Java does not write")
     return text
 
 

@@ -28,7 +28,7 @@ def held(path: str, timeout_seconds: float) -> Iterator[None]:
             if time.monotonic() >= end:
                 raise errors.WriteError(
                     f"{path} was locked by another process for more than {timeout_seconds:g} s; "
-                    "see what it is doing (fuser), or try again"
+                    "find that process (fuser), or try again"
                 )
             time.sleep(_POLL_SECONDS)
         yield
@@ -40,7 +40,7 @@ def _open(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise files.write_error(error, path, "make the lock file") from error
+        raise files.write_error(error, path, "create the lock file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise errors.WriteError(f"{path} is not a regular file; remove it")

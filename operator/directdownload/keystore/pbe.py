@@ -91,7 +91,7 @@ class Keys:
         found = self._found.get((derive, *arguments))
         if found is None:
             if cost > self._left:
-                raise UnreadableError(f"its iteration counts are larger than {ITERATION_LIMIT} in all")
+                raise UnreadableError(f"its iteration counts are larger than {ITERATION_LIMIT} in total")
             self._left -= cost
             found = self._found[derive, *arguments] = derive(*arguments)
         return found
@@ -117,7 +117,7 @@ class Cipher:
         """Raises PasswordWrongError when this cannot have been encrypted with this key."""
         block = len(self.iv)
         if not data or len(data) % block:
-            raise UnreadableError(f"damaged: {len(data)} encrypted bytes are no whole number of blocks of {block}")
+            raise UnreadableError(f"damaged: {len(data)} encrypted bytes are not a multiple of the block size, {block}")
         if self.name == "RC2":
             padded = self._rc2().decrypt(data)
         else:

@@ -122,7 +122,9 @@ def read(data: bytes, keys: pbe.Keys) -> Content:
         raise UnreadableError(f"a PKCS#12 store of version {der.integer(version)}, expected 3")
     content_type, authenticated = _content_info(content)
     if content_type != _DATA:
-        raise UnreadableError("a PKCS#12 store that is signed with a key pair; only those with a password are read")
+        raise UnreadableError(
+            "a PKCS#12 store that is signed with a key pair; only stores with a password are supported"
+        )
     safe_data = der.expect(authenticated, der.OCTET_STRING).value
     mac_data = _check_mac(keys, rest[0], safe_data) if rest else None
     left = der.COUNT_LIMIT
@@ -174,7 +176,7 @@ def _check_mac(keys: pbe.Keys, element: der.Element, data: bytes) -> Callable[[b
     algorithm, digest = der.fields(digest_info, der.SEQUENCE, der.OCTET_STRING)
     count = iterations[0] if iterations else None
     if not hmac.compare_digest(pbe.mac(keys, algorithm, salt, count, data), digest.value):
-        raise PasswordWrongError(" (or was changed by something that did not know it)")
+        raise PasswordWrongError(" (or was changed without it)")
     return _mac_data(keys, algorithm, salt, count)
 
 
@@ -195,7 +197,7 @@ def _read_safe(keys: pbe.Keys, info: der.Element, limit: int) -> _Safe:
         safe_contents = der.only(der.expect(content, der.OCTET_STRING).value)
         return _Safe(info.raw, _read_bags(safe_contents, limit), True, _wrap_plain)
     if content_type != _ENCRYPTED_DATA:
-        raise UnreadableError("a part of it is encrypted with a key pair; only those with a password are read")
+        raise UnreadableError("a part of it is encrypted with a key pair; only encryption with a password is supported")
     version, encrypted, *attributes = der.fields(content, der.INTEGER, der.SEQUENCE, more=1)
     inner_type, algorithm, octets = der.fields(encrypted, der.OID, der.SEQUENCE, der.CONTEXT_0_PRIMITIVE)
     cipher = pbe.cipher(keys, algorithm)

@@ -93,7 +93,7 @@ def update(path: str, password: str, decide: Decide, *, create: StoreType | None
             content = files.read(place.path)
             if content is not None and content.data == data:
                 return Result(_Found(content, after).snapshot, written=True)
-    raise errors.WriteError(f"{place.path} was changed by others {_ROUNDS} times in a row; see what writes to it")
+    raise errors.WriteError(f"{place.path} was changed by others {_ROUNDS} times in a row; find out what writes to it")
 
 
 def sha256(path: str) -> str | None:
@@ -148,7 +148,7 @@ def _wanted(path: str, found: _Found | None, decide: Decide, create: StoreType |
 
 
 def _missing(path: str) -> errors.MissingError:
-    return errors.MissingError(f"{path} does not exist; see whether the path is right, or let it be made")
+    return errors.MissingError(f"{path} does not exist; check the path, or permit its creation")
 
 
 def _unchanged(found: _Found | None) -> Result:
@@ -163,6 +163,6 @@ def _verify(path: str, before: Keystore, changes: Changes, after: Keystore) -> N
     put = all(alias in after.entries and after.entries[alias].trusts(der) for alias, der in changes.put.items())
     if not put or kept != found or before.type != after.type:
         raise errors.WriteError(
-            f"{path}: the new version is not what it should be, so the store was left as it is; "
+            f"{path}: the new version is not as planned, so the store was not changed; "
             "this is a defect: please report it with the output of `keytool -list`"
         )
