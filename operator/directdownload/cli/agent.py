@@ -1,4 +1,4 @@
-"""`agent`: what runs on every host. Flags and environment become one settings object, read nowhere else."""
+"""`agent`: the process on every host. Flags and environment become one settings object, read nowhere else."""
 
 import pathlib
 

@@ -1,7 +1,7 @@
 """`certificate upload|list|revoke|provision`: CloudStack's four TemplateDirectDownloadCertificate APIs.
 
-A certificate belongs to a zone: every host of it, also one that comes later, puts it into its Java keystore, and
-proves that it is there. So a host is only named to take a certificate away from it, or to give it back.
+A certificate belongs to a zone: every host of the zone, also one that joins later, puts it into its Java keystore and
+proves that it is there. A command names a host only to revoke a certificate there, or to restore it.
 """
 
 import datetime
@@ -38,7 +38,7 @@ def certificate() -> None:
 
 
 def _name_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option that names something: an empty shell variable must not mean "all"."""
+    """An option that takes a name. It refuses an empty value: an empty shell variable must not mean "all"."""
 
     def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
         if value == "":
@@ -69,7 +69,7 @@ _wait = click.option(
 
 
 def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that hosts carry out."""
+    """Adds the options of commands that hosts execute."""
     for option in (output.output_option, waiting.timeout_option, _wait):
         command = option(command)
     return command
@@ -224,7 +224,7 @@ async def _end(
     timeout_seconds: float,
     how: str,
 ) -> int | None:
-    """Says what was changed, and then how it goes; standard output is the list's own where one was asked for."""
+    """Prints the change, then its progress. With another output format, standard output holds only the list."""
     click.echo(text, err=how != "table")
     if wait:
         return await proving.wait(session, item, host, timeout_seconds, how)
@@ -233,7 +233,7 @@ async def _end(
 
 
 def _place(document: Object) -> tuple[bool, str, str]:
-    """In the list: by zone and alias; one that nobody can read comes last."""
+    """Sort key of the list: zone and alias; unreadable objects come last."""
     spec = document.get("spec")
     zone, alias = (spec.get(field) if isinstance(spec, dict) else None for field in ("zone", "alias"))
     if isinstance(zone, str) and isinstance(alias, str):

@@ -1,4 +1,4 @@
-"""`controller`: what the controller's pods run. Flags and environment become one settings object, read nowhere else."""
+"""`controller`: the controller's process. Flags and environment become one settings object, read nowhere else."""
 
 import pathlib
 

@@ -1,7 +1,7 @@
-"""`crds print|apply|delete`: the CustomResourceDefinitions of this very version.
+"""`crds print|apply|delete`: the CustomResourceDefinitions of this version.
 
-The chart runs `apply` before it installs or upgrades anything else; `print` is for those whose tools apply manifests;
-`delete` ends an uninstallation.
+The chart runs `apply` before it installs or upgrades anything else. `print` is for tools that apply manifests. `delete`
+completes an uninstallation.
 """
 
 from collections.abc import Callable

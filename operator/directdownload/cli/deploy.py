@@ -1,6 +1,6 @@
-"""`deploy`: CloudStack's deployVirtualMachine as far as the template goes: a copy on every host that shall have one.
+"""`deploy`: the part of CloudStack's deployVirtualMachine that concerns the template: a copy on every selected host.
 
-The deployment stays: a host that joins the zone later gets its copy without anyone asking.
+The deployment stays: a host that joins the zone later gets its copy without another command.
 """
 
 from typing import Any
@@ -81,7 +81,9 @@ async def deploy(
 
 
 async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:
-    """False if it exists as it should be. An existing one is never changed: naming fewer hosts would remove files."""
+    """Creates the deployment; False if it already exists with this spec.
+
+    Never changes an existing one, because fewer hosts would remove files. Raises Failure if its spec differs."""
     body = {
         "apiVersion": kinds.TEMPLATE_DEPLOYMENTS.api_version,
         "kind": kinds.TEMPLATE_DEPLOYMENTS.kind,

@@ -1,7 +1,7 @@
-"""`directdownload fetch`: the download engine with no cluster. Resume, checksum, progress bar.
+"""`directdownload fetch`: the download engine without a cluster, with resume, checksum and progress bar.
 
-Part and journal lie hidden beside the output file and go when it is complete. With `--json` the last line of standard
-output is a JobResult; everything for people goes to standard error.
+Part and journal are hidden files beside the output file, and are removed when it is complete. With `--json` the last
+line of standard output is a JobResult; all text for people goes to standard error.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
 
 
 class _Parsed(click.ParamType[Any]):
-    """An option that one of our parsers reads; its ValueError is what the user sees."""
+    """An option whose value `parse` reads. The user sees the text of its ValueError."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -47,7 +47,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     value = value.strip()
     if not colon or not value.isascii():
-        # not the text itself: it may well hold a token
+        # do not repeat the text: it may hold a token
         raise ValueError("a header is not well-formed: expected 'Name: value', for example 'X-Token: abc'")
     headers.check(name, value.encode())
     return name, value
@@ -254,7 +254,7 @@ class _Bar:
 
 
 class _Lines:
-    """A line for each tenth of the way, and where that takes long or its length is not known, every few seconds."""
+    """A line for each tenth of the way, and every few seconds if that takes longer or the size is unknown."""
 
     def __init__(self) -> None:
         self._tenth = -1

@@ -1,4 +1,4 @@
-"""`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
+"""`zone list`, `host list`, `pool list`, `pool files`: the fleet, from the objects in the cluster."""
 
 import contextlib
 import datetime
@@ -208,13 +208,15 @@ def _documents(found: poolfiles.Listing) -> list[Object]:
 
 
 def ready_word(status: Status) -> str:
-    """The reason of the condition Ready, which is one word for both outcomes."""
+    """The reason of the condition Ready: one word, whether True or False."""
     condition = status.condition("Ready")
     return condition.reason.value if condition is not None else units.UNKNOWN
 
 
 async def expect_zone(session: Session, name: str) -> Zone | None:
-    """A mistyped zone is told at once; None for those who may not see zones: conditions tell them later."""
+    """The zone `name`; None if the user may not get zones (conditions report a missing zone later).
+
+    Raises Failure for a zone that does not exist, so that a typing error is reported at once."""
     try:
         return Zone.model_validate(await session.api.get(kinds.ZONES, name))
     except errors.Forbidden:
@@ -228,7 +230,7 @@ async def expect_zone(session: Session, name: str) -> Zone | None:
 
 
 async def expect_host(session: Session, name: str, zone: str | None = None) -> Host:
-    """The host `name`, which must be one of `zone` where that is given."""
+    """The host `name`. Raises Failure if it is not in `zone`; errors.NotFound if it does not exist."""
     item = Host.model_validate(await session.api.get(kinds.HOSTS, name))
     if zone not in (None, item.spec.zone):
         raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
@@ -236,7 +238,7 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
 
 
 def missing_notes(what: str, named: Sequence[str], known: Sequence[str], zone: str) -> list[str]:
-    """A sentence for each host or pool that is named and that the zone does not have: allowed, and rarely meant."""
+    """A note for each named host or pool that the zone does not have. That is allowed, but usually a mistake."""
     return [
         f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once it exists"
         for name in dict.fromkeys(named)
@@ -245,7 +247,7 @@ def missing_notes(what: str, named: Sequence[str], known: Sequence[str], zone: s
 
 
 async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Sequence[str]) -> list[str]:
-    """The same for all that is named, as far as the user may see what there is."""
+    """The notes for all named hosts and pools; none for kinds that the user may not list."""
     notes: list[str] = []
     for what, resource, named in (("host", kinds.HOSTS, hosts), ("pool", kinds.STORAGE_POOLS, pools)):
         if named:

@@ -1,7 +1,7 @@
-"""`directdownload keystore`: trusted certificates of a Java keystore, with no cluster, where keytool would be taken.
+"""`directdownload keystore`: trusted certificates of a Java keystore, without a cluster; replaces keytool.
 
-The same library that the agent has: one writer at a time, everything else in the store stays, nothing is half written.
-Private keys are listed, and never touched.
+Uses the agent's library: one writer at a time, all other entries stay, and a write is never partial. Private keys are
+listed, and never changed.
 """
 
 import datetime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from directdownload.keystore.store import Result, Snapshot
     from directdownload.resources.pem import Certificate
 
-#: As the CRD has it for `alias` of a DirectDownloadCertificate.
+#: The rule of the CRD for `alias` of a DirectDownloadCertificate.
 _ALIAS = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 _ALIAS_LIMIT = 128
 _EXPIRY_WARNING = datetime.timedelta(days=30)
@@ -35,12 +35,12 @@ _FILE = click.Path(dir_okay=False)
 @click.pass_context
 def keystore(ctx: click.Context) -> None:
     """Trusted certificates of a Java keystore (JKS or PKCS12), with no cluster."""
-    # Libraries warn of odd certificates and old algorithms, with a line of their source. They are not ours to choose.
+    # Libraries warn about odd certificates and old algorithms, which others chose: the user can do nothing about them.
     ctx.with_resource(warnings.catch_warnings(action="ignore"))
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that every command has; the function gets `path` and `password`, and its errors become ours."""
+    """Adds the common options. The function gets `path` and `password`; its KeystoreErrors become Failures."""
 
     @click.option("--keystore", "path", required=True, type=_FILE, metavar="FILE", help="The keystore.")
     @click.option(
@@ -79,7 +79,7 @@ _file = functools.partial(click.option, "--file", "certificate", metavar="CERT",
 
 
 def _parse(path: str | None) -> "Certificate | None":
-    """The one certificate in a file."""
+    """The only certificate in a file. Raises BadParameter if it cannot be read, and Failure if it is no certificate."""
     if path is None:
         return None
     from directdownload.resources import pem
@@ -259,7 +259,7 @@ def _tell(path: str, snapshot: "Snapshot") -> None:
 
 
 def _unreadable(snapshot: "Snapshot") -> list[str]:
-    """A line for each entry for which Java refuses the whole store, and keytool with it."""
+    """A line for each entry that makes Java and keytool refuse the whole store."""
     from directdownload.keystore.entries import EntryKind
     from directdownload.resources.certificate import of_cloudstack
 
@@ -293,7 +293,7 @@ def _refuse_cloudstack(alias: str) -> None:
 
 
 def _document(entry: "Entry") -> dict[str, Any]:
-    """As `--output json` prints it; what cannot be known of an entry is null."""
+    """The entry as `--output json` prints it; unknown values are null."""
     certificate = _certificate(entry)
     document = {
         "alias": entry.alias,
@@ -316,7 +316,7 @@ def _certificate(entry: "Entry") -> "Certificate | None":
 
 
 def _field(certificate: "Certificate | None", attribute: str) -> Any:
-    """None where it cannot be known: no certificate, or someone else's, which cryptography cannot read."""
+    """The attribute; None without a certificate, or if cryptography cannot read it."""
     try:
         return getattr(certificate, attribute, None)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A plan for people and for programs: what `plan` prints. Pure but for printing."""
+"""Prints a plan, for people and for programs. Pure except for printing."""
 
 import collections
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _WORDS = {
     Action.WAIT: "waiting",
     Action.REFUSED: "refused",
 }
-#: Of a reason that stops many copies, so many hosts are named.
+#: Number of hosts named per blocking reason.
 _HOSTS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`zone` None: the user may not read it. `notes`: what cannot be told, or should be known besides."""
+    """A plan. `zone` is None if the user may not read it. `notes`: unknown facts and other remarks."""
 
     template: Template
     deployment: TemplateDeployment
@@ -55,7 +55,7 @@ def show(plan: Plan, how: str) -> None:
 
 
 def lines(plan: Plan) -> list[str]:
-    """For people."""
+    """The plan as lines of text."""
     run, found = plan.run, _facts(plan)
     if run.copies:
         rows = [_row(copy) for copy in run.copies]
@@ -70,7 +70,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def document(plan: Plan) -> Object:
-    """For programs; what is not known is null."""
+    """The plan for `--output json` and `yaml`; unknown values are null."""
     template, run = plan.template, plan.run
     refused = run.refused
     return {
@@ -191,7 +191,7 @@ def _total(run: DryRun) -> str:
 
 
 def _blocked(run: DryRun) -> list[str]:
-    """Each reason once, with what it says of the first copy and how many there are."""
+    """One line per reason, with its hosts and the message of its first copy."""
     if run.refused is not None:
         return [f"{run.refused.reason}: {run.refused.message}"]
     by_reason: dict[Reason | None, list[Copy]] = collections.defaultdict(list)

@@ -1,4 +1,4 @@
-"""What `controller` and `agent` share: options, and how they end before they have begun."""
+"""Options that `controller` and `agent` share, and their end by SIGTERM during start."""
 
 import os
 import pathlib
@@ -56,9 +56,9 @@ metrics_certificate: Decorator = click.option(
 
 
 def leave_when_asked() -> None:
-    """From now on SIGTERM ends the process at once, until the program that is being loaded has a handler of its own.
+    """SIGTERM ends the process at once, until the loaded program sets its own handler.
 
-    A container's first process hears no signal that it has no handler for: a pod that is deleted while it starts would
-    stay for its whole grace period.
+    The kernel ignores signals without a handler for a container's first process: a pod that is deleted while it starts
+    would stay for its whole grace period.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -1,4 +1,4 @@
-"""Waits until hosts have proved what was asked of a certificate, and says how it ended: for `certificate … --wait`."""
+"""Waits until hosts have proved a change of a certificate, and prints the result: for `certificate … --wait`."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ from directdownload.cluster.reflector import Reflector, Store
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 
-#: A failure may be of an attempt before the one that was just asked for: it counts once it has stayed this long.
+#: A failure may be from an attempt before this change, so it counts only once it has lasted this long.
 FAILURE_STAYS_SECONDS = 5.0
 
 
 async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None:
-    """None where the user may not see hosts: those are for whoever looks after them."""
+    """Hosts of `zone` (None: all); None if the user may not list hosts."""
     try:
         documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(zone))
     except errors.Forbidden:
@@ -30,7 +30,7 @@ async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None
 
 
 async def report(session: Session, certificate: DirectDownloadCertificate, only_host: str | None, how: str) -> None:
-    """What is known now, for who does not wait; as a table only where to look later."""
+    """Prints the current state without waiting; as a table, only the command that follows it."""
     if how == "table":
         click.echo(f"Follow it with: {_command(certificate)}", err=True)
     else:
@@ -118,7 +118,7 @@ async def _follow(
 
 
 def _ending(state: Proofs, span: str) -> tuple[int, str]:
-    """Exit status, and the sentence that says why."""
+    """The exit status, and the sentence that explains it."""
     name = state.certificate.spec.keystore_alias
     why = state.reason + (f": {state.message}" if state.message else "")
     if state.verdict is Verdict.STALLED:

@@ -1,10 +1,10 @@
-"""`selftest`: what `helm test` runs in a pod of its own: one small file through a real download, and nothing left.
+"""`selftest`: `helm test` runs it in its own pod. It downloads one small file through a real Job, and cleans up.
 
-It serves random bytes itself, registers them as a Template with their SHA-256, deploys that to one pool of one Up
-host, waits until the copy is Ready with the very digest, deletes both, and waits until the copy is gone. In a cluster
-that has no Zone yet it makes one of one host with a pool, and removes them afterwards. Each step is a line of output.
+It serves random bytes, registers them as a Template with their SHA-256, deploys that to one pool of one Up host, waits
+until the copy is Ready with the same digest, deletes both, and waits until the copy is gone. If the cluster has no
+Zone, it creates one with one host and a pool, and removes them afterwards. Each step prints a line.
 
-Whatever ends it (a failure, SIGTERM, an earlier run that was killed), its objects go; they are told by their names.
+Its objects are removed however it ends (a failure, SIGTERM); those of a killed run are found by name and removed.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ T = TypeVar("T")
 _SIZE_BYTES = 1 << 20
 _POLL_SECONDS = 0.5
 _CLEANUP_SECONDS = 90.0
-#: What waiting does not end, as a person has decided so.
+#: Decisions of people: waiting does not change them.
 _REFUSALS = frozenset({Reason.NAMESPACE_NOT_ALLOWED, Reason.TEMPLATE_NOT_ALLOWED, Reason.ZONE_DISABLED, Reason.PAUSED})
 _NOT_REACHED = "downloads do not reach this pod: check network policies, proxy.noProxy, job.hostNetwork"
 _HINTS = {
@@ -91,7 +91,7 @@ async def selftest(
         try:
             await run.test(content, content.url(pod_ip))
         except outcome.Failure as failure:
-            # Now, as what follows may take long or fail as well.
+            # Print it now, because the cleanup may take long or fail.
             click.echo(f"The test has failed: {failure.message}")
             raise
         finally:
@@ -123,7 +123,7 @@ class _Run:
         click.echo(f"The copy is Ready after {units.span(time.monotonic() - started)}, with the right digest.")
 
     async def clean(self, words: str) -> None:
-        """Deletes what bears the name, and waits until it is gone; `words` are said if there is anything."""
+        """Deletes the objects with the test's name, and waits until they are gone. Prints `words` if there are any."""
         found = [kind for kind in _MADE if await self._get(kind) is not None]
         hosts = await self._hosts_of_own_zone()
         if not found and not hosts:
@@ -136,7 +136,7 @@ class _Run:
                 for kind in group:
                     await self._api.delete(kind, self._name, namespace=self._namespace)
                 await _poll(functools.partial(self._gone, group))
-            # Last, as the controller makes them while there is a Zone.
+            # Last, because the controller creates them as long as the Zone exists.
             for host in {*hosts, *await self._hosts_of_own_zone()}:
                 await self._api.delete(kinds.HOSTS, host)
 
@@ -166,7 +166,7 @@ class _Run:
         )
 
     async def _own_place(self) -> _Place:
-        """A Zone of one node with a ready agent, in a cluster that has none."""
+        """Creates a Zone with one node that has a ready agent, for a cluster without a Zone."""
         selector = f"app.kubernetes.io/component=agent,app.kubernetes.io/instance={self._instance}"
         agents, _ = await self._api.list(kinds.PODS, namespace=self._namespace, label_selector=selector)
         ready = sorted(str(pod["spec"]["nodeName"]) for pod in agents if _is_ready(pod))
@@ -207,12 +207,12 @@ class _Run:
     # --- the copy
 
     async def _copied(self) -> str:
-        """Waits until the copy is Ready; its digest."""
+        """Waits until the copy is Ready, and returns its digest."""
         async with _limit(self._seconds, self._blocked):
             return await _poll(self._digest)
 
     async def _digest(self) -> str | None:
-        """None while it is not Ready; says how far it is when that has changed."""
+        """The digest; None while the copy is not Ready. Prints changes of the progress."""
         text = await self._progress()
         if text != self._said:
             click.echo(f"  {text}")
@@ -243,7 +243,7 @@ class _Run:
         return "; ".join(texts) or "waiting for the controller to plan the copy"
 
     async def _blocked(self) -> str:
-        """What stands in the way, in the words of the objects themselves."""
+        """Why there is no progress, from the conditions of the objects."""
         lines: list[str] = []
         reasons: list[str] = []
         for kind in (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS):
@@ -276,7 +276,7 @@ _MADE = (kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATES, kinds.STORAGE_POOLS, kinds
 
 
 class _Content:
-    """The file, served while this is entered."""
+    """Serves the file while its context is active."""
 
     def __init__(self, port: int) -> None:
         self._body = os.urandom(_SIZE_BYTES)
@@ -300,7 +300,7 @@ class _Content:
 
 @contextlib.asynccontextmanager
 async def _until_terminated() -> AsyncIterator[None]:
-    """SIGTERM (the pod is deleted, or too late) cancels what is inside, once."""
+    """The first SIGTERM (the pod is deleted, or out of time) cancels the block."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def cancel_once() -> None:
@@ -318,7 +318,7 @@ async def _until_terminated() -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _limit(seconds: float, blocked: Callable[[], Awaitable[str]]) -> AsyncIterator[None]:
-    """Fails after `seconds` with what `blocked` tells."""
+    """Raises Failure after `seconds`, with the text of `blocked`."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -327,7 +327,7 @@ async def _limit(seconds: float, blocked: Callable[[], Awaitable[str]]) -> Async
 
 
 async def _poll(step: Callable[[], Awaitable[T | None]]) -> T:
-    """Until `step` finds something."""
+    """Calls `step` until it returns a value other than None."""
     while (found := await step()) is None:  # noqa: ASYNC110 - what is waited for is elsewhere
         await asyncio.sleep(_POLL_SECONDS)
     return found

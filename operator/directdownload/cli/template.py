@@ -1,6 +1,6 @@
 """`template register|list|describe|delete`: CloudStack's registerTemplate (directdownload=true) and its companions.
 
-A template is available as soon as it is registered; nothing is downloaded before it is deployed.
+A registered template is available at once; hosts download it only when it is deployed.
 """
 
 import datetime
@@ -201,9 +201,9 @@ async def delete(session: Session, name: str, yes: bool) -> None:
         what = f"and its {units.count(copies, 'copy', 'copies')} on hosts" if copies else "(no host has a copy)"
         if not click.confirm(f"Delete template {name} in namespace {session.namespace} {what}?", err=True):
             raise Failure("nothing was deleted", TRANSIENT)
-    # The uid: not another one that was registered under this name while the user thought about it.
+    # With the uid, because another template may have been registered under this name while the user was asked.
     await session.api.delete(kinds.TEMPLATES, name, namespace=session.namespace, uid=item.uid)
-    # Until its copies are gone the object stays, with deletionTimestamp.
+    # The object stays, with deletionTimestamp, until its copies are gone.
     click.echo(f"Template {name} is being deleted." if copies else f"Template {name} deleted.")
 
 

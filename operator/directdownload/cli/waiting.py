@@ -1,4 +1,4 @@
-"""Waiting for deployments, with progress, and what is said at the end: for `deploy --wait` and `status --watch`."""
+"""Waits for deployments with progress, and prints the result: for `deploy --wait` and `status --watch`."""
 
 import asyncio
 import time
@@ -71,7 +71,7 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float, how:
 
 
 async def wait_for_all(session: Session, namespace: str | None, timeout_seconds: float, how: str = "table") -> int:
-    """The same for every deployment of `namespace` (None: of all)."""
+    """Follows every deployment of `namespace` (None: all namespaces); same exit status as `wait_for_one`."""
     try:
         with progress.reporter(aside=how != "table") as reporter:
             states = await following.follow_all(session, namespace, reporter, timeout_seconds)
@@ -90,13 +90,13 @@ async def wait_for_all(session: Session, namespace: str | None, timeout_seconds:
 
 
 async def print_deployment(session: Session, name: str, how: str) -> None:
-    """The object as it is now."""
+    """Prints the current object in the output format `how`."""
     document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
     output.print_one(document, kinds.TEMPLATE_DEPLOYMENTS, how)
 
 
 def stalled_text(state: Rollout) -> str:
-    """Why it does not go on, with a table of what failed where."""
+    """Why the deployment has stalled, with a table of failures."""
     name = state.deployment.name
     lines = [f"Error: {name} has stalled: {state.reason}" + (f": {state.message}" if state.message else "")]
     table = failure_table(state)
@@ -112,7 +112,7 @@ def stalled_text(state: Rollout) -> str:
 
 
 def failure_table(state: Rollout) -> str:
-    """Of the deployment's own list; it holds ten at most, so the placements that the user sees are added."""
+    """Failures of the deployment's status, which holds ten at most, and of the placements that the user sees."""
     rows: dict[tuple[str, str], tuple[str, str]] = {
         (failure.host, failure.pool): (failure.reason.value, failure.message) for failure in state.failures
     }
