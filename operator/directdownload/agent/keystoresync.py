@@ -1,8 +1,7 @@
-"""Brings one host's keystore in line with its wishes, and the trust bundle with the keystore. Blocking.
+"""Syncs one host's keystore with its wishes, and the trust bundle with the keystore. Blocking.
 
-Called by `keystore` in a thread, one call at a time. Decisions are those of `planning.keystores`; files are written by
-`directdownload.keystore`. The ledger is saved before a store is written: whatever interrupts, no entry of ours is left
-that the ledger does not name.
+`keystore` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
+files. The ledger is saved before a keystore is written, so that it names all own entries after any interruption.
 """
 
 import dataclasses
@@ -28,47 +27,47 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wishes:
-    """All that the cluster says about the host's keystore."""
+    """The wanted state of the host's keystore, from the cluster."""
 
     host: str
     zone: str
     #: None: there is no such Zone
     enabled: bool | None
-    #: 0: only when something changes
+    #: 0: sync only after a change
     sync_interval_seconds: float
     #: None: not understood
     keystore: KeystoreSpec | None
     published: tuple[keystores.Published, ...]
     #: of the Host
     generation: int
-    #: names of certificates that are there and cannot be read
+    #: names of certificates that exist but cannot be read
     unread: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Synced:
-    """What came of it."""
+    """The result of a sync."""
 
     proofs: tuple[keystores.Proof, ...]
-    #: `KeystoreSynced`, or why not
+    #: `KeystoreSynced`, or the reason of the failure
     reason: Reason
     message: str
     #: as read back; None: not known
     store: KeystoreStatus | None
-    #: what was repaired
+    #: repaired changes by others
     drift: tuple[keystores.Drift, ...] = ()
-    #: when the wishes change by themselves
+    #: when a previous certificate ends, so that the wishes change
     until: datetime.datetime | None = None
-    #: why it is to be tried again
+    #: why another attempt is needed
     error: errors.KeystoreError | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Converged:
-    #: None: there is no store, and none is needed
+    #: None: there is no keystore, and none is needed
     snapshot: store.Snapshot | None
     entries: keystores.Entries
-    #: the plan for them, which changes nothing
+    #: the plan for these entries, which changes nothing
     settled: keystores.Plan
     drift: tuple[keystores.Drift, ...] = ()
 
@@ -104,7 +103,7 @@ class KeystoreSync:
             self._export(found.snapshot)
         except errors.KeystoreError as error:
             return self._failed(wishes, wanted, error)
-        except Exception as error:  # the last resort: an agent that ends over one file takes its host down
+        except Exception as error:  # the last resort: an agent that ends because of one file takes its host down
             logger.exception("Host %s: cannot update the keystore", wishes.host)
             defect = errors.UnreadableError(
                 f"keystore of Host {wishes.host}: {type(error).__name__} while the agent updated it; "
@@ -118,7 +117,7 @@ class KeystoreSync:
         return Synced(proofs, reason, "; ".join(filter(None, told)), _facts(found), found.drift, wanted.until, stuck)
 
     def _converge(self, spec: KeystoreSpec, wanted: keystores.Desired) -> _Converged:
-        """Raises KeystoreError."""
+        """Changes the keystore until the plan has no changes left. Raises KeystoreError."""
         if not self._exposed(spec.path):
             raise errors.UnreadableError(
                 f"keystore {spec.path}: expected a path below {self._named_roots()}, without links out of it; add its "
@@ -127,7 +126,7 @@ class KeystoreSync:
         before = self._ledger.of(spec.path)
         missing = store.stamp(spec.path) is None
         if missing and not (made := keystores.plan(wanted, before, {}, missing=True)).put:
-            # no password is needed to know that nothing is there
+            # a missing keystore needs no password
             self._save(spec, made)
             return _Converged(None, {}, made)
         plans: list[keystores.Plan] = []
@@ -160,7 +159,7 @@ class KeystoreSync:
         return _Converged(found, entries, settled, plans[-1].drift)
 
     def _read_ledger(self) -> errors.WriteError | None:
-        """Why nothing may be written now."""
+        """The error that forbids every write; None: the ledger was read."""
         try:
             self._ledger.read()
         except OSError as error:
@@ -171,7 +170,7 @@ class KeystoreSync:
         return None
 
     def _leave_others(self, host: str, path: str) -> errors.KeystoreError | None:
-        """Takes our entries out of keystores that the Host named earlier; returns why not from the last that failed."""
+        """Removes own entries from keystores that the Host named earlier; returns the last failure."""
         stuck = None
         for other in [name for name in self._ledger.stores if name != path]:
             spec = KeystoreSpec(
@@ -232,7 +231,7 @@ class KeystoreSync:
 
 
 def stamps(spec: KeystoreSpec) -> tuple[object, object]:
-    """What changes whenever the keystore does, and the file of its password; cheap."""
+    """Stamps of the keystore and its password file, which change with every write; cheap."""
     return _stamp(spec.path), _stamp(_password_path(spec.password_source))
 
 
@@ -260,12 +259,12 @@ def _flawed(entries: Mapping[str, Entry]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=8192)
 def _flaw(certificate: bytes) -> str | None:
-    """Cached: each look at the keystore asks for all."""
+    """Cached, because each sync asks for all certificates."""
     return pem.Certificate(certificate).unreadable
 
 
 def _unopened(path: str, found: store.Snapshot | None) -> str:
-    """Why Java opens no entry of the store, and what to do about it; empty: it does."""
+    """Why Java opens no entry of the keystore, and what to do; empty: Java opens it."""
     flawed = _flawed(found.entries) if found is not None else {}
     if found is None or not flawed:
         return ""
