@@ -36,7 +36,7 @@ class LengthBody:
         if not count:
             raise SourceError(
                 Reason.TRUNCATED,
-                f"{self._url}: the server promised {self._length} bytes and ended after {self._length - self._left}",
+                f"{self._url}: the server announced {self._length} bytes but ended after {self._length - self._left}",
             )
         self._left -= count
         return count
@@ -84,7 +84,7 @@ class ChunkedBody:
         return line
 
     def _truncated(self) -> SourceError:
-        return SourceError(Reason.TRUNCATED, f"{self._url}: the server ended before the last chunk")
+        return SourceError(Reason.TRUNCATED, f"{self._url}: the server closed the connection before the last chunk")
 
     def _malformed(self) -> SourceError:
         return SourceError(Reason.TRUNCATED, f"{self._url}: the server sent malformed chunks")

@@ -212,7 +212,8 @@ class Wire(io.RawIOBase):
             self._budget_bytes -= count
             if self._budget_bytes < 0 or time.monotonic() > self._budget_end:
                 raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE, f"{self._url}: the server's headers are endless; is it an HTTP server?"
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"{self._url}: the server's headers do not end; check that the URL names an HTTP server",
                 )
         return count
 
@@ -252,7 +253,7 @@ class Wire(io.RawIOBase):
     def _check_silence(self, last: float) -> None:
         if time.monotonic() - last >= self._silence_seconds:
             raise SourceError(
-                Reason.SOCKET_TIMEOUT, f"{self._url}: silence for {self._silence_seconds:g} s (timeouts.socket)"
+                Reason.SOCKET_TIMEOUT, f"{self._url}: no data for {self._silence_seconds:g} s (timeouts.socket)"
             )
 
     def _broken(self, error: OSError) -> SourceError:

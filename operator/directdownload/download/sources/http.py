@@ -110,7 +110,8 @@ class HTTPSource:
             location = response.headers.get("Location")
             if not location:
                 raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE, f"{url}: the server redirects (status {response.status}) to nowhere"
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"{url}: the server redirects (status {response.status}) without a Location header",
                 )
             following = url.join(location)
             policy.check_redirect(url, following, self._options.policy)
@@ -155,7 +156,7 @@ class HTTPSource:
             if isinstance(error, http.client.HTTPException | ValueError):
                 raise SourceError(
                     Reason.SOURCE_UNAVAILABLE,
-                    f"{url}: the answer is not HTTP ({type(error).__name__}); is it an HTTP server?",
+                    f"{url}: the answer is not HTTP ({type(error).__name__}); check that the URL names an HTTP server",
                 ) from error
             raise
 
@@ -261,8 +262,8 @@ def _check_encoding(response: _Response, asked: Url) -> None:
         return
     raise SourceError(
         Reason.SOURCE_UNAVAILABLE,
-        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}) although it was asked for "
-        "the bytes as they are; switch compression of images off on the server",
+        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}), expected no encoding; "
+        "switch off compression of images on the server",
     )
 
 

@@ -179,7 +179,7 @@ class NFSStream:
                 last = time.monotonic()
             elif time.monotonic() - last >= session.silence_seconds:
                 raise SourceError(
-                    Reason.SOCKET_TIMEOUT, f"{session.url}: silence for {session.silence_seconds:g} s (timeouts.socket)"
+                    Reason.SOCKET_TIMEOUT, f"{session.url}: no data for {session.silence_seconds:g} s (timeouts.socket)"
                 )
 
     def _take(self, read: Read) -> None:
@@ -190,8 +190,7 @@ class NFSStream:
             self._check_unchanged()
             raise SourceError(
                 Reason.TRUNCATED,
-                f"{session.url}: the server has {read.offset + read.received} bytes and no more, "
-                f"expected {self.size_bytes}",
+                f"{session.url}: the file ends after {read.offset + read.received} bytes, expected {self.size_bytes}",
             )
         read.received += status
         if read.received < read.length:
@@ -202,7 +201,7 @@ class NFSStream:
     def _check_unchanged(self) -> None:
         if _version(self._session.current_attributes()) != self.validator:
             raise SourceError(
-                Reason.SOURCE_CHANGED, f"{self._session.url}: the file has changed while it was read; it is read anew"
+                Reason.SOURCE_CHANGED, f"{self._session.url}: the file changed while it was read; it is read again"
             )
 
 

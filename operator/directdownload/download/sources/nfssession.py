@@ -121,7 +121,9 @@ class Session:
         if not stat.S_ISREG(self.attributes.mode):
             raise self._refused("it is not a regular file")
         if self.attributes.size > _SIZE_LIMIT_BYTES:
-            raise self._error(Reason.NFS_ERROR, f"no file has {self.attributes.size} bytes")
+            raise self._error(
+                Reason.NFS_ERROR, f"the server reports an impossible size of {self.attributes.size} bytes"
+            )
 
     def _link(self, names: Sequence[str], end: float) -> str | None:
         """Where it leads, if what `names` are the way to is a symbolic link."""
@@ -182,7 +184,7 @@ class Session:
         if not names and (refusal := _CONNECT_ERROR.search(text)):
             return self._unreachable(int(refusal[1]))
         if -call.status == errno.ELOOP:
-            return self._refused(f"{problem}: a symbolic link stands in the way")
+            return self._refused(f"{problem}: a symbolic link is in the path")
         if name in _DENIED or any(sign in text for sign in _DENIED_TEXTS) or call.text == _REJECTED:
             hints = self._user_hint() + self._port_hint()
             return self._refused(f"{problem}: access denied{hints}", denied=True)
@@ -190,7 +192,7 @@ class Session:
             return self._refused(f"{problem}: no such file or directory{self._port_hint()}")
         if name in _NO_FILE:
             return self._refused(f"{problem}: it is not a regular file")
-        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server does not take the call"
+        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server rejects the call"
         return self._error(Reason.NFS_ERROR, f"{problem}: {detail}")
 
     def close_file(self) -> None:
@@ -250,17 +252,17 @@ class Session:
 
     def _user_hint(self) -> str:
         if self._user is None:
-            return f"; asked as user {os.getuid()}, group {os.getgid()}"
-        return f"; asked as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
+            return f"; requested as user {os.getuid()}, group {os.getgid()}"
+        return f"; requested as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
 
     def _port_hint(self) -> str:
         port = _local_port(self._context.descriptor)
         if port < socket.IPPORT_RESERVED:
             return ""
         return (
-            f"; the source port was {port}, most exports demand one below {socket.IPPORT_RESERVED}, or are not even "
-            "seen: in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or export with "
-            "`insecure`"
+            f"; the source port was {port}: most exports require one below {socket.IPPORT_RESERVED}, or look absent "
+            "without it; in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or "
+            "export with `insecure`"
         )
 
 

@@ -90,7 +90,7 @@ def refusal(url: Url, proxy: Proxy, status: int) -> SourceError:
     if status == 407:
         return SourceError(
             Reason.SOURCE_REFUSED,
-            f"{message}: it does not accept its credentials; put them into the proxy's URL ({url.protocol}_PROXY)",
+            f"{message}: it requires valid credentials; put them into the proxy's URL ({url.protocol}_PROXY)",
         )
     return SourceError(Reason.SOURCE_REFUSED if 400 <= status < 500 else Reason.SOURCE_UNAVAILABLE, message)
 
@@ -103,7 +103,7 @@ def _tunnel(effort: Effort, proxy: Proxy, connected: socket.socket) -> None:
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     try:
-        effort.wait(connected, select.POLLOUT, f"{proxy} did not take the request")
+        effort.wait(connected, select.POLLOUT, f"{proxy} did not accept the request")
         connected.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -123,7 +123,7 @@ def _tunnel(effort: Effort, proxy: Proxy, connected: socket.socket) -> None:
         raise refusal(effort.url, proxy, int(status[1]))
     if not answer.endswith(b"\r\n\r\n"):
         raise SourceError(
-            Reason.SOURCE_UNAVAILABLE, f"{effort.url}: {proxy} answered CONNECT with more than a head; expected nothing"
+            Reason.SOURCE_UNAVAILABLE, f"{effort.url}: {proxy} sent data after its answer to CONNECT; expected none"
         )
 
 

@@ -166,7 +166,7 @@ class TLSWire(Wire):
             except ssl.SSLEOFError as error:
                 if filled:
                     return filled
-                raise self._cut("the connection ended without a proper end of TLS") from error
+                raise self._cut("the connection ended without TLS close_notify") from error
             except ssl.SSLError as error:
                 raise SourceError(
                     Reason.TLS_VERIFICATION_FAILED, f"{self._url}: damaged TLS data: {error.reason or error}"
