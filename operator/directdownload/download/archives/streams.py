@@ -142,7 +142,7 @@ class Concatenated:
         if not self._input.left:
             return None
         if self._padding_bytes and (self._kind is Kind.GZ or self._padding_bytes % unit):
-            raise failed(self._kind, "is followed by something else behind its padding")
+            raise failed(self._kind, "is followed by other data after its padding")
         self._padding_bytes = 0
         self._streams += 1
         self._piece_bytes = _FIRST_PIECE_BYTES
@@ -161,4 +161,4 @@ def _describe(kind: Kind, error: Exception) -> str:
         return "needs a dictionary of more than 64 MiB to unpack; make it with `xz -9` or less"
     if kind is Kind.ZST and ("memory" in text.lower() or "window" in text.lower()):
         return "needs a window of more than 128 MiB to unpack; make it without `--long` or with `--long=27`"
-    return f"is damaged, or something else follows it: {text or type(error).__name__}"
+    return f"is damaged, or other data follows it: {text or type(error).__name__}"

@@ -78,14 +78,16 @@ class Unzip:
         method = yield from self._member()
         directory_offset = self._input.used_bytes
         if (signature := (yield from self._take(4))) != _CENTRAL_HEADER:
-            raise failed(Kind.ZIP, _ONE_MEMBER if signature == _LOCAL_HEADER else "has no directory behind its member")
+            raise failed(
+                Kind.ZIP, _ONE_MEMBER if signature == _LOCAL_HEADER else "has no central directory after its member"
+            )
         yield from self._central_header(method)
         yield from self._end(directory_offset, self._input.used_bytes - directory_offset)
         self._complete = True
         while not self._input.left:
             self._waits = True
             yield b""
-        raise failed(Kind.ZIP, "is followed by something else")
+        raise failed(Kind.ZIP, "is followed by other data")
 
     def _take(self, count: int) -> _Taking:
         """Exactly `count` bytes of the archive."""
@@ -194,7 +196,7 @@ class Unzip:
         size, packed, offset = _zip64(extra, size, packed, offset)
         self._compare(crc, size, packed)
         if central_method != method or disk or offset:
-            raise failed(Kind.ZIP, "is damaged: its directory describes another member than the one that it holds")
+            raise failed(Kind.ZIP, "is damaged: its central directory describes another member than the archive holds")
         # what was read from a pipe is marked as one, and good
         kind = stat.S_IFMT(attributes >> 16) if made_by >> 8 == _MADE_ON_UNIX else 0
         if kind in (stat.S_IFLNK, stat.S_IFDIR) or attributes & _DOS_DIRECTORY:
@@ -219,7 +221,7 @@ class Unzip:
                 raise failed(Kind.ZIP, "is damaged: its ZIP64 locator is wrong")
             signature = yield from self._take(4)
         if signature != _END:
-            raise failed(Kind.ZIP, "is damaged: its directory has no end")
+            raise failed(Kind.ZIP, "is damaged: its central directory has no end")
         *found, comment_length = struct.unpack("<HHHHIIH", (yield from self._take(18)))
         expected = (0, 0, 1, 1, directory_bytes, directory_offset)
         in_zip64 = (*[_IN_ZIP64_16] * 4, *[_IN_ZIP64_32] * 2)

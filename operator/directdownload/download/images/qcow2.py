@@ -135,7 +135,9 @@ def _check_extensions(image: Reader, header_bytes: int, cluster_bytes: int) -> N
         if kind == _DATA_FILE_NAME:
             raise unsafe("the QCOW2 image names an external data file; make a complete one with `qemu-img convert`")
         if kind == _BACKING_FORMAT:
-            raise unsafe("the QCOW2 image names the format of a backing file; make one with `qemu-img convert`")
+            raise unsafe(
+                "the QCOW2 image names the format of a backing file; make a complete one with `qemu-img convert`"
+            )
         position += -(-length // 8) * 8
     if header_bytes + position < cluster_bytes:
         raise malformed(FORMAT, f"more than {_MAX_EXTENSIONS} header extensions, or {_MAX_EXTENSIONS_BYTES} bytes")

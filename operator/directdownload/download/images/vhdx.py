@@ -90,7 +90,7 @@ def _check_log(image: Reader) -> None:
     if not valid:
         raise malformed(FORMAT, "its headers are damaged")
     if any(max(valid)[1]):
-        raise unsafe("the VHDX image was not closed cleanly: its log is to be replayed; open and close it once")
+        raise unsafe("the VHDX image was not closed cleanly: its log must be replayed; open and close it once")
 
 
 def _find_metadata(image: Reader) -> int:
@@ -102,7 +102,7 @@ def _find_metadata(image: Reader) -> int:
     offsets = {}
     for guid, offset, length, flags in _entries(table, _REGION, _REGION_HEADER.size, count):
         if guid in offsets or (guid not in (_METADATA_REGION, _BLOCKS_REGION) and flags & _REGION_REQUIRED):
-            raise malformed(FORMAT, "it has a region twice, or one that is unknown and required")
+            raise malformed(FORMAT, "it has a duplicate region, or an unknown region that it requires")
         if offset < _MIB or offset % _MIB:
             raise malformed(FORMAT, f"a region at byte {offset}")
         check_inside(image, offset, length, FORMAT, "a region")
@@ -121,7 +121,7 @@ def _read_items(image: Reader, metadata_offset: int) -> dict[bytes, int]:
     items: dict[bytes, int] = {}
     for guid, offset, _, flags in _entries(table, _ITEM, _METADATA_HEADER.size, count):
         if guid in items or (guid not in _KNOWN_ITEMS and flags & _ITEM_REQUIRED):
-            raise malformed(FORMAT, "it has a metadata item twice, or one that is unknown and required")
+            raise malformed(FORMAT, "it has a duplicate metadata item, or an unknown item that it requires")
         items[guid] = offset
     return items
 

@@ -131,9 +131,11 @@ def _check_descriptor(data: bytes) -> None:
             if key == "createtype":
                 create_types.append(value)
         else:
-            raise unsafe(f"line {number} of the VMDK image's descriptor is of no known kind")
+            raise unsafe(f"line {number} of the VMDK image's descriptor is of an unknown kind")
     if extents > 1:
-        raise unsafe(f"the VMDK image has {extents} extents; expected one, itself: the others would be other files")
+        raise unsafe(
+            f"the VMDK image has {extents} extents; expected one, in the file itself: others would be other files"
+        )
     if len(create_types) != 1 or create_types[0] not in _CREATE_TYPES:
         raise unsafe(
             f"the VMDK image is of type {', '.join(create_types)[:80] or 'unknown'}; expected monolithicSparse or "
@@ -143,4 +145,4 @@ def _check_descriptor(data: bytes) -> None:
 
 def _check_extent(kind: str, name: str) -> None:
     if kind != "sparse" or "/" in name or "\\" in name:
-        raise unsafe(f"the VMDK image has an extent of type {kind[:20]} in another file; expected one sparse, itself")
+        raise unsafe(f"the VMDK image has an extent of type {kind[:20]} in another file; expected a sparse one inside")
