@@ -71,8 +71,8 @@ def _become_nobody() -> None:
     except PermissionError:
         raise StorageError(
             Reason.WRITE_FAILED,
-            "cannot give up the rights of root before foreign bytes come in: expected the capabilities SETUID and "
-            "SETGID, which the chart's Job template adds",
+            "cannot drop root privileges before the download: expected the capabilities SETUID and SETGID, which the "
+            "chart's Job template adds",
         ) from None
 
 
@@ -97,7 +97,7 @@ def _python() -> tuple[str, ...]:
 def _landlock(readable: Iterable[str]) -> None:
     version = _libc.syscall(_CREATE_RULESET, None, 0, _RULESET_VERSION)
     if version < 1:
-        logger.debug("this kernel has no Landlock: a process of user %d reads what everybody may read", os.geteuid())
+        logger.debug("this kernel has no Landlock: a process of user %d can read world-readable files", os.geteuid())
         return
     handled = (1 << _FILE_RIGHTS.get(version, max(_FILE_RIGHTS.values()))) - 1
     scopes = _SCOPES if version >= _SCOPED_SINCE else 0

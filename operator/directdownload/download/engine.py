@@ -94,7 +94,7 @@ class _Fetch:
     def _already_present(self, record: Record) -> JobResult:
         return JobResult(
             reason=Reason.ALREADY_PRESENT,
-            message="the file was there already, as expected",
+            message="the file is already present, with the expected content",
             path=self._place.final,
             size_bytes=record.size_bytes,
             served_bytes=record.served_bytes,
@@ -127,7 +127,9 @@ class _Fetch:
         if file is None or missing or not fits or os.fstat(file.descriptor).st_size != gathered.size_bytes:
             what = ", ".join(missing) or "its size or format"
             raise UnsoundError(
-                Reason.WRITE_FAILED, f"{staging.part.path} is not what was reported of it ({what}); it begins anew"
+                Reason.WRITE_FAILED,
+                f"{staging.part.path} differs from the report of the fetching process ({what}); the next attempt "
+                "starts from zero",
             )
         record = Record(
             placement=request.placement,

@@ -224,7 +224,7 @@ class Follower:
             while position < span.end and (buffer := free.get()) is not None and not self._cancelled.is_set():
                 block = self._read(buffer, position, span.end)
                 if not block:
-                    raise StorageError(Reason.WRITE_FAILED, "the part is shorter than what was written to it")
+                    raise StorageError(Reason.WRITE_FAILED, "the part is shorter than the bytes written to it")
                 position += len(block)
                 read.put(block)
         except Exception as error:  # raised again by the thread that waits for the block
@@ -232,7 +232,7 @@ class Follower:
         else:
             if position < span.end:
                 # nobody may be left waiting for a block
-                read.put(ReleasedError(Reason.INTERRUPTED, "reading back was ended"))
+                read.put(ReleasedError(Reason.INTERRUPTED, "reading back was stopped"))
 
     def _read(self, buffer: memoryview, start: int, end: int) -> memoryview:
         """The next bytes, at most a block; past the page cache where that can be, as they are wanted only once."""

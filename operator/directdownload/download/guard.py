@@ -12,7 +12,7 @@ from directdownload.resources.reasons import Reason
 
 #: The longest that anything waits before it looks at its Guard again.
 TICK_SECONDS = 0.25
-PART_IS_KEPT = "what was received is kept for the next attempt"
+PART_IS_KEPT = "the received bytes are kept for the next attempt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Guard:
     def check(self) -> None:
         """Raise StoppedError if the time has come, ReleasedError if only this connection is to end."""
         if self.stop.is_set():
-            raise StoppedError(Reason.INTERRUPTED, f"told to stop; {self.consequence}")
+            raise StoppedError(Reason.INTERRUPTED, f"stopped on request; {self.consequence}")
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise StoppedError(
                 Reason.DEADLINE_EXCEEDED,

@@ -161,17 +161,17 @@ def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
 
 
 def _probe(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "nothing was to be kept")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "nothing is kept")
     return sandbox.probe(_request(document), guard)
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "the next check begins anew")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "the next check starts from zero")
     return verify.verify(document, _place(document), guard)
 
 
 def _remove(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "what is left is removed by the next attempt")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "the next attempt removes the rest")
     return remove.remove(document, _place(document), guard)
 
 

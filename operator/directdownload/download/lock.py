@@ -45,7 +45,7 @@ def acquire(path: str, guard: Guard) -> tuple[int, bool]:
         if time.monotonic() >= end:
             raise StorageError(
                 Reason.WRITE_FAILED,
-                f"{path} is locked for more than {LIMIT_SECONDS:g} s by another process on this or another host; "
+                f"{path} has been locked for more than {LIMIT_SECONDS:g} s by another process on this or another host; "
                 "find it with lslocks or fuser, and end it",
             )
         guard.wait(_POLL_SECONDS)
@@ -61,7 +61,7 @@ def try_acquire(path: str) -> int | None:
             if same_file(descriptor, path):
                 if ours:
                     return descriptor
-                logger.warning("%s is no file that this product made: it makes way for one", path)
+                logger.warning("%s was not made by this product: it is replaced", path)
                 files.remove(path)
         except OSError as error:
             os.close(descriptor)
@@ -115,7 +115,7 @@ def _open(path: str) -> tuple[int, bool]:
                 return os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
             with contextlib.suppress(FileNotFoundError):
                 return _open_again(path)
-        raise StorageError(Reason.WRITE_FAILED, f"{path} is made and removed by others all the time; find out by whom")
+        raise StorageError(Reason.WRITE_FAILED, f"other processes keep making and removing {path}; find and stop them")
     except OSError as error:
         raise storage_error(error, path, "open") from error
 

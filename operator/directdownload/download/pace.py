@@ -64,7 +64,8 @@ class Pace:
         """What is said of one of the sources that were waited for."""
         return SourceError(
             Reason.SOURCE_TOO_SLOW,
-            f"{url}: {bytes_per_second:.0f} bytes per second came on average over {self.window_seconds:g} s, expected "
-            f"at least {self.minimum} (downloads.minimumRate of the Zone, --minimum-rate of directdownload fetch); "
+            f"{url}: received {bytes_per_second:.0f} bytes per second on average over {self.window_seconds:g} s, "
+            f"expected at least {self.minimum} (downloads.minimumRate of the Zone, --minimum-rate of directdownload "
+            "fetch); "
             f"{PART_IS_KEPT}",
         )

@@ -220,9 +220,14 @@ def _put_in_place(part: Part, product: Product, file: FileMode | None, record: R
     place, descriptor = part.place, product.descriptor
     # a removal takes the part first: whoever still holds it may publish
     if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
-        raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
+        raise StorageError(
+            Reason.WRITE_FAILED, f"another process removed {product.path}; the next attempt starts from zero"
+        )
     if os.fstat(descriptor).st_nlink != 1:
-        raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
+        raise StorageError(
+            Reason.WRITE_FAILED,
+            f"another process made a hard link to {product.path}; the next attempt starts from zero",
+        )
     _give_owner_and_mode(descriptor, file)
     os.fsync(descriptor)
     write_record(place, record)

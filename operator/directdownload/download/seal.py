@@ -95,7 +95,7 @@ def _write(path: str, document: Document) -> None:
         if _is_kept_well(path):
             files.write_atomically(path, document.model_dump_json().encode())
     except OSError as error:
-        logger.debug("cannot keep %s: %s; the next job does without", path, error.strerror)
+        logger.debug("cannot keep %s: %s; the next job works without it", path, error.strerror)
 
 
 def _is_kept_well(path: str) -> bool:

@@ -202,7 +202,7 @@ class Transfer:
         except ReleasedError:
             with self._changed:
                 if connection.replaced:
-                    message = f"{connection.supplier.source.url}: it stood still or was slow, others went on"
+                    message = f"{connection.supplier.source.url}: it stalled or was slow, other connections went on"
                     self._note_failure(connection, SourceError(Reason.SOCKET_TIMEOUT, message))
         except Exception as error:  # raised again by the thread that waits for this one
             with self._changed:
@@ -278,7 +278,7 @@ class Transfer:
             if self._promised_bytes is not None and size not in (None, self._promised_bytes):
                 raise SourceError(
                     Reason.CHECKSUM_MISMATCH,
-                    f"{url}: expected {self._promised_bytes} bytes as the metalink says, it has {size}",
+                    f"{url}: expected {self._promised_bytes} bytes (from the metalink), it has {size}",
                 )
             same_size = size in (None, self.size_bytes)
             same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
@@ -392,5 +392,5 @@ class Transfer:
                 supplier.bad_pieces += 1
                 others = any(not other.candidate.failed for other in self.suppliers if other is not supplier)
                 if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
-                    message = f"{supplier.source.url}: the bytes from {start} to {end} are not as the metalink says"
+                    message = f"{supplier.source.url}: bytes {start} to {end} do not match the hash in the metalink"
                     self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))

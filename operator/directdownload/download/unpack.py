@@ -129,8 +129,8 @@ class Unpack:
         if self._limit_bytes and end > self._limit_bytes:
             raise StorageError(
                 Reason.TOO_LARGE,
-                f"what the archive holds has {end} bytes or more, an image of at most {self._max_virtual_size_bytes} "
-                "is allowed (downloads.maxVirtualSize)",
+                f"the content of the archive has {end} bytes or more, an image of at most "
+                f"{self._max_virtual_size_bytes} is allowed (downloads.maxVirtualSize)",
             )
         if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
             space.check_space(self._staging.part.descriptor, self._staging.directory, len(block), self._reserve)

@@ -51,7 +51,11 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     digest = str(digests[Algorithm.SHA256])
     mismatch = first_mismatch(digests, expected)
     if mismatch is not None or not expected:
-        what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
+        what = (
+            f"expected {mismatch[0]}, found {mismatch[1]}"
+            if mismatch
+            else "no checksum or record says what it should hold"
+        )
         result = _altered(place, recorded, guard, what)
         return result.model_copy(update={"size_bytes": state.st_size, "digest": digest})
     record = vouching
