@@ -181,7 +181,7 @@ class _Handler:
         self._text_characters = 0
 
     def doctype(self, *_declaration: object) -> None:
-        _refuse(self._shown, "it declares a document type, which a metalink has no need of")
+        _refuse(self._shown, "it declares a document type, which is not allowed")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
@@ -301,7 +301,7 @@ def _urls(shown: str, entry: _Entry) -> tuple[str, ...]:
         if len(used) < _URLS_USED and _is_usable(text):
             used[text] = None
     if not used:
-        _refuse(shown, f"none of its {len(entry.urls)} URLs is one of http, https or nfs")
+        _refuse(shown, f"none of its {len(entry.urls)} URLs is an http, https or nfs URL")
     return tuple(used)
 
 
@@ -331,4 +331,4 @@ def _digest(shown: str, algorithm: Algorithm, text: str) -> str:
 
 
 def _refuse(shown: str, problem: str) -> NoReturn:
-    raise SourceError(Reason.METALINK_INVALID, f"{shown} is not a metalink that can be used: {problem}")
+    raise SourceError(Reason.METALINK_INVALID, f"{shown} is not a usable metalink: {problem}")

@@ -57,7 +57,7 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> O
             except RequestError as error:
                 failures.append(error)
         if len(found) == usable:
-            failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no source that can be used"))
+            failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no usable source"))
     unique = list({source.url.text: source for source in reversed(found)}.values())[::-1]
     if promised is None:
         return Offer(unique[:_SOURCES_LIMIT], failures)

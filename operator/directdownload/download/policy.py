@@ -104,7 +104,7 @@ def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> froze
     denied = ", ".join(f"{text} ({denial} address)" for text, denial in list(judged.items())[:4])
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: host {url.host} is {denied}: denied; if it is meant, allow it in sourcePolicy.allowedCIDRs "
+        f"{url}: host {url.host} is {denied}, which is denied; to allow it, add it to sourcePolicy.allowedCIDRs "
         "(--allow-cidr)",
     )
 

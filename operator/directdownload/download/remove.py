@@ -44,7 +44,7 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     finally:
         if own is not None:
             os.close(own)
-    message = "removed" if removed else "there was no file; what downloads had left is removed"
+    message = "removed" if removed else "there was no file; leftovers of downloads are removed"
     if running:
         message += f"; a download still runs on {', '.join(running)} and keeps its part"
     return JobResult(reason=Reason.REMOVED, message=message, path=place.final)

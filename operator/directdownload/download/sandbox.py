@@ -154,18 +154,19 @@ def run(
         value = parse(_serve(hears, ours, guard, answers or {}))
     except (ValueError, TypeError, LookupError, RecursionError, TimeoutError) as error:
         raise UnsoundError(
-            Reason.WRITE_FAILED, f"the process that fetches said what makes no sense: {type(error).__name__}"
+            Reason.WRITE_FAILED, f"the fetching process sent an invalid message: {type(error).__name__}"
         ) from None
     except EOFError:
         ended = _reap(process)
-        raise SourceError(Reason.INTERRUPTED, f"the process that fetches ended early: {ended}") from None
+        raise SourceError(Reason.INTERRUPTED, f"the fetching process ended early: {ended}") from None
     finally:
         os.close(hears)
         ours.close()
         ended = ended or _reap(process)
         if ended is None:
             raise UnsoundError(
-                Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
+                Reason.WRITE_FAILED,
+                "the fetching process does not end and could still write; the next attempt starts from zero",
             )
     return value
 
@@ -293,7 +294,7 @@ def _child(
     except DownloadError as error:
         message = ["failed", _failure(error)]
     except BaseException as error:  # nothing may return from here into the parent's code
-        logger.exception("the process that fetches failed unexpectedly")
+        logger.exception("the fetching process failed unexpectedly")
         text = f"unexpected: {type(error).__name__}: {error}"
         message = ["failed", _failure(DownloadError(Reason.WRITE_FAILED, text))]
     with contextlib.suppress(BaseException):

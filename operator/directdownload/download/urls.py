@@ -50,7 +50,7 @@ class Url:
                 redact(text), "it holds credentials: put them into a Secret and name it in headersSecretRef instead"
             )
         if "[" in parts.netloc and ":" not in parts.hostname:
-            raise _invalid(redact(text), "what stands in brackets is not an IPv6 address")
+            raise _invalid(redact(text), "the text in brackets is not an IPv6 address")
         scheme = parts.scheme.lower()
         host = _host(parts.hostname, text)
         target = urllib.parse.quote(parts.path or "/", safe="/%:=&~+!$,;'@()*")

@@ -186,5 +186,5 @@ def test_what_was_removed_under_a_download_is_not_published(
     )
     status, result = run_job(job_document(pool, url=origin.url("image")), code=code)
     assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-    assert "removed by someone else" in result.message
+    assert "another process removed" in result.message
     assert not {"uid-1", ".directdownload/uid-1.record", ".directdownload/uid-1.lock"} & leftovers(pool)
