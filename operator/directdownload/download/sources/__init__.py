@@ -1,4 +1,4 @@
-"""Sources of bytes by protocol. `create` is the only way that the engine makes one."""
+"""Sources of bytes by protocol. The engine makes one only with `create`."""
 
 from collections.abc import Callable
 

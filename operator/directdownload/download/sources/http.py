@@ -1,9 +1,9 @@
 """http and https: one GET with redirects, ranges and validators.
 
-Created by `sources.create`. Promises: every hop is checked against the policy before it is connected to, and the
-connection goes to the address that was checked; headers that the user gave go to the origin of the first URL only; no
-other credentials are ever sent to a server; a stream that begins at the offset asked for is of the version asked for,
-as far as the server can be believed.
+Created by `sources.create`. Promises: every hop is checked against the policy before connecting, and the connection
+goes to the checked address; the user's headers go to the origin of the first URL only; no other credentials are ever
+sent to a server; a stream that begins at the offset asked for is of the version asked for, as far as the server is
+truthful.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from directdownload.resources.reasons import Reason
 _HEAD_LIMIT_BYTES = 256 * 1024
 _HEAD_SECONDS = 30
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: the server, not the request, is at fault: worth another attempt
+#: the server is at fault, not the request: another attempt may succeed
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _RETRY_AFTER_LIMIT_SECONDS = 86_400.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
-#: archives that servers are known to label with an encoding, which is not one of the transfer
+#: archives that servers label with a Content-Encoding although the transfer is not encoded
 _ENCODED_SUFFIXES = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
 _SLOTS = connection.Slots()
 
@@ -91,16 +91,16 @@ class HTTPSource:
             response.close()
             raise
         if stream is None:
-            # the server has another version, or bungles ranges: the whole file, then
+            # the server has another version, or serves ranges wrongly: ask for the whole file
             response.close()
             return self.open(Ask(), guard)
         if secrets.Secrets.of_headers(self._options.headers).hide(stream.validator) != stream.validator:
-            # It would be kept on disk.
+            # The journal on disk would keep it.
             stream.validator = ""
         return stream
 
     def _follow(self, ask: Ask, guard: Guard) -> _Response:
-        """The first answer that is no redirect."""
+        """The first answer that is not a redirect."""
         url, headers = self.url, self._options.headers
         for _ in range(self._options.policy.max_redirects + 1):
             response = self._get(url, headers, ask, guard)
@@ -140,7 +140,7 @@ class HTTPSource:
             raw = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
             raw.begin()
             while 100 <= raw.status < 200 and raw.status != 101:
-                # RFC 9110, 15.2: any number of interim answers may come first; http.client knows 100 only
+                # RFC 9110, 15.2: any number of interim answers may come first; http.client handles 100 only
                 raw.headers = None  # type: ignore[assignment]
                 raw.begin()
             wire.set_budget(None)
@@ -174,7 +174,7 @@ class HTTPSource:
 
 
 def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, proxied: proxy.Proxy | None) -> bytes:
-    # RFC 9112, 3.2.2: a proxy is told the whole URL; through a tunnel it sees nothing
+    # RFC 9112, 3.2.2: a proxy gets the whole URL; through a tunnel it sees nothing
     seen_by_proxy = proxied is not None and url.scheme == "http"
     target = f"http://{url.authority}{url.target}" if seen_by_proxy else url.target
     lines = [
@@ -182,7 +182,7 @@ def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, proxied: 
         f"Host: {url.authority}",
         "User-Agent: directdownload",
         "Accept: */*",
-        # the bytes as they are: a checksum is of the file, not of some encoding of it
+        # a checksum is of the file, not of an encoding of it
         "Accept-Encoding: identity",
         "Connection: close",
     ]
@@ -202,7 +202,7 @@ def _is_partial(ask: Ask) -> bool:
 
 
 def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
-    """The stream of a final answer; None if the file must be asked for from its beginning."""
+    """The stream of a final answer; None if the caller must ask for the file from its beginning."""
     status = response.status
     if status == 200:
         length = _content_length(response)
@@ -215,7 +215,7 @@ def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
 
 
 def _partial(response: _Response, ask: Ask) -> HTTPStream | None:
-    """206: only exactly what was asked for is used."""
+    """The stream of a 206; None unless it has exactly the range asked for."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None:
         return None
@@ -247,11 +247,11 @@ def _body(response: _Response, length: int | None) -> body.Body:
 
 
 def _check_encoding(response: _Response, asked: Url) -> None:
-    """SourceError if the body is not the file.
+    """Raise SourceError if the body is an encoding of the file.
 
-    An encoding was refused by `Accept-Encoding: identity`. Some servers label an archive with that of its name
-    (`AddEncoding` of Apache): there the bytes are those of the file, and the checksum is of them. Everything else was
-    encoded on its way, and no checksum or range would fit.
+    The request has `Accept-Encoding: identity`. Some servers label an archive by its name all the same (`AddEncoding`
+    of Apache): its bytes are those of the file, and the checksum is of them. Any other encoding is of the transfer, and
+    no checksum or range would match.
     """
     values = ",".join(response.headers.get_all("Content-Encoding", [])).lower().split(",")
     encodings = [value for text in values if (value := text.strip()) not in ("", "identity")]
@@ -268,7 +268,7 @@ def _check_encoding(response: _Response, asked: Url) -> None:
 
 
 def _content_length(response: _Response) -> int | None:
-    """The declared length of the body; None for a chunked body or none declared."""
+    """The declared length of the body in bytes; None if it is chunked or declares none."""
     encodings = [value.strip().lower() for value in response.headers.get_all("Transfer-Encoding", [])]
     if encodings not in ([], ["chunked"], ["identity"]):
         raise SourceError(
@@ -320,7 +320,7 @@ def _retry_after(text: str) -> float | None:
 
 def _date(text: str) -> datetime.datetime | None:
     try:
-        # the parser is lenient, and what it accepts may go into a request again
+        # the parser is lenient, and the text may go into a request again
         return email.utils.parsedate_to_datetime(text) if len(text) <= 64 and text.isascii() else None
     except (TypeError, ValueError):
         return None
