@@ -1,7 +1,7 @@
-"""Moving the bytes: connections to one or several sources, each a thread of its own, fill one part together.
+"""Moving the bytes: connections to one or several sources, each in its own thread, fill one part together.
 
-Called by the engine with an open part and sources of the same bytes. The schedule decides who fetches what; the
-assembly takes the bytes. When it ends, for whatever reason, what was written is synced and told by the journal.
+Called by the engine with an open part and sources of the same bytes. The schedule divides the work; the assembly takes
+the bytes. However it ends, the written bytes are synced and the journal lists them.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from directdownload.resources.reasons import Reason
 
 _AUTOMATIC_CONNECTIONS = 4
 _CONNECTIONS_LIMIT = 8
-#: how often, and how long apart, a server that limits the number of connections is asked for the last one
+#: number and interval of retries for the last connection to a server that limits connections
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
-#: a slow source's bytes are written at least this often
+#: the bytes of a slow source are written at least this often
 _FILL_SECONDS = 0.25
 
 
@@ -49,7 +49,7 @@ class Transfer:
             state = State()
         self._guard = guard
         self._promised_bytes = terms.size_bytes
-        #: a mixture of versions would be noticed in the end
+        #: a digest would detect a mixture of versions at the end
         self._verified = bool(terms.algorithms or terms.pieces)
         self._fixed = terms.limits.connections
         each = self._fixed or (1 if terms.limits.bandwidth_bytes_per_second else _AUTOMATIC_CONNECTIONS)
@@ -85,16 +85,16 @@ class Transfer:
 
     @property
     def resumed_from(self) -> int:
-        """How many bytes of an earlier attempt were used."""
+        """The number of bytes reused from an earlier attempt."""
         return self._assembly.resumed_from
 
     @property
     def contributors(self) -> list[Supplier]:
-        """The sources that bytes of this transfer came from."""
+        """The sources that delivered bytes in this transfer."""
         return [supplier for supplier in self.suppliers if supplier.delivered]
 
     def validators(self) -> dict[str, str]:
-        """Which version of each source, by its URL's digest, the part's bytes are of."""
+        """The version of each source in the part, by the URL's digest."""
         named = dict(self._earlier_validators) if self.resumed_from else {}
         for supplier in self.contributors:
             digest, validator = supplier.source.url.digest, supplier.validator
@@ -102,7 +102,7 @@ class Transfer:
         return dict(list(named.items())[: journal.SOURCES_LIMIT])
 
     def run(self) -> tuple[int, Hasher]:
-        """The size of the complete file and its digests; raises DownloadError, SourceError if no source is left."""
+        """The size of the complete file and its digests. Raises DownloadError, SourceError if no source is left."""
         complete = False
         try:
             self._steer()
@@ -114,7 +114,7 @@ class Transfer:
                     connection.released.set()
             for connection in connections:
                 connection.join()
-            # a failure of the hashing was raised already, or hides behind what ended the transfer
+            # a failure of the hashing was already raised, or another failure ended the transfer
             with contextlib.nullcontext() if complete else contextlib.suppress(DownloadError):
                 hasher = self._assembly.end(complete=complete)
         return self._assembly.board.done.total_bytes, hasher
@@ -146,7 +146,7 @@ class Transfer:
                 return
 
     def _adjust(self, now: float, bytes_per_second: float, missing_bytes: int | None) -> None:
-        """Open or close a connection, if that is worth it."""
+        """Open or close a connection if that is worthwhile."""
         if missing_bytes is None or len(self._connections) >= _CONNECTIONS_LIMIT:
             return
         supplier = self._next_supplier()
@@ -164,7 +164,7 @@ class Transfer:
             last.released.set()
 
     def _look_at_pace(self, now: float) -> None:
-        """Give up the sources that together deliver too little; the others, or the next attempt, go on from there."""
+        """Drop the sources that together deliver too little; other sources or the next attempt continue from there."""
         waited_for = sources_waited_for(self._connections)
         received = self._received_by_ended + sum(connection.received_bytes for connection in self._connections)
         if (rate := self._pace.look(now, received, waiting=bool(waited_for))) is not None:
@@ -179,7 +179,7 @@ class Transfer:
     def _open_one_or_fail(self) -> None:
         supplier = self._next_supplier()
         if supplier is None:
-            # better from the beginning than not at all
+            # a restart from the beginning is better than a failure
             supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
         if supplier is None:
             raise errors.chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
@@ -204,7 +204,7 @@ class Transfer:
                 if connection.replaced:
                     message = f"{connection.supplier.source.url}: it stalled or was slow, other connections went on"
                     self._note_failure(connection, SourceError(Reason.SOCKET_TIMEOUT, message))
-        except Exception as error:  # raised again by the thread that waits for this one
+        except Exception as error:  # the thread that waits for this one raises it again
             with self._changed:
                 self._fatal = self._fatal or error
         finally:
@@ -216,7 +216,7 @@ class Transfer:
                 self._changed.notify_all()
 
     def _claim_and_fetch(self, connection: Connection, guard: Guard) -> bool:
-        """Whether there may be more to do for the connection."""
+        """Fetch one claim; return whether there may be more work for the connection."""
         try:
             claim = self._claim(connection)
             return claim is not None and self._fetch(connection, claim, guard)
@@ -237,7 +237,7 @@ class Transfer:
             alone = len(self._connections) == 1 and self._fixed <= 1
             connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
             for other in self._connections:
-                # what it had was given to this one whole: it stands still, or nearly so
+                # this connection got the whole rest of its claim: the other has stalled, or nearly
                 claim = other.claim
                 if claim is not None and claim.exhausted and ends.get(id(claim), claim.end) != claim.end:
                     other.replaced = True
@@ -251,7 +251,7 @@ class Transfer:
             self._assembly.board.give_back(claim)
 
     def _fetch(self, connection: Connection, claim: schedule.Claim, guard: Guard) -> bool:
-        """What was claimed; False if the source is of no use for that."""
+        """Fetch a claim; False if the source cannot deliver it."""
         supplier = connection.supplier
         with self._changed:
             size = self.size_bytes
@@ -271,7 +271,7 @@ class Transfer:
         return True
 
     def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
-        """Whether the stream goes on where `start` is; False: from the beginning; None: it is of no use."""
+        """Whether the stream continues at `start`; False: it starts from the beginning; None: it is unusable."""
         url, size = supplier.source.url, stream.size_bytes
         with self._changed:
             others = len(self._connections) > 1
@@ -297,19 +297,19 @@ class Transfer:
                 supplier.limit_to(supplier.candidate.connections - 1 if others else 1)
             if others and (begins_anew or size is None):
                 return None
-            # nobody joins in before there is room for the file
+            # no other connection starts before there is room for the file
             self._assembly.prepared = self._assembly.prepared and not begins_anew
             supplier.validator = validator
             self.active = supplier
             return not begins_anew
 
     def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
-        """`asked`: the source was asked for the known version only; without a digest nothing else is believed."""
+        """`asked`: the request was conditional on the known version; without a digest only that is accepted."""
         unknown = not (known and told)
         return known == told or (unknown and self._verified) or (asked and not told)
 
     def _begin_anew(self, connection: Connection) -> None:
-        """What is there is of another version, or cannot be continued: this connection, alone, begins from zero."""
+        """Restart from zero with this connection alone: the bytes are of another version or cannot be continued."""
         self._assembly.begin_anew()
         with self._changed:
             for supplier in self.suppliers:
@@ -317,7 +317,7 @@ class Transfer:
             connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
-        """From the stream into the part, up to the end of the claim."""
+        """Copy from the stream into the part, up to the end of the claim."""
         supplier, ended = connection.supplier, False
         while not ended and not claim.exhausted:
             connection.busy = Busy.WRITING
@@ -339,7 +339,7 @@ class Transfer:
                     connection.received_bytes += count
             finally:
                 connection.busy = Busy.WRITING
-                # also when the source failed: these bytes are good
+                # also after a failure of the source: these bytes are good
                 self._assembly.put(claim, buffer, filled, supplier.delivered)
             self._bucket.take(filled, guard)
         if not ended:
@@ -363,12 +363,12 @@ class Transfer:
         elif error.permanent:
             self._give_up(supplier, error)
         elif supplier.candidate.connections > 1:
-            # it serves others: perhaps it wants no more of them
+            # it serves other connections: it may limit their number
             supplier.limit_to(supplier.candidate.connections - 1)
             supplier.patience = _PATIENCE
             self._ramp.lost(time.monotonic())
         elif supplier.patience:
-            # perhaps it has not noticed yet that the others are gone
+            # it may not have noticed yet that the others are closed
             supplier.patience -= 1
             return True
         else:
@@ -383,7 +383,7 @@ class Transfer:
                 connection.released.set()
 
     def _bad_piece(self, start: int, end: int) -> None:
-        """Called by the hashing: fetched again, and if there are others not from the source that it came from."""
+        """Called by the hashing: fetch the piece again, from another source if there is one."""
         with self._changed:
             self._assembly.forget_piece(start, end)
             guilty = [supplier for supplier in self.suppliers if supplier.delivered.overlaps(start, end)]
