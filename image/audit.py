@@ -48,13 +48,13 @@ def verdict(lock: pathlib.Path, found: Sequence[dict[str, Any]]) -> tuple[int, s
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "pip-audit said nothing"
+    return lines[-1] if lines else "pip-audit printed nothing"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Look for known vulnerabilities; further options go to pip-audit. "
-        "Exit status: 0 none known, 1 some, 3 could not be asked."
+        "Exit status: 0 none known, 1 some, 3 lookup failed."
     )
     parser.add_argument("lock", type=pathlib.Path, help="for example requirements.lock")
     arguments, options = parser.parse_known_args()
