@@ -73,8 +73,8 @@ def allowed_root(url: Url, policy: Policy) -> str:
     allows = ", ".join(policy.nfs_exports[:_NAMED_LIMIT]) or "none"
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: this NFS export is not allowed; to allow it, add the line {missing.quoted()} to "
-        f"sourcePolicy.nfsExports of the Zone (--nfs-export); allowed so far: {allows}",
+        f"{url}: this NFS export is not allowed; to allow it, add to sourcePolicy.nfsExports of the Zone "
+        f"(--nfs-export) the line {missing.quoted()}; allowed so far: {allows}",
     )
 
 
