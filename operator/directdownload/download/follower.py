@@ -122,7 +122,7 @@ class Follower:
 
     def raise_failure(self) -> None:
         if isinstance(self._failure, OSError):
-            raise StorageError(Reason.WRITE_FAILED, f"cannot read back what is on disk: {self._failure.strerror}")
+            raise StorageError(Reason.WRITE_FAILED, f"cannot read back the part: {self._failure.strerror}")
         if self._failure is not None:
             raise self._failure
 

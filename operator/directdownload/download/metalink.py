@@ -191,7 +191,7 @@ class _Handler:
         namespace, _, local = name.rpartition(" ")
         if not self._stack:
             if local != "metalink" or namespace not in _NAMESPACES:
-                _refuse(self._shown, f"its root is not <metalink> of one of {', '.join(_NAMESPACES)}")
+                _refuse(self._shown, f"its root is not <metalink> in one of the namespaces {', '.join(_NAMESPACES)}")
             self._namespace, self._paths = namespace, _PATHS[_NAMESPACES[namespace]]
         # an element of another namespace is an extension: no path of `_PATHS` is below it
         self._stack.append(local if namespace == self._namespace else "?")

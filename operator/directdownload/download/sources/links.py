@@ -36,7 +36,7 @@ def resolve(names: Sequence[str], root: Sequence[str], read: Callable[[Sequence[
             continue
         followed += 1
         if followed > LIMIT:
-            raise AstrayError(f"more than {LIMIT} symbolic links are on the way")
+            raise AstrayError(f"more than {LIMIT} symbolic links are in the path")
         if target.startswith("/"):
             parts = [part for part in target.split("/") if part not in ("", ".")]
             if parts[: len(root)] != list(root):
