@@ -160,7 +160,7 @@ def test_a_download_of_this_host_that_is_about_to_end_is_waited_for(
         wait_for(lambda: stopped(download))
         status, result = run_job(removal, code=waits_for_locks(tmp_path / "waits-briefly", 0.1))
         assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-        assert "uid-1.kvm-1.part is locked" in result.message
+        assert "uid-1.kvm-1.part has been locked" in result.message
         assert ".directdownload/uid-1.kvm-1.journal" in leftovers(pool)
         with start_job(removal, code=waits_for_locks(marker, 30)) as process:
             wait_for(marker.exists)
