@@ -1,4 +1,4 @@
-"""The pages of the documentation as tests see them: which there are, their fenced blocks, and the commands in those."""
+"""The pages of the documentation for tests: the list of pages, their fenced blocks, and the commands in those."""
 
 import dataclasses
 import pathlib
@@ -14,13 +14,13 @@ _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE |
 _HERE = re.compile(r"<<(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)[^\n]*\n.*?^(?P=word)$", re.MULTILINE | re.DOTALL)
 _SUBSTITUTION = re.compile(r"\$\(([^()]*)\)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
-#: What may stand before a command in the shell.
+#: Words that may precede a command in the shell.
 _KEYWORDS = {"do", "then", "else", "while", "until", "if", "!", "exec", "test", "sudo", "nice"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """One simple command of a fenced `sh` block, as the shell would split it."""
+    """One simple command of a fenced `sh` block, split as by the shell."""
 
     page: pathlib.Path
     words: tuple[str, ...]
@@ -38,7 +38,7 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
 
 
 def spans(page: pathlib.Path) -> list[str]:
-    """What stands in the text between backticks."""
+    """The spans between backticks in the text."""
     return re.findall(r"`([^`\n]+)`", _FENCE.sub("", page.read_text()))
 
 
@@ -52,7 +52,7 @@ def split(script: str) -> Iterator[tuple[str, ...]]:
     text = _HERE.sub(" ", script).replace("\\\n", " ")
     while found := _SUBSTITUTION.search(text):
         yield from split(found[1])
-        # something that no command begins with, and that stays one word within quotes or without
+        # a word that no command begins with, and that stays one word with or without quotes
         text = f"{text[: found.start()]}SUBSTITUTED{text[found.end() :]}"
     for line in _lines(text):
         words: list[str] = []
@@ -69,7 +69,7 @@ def split(script: str) -> Iterator[tuple[str, ...]]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines without comments; one that is inside of quotes goes on in the next."""
+    """Lines without comments; an open quote joins a line with the next."""
     pending = ""
     for line in text.splitlines():
         pending = f"{pending}\n{line}" if pending else re.sub(r"(^|\s)#\s.*$", "", line)

@@ -189,7 +189,7 @@ def fetch(
         signal.signal(number, lambda _number, _frame: stop.set())
     with _Bar(quiet=quiet or only_probe) as bar:
         if only_probe:
-            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing was to be kept")))
+            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing is kept")))
         else:
             result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
     if as_json:

@@ -1,7 +1,7 @@
-"""Moving the bytes: connections to one or several sources, each a thread of its own, fill one part together.
+"""Moving the bytes: connections to one or several sources, each in its own thread, fill one part together.
 
-Called by the engine with an open part and sources of the same bytes. The schedule decides who fetches what; the
-assembly takes the bytes. When it ends, for whatever reason, what was written is synced and told by the journal.
+Called by the engine with an open part and sources of the same bytes. The schedule divides the work; the assembly takes
+the bytes. However it ends, the written bytes are synced and the journal lists them.
 
 A connection is optional while others go on: whatever it meets lowers the number of connections to its source, and
 costs the transfer nothing.
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _AUTOMATIC_CONNECTIONS = 4
 #: how often, and how long apart, a server that limits the number of connections is asked for the last one
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
-#: a slow source's bytes are written at least this often
+#: the bytes of a slow source are written at least this often
 _FILL_SECONDS = 0.25
 
 
@@ -60,7 +60,7 @@ class Transfer:
             state = State()
         self._guard = guard
         self._promised_bytes = terms.size_bytes
-        #: a mixture of versions would be noticed in the end
+        #: a digest would detect a mixture of versions at the end
         self._verified = bool(terms.algorithms or terms.pieces)
         self._mixing = mixing
         #: whether a source named several versions
@@ -99,16 +99,16 @@ class Transfer:
 
     @property
     def resumed_from(self) -> int:
-        """How many bytes of an earlier attempt were used."""
+        """The number of bytes reused from an earlier attempt."""
         return self._assembly.resumed_from
 
     @property
     def contributors(self) -> list[Supplier]:
-        """The sources that bytes of this transfer came from."""
+        """The sources that delivered bytes in this transfer."""
         return [supplier for supplier in self.suppliers if supplier.delivered]
 
     def validators(self) -> dict[str, str]:
-        """Which version of each source, by its URL's digest, the part's bytes are of."""
+        """The version of each source in the part, by the URL's digest."""
         named = dict(self._earlier_validators) if self.resumed_from else {}
         for supplier in self.contributors:
             digest, validator = supplier.source.url.digest, supplier.validator
@@ -116,7 +116,7 @@ class Transfer:
         return dict(list(named.items())[: journal.SOURCES_LIMIT])
 
     def run(self) -> tuple[int, Hasher]:
-        """The size of the complete file and its digests; raises DownloadError, SourceError if no source is left."""
+        """The size of the complete file and its digests. Raises DownloadError, SourceError if no source is left."""
         complete = False
         try:
             self._steer()
@@ -128,7 +128,7 @@ class Transfer:
                     connection.released.set()
             for connection in connections:
                 connection.join()
-            # a failure of the hashing was raised already, or hides behind what ended the transfer
+            # a failure of the hashing was already raised, or another failure ended the transfer
             with contextlib.nullcontext() if complete else contextlib.suppress(DownloadError):
                 hasher = self._assembly.end(complete=complete)
         return self._assembly.board.done.total_bytes, hasher
@@ -178,7 +178,7 @@ class Transfer:
             last.released.set()
 
     def _look_at_pace(self, now: float) -> None:
-        """Give up the sources that together deliver too little; the others, or the next attempt, go on from there."""
+        """Drop the sources that together deliver too little; other sources or the next attempt continue from there."""
         waited_for = sources_waited_for(self._connections)
         received = self._received_by_ended + sum(connection.received_bytes for connection in self._connections)
         if (rate := self._pace.look(now, received, waiting=bool(waited_for))) is not None:
@@ -193,7 +193,7 @@ class Transfer:
     def _open_one_or_fail(self) -> None:
         supplier = self._next_supplier()
         if supplier is None:
-            # better from the beginning than not at all
+            # a restart from the beginning is better than a failure
             supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
         if supplier is None:
             raise errors.chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
@@ -216,9 +216,9 @@ class Transfer:
         except ReleasedError:
             with self._changed:
                 if connection.replaced:
-                    message = f"{connection.supplier.source.url}: it stood still or was slow, others went on"
+                    message = f"{connection.supplier.source.url}: it stalled or was slow, other connections went on"
                     self._note_failure(connection, SourceError(Reason.SOCKET_TIMEOUT, message))
-        except Exception as error:  # raised again by the thread that waits for this one
+        except Exception as error:  # the thread that waits for this one raises it again
             with self._changed:
                 self._fatal = self._fatal or error
         finally:
@@ -230,7 +230,7 @@ class Transfer:
                 self._changed.notify_all()
 
     def _claim_and_fetch(self, connection: Connection, guard: Guard) -> bool:
-        """Whether there may be more to do for the connection."""
+        """Fetch one claim; return whether there may be more work for the connection."""
         try:
             claim = self._claim(connection)
             return claim is not None and self._fetch(connection, claim, guard)
@@ -251,7 +251,7 @@ class Transfer:
             alone = len(self._connections) == 1
             connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
             for other in self._connections:
-                # what it had was given to this one whole: it stands still, or nearly so
+                # this connection got the whole rest of its claim: the other has stalled, or nearly
                 claim = other.claim
                 if claim is not None and claim.exhausted and ends.get(id(claim), claim.end) != claim.end:
                     other.replaced = True
@@ -265,7 +265,7 @@ class Transfer:
             self._assembly.board.give_back(claim)
 
     def _fetch(self, connection: Connection, claim: schedule.Claim, guard: Guard) -> bool:
-        """What was claimed; False if the source is of no use for that."""
+        """Fetch a claim; False if the source cannot deliver it."""
         supplier = connection.supplier
         with self._changed:
             size = self.size_bytes
@@ -286,14 +286,14 @@ class Transfer:
         return True
 
     def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
-        """Whether the stream goes on where `start` is; False: from the beginning; None: it is of no use."""
+        """Whether the stream continues at `start`; False: it starts from the beginning; None: it is unusable."""
         url, size = supplier.source.url, stream.size_bytes
         with self._changed:
             others = len(self._connections) > 1
             if self._promised_bytes is not None and size not in (None, self._promised_bytes):
                 raise SourceError(
                     Reason.CHECKSUM_MISMATCH,
-                    f"{url}: expected {self._promised_bytes} bytes as the metalink says, it has {size}",
+                    f"{url}: expected {self._promised_bytes} bytes (from the metalink), it has {size}",
                 )
             same_size = size in (None, self.size_bytes)
             same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
@@ -309,7 +309,7 @@ class Transfer:
                 supplier.limit_to(supplier.candidate.connections - 1 if others else 1)
             if others and (begins_anew or size is None):
                 return None
-            # nobody joins in before there is room for the file
+            # no other connection starts before there is room for the file
             self._assembly.prepared = self._assembly.prepared and not begins_anew
             self.mixed = self.mixed or (supplier.media_type is not None and validator != supplier.validator)
             supplier.validator = validator
@@ -331,12 +331,12 @@ class Transfer:
         raise SourceError(Reason.SOURCE_CHANGED, f"{url}: a further connection got another file: {detail}")
 
     def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
-        """`asked`: the source was asked for the known version only; without a digest nothing else is believed."""
+        """`asked`: the request was conditional on the known version; without a digest only that is accepted."""
         unknown = not (known and told)
         return self._mixing or known == told or (unknown and self._verified) or (asked and not told)
 
     def _begin_anew(self, connection: Connection) -> None:
-        """What is there is of another version, or cannot be continued: this connection, alone, begins from zero."""
+        """Restart from zero with this connection alone: the bytes are of another version or cannot be continued."""
         self._assembly.begin_anew()
         with self._changed:
             for supplier in self.suppliers:
@@ -346,7 +346,7 @@ class Transfer:
                 claim.reach = None
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
-        """From the stream into the part, up to the end of the claim."""
+        """Copy from the stream into the part, up to the end of the claim."""
         supplier, ended = connection.supplier, False
         while not ended and not claim.exhausted:
             connection.busy = Busy.WRITING
@@ -368,7 +368,7 @@ class Transfer:
                     connection.received_bytes += count
             finally:
                 connection.busy = Busy.WRITING
-                # also when the source failed: these bytes are good
+                # also after a failure of the source: these bytes are good
                 self._assembly.put(claim, buffer, filled, supplier.delivered)
             self._bucket.take(filled, guard)
         if not ended:
@@ -411,7 +411,7 @@ class Transfer:
                 connection.released.set()
 
     def _bad_piece(self, start: int, end: int) -> None:
-        """Called by the hashing: fetched again, and if there are others not from the source that it came from."""
+        """Called by the hashing: fetch the piece again, from another source if there is one."""
         with self._changed:
             self._assembly.forget_piece(start, end)
             guilty = [supplier for supplier in self.suppliers if supplier.delivered.overlaps(start, end)]
@@ -420,5 +420,5 @@ class Transfer:
                 supplier.bad_pieces += 1
                 others = any(not other.candidate.failed for other in self.suppliers if other is not supplier)
                 if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
-                    message = f"{supplier.source.url}: the bytes from {start} to {end} are not as the metalink says"
+                    message = f"{supplier.source.url}: bytes {start} to {end} do not match the hash in the metalink"
                     self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))
