@@ -181,7 +181,8 @@ class DirectDownloadCertificate(Resource):
             Column("Alias", ".spec.alias"),
             Column("Hosts", ".status.hosts.desired", "integer"),
             Column("Uploaded", ".status.hosts.uploaded", "integer"),
-            Column("Expires", ".status.notAfter", "date"),
+            # A string: kubectl shows a date as an age, and one in the future as <invalid>.
+            Column("Expires", ".status.notAfter"),
             condition_column("Ready", "Ready"),
             condition_column("Reason", "Ready", field="reason", wide=True),
             AGE,
