@@ -75,6 +75,7 @@ NARROWED: Mapping[str, Sequence[Any]] = {
     "self >= 0": (0, 1, 2, LARGEST),
     "self >= 0 && self <= 4294967295": (0, 65534, 4294967295),
     "self >= 0 && self <= 20": (0, 20),
+    "self >= 0 && self <= 8": (0, 1, 8),
     "self >= 0 && self <= 4294967294": (0, 1, 64055, 4294967294),
     _NAME_RULE: NAMES,
     _CHECKSUM_RULE: _CHECKSUMS,

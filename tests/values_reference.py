@@ -19,8 +19,8 @@ VALUES = REPOSITORY / "charts" / "direct-download-operator" / "values.yaml"
 PAGE = REPOSITORY / "docs" / "values.md"
 _HEAD = """# Values of the chart
 
-Every value that `charts/direct-download-operator` takes; it refuses others. What they are for together is in
-[Installing](install.md), [Metrics](metrics.md) and [Alerts](alerts.md).
+This page lists every value of `charts/direct-download-operator`; the chart refuses others. [Installing](install.md),
+[Metrics](metrics.md) and [Alerts](alerts.md) describe their use.
 
 <!-- Generated from values.yaml by `make docs`. Do not edit. -->
 """

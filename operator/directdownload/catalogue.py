@@ -16,7 +16,7 @@ Type = Literal["counter", "gauge", "histogram"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """One metric. `name` is the family's: the series of a histogram have `_bucket`, `_sum` and `_count` behind it."""
+    """One metric. `name` is the family's: the series of a histogram append `_bucket`, `_sum` and `_count`."""
 
     name: str
     type: Type
@@ -47,7 +47,7 @@ class Catalogue:
         return prometheus_client.Histogram(described, meaning, labels, buckets=buckets)
 
     def computed_gauge(self, name: str, meaning: str, *labels: str) -> "ComputedGauge":
-        """One whose samples are made anew for each scrape, by a collector."""
+        """A gauge whose samples a collector computes at each scrape."""
         return ComputedGauge(self._describe(name, "gauge", labels, meaning), meaning, labels)
 
     def _describe(self, name: str, kind: Type, labels: tuple[str, ...], meaning: str) -> str:
@@ -58,7 +58,7 @@ class Catalogue:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ComputedGauge:
-    """What a collector fills at a scrape."""
+    """A gauge that a collector fills at a scrape."""
 
     name: str
     meaning: str

@@ -1,7 +1,7 @@
 """The small HTTP server beside the real work: health for the kubelet, metrics for Prometheus.
 
 Controller and agent start it first and stop it last, so that it answers from process start, leading or not
-(architecture, rule 13). Promises: a check that raises is an illness, never a lost answer; nothing else is served.
+(architecture, rule 13). Promises: a check that raises counts as a failed one, and is answered; nothing else is served.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from directdownload import catalogue, escaping
 
 logger = logging.getLogger(__name__)
 
-#: None: all is well; else the reason of the illness, as plain text for people.
+#: None: healthy; else the reason, as plain text for people.
 Check = Callable[[], str | None]
 
-# When each counter began, as a series of its own: nobody asks for it, and it doubles their number.
+# The start time of each counter, as a series of its own: nobody uses it, and it doubles their number.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # theirs
 CATALOGUE = catalogue.Catalogue()
 BUILD_INFO = CATALOGUE.gauge("build_info", "always 1; the version is the label", "version")
@@ -41,9 +41,9 @@ def count_request(verb: str, resource: str, code: int) -> None:
 
 
 class Server:
-    """What serves `application`, on every address, IPv4 and (where the machine has it) IPv6, over TLS if `tls` is set.
+    """Serves `application` on every address, IPv4 and (if the machine has it) IPv6, over TLS if `tls` is set.
 
-    `port` 0 takes a free one, which `port` tells once started. Raises OSError from `start` when the port is taken.
+    `port` 0 takes a free one, which `port` holds once started. Raises OSError from `start` if the port is taken.
     """
 
     def __init__(self, port: int) -> None:
@@ -75,7 +75,7 @@ class Server:
 class HealthServer(Server):
     """Serves `GET /<name>` for each of `checks` (`healthz`, `readyz`), 200 or 500, and `GET /metrics` of `registry`.
 
-    Without a registry no metrics: then `scraping` serves them.
+    Without a registry it serves no metrics: then `scraping` does.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ async def _metrics(registry: prometheus_client.CollectorRegistry, request: web.R
 
 
 def exposition_for(request: web.Request, registry: prometheus_client.CollectorRegistry) -> web.Response:
-    """What a scrape gets, in the format that it asks for."""
+    """The answer to a scrape, in the format that it asks for."""
     encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
@@ -115,7 +115,7 @@ def _handler(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.S
 
 
 def _listen(port: int) -> list[socket.socket]:
-    """Two sockets rather than one for both families, which `net.ipv6.bindv6only` and disabled IPv6 would break."""
+    """Two sockets instead of one for both families, which `net.ipv6.bindv6only` and disabled IPv6 would break."""
     first = socket.create_server(("0.0.0.0", port), backlog=32)  # noqa: S104 - the kubelet and Prometheus come from outside
     sockets = [first]
     if socket.has_ipv6:

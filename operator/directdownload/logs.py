@@ -1,11 +1,11 @@
 """Logging of controller, agent and download job: one line per event on stderr, as text or JSON, times in UTC.
 
-They call `configure` once at start. Promises: an event is one printable line (a traceback in text adds lines), also
-what no one caught; what looks like a credential is masked, in messages, fields and tracebacks alike; libraries that log
-bodies of API answers (Secrets among them) stay silent at debug.
+They call `configure` once at start. Promises: an event is one printable line (a traceback in text adds lines), even an
+uncaught error; text that looks like a credential is masked, in messages, fields and tracebacks alike; libraries that
+log bodies of API answers (Secrets among them) stay silent at debug.
 
-A line about an object says which, in the field `object` of JSON (text has it in the message): `concerning` for all
-lines of a block, those of libraries too; `about` for one line.
+A line about an object names it in the JSON field `object` (text has it in the message): `concerning` for all lines of a
+block, including those of libraries; `about` for one line.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from directdownload import escaping
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
-#: What these log at debug holds bodies and headers of requests.
+#: At debug these log bodies and headers of requests.
 _TALKATIVE = ("kubernetes", "aiohttp", "asyncio", "urllib3")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Fields that kopf attaches for its own handlers.
 _INTERNAL = frozenset({"settings", "k8s_skip", "k8s_ref"})
-#: What the lines of this block, or else of this process, are about.
+#: The object that the lines of this block, or else of this process, are about.
 _concerns: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("concerns", default={})  # noqa: B039 - never changed
 _MASK = "***"
-#: Of a line of text.
+#: Limit on a line of text.
 _LINE_LIMIT = 64 * 1024
-#: With limits on what comes before the sign by which a secret is known: else the work grows with the square of the
-#: length, and the text may be a tenant's or a server's.
+#: Bounded in front of the sign of a secret: otherwise the work grows with the square of the length, and the text may be
+#: a tenant's or a server's.
 _SECRETS = (
     # user:password@ and the query (signed URLs) of a URL
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/@\s'\"?#]+@"), rf"\1{_MASK}@"),
@@ -54,7 +54,7 @@ _SECRETS = (
 
 
 def configure(log_format: str, level: str) -> None:
-    """`log_format`: one of `FORMATS`; `level`: one of `LEVELS`. Replaces whatever was configured before.
+    """`log_format`: one of `FORMATS`; `level`: one of `LEVELS`. Replaces any earlier configuration.
 
     Raises ValueError for anything else.
     """
@@ -74,7 +74,7 @@ def configure(log_format: str, level: str) -> None:
 
 
 def about(kind: str, key: str, **fields: Any) -> dict[str, Any]:
-    """`extra` of a line about the object `key`, `namespace/name` or `name`; `fields` are what else is known of it."""
+    """`extra` of a line about the object `key`, `namespace/name` or `name`; `fields` are further facts about it."""
     namespace, _, name = key.rpartition("/")
     reference = {"kind": kind, **({"namespace": namespace} if namespace else {}), "name": name}
     return {"object": reference, **{field: value for field, value in fields.items() if value not in (None, "")}}
@@ -82,7 +82,7 @@ def about(kind: str, key: str, **fields: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def concerning(kind: str, key: str, **fields: Any) -> Iterator[None]:
-    """Lines of this block, and of tasks begun in it, are about that object unless they say otherwise."""
+    """Lines of this block, and of tasks started in it, are about that object unless they name another one."""
     token = _concerns.set({**_concerns.get(), **about(kind, key, **fields)})
     try:
         yield
@@ -102,7 +102,7 @@ def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
 
 
 def mask(text: str) -> str:
-    """`text` with what looks like a credential replaced by `***`."""
+    """`text` with everything that looks like a credential replaced by `***`."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -114,14 +114,14 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # The message names the object.
         fields = "".join(f" {key}={value}" for key, value in _fields(record).items() if key != "object")
-        # names and errors come from outside: what is in them must neither look like another event nor move a terminal
+        # names and errors come from outside: their text must neither look like another event nor control a terminal
         line = escaping.escaped(mask(f"{record.getMessage()}{fields}"), _LINE_LIMIT)
         trace = "\n".join(escaping.escaped(part, _LINE_LIMIT) for part in _trace(self, record).split("\n"))
         return f"{_time(record)} {record.levelname} {record.name}: {line}" + (f"\n{trace}" if trace else "")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, what it is about, fields given as `extra`, and any `exception`."""
+    """One JSON object: time, level, logger, message, the object it is about, `extra` fields, and any `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, Any] = {
@@ -144,7 +144,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _reference(record: logging.LogRecord) -> dict[str, Any]:
-    """What kopf says of the object of a line."""
+    """kopf's reference to the object of a line."""
     found = getattr(record, "k8s_ref", None)
     if not isinstance(found, dict) or not found.get("name"):
         return {}

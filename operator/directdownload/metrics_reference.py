@@ -1,6 +1,6 @@
 """The tables of docs/metrics.md, made from the catalogues: `python -m directdownload.metrics_reference PAGE [--check]`.
 
-`make docs` writes them, `make lint` checks them. What stands outside the marks is written by hand.
+`make docs` writes them, `make lint` checks them. Text outside the marks is written by hand.
 """
 
 import re
@@ -13,7 +13,7 @@ from directdownload.catalogue import Catalogue, Description
 from directdownload.controller import metrics as controller_metrics
 from directdownload.resources import generated
 
-#: What the page calls each part, in its order.
+#: The page's heading for each part, in its order.
 PARTS: dict[str, Catalogue] = {
     "controller": controller_metrics.CATALOGUE,
     "agent": agent_metrics.CATALOGUE,
@@ -30,7 +30,7 @@ def descriptions() -> dict[str, Description]:
 
 
 def filled(page: str) -> str:
-    """`page` with the tables as they should be. Raises ValueError if a part has no place in it, or two."""
+    """`page` with current tables. Raises ValueError if a part has no place in it, or two."""
     parts = [match["part"] for match in _SECTION.finditer(page)]
     if sorted(parts) != sorted(PARTS):
         raise ValueError(f"expected one place for each of {', '.join(PARTS)}, found: {', '.join(parts) or 'none'}")

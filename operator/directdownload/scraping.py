@@ -1,11 +1,11 @@
-"""Metrics for those alone whom the API server permits them: over TLS, with a bearer token.
+"""Metrics only for those whom the API server permits them: over TLS, with a bearer token.
 
-Controller and agent start it where `--metrics-port` is given; `health` then serves no metrics. The same bargain as that
-of controller-runtime's metrics filter and of kube-rbac-proxy: the token must be one that the cluster accepts, and its
-user must have the right to `get` the non-resource URL `/metrics`.
+Controller and agent start it if `--metrics-port` is given; `health` then serves no metrics. The rule is that of
+controller-runtime's metrics filter and of kube-rbac-proxy: the cluster must accept the token, and its user must have
+the right to `get` the non-resource URL `/metrics`.
 
-Promises: a token is neither logged nor kept (what was decided stands under its hash, for a minute at most); whoever
-has no token costs no request; requests to the API server go one after the other, and few wait for them.
+Promises: a token is neither logged nor kept (the verdict is kept under its hash, for a minute at most); a caller
+without a token costs no request; requests to the API server go one after the other, and few wait for them.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from directdownload.servingcertificate import ServingCertificate
 
 logger = logging.getLogger(__name__)
 
-#: Also how long a token or right that was withdrawn still counts.
+#: Also how long a withdrawn token or right still counts.
 ALLOWED_SECONDS = 60.0
-#: A right that is given counts soon.
+#: A new right counts soon.
 REFUSED_SECONDS = 5.0
 REMEMBERED = 256
-#: Requests that wait for the API server's answer; more are sent away.
+#: Requests that wait for the API server's answer; more are refused.
 WAITING = 16
 
 
@@ -42,16 +42,16 @@ class Verdict(enum.Enum):
     FORBIDDEN = 403
 
 
-#: Of a token that nothing is remembered of.
+#: For a token of which nothing is remembered.
 Review = Callable[[str], Awaitable[Verdict]]
 
 
 class BusyError(Exception):
-    """Too many wait already."""
+    """Too many requests wait already."""
 
 
 class Gate:
-    """Remembers what `review` said of a token. What was refused takes no place from what was allowed."""
+    """Remembers `review`'s verdict on a token. Refused tokens take no place from allowed ones."""
 
     def __init__(self, review: Review, clock: Callable[[], float] = time.monotonic) -> None:
         self._review = review
@@ -62,7 +62,7 @@ class Gate:
         self._refused: collections.OrderedDict[bytes, tuple[float, Verdict]] = collections.OrderedDict()
 
     async def judge(self, token: str) -> Verdict:
-        """Raises BusyError, or what `review` raises: then nothing is remembered."""
+        """Raises BusyError, or an error of `review`: then nothing is remembered."""
         key = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         verdict = self._remembered(key)
         if verdict is not None:
@@ -110,9 +110,9 @@ def asks(api: client.Api) -> Review:
 
 
 class ScrapeServer(health.Server):
-    """Serves `GET /metrics` at `port` (0: a free one, told by `port` once started) to whom `gate` lets in.
+    """Serves `GET /metrics` at `port` (0: a free one, in `port` once started) to callers that `gate` lets in.
 
-    Raises OSError from `start` when the port is taken or the certificate cannot be used.
+    Raises OSError from `start` if the port is taken or the certificate cannot be used.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ def _refusal(verdict: Verdict) -> web.Response:
     if verdict is Verdict.FORBIDDEN:
         return web.Response(status=403, text="this user may not get the non-resource URL /metrics")
     return web.Response(
-        status=401, text="a bearer token that the cluster accepts is needed", headers={"WWW-Authenticate": "Bearer"}
+        status=401, text="expected a bearer token that the cluster accepts", headers={"WWW-Authenticate": "Bearer"}
     )
 
 
@@ -171,14 +171,14 @@ def _refusal(verdict: Verdict) -> web.Response:
 async def serving(
     api: client.Api, port: int | None, directory: pathlib.Path | None
 ) -> collections.abc.AsyncIterator[None]:
-    """A ScrapeServer for as long as the block runs, or none where no `port` is given.
+    """A ScrapeServer for as long as the block runs, or none if no `port` is given.
 
-    `directory` holds `tls.crt` and `tls.key`; without it the certificate is one of our own making.
+    `directory` holds `tls.crt` and `tls.key`; without it the certificate is self-signed.
     """
     if port is None:
         yield
         return
     server = ScrapeServer(port, gate=Gate(asks(api)), certificate=ServingCertificate(directory))
     async with server:
-        logger.info("Metrics on port %d, over TLS, for those who may get /metrics", server.port)
+        logger.info("Serving metrics on port %d over TLS to users who may get /metrics", server.port)
         yield

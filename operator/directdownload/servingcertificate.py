@@ -1,6 +1,6 @@
-"""The certificate of a TLS server of ours: files that somebody mounts and replaces, or one of our own making.
+"""The certificate of a TLS server of ours: files that somebody mounts and replaces, or a self-signed one.
 
-Used by `scraping`. `context` stays the same object: what `refresh` loads counts for the next connection.
+Used by `scraping`. `context` stays the same object: a certificate that `refresh` loads counts for the next connection.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 logger = logging.getLogger(__name__)
 
-#: As the kubelet brings a changed Secret within about a minute, nobody notices a shorter time.
+#: The kubelet brings a changed Secret within about a minute, so a shorter time gains nothing.
 POLL_SECONDS = 10.0
 _LIFE = datetime.timedelta(days=365)
 _LARGEST_BYTES = 1 << 20
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 1 << 20
 class ServingCertificate:
     """`directory` holds `tls.crt` (with its chain) and `tls.key`, as a Secret of type kubernetes.io/tls is mounted.
 
-    Without one the certificate is self-signed, lies in memory alone, and is made anew in the middle of its year.
+    Without one the certificate is self-signed, exists in memory only, and is made anew in the middle of its year.
     """
 
     def __init__(self, directory: pathlib.Path | None) -> None:
@@ -36,7 +36,7 @@ class ServingCertificate:
         self._renewal: datetime.datetime | None = None
 
     def refresh(self, now: datetime.datetime | None = None) -> bool:
-        """Loads what has changed; whether anything had. Raises OSError (ssl.SSLError is one): the one before stays."""
+        """Loads changed files; True if any had changed. On OSError (ssl.SSLError is one) the earlier pair stays."""
         now = now or datetime.datetime.now(datetime.UTC)
         if self._directory is not None:
             pair = (_read(self._directory / "tls.crt"), _read(self._directory / "tls.key"))
@@ -51,7 +51,7 @@ class ServingCertificate:
         return True
 
     async def follow(self) -> None:
-        """Refreshes until cancelled. A pair that cannot be used is told once; the one before serves on."""
+        """Refreshes until cancelled. An unusable pair is reported once; the earlier one stays in use."""
         complaint = ""
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -60,7 +60,7 @@ class ServingCertificate:
                     logger.info("The certificate for metrics was replaced")
                 complaint = ""
             except OSError as error:
-                # Of another time, or half replaced: the next look may find a pair.
+                # Not a pair, as it was half replaced: the next look may find one.
                 if str(error) != complaint:
                     complaint = str(error)
                     logger.warning("The certificate for metrics cannot be replaced: %s", error)
@@ -72,8 +72,8 @@ def _read(path: pathlib.Path) -> bytes:
 
 
 def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """The library reads files only: one that has no name and lies in memory."""
-    # Two at once would not be told apart: a pair that does not fit must leave the loaded one in place.
+    """The library reads files only: this one has no name and exists in memory."""
+    # Tried on another context first: a pair that does not fit must leave the loaded one in place.
     probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     descriptor = os.memfd_create("serving-certificate", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:

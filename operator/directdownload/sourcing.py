@@ -1,6 +1,6 @@
-"""What a Zone's policy has against the sources of a Template: said by the engine's own rules, before any job is made.
+"""The objections of a Zone's policy to the sources of a Template, by the engine's own rules, before any job is created.
 
-Used by the controller and by `plan`. By what the URLs say: names are resolved on the hosts, later.
+Used by the controller and by `plan`. Judged by the URLs alone: hosts resolve the names later.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Source:
 
 
 def refusal(template: Template, zone: Zone) -> Verdict | None:
-    """Why every job of `template` would fail for good in `zone`, in the words of the job; None: it would not."""
+    """Why every job of `template` would fail for good in `zone`, in the job's words; None: it would not."""
     return judged(template, policies.engine_policy(zone.spec.source_policy))[1]
 
 
 def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
-    """The sources of `template` in order, and what the policy has against its checksum, or against all of them."""
+    """The sources of `template` in order, and the policy's objection to its checksum, or to all of them."""
     spec = template.spec
     sources: list[Source] = []
     problems: list[RequestError] = []
@@ -52,7 +52,7 @@ def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | 
     try:
         expected_checksums(spec.checksum or "", "", policy)
     except RequestError as error:
-        # The first thing that a job looks at.
+        # A job checks this first.
         refused = error
     verdict = Verdict(False, refused.reason, refused.message, stalled=True) if refused is not None else None
     return sources, verdict

@@ -82,12 +82,11 @@ class Pool:
 
 
 class Wishes:
-    """`disk_name` tells where a pool lies on a host."""
+    """`disk_name` tells where a pool lies on a host; `teams` are the labels `team` of namespaces that have one."""
 
-    def __init__(self, disk_name: Callable[[str, str], str], team: str) -> None:
+    def __init__(self, disk_name: Callable[[str, str], str], teams: dict[str, str]) -> None:
         self._disk_name = disk_name
-        #: label of the namespaces that are not a template's own
-        self.team = team
+        self.teams = teams
         self.templates: dict[Key, WishedTemplate] = {}
         self.deployments: dict[Key, WishedDeployment] = {}
         self.hosts: dict[str, WishedHost] = {}
@@ -208,7 +207,8 @@ class Wishes:
         if template is None:
             return False
         foreign = template.namespace != deployment.namespace
-        allowed = template.allowed_team is not None and template.allowed_team in ("", self.team)
+        team = self.teams.get(deployment.namespace)
+        allowed = template.allowed_team is not None and template.allowed_team in ("", team)
         return (foreign and not allowed) or bool(template.zones and deployment.zone not in template.zones)
 
     def _counts(self, deployment: WishedDeployment) -> bool:

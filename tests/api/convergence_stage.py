@@ -35,13 +35,12 @@ class Stage:
     def __init__(self, simulation: Simulation, kube: Kube) -> None:
         self.simulation = simulation
         self.kube = kube
-        self.wishes = Wishes(lambda host, pool: simulation.disk(host, pool).name, TEAM)
         self.complaints: list[str] = []
         self.trace: list[str] = []
         self.invariants = Invariants(self.complain)
         self.main = simulation.namespace
         self.tenant = simulation.create_namespace("tenant", team=TEAM)
-        self.team = TEAM
+        self.wishes = Wishes(lambda host, pool: simulation.disk(host, pool).name, {self.tenant: TEAM})
         self.zones: list[str] = []
         self.enabled: dict[str, bool] = {}
         self.controllers: list[Controller] = []

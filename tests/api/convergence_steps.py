@@ -188,10 +188,10 @@ def change_verification(stage: Stage, rng: random.Random) -> str:
 
 def change_namespace(stage: Stage, rng: random.Random) -> str:
     stage.wishes.note_rights()
-    stage.team = stage.wishes.team = rng.choice([TEAM, "red"])
+    team = stage.wishes.teams[stage.tenant] = rng.choice([TEAM, "red"])
     stage.wishes.note_rights()
-    stage.kube.patch(kinds.NAMESPACES, stage.tenant, {"metadata": {"labels": {"team": stage.team}}}).object()
-    return f"namespace {stage.tenant}: team={stage.team}"
+    stage.kube.patch(kinds.NAMESPACES, stage.tenant, {"metadata": {"labels": {"team": team}}}).object()
+    return f"namespace {stage.tenant}: team={team}"
 
 
 def maintain(stage: Stage, rng: random.Random) -> str | None:

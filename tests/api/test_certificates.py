@@ -187,7 +187,7 @@ def test_a_deletion_waits_for_every_host_that_is_not_down_and_says_for_which(wor
     for host in (first, second):
         world.keystore(host).fault = Reason.KEYSTORE_PASSWORD_WRONG
     delete(world, name)
-    words = f"to be deleted: waits for {first}, {second} to prove that it is gone"
+    words = f"the deletion waits for {first}, {second} to prove the removal"
     until("the names of those who hold it", lambda: words in message(world, name))
     world.keystore(first).fault = None
     until("one less", lambda: f"waits for {second} to" in message(world, name))

@@ -202,7 +202,7 @@ def test_a_name_that_another_zone_has_gets_the_zone_after_it(fleet: Fleet) -> No
 
 
 _BAD: dict[str, tuple[str | bytes, str]] = {
-    "two": (certificates.pem() + certificates.pem(), "found 2: make one object of each"),
+    "two": (certificates.pem() + certificates.pem(), "found 2: create one object for each"),
     "key": (certificates.private_key(), "found a block that begins with -----BEGIN PRIVATE KEY"),
     "key-beside": (
         certificates.pem() + certificates.private_key(),

@@ -153,7 +153,7 @@ def test_definitions_of_a_newer_version_are_left_as_they_are(own: harness.Contro
     newer = older("0.10.0")
     installed(own, newer)
     before = stored(api)
-    assert f"{NAMES[0]}: kept, it is of version 0.10.0, which is newer than 0.2.0" in hook.lines()
+    assert f"{NAMES[0]}: kept, its version 0.10.0 is newer than 0.2.0" in hook.lines()
     assert stored(api) == before
 
 

@@ -112,10 +112,10 @@ def test_one_that_leads_gives_way_to_an_older_one_and_waits_again(world: Simulat
     second = other.start_controller("second", "--health-port", str(port))
     until("the second to lead", lambda: works(second))
     again = world.start_controller("again")
-    until("the second to give way", lambda: "Beginning anew" in second.log.read_text())
+    until("the second to give way", lambda: "Restarting to wait" in second.log.read_text())
     until("it to wait", lambda: second.log.read_text().count("Not leading") >= 2)
     log = second.log.read_text()
-    assert "Giving way: finishing what runs" in log
+    assert "Giving way: finishing running reconciles" in log
     assert "Traceback" not in log, log
     assert second.alive, "the same process, for Kubernetes: no restart"
     assert not holder(other)
@@ -188,7 +188,8 @@ def test_without_the_right_to_see_others_an_installation_leads_all_the_same(
         until("it to lead", lambda: works(controller))
         assert refused
         log = controller.log.read_text()
-        assert log.count("Cannot see whether another installation leads in this cluster, going on as if none did") == 1
+        words = "Cannot see whether another installation leads in this cluster, continuing as if none did"
+        assert log.count(words) == 1
         assert controller.stop() == 0
 
 

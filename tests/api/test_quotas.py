@@ -59,7 +59,8 @@ def test_a_namespace_gets_what_the_zone_allows_and_goes_on_when_that_is_raised(w
         world.deploy(namespace=namespace)
     for namespace in (world.namespace, guest):
         words = (
-            f"3 of 5 copies are verified, 2 are not made: namespace {namespace} has 3 placements in Zone {world.zone}"
+            "3 of 5 copies are verified, 2 are not created: "
+            f"namespace {namespace} has 3 placements in Zone {world.zone}"
         )
         until_told(world, "TooManyPlacements", words, namespace=namespace)
     settle(world)
@@ -69,7 +70,7 @@ def test_a_namespace_gets_what_the_zone_allows_and_goes_on_when_that_is_raised(w
     assert {(item["action"], item["reason"]) for item in planned["items"]} == {("Wait", "TooManyPlacements")}
     assert "has 3 placements" in planned["items"][0]["message"]
     edit(world, kinds.ZONES, world.zone, {"placementsPerNamespace": 4})
-    until_told(world, "TooManyPlacements", "4 of 5 copies are verified, 1 are not made")
+    until_told(world, "TooManyPlacements", "4 of 5 copies are verified, 1 are not created")
     assert [item["action"] for item in plan(world, "debian")["items"]].count("Present") == 4
     edit(world, kinds.ZONES, world.zone, {"placementsPerNamespace": 1})
     settle(world)
@@ -86,7 +87,7 @@ def test_what_goes_makes_room_for_what_waits(world: Simulation) -> None:
     world.deploy("first", "first", deletionPolicy="Delete")
     world.converged(3, "first")
     world.deploy("second", "second")
-    until_told(world, "TooManyPlacements", "0 of 3 copies are verified, 3 are not made", "second")
+    until_told(world, "TooManyPlacements", "0 of 3 copies are verified, 3 are not created", "second")
     delete(world, DEPLOYMENTS, "first")
     world.converged(3, "second")
     assert per_namespace(world) == {world.namespace: 3}

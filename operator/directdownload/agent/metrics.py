@@ -6,19 +6,19 @@ from directdownload.resources.host import DriftKind
 CATALOGUE = catalogue.Catalogue()
 KEYSTORE_DRIFT = CATALOGUE.counter(
     "keystore_drift_total",
-    "entries of ours in the keystore, or whole stores, that someone else changed or removed, and that were repaired; "
+    "repairs of the agent's entries in the keystore, or of whole stores, that something else changed or removed; "
     "`kind` is `EntryMissing`, `EntryReplaced` or `StoreMissing`",
     *("host", "kind"),
 )
 LEDGER_SAVED = CATALOGUE.gauge(
     "ledger_saved",
-    "1 while what the agent has to remember of copies is on its disk; 0 while its state directory cannot be written: "
-    "then copies that were published wait to be reported",
+    "1 while the agent's record of copies is saved on disk; 0 while its state directory cannot be written: newly "
+    "published copies then wait to be reported",
     "host",
 )
 KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
     "keystore_sync_duration_seconds",
-    "bringing the keystore in line with the wishes, reading it back included",
+    "duration of a keystore synchronization, with reading it back",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 

@@ -74,6 +74,11 @@ def template() -> None:
     shell_complete=candidates.of("USER", "ROUTING"),
     help="USER or ROUTING.",
 )
+@click.option(
+    "--connections",
+    type=click.IntRange(0, 8),
+    help="At most, of one download, to each URL. Default: as the zone says.",
+)
 @click.option("--display-text", metavar="TEXT", help="For people.")
 @click.option(
     "--architecture",
@@ -92,6 +97,7 @@ async def register(
     image_format: str,
     zones: tuple[str, ...],
     kind: str,
+    connections: int | None,
     display_text: str | None,
     architecture: str | None,
     output: str,
@@ -104,6 +110,7 @@ async def register(
         "checksum": checksum,
         "format": image_format.upper(),
         "type": kind.upper(),
+        "connectionsPerSource": connections,
         "zones": list(zones) or None,
         "architecture": architecture,
     }

@@ -4,9 +4,9 @@ Used by everything that reads or writes cluster objects. The official library su
 session (see `connection`); its generated models are left out, as they cost several times the request itself.
 
 Promises: every call but a watch ends within its timeout; every answer is read or its connection closed; at most
-`PARALLEL_REQUESTS` run at a time (watches and `urgent` requests are not held up by them); every failure is one of
-`errors`; no character keeps an `apply` from being written. Nothing is retried here except once after a 401, with
-credentials loaded anew.
+`PARALLEL_REQUESTS` run at a time (watches and `urgent` requests do not wait for them); every failure is one of
+`errors`; no character keeps an `apply` from being written. The only retry here is one after a 401, with credentials
+loaded anew.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from directdownload.cluster import connection, errors
 from directdownload.cluster.kinds import Resource
 
 Object = dict[str, Any]
-#: Inside the class the word `list` is the method.
+#: Within the class the word `list` is the method.
 Objects = list[Object]
 #: verb (as in RBAC, plus `apply`), plural of the resource, HTTP status (0: no answer)
 OnRequest = Callable[[str, str, int], None]
@@ -35,19 +35,19 @@ _LIST_ATTEMPTS = 3
 WATCH_SILENCE_SECONDS = 30
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
-#: With a parameter, as the library sends only bytes of types that it does not know as they are.
+#: With a parameter, as the library leaves bytes alone only for types that it does not know.
 _APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 
 
 class Api:
-    """One connection to one cluster. Make it with `connect`, end it with `close`."""
+    """One connection to one cluster. Open it with `connect`, close it with `close`."""
 
     def __init__(self, link: connection.Connection, request_timeout_seconds: float, on_request: OnRequest) -> None:
         self._link = link
         self._timeout_seconds = request_timeout_seconds
         self._on_request = on_request
         self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
-        #: called just before a write is sent, `urgent` ones left out; what it raises is the answer
+        #: called just before a write is sent, except for `urgent` ones; an exception that it raises reaches the caller
         self.before_write: Callable[[], None] | None = None
 
     @classmethod
@@ -60,7 +60,7 @@ class Api:
         user_agent: str = f"direct-download-operator/{directdownload.__version__}",
         on_request: OnRequest | None = None,
     ) -> "Api":
-        """Loads the configuration, without a request yet: in-cluster where a service account is mounted and neither
+        """Loads the configuration, without a request yet: in-cluster if a service account is mounted and neither
         `kubeconfig` nor `context` is given; else `kubeconfig`, else `$KUBECONFIG`, else `~/.kube/config`.
 
         Raises `errors.ConfigurationError`.
@@ -88,7 +88,7 @@ class Api:
         field_selector: str | None = None,
         page_size: int = PAGE_SIZE,
     ) -> tuple[Objects, str]:
-        """All objects and the list's resourceVersion. Starts over when the list grew too old between two pages."""
+        """All objects and the list's resourceVersion. Starts over if the list grew too old between two pages."""
         for attempt in range(1, _LIST_ATTEMPTS + 1):
             items: Objects = []
             newest = ""
@@ -120,7 +120,7 @@ class Api:
     ) -> AsyncGenerator[tuple[Objects, str], None]:
         """The same page by page, so that a caller can project and drop each. All pages show one moment.
 
-        Raises `errors.Gone` when that moment is too old for the next page: the caller starts over.
+        Raises `errors.Gone` if that moment is too old for the next page: the caller starts over.
         """
         query = {"limit": str(page_size), **_selectors(label_selector, field_selector)}
         while True:
@@ -138,7 +138,7 @@ class Api:
             query["continue"] = token
 
     async def create(self, resource: Resource, body: Object, *, namespace: str | None = None) -> Object:
-        """Unknown fields are refused (`errors.Invalid`) as they are by `apply`, instead of being dropped in silence."""
+        """Refuses unknown fields (`errors.Invalid`), as `apply` does, instead of dropping them silently."""
         namespace = namespace or body["metadata"].get("namespace")
         query = {"fieldValidation": "Strict"}
         return await self.request("POST", resource, namespace=namespace, query=query, body=body, verb="create")
@@ -158,11 +158,11 @@ class Api:
         subresource: str | None = None,
         namespace: str | None = None,
     ) -> Object:
-        """Server-side apply with force: `body` holds every field that `manager` owns; those left out vanish.
+        """Server-side apply with force: `body` holds every field that `manager` owns; fields left out vanish.
 
         Creates the object if it is missing, unless `body` carries `metadata.uid`: then `errors.NotFound` says that
-        there is no such object, or another one of its name. That other one's status is written all the same: of a
-        subresource the API server does not compare uids. `errors.Conflict` is left for writes that met others.
+        there is no such object, or another one of its name. A status of that other object is written all the same: for
+        a subresource the API server does not compare uids. `errors.Conflict` is left for conflicts with other writers.
         """
         metadata = body["metadata"]
         if "apiVersion" not in body or "kind" not in body:
@@ -180,7 +180,7 @@ class Api:
                 verb="apply",
             )
         except (errors.Conflict, errors.Invalid) as error:
-            # 409 where there is none, 422 (the uid is immutable) where there is another: only these tell the uid.
+            # 409 if there is none, 422 (the uid is immutable) if there is another: only their messages name the uid.
             if metadata.get("uid") and metadata["uid"] in error.message:
                 raise errors.NotFound(error.status, error.reason, error.message) from error
             raise
@@ -216,7 +216,7 @@ class Api:
         uid: str | None = None,
         propagation: str = "Background",
     ) -> None:
-        """Returns also when there is no such object, or only another one of that name with another uid."""
+        """Returns also if there is no such object, or only another one of that name with another uid."""
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
@@ -225,8 +225,8 @@ class Api:
         except errors.NotFound:
             return
         except errors.Conflict:
-            # Another uid, or a conflict for the caller (a namespace that is still being emptied): the answer tells
-            # only in words, and not always in the same ones.
+            # Another uid, or a conflict for the caller (a namespace that is still being emptied): only the answer's
+            # text tells them apart, and it varies.
             if not uid or await self._uid(resource, name, namespace) == uid:
                 raise
 
@@ -248,9 +248,9 @@ class Api:
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """Yields (`ADDED`|`MODIFIED`|`DELETED`|`BOOKMARK`, object) since `resource_version`.
 
-        Ends normally when the server's `timeout_seconds` are over. Raises `errors.Gone` when the version is too old,
-        `errors.Unreachable` when the connection is lost or silent for longer than the server could be. Wrap it in
-        `contextlib.aclosing` where the loop may be left early.
+        Ends normally after the server's `timeout_seconds`. Raises `errors.Gone` if the version is too old,
+        `errors.Unreachable` if the connection is lost or silent for longer than the server could be. Wrap it in
+        `contextlib.aclosing` if the loop may be left early.
         """
         query = {
             "watch": "true",
@@ -292,7 +292,7 @@ class Api:
         timeout_seconds: float | None = None,
         urgent: bool = False,
     ) -> Object:
-        """One call; the methods above are made of it. `urgent` does not wait for one of the parallel slots."""
+        """One call; the methods above use it. `urgent` does not wait for one of the parallel slots."""
         path = resource.path(name, namespace, subresource)
         target = f"{path}?{urlencode(query)}" if query else path
         call = f"{verb.upper()} {path}"
@@ -318,7 +318,7 @@ class Api:
         resource: Resource,
         call: str,
     ) -> aiohttp.ClientResponse:
-        """The response if it is a success; else raises, the response having been read."""
+        """The response if it is a success; else reads the response and raises."""
         generation = self._link.generation
         response = await self._attempt(method, target, body, content_type, bounds, verb, resource)
         if response.status == 401:
@@ -350,7 +350,7 @@ class Api:
         return response
 
 
-#: `asyncio.timeout` around each call is the bound; a second clock inside aiohttp would only cost.
+#: `asyncio.timeout` around each call is the bound; a second clock inside aiohttp would only cost time.
 _UNBOUNDED = aiohttp.ClientTimeout(total=None)
 
 

@@ -3,10 +3,11 @@
 `client.Api` is the only user. The official library reads kubeconfigs (certificates, tokens, exec plugins, OIDC) and
 in-cluster tokens and keeps the latter fresh; this module adds what long-lived processes need besides:
 
-- credentials that were refused are loaded anew (exec plugins and token files rotate);
+- refused credentials are loaded anew (exec plugins and token files rotate);
 - proxies of the environment are looked up once, not per request;
-- a peer that vanished without a word is noticed by TCP within a minute, also under an idle watch;
-- what was not delivered when the process ends is never delivered: a leader that was cut off writes nothing afterwards.
+- TCP notices a silently vanished peer within a minute, also under an idle watch;
+- data that is undelivered when the process ends is never delivered: a leader that was cut off writes nothing
+  afterwards.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ _LOAD_ERRORS = (library_config.ConfigException, OSError, ValueError, TypeError, 
 
 
 class Connection:
-    """One API server, one set of credentials, one pool. Make it with `open`, end it with `close`."""
+    """One API server, one set of credentials, one pool. Open it with `open`, close it with `close`."""
 
     def __init__(self, kubeconfig: str | None, context: str | None, user_agent: str) -> None:
         self._kubeconfig = kubeconfig
@@ -84,9 +85,9 @@ class Connection:
         return response
 
     async def reload(self, generation: int) -> bool:
-        """Loads the credentials again after those of `generation` got a 401: True when it is worth trying again.
+        """Loads the credentials again after a 401 to those of `generation`: True if another try is worthwhile.
 
-        False when they were loaded a moment ago, so that a lasting refusal ends somewhere.
+        False if they were loaded a moment ago, so that a lasting refusal comes to an end.
         """
         async with self._reloading:
             if generation == self.generation:
@@ -101,8 +102,8 @@ class Connection:
             if connector is not None:
                 await connector.close()
         self._retired.clear()
-        # aiohttp does not wait for connections that were given up before (watches, timeouts): their TLS farewell may
-        # take half a minute with a silent peer. Ending the sockets makes the event loop drop them now.
+        # aiohttp does not wait for connections that were given up before (watches, timeouts): their TLS shutdown may
+        # take half a minute with a silent peer. Closing the sockets makes the event loop drop them now.
         for sock in self._open_sockets():
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -149,7 +150,7 @@ class Connection:
             config_file=paths, context=self._context, client_configuration=configuration, persist_config=False
         )
         if configuration.host.startswith("https") and not (configuration.api_key or configuration.cert_file):
-            # The library only logs that an exec plugin failed and would go on as system:anonymous.
+            # The library only logs that an exec plugin failed and would continue as system:anonymous.
             raise ValueError("no credentials for this context; expected a certificate, a token or a working exec")
         return str(loader.current_context["context"].get("namespace") or "default")
 
@@ -167,8 +168,8 @@ class Connection:
         sock = socket.socket(family, kind, protocol)
         self._sockets.add(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # The kernel would go on sending what it has taken, for minutes after the process has ended: writes of a leader
-        # whose network comes back when another one has long been leading. Who needs an answer waits for it before.
+        # The kernel would go on sending accepted data for minutes after the process has ended: writes of a leader whose
+        # network returns when another one has long been leading. A caller that needs an answer waits for it before.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         for name, value in (
             ("TCP_KEEPIDLE", 20),

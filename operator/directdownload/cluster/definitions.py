@@ -3,8 +3,8 @@
 Called by `directdownload crds`, which the chart's hook runs before anything else of a new version starts: Helm itself
 installs definitions once and never changes them. The definitions come from the models, so an image always has its own.
 
-Promises of `upgrade`: doing it twice changes nothing; definitions of a newer version are left as they are, because an
-older schema would cut fields out of every object that is written; no version of the API is dropped while objects may
+Promises of `upgrade`: a second run changes nothing; definitions of a newer version are left as they are, because an
+older schema would drop fields of every object that is written; no version of the API is dropped while objects may
 still be stored in it.
 """
 
@@ -27,9 +27,9 @@ class Refused(Exception):  # noqa: N818 - says what happened
 
 
 async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds: float, told: Told) -> None:
-    """Applies each definition and waits until the API server serves it; a line for each goes to `told`.
+    """Applies each definition and waits until the API server serves it; `told` gets a line for each.
 
-    Raises `Refused` before anything is changed, TimeoutError when one is not served within `seconds`, or
+    Raises `Refused` before anything is changed, TimeoutError if one is not served within `seconds`, or
     `errors.ApiError`.
     """
     present = {name: await _present(api, name) for name in map(_name, definitions)}
@@ -38,7 +38,7 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
     for definition in definitions:
         name, found = _name(definition), present[_name(definition)]
         if found is not None and _is_newer(found, definition):
-            told(f"{name}: kept, it is of version {_version(found)}, which is newer than {_version(definition)}")
+            told(f"{name}: kept, its version {_version(found)} is newer than {_version(definition)}")
             continue
         applied = await api.apply(DEFINITIONS, definition, manager=MANAGER)
         if found is None:
@@ -46,14 +46,14 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
         elif found["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]:
             told(f"{name}: unchanged")
         elif _version(found) == _version(definition):
-            told(f"{name}: brought in line with version {_version(definition)}")
+            told(f"{name}: corrected to match version {_version(definition)}")
         else:
             told(f"{name}: upgraded from version {_version(found) or 'unknown'} to {_version(definition)}")
     waiting = ""
     try:
         async with asyncio.timeout(seconds):
             for waiting in map(_name, definitions):
-                # No watch: the account of the hook may read these by their names only.
+                # No watch: the account of the hook may read these by name only.
                 while not is_established(await api.get(DEFINITIONS, waiting)):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
@@ -65,12 +65,12 @@ async def upgrade(api: client.Api, definitions: Sequence[client.Object], seconds
 async def delete(api: client.Api, kinds: Iterable[Resource], seconds: float, told: Told) -> None:
     """Removes every object of `kinds` with its finalizers, then the definitions.
 
-    For clusters in which no controller runs: one would take the deletions for wishes to remove files. Raises
-    TimeoutError when a definition is not gone within `seconds`, `errors.ApiError`.
+    For clusters without a running controller: one would take the deletions for orders to remove files. Raises
+    TimeoutError if a definition is not gone within `seconds`, or `errors.ApiError`.
     """
     kinds = tuple(kinds)
     for kind in kinds:
-        # From now on nothing new of the kind can be made; the API server deletes all objects itself.
+        # From now on no new object of the kind can be created; the API server deletes all objects itself.
         await api.delete(DEFINITIONS, f"{kind.plural}.{kind.group}")
     waiting = ""
     try:
@@ -82,7 +82,7 @@ async def delete(api: client.Api, kinds: Iterable[Resource], seconds: float, tol
                     await asyncio.sleep(_POLL_SECONDS)
                 told(f"{waiting}: deleted, {released} objects were held by a finalizer")
     except TimeoutError:
-        raise TimeoutError(f"{waiting}: not gone within {seconds:g} s; the same command goes on where it was") from None
+        raise TimeoutError(f"{waiting}: not gone within {seconds:g} s; run the same command again") from None
 
 
 def is_established(definition: client.Object) -> bool:
@@ -91,7 +91,7 @@ def is_established(definition: client.Object) -> bool:
 
 
 async def _release(api: client.Api, kind: Resource) -> int:
-    """Takes the finalizers off the objects that are being deleted; returns of how many."""
+    """Takes the finalizers off the objects that are being deleted; returns the number of objects."""
     released = 0
     try:
         async for page, _ in api.pages(kind):
@@ -109,7 +109,7 @@ async def _let_go(api: client.Api, kind: Resource, metadata: dict[str, Any]) -> 
     try:
         await api.merge_patch(kind, metadata["name"], patch, namespace=metadata.get("namespace"))
     except (errors.NotFound, errors.Conflict, errors.Invalid):
-        # Gone meanwhile, or another one of its name: only these tell the uid.
+        # Gone meanwhile, or another object has its name: the uid keeps the patch from that one.
         return 0
     return 1
 
@@ -137,7 +137,7 @@ def _is_newer(found: client.Object, definition: client.Object) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """`1.10.2` as numbers, so that it comes after 1.9; what follows (`rc1`) does not count. Empty if there are none."""
+    """`1.10.2` as numbers, so that it comes after 1.9; a suffix (`rc1`) does not count. Empty if there are none."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else ()
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a call to the Kubernetes API, as one tree; libraries' exceptions never leave this package.
+"""The errors of a call to the Kubernetes API, as one tree; exceptions of libraries never leave this package.
 
     ApiError
     ├── ConfigurationError   no usable credentials: a human must act
@@ -23,10 +23,10 @@ from typing import Any
 
 import aiohttp
 
-#: What a call can fail with below HTTP. The last two: an answer that is not JSON (something in between made it).
+#: Transport errors below HTTP. The last two: the answer is not JSON, as something in between made it.
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, json.JSONDecodeError, UnicodeDecodeError)
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
-#: No answer may silence us for longer than this: something in between may have made it.
+#: No answer delays the next try by more than this: something in between may have made it.
 LONGEST_RETRY_AFTER_SECONDS = 300.0
 _TEXT_LIMIT = 500
 
@@ -92,18 +92,18 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     415: Invalid,
     422: Invalid,
 }
-#: Server-side apply answers fields that the schema does not know, or of a wrong type, with 500.
+#: Server-side apply answers 500 to fields that the schema does not know or that have a wrong type.
 _PERMANENT_500 = ("field not declared in schema", "failed to create typed patch object")
 
 
 def from_response(status: int, body: bytes, retry_after: str | None, call: str) -> ApiError:
-    """The error for an HTTP answer >= 400; `call` (`GET /api/v1/…`) names what was tried."""
+    """The error for an HTTP answer >= 400; `call` (`GET /api/v1/…`) names the request."""
     try:
         document = json.loads(body)
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        # not the API server but something in between
+        # not from the API server but from something in between
         document = {"message": body[:_TEXT_LIMIT].decode(errors="replace").strip()}
     return from_status(document, status, retry_after, call)
 

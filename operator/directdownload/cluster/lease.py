@@ -1,20 +1,20 @@
 """Leader election on a `coordination.k8s.io` Lease: at most one of several processes leads at any moment.
 
-Used by the controller: `acquire`, then work while `hold` runs, and leave the process as soon as it returns. Own code,
+Used by the controller: `acquire`, then work while `hold` runs, and exit the process as soon as it returns. Own code,
 because the client library's election reads the wall clock, survives a stalled API server as a second leader, and can
-neither create the Lease nor give it back. Promises, with the defaults in brackets:
+neither create the Lease nor release it. Promises, with the defaults in brackets:
 
 - Only durations measured by one's own clock count, never the times written in the Lease; the clock goes on while the
   machine sleeps.
 - A leader that has not renewed for `renew_deadline_seconds` [8], counted from before the request was sent, no longer
-  is one, whatever its requests or its event loop do. Nobody else takes over until the record has stood still for
+  leads, whatever its requests or its event loop do. No other takes over until the record has stood still for
   `lease_seconds` [15].
-- A Lease that was given back is taken within a fraction of a second, one that stood still as soon as its time is over:
-  who waits follows the Lease by a watch. The watch only wakes; what it misses is found every `retry_seconds` [2].
-- A renewal that failed is tried again four times as often: an API server that is away for less than 5 s, whenever it
+- A released Lease is taken within a fraction of a second, one that stands still as soon as its time is over: standbys
+  follow the Lease by a watch. The watch only wakes them; they also poll every `retry_seconds` [2] in case it fails.
+- A failed renewal is tried again four times as often: an API server that is away for less than 5 s, whenever it
   goes, costs no leadership.
 - Every write names the resourceVersion that it replaces, so of two takers one fails.
-- The watchdog is a thread: it fires when the event loop is stuck, too.
+- The watchdog is a thread: it also fires when the event loop is stuck.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from directdownload.cluster import client, errors, kinds
 
 logger = logging.getLogger(__name__)
 
-#: A renewal that failed is tried so many times as often: what is left is for tries, not for pauses.
+#: A failed renewal is tried this many times as often: the remaining time is for tries, not for pauses.
 _HURRY = 4
 
 
@@ -47,7 +47,7 @@ def new_identity(pod_name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Record:
-    """What others see of the holder; as long as it stands still, its holder has not renewed."""
+    """The others' view of the holder; as long as it stands still, its holder has not renewed."""
 
     holder: str
     renewed: str
@@ -85,7 +85,7 @@ class LeaderElection:
         self._namespace = namespace
         self._name = name
         self._identity = identity
-        #: of the Lease, put on with each write that is made anyway
+        #: of the Lease, set with each write that is made anyway
         self._labels = dict(labels)
         self._lease_seconds = lease_seconds
         self._deadline_seconds = renew_deadline_seconds
@@ -98,7 +98,7 @@ class LeaderElection:
         self._leading = False
         #: the Lease was read at least once: a candidate that cannot do that is none
         self._has_looked = False
-        #: someone gave the Lease back, or deleted it
+        #: someone released the Lease, or deleted it
         self._vacated = asyncio.Event()
         #: None: nothing to watch over. Read by the watchdog's thread.
         self._renewed_at: float | None = None
@@ -115,7 +115,7 @@ class LeaderElection:
         return self._has_looked
 
     async def look(self) -> None:
-        """Reads the Lease without trying to take it, for `is_candidate`; a failure is left to `acquire` to tell."""
+        """Reads the Lease without trying to take it, for `is_candidate`; `acquire` reports a failure."""
         try:
             await self._read()
             self._has_looked = True
@@ -148,7 +148,7 @@ class LeaderElection:
                 complaint = ""
             except errors.ApiError as error:
                 if error.reason != complaint:
-                    logger.warning("Cannot take Lease %s/%s, trying on: %s", self._namespace, self._name, error)
+                    logger.warning("Cannot take Lease %s/%s, trying again: %s", self._namespace, self._name, error)
                 complaint = error.reason
             self._vacated.clear()
             with contextlib.suppress(TimeoutError):
@@ -156,18 +156,18 @@ class LeaderElection:
                     await self._vacated.wait()
 
     def _pause_seconds(self) -> float:
-        """Until the next try, unless the watch wakes it: the moment at which the Lease runs out is not overslept."""
+        """Seconds until the next try, unless the watch wakes it earlier; it never passes the end of the Lease."""
         pause = self._retry_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
         left = self._vacant_in_seconds()
         return min(pause, left) if left > 0 else pause
 
     async def _follow(self) -> None:
-        """Wakes `acquire` when the Lease is given back, and notes each renewal at the moment at which it is made."""
+        """Wakes `acquire` when the Lease is released, and notes each renewal when it is made."""
         while True:
             try:
                 events = self._api.watch(
                     kinds.LEASES,
-                    # without one: what stands there now comes first
+                    # without a resourceVersion: the present content comes first
                     resource_version="",
                     namespace=self._namespace,
                     field_selector=f"metadata.name={self._name}",
@@ -177,13 +177,13 @@ class LeaderElection:
                         if kind == "DELETED" or (self._is_news(kind, lease) and not self._note(lease).holder):
                             self._vacated.set()
             except errors.ApiError as error:
-                # The tries go on without it, and complain where it matters.
-                logger.debug("Lease %s/%s is not followed: %s", self._namespace, self._name, error)
+                # The tries go on without it, and log their failures.
+                logger.debug("Lease %s/%s is not watched: %s", self._namespace, self._name, error)
             await asyncio.sleep(self._retry_seconds)
 
     async def hold(self) -> None:
         """Renews; returns when leadership is lost. The caller then ends the process: the watchdog stays armed."""
-        # Pauses count from the beginning of a try: slow answers would use up the deadline otherwise.
+        # Pauses count from the start of a try: slow answers would use up the deadline otherwise.
         began = _now() if self._renewed_at is None else self._renewed_at
         interval = self._retry_seconds
         while (pause := max(0.0, began + interval - _now())) < self._remaining_seconds():
@@ -198,15 +198,15 @@ class LeaderElection:
                 logger.warning("Lease %s/%s not renewed: %s", self._namespace, self._name, error or "timed out")
                 interval = self._retry_seconds / _HURRY
         else:
-            # too little left for another try, but not nothing: the work may use it up
+            # too little time for another try, but some is left: the work may use it up
             await asyncio.sleep(max(0.0, self._remaining_seconds()))
         self._leading = False
         logger.error("Leadership of %s lost (Lease %s/%s)", self._identity, self._namespace, self._name)
 
     async def release(self) -> None:
-        """Gives the Lease back if it is still ours, so that the next candidate need not wait; disarms the watchdog.
+        """Releases the Lease if it is still ours, so that the next candidate need not wait; disarms the watchdog.
 
-        Call it when the work has ended. An API server that is away is no error: the Lease then runs out by itself.
+        Call it when the work has ended. An API server that is away is no error: the Lease then expires by itself.
         """
         self._leading = False
         try:
@@ -219,7 +219,7 @@ class LeaderElection:
                 except errors.Conflict:
                     await self._read()
         except errors.ApiError as error:
-            logger.warning("Lease %s/%s not released, it runs out by itself: %s", self._namespace, self._name, error)
+            logger.warning("Lease %s/%s not released, it expires by itself: %s", self._namespace, self._name, error)
         finally:
             self._arm(None)
 
@@ -263,19 +263,19 @@ class LeaderElection:
         return await self._renew(took_over=True)
 
     def _is_news(self, kind: str, lease: dict[str, Any]) -> bool:
-        """A watch may lag behind what was read meanwhile, and an older record would look like a renewal."""
+        """A watch may lag behind a later read, and an older record would look like a renewal."""
         read = int(self._lease["metadata"]["resourceVersion"]) if self._lease is not None else 0
         return kind != "BOOKMARK" and int(lease["metadata"]["resourceVersion"]) > read
 
     def _note(self, lease: dict[str, Any]) -> _Record:
-        """Takes down what `lease` says; a record that is new begins to stand still now."""
+        """Records what `lease` says; a new record starts to stand still now."""
         record = _Record.of(lease)
         if record != self._seen:
             self._seen, self._seen_since = record, _now()
         return record
 
     def _vacant_in_seconds(self) -> float:
-        """How long the record seen last must still stand before another may take the Lease."""
+        """Seconds that the record seen last must still stand before another may take the Lease."""
         spec_seconds = ((self._lease or {}).get("spec") or {}).get("leaseDurationSeconds") or 0
         # A holder that was started with a longer lease keeps it.
         return self._seen_since + max(self._lease_seconds, spec_seconds) - _now()

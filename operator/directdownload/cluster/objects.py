@@ -1,7 +1,7 @@
 """Small views of the objects that the controller keeps in memory by the thousand: nodes, pods, jobs.
 
 `reflector.Reflector` projects every object of a list or watch into one of these and drops the rest. A projection never
-fails on an object that the API server accepted: what is not reported yet is None, False or empty.
+fails on an object that the API server accepted: a fact that is not reported yet is None, False or empty.
 """
 
 import functools
@@ -53,7 +53,7 @@ class PodView:
 
     @property
     def running(self) -> bool:
-        """Whether a container of it runs or may yet: a deleted pod does until its grace period ends."""
+        """Whether a container of it runs or may still run: a deleted pod does until its grace period ends."""
         return self.exit_code is None and self.phase not in ("Succeeded", "Failed")
 
 

@@ -1,13 +1,13 @@
 """Keeps a projected copy of one kind of object in memory, up to date, for as long as the process runs.
 
-The controller runs one `Reflector` each for placements, hosts, jobs, pods and nodes, reads their `Store`s, and hears
-of every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
-projections cost; what has not changed since it was last seen is not projected again. Promises:
+The controller runs one `Reflector` each for placements, hosts, jobs, pods and nodes, reads their `Store`s, and gets
+every change. List and watch are paged, projected page by page and bounded, so that 50,000 objects cost what their
+projections cost; an object that is unchanged since it was last seen is not projected again. Promises:
 
-- whoever vanished while no watch ran is reported as deleted by the next list;
+- the next list reports an object as deleted that vanished while no watch ran;
 - a store never goes back: neither a late event nor a late write-through replaces something newer;
-- an API server that is away costs nothing but age: the store stays, `last_relist_monotonic` tells how old it may be;
-- an object that cannot be read is there: in `Store.unreadable`. No projection, whatever others wrote, ends a reflector.
+- an API server that is away costs nothing but age: the store stays, `last_relist_monotonic` says how old it may be;
+- an object that cannot be read exists in `Store.unreadable`. No projection, whatever others wrote, ends a reflector.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ WATCH_SECONDS = 300
 TOMBSTONE_SECONDS = 300
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_LIMIT_SECONDS = 30
-#: Of an object that cannot be read: so many of its errors are named, and at most so many letters.
+#: Of an object that cannot be read: how many of its errors are named, and their characters at most.
 _PROBLEMS, _PROBLEM_LENGTH = 3, 512
 #: A watch that ends sooner and brought nothing counts as a failure: something in between cuts it off.
 _SHORT_WATCH_SECONDS = 1
 
 
 class Projected(Protocol):
-    """What a store must know of an object: see `objects.key_of` for `key`."""
+    """The attributes that a store needs of an object: see `objects.key_of` for `key`."""
 
     @property
     def key(self) -> str: ...
@@ -55,9 +55,9 @@ OnChange = Callable[[str, T | None, T | None], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An object that is there and that this version cannot read: another one wrote it, or somebody has spoilt it.
+    """An existing object that this version cannot read: another version wrote it, or somebody has spoilt it.
 
-    `document` is what the API serves, without `managedFields`; nobody has checked anything in it but `metadata`.
+    `document` is what the API serves, without `managedFields`; nothing in it is checked except `metadata`.
     """
 
     key: str
@@ -68,20 +68,20 @@ class Unreadable:
 
 
 class Store(Generic[T]):
-    """Objects by key. Not for threads. Every subscriber hears of each change at once, in order."""
+    """Objects by key. Not for threads. Every subscriber gets each change at once, in order."""
 
     def __init__(self) -> None:
         self._objects: dict[str, T] = {}
         #: resourceVersion and time of each deletion, in the order of time
         self._tombstones: dict[str, tuple[int, float]] = {}
-        #: keys not heard of since `rewind`
+        #: keys without a report since `rewind`
         self._outdated: set[str] = set()
         self._subscribers: list[OnChange[T]] = []
         self._unreadable: Store[Unreadable] | None = None
 
     @property
     def unreadable(self) -> "Store[Unreadable]":
-        """Those that are there and cannot be read; none of them is among the others."""
+        """The objects that cannot be read; none of them is among the others."""
         if self._unreadable is None:
             self._unreadable = Store()
         return self._unreadable
@@ -99,7 +99,7 @@ class Store(Generic[T]):
         return self._objects.get(key)
 
     def current(self, key: str, resource_version: int) -> bool:
-        """Whether this version, or a newer one, is what is held: nothing can be learnt from it."""
+        """Whether the store holds this version, or a newer one: then the document brings nothing new."""
         held = self._objects.get(key)
         if held is not None and held.resource_version >= resource_version and key not in self._outdated:
             return True
@@ -109,10 +109,10 @@ class Store(Generic[T]):
         self._subscribers.append(on_change)
 
     def take(self, resource: Resource, project: Callable[[dict[str, Any]], T], document: dict[str, Any]) -> None:
-        """Takes `document`, as the API serves it, through `project`; one that this cannot read as `Unreadable`."""
+        """Takes `document`, as the API serves it, through `project`; as `Unreadable` if that fails."""
         try:
             item = project(document)
-        # Whatever it is: what others write must not end those who read it.
+        # Whatever it is: what others write must not end its readers.
         except Exception as error:
             self._take_unreadable(resource, document, error)
         else:
@@ -139,7 +139,7 @@ class Store(Generic[T]):
             self._drop(key, version)
 
     def observe(self, item: T) -> bool:
-        """Takes `item` unless something as new is known; also for what one's own write returned. True if taken."""
+        """Takes `item`, which may be the result of one's own write, unless it is not newer. True if taken."""
         old = self._objects.get(item.key)
         buried, _ = self._tombstones.get(item.key, (0, 0.0))
         known = buried if old is None or item.key in self._outdated else old.resource_version
@@ -174,14 +174,14 @@ class Store(Generic[T]):
         return True
 
     def rewind(self) -> None:
-        """The cluster's history went back (etcd restored from a backup): what is heard next is newer than all held."""
+        """The cluster's history went back (etcd restored from a backup): the next reports are newer than all held."""
         self._tombstones.clear()
         self._outdated = set(self._objects)
         if self._unreadable is not None:
             self._unreadable.rewind()
 
     def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
-        """After a complete list of `keys`: what is not on it is gone, unless it is newer than the list."""
+        """After a complete list of `keys`: an object not on it is gone, unless it is newer than the list."""
         gone = [item.key for item in self if item.key not in keys]
         if self._unreadable is not None:
             gone += [item.key for item in self._unreadable if item.key not in keys]
@@ -201,7 +201,7 @@ class Store(Generic[T]):
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong, without what stands there: it may be a secret, and it may be long."""
+    """The problem without the value, which may be a secret, and long."""
     if isinstance(error, pydantic.ValidationError):
         found = error.errors(include_url=False, include_input=False, include_context=False)
         text = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:_PROBLEMS])
@@ -213,7 +213,7 @@ def problem_of(error: Exception) -> str:
 
 
 class Reflector(Generic[T]):
-    """Fills `store` from one list and watch. `on_change` (which must not raise) hears of write-throughs as well."""
+    """Fills `store` from one list and watch. `on_change` (which must not raise) gets write-throughs as well."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class Reflector(Generic[T]):
         self.last_relist_monotonic = time.monotonic()
 
     async def run(self) -> None:
-        """Runs until cancelled. Only a bug (`on_change` that raises) ends it otherwise."""
+        """Runs until cancelled. Otherwise only a bug (`on_change` that raises) ends it."""
         relist_due = 0.0
         while True:
             try:
@@ -262,7 +262,7 @@ class Reflector(Generic[T]):
                 if self._failures:
                     await self._pause(error)
                 else:
-                    # the first time at once; a server that keeps answering so is not hammered
+                    # at once the first time; then with pauses: a server that keeps answering so is not hammered
                     self._failures = 1
             except errors.ApiError as error:
                 await self._pause(error)
@@ -282,7 +282,12 @@ class Reflector(Generic[T]):
                 version = int(text)
                 if version < self._version:
                     # Lists are consistent reads: only a restored etcd answers with less than was known before.
-                    logger.warning("%s went back from %d to %d", self._resource.plural, self._version, version)
+                    logger.warning(
+                        "The resourceVersion of %s went back from %d to %d",
+                        self._resource.plural,
+                        self._version,
+                        version,
+                    )
                     self._store.rewind()
                     self._version = version
                 for document in page:
@@ -324,7 +329,7 @@ class Reflector(Generic[T]):
         self._version = version
 
     def _observe(self, document: dict[str, Any]) -> str:
-        """Takes `document` into the store; its key is returned."""
+        """Takes `document` into the store; returns its key."""
         metadata = document["metadata"]
         key = objects.key_of(metadata)
         if not self._store.current(key, int(metadata["resourceVersion"])):
@@ -339,5 +344,5 @@ class Reflector(Generic[T]):
         self._failures += 1
         # A refusal (RBAC, a missing CRD) needs someone to act; an API server that is away does not.
         level = logging.WARNING if isinstance(error, errors.Unreachable | errors.TooManyRequests) else logging.ERROR
-        logger.log(level, "Cannot follow %s, next try in %.1f s: %s", self._resource.plural, seconds, error)
+        logger.log(level, "Cannot watch %s, trying again in %.1f s: %s", self._resource.plural, seconds, error)
         await asyncio.sleep(seconds)

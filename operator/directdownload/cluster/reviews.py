@@ -1,4 +1,4 @@
-"""Whose a bearer token is, and what that user may do: asked of the API server, which alone knows.
+"""The user of a bearer token, and that user's rights: the API server, which alone knows, is asked.
 
 Used where others call us (`scraping`). A token is sent to the API server and kept nowhere here.
 """
@@ -8,7 +8,7 @@ from typing import Any
 from directdownload.cluster import client
 from directdownload.cluster.kinds import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 
-#: Whoever asks us waits for this.
+#: Our caller waits for this.
 TIMEOUT_SECONDS = 10.0
 
 

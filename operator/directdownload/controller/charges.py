@@ -1,6 +1,6 @@
 """How many placements each namespace has in each zone, and which Templates wait until there may be more.
 
-Counted as the store changes: nobody walks over fifty thousand placements to make one. `planning/quotas.py` says what a
+Counted as the store changes: no walk over fifty thousand placements to create one. `planning/quotas.py` decides what a
 placement counts for, and how many there may be.
 """
 
@@ -13,20 +13,20 @@ from directdownload.planning.deployments import Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.quotas import ALL, Account
 
-#: Once it was told that there are too many placements, it is told again only after there were fewer by this share.
+#: After a report of too many placements, the next one comes only after there were fewer by this share.
 _RELIEF = 0.95
 
 
 class Charges:
-    """Keeps `counts` by the changes of the store; placements that are being made are in them as well."""
+    """Keeps `counts` by the changes of the store; placements that are being created count as well."""
 
     def __init__(self, placements: Store[PlacementView]) -> None:
         self._counts: dict[Account, int] = {}
         #: not to be written to
         self.counts = types.MappingProxyType(self._counts)
-        #: placements that are being made, by name
+        #: placements that are being created, by name
         self._making: dict[str, Account] = {}
-        #: keys of Templates in the order in which they began to wait, and for which accounts
+        #: keys of Templates in the order in which they started to wait, and for which accounts
         self._line: dict[str, frozenset[Account]] = {}
         self._told = False
         placements.subscribe(self._changed)
@@ -40,7 +40,7 @@ class Charges:
             self._add(_account(new), 1)
 
     def _unreadable_changed(self, _: str, old: Unreadable | None, new: Unreadable | None) -> None:
-        """Whose it is, nobody knows; but it is there."""
+        """Its namespace is unknown, but it exists."""
         self._add(ALL, (new is not None) - (old is not None))
 
     def _made(self, name: str) -> None:
@@ -56,7 +56,7 @@ class Charges:
 
     @contextlib.contextmanager
     def making(self, targets: Collection[Target]) -> Iterator[None]:
-        """Counts `targets`, which are made within, from now on: others that plan meanwhile do not take their room."""
+        """Counts `targets`, which are created within, from now on: plans made meanwhile do not take their room."""
         for target in targets:
             self._making[target.name] = Account(target.namespace, target.zone)
             self._add(self._making[target.name], 1)
@@ -67,7 +67,7 @@ class Charges:
                 self._made(target.name)
 
     def wait(self, template: str, accounts: frozenset[Account]) -> None:
-        """`template` has copies to be made once there is room in one of `accounts`."""
+        """`template` has copies to be created once there is room in one of `accounts`."""
         if accounts:
             self._line[template] = accounts
 
@@ -75,7 +75,7 @@ class Charges:
         self._line.pop(template, None)
 
     def first(self, has_room: Callable[[Account], bool]) -> Iterator[tuple[str, Account]]:
-        """For each account that has room the Template that has waited for it longest."""
+        """For each account that has room the Template that has waited longest for it."""
         seen: set[Account] = set()
         for template, accounts in self._line.items():
             for account in accounts - seen:

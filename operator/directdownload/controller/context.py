@@ -1,4 +1,4 @@
-"""What every reconciler is given, and the writes that several of them share."""
+"""The world, queue and API that every reconciler gets, and the writes that several of them share."""
 
 import asyncio
 import dataclasses
@@ -16,13 +16,13 @@ from directdownload.resources import base, certificate, storagepool, template, t
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
-#: Of a Host's status, what the controller writes.
+#: The controller's fields of a Host's status.
 _OF_HOSTS = frozenset(
     {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest", "lastHandledRequestTime"}
 )
-#: Requests of one reconcile that are under way at once.
+#: Limit on concurrent requests of one reconcile.
 _PARALLEL_REQUESTS = 16
-#: Not ready, and no trouble: what every zone and every pool begins with.
+#: Not ready, and no problem: every zone and every pool starts with it.
 _EXPECTED = frozenset({Reason.NO_HOSTS, Reason.NO_READY_HOSTS})
 
 #: How the stores hold the objects of each kind that this process writes.
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def dump(model: base.Model) -> dict[str, Any]:
-    """As the API wants it: only what was set, without nulls."""
+    """The model as the API expects it: only fields that were set, without nulls."""
     return model.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
 
@@ -64,7 +64,7 @@ class Context:
         return self.world.jobs if resource is kinds.JOBS else self.world.ours[resource]
 
     def observe(self, resource: kinds.Resource, document: dict[str, Any]) -> None:
-        """Takes what the API serves, or what a write returned, into the store, so that the next plan sees it."""
+        """Takes a document from the API, or the result of a write, into the store, so that the next plan sees it."""
         self.store(resource).take(resource, PROJECTIONS[resource], document)
 
     def look_again(self, key: Key, when: datetime.datetime | None) -> None:
@@ -74,8 +74,8 @@ class Context:
     async def apply(
         self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
     ) -> None:
-        """Server-side apply to `item`, by uid. One that is gone is not made again; for a status the API server compares
-        no uids, and another object of that name is told apart by the next reconcile only."""
+        """Server-side apply to `item`, by uid. A deleted object is not created again; for a status the API server
+        compares no uids, and only the next reconcile notices another object of that name."""
         namespace, _, name = item.key.rpartition("/")
         metadata = {"name": name, "uid": item.uid, **body.pop("metadata", {})}
         if namespace:
@@ -86,14 +86,14 @@ class Context:
                 resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None
             )
         except errors.NotFound:
-            # It is gone or another one has its name. A conflict with other writers is not that: what is written here
+            # It is gone or another one has its name. A conflict with other writers is different: what is written here
             # (how a job ended) may be known nowhere else.
             self._gone(resource, item.key, item.resource_version)
             return
         self.observe(resource, answer)
 
     async def write_status(self, resource: kinds.Resource, item: Any, status: base.Status) -> bool:
-        """Applies `status` to `item` unless it stands there already. True if written."""
+        """Applies `status` to `item` unless it has it already. True if written."""
         wanted, present = dump(status), dump(item.status)
         own = _OF_HOSTS if resource is kinds.HOSTS else wanted.keys() | present.keys()
         if all(wanted.get(field) == present.get(field) for field in own - {"conditions"}) and same_conditions(
@@ -104,7 +104,7 @@ class Context:
         return True
 
     def tell_ready(self, resource: kinds.Resource, item: Any, status: base.Status) -> None:
-        """An Event where the reason of Ready is another one in `status`, just written, than in `item`."""
+        """Posts an Event if the reason of Ready in `status`, just written, differs from that in `item`."""
         ready, old = status.condition("Ready"), item.status.condition("Ready")
         if ready is None or (old is not None and old.reason == ready.reason):
             return
@@ -136,7 +136,7 @@ class Context:
         return True
 
     def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
-        """The API server says so. Its watch need not: kopf does not tell of all that vanishes (`watch_kinds`)."""
+        """The API server reports it as gone. Its watch may not: kopf does not report every deletion (`watch_kinds`)."""
         store = self.store(resource)
         if key in store or key in store.unreadable:
             store.forget(key, resource_version)
@@ -144,10 +144,10 @@ class Context:
     async def retry_stalled(
         self, key: Key, item: requests.Requested, copies: Iterable[PlacementView], now: datetime.datetime
     ) -> None:
-        """A request on `item`, if it is due, is handed on to those of its `copies` that failed or wait for something.
+        """Hands a due request on `item` on to those of its `copies` that failed or wait for something.
 
-        Else `key`, whose reconcile calls this, is looked at again when it is. The status that is planned at the same
-        `now` for the same `item` says that it was served.
+        If it is not due yet, `key`, whose reconcile calls this, is looked at again when it is. The status that is
+        planned at the same `now` for the same `item` reports it as served.
         """
         due = requests.due_of(item, now)
         if requests.is_due(due, now):
@@ -159,8 +159,8 @@ class Context:
     async def ask(self, request: str, copies: Iterable[PlacementView]) -> None:
         """Verifies those of `copies` that are Ready, and tries the others again, once for each `request`.
 
-        One that somebody has asked already, and that has not begun to serve that, serves this by the same: else each
-        of fifty deployments would write to each copy.
+        A copy with an earlier request that it has not started to serve serves both at once: otherwise each of fifty
+        deployments would write to each copy.
         """
         patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
         unasked = [p for p in copies if p.requested_at != request and not self._is_asked(p)]
@@ -168,7 +168,7 @@ class Context:
             self.observe(kinds.TEMPLATE_PLACEMENTS, answer)
 
     def _is_asked(self, placement: PlacementView) -> bool:
-        """Whether an attempt is still to begin for the request on `placement`."""
+        """Whether an attempt is still to start for the request on `placement`."""
         if plans.request_due(placement, self.now()) is None:
             return False
         jobs = self.world.jobs_of_placement[placement.key]

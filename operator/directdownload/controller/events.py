@@ -1,13 +1,14 @@
-"""Kubernetes Events: what happened, told to people beside the object that it happened to (`kubectl describe`).
+"""Kubernetes Events: reports for people, beside the object that they are about (`kubectl describe`).
 
 Reconcilers call `Recorder.tell`, which only takes note; `Recorder.run` posts in the background. Nothing depends on an
-Event (architecture, rule 1): they repeat what conditions say, and are dropped when they cannot be posted. Promises:
+Event (architecture, rule 1): they repeat conditions, and are dropped when they cannot be posted. Promises:
 
-- what happens again to the same object within `SERIES_PAUSE` raises the count of one Event, as client-go's
-  `tools/events` does it;
+- if the same happens again to an object within `SERIES_PAUSE`, the count of one Event rises, as in client-go's
+  `tools/events`;
 - one object costs at most `BURST` writes at once and one more each `REFILL`, as with client-go's spam filter;
 - memory is bounded, whatever the API server does: `SERIES_LIMIT` objects are remembered, `QUEUE_LIMIT` Events wait;
-- a note holds no credentials: the engine leaves them out of its messages, and what still looks like one is masked here.
+- a note holds no credentials: the engine leaves them out of its messages, and anything that still looks like one is
+  masked here.
 
 The rules for the fields are those of `ValidateEventCreate` in Kubernetes' `pkg/apis/core/validation/events.go`.
 """
@@ -59,7 +60,7 @@ class Regarded(Protocol):
 
 
 class SeriesKey(NamedTuple):
-    """What makes two happenings the same one."""
+    """The fields by which two occurrences are the same."""
 
     uid: str
     event_type: EventType
@@ -69,7 +70,7 @@ class SeriesKey(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Series:
-    """One Event: a happening and its repetitions. The note is the first one's, as an Event's note never changes."""
+    """One Event: an occurrence and its repetitions. The note is the first one's, as an Event's note never changes."""
 
     resource: kinds.Resource
     #: of the object: `namespace/name` or `name`
@@ -93,10 +94,10 @@ class Bucket:
 
 
 def continued(earlier: Series | None, new: Series) -> Series:
-    """The Event that tells `new`: `earlier` with one more repetition, or `new` itself."""
+    """The Event that reports `new`: `earlier` with one more repetition, or `new` itself."""
     if earlier is None or new.first - earlier.last > SERIES_PAUSE:
         return new
-    # Later than before even when the clock was set back: kubectl sorts by this time.
+    # Later than before even if the clock was set back: kubectl sorts by this time.
     return dataclasses.replace(earlier, last=max(earlier.last, new.last), count=earlier.count + 1)
 
 
@@ -110,7 +111,7 @@ def spend(bucket: Bucket | None, now: datetime.datetime) -> tuple[Bucket, bool]:
 
 
 def note(message: str) -> str:
-    """`message` on one line, without what looks like a credential, in at most `NOTE_LIMIT_BYTES`.
+    """`message` on one line, without anything that looks like a credential, in at most `NOTE_LIMIT_BYTES`.
 
     Messages come from jobs, which have read foreign bytes.
     """
@@ -135,7 +136,7 @@ def name_of(series: Series) -> str:
 
 
 def document(series: Series, instance: str) -> dict[str, Any]:
-    """The Event; `instance` is the pod that tells."""
+    """The Event; `instance` is the reporting pod."""
     namespace, _, name = series.key.rpartition("/")
     regarding = {
         "apiVersion": series.resource.api_version,
@@ -161,7 +162,7 @@ def document(series: Series, instance: str) -> dict[str, Any]:
 
 
 def repetitions(series: Series) -> dict[str, Any]:
-    """The part of the Event that changes when it happens again; a count below 2 is refused."""
+    """The part of the Event that changes when it happens again; the API server refuses a count below 2."""
     return {"series": {"count": series.count, "lastObservedTime": _micro_time(series.last)}}
 
 
@@ -170,7 +171,7 @@ def _micro_time(moment: datetime.datetime) -> str:
 
 
 class Backlog:
-    """The Events that wait to be posted, and what is remembered of those before them. Without I/O and clock."""
+    """The Events that wait to be posted, and the memory of those before them. Without I/O and clock."""
 
     def __init__(self) -> None:
         #: the latest state of each, the one that was touched longest ago first
@@ -187,7 +188,7 @@ class Backlog:
         series = continued(self._series.get(key), new)
         _remember(self._series, key, series)
         if key in self._waiting:
-            # One write tells both.
+            # One write reports both.
             self._waiting[key] = series
             return None
         owner = (new.uid, new.event_type)
@@ -201,7 +202,7 @@ class Backlog:
         return None
 
     def pop(self) -> Series:
-        """The one that waits longest; KeyError when there is none."""
+        """The one that waits longest; KeyError if there is none."""
         return self._waiting.popitem(last=False)[1]
 
 
@@ -213,7 +214,7 @@ def _remember(entries: collections.OrderedDict[Any, Any], key: Any, value: Any) 
 
 
 class Recorder:
-    """Tells on behalf of one controller pod, `instance`."""
+    """Reports on behalf of one controller pod, `instance`."""
 
     def __init__(self, api: client.Api, instance: str, *, pauses_seconds: Sequence[float] = PAUSES_SECONDS) -> None:
         self._api = api
@@ -237,7 +238,7 @@ class Recorder:
     ) -> None:
         """Takes note of what happened to `item`, an object of kind `resource`, at once and without failing.
 
-        `action` is what was being done about it: `Fetch`, `Verify`, `Remove`, …
+        `action` is the work on it that led to this: `Fetch`, `Verify`, `Remove`, …
         """
         now = datetime.datetime.now(datetime.UTC)
         new = Series(resource, item.key, item.uid, event_type, reason, action, note(message), now, now)
@@ -251,7 +252,7 @@ class Recorder:
             self._drop(cause, f"{len(self._backlog)} wait already")
 
     async def run(self) -> None:
-        """Posts until cancelled, one at a time: reconcilers have the better right to the API server."""
+        """Posts until cancelled, one at a time: reconcilers have priority at the API server."""
         while True:
             while not self._backlog:
                 self._told.set()
@@ -271,7 +272,7 @@ class Recorder:
                 logger.exception("Event %s: unexpected error", name_of(series), extra=about)
 
     async def finish(self, seconds: float) -> None:
-        """Waits, at most `seconds`, until all is posted."""
+        """Waits, at most `seconds`, until all are posted."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._told.wait()
@@ -291,11 +292,11 @@ class Recorder:
             try:
                 await self._api.merge_patch(kinds.EVENTS, name_of(series), repetitions(series), namespace=namespace)
             except errors.NotFound:
-                # Its time ran out, or it was never posted: it is made (again) with its count.
+                # It has expired, or was never posted: it is created (again) with its count.
                 pass
             else:
                 return
-        # There already: the answer to an earlier try was lost.
+        # It exists: the answer to an earlier try was lost.
         with contextlib.suppress(errors.AlreadyExists):
             await self._api.create(kinds.EVENTS, document(series, self._instance), namespace=namespace)
 

@@ -1,10 +1,10 @@
-"""Header Secrets of Templates: read where a tenant has put them, and copied for one Job at a time.
+"""Header Secrets of Templates: read in the tenant's namespace, and copied for one Job at a time.
 
 Called by the reconcilers of templates, placements and probes. A value is held only from the reading of a Secret to the
-writing of its copy, and stands in no log, event, status or argument. The copy lies in the operator's namespace and
-belongs to its Job: it goes with it. It is made after the Job, whose pod waits for it: whatever happens between the two
-is made good by the next look at a Job that has not started. A pod takes whatever Secret has the name: so what lies
-there makes way before the Job is made, and only a copy that belongs to the Job itself counts as its own.
+writing of its copy, and is in no log, event, status or argument. The copy is in the operator's namespace and belongs to
+its Job: it is deleted with it. It is created after the Job, whose pod waits for it: the next look at a Job that has not
+started repairs whatever happens between the two. A pod takes any Secret of the right name: so an existing one is
+deleted before the Job is created, and only a copy that belongs to the Job itself counts.
 """
 
 import datetime
@@ -28,7 +28,7 @@ _LABELS = (world.MANAGED_BY_LABEL, world.COMPONENT_LABEL, world.PLACEMENT_LABEL,
 
 
 async def read(context: Context, template: Template) -> planning.Headers:
-    """What is in the Secret now, which `template` must name; what was found, but no value, is remembered."""
+    """The present content of the Secret that `template` must name; the finding is remembered, but no value."""
     reference, namespace = template.spec.headers_secret_ref, template.metadata.namespace
     if reference is None:
         raise ValueError(f"Template {template.key} names no Secret")
@@ -48,7 +48,7 @@ async def read(context: Context, template: Template) -> planning.Headers:
 
 
 async def problem(context: Context, template: Template, now: datetime.datetime) -> Verdict | None:
-    """Why the Secret may not be used, by a look that is not older than it should be at `now`."""
+    """Why the Secret may not be used, by a look that is recent enough at `now`; None: it may."""
     if template.spec.headers_secret_ref is None or template.deleting:
         return None
     look = context.world.secrets.get(template.uid)
@@ -64,29 +64,30 @@ async def equip(context: Context, job: JobView, template: Template | None) -> No
         return
     found = await read(context, template)
     if found.problem is not None:
-        # It never starts, and counts as interrupted in time; the next one is not made before the Secret may be used.
+        # It never starts, and counts as interrupted in time; the next one waits until the Secret may be used.
         logger.warning("Job %s: %s", job.name, found.problem.message, extra={"job": job.name})
         return
     await give(context, job, found)
 
 
 async def give(context: Context, job: JobView, found: planning.Headers) -> None:
-    """Makes the copy of `found` for `job`, if its pod waits for one, and remembers that it is there."""
+    """Creates the copy of `found` for `job`, if its pod waits for one, and remembers that it exists."""
     if _waits(context, job):
         await copy_for(context.api, job, found)
         context.world.equipped[job.key] = job.uid
 
 
 def _waits(context: Context, job: JobView) -> bool:
-    """A Job that was made before the Template named a Secret, and was adopted, waits for none."""
+    """A Job that was created before the Template named a Secret, and was adopted, waits for none."""
     has_it = context.world.equipped.get(job.key) == job.uid
     return world.HEADERS_ANNOTATION in job.annotations and not (job.deleting or has_it)
 
 
 async def make_way(api: client.Api, manifest: Mapping[str, Any]) -> None:
-    """Before the Job of `manifest` is made: no Secret lies where its copy of the headers belongs.
+    """Before the Job of `manifest` is created: makes sure that no Secret has the name of its copy of the headers.
 
-    One that an earlier Job has left is deleted. Raises Conflict for one that is somebody else's: then no Job is made.
+    A copy that an earlier Job has left is deleted. Raises Conflict if the Secret is somebody else's: no Job is created
+    then.
     """
     metadata = manifest["metadata"]
     name = metadata["annotations"].get(world.HEADERS_ANNOTATION)
@@ -98,9 +99,9 @@ async def make_way(api: client.Api, manifest: Mapping[str, Any]) -> None:
 
 
 async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> None:
-    """The Secret that the pod of `job` waits for, unless it is there; it belongs to the Job.
+    """Creates the Secret that the pod of `job` waits for, unless it exists; it belongs to the Job.
 
-    Raises Conflict where a Secret of that name is not the Job's, and cannot be taken away.
+    Raises Conflict if a Secret of that name is not the Job's, and cannot be deleted.
     """
     name = job.annotations[world.HEADERS_ANNOTATION]
     labels = {label: job.labels[label] for label in _LABELS if label in job.labels}
@@ -119,12 +120,12 @@ async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> No
     except errors.AlreadyExists:
         there = await _find(api, job.namespace, name)
     if there is not None and _ours(there) and [each["uid"] for each in _owners(there)] == [job.uid]:
-        # Made before a restart, or by a request whose answer was lost.
+        # Created before a restart, or by a request whose answer was lost.
         logger.debug("Job %s: its Secret is there", job.name)
         return
     if there is not None:
         await _clear_away(api, there, job.name)
-    # One that another request has made since is looked at next time.
+    # One that another request has created since is looked at next time.
     await api.create(kinds.SECRETS, body, namespace=job.namespace)
 
 
@@ -149,7 +150,7 @@ def _ours(secret: client.Object) -> bool:
 
 
 async def _belongs_to_living_job(api: client.Api, secret: client.Object) -> bool:
-    """Whether it is a copy of ours whose Job there still is."""
+    """Whether it is a copy of ours whose Job still exists."""
     if not _ours(secret):
         return False
     for owner in _owners(secret):
@@ -172,5 +173,5 @@ async def _clear_away(api: client.Api, secret: client.Object, job: str) -> None:
             f"Secret {metadata['namespace']}/{metadata['name']}: expected none, or the copy of the headers for Job "
             f"{job}; it belongs to something else, and the download waits: delete that Secret",
         )
-    logger.info("Job %s: deletes Secret %s, which an earlier Job has left", job, metadata["name"], extra={"job": job})
+    logger.info("Job %s: deleting Secret %s, which an earlier Job left", job, metadata["name"], extra={"job": job})
     await api.delete(kinds.SECRETS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])

@@ -1,4 +1,4 @@
-"""Objects of a store by some name that they carry: what would else be a walk over all of them."""
+"""Objects of a store by some name that they carry, instead of a walk over all of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar

@@ -1,12 +1,12 @@
 """Other installations of the product in this cluster: looks for their Leases, so that one installation leads.
 
-`main` runs it from start to end, asks `clear` before it stands for election, `verdict` before it begins to work, and
-`outdone` while it works. Who leads is decided by `planning/installations`. Found are Leases with our label in any
+`main` runs it from start to end, asks `clear` before it stands for election, `verdict` before it starts to work, and
+`outdone` while it works. `planning/installations` decides who leads. A look finds Leases with our label in any
 namespace, and those of our own name, as version 0.1.0 put no label on its Lease.
 
-An installation that is alone costs one look a minute and never waits. A look that fails is no reason not to lead: where
-the right to list Leases is missing nothing is known of others, which is complained about; where the API server is away,
-what was known stays, and watching begins anew.
+An installation that is alone costs one look a minute and never waits. A look that fails is no reason not to lead:
+without the right to list Leases nothing is known of others, and that is logged; while the API server is away, earlier
+knowledge stays, and watching starts again.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from directdownload.planning import installations as planning
 
 logger = logging.getLogger(__name__)
 
-#: What the Lease of a controller carries.
+#: The label on a controller's Lease.
 LABELS = {MANAGED_BY_LABEL: PRODUCT}
-#: Between looks: while nobody else is there, while somebody is, and while it is to be found out whether that one lives.
+#: Seconds between looks: while no other exists, while another exists, and while it is unclear whether that one lives.
 ALONE_SECONDS, WATCHING_SECONDS, FINDING_OUT_SECONDS = 60.0, 10.0, 2.0
 _TIMEOUT_SECONDS = 5.0
-#: Whoever may write Leases in some namespace may write many.
+#: Anybody who may write Leases in some namespace may write many.
 _LIMIT = 500
 _WORD_LIMIT = 253
 
 
 class Installations:
-    """`run` looks until cancelled; `leader` is who leads instead of us, as far as is known."""
+    """`run` looks until cancelled; `leader` leads instead of us, as far as is known."""
 
     def __init__(self, api: client.Api, namespace: str, lease_name: str) -> None:
         self._api = api
@@ -61,7 +61,7 @@ class Installations:
             await self._next_look()
 
     async def verdict(self) -> planning.Record | None:
-        """Who leads instead of us, by a look from now on; waits until that is sure."""
+        """The installation that leads instead of us, by a look from now on; waits until that is sure."""
         await self._next_look(at_once=True)
         while self.leader is None and not self._verdict.sure:
             await self._next_look()
@@ -79,7 +79,7 @@ class Installations:
             try:
                 await self._look()
             except Exception:
-                # Whoever waits for a look must get one: not to lead at all is worse than not to know of others.
+                # Every wait for a look must end: not to lead at all is worse than not to know of others.
                 logger.exception("Cannot see whether another installation leads in this cluster: unexpected error")
             async with self._looked:
                 self._done = self._begun
@@ -90,7 +90,7 @@ class Installations:
                     await self._wake.wait()
 
     async def _next_look(self, *, at_once: bool = False) -> None:
-        """Returns after the next look; one that is under way may have begun before what the caller has to know of."""
+        """Returns after the next look; a running one may have started before the event that the caller waits for."""
         if at_once:
             self._wake.set()
         await self._done_look(self._begun + 1)
@@ -118,15 +118,15 @@ class Installations:
     def _failed(self, error: errors.ApiError) -> None:
         self._last = None
         if isinstance(error, errors.Forbidden):
-            # What was known of them is known no more; the others may have gone long ago.
+            # Earlier knowledge no longer counts: the others may have gone long ago.
             self._others, self._verdict = {}, planning.Verdict(None, sure=True)
         if error.reason != self._complaint:
-            then = "going on as if none did" if self._verdict.sure and self.leader is None else "waiting on"
+            then = "continuing as if none did" if self._verdict.sure and self.leader is None else "still waiting"
             logger.warning("Cannot see whether another installation leads in this cluster, %s: %s", then, error)
         self._complaint = error.reason
 
     def _say(self) -> None:
-        """Once for each that leads."""
+        """Logs once for each installation that leads."""
         leader = self.leader
         said = f"{leader.key} {leader.holder}" if leader is not None else ""
         if leader is not None and said != self._said:
@@ -162,7 +162,7 @@ class Installations:
             return None
 
     async def _request(self, name: str | None, namespace: str | None, query: dict[str, str] | None) -> client.Object:
-        # Urgent: the requests of the work must not hold up what says whether it may go on.
+        # Urgent: the requests of the work must not delay the answer to whether it may continue.
         return await self._api.request(
             "GET",
             kinds.LEASES,
@@ -194,5 +194,5 @@ def _records(leases: Iterable[dict[str, Any]]) -> list[planning.Record]:
 
 
 def _now() -> float:
-    """Goes on while the machine sleeps: what was seen before is old then."""
+    """Goes on while the machine sleeps: earlier sightings are old then."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

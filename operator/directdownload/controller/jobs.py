@@ -1,4 +1,4 @@
-"""The manifest of a download Job: the chart's template with what this attempt needs filled in."""
+"""The manifest of a download Job: the chart's template, filled in for this attempt."""
 
 import copy
 import hashlib
@@ -24,26 +24,26 @@ from directdownload.resources.zone import Downloads, SourcePolicy, Zone, ZoneTim
 
 CONTAINER = "download"
 _HEADERS_VOLUME = "origin-headers"
-#: Without a capability a process may then take a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
+#: Lets a process without capabilities bind a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
 #: pod's own.
 _LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
-#: The same where the pod has no network of its own: the API server refuses the sysctl there.
+#: The same for a pod without a network of its own: the API server refuses the sysctl there.
 _LOW_PORTS_OF_HOST = "NET_BIND_SERVICE"
-#: Without these it could not give up the others before foreign bytes come in.
+#: Needed to give up the other capabilities before foreign bytes come in.
 _TO_BECOME_NOBODY = ("SETUID", "SETGID")
-#: What the chart calls the volumes of `agent.poolRoots`: nothing else of the host is left out of a Job.
+#: The chart's name for the volumes of `agent.poolRoots`: no other host path is left out of a Job.
 _POOL_ROOT_VOLUME, _SEALS_VOLUME = "pool-root-", "seals"
-#: Where the agent keeps the certificates that downloads trust; the chart mounts the directory.
+#: The agent's directory of certificates that downloads trust; the chart mounts it.
 TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
-#: Beyond the deadline, and for scheduling and pulling the image before it begins to count in the job itself.
+#: Added to the deadline, for scheduling and for pulling the image before the job itself starts to count.
 _DEADLINE_GRACE_SECONDS = 600
 #: A few requests, each within the zone's timeouts.
 _PROBE_DEADLINE_SECONDS = 120.0
 
 
 def load_template(path: pathlib.Path) -> dict[str, Any]:
-    """The chart's Job manifest; raises ValueError that names the file when it is none."""
+    """The chart's Job manifest; raises ValueError that names the file if it is none."""
     document = yaml.safe_load(path.read_text())
     try:
         containers = document["spec"]["template"]["spec"]["containers"]
@@ -87,7 +87,11 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         remove_mentioned=placement.remove_mentioned and verb is jobs.Verb.REMOVE,
         format=template.spec.format if template is not None else "QCOW2",
         timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
-        limits=_limits(zone.spec.downloads if zone is not None else Downloads(), progress_interval_seconds=pace),
+        limits=_limits(
+            zone.spec.downloads if zone is not None else Downloads(),
+            progress_interval_seconds=pace,
+            connections=_connections(template, zone),
+        ),
         policy=policies.engine_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
@@ -95,7 +99,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
 
 
 def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocument:
-    """The input of a probe, which knows no pool."""
+    """The input of a probe, which has no pool."""
     deadline = min(zone.spec.downloads.deadline or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
     return jobs.JobDocument(
         verb=jobs.Verb.PROBE,
@@ -123,6 +127,16 @@ def _timeouts(timeouts: ZoneTimeouts) -> jobs.Timeouts:
         socket_seconds=timeouts.socket,
         connection_request_seconds=timeouts.connection_request,
     )
+
+
+def _connections(template: Template | None, zone: Zone | None) -> int:
+    """The lower one of both counts that are given; 0: automatic."""
+    counts = (
+        template.spec.connections_per_source if template is not None else 0,
+        zone.spec.downloads.connections_per_source if zone is not None else 0,
+    )
+    given = [min(count, jobs.MOST_CONNECTIONS) for count in counts if count]
+    return min(given, default=0)
 
 
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
@@ -178,7 +192,7 @@ def probe_manifest(
     attempt: int,
     inputs: str,
 ) -> dict[str, Any]:
-    """The Job of one probe. Nobody owns it: a Template in another namespace cannot. It is given no pool, nor the
+    """The Job of one probe. It has no owner: a Template in another namespace cannot be one. It gets no pool, nor the
     capabilities that pools need."""
     name = naming.probe_name(template.name, template.uid)
     labels = {world.PROBE_LABEL: name, **_common_labels(host.name, host.spec.zone, template.key)}
@@ -199,7 +213,7 @@ def probe_manifest(
 
 
 def _mount_roots(body: Mapping[str, Any], pool: str | None) -> None:
-    """Of the pool roots leave the innermost that the directory `pool` lies in; None: none, and no seals.
+    """Keeps of the pool roots only the innermost one that contains the directory `pool`; None: none, and no seals.
 
     The root and not the pool: a mount of the pool's own path would follow a link that a writer of the root has put
     there, to anywhere on the host. Another root may be absent here, and would keep the pod from starting.
@@ -217,9 +231,9 @@ def _mount_roots(body: Mapping[str, Any], pool: str | None) -> None:
 
 
 def headers_secret_name(job: str, owner_uid: str) -> str:
-    """Of the copy of the headers for the Job of this name.
+    """The name of the copy of the headers for the Job of this name.
 
-    `owner_uid` tells it from that of an earlier owner of this name, which may not be gone yet.
+    `owner_uid` makes it differ from that of an earlier owner of this name, which may still exist.
     """
     return f"{job}-{hashlib.sha256(owner_uid.encode()).hexdigest()[:6]}"
 
@@ -250,7 +264,7 @@ def _completed(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What every Job has: name, labels on itself and its pod, the host that it is pinned to, the verb and its input."""
+    """The parts of every Job: name, labels on itself and its pod, the host that it is pinned to, its verb and input."""
     body: dict[str, Any] = copy.deepcopy(dict(skeleton))
     metadata = body.setdefault("metadata", {})
     metadata["name"] = naming.job_name(owner, job_document.verb, attempt)
@@ -304,9 +318,9 @@ def _allow_low_ports(pod: dict[str, Any], container: dict[str, Any]) -> None:
 
 
 def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
-    """Whether it may talk to an NFS server, of which many take requests from ports below 1024 only.
+    """Whether it may talk to an NFS server: many accept requests only from ports below 1024.
 
-    A metalink may name one. Not all Jobs: a cluster whose policies know no sysctl need not change them for http.
+    A metalink may name one. Not all Jobs: a cluster whose policies forbid the sysctl need not change them for http.
     """
     policy = job_document.policy
     allowed = "NFS" in policy.protocols and policy.nfs_exports != ()
@@ -319,6 +333,6 @@ def _may_lead_to_nfs(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
-        # The job refuses it, and says why.
+        # The job refuses it, and reports why.
         return False
     return parts.scheme.lower() == "nfs" or parts.path.lower().endswith(jobs.METALINK_SUFFIXES)

@@ -1,8 +1,8 @@
 """The controller's process: health, election, then watching and working for as long as it leads.
 
-Losing the lease ends the process: whatever it was about to write is the next leader's to decide. A signal ends it in
-order: reconciles that run come to their end, the Lease is given back, and only then everything else is put down. So
-does another installation that turns out to lead; then the process begins anew, in its own place, and waits.
+If the Lease is lost the process ends: the next leader decides about the writes that are still open. A signal ends it in
+order: running reconciles finish, the Lease is released, then all else stops. So does another installation that turns
+out to lead; then the process starts again in its own place, and waits.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 WORKERS = 16
 #: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
 DEAF_SECONDS = 1800.0
-#: With hundreds of certificates each, five hundred Hosts take more memory, while they are read, than all that is kept.
+#: With hundreds of certificates each, five hundred Hosts take more memory while they are read than all that is kept.
 HOSTS_PAGE_SIZE = 100
 EXIT_LEASE_LOST = 1
 EXIT_FAILED = 1
-#: How long a signal waits for reconciles that run. Cutting one off is what a kill does: the next leader sees to it.
+#: How long a signal waits for running reconciles. Cutting one off is like a kill: the next leader repairs it.
 DRAIN_SECONDS = 1.0
-#: kopf gives what is left of its tasks five seconds before it cancels them.
+#: kopf gives its remaining tasks five seconds before it cancels them.
 KOPF_END_SECONDS = 8.0
 
 RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
@@ -77,7 +77,7 @@ class Controller:
         self._kopf_ends = asyncio.Event()
         self._kopf_stop = asyncio.Event()
         self._recording: asyncio.Task[None] | None = None
-        # Namespaces and nodes first: what is decided by them comes later.
+        # Namespaces and nodes first: later decisions depend on them.
         self._reflectors: tuple[Reflector[Any], ...] = (
             Reflector(api, kinds.NAMESPACES, observed.project_namespace, world.namespaces),
             Reflector(api, kinds.NODES, objects.project_node, world.nodes),
@@ -90,7 +90,7 @@ class Controller:
                 namespace=namespace,
                 label_selector=f"{MANAGED_BY_LABEL}={PRODUCT}",
             ),
-            # Only that they are there: what certificates refer to is read when it is needed.
+            # Only their existence: the object that a certificate refers to is read when it is needed.
             Reflector(api, kinds.SECRETS, observed.project_revision, world.secret_revisions, namespace=namespace),
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
@@ -104,16 +104,16 @@ class Controller:
             await RECONCILERS[key.kind](self._context, key.name)
 
     def deaf(self) -> str | None:
-        """Why the process should be restarted: a kind has not been listed for too long."""
+        """Why the process should be restarted: a kind has not been listed for too long. None: no reason."""
         oldest = min(self._lists.last_monotonic, *(r.last_relist_monotonic for r in self._reflectors))
         age = time.monotonic() - oldest
         return f"the last complete list is {age:.0f} s old" if age > DEAF_SECONDS else None
 
     async def run(self) -> None:
-        """Until cancelled, or until kopf begins to end for what it cannot take: `farewell` tells what it was."""
+        """Until cancelled, or until kopf ends on an error that it cannot handle: `farewell` then raises it."""
         self._recording = asyncio.create_task(self._context.recorder.run())
-        # While the lists come in, all that is made stays: looking through it again and again for garbage would stop the
-        # event loop for longer each time. What is there once they are complete is never looked through again.
+        # Garbage collection is off during the initial lists: it would stop the event loop for longer each time. The
+        # objects that they load are then frozen.
         gc.disable()
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(reflector.run()) for reflector in self._reflectors]
@@ -125,7 +125,7 @@ class Controller:
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
             with self._metrics.registered():
-                # Not of the group, which would wait for it. Begins after the workers: kopf cancels what began after it.
+                # Not in the group, which would wait for it. After the workers: kopf cancels what started after it.
                 self._kopf = asyncio.create_task(self._watch_kinds())
                 ending = group.create_task(self._kopf_ends.wait())
                 await asyncio.wait((self._kopf, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -140,23 +140,23 @@ class Controller:
             clusterwide=True,
             standalone=True,
             stop_flag=self._kopf_stop,
-            # Without one kopf asks for the name of the user, and a container's uid has none.
+            # Without one kopf asks for the user's name, and a container's uid has none.
             identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
         )
-        # It has put its own in the place of ours, and a signal has to wait for reconciles first.
+        # kopf has replaced our handlers, and a signal has to wait for reconciles first.
         _heed_signals(self._stop)
         await kopf.run_tasks(tasks, ignored=others)
 
     async def finish(self) -> None:
-        """Begins nothing new; returns when the reconciles that run have ended, or after `DRAIN_SECONDS`."""
+        """Starts nothing new; returns when the running reconciles have ended, or after `DRAIN_SECONDS`."""
         await self._context.queue.finish(DRAIN_SECONDS)
 
     async def farewell(self) -> None:
-        """Tells what is still to be told, and waits for kopf, which only reads; each for a bounded time.
+        """Posts the Events that are still queued, and waits for kopf, which only reads; each for a bounded time.
 
-        Raises what kopf could not take, or TimeoutError. One of its watches that asks for something while another one
-        fails takes its own end for a pause, begins anew and is waited for without end (kopf 1.45: `stream` in
-        `clients/api.py`, `run_tasks` in `reactor/running.py`).
+        Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
+        another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
+        1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
         """
         self._kopf_stop.set()
         if self._recording is not None:
@@ -185,8 +185,8 @@ def _heed_signals(stop: asyncio.Event) -> None:
 
 
 async def run(settings: Settings) -> int | None:
-    """The exit status: 0 after a signal; None: to begin anew. Where the lease was lost or work has failed, the process
-    ends here with 1."""
+    """The exit status: 0 after a signal; None: to start again. If the Lease is lost or the work fails, the process
+    exits here with 1."""
     stop = asyncio.Event()
     _heed_signals(stop)
     controller: Controller | None = None
@@ -214,7 +214,7 @@ async def run(settings: Settings) -> int | None:
         if holding is None:
             return 0
         election.start_watchdog(lambda: os._exit(EXIT_LEASE_LOST))
-        # A process that was stopped for a while goes on where it was: its next write must not be sent.
+        # A process that was stopped for a while continues where it was: its next write must not be sent.
         api.before_write = functools.partial(_must_lead, election)
         controller = Controller(api, settings, stop)
         leading = asyncio.create_task(controller.run())
@@ -222,13 +222,13 @@ async def run(settings: Settings) -> int | None:
         outdone = asyncio.create_task(others.outdone())
         await _first(holding, leading, stopped, outdone)
         if not leading.done():
-            logger.info("Asked to end: finishing what runs" if stop.is_set() else "Giving way: finishing what runs")
+            logger.info("%s: finishing running reconciles", "Asked to end" if stop.is_set() else "Giving way")
             await _first(holding, asyncio.create_task(controller.finish()))
             leading.cancel()
             await _first(holding, leading)
         holding.cancel()
         await asyncio.wait((holding,))
-        # Nobody waits for the end of kopf before another leads. What is written from here on are Events.
+        # No wait for kopf's end before another leads. From here on only Events are written.
         api.before_write = None
         await election.release()
         try:
@@ -236,13 +236,13 @@ async def run(settings: Settings) -> int | None:
                 leading.result()
             await controller.farewell()
         except TimeoutError as error:
-            logger.warning("Leaving all the same: %s", error)
+            logger.warning("Exiting anyway: %s", error)
             if outdone.done() and not stop.is_set():
                 _begin_anew()
-            # The end of the loop would wait for all that kopf has left running.
+            # The end of the loop would wait for all tasks that kopf has left running.
             os._exit(0 if stop.is_set() else EXIT_FAILED)
         except Exception:
-            logger.exception("The controller has failed: leaving")
+            logger.exception("The controller has failed: exiting")
             os._exit(EXIT_FAILED)
         return None if outdone.done() and not stop.is_set() else 0
 
@@ -250,11 +250,11 @@ async def run(settings: Settings) -> int | None:
 async def _turn(
     stop: asyncio.Event, election: lease.LeaderElection, others: installations.Installations
 ) -> asyncio.Task[None] | None:
-    """Waits until it is on this process to lead; what holds the Lease then. None when `stop` was set before."""
+    """Waits until this process is to lead; returns the task that holds the Lease. None if `stop` was set before."""
     while True:
         if not await _until(stop, _stand(election, others)):
             return None
-        # Of two that began together each has a Lease only now, and each can see which is the older one.
+        # Of two that started together each has a Lease only now, and each can see which is older.
         holding = asyncio.create_task(election.hold())
         verdict = asyncio.create_task(others.verdict())
         stopped = asyncio.create_task(stop.wait())
@@ -278,27 +278,27 @@ async def _stand(election: lease.LeaderElection, others: installations.Installat
 
 
 def _begin_anew() -> None:
-    """This program again, in the place of this process: kopf, for one, begins only once in a process."""
-    logger.info("Beginning anew, to wait for the other installation")
+    """Replaces this process by the same program: kopf, among others, can start only once in a process."""
+    logger.info("Restarting to wait for the other installation")
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - what runs already
 
 
 async def _first(holding: asyncio.Task[None], *others: asyncio.Task[Any]) -> None:
-    """Waits for the first of them. Where it is `holding`, the lease is lost, and the process ends here."""
+    """Waits for the first of them. If it is `holding`, the Lease is lost, and the process exits here."""
     await asyncio.wait((holding, *others), return_when=asyncio.FIRST_COMPLETED)
     if holding.done():
-        logger.error("The lease is lost: leaving at once")
+        logger.error("The Lease is lost: exiting at once")
         os._exit(EXIT_LEASE_LOST)
 
 
 def _must_lead(election: lease.LeaderElection) -> None:
     if not election.is_leader:
-        logger.error("The lease has run out: leaving without another write")
+        logger.error("The Lease has expired: exiting without another write")
         os._exit(EXIT_LEASE_LOST)
 
 
 async def _until(stop: asyncio.Event, waiting: Awaitable[None]) -> bool:
-    """Waits for `waiting`, or gives it up when `stop` is set. True if it came to its end."""
+    """Waits for `waiting`, or gives up when `stop` is set. True if it ended by itself."""
     task, stopped = asyncio.ensure_future(waiting), asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     for pending in (task, stopped):

@@ -11,7 +11,7 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def limit_bytes(cgroups: pathlib.Path = _CGROUPS, meminfo: pathlib.Path = _MEMINFO) -> int:
-    """The least of the limits that can be read; 0 if none can."""
+    """Bytes: the least of the limits that can be read; 0 if none can."""
     return min([*_cgroup_bytes(cgroups), *_machine_bytes(meminfo)], default=0)
 
 

@@ -1,8 +1,8 @@
-"""What Prometheus reads from a controller; the tables of docs/metrics.md are made from this.
+"""The metrics of a controller; the tables of docs/metrics.md are made from this.
 
-Counters are raised by reconcilers as things happen. Gauges are computed from the world at each scrape by `Collector`,
-which only a leader registers: a standby does not know the world. Labels come from objects and enumerations, never from
-a URL or a message; numbers of jobs are checked before they count, as nothing could take a bad one back.
+Reconcilers raise counters as things happen. `Collector` computes gauges from the world at each scrape; only a leader
+registers it, as a standby does not know the world. Labels come from objects and enumerations, never from a URL or a
+message; numbers reported by jobs are checked before they count, as nothing could undo a bad one.
 """
 
 import collections
@@ -31,7 +31,7 @@ from directdownload.resources.templateplacement import Phase
 EventDropCause = Literal["Throttled", "QueueFull", "Refused", "Unreachable"]
 
 PROTOCOLS = ("HTTP", "HTTPS", "NFS")
-#: of a URL with another scheme, or when nothing is known of the URL any more
+#: for a URL with another scheme, or if the URL is no longer known
 OTHER_PROTOCOL = "other"
 #: the kinds of keys in the work queue
 QUEUES = ("host", "zone", "pool", "template", "placement", "probe", "certificate")
@@ -41,7 +41,7 @@ KEYSTORE_STATES = {
     ConditionStatus.FALSE: "NotSynced",
     ConditionStatus.UNKNOWN: "Unknown",
 }
-#: as `status.hosts` of a certificate counts them
+#: the counters in `status.hosts` of a certificate
 CERTIFICATE_STATES = ("Uploaded", "Revoked", "Failed", "Pending", "Down")
 #: From a small file on a fast network to the deadline of a large one.
 _DOWNLOAD_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200)
@@ -51,28 +51,28 @@ _LONGEST_SECONDS = 366 * 86400.0
 CATALOGUE = catalogue.Catalogue()
 LEADER = CATALOGUE.gauge(
     "leader",
-    "1 of the controller that leads: it holds the Lease, has read the cluster, and works; 0 of one that waits, also "
-    "for another installation",
+    "1 for the leader: it holds the Lease, has read the cluster, and works; 0 for a standby, and for a controller that "
+    "waits for another installation",
 )
 PLACEMENTS = CATALOGUE.computed_gauge(
     "placements",
-    "copies of templates on hosts, by `status.phase`; one that has none yet counts as Pending",
+    "copies of templates on hosts, by `status.phase`; a copy without a phase counts as Pending",
     *("zone", "phase"),
 )
 PLACEMENTS_LIMIT = CATALOGUE.computed_gauge(
     "placements_limit",
-    "placements that the controller makes at most with the memory that it has, beside the hosts that there are",
+    "the most placements that the controller creates, by its memory and the number of hosts",
 )
 HOSTS = CATALOGUE.computed_gauge(
-    "hosts", "hosts, by `status.state`; one that has none yet counts as Down", "zone", "state"
+    "hosts", "hosts, by `status.state`; a host without a state counts as Down", "zone", "state"
 )
 HOST_DOWN_PLACEMENTS = CATALOGUE.computed_gauge(
-    "host_down_placements", "copies that a host which is Down has or should get; of no other host", "zone", "host"
+    "host_down_placements", "copies that a Down host has or should get; other hosts have no series", "zone", "host"
 )
 KEYSTORES = CATALOGUE.computed_gauge(
     "keystores",
-    "keystores of hosts, by what the condition KeystoreSynced of the Host says: `Synced`, `NotSynced`, or `Unknown` "
-    "where no agent has told yet",
+    "keystores of hosts, by the Host's condition KeystoreSynced: `Synced`, `NotSynced`, or `Unknown` until an agent "
+    "has reported",
     *("zone", "state"),
 )
 JOBS_ACTIVE = CATALOGUE.computed_gauge(
@@ -89,66 +89,65 @@ POOL_CAPACITY_BYTES = CATALOGUE.computed_gauge(
     *("zone", "pool", "host"),
 )
 POOL_READY = CATALOGUE.computed_gauge(
-    "pool_ready", "1 where a host can use a storage pool, 0 where it cannot", "zone", "pool", "host"
+    "pool_ready", "1 if the host can use the storage pool, 0 if it cannot", "zone", "pool", "host"
 )
 CERTIFICATE_HOSTS = CATALOGUE.computed_gauge(
     "certificate_hosts",
-    "hosts of a published certificate's zone, by what they say of it: `Uploaded`, `Revoked`, `Failed`, `Pending`, or "
-    "`Down`",
+    "hosts of a published certificate's zone, by the state of the certificate there: `Uploaded`, `Revoked`, `Failed`, "
+    "`Pending`, or `Down`",
     *("zone", "alias", "state"),
 )
 CERTIFICATE_NOT_AFTER = CATALOGUE.computed_gauge(
     "certificate_not_after_timestamp_seconds",
-    "when the validity of a published certificate ends",
+    "expiry of a published certificate",
     *("zone", "alias"),
 )
 UNREADABLE_OBJECTS = CATALOGUE.computed_gauge(
     "unreadable_objects",
-    "objects that are there and that this version cannot read: they are left alone, and hold what they may be about",
+    "objects that this version cannot read: the controller leaves them alone, and blocks work that they may concern",
     "kind",
 )
 QUEUE_DEPTH = CATALOGUE.computed_gauge(
     "queue_depth",
-    "objects that wait for the controller or are in its hands, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
+    "objects that wait for a reconcile or are being reconciled, by kind: " + ", ".join(f"`{kind}`" for kind in QUEUES),
     "queue",
 )
 DOWNLOAD_ATTEMPTS = CATALOGUE.counter(
     "download_attempts_total",
-    "attempts to download that ended, by the reason of their result",
+    "ended download attempts, by the reason of their result",
     *("zone", "reason"),
 )
 DOWNLOAD_BYTES = CATALOGUE.counter(
     "download_bytes_total",
-    "size of the files that were downloaded and published; what a failed attempt received counts once its file is "
-    "complete",
+    "size of the downloaded and published files; bytes of a failed attempt count once their file is complete",
     *("zone", "host", "protocol"),
 )
 DOWNLOAD_SECONDS = CATALOGUE.histogram(
     "download_duration_seconds",
-    "how long an attempt took, checks and publishing included; a file that was there already does not count",
+    "duration of an attempt, with checks and publishing; a file that was there already does not count",
     *("zone", "protocol", "result"),
     buckets=_DOWNLOAD_SECONDS,
 )
 VERIFICATIONS = CATALOGUE.counter(
     "verifications_total",
-    "checks of published files that ended: `Verified`, `Altered`, `Missing`, or why the file could not be checked",
+    "ended checks of published files: `Verified`, `Altered`, `Missing`, or the reason why the check failed",
     *("zone", "reason"),
 )
 REPAIRS = CATALOGUE.counter(
     "repairs_total",
-    "published files that were found `Missing` or `Altered`, and are fetched again",
+    "published files that were found `Missing` or `Altered` and are fetched again",
     *("zone", "reason"),
 )
 RECONCILE_SECONDS = CATALOGUE.histogram(
     "reconcile_duration_seconds",
-    "how long one look at an object took, its writes included; `kind` is as `queue`",
+    "duration of one reconcile, with its writes; `kind` has the values of `queue`",
     *("kind", "result"),
     buckets=_RECONCILE_SECONDS,
 )
 EVENTS_DROPPED = CATALOGUE.counter(
     "events_dropped_total",
-    "Kubernetes Events that were not posted: `Throttled` (the object had too many), `QueueFull`, `Refused` or "
-    "`Unreachable` (by the API server)",
+    "Kubernetes Events that were not posted: `Throttled` (too many of one object), `QueueFull`, `Refused` (by the API "
+    "server) or `Unreachable` (it throttled, or did not answer)",
     "cause",
 )
 
@@ -179,7 +178,7 @@ def repair(zone: str, reason: Reason) -> None:
 
 @contextlib.contextmanager
 def reconciling(kind: str) -> Iterator[None]:
-    """Times one reconcile of `kind`; one that is cancelled counts nowhere."""
+    """Times one reconcile of `kind`; a cancelled one counts nowhere."""
     started = time.monotonic()
     try:
         yield
@@ -216,7 +215,7 @@ class Collector(PrometheusCollector):
         return (gauge.family() for gauge in COMPUTED)
 
     def collect(self) -> Iterable[Metric]:
-        """One pass over each store. What is known beforehand (queues, phases and states of zones) is 0, not absent."""
+        """One pass over each store. Known label values (queues, phases and states of zones) are 0, not absent."""
         families = {gauge: gauge.family() for gauge in COMPUTED}
         for gauge, counts in self._counts():
             for labels, count in counts.items():
@@ -243,7 +242,7 @@ class Collector(PrometheusCollector):
         yield PLACEMENTS, placements
         hosts, keystores, down = counter(HOST_STATES), counter(KEYSTORE_STATES.values()), set()
         for host in world.hosts:
-            # One that nothing is known of yet starts nothing either.
+            # A host without a state yet starts nothing either.
             state = host.status.state or "Down"
             hosts[host.spec.zone, state] += 1
             told = host.status.condition("KeystoreSynced")
@@ -260,7 +259,7 @@ class Collector(PrometheusCollector):
     def _collect_pools(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
         for host in self._world.hosts:
             for storage in host.status.storage:
-                # Agents write these: only names that someone made become labels.
+                # Agents write these: only names of existing objects become labels.
                 if storage.pool not in self._world.pools:
                     continue
                 labels = (host.spec.zone, storage.pool, host.name)
@@ -271,7 +270,7 @@ class Collector(PrometheusCollector):
                     families[POOL_CAPACITY_BYTES].add_metric(labels, storage.capacity_bytes)
 
     def _collect_certificates(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
-        """Of those that are published: of two objects with one alias only one is."""
+        """Only published certificates count: of two objects with one alias one is published."""
         for certificate in self._world.certificates:
             status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
             if status.hosts is None or status.not_after is None:
@@ -287,7 +286,7 @@ class Collector(PrometheusCollector):
                 yield placement.zone
 
 
-#: What only a leader can say.
+#: Gauges that only a leader can compute.
 COMPUTED = (
     *(PLACEMENTS, PLACEMENTS_LIMIT, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),

@@ -1,10 +1,10 @@
 """The work queue: each key is reconciled by one worker at a time, however often it is added meanwhile.
 
 Failures are retried with exponential backoff per key; nothing is ever dropped, and no failure stops a worker. A change
-cuts a backoff short, as it may be what was missing; but not the time for which the API server asked to be left alone.
+ends a backoff early, as it may be what was missing; but not the time that the API server asked us to wait.
 
 Most reconciles find nothing to do and wait for nothing. Fifty thousand of them in a row would keep the event loop from
-all else, the renewal of the Lease above all: so workers give way after `_SLICE_SECONDS`.
+all else, above all from renewing the Lease: so workers give way after `_SLICE_SECONDS`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from directdownload.cluster import errors
 
 logger = logging.getLogger(__name__)
 
-#: Of which kind the object is that a key names, for the lines of the log.
+#: The kind of the object that a key names, for log lines.
 OBJECTS = {
     "host": "Host",
     "zone": "Zone",
@@ -52,7 +52,7 @@ class WorkQueue:
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        #: keys whose timer may not be overtaken
+        #: keys whose timer no change may shorten
         self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
@@ -63,11 +63,11 @@ class WorkQueue:
         return len(self._waiting) + len(self._running)
 
     def depths(self) -> collections.Counter[str]:
-        """How many keys wait or are being reconciled, by kind; what waits for its time does not count."""
+        """How many keys wait or are being reconciled, by kind; those that wait for a timer do not count."""
         return collections.Counter(key.kind for keys in (self._waiting, self._running) for key in keys)
 
     def add(self, key: Key) -> None:
-        """Reconcile `key` as soon as a worker is free; an earlier timer of it is not needed any more."""
+        """Reconcile `key` as soon as a worker is free; an earlier timer of it is no longer needed."""
         if key in self._held:
             return
         timer = self._timers.pop(key, None)
@@ -80,7 +80,7 @@ class WorkQueue:
             self._wakeup.set()
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Reconcile `key` after `seconds`, or earlier if an earlier timer runs already."""
+        """Reconcile `key` after `seconds`, or earlier if an earlier timer is already set."""
         if key in self._held:
             return
         loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class WorkQueue:
                 group.create_task(self._work())
 
     async def finish(self, seconds: float) -> None:
-        """Begins nothing any more, and waits for what runs: at most `seconds`, the rest is for cancelling."""
+        """Starts nothing more, and waits for running reconciles: at most `seconds`; the rest are to be cancelled."""
         self._closed = True
         self._idle.clear()
         if self._running:
@@ -149,14 +149,14 @@ class WorkQueue:
         except errors.ApiError as error:
             pause = self._pause_seconds(key)
             if isinstance(error, errors.TooManyRequests):
-                # Never earlier; a little later, so that those who were sent away together do not return together.
+                # Never earlier; a little later, so that clients that were sent away together do not return together.
                 pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
                 self._hold(key, pause)
             else:
                 self.add_later(key, pause)
             logger.warning("%s %s: %s; trying again in %.1f s", key.kind, key.name, error, pause)
         except Exception:
-            # A bug in one reconcile must not stop the others; it is told each time, and retried ever slower.
+            # A bug in one reconcile must not stop the others; it is logged each time, and retried ever slower.
             pause = self._pause_seconds(key)
             logger.exception("%s %s: unexpected error; trying again in %.1f s", key.kind, key.name, pause)
             self.add_later(key, pause)

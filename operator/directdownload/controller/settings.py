@@ -1,4 +1,4 @@
-"""What the controller is told at start; built once from flags and environment by `cli/controller.py`."""
+"""The controller's settings; built once from flags and environment by `cli/controller.py`."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ class Settings:
     health_port: int = 8080
     #: none: metrics are served at the health port, to everybody
     metrics_port: int | None = None
-    #: none: a certificate of our own making
+    #: none: a self-signed certificate
     metrics_certificate: pathlib.Path | None = None
     log_format: str = "text"
     log_level: str = "info"

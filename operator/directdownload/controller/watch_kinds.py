@@ -1,9 +1,9 @@
-"""The kinds that people write, watched by kopf; complete lists by ourselves at start, soon after, every ten minutes.
+"""The kinds that people write, watched by kopf; our own complete lists at start, soon after, and every ten minutes.
 
 Hosts are not among them: there are thousands, and one may be as large as all Templates together (architecture).
 
 kopf does not report objects that vanished while its watch was cut off, nor when its first list is complete: the lists
-fill both gaps. Handlers only hand the object to its store; `watches.py` says what follows.
+fill both gaps. Handlers only put the object into its store; `watches.py` decides what follows.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ WATCHED = (
     kinds.CERTIFICATES,
 )
 RELIST_SECONDS = 600.0
-#: After the first list: what vanishes between that and kopf's own first list, some tenths of a second later, is told by
-#: neither.
+#: After the first list: neither that one nor kopf's own first list, some tenths of a second later, reports objects that
+#: vanish in between.
 _EARLY_SECONDS = (5.0, 30.0)
 _RETRY_SECONDS = 5.0
 
 
 def registry(context: Context, ends: asyncio.Event) -> kopf.OperatorRegistry:
-    """A kopf registry with one event handler per kind and our own login; `ends` is set when kopf begins to end."""
+    """A kopf registry with one event handler per kind and our own login; `ends` is set when kopf starts to end."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(_login)
 
@@ -60,7 +60,7 @@ def settings() -> kopf.OperatorSettings:
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     found.posting.enabled = False
-    # One line per event of every object would drown what matters; failures are warnings and stay.
+    # One line per event of every object would drown the important ones; failures are warnings and stay.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     found.watching.server_timeout = 300
     found.watching.client_timeout = 330
@@ -68,13 +68,13 @@ def settings() -> kopf.OperatorSettings:
     found.watching.reconnect_backoff = 1.0
     found.networking.request_timeout = 60
     found.networking.error_backoffs = _Backoffs()
-    # Where it hangs before it says that it ends: nobody else can lead meanwhile.
+    # kopf would hang here before it reports its end: no other process can lead meanwhile.
     found.process.ultimate_exiting_timeout = 30.0
     return found
 
 
 class _Backoffs:
-    """Pauses without end: kopf, and the process with it, would leave when they are used up."""
+    """Pauses without end: kopf, and the process with it, would exit when they are used up."""
 
     def __iter__(self) -> Iterator[float]:
         return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))

@@ -1,7 +1,7 @@
-"""What triggers what: every change of an object, and whose reconcile it asks for.
+"""The triggers: every change of an object, and the reconciles that it asks for.
 
-A reader sees here, and only here, why something is looked at again. Changes that nobody decides by (heartbeats, our own
-status writes) ask for nothing; changes that come in crowds (progress, counts) ask for one look a little later.
+This is the only place that decides why something is looked at again. Changes that no decision depends on (heartbeats,
+our own status writes) ask for nothing; changes that come in crowds (progress, counts) ask for one look a little later.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from directdownload.resources.zone import Zone
 
 #: A status that sums up others is looked at again within this time.
 COUNT_SECONDS = 1.0
-#: While its counts and sums of bytes still move, it is written at most this often.
+#: While its counts and sums of bytes still change, it is written at most this often.
 SUMMARY_SECONDS = 5.0
-#: What hosts prove of a certificate is gathered for so long, and for so much longer for each host of the zone: one look
-#: takes the time of all of them.
+#: Hosts' proofs of a certificate are collected for this long, and longer by this much for each host of the zone: one
+#: look takes the time of all of them.
 PROOF_SECONDS, PROOF_SECONDS_PER_HOST = 0.1, 0.002
 #: The same for the sums of a pool over its hosts, and of a Template over its copies.
 SUM_SECONDS_PER_OBJECT = 0.001
@@ -136,7 +136,7 @@ class Watches:
         self._templates_of_zone(key)
         self._probes_without_host()
         for template in self._world.templates:
-            # Its policy decides how a probe ends; the list of zones whether one may be.
+            # Its policy decides how a probe ends; the list of zones decides whether one may start.
             self._queue.add_later(probe_of(template), COUNT_SECONDS)
             if key in template.spec.zones:
                 self._queue.add(Key("template", template.key))
@@ -168,11 +168,11 @@ class Watches:
                 pause = COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * self._world.hosts_of_zone.count(pool.spec.zone)
                 self._queue.add_later(Key("pool", pool.name), pause)
                 if pool.spec.shared and usable_before != usable_now:
-                    # This host may take over what another one has, or had.
+                    # This host may take over copies that another one has, or had.
                     self._placements(self._world.placements_of_pool[pool.name])
 
     def _proofs(self, zones: Set[str], old: ObservedHost | None, new: ObservedHost | None) -> None:
-        """Certificates of which a host says something else than before, or counts in another way."""
+        """Certificates that a host reports differently than before, or for which it counts differently."""
         everything = old is None or new is None or _telling(old) != _telling(new)
         for zone in zones:
             pause = PROOF_SECONDS + PROOF_SECONDS_PER_HOST * self._world.hosts_of_zone.count(zone)
@@ -188,7 +188,7 @@ class Watches:
             else:
                 names = ()
             for name in names:
-                # Agents write these: only those that there are.
+                # Agents write these names: only existing certificates count.
                 if name in self._world.certificates:
                     self._queue.add_later(Key("certificate", name), pause)
 
@@ -236,7 +236,7 @@ class Watches:
         self._placements(self._world.placements_of_template_key[deployment.template_key])
 
     def _unread_deployment(self, key: str, old: Unreadable | None, new: Unreadable | None) -> None:
-        """It holds copies, or does so no longer."""
+        """It holds copies, or no longer does."""
         for name in {rights.template_of(unread.document) for unread in (old, new) if unread is not None}:
             for template in (name,) if name else tuple(template.key for template in self._world.templates):
                 self._queue.add(Key("template", template))
@@ -257,7 +257,7 @@ class Watches:
         if new is None or old is None or _placement_wish(old) != _placement_wish(new):
             self._queue.add(Key("placement", key))
         if old is None and new is not None:
-            # After a restart its job may have been seen before it: only now is it known on which host that runs.
+            # After a restart its job may have been seen before it: only now is the job's host known.
             self._occupy_again(new)
         if old is None or new is None or (old.phase, old.reason) != (new.phase, new.reason):
             copies = self._world.placements_of_template_key.count(placement.template_key)
@@ -281,16 +281,16 @@ class Watches:
 
 
 def call_next(world: World, queue: WorkQueue) -> None:
-    """A slot is free: the first placement that waits and has room in all its groups tries its luck."""
+    """A slot is free: the first waiting placement that has room in all its groups tries to take it."""
     name = world.line.call(world.ledger)
     if name is not None:
         queue.add(Key("placement", name))
 
 
 def call_for_room(world: World, queue: WorkQueue) -> None:
-    """There may be room for more placements: of those Templates that wait for it the first ones are looked at.
+    """There may be room for more placements: the first Templates that wait for it are looked at.
 
-    A little later: where a fleet of them goes, each look costs as much as there are hosts.
+    A little later: if a whole fleet of copies goes, each look costs as much as there are hosts.
     """
     for template, account in world.templates_with_room():
         hosts = len(world.hosts) if account == quotas.ALL else world.hosts_of_zone.count(account.zone)
@@ -298,7 +298,7 @@ def call_for_room(world: World, queue: WorkQueue) -> None:
 
 
 def call_next_probe(world: World, queue: WorkQueue) -> None:
-    """If there is room for one more probe, the one that waits longest tries its luck."""
+    """If there is room for one more probe, the one that waits longest tries to take it."""
     name = next(iter(world.probe_line), None)
     if name is not None and world.ledger.full_group((slots.PROBES,)) is None:
         del world.probe_line[name]
@@ -310,7 +310,7 @@ def probe_of(template: Template) -> Key:
 
 
 def decided_anew(old: Resource | None, new: Resource | None) -> bool:
-    """Whether what people write has changed: not the status, which we write ourselves."""
+    """Whether the part that people write has changed: not the status, which we write ourselves."""
     if old is None or new is None:
         return True
     before, after = old.metadata, new.metadata
@@ -324,13 +324,13 @@ def decided_anew(old: Resource | None, new: Resource | None) -> bool:
 
 
 def _usability(host: Host) -> object:
-    """All that decides whether work may start on the host, and where."""
+    """All facts that decide whether work may start on the host, and where."""
     storage = tuple((s.pool, s.reason, s.mounted, s.writable) for s in host.status.storage)
     return host.spec.zone, host.metadata.labels, host.status.state, storage
 
 
 def _telling(host: Host) -> object:
-    """What decides how a host counts for every certificate of its zone."""
+    """The facts that decide how a host counts for every certificate of its zone."""
     synced = host.status.condition("KeystoreSynced")
     said = (synced.status, synced.message) if synced is not None else None
     return host.spec.zone, host.status.state, host.status.keystore is None, said

@@ -1,6 +1,6 @@
 """Everything the controller knows: one store per kind, the indexes over them, and the ledger of slots.
 
-Stores are filled by `watches.py` and by what our own writes return; reconcilers only read them.
+`watches.py` fills the stores, as do the results of our own writes; reconcilers only read them.
 """
 
 import datetime
@@ -42,7 +42,7 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PRODUCT = "direct-download-operator"
 PLACEMENT_LABEL = f"{GROUP}/placement"
-#: On what belongs to the probes of a Template: their name (`naming.probe_name`).
+#: On the objects of a Template's probes: their name (`naming.probe_name`).
 PROBE_LABEL = f"{GROUP}/probe"
 #: Put on a Job's pods by Kubernetes.
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
@@ -52,7 +52,7 @@ PLACEMENT_UID_ANNOTATION = f"{GROUP}/placement-uid"
 GROUPS_ANNOTATION = f"{GROUP}/slots"
 #: The Secret that the Job's pod waits for: a copy of the headers for its source.
 HEADERS_ANNOTATION = f"{GROUP}/headers-secret"
-#: Of a probe: the host that it runs on, and a hash of what it was told.
+#: On a probe: the host that it runs on, and a hash of its inputs.
 HOST_ANNOTATION = f"{GROUP}/host"
 INPUTS_ANNOTATION = f"{GROUP}/inputs"
 #: A Job may be seen to end before its pod's last event arrives on the other watch.
@@ -61,10 +61,10 @@ RESULT_GRACE = datetime.timedelta(seconds=3)
 
 
 class World:
-    """The stores by kind; see `architecture.md` for who fills which."""
+    """The stores by kind; `architecture.md` says which module fills which."""
 
     def __init__(self, pool_roots: tuple[str, ...], memory_bytes: int = 0) -> None:
-        """`memory_bytes`: how much this process may take; 0: nobody knows."""
+        """`memory_bytes`: how much this process may take; 0: unknown."""
         self.pool_roots = pool_roots
         self._memory_bytes = memory_bytes
         self.zones: Store[Zone] = Store()
@@ -78,7 +78,7 @@ class World:
         self.nodes: Store[NodeView] = Store()
         self.namespaces: Store[Namespace] = Store()
         self.certificates: Store[DirectDownloadCertificate] = Store()
-        #: of the operator's namespace, without what is in them
+        #: of the operator's namespace, without their content
         self.secret_revisions: Store[Revision] = Store()
         self.config_map_revisions: Store[Revision] = Store()
 
@@ -103,7 +103,7 @@ class World:
         self.probe_jobs_of_host = Index(self.jobs, lambda j: j.annotations.get(HOST_ANNOTATION, ""))
         self.templates_of_probe = Index(self.templates, lambda t: naming.probe_name(t.name, t.uid))
         self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))
-        #: by uid: a Job of the same name may have been there before, and its pod may still be
+        #: by uid: a Job of the same name may have existed before, and its pod may still exist
         self.pods_of_job = Index(self.pods, lambda p: p.labels.get(JOB_UID_LABEL, ""))
         self.agents_of_node = Index(self.pods, lambda p: p.node if p.labels.get(COMPONENT_LABEL) == "agent" else "")
         self.deployments_of_template = Index(self.deployments, lambda d: d.template_key)
@@ -119,20 +119,20 @@ class World:
         self.ledger = slots.Ledger()
         #: placements that wait for a slot
         self.line = slots.Line()
-        #: jobs that were created without an answer, by placement: nobody knows yet whether they are there
+        #: jobs whose creation got no answer, by placement: they may or may not exist
         self.unsure: dict[str, str] = {}
         #: probes that wait for one of the others to end, in order; and those that wait for a host
         self.probe_line: dict[str, None] = {}
         self.probes_without_host: set[str] = set()
-        #: what was found of Templates' header Secrets, by the Template's uid; never a value
+        #: the findings on Templates' header Secrets, by the Template's uid; never a value
         self.secrets: dict[str, headers.Look] = {}
         #: jobs that have their copy of the headers: uid by key
         self.equipped: dict[str, str] = {}
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
         self.sources: dict[str, publications.Look] = {}
-        #: zones of which every certificate is to be looked at, and none was since that became known
+        #: zones whose certificates all need a look, and none was taken since that became known
         self.gathering: set[str] = set()
-        #: the last drift of a host's keystore that was told, by the Host's key; at first that of the first look
+        #: the last drift of a host's keystore that was reported, by the Host's key; at first that of the first look
         self.drifts: dict[str, KeystoreDrift | None] = {}
         #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;
         #: monotonic seconds
@@ -150,7 +150,7 @@ class World:
             store.subscribe(self._forget_summary)
 
     def _remember_drift(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
-        """What is there at the first look is not news; by no clock, as the agent's is another one."""
+        """A drift that exists at the first look is no news. No clock decides that, as the agent has another one."""
         if new is None:
             self.drifts.pop(key, None)
         elif old is None:
@@ -186,11 +186,11 @@ class World:
         )
 
     def usage(self) -> quotas.Usage:
-        """As it is now, and as it goes on changing."""
+        """The present usage; it changes with the world."""
         return quotas.Usage(self.charges.counts, quotas.most_placements(self._memory_bytes, len(self.hosts)))
 
     def templates_with_room(self) -> Iterator[tuple[str, quotas.Account]]:
-        """Keys of Templates that waited for room for more placements, and the accounts where there is some."""
+        """Keys of Templates that waited for room for more placements, and the accounts with room."""
         usage = self.usage()
         return self.charges.first(lambda account: quotas.has_room(account, self.zones, usage))
 
@@ -205,14 +205,14 @@ class World:
             return Agent(True)
         since = self._agent_missing_since.get(node)
         if since is None:
-            # Counted from when it was seen to go: a pod that is replaced again and again does not start the clock
-            # anew. Only of what went before this process began, the pods know more.
+            # Counted from when it was seen to go: a pod that is replaced again and again does not restart the clock.
+            # Only for the time before this process started the pods know more.
             known = () if node in self._agent_missing_since else (p.ready_changed for p in pods if p.ready_changed)
             since = self._agent_missing_since[node] = min(now, max(known, default=now))
         return Agent(False, since)
 
     def template_of(self, placement: PlacementView) -> Template | None:
-        """The very Template that was placed; one of the same name made later is another."""
+        """The very Template that was placed; one of the same name created later is another."""
         template = self.templates.get(placement.template_key)
         return template if template is not None and template.uid == placement.template_uid else None
 
@@ -241,7 +241,7 @@ class World:
         )
 
     def _returns(self, name: str) -> bool:
-        """Whether a Host of this name, which is gone, is made again; or may be, by a Zone that cannot be read."""
+        """Whether a Host of this name, which is gone, is created again, or may be by a Zone that cannot be read."""
         node = self.nodes.get(name)
         unread = len(self.zones.unreadable) > 0
         return unread or (node is not None and bool(hosts.selecting_zones(node.labels, self.zones)))
@@ -257,8 +257,8 @@ class World:
         return rights.denial(deployment, template, self.zones.get(deployment.spec.zone), labels) is not None
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:
-        """The deployments that want the copy, and may: those that select its host, else (the host of a shared pool, or
-        one whose labels have changed) all that name its template, zone and pool."""
+        """The deployments that want the copy, and may: those that select its host; if there are none (the host of a
+        shared pool, or one whose labels have changed), all that name its template, zone and pool."""
         template = self.template_of(placement)
         named = [
             d
@@ -274,15 +274,15 @@ class World:
         return selecting or named
 
     def job(self, placement: PlacementView, now: datetime.datetime) -> Job | None:
-        """The placement's job with what its pod says; the latest attempt if there are several.
+        """The placement's job with its pod's report; the latest attempt if there are several.
 
-        A pod outlives its deleted Job by its grace period, and may publish until its end: so long it counts as a job
-        that is on its way out. Not one on another host, from which a shared copy was taken over.
+        A pod outlives its deleted Job by its grace period, and may publish until it ends: until then it counts as a job
+        that is being deleted. A pod on another host, from which a shared copy was taken over, does not count.
         """
         views = [
             view
             for view in self.jobs_of_placement[placement.key]
-            # A placement of the same name that is gone may have left a job behind.
+            # A deleted placement of the same name may have left a job behind.
             if view.annotations.get(PLACEMENT_UID_ANNOTATION) == placement.uid
         ]
         if not views:
@@ -294,7 +294,7 @@ class World:
         return self._job(max(views, key=_attempt), now)
 
     def probe(self, name: str, now: datetime.datetime) -> probes.Probe | None:
-        """The probe of this name that is there; the latest attempt if there are several."""
+        """The existing probe of this name; the latest attempt if there are several."""
         view = max(self.jobs_of_probe[name], key=_attempt, default=None)
         if view is None:
             return None
@@ -307,7 +307,7 @@ class World:
         )
 
     def _job(self, view: JobView, now: datetime.datetime) -> Job:
-        """A job with what its pod says."""
+        """A job with its pod's report."""
         pods = sorted(self.pods_of_job[view.uid], key=lambda p: p.created)
         pod = pods[-1] if pods else None
         ended = pod is not None and pod.exit_code is not None
@@ -320,7 +320,7 @@ class World:
             verb=_verb(view),
             attempt=_attempt(view),
             created=view.created,
-            # One that has ended has run, even if its pod was never seen here.
+            # A job that has ended has run, even if its pod was never seen here.
             started=view.succeeded or view.failed or (pod is not None and pod.started),
             finished=ended,
             result=results.read(pod.termination_message) if pod is not None else None,
@@ -330,7 +330,7 @@ class World:
         )
 
     def result_due(self, views: Iterable[JobView]) -> datetime.datetime | None:
-        """When one of these jobs, that ended without a word, counts as ended."""
+        """When the first of these jobs that ended without a result counts as ended."""
         for view in views:
             if view.key in self._result_missing_since:
                 return self._result_missing_since[view.key] + RESULT_GRACE
@@ -345,13 +345,13 @@ def _verb(job: JobView) -> Verb | None:
 
 
 def _attempt(job: JobView) -> int:
-    """0 where another version counts otherwise."""
+    """0 if another version counts differently."""
     text = job.annotations.get(ATTEMPT_ANNOTATION, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _ATTEMPT_DIGITS else 0
 
 
 def alias_of(certificate: DirectDownloadCertificate) -> str:
-    """Where keystores have it: zone and alias."""
+    """Its place in keystores: zone and alias."""
     return f"{certificate.spec.zone}/{certificate.spec.keystore_alias}"
 
 
@@ -361,7 +361,7 @@ def _source_of(certificate: DirectDownloadCertificate) -> str:
 
 
 def _forgetting(memory: dict[str, Any]) -> Callable[[str, object, object], None]:
-    """What was remembered of an object by its key goes with the object."""
+    """Drops the memory of an object, by its key, together with the object."""
 
     def changed(key: str, _: object, new: object) -> None:
         if new is None:

@@ -93,12 +93,13 @@ class Gathered(Document):
 
 
 class _MismatchError(SourceError):
-    """The bytes are not what was expected: those of `sources`, or with `resumed` perhaps an earlier attempt's."""
+    """The bytes are not what was expected: those of `sources`, or perhaps only their mixture with others."""
 
     def __init__(self, reason: Reason, message: str, running: transfer.Transfer) -> None:
         super().__init__(reason, message)
         self.sources = [supplier.source for supplier in running.contributors or [running.active]]
-        self.resumed = bool(running.resumed_from)
+        #: whether bytes of several versions came together
+        self.mixed = running.mixed or bool(running.resumed_from)
         #: those that had failed before
         self.failed = [(s.source, s.failure) for s in running.suppliers if s.failure is not None]
 
@@ -133,11 +134,11 @@ class Gathering:
         while remaining:
             group = remaining if together else remaining[:1]
             try:
-                return self._from_group(group, self._state(group, expected), offer, expected)
+                return self._from_group(group, self._state(group, expected), offer, expected, mixing=together)
             except _MismatchError as error:
                 self._staging.empty()
                 blamed = error.sources
-                if error.resumed or len(blamed) > 1:
+                if together and (error.mixed or len(blamed) > 1):
                     # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
                     together = False
                 else:
@@ -177,6 +178,8 @@ class Gathering:
         state: assembly.State,
         offer: offers.Offer,
         expected: Sequence[Checksum],
+        *,
+        mixing: bool,
     ) -> Gathered:
         request, staging = self._request, self._staging
         terms = assembly.Terms(
@@ -192,7 +195,15 @@ class Gathering:
             unpack = Unpack(staging, self._guard, max_virtual_size_bytes=limit, reserve=request.reserve)
         try:
             running = transfer.Transfer(
-                staging, group, state, terms, self._guard, unpack=unpack, keep=self._keep, report=self._report
+                staging,
+                group,
+                state,
+                terms,
+                self._guard,
+                mixing=mixing,
+                unpack=unpack,
+                keep=self._keep,
+                report=self._report,
             )
             size, hasher = running.run()
             digests = hasher.digests()

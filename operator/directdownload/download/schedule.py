@@ -47,6 +47,8 @@ class Claim:
     began: float
     rate: Rate
     bytes_per_second: float = 0.0
+    #: up to which byte its stream was asked for: 0 before that, None to the end of the file
+    reach: int | None = 0
 
     @property
     def exhausted(self) -> bool:
@@ -114,16 +116,27 @@ class Board:
         claim.bytes_per_second = claim.rate.at(now, claim.position)
 
     def give_back(self, claim: Claim) -> None:
-        """What is left of it is anybody's."""
-        if claim in self.claims:
-            self.claims.remove(claim)
+        """What is left of it is anybody's: first of the one before it, if its stream goes on to there."""
+        if claim not in self.claims:
+            return
+        self.claims.remove(claim)
+        taken = self._taken()
+        for other in self.claims:
+            if other.end is not None and not other.exhausted:
+                free = taken.start_from(other.end) or self.size_bytes
+                other.end = max(other.end, _lowest(free, other.reach) or 0)
 
-    def _first_gap(self) -> tuple[int, int | None] | None:
+    def _taken(self) -> Ranges:
         taken = self.done.copy()
         for claim in self.claims:
-            if claim.end is None:
-                return None
-            taken.add(claim.written, max(claim.position, claim.end))
+            if claim.end is not None:
+                taken.add(claim.written, max(claim.position, claim.end))
+        return taken
+
+    def _first_gap(self) -> tuple[int, int | None] | None:
+        if any(claim.end is None for claim in self.claims):
+            return None
+        taken = self._taken()
         start = taken.end_from(0)
         if self.size_bytes is not None and start >= self.size_bytes:
             return None
@@ -160,6 +173,10 @@ class Board:
             return None
         last.end = cut
         return cut, end
+
+
+def _lowest(*ends: int | None) -> int | None:
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _claim_bytes(bytes_per_second: float) -> int:

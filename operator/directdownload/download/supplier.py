@@ -23,6 +23,8 @@ class Supplier:
     candidate: Candidate
     #: names the version that it serves, from an earlier attempt or from its first answer
     validator: str = ""
+    #: of its last answer that was of use; None before that
+    media_type: str | None = None
     failure: DownloadError | None = None
     #: what it wrote in this transfer
     delivered: Ranges = dataclasses.field(default_factory=Ranges)

@@ -2,9 +2,13 @@
 
 Called by the engine with an open part and sources of the same bytes. The schedule decides who fetches what; the
 assembly takes the bytes. When it ends, for whatever reason, what was written is synced and told by the journal.
+
+A connection is optional while others go on: whatever it meets lowers the number of connections to its source, and
+costs the transfer nothing.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,10 +24,12 @@ from directdownload.download.schedule import BLOCK_BYTES
 from directdownload.download.staging import Staging
 from directdownload.download.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.unpack import Unpack
+from directdownload.resources import jobs
 from directdownload.resources.reasons import Reason
 
+logger = logging.getLogger(__name__)
+
 _AUTOMATIC_CONNECTIONS = 4
-_CONNECTIONS_LIMIT = 8
 #: how often, and how long apart, a server that limits the number of connections is asked for the last one
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
 #: a slow source's bytes are written at least this often
@@ -31,7 +37,11 @@ _FILL_SECONDS = 0.25
 
 
 class Transfer:
-    """One run over some sources; `run` once. `keep` and `report` are as for Sync."""
+    """One run over some sources; `run` once. `keep` and `report` are as for Sync.
+
+    `mixing`: bytes of several versions may come together, as servers behind one name call the same bytes differently;
+    a digest tells in the end whether they belong together.
+    """
 
     def __init__(
         self,
@@ -41,6 +51,7 @@ class Transfer:
         terms: Terms,
         guard: Guard,
         *,
+        mixing: bool,
         unpack: Unpack | None,
         keep: Callable[["Transfer", Ranges, int], None],
         report: Callable[["Transfer", int, int], None],
@@ -51,6 +62,9 @@ class Transfer:
         self._promised_bytes = terms.size_bytes
         #: a mixture of versions would be noticed in the end
         self._verified = bool(terms.algorithms or terms.pieces)
+        self._mixing = mixing
+        #: whether a source named several versions
+        self.mixed = False
         self._fixed = terms.limits.connections
         each = self._fixed or (1 if terms.limits.bandwidth_bytes_per_second else _AUTOMATIC_CONNECTIONS)
         self.suppliers = [
@@ -147,11 +161,11 @@ class Transfer:
 
     def _adjust(self, now: float, bytes_per_second: float, missing_bytes: int | None) -> None:
         """Open or close a connection, if that is worth it."""
-        if missing_bytes is None or len(self._connections) >= _CONNECTIONS_LIMIT:
+        if missing_bytes is None or len(self._connections) >= jobs.MOST_CONNECTIONS:
             return
         supplier = self._next_supplier()
         if self._fixed:
-            while supplier is not None and len(self._connections) < _CONNECTIONS_LIMIT:
+            while supplier is not None and len(self._connections) < jobs.MOST_CONNECTIONS:
                 self._open(supplier)
                 supplier = self._next_supplier()
             return
@@ -234,7 +248,7 @@ class Transfer:
                 return None
             board = self._assembly.board
             ends = {id(claim): claim.end for claim in board.claims}
-            alone = len(self._connections) == 1 and self._fixed <= 1
+            alone = len(self._connections) == 1
             connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
             for other in self._connections:
                 # what it had was given to this one whole: it stands still, or nearly so
@@ -256,8 +270,9 @@ class Transfer:
         with self._changed:
             size = self.size_bytes
             start = claim.position
-            end = None if claim.end == size else claim.end
-        ask = sources.Ask(start, end, supplier.validator, size if start else None)
+            claim.reach = end = None if claim.end == size else claim.end
+            validator = "" if self._mixing else supplier.validator
+        ask = sources.Ask(start, end, validator, size if start else None)
         with contextlib.closing(supplier.source.open(ask, guard)) as stream:
             accepted = self._accept(supplier, stream, start)
             if accepted is None:
@@ -282,13 +297,10 @@ class Transfer:
                 )
             same_size = size in (None, self.size_bytes)
             same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
-            if supplier.delivered and not (same_version and same_size):
+            if others:
+                self._check_fits(supplier, stream, same=same_version and same_size)
+            elif supplier.delivered and not (same_version and same_size):
                 raise ChangedError(Reason.SOURCE_CHANGED, f"{url}: the file changed while it was downloaded")
-            if others and self._assembly.prepared and not same_size:
-                raise SourceError(
-                    Reason.SOURCE_CHANGED,
-                    f"{url}: it has {size} bytes, the other sources {self.size_bytes}: it is another file",
-                )
             continues = same_version and (same_size or self.size_bytes is None)
             begins_anew = stream.offset_bytes != start or bool(self._assembly.board.done and not continues)
             validator = stream.validator if begins_anew else stream.validator or supplier.validator
@@ -299,14 +311,29 @@ class Transfer:
                 return None
             # nobody joins in before there is room for the file
             self._assembly.prepared = self._assembly.prepared and not begins_anew
+            self.mixed = self.mixed or (supplier.media_type is not None and validator != supplier.validator)
             supplier.validator = validator
+            supplier.media_type = stream.media_type
             self.active = supplier
             return not begins_anew
+
+    def _check_fits(self, supplier: Supplier, stream: sources.Stream, *, same: bool) -> None:
+        """SourceError if what a further connection got is not the file that the others are fetching."""
+        url = supplier.source.url
+        if stream.size_bytes not in (None, self.size_bytes):
+            detail = f"it has {stream.size_bytes} bytes, not {self.size_bytes}"
+        elif not same:
+            detail = "it is another version"
+        elif supplier.media_type not in (None, stream.media_type):
+            detail = f"it is {stream.media_type or 'of no type'}, not {supplier.media_type or 'of no type'}"
+        else:
+            return
+        raise SourceError(Reason.SOURCE_CHANGED, f"{url}: a further connection got another file: {detail}")
 
     def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
         """`asked`: the source was asked for the known version only; without a digest nothing else is believed."""
         unknown = not (known and told)
-        return known == told or (unknown and self._verified) or (asked and not told)
+        return self._mixing or known == told or (unknown and self._verified) or (asked and not told)
 
     def _begin_anew(self, connection: Connection) -> None:
         """What is there is of another version, or cannot be continued: this connection, alone, begins from zero."""
@@ -314,7 +341,9 @@ class Transfer:
         with self._changed:
             for supplier in self.suppliers:
                 supplier.delivered = Ranges()
-            connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
+            connection.claim = claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
+            if claim is not None:
+                claim.reach = None
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
         """From the stream into the part, up to the end of the claim."""
@@ -358,19 +387,18 @@ class Transfer:
     def _note_failure(self, connection: Connection, error: DownloadError) -> bool:
         """Whether the connection should try once more."""
         supplier = connection.supplier
-        if isinstance(error, ChangedError) or (error.reason is Reason.SOURCE_CHANGED and supplier.delivered):
-            self._fatal = self._fatal or error
-        elif error.permanent:
-            self._give_up(supplier, error)
-        elif supplier.candidate.connections > 1:
+        if supplier.candidate.connections > 1:
             # it serves others: perhaps it wants no more of them
             supplier.limit_to(supplier.candidate.connections - 1)
             supplier.patience = _PATIENCE
             self._ramp.lost(time.monotonic())
-        elif supplier.patience:
+            logger.info("%s; going on with %d connections to it", error, supplier.candidate.limit)
+        elif supplier.patience and (supplier.delivered or not error.permanent):
             # perhaps it has not noticed yet that the others are gone
             supplier.patience -= 1
             return True
+        elif len(self._connections) == 1 and error.reason is Reason.SOURCE_CHANGED and supplier.delivered:
+            self._fatal = self._fatal or error
         else:
             self._give_up(supplier, error)
         return False

@@ -10,21 +10,21 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Retry
 
-#: A pod that has not run after this time never will: its host path is missing, its image cannot be pulled.
+#: A pod that has not run by then never will: its host path is missing, or its image cannot be pulled.
 START_DEADLINE = datetime.timedelta(minutes=5)
-#: No server may hold a host off for longer than this.
+#: A server can delay a host's next attempt by this much at most.
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-#: Pauses are shortened by up to this share, so that hosts that failed together do not come back together.
+#: Each pause is shortened by up to this share, so that hosts that failed together do not return together.
 _JITTER = 0.25
 
 
 def one_more(number: int) -> int:
-    """`number` of attempts or failures, and one; what is more than is counted counts no further."""
+    """`number` of attempts or failures plus one, up to `naming.ATTEMPT_LIMIT`."""
     return min(number + 1, naming.ATTEMPT_LIMIT)
 
 
 def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
-    """How the job ended, also when it cannot say so itself; None while it runs or may yet start."""
+    """How the job ended, even if it left no result; None while it runs or may still start."""
     deadline = start_deadline(job)
     if job.finished:
         what = "the job ended without a result"
@@ -33,7 +33,7 @@ def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
     else:
         return None
     hint = f": {job.hint}" if job.hint else ""
-    # A job that has met foreign bytes may say anything: what its verb cannot end with is no result.
+    # A job that has met foreign bytes may say anything. A success that its verb cannot have is no result.
     told = job.result
     if told is not None and told.done and job.verb is not None and told.reason not in SUCCESSES[job.verb]:
         told = None
@@ -41,14 +41,14 @@ def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
 
 
 def start_deadline(job: Job) -> datetime.datetime | None:
-    """When a job that has not started counts as ended; None once it has."""
+    """When a job that has not started counts as ended; None once it has started."""
     return None if job.started else job.created + START_DEADLINE
 
 
 def retry_pause_seconds(name: str, failures: int, retry: Retry, retry_after_seconds: float | None) -> float:
-    """Exponential backoff after `failures` in a row, with jitter that depends on the name.
+    """Seconds: exponential backoff after `failures` in a row, with jitter that depends on the name.
 
-    Never longer than `retry.maximum`, but a longer `Retry-After` (RFC 9110, section 10.2.3) wins, up to an hour.
+    At most `retry.maximum`; a longer `Retry-After` (RFC 9110, section 10.2.3) wins, up to an hour.
     """
     pause: float = min(retry.maximum, retry.initial * 2 ** min(failures - 1, 32))
     fraction = int.from_bytes(hashlib.sha256(f"{name}/{failures}".encode()).digest()[:4], "big") / 2**32
@@ -63,7 +63,7 @@ def next_attempt(
     retry_after_seconds: float | None = None,
 ) -> datetime.datetime:
     pause = retry_pause_seconds(placement.key, failures, retry, retry_after_seconds)
-    # Times in a status have whole seconds: rounding up keeps the next look from coming too early.
+    # Times in a status have whole seconds. Rounding up keeps the next look from coming too early.
     return (now + datetime.timedelta(seconds=pause + 1)).replace(microsecond=0)
 
 

@@ -1,6 +1,6 @@
-"""What a DirectDownloadCertificate publishes to the hosts of its zone, and what they have made of it.
+"""What a DirectDownloadCertificate publishes to the hosts of its zone, and what they have proved of it.
 
-Hosts use the status alone: what stands in `status.certificate` is what they trust. Nothing invalid takes it away, as
+Hosts use the status alone: they trust the certificate in `status.certificate`. An invalid spec does not withdraw it, as
 the servers behind it still serve; only another object that has the alias does. A deletion is held back until every
 host that is not Down has proved that the certificate is gone.
 """
@@ -30,7 +30,7 @@ from directdownload.resources.zone import Zone, ZoneCertificates
 #: Entries of `status.failures`.
 FAILURES_LIMIT = 10
 _SAMPLE = 3
-#: Only where it is False.
+#: Set only while it is False.
 ACCEPTED = "Accepted"
 
 
@@ -43,10 +43,10 @@ class CertificatePlan:
 
 @dataclasses.dataclass(slots=True)
 class _Count:
-    """What the hosts of the zone say: of all of them how many, of those that are Up which."""
+    """What the hosts of the zone report: counts over all of them, and details of those that are Up."""
 
     hosts: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CertificateHosts.model_fields, 0))
-    #: of Up hosts: how many are done, which failed, how many are still at work on it
+    #: of Up hosts: how many are done, which failed, how many are still working on it
     done: int = 0
     failed: list[str] = dataclasses.field(default_factory=list)
     pending: int = 0
@@ -95,11 +95,11 @@ def plan_certificate(
     return CertificatePlan(status, needs_finalizer, min((turn for turn in turns if turn is not None), default=None))
 
 
-# What hosts have made of it
+# What hosts have proved of it
 
 
 def _down(host: ObservedHost) -> bool:
-    """One that nothing is known of yet does nothing either."""
+    """Whether it does nothing: it is Down, or has reported no state yet."""
     return host.status.state in (None, "Down")
 
 
@@ -111,14 +111,14 @@ def _count(
     fingerprint = published.fingerprint_sha256 if published is not None else None
     failed: list[tuple[str, ObservedHost, HostCertificate]] = []
     name = certificate.name
-    # This runs for each of thousands of hosts, for hundreds of certificates. Hosts that say the same share the proof.
+    # This runs for each of thousands of hosts, for hundreds of certificates. Hosts with equal reports share the proof.
     states: dict[tuple[int, bool], str] = {}
     for host in hosts:
         proof, at = host.proofs.get(name), host.status.state
         wanted = not nowhere and (not revoked_hosts or host.name not in revoked_hosts)
         found.hosts["desired"] += wanted
         if at is None or at == "Down":
-            # One that nothing is known of yet does nothing either.
+            # A host without a state yet does nothing either.
             found.hosts["down"] += 1
             continue
         state = states.get((id(proof), wanted))
@@ -140,7 +140,7 @@ def _count(
 
 
 def _state(proof: HostCertificate | None, fingerprint: str | None, *, wanted: bool) -> str:
-    """What a host counts as, by the name of its counter."""
+    """The counter that a host counts in, by its name."""
     if proof is None:
         return "pending"
     if proof.state == "Failed":
@@ -151,7 +151,7 @@ def _state(proof: HostCertificate | None, fingerprint: str | None, *, wanted: bo
 
 
 def _failure(host: ObservedHost, proof: HostCertificate) -> CertificateFailure:
-    """What the host says of this certificate, else of its keystore as a whole."""
+    """The host's report on this certificate, else on its keystore as a whole."""
     synced = host.status.condition("KeystoreSynced")
     of_keystore = synced.message if synced is not None and synced.status != ConditionStatus.TRUE else ""
     message = proof.message or of_keystore or "see the conditions of the Host"
@@ -164,8 +164,8 @@ def _holding(
 ) -> list[str]:
     """Hosts that hold the deletion back: they have not proved that the certificate is gone.
 
-    A host that says nothing of it holds only what was published, and only if its agent has ever told of a keystore:
-    one that never did (it keeps none, or is too old to) would hold it for ever.
+    A host that reports nothing of it holds the deletion only if the certificate was published and its agent has ever
+    reported a keystore: one that never did (it keeps none, or is too old) would hold it for ever.
     """
     holding = []
     for host in hosts:
@@ -192,13 +192,13 @@ def _verdict(
     if certificate.deleting:
         holding = _holding(certificate, published, hosts)
         reason = Reason.PROVISIONING_FAILED if count.failures else Reason.PROVISIONING
-        return Verdict(False, reason, f"to be deleted: waits for {_sample(holding)} to prove that it is gone")
+        return Verdict(False, reason, f"the deletion waits for {_sample(holding)} to prove the removal")
     if problem is not None and (published is None or not spec.revoked):
         return problem
     if published is not None and published.not_after is not None and published.ended(now) and not spec.revoked:
         stalled = spec.certificate_ref is None
         end = written(published.not_after)
-        message = f"{named(published.certificate)} ended on {end}; hosts keep it until it is replaced"
+        message = f"{named(published.certificate)} expired on {end}; hosts keep it until you replace it"
         return Verdict(False, Reason.EXPIRED, message, stalled=stalled)
     if zone is None:
         return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}; create it")
@@ -229,11 +229,11 @@ def _sample(names: Collection[str]) -> str:
 def _not_accepted(
     certificate: DirectDownloadCertificate, published: Published | None, now: datetime.datetime
 ) -> tuple[Condition, ...]:
-    """The condition Accepted, where what is published would not be if it were new."""
+    """The condition Accepted, if the published certificate would not be accepted as a new one."""
     refusal = published.certificate.refusal if published is not None else None
     if refusal is None:
         return ()
-    message = f"{refusal}; an earlier version published it, and hosts keep it: replace it by one that is taken"
+    message = f"{refusal}; an earlier version published it, and hosts keep it: replace it with one that is accepted"
     old, generation = certificate.status.conditions, certificate.metadata.generation
     return (condition(ACCEPTED, ConditionStatus.FALSE, Reason.INVALID_CERTIFICATE, message, old, generation, now),)
 
@@ -245,7 +245,7 @@ def _expiring(
     verdict: Verdict,
     now: datetime.datetime,
 ) -> tuple[Condition, datetime.datetime | None]:
-    """The condition Expiring, and when it changes. What is revoked may end unnoticed."""
+    """The condition Expiring, and when it changes. A revoked certificate may expire without one."""
     status, reason, message, turning = ConditionStatus.FALSE, verdict.reason, "", None
     if published is not None and published.not_after is not None and not certificate.spec.revoked:
         settings = zone.spec.certificates if zone is not None else ZoneCertificates()

@@ -14,7 +14,7 @@ from directdownload.resources.reasons import Reason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a planner found: whether the object is as wished, and if not, whether it gets there by itself."""
+    """A planner's result: whether the object is as wished, and if not, whether it gets there by itself."""
 
     ready: bool
     reason: Reason
@@ -51,7 +51,7 @@ def condition(
     generation: int,
     now: datetime.datetime,
 ) -> Condition:
-    """One condition; its time changes only with its status. A message that is longer than any may be is cut."""
+    """One condition; its time changes only with its status. A message over `CONDITION_MESSAGE_LENGTH` is cut."""
     old = next((condition for condition in previous if condition.type == name), None)
     same = old is not None and old.status == status and old.last_transition_time is not None
     return Condition(

@@ -1,4 +1,4 @@
-"""Which copies the deployments of a template want, what becomes of those that exist, and a deployment's status.
+"""The copies that the deployments of a template want, the fate of those that exist, and a deployment's status.
 
 One copy serves every deployment that wants it, so placements are planned per template, over all its deployments.
 """
@@ -32,7 +32,7 @@ FAILURE_SAMPLES = 10
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """A copy that is wanted: the spec of a placement."""
+    """A wanted copy: the spec of a placement."""
 
     name: str
     template: Template
@@ -40,7 +40,7 @@ class Target:
     pool: str
     host: str
     path: str
-    #: for which it is to count; empty before that is known
+    #: the namespace that it counts for; empty until that is known
     namespace: str = ""
 
 
@@ -50,9 +50,9 @@ def _no_objection(_: Template, __: Zone) -> Verdict | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a deployment is planned against. `namespaces` maps each to its labels.
+    """The objects that a deployment is planned against. `namespaces` maps each to its labels.
 
-    `judge`: what a Zone's policy has against every source of a Template, or against its checksum; the engine's to say.
+    `judge`: the objection of a Zone's policy to every source of a Template, or to its checksum; the engine supplies it.
     """
 
     zones: Mapping[str, Zone]
@@ -66,10 +66,10 @@ class Fleet:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementChanges:
-    """`restore`: was to be removed, wanted again. `remove`: the file goes. `release`: only the placement goes.
+    """`restore`: was to be removed, and is wanted again. `remove`: the file goes. `release`: only the placement goes.
 
-    `charge`: stays, and counts for that namespace from now on. `full`: accounts for whose sake copies that are wanted
-    are not created.
+    `charge`: stays, and counts for that namespace from now on. `full`: the accounts for which wanted copies are not
+    created.
     """
 
     create: tuple[Target, ...] = ()
@@ -106,14 +106,14 @@ def _target(template: Template, pool: StoragePool, host: Host) -> Target:
 
 
 def _fetching_host(template: Template, pool: StoragePool, members: list[Host], fleet: Fleet) -> list[Host]:
-    """The one host that is to fetch a new copy of a shared pool; `sharing` says when another one takes it over."""
+    """The one host that is to fetch a new copy of a shared pool; `sharing` decides when another one takes it over."""
     chosen = sharing.choose(pool, members, fleet.pool_roots)
     return [host for host in members if host.name == chosen] or sorted(members, key=lambda host: host.name)[:1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Names:
-    """The fleet by name: asked for each of thousands of copies."""
+    """The fleet by name, for lookups for each of thousands of copies."""
 
     hosts: Mapping[str, Host]
     pools: Mapping[str, StoragePool]
@@ -128,7 +128,7 @@ def _covers(
 ) -> bool:
     """Whether `deployment` still wants `placement`.
 
-    What it names decides (zone, pools, hosts). Selectors decide only when the deployment itself has changed since it
+    The zone, pools and hosts that it names decide. Selectors decide only if the deployment itself has changed since it
     was last observed: a label or an object that vanishes is no order to remove (architecture, rule 12).
     """
     spec = deployment.spec
@@ -138,7 +138,7 @@ def _covers(
         return False
     pool, host = names.pools.get(placement.pool), names.hosts.get(placement.host)
     if pool is None or pool.spec.shared:
-        # A shared copy belongs to no host; without its pool nobody can tell whether this is one.
+        # A shared copy belongs to no host. Without its pool nobody knows whether this copy is shared.
         return True
     if not spec.names(placement.host):
         return False
@@ -149,7 +149,7 @@ def _covers(
 
 
 def _changed(deployment: TemplateDeployment) -> bool:
-    """Whether it selects otherwise than when its placements were last planned."""
+    """Whether its selection differs from the one by which its placements were last planned."""
     return deployment.status.observed_selection != rights.selection(deployment)
 
 
@@ -162,13 +162,13 @@ def plan_placements(
     held: bool = False,
     unreadable: Container[str] = (),
 ) -> PlacementChanges:
-    """`deployments` are all that name the template, those being deleted too; `existing` its placements by name.
+    """`deployments` are all that name the template, including those being deleted; `existing` its placements by name.
 
-    `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that are there and
+    `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that exist and
     cannot be read.
     """
     standings = {d.key: (d, rights.standing(d, template, fleet)) for d in deployments}
-    # What a tenant was refused decides nothing, and costs nothing.
+    # A refused wish decides nothing (architecture, rule 15), and costs nothing.
     deciding = sorted(
         ((d, may) for d, may in standings.values() if may.decides), key=lambda each: (each[0].seniority, each[0].key)
     )
@@ -178,7 +178,7 @@ def plan_placements(
     for deployment in asking:
         wanted.update(wishes[deployment.key])
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
-    # A hash of each, and there may be thousands of placements.
+    # `edited` computes a hash, and there may be thousands of placements.
     names, narrowed = _Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
@@ -223,21 +223,21 @@ def plan_placements(
 def _namespaces(
     asking: Iterable[TemplateDeployment], wishes: Mapping[str, Mapping[str, Target]], target: Target
 ) -> Sequence[str]:
-    """Those of the deployments that want `target`, that of the oldest one first."""
+    """The namespaces of the deployments that want `target`, oldest deployment first."""
     return tuple(dict.fromkeys(d.metadata.namespace for d in asking if target.name in wishes[d.key]))
 
 
 def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:
-    """Whether the file of a copy that nobody wants any more goes.
+    """Whether the file of a copy that no deployment wants any more is removed.
 
-    `last`: those that wanted it last and may say so, as they are being deleted or have just been narrowed. Any Retain
-    among them wins. Where there is none, only the deletion of its Template is an order to remove it.
+    `last`: the deployments that wanted it last and may decide, as they are being deleted or have just been narrowed.
+    One Retain among them wins. If there is none, only the deletion of its Template is an order to remove the file.
     """
     return all(d.spec.deletion_policy == "Delete" for d in last) if last else template.deleting
 
 
 def _by_space(wanted: Iterable[Target], fleet: Fleet) -> tuple[Target, ...]:
-    """Those with the most space first: where slots are few, a copy that fits comes before one that may not."""
+    """Most space first: where slots are few, a copy that fits comes before one that may not."""
     hosts, pools = {host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools}
     return tuple(
         sorted(
@@ -258,17 +258,17 @@ def plan_deployment(
 ) -> TemplateDeploymentStatus:
     """The status of one deployment; `existing` are the placements of its template by name.
 
-    `held`: as for `plan_placements`: what it has narrowed is still to be taken away.
+    `held`: as for `plan_placements`; the copies that it no longer selects are still to be removed.
     """
     before, generation = deployment.status, deployment.metadata.generation
     may = rights.standing(deployment, template, fleet) if template is not None else None
     refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
     wanted = targets(deployment, template, fleet) if template is not None and may is not None and may.decides else {}
-    # A copy that is going counts as one that is still to come.
+    # A copy that is being removed counts as still to come.
     placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
     entitled = refused is None or (may is not None and may.votes)
     if not entitled:
-        # It gets nothing: what there is to count is what it has, and none of that of others.
+        # It gets no new copies: only those that it has count, and none that others have.
         placements = [p for p in placements if may is not None and may.has(p)]
     desired = len(wanted) if entitled else len(placements)
     there = sum(name in existing for name in wanted) if entitled else desired
@@ -304,7 +304,7 @@ def plan_deployment(
 
 
 def _total_bytes(placement: PlacementView) -> int:
-    """As the download counts: of the file as served."""
+    """Bytes in all, as the download counts them: of the file as served."""
     file = placement.file
     return ((file.served_bytes or file.size_bytes) if file is not None else None) or placement.bytes_total
 
@@ -316,7 +316,7 @@ def _downloaded_bytes(placement: PlacementView) -> int:
 def _verdict(
     deployment: TemplateDeployment, fleet: Fleet, desired: int, placements: list[PlacementView], unmade: int
 ) -> Verdict:
-    """`unmade`: copies that it wants and that have no placement."""
+    """`unmade`: wanted copies without a placement."""
     spec = deployment.spec
     if not desired:
         if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
@@ -331,7 +331,7 @@ def _verdict(
     short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
     if short is not None:
         failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
-        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not made: {short.message}")
+        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not created: {short.message}")
     if counts.failed:
         settled = counts.ready + counts.failed == desired
         message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "
@@ -344,7 +344,7 @@ def _verdict(
 
 
 def _failures(placements: list[PlacementView]) -> tuple[PlacementFailure, ...]:
-    """A sample: what has failed for good first, then what is being tried again."""
+    """A sample: permanent failures first, then those that are tried again."""
     failing = [
         p
         for p in placements

@@ -1,8 +1,8 @@
-"""What fetches teach of a Template's bytes: whose word counts, when two contradict, and when it is durable.
+"""The digest of a Template's bytes, learnt from fetches: which results count, when two contradict, when it is durable.
 
 Called by `placements`, which keeps an ended job until its digest stands in the Template, and by `templates`, which
-decides what stands there. Only the result of a job that has hashed what it received teaches anything: neither the
-status of a placement nor a record in a pool. Pure.
+decides what stands there. Only the result of a job that has hashed what it received counts: neither the status of a
+placement nor a record in a pool. Pure.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from directdownload.resources.jobs import Verb
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
 
-#: Of a Template. True for good: once two copies differed, there is no digest that later ones could be held to.
+#: Condition of a Template. It stays True: once two copies differed, later ones can be held to no digest.
 CONDITION = "DigestDisputed"
 
 
 def lesson(template: Template, job: Job | None) -> Checksum | None:
-    """The SHA-256 of the file as served, as `job` has found it; None if the job teaches none.
+    """The SHA-256 of the file as served, as `job` found it; None if the job teaches none.
 
-    A file that was there already is known by a record, which others may have written. A digest that contradicts
-    `spec.checksum` is no lesson: whoever wrote the Template knows better.
+    A file that was there already is known from a record, which others may have written. A digest that contradicts
+    `spec.checksum` does not count: the Template's author decides.
     """
     if job is None or job.verb is not Verb.FETCH or not job.finished or job.result is None:
         return None
@@ -44,7 +44,7 @@ def disputed(template: Template) -> bool:
 
 
 def hold(plan: PlacementPlan, template: Template | None, job: Job) -> PlacementPlan:
-    """`plan`, but its job is left until what it teaches stands in the Template: it is known nowhere else."""
+    """`plan`, but its job is left until its lesson stands in the Template: it is known nowhere else."""
     if not plan.drop_job or template is None or template.deleting or disputed(template):
         return plan
     found = lesson(template, job)
@@ -55,14 +55,14 @@ def hold(plan: PlacementPlan, template: Template | None, job: Job) -> PlacementP
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Learnt:
-    """`digest`: what later copies are held to. `contradiction`: why there is none, where copies differ."""
+    """`digest`: what later copies are held to. `contradiction`: why there is none, if copies differ."""
 
     digest: str | None
     contradiction: str = ""
 
 
 def learn(template: Template, lessons: Iterable[Checksum]) -> Learnt:
-    """What stands in the Template once `lessons`, in any order, were heard."""
+    """What stands in the Template after `lessons`, in any order."""
     if disputed(template):
         return Learnt(None)
     known = template.status.digest

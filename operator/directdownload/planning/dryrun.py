@@ -1,7 +1,7 @@
-"""What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, nobody is asked.
+"""What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, no host is asked.
 
-It calls the planners that the controller calls, with a deployment that does not exist: they say which copies it wants,
-what each has to wait for and how many may run at once. What only the download itself finds out stands in no plan.
+It calls the controller's planners with a deployment that does not exist: they decide which copies it wants, what each
+has to wait for and how many may run at once. A plan does not hold what only the download itself can find out.
 """
 
 import dataclasses
@@ -26,44 +26,44 @@ from directdownload.resources.zone import Zone
 
 
 class Action(enum.StrEnum):
-    """What becomes of one copy."""
+    """What happens to one copy."""
 
     DOWNLOAD = "Download"
-    #: the verified file of an earlier deployment lies there: it is found, not fetched
+    #: an earlier deployment's verified file lies there: it is found, not fetched
     ADOPT = "Adopt"
-    #: another deployment is having it downloaded
+    #: another deployment has it downloaded
     DOWNLOADING = "Downloading"
     PRESENT = "Present"
-    #: nothing happens yet; it goes on by itself once what it waits for is there
+    #: nothing happens yet; it goes on by itself once its obstacle is gone
     WAIT = "Wait"
-    #: nothing happens before somebody has changed something
+    #: nothing happens until somebody changes something
     REFUSED = "Refused"
 
 
 BLOCKED = frozenset({Action.WAIT, Action.REFUSED})
-#: What takes a slot.
+#: The actions that take a slot.
 _STARTING = frozenset({Action.DOWNLOAD, Action.ADOPT, Action.DOWNLOADING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Copy:
-    """One copy. `after_bytes`: free beside the reserve once it is there; None where a size is not known."""
+    """One copy. `after_bytes`: free bytes above the reserve once it is there; None if a size is unknown."""
 
     placement: str
     host: str
     pool: str
     path: str
     action: Action
-    #: somebody has wanted it before: its placement is there
+    #: its placement exists: somebody has wanted it before
     exists: bool = False
     reason: Reason | None = None
     message: str = ""
-    #: still to be fetched; None: not known
+    #: bytes still to fetch; None: unknown
     fetch_bytes: int | None = None
     available_bytes: int | None = None
     reserve_bytes: int | None = None
     after_bytes: int | None = None
-    #: in which of the groups that run at once it starts, from 1; None: it does not
+    #: the round in which it starts, from 1; None: it does not start
     round: int | None = None
 
 
@@ -79,7 +79,7 @@ class DryRun:
 
     @property
     def fetch_bytes(self) -> int | None:
-        """Of all that can start; None where the size of the template is not known."""
+        """Bytes to fetch for all copies that can start; None if the size of the template is unknown."""
         sizes = [copy.fetch_bytes for copy in self.copies if copy.action in _STARTING]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
@@ -105,7 +105,7 @@ def plan_dry_run(
     wanted = deployments.targets(deployment, template, fleet)
     changes = deployments.plan_placements(template, [deployment], fleet, existing)
     restored = frozenset(placement.key for placement in changes.restore)
-    # As the controller makes them: those that are there first, then those with the most space.
+    # In the controller's order: existing ones first, then those with the most space.
     names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
     names += [name for name in wanted if name not in names]
     refused = rights.refusal(deployment, template, fleet)
@@ -166,9 +166,9 @@ class _Run:
             )
 
         if view.deleting or view.phase is Phase.REMOVING:
-            return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one comes after that")
+            return decided(Action.WAIT, view.reason, "an earlier copy is being removed; a new one follows")
         if view.phase is Phase.UNKNOWN:
-            return decided(Action.WAIT, Reason.UNKNOWN, "another version has made it what it is: it is left alone")
+            return decided(Action.WAIT, Reason.UNKNOWN, "this version does not know its phase, and leaves it alone")
         if view.phase is Phase.DOWNLOADING:
             return decided(Action.DOWNLOADING, view.reason, view.message)
         plan = placements.plan_placement(view, around, None, self.now)
@@ -189,7 +189,7 @@ class _Run:
             message = f"{view.message}; to try again set the annotation directdownload.dev/requested-at"
             return decided(Action.REFUSED, view.reason, message)
         if view.phase is Phase.READY and status is not None:
-            # Lost: it is fetched again, whoever wants it.
+            # The file was lost: it is fetched again, whichever deployment wants it.
             return decided(Action.DOWNLOAD, status.conditions[0].reason, status.conditions[0].message)
         if status is not None:
             return decided(Action.WAIT, status.conditions[0].reason, status.conditions[0].message)
@@ -208,7 +208,7 @@ class _Run:
         taken, peak = 0, 0
         if copy.action not in (Action.PRESENT, Action.ADOPT):
             fetch = None if size is None else max(0, size - view.bytes_downloaded)
-            # An archive lies there as served until it has been unpacked.
+            # An archive as served lies there until it has been unpacked.
             taken, peak = (unpacked or fetch or 0), (fetch or 0) + (unpacked or 0)
         after = None
         if available is not None and reserve is not None and fetch is not None:
@@ -278,7 +278,7 @@ def _unmade(target: Target) -> PlacementView:
 
 
 def _lies_there(template: Template, around: Surroundings) -> bool:
-    """Whether the agent reports the published file of this very template, of which no placement speaks."""
+    """Whether the agent reports the published file of this very template that belongs to no placement."""
     if around.pool is None or around.host is None:
         return False
     facts = pool_planning.facts(around.pool, around.host)
@@ -287,7 +287,7 @@ def _lies_there(template: Template, around: Surroundings) -> bool:
 
 
 def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
-    """What the zone's limits have against it, as far as its sizes are known."""
+    """The objection of the zone's limits, as far as sizes are known."""
     if zone is None:
         return None
     status, limits = template.status, zone.spec.downloads
@@ -302,13 +302,13 @@ def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
 
 
 def _unpacked_bytes(existing: Iterable[PlacementView]) -> int | None:
-    """What a copy takes that is served as an archive, as a verified one has told; None where none is or none has."""
+    """Bytes of an unpacked copy of a template served as an archive, as a verified one reports; None if unknown."""
     files = (view.file for view in existing if view.file is not None and view.phase is Phase.READY)
     return next((file.size_bytes for file in files if file.served_bytes is not None), None)
 
 
 def _in_rounds(copies: Sequence[Copy], template: Template, zone: Zone, deployment: TemplateDeployment) -> list[Copy]:
-    """Which start together, by the limits, as if each took equally long and nothing else ran in the zone."""
+    """Assigns rounds by the limits, as if every copy took equally long and nothing else ran in the zone."""
     rounds: dict[str, int] = {}
     waiting = sorted(
         (copy for copy in copies if copy.action in _STARTING), key=lambda copy: copy.action is not Action.DOWNLOADING

@@ -1,7 +1,7 @@
 """Whether a Template's header Secret may be used, what a Job gets of it, and when it is looked at again.
 
-Secrets of other namespaces are not watched: nobody but their Template says that they matter, and a watch would need the
-right to list them all. What is kept of a Secret is the verdict, never a value.
+Secrets of other namespaces are not watched: only their Template says that they matter, and a watch would need the right
+to list them all. The verdict on a Secret is kept, never a value.
 """
 
 import base64
@@ -19,9 +19,9 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
 
 REASONS = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_FORBIDDEN})
-#: A Secret that may be used is read again for each Job anyway: this is only to tell in time that it is gone.
+#: A usable Secret is read again for each Job anyway. This look only reports in time that it is gone.
 USABLE_PAUSE = datetime.timedelta(minutes=10)
-#: One that may not is looked at after pauses that double.
+#: A Secret that may not be used is looked at after pauses that double.
 FIRST_PAUSE = datetime.timedelta(seconds=5)
 LONGEST_PAUSE = datetime.timedelta(minutes=5)
 _ORIGINS_LIMIT = 64
@@ -29,7 +29,7 @@ _ORIGINS_LIMIT = 64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Headers:
-    """What was found in a Secret: why it may not be used, or else its headers, base64 as in a Secret's `data`."""
+    """The result of reading a Secret: why it may not be used, or its headers, base64 as in a Secret's `data`."""
 
     problem: Verdict | None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
@@ -37,7 +37,7 @@ class Headers:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """What is remembered of it: the Secret's name, what was wrong with it, since when, and when that was seen last."""
+    """What is remembered: the Secret's name, its problem, since when, and when that was last seen."""
 
     name: str
     problem: Verdict | None
@@ -54,29 +54,29 @@ def judge(template: Template, secret: Mapping[str, Any]) -> Headers:
 
 
 def missing(template: Template) -> Headers:
-    message = f"there is no Secret {_name(template)}: create it, or take headersSecretRef out of the Template"
+    message = f"there is no Secret {_name(template)}: create it, or remove headersSecretRef from the Template"
     return Headers(Verdict(False, Reason.SECRET_NOT_FOUND, message))
 
 
 def forbidden(template: Template) -> Headers:
-    """The controller may not read it; whether it exists is not for it to know."""
+    """The controller may not read it, so it does not know whether it exists."""
     namespace = template.metadata.namespace
     message = (
-        f"Secret {_name(template)}: the controller may not read Secrets of namespace {namespace}; an administrator "
-        "lists it in the chart's headerSecrets.namespaces"
+        f"Secret {_name(template)}: the controller may not read Secrets of namespace {namespace}; ask an administrator "
+        "to list it in the chart's headerSecrets.namespaces"
     )
     return Headers(Verdict(False, Reason.SECRET_FORBIDDEN, message))
 
 
 def followed(before: Look | None, template: Template, found: Headers, now: datetime.datetime) -> Look:
-    """The memory of `found`; a trouble that lasts is as old as it is, whatever its words."""
+    """The memory of `found`; a problem that lasts keeps its start, even if its message changes."""
     name = _reference(template)
     lasts = before is not None and before.name == name and (before.problem is None) == (found.problem is None)
     return Look(name, found.problem, before.since if lasts and before is not None else now, now)
 
 
 def good_until(template: Template, look: Look | None, now: datetime.datetime) -> datetime.datetime | None:
-    """When the Secret is to be looked at again; None: `look` says nothing about it, or somebody asks for another."""
+    """When the Secret is to be looked at again; None: `look` is about another Secret, or a look is requested."""
     if look is None or look.name != _reference(template):
         return None
     if requests.is_due(requests.due_of(template, now), now):
@@ -87,7 +87,7 @@ def good_until(template: Template, look: Look | None, now: datetime.datetime) ->
 
 
 def obstacle(template: Template) -> Verdict | None:
-    """What a download or probe has to wait for, as the Template's status says it."""
+    """Why a download or probe has to wait, according to the Template's status; None: it need not."""
     ready = template.status.condition("Ready")
     if template.spec.headers_secret_ref is None or ready is None or ready.reason not in REASONS:
         return None
@@ -95,13 +95,13 @@ def obstacle(template: Template) -> Verdict | None:
 
 
 def _usable(template: Template, secret: Mapping[str, Any]) -> dict[str, str]:
-    """ValueError says what is wrong; it holds no value."""
+    """The headers. Raises ValueError that says what is wrong and repeats no value."""
     if secret.get("type") != headers.SECRET_TYPE:
         raise ValueError(f"expected type {headers.SECRET_TYPE}, found {secret.get('type')}")
     wanted = headers.origin(template.spec.url)
     if not wanted:
         raise ValueError(
-            "spec.url of the Template is neither http nor https and takes no headers; drop headersSecretRef"
+            "spec.url of the Template is neither http nor https and takes no headers; remove headersSecretRef"
         )
     text = str((secret["metadata"].get("annotations") or {}).get(headers.ORIGINS_ANNOTATION, ""))
     listed = re.split(r"[\s,]+", text.strip())[:_ORIGINS_LIMIT]
@@ -115,7 +115,7 @@ def _usable(template: Template, secret: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in data.items():
         if name.lower() in map(str.lower, found):
-            raise ValueError(f"key {name!r}: the same header is there in other letters")
+            raise ValueError(f"key {name!r}: another key names the same header in other case")
         content = _content(name, value)
         headers.check(name, content)
         found[name] = base64.b64encode(content).decode()
@@ -126,8 +126,8 @@ def _content(name: str, value: str) -> bytes:
     try:
         content = base64.b64decode(value, validate=True)
     except binascii.Error:
-        raise ValueError(f"key {name!r}: not base64") from None
-    # Most editors and `echo` end a file with it.
+        raise ValueError(f"key {name!r}: expected base64") from None
+    # Most editors and `echo` end a file with a line break.
     return content.removesuffix(b"\n").removesuffix(b"\r")
 
 

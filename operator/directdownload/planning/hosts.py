@@ -11,24 +11,24 @@ from directdownload.resources.host import Host, HostStatus
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone
 
-#: How long an Up host survives without a ready agent: an upgrade of the DaemonSet must not take hosts down.
+#: How long a host stays Up without a ready agent: an upgrade of the DaemonSet must not take hosts down.
 AGENT_GRACE = datetime.timedelta(seconds=120)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostPlan:
-    """What the Host should be. `zone` None: no Zone selects the node, so no Host is made."""
+    """The wished Host. `zone` None: no Zone selects the node, so no Host is created."""
 
     zone: str | None
     labels: Mapping[str, str]
     status: HostStatus
     look_again: datetime.datetime | None = None
-    #: its node has joined anew under the old name: nobody knows what is left on its disks
+    #: its node has rejoined under the old name: the state of its disks is unknown
     renewed: bool = False
 
 
 def selecting_zones(labels: Mapping[str, str], zones: Iterable[Zone]) -> list[Zone]:
-    """The Zones that select a node with `labels`, oldest first: the first one has it."""
+    """The Zones that select a node with `labels`, oldest first: the first one gets it."""
     found = [zone for zone in zones if not zone.deleting and zone.spec.node_selector.matches(labels)]
     return sorted(found, key=lambda zone: zone.seniority)
 
@@ -42,9 +42,9 @@ def plan_host(
     *,
     unreadable: Container[str] = (),
 ) -> HostPlan:
-    """`host` is the present object, None before it is made; `node` None when there is no such node (any more).
+    """`host` is the present object, None before it is created; `node` None if there is no such node (any more).
 
-    `unreadable`: names of Zones that are there and cannot be read. What such a one has, it keeps.
+    `unreadable`: names of Zones that exist and cannot be read. Such a Zone keeps its hosts.
     """
     selecting = selecting_zones(node.labels, zones) if node is not None else []
     keeps = host is not None and host.spec.zone in unreadable
@@ -55,7 +55,7 @@ def plan_host(
     status = HostStatus(
         observed_generation=generation,
         state=state,
-        # A node that is gone may come back as itself.
+        # A node that is gone may come back as the same node.
         node_uid=(node.uid if node is not None else "") or before.node_uid,
         **(requests.served(host, now).fields() if host is not None else {}),
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),

@@ -1,20 +1,20 @@
 """What one host's keystore should hold of our certificates, and what to change in it. Pure.
 
-Called by the agent: `desired` from what the cluster says, `plan` against the entries found, and after the write once
-more against the entries read back, then `proofs`. A plan made again after its changes changes nothing.
+Called by the agent: `desired` from the state of the cluster, `plan` against the entries found, and after the write once
+more against the entries read back, then `proofs`. Planned again after its changes, a plan changes nothing.
 
-Whose an entry is: a trusted certificate is ours if its alias stands in the ledger with its fingerprint, or if it is
-just what a published certificate puts under that alias (imported by CloudStack, or before the ledger was lost): such a
-one is adopted. Where our entry had been read back, another trusted certificate under its alias was put there by hand
-and is replaced. Everything else is foreign: never changed, never removed; a wish that needs its alias fails.
+Ownership: a trusted certificate is ours if the ledger has its alias with its fingerprint, or if it is exactly what a
+published certificate puts under that alias (CloudStack imported it, or the ledger was lost): such an entry is adopted.
+If our entry had been read back, another trusted certificate under its alias was put there by hand and is replaced.
+Every other entry is foreign: never changed, never removed; a wish that needs its alias fails.
 
-What Java cannot read must not be in a keystore: for one such entry it opens none of them. A published certificate that
-it cannot read is no wish; where the ledger says that we imported it, it goes, and it is remembered like what was taken
-back. One that was only adopted was not our doing: it is left, and reported.
+A keystore must not hold what Java cannot read: Java then opens none of the entries. A published certificate that Java
+cannot read is no wish. If the ledger says that we imported it, it is removed and remembered like a withdrawn one. If
+we only adopted it, it is left and reported.
 
-What was taken back from this host (revoked, deleted, or left with its zone) is remembered, by alias: found there again,
-from a backup of the store, it is ours and goes; and it does not come back as the previous one of a certificate. Both
-end when a certificate wants it as its current one.
+A certificate that was withdrawn from this host (revoked, deleted, or its host left the zone) is remembered by alias. If
+it is found there again, from a backup of the store, it is ours and is removed; it also does not come back as the
+previous one of a certificate. Both end when a certificate wants it as its current one.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ from directdownload.resources.host import DriftKind
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
-#: By alias: SHA-256 fingerprint of a trusted certificate; None: anything else, a key for one.
+#: By alias: SHA-256 fingerprint of a trusted certificate; None: anything else, such as a key.
 Entries = Mapping[str, str | None]
-#: What was taken back from a host, oldest first: name of the certificate, by alias (never the previous one) and
+#: Certificates withdrawn from a host, oldest first: the name of the certificate, by alias (never the previous one) and
 #: fingerprint.
 Taken = Mapping[tuple[str, str], str]
-#: Two for each of the 5000 certificates that a zone may have: all that are revoked at a time stay remembered.
+#: Two for each of the 5000 certificates that a zone may have: all of them can be revoked and stay remembered.
 TAKEN_LIMIT = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Previous:
-    """The certificate before the last change, and when it ends to be trusted."""
+    """The certificate before the last change, and when its trust ends."""
 
     certificate: Certificate
     until: datetime.datetime
@@ -47,26 +47,26 @@ class Previous:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Published:
-    """A DirectDownloadCertificate as hosts see it: what its status publishes, and who shall not have it."""
+    """A DirectDownloadCertificate as hosts see it: what its status publishes, and the hosts it is withdrawn from."""
 
     name: str
     created: datetime.datetime
     zone: str
-    #: lower-cased
+    #: in lower case
     alias: str
     certificate: Certificate
     previous: Previous | None = None
-    #: from all hosts: revoked, or being deleted
+    #: on all hosts: revoked, or being deleted
     revoked: bool = False
     revoked_hosts: Set[str] = frozenset()
-    #: the controller has looked at the object as it is now
+    #: the controller has observed the object's present generation
     settled: bool = True
-    #: by fingerprint, why Java cannot read it, nor a keystore that holds it
+    #: by fingerprint: why Java cannot read it, nor a keystore that holds it
     flaws: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def readable(self) -> frozenset[str]:
-        """Fingerprints of those that Java can read: of these alone hosts may be asked to hold any."""
+        """Fingerprints that Java can read: hosts may be asked to hold only these."""
         return self.fingerprints - self.flaws.keys()
 
     def revoked_on(self, host: str) -> bool:
@@ -74,7 +74,7 @@ class Published:
 
     @property
     def key(self) -> tuple[str, str]:
-        """As in `Taken`."""
+        """The key in `Taken`."""
         return self.alias, self.certificate.fingerprint_sha256
 
     @property
@@ -89,7 +89,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wish:
-    """`certificate` shall be under an alias, for the DirectDownloadCertificate `name`."""
+    """`certificate` is to be under an alias, for the DirectDownloadCertificate `name`."""
 
     name: str
     certificate: Certificate
@@ -97,22 +97,22 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Desired:
-    """What the keystore of one host shall hold of ours."""
+    """The certificates of ours that the keystore of one host is to hold."""
 
     host: str
-    #: those of the host's zone, by name
+    #: the certificates of the host's zone, by name
     published: tuple[Published, ...]
     #: by alias
     wishes: Mapping[str, Wish]
     #: by alias: name of the certificate that has it, whether or not it can be wished
     holders: Mapping[str, str]
-    #: names of certificates that are there and cannot be read: what was put there for them stays
+    #: names of certificates that exist and cannot be read: entries made for them stay
     unread: Set[str]
-    #: by alias: what they may have put there, wanted or not; a certificate also where a rotation was to put the other
+    #: by alias: certificates that we may have put there, wanted or not, including those of a rotation not yet done
     known: Mapping[str, "Owned"]
     #: to be on disk before anything is changed
     taken: Taken
-    #: why nothing is to be added, repaired or rotated; None: it is
+    #: why nothing is to be added, repaired or rotated; None: no reason
     held: Reason | None
     #: when the wishes change by themselves
     until: datetime.datetime | None
@@ -120,14 +120,14 @@ class Desired:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owned:
-    """What is known of an alias of ours: fingerprints that we put there, adopted, or are about to put there."""
+    """Our knowledge of an alias of ours: the fingerprints that we put there, adopted, or are about to put there."""
 
     #: name of the DirectDownloadCertificate
     certificate: str
     fingerprints: frozenset[str]
-    #: one of them was read back from the store, and nobody was to remove it since
+    #: one of them was read back from the store, and has not been due for removal since
     placed: bool = False
-    #: found there and never imported by us; what a version before 0.2 adopted counts as imported
+    #: found there and never imported by us; entries adopted by a version before 0.2 count as imported
     adopted: bool = False
 
 
@@ -137,7 +137,7 @@ Ledger = Mapping[str, Owned]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drift:
-    """What someone else did to our entries; `alias` is empty where the whole store is gone."""
+    """A change that someone else made to our entries; `alias` is empty if the whole store is gone."""
 
     kind: DriftKind
     alias: str = ""
@@ -148,11 +148,11 @@ class Plan:
     put: Mapping[str, Wish]
     #: aliases, with the name of the certificate that each was for
     remove: Mapping[str, str]
-    #: to be on disk before the changes are made: an interruption then leaves nothing that nobody owns
+    #: to be on disk before the changes are made: then an interruption leaves no entry without an owner
     ledger: Ledger
     #: aliases that are wanted and held by foreign entries
     conflicts: frozenset[str]
-    #: what the changes repair
+    #: the drift that the changes repair
     drift: tuple[Drift, ...]
 
     @property
@@ -162,7 +162,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """What became of one certificate on this host; see `resources.host.HostCertificate`."""
+    """The state of one certificate on this host; see `resources.host.HostCertificate`."""
 
     name: str
     state: Literal["Uploaded", "Revoked", "Failed", "Pending"]
@@ -184,12 +184,12 @@ def desired(
     unread: Set[str] = frozenset(),
 ) -> Desired:
     """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time;
-    `unread`: names of certificates that are there and cannot be read.
+    `unread`: names of certificates that exist and cannot be read.
 
-    Of two objects that want the same alias the older one has it.
+    If two objects want the same alias, the older one has it.
     """
     of_zone = sorted((each for each in published if each.zone == zone), key=lambda each: each.name)
-    # What was taken back waits for the controller: what replaces it may have been asked for in the same change.
+    # A withdrawal waits for the controller: the same change may have asked for a replacement.
     mine = [
         each if each.settled or each.key not in taken else dataclasses.replace(each, revoked=True) for each in of_zone
     ]
@@ -217,7 +217,7 @@ def desired(
 
 
 def nothing(host: str) -> Desired:
-    """For a store that the host does not use any more."""
+    """For a store that the host no longer uses."""
     return Desired(host, (), {}, {}, frozenset(), {}, {}, None, None)
 
 
@@ -249,7 +249,7 @@ def plan(
             if ours and found is not None:
                 owner = owned.certificate if owned is not None else back.get(alias) or known[alias].certificate
                 remove[alias] = owner
-                # not placed any more: should it be wanted again after an interruption, its absence is no drift
+                # no longer placed: if it is wanted again after an interruption, its absence is no drift
                 kept[alias] = Owned(owner, imported | {found})
             continue
         fingerprint = wish.certificate.fingerprint_sha256
@@ -276,7 +276,7 @@ def plan(
 def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "") -> tuple[Proof, ...]:
     """For each published certificate, by name; `settled` is a plan for these `entries` that changes nothing.
 
-    `unopened`: why Java opens no entry of the store; then nothing that is in it proves anything.
+    `unopened`: why Java opens no entry of the store; then none of its entries proves anything.
     """
     found = (_proof(each, wanted, settled, entries) for each in wanted.published)
     if not unopened:
@@ -290,7 +290,7 @@ def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "")
 
 
 def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
-    """The same where the store as a whole could not be read or written: nothing is proven, not even an absence."""
+    """The same if the store as a whole could not be read or written: nothing is proved, not even an absence."""
     return tuple(Proof(each.name, "Failed", reason=reason) for each in wanted.published)
 
 
@@ -305,7 +305,7 @@ _NONE = Owned("", frozenset())
 
 
 def _stays(owned: Owned, wanted: Desired, *, flawed: bool) -> bool:
-    """Whether an entry of ours that is no wish (any more) is left as it is."""
+    """Whether an entry of ours that is no longer wished is left as it is."""
     return owned.certificate in wanted.unread or (owned.adopted and flawed)
 
 
@@ -316,8 +316,8 @@ def _taken(
     holders: Mapping[str, Published],
     unread: Set[str],
 ) -> Taken:
-    """With what is revoked, and what is in a ledger for a certificate that does not hold its alias (any more), or that
-    Java cannot read."""
+    """`taken` plus what is revoked, and what a ledger has for a certificate that does not hold its alias (any more) or
+    that Java cannot read."""
     back = {(each.alias, fingerprint): each.name for each in revoked for fingerprint in each.fingerprints}
     for alias, owned in (item for ledger in ledgers for item in ledger.items()):
         base, holder = alias.removesuffix(PREVIOUS_SUFFIX), holders.get(alias.removesuffix(PREVIOUS_SUFFIX))
@@ -327,7 +327,7 @@ def _taken(
         if holder is not None and holder.name == owned.certificate:
             gone = frozenset() if owned.adopted else owned.fingerprints & (holder.fingerprints - holder.readable)
         back |= {(base, fingerprint): owned.certificate for fingerprint in gone}
-    # what another certificate wants there now is not taken back, as its previous one neither
+    # A certificate that another object wants there now is not withdrawn, and neither is its previous one.
     wanted = {(alias, fingerprint) for alias, each in holders.items() for fingerprint in each.readable}
     current = {each.key for each in holders.values() if each.certificate.fingerprint_sha256 in each.readable}
     fresh = {key: back[key] for key in sorted(back) if key not in wanted and key not in taken}
@@ -336,7 +336,7 @@ def _taken(
 
 
 def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
-    """Aliases where something that was taken back is found, with the name of its certificate."""
+    """Aliases that hold a withdrawn certificate again, with the name of that certificate."""
     found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in entries.items() if entry)
     return {alias: taken[key] for alias, key in found if key in taken}
 
@@ -344,7 +344,7 @@ def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
     known: dict[str, Owned] = {}
     for each in published:
-        # One that Java cannot read is taken out only by order of who revokes it, unless we have imported it.
+        # Java cannot read it: it is removed only if it is revoked or we imported it.
         fingerprints = each.fingerprints if each.revoked_on(host) else each.readable
         for alias in each.aliases:
             known[alias] = Owned(each.name, fingerprints | known.get(alias, _NONE).fingerprints)

@@ -1,4 +1,4 @@
-"""What planners see of objects that come by the thousand: slotted projections instead of parsed models.
+"""The planners' view of objects that come by the thousand: slotted projections instead of parsed models.
 
 The controller's reflector keeps `PlacementView`s (tens of thousands in a large fleet); planners read them.
 """
@@ -54,10 +54,10 @@ class Job:
     started: bool = False
     finished: bool = False
     result: JobResult | None = None
-    #: what the kubelet says when there is no result: OOMKilled, ContainerCreating, …
+    #: the kubelet's reason if there is no result: OOMKilled, ContainerCreating, …
     hint: str = ""
     deleting: bool = False
-    #: the placement's `requested-at` when it was made: that request it serves, and no later one
+    #: the placement's `requested-at` at its creation: the job serves that request, and no later one
     request: str = ""
 
 
@@ -76,7 +76,7 @@ class FileView:
     revision: str | None
 
     def placed(self) -> PlacedFile:
-        """As it stands in a status."""
+        """The same as a status has it."""
         return PlacedFile.model_construct(**{name: getattr(self, name) for name in self.__slots__})
 
 
@@ -84,7 +84,7 @@ class FileView:
 class PlacementView:
     """A TemplatePlacement, small. `conditions` hold the times that a new status must carry on.
 
-    What copies have in common (names, paths, times of one second, conditions) is one object for all of them.
+    Values that copies have in common (names, paths, times of one second, conditions) are one object for all of them.
     """
 
     key: str
@@ -94,7 +94,7 @@ class PlacementView:
     deleting: bool
     finalized: bool
     requested_at: str
-    #: for which it counts (`quotas`); version 0.1.0 told none, and it counts for the Template's
+    #: the namespace that it counts for (`quotas`); without one, as from version 0.1.0, it counts for the Template's
     namespace: str
     template_key: str
     template_uid: str
@@ -114,16 +114,16 @@ class PlacementView:
     conditions: tuple[Condition, ...]
     bytes_downloaded: int
     bytes_total: int
-    #: when the agent last saw the download go on
+    #: when the agent last saw the download make progress
     progressed: datetime.datetime | None = None
     recent_failures: int = 0
-    #: hash of what the last attempt was told
+    #: hash of the last attempt's inputs
     inputs: str = ""
-    #: what the agent saw under the final name, and of which `file.revision`
+    #: what the agent saw under the final name, and the `file.revision` that this is about
     observed_present: bool = True
     observed_changed: bool = False
     observed_revision: str = ""
-    #: an administrator has said that what mentions the file in its pool does not hold it
+    #: an administrator has decided that files in its pool that name the copy do not hold it
     remove_mentioned: bool = False
 
     @property
@@ -163,7 +163,7 @@ def _time(text: str | None) -> datetime.datetime | None:
 
 @functools.lru_cache(maxsize=4096)
 def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
-    """Copies that became Ready within one second say the same, times included."""
+    """Copies that became Ready within one second have equal conditions, times included, and share them."""
     found = (Condition.model_validate(dict(zip(_CONDITION_FIELDS, values, strict=True))) for values in said)
     return tuple(sorted(found, key=lambda condition: _ORDER.index(condition.type)))
 
@@ -200,7 +200,7 @@ def project_file(document: Mapping[str, Any]) -> FileView:
 
 
 def _told(status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """What the agent says in `field`; nothing if it cannot be read. The copy's life does not depend on its word."""
+    """The agent's report in `field`; empty if it cannot be read. The copy's life does not depend on it."""
     told = status.get(field)
     if not isinstance(told, Mapping):
         return {}
@@ -277,7 +277,7 @@ def project_namespace(document: Mapping[str, Any]) -> Namespace:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Revision:
-    """Of an object whose content is read when it is needed: only that it is there, and which version of it."""
+    """An object whose content is read when it is needed: only that it exists, and its version."""
 
     key: str
     name: str
@@ -292,22 +292,22 @@ def project_revision(document: Mapping[str, Any]) -> Revision:
 
 
 class Proofs(dict[str, HostCertificate]):
-    """What a host says of each certificate, by the certificate's name; hosts that say the same share it, unchanged."""
+    """A host's report on each certificate, by the certificate's name; hosts with equal reports share it, unchanged."""
 
     __slots__ = ("__weakref__",)
 
 
 class ObservedHost(Host):
     """A Host as the controller keeps it: the entries of `status.certificates`, hundreds on thousands of hosts, are
-    its `proofs` instead. They have no times, by which hosts would differ and nobody decides."""
+    its `proofs` instead. They have no times: by these hosts would differ, and no decision needs them."""
 
     proofs: pydantic.SkipValidation[Mapping[str, HostCertificate]] = pydantic.Field(exclude=True)
 
 
-#: Characters of what a host says in one field of a proof; it is hostile, and kept for thousands of them.
+#: Characters kept of one field of a host's proof: it is hostile, and there are thousands.
 MESSAGE_LIMIT = 1024
 _PROOF_FIELDS = ("name", "fingerprintSHA256", "state", "reason", "message")
-#: By a digest of what hosts say, for as long as a host says it.
+#: By a digest of the hosts' reports, for as long as a host has that report.
 _shared_proofs: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
 
 
@@ -323,7 +323,7 @@ def _proofs(entries: Sequence[Mapping[str, Any]]) -> Proofs:
         (entry["name"], entry.get("fingerprintSHA256"), entry["state"], entry.get("reason"), entry.get("message"))
         for entry in entries
     ]
-    # Not JSON: of hundreds of entries on each of thousands of hosts this takes half the time.
+    # Not JSON: for hundreds of entries on each of thousands of hosts this takes half the time.
     digest = hashlib.sha256(repr(told).encode()).digest()
     found = _shared_proofs.get(digest)
     if found is None:
@@ -334,5 +334,5 @@ def _proofs(entries: Sequence[Mapping[str, Any]]) -> Proofs:
 
 @functools.lru_cache(maxsize=16384)
 def _proof(values: tuple[str | None, ...]) -> HostCertificate:
-    """Where hosts differ in one certificate, they share what they say of all others."""
+    """Hosts that differ in one certificate share their entries for all others."""
     return HostCertificate.model_validate(dict(zip(_PROOF_FIELDS, values, strict=True)))

@@ -1,6 +1,6 @@
-"""The life of one placement: what its job says, what stands in the way, and what to do next.
+"""The life of one placement: what its job reports, what stands in the way, and what to do next.
 
-`plan_placement` looks at everything anew each time (architecture, rule 1): a job that is there is adopted whoever made
+`plan_placement` looks at everything anew each time (architecture, rule 1): an existing job is adopted whoever created
 it, and the number of the next attempt follows from the jobs and the status that exist.
 """
 
@@ -36,10 +36,10 @@ def plan_placement(
 ) -> PlacementPlan:
     removing = placement.phase is Phase.REMOVING
     if placement.phase is Phase.UNKNOWN or (removing and around.held):
-        # Nobody here knows what is meant, or whether it is still meant: it is left alone.
+        # This version does not know the phase, nor whether it still holds: it leaves the copy alone.
         return PlacementPlan(None)
     if job is not None and job.verb is None and not job.deleting:
-        # A job of another version comes to its end; what it says is not understood, and the next one looks anew.
+        # A job of another version runs to its end. Its result is not understood, and the next job looks anew.
         return PlacementPlan(None, drop_job=job.finished)
     if (placement.deleting and not removing) or (around.departed and not around.shared):
         # Deleted by hand or with its definition, or its host is gone for good: no order to remove the file (rule 12).
@@ -58,8 +58,8 @@ def plan_placement(
 
 
 def inputs_of(around: Surroundings) -> str:
-    """A hash of what people have written that decides how a fetch ends: another one lifts a stall. After a dot one of
-    the host's keystore, where it is known: another one ends the pause after an unknown certificate."""
+    """A hash of all that people wrote and that decides how a fetch ends: another one lifts a stall. After a dot, a hash
+    of the host's keystore, if it is known: another one ends the pause after an unknown certificate."""
     if around.template is None or around.zone is None or around.pool is None:
         return ""
     template, downloads = around.template.spec, around.zone.spec.downloads
@@ -80,16 +80,16 @@ def _told(policy: SourcePolicy) -> dict[str, Any]:
 
 
 def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime) -> PlacementPlan:
-    """A fetch is there: it runs, or it has ended and says how."""
+    """A fetch exists: it runs, or it has ended and says how."""
     if placement.attempts >= job.attempt and placement.phase not in (None, Phase.DOWNLOADING):
-        # Its result stands in the status already: only its deletion is left.
+        # Its result is in the status already: only its deletion is left.
         return PlacementPlan(None, drop_job=True)
     result = attempts.result_of(job, now)
     if result is not None:
         return _after_fetch(placement, around, job, result, now)
     status = downloading(placement, job.attempt, now, job=job)
     if (obstacle := _host_down(around)) is not None:
-        # The job may go on there unseen, or end with its node: its host will tell when it is back.
+        # The job may go on there unseen, or end with its node: its host will report it when it is back.
         verdict = Verdict(False, Reason.HOST_DOWN, f"{obstacle.message}; attempt {job.attempt} was running there")
         status = status_of(placement, Phase.DOWNLOADING, verdict, now, attempts=job.attempt, keep_file=False, job=job)
     # While the pool does not answer, time alone may give a shared copy to another host.
@@ -102,7 +102,7 @@ def _after_fetch(
 ) -> PlacementPlan:
     if result.done:
         file = PlacedFile(
-            # Never what the job says: it has read foreign bytes, and others open this path.
+            # Never the job's path: it has read foreign bytes, and others open this path.
             path=placement.path,
             size_bytes=result.size_bytes,
             served_bytes=result.served_bytes,
@@ -110,7 +110,7 @@ def _after_fetch(
             published_digest=result.published_digest or None,
             format=result.format or None,
             virtual_size_bytes=result.virtual_size_bytes,
-            # One that was there may not have been read for long: its next verification counts from then.
+            # A file that was there may not have been read for long: its next verification counts from then.
             verified_time=min(now, result.verified_time or now),
             revision=result.revision or None,
         )
@@ -136,7 +136,7 @@ def _without_job(
     placement: PlacementView, around: Surroundings, job: Job | None, now: datetime.datetime
 ) -> PlacementPlan:
     if job is not None:
-        # A job that removes a copy which is wanted, or one that is on its way out: the next one waits until it is gone.
+        # A job that removes a wanted copy, or one that is being deleted: the next one waits until it is gone.
         return PlacementPlan(None, drop_job=not job.deleting)
     if placement.phase is Phase.READY:
         return repair.plan_ready(placement, around, _obstacle(around), now)
@@ -152,13 +152,13 @@ def _without_job(
         return PlacementPlan(held_up(placement, Phase.PENDING, obstacle, now), look_again=requests.later(request, now))
     trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
     if placement.next_attempt is not None and placement.next_attempt > now and not trusts_otherwise:
-        # Whoever asks meanwhile is served then: a request lifts a stall, and no pause.
+        # A request in between is served then: it lifts a stall, and no pause.
         return PlacementPlan(None, look_again=placement.next_attempt)
     return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts))
 
 
 def _obstacle(around: Surroundings) -> Verdict | None:
-    """What any job has to wait for, the widest first."""
+    """The obstacle to any job, the widest first; None: there is none."""
     zone, host, pool = around.zone, around.host, around.pool
     if zone is None or not zone.spec.enabled:
         return Verdict(False, Reason.ZONE_DISABLED, "the Zone is disabled or gone: nothing new starts there")
@@ -167,7 +167,7 @@ def _obstacle(around: Surroundings) -> Verdict | None:
     if host.status.state == "Maintenance":
         return Verdict(False, Reason.MAINTENANCE, "the host is in maintenance: nothing new starts there")
     if pool is None:
-        return Verdict(False, Reason.POOL_NOT_READY, "there is no such StoragePool any more")
+        return Verdict(False, Reason.POOL_NOT_READY, "its StoragePool is gone")
     blocked = pool_planning.obstacle(pool, host, around.pool_roots)
     if blocked is Reason.NOT_MOUNTED:
         return Verdict(False, blocked, f"nothing is mounted at {pool.spec.path} on host {host.name}")
@@ -186,7 +186,7 @@ def _host_down(around: Surroundings) -> Verdict | None:
 
 
 def _fetch_obstacle(around: Surroundings) -> Verdict | None:
-    """What a fetch has to wait for besides."""
+    """The further obstacle to a fetch; None: there is none."""
     if around.template is None or around.template.deleting:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, "the Template is gone")
     if around.paused:

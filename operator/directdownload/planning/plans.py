@@ -1,4 +1,4 @@
-"""What planning one placement takes and gives, and the statuses that it writes.
+"""The input and the result of planning one placement, and the statuses that it writes.
 
 Shared by `placements` (the dispatch and the fetch), `repair` and `removal`.
 """
@@ -21,7 +21,7 @@ from directdownload.resources.zone import Retry, Zone
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The objects that a placement depends on; None where there is none (any more)."""
+    """The objects that a placement depends on; None for each that does not exist (any more)."""
 
     template: Template | None
     zone: Zone | None
@@ -32,9 +32,9 @@ class Surroundings:
     paused: bool = False
     #: a deployment that cannot be read may want the copy
     held: bool = False
-    #: the Host was deleted and no Zone selects a node of its name: it does not come again
+    #: the Host was deleted and no Zone selects a node of its name: it will not come back
     departed: bool = False
-    #: another placement, which is to stay, has the same file on the same host
+    #: another placement, which stays, has the same file on the same host
     claimed: bool = False
     #: the host that takes over the copy of a shared pool; empty: it stays where it is
     successor: str = ""
@@ -49,7 +49,7 @@ class Surroundings:
 
 
 class Step(enum.Enum):
-    """What the controller does besides writing the status."""
+    """The controller's next step, apart from writing the status."""
 
     NONE = enum.auto()
     #: needs a slot of the ledger first
@@ -66,10 +66,10 @@ class Step(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """`status` None: leave it. `drop_job`: its result has been read, or nobody wants it any more.
+    """`status` None: leave it. `drop_job`: its result has been read, or it is no longer needed.
 
-    `outcome` is the result that this plan takes in; it is counted once. `teaches`: the Template is to hear of the
-    job's digest; the job stays until it has.
+    `outcome` is the result that this plan takes in; it is counted once. `teaches`: the Template is to take the job's
+    digest; the job stays until it has.
     """
 
     status: TemplatePlacementStatus | None
@@ -97,10 +97,10 @@ def status_of(
     job: Job | None = None,
     serves: bool = True,
 ) -> TemplatePlacementStatus:
-    """A complete status: what is not given is carried on, except the time of the next attempt.
+    """A complete status: fields that are not given are carried on, except the time of the next attempt.
 
-    `job`: the one that the status speaks of. A request that came after it was made is still to be served. Without a
-    job the phase carries the request on from here, unless not `serves`.
+    `job`: the one that the status is about. A request that came after its creation is still to be served. Without a job
+    the phase serves the request from here, unless not `serves`.
     """
     return TemplatePlacementStatus(
         observed_generation=placement.generation,
@@ -120,26 +120,26 @@ def _served(placement: PlacementView, now: datetime.datetime, job: Job | None, *
     request = placement.requested_at if job is None else job.request
     if request and request != placement.last_handled_request:
         if job is not None or serves:
-            # A time in a status has whole seconds, and must be the same whenever this is computed.
+            # A time in a status has whole seconds, and must be the same each time this is computed.
             return requests.Served(request, (now if job is None else job.created).replace(microsecond=0))
         request = placement.last_handled_request
     return requests.Served(request or None, placement.last_handled_request_time)
 
 
 def request_due(placement: PlacementView, now: datetime.datetime) -> datetime.datetime | None:
-    """When the request on `placement` may be served, `now` if at once; None: there is none that was not served."""
+    """When the request on `placement` may be served, `now` if at once; None: there is none, or it was served."""
     before = requests.Served(placement.last_handled_request or None, placement.last_handled_request_time)
     return requests.due(placement.requested_at, before, now)
 
 
 def mark_removing(placement: PlacementView, now: datetime.datetime) -> TemplatePlacementStatus:
-    """The status that says, durably, that the file shall go."""
+    """The status that records durably that the file is to be removed."""
     verdict = Verdict(False, Reason.REMOVED, "the file is being removed: no deployment wants it any more")
     return status_of(placement, Phase.REMOVING, verdict, now, failures=0)
 
 
 def mark_wanted(placement: PlacementView, now: datetime.datetime) -> TemplatePlacementStatus:
-    """Takes `mark_removing` back. Whether the file is still there, the next fetch finds out."""
+    """Takes `mark_removing` back. The next fetch finds out whether the file is still there."""
     verdict = Verdict(False, Reason.DOWNLOADING, "a deployment wants it again")
     return status_of(placement, Phase.PENDING, verdict, now, keep_file=False, failures=0)
 
@@ -147,7 +147,7 @@ def mark_wanted(placement: PlacementView, now: datetime.datetime) -> TemplatePla
 def waiting_for_slot(
     placement: PlacementView, group: str, limit: int, now: datetime.datetime
 ) -> TemplatePlacementStatus:
-    message = f"{limit} downloads run at once for {group}; it waits for one of them to end"
+    message = f"{limit} downloads run at once for {group}; this copy waits for one of them to end"
     verdict = Verdict(False, Reason.WAITING_FOR_SLOT, message)
     serves = requests.is_due(request_due(placement, now), now)
     return status_of(placement, Phase.PENDING, verdict, now, serves=serves)
@@ -169,9 +169,9 @@ def downloading(
     inputs: str | None = None,
     job: Job | None = None,
 ) -> TemplatePlacementStatus:
-    """The status once the job of `attempt` has been created; `inputs`: hash of what it was told, if it is new.
+    """The status once the job of `attempt` has been created; `inputs`: hash of its inputs, if it is new.
 
-    `job`: as it is now, unless it has just been made.
+    `job`: its present state, unless it has just been created.
     """
     verdict = Verdict(False, Reason.DOWNLOADING, f"attempt {attempt} runs on host {placement.host}")
     return status_of(

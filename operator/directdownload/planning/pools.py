@@ -22,7 +22,7 @@ def hosts_of(pool: StoragePool, hosts: Iterable[Host]) -> list[Host]:
 
 
 def facts(pool: StoragePool, host: Host) -> HostStorage | None:
-    """What the agent of `host` reports of the pool, if it has reported yet."""
+    """The report of `host`'s agent on the pool; None before the first."""
     return next((entry for entry in host.status.storage if entry.pool == pool.name), None)
 
 
@@ -32,21 +32,21 @@ def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:
 
 
 def told_roots(pools: Iterable[StoragePool]) -> tuple[str, ...]:
-    """Directories that the chart exposes, as far as the pools' own conditions tell: for who does not know its values.
+    """Directories that the chart exposes, derived from the pools' own conditions, for callers without its values.
 
-    A pool that the controller has not looked at yet is taken as exposed.
+    A pool that the controller has not looked at yet counts as exposed.
     """
     found = set()
     for pool in pools:
         ready = pool.status.condition("Ready")
         if ready is None or ready.reason is not Reason.PATH_NOT_EXPOSED:
-            # Of a shared pool the root lies above: what else is there is exposed as well.
+            # The root of a shared pool lies above it: what else is there is exposed as well.
             found.add(posixpath.dirname(pool.spec.path) if pool.spec.shared else pool.spec.path)
     return tuple(sorted(found))
 
 
 def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | None:
-    """Why the pool cannot be used on `host`, or None. Before the agent's first report the job itself will tell."""
+    """Why the pool cannot be used on `host`, or None. Before the agent's first report the job itself finds out."""
     if not exposed(pool.spec.path, roots, shared=pool.spec.shared):
         return Reason.PATH_NOT_EXPOSED
     entry = facts(pool, host)
@@ -60,7 +60,7 @@ def obstacle(pool: StoragePool, host: Host, roots: Collection[str]) -> Reason | 
 
 
 def available_bytes(pool: StoragePool, host: Host | None) -> int:
-    """Free space of the pool on `host` as last reported; 0 if unknown."""
+    """Free bytes of the pool on `host` as last reported; 0 if unknown."""
     entry = facts(pool, host) if host is not None else None
     return (entry.available_bytes if entry is not None else None) or 0
 

@@ -1,4 +1,4 @@
-"""Asking a source before anybody deploys it: from which host, when, and what the answer makes of a Template's status.
+"""Probes: from which host and when a source is asked before anybody deploys it, and what the answer sets in the status.
 
 A probe runs in the background: a Template is Ready without it, and it counts as no attempt of any placement.
 """
@@ -22,13 +22,13 @@ from directdownload.resources.zone import Retry, Zone
 CONDITION = "SourceReachable"
 #: Jitter takes up to a quarter off: the shortest pause is a minute.
 RETRY = Retry.model_validate({"initial": "80s", "maximum": "1h"})
-#: Say nothing about the source.
+#: Reasons that say nothing about the source.
 _OF_THE_JOB = frozenset({Reason.INTERRUPTED, Reason.WRITE_FAILED, Reason.POOL_NOT_READY})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
-    """A probe that is there: its job, the host that it runs on, and what was asked for when it was made."""
+    """An existing probe: its job, its host, and the request and inputs that it was created for."""
 
     job: Job
     host: str
@@ -38,7 +38,7 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a probe that has ended makes of the Template's status."""
+    """The changes that an ended probe makes to the Template's status."""
 
     record: TemplateProbe
     condition: Condition
@@ -65,7 +65,7 @@ def hosts_for(
 
 
 def choose(template: Template, hosts: Iterable[Host], attempt: int) -> Host | None:
-    """The same one for the same attempt; another attempt may find another way to the source."""
+    """The same host for the same attempt; another attempt may reach the source another way."""
 
     def rank(host: Host) -> bytes:
         return hashlib.sha256(f"{template.uid}/{attempt}/{host.name}".encode()).digest()
@@ -74,7 +74,7 @@ def choose(template: Template, hosts: Iterable[Host], attempt: int) -> Host | No
 
 
 def inputs_of(template: Template, zones: Iterable[Zone]) -> str:
-    """A hash of what people have written that decides how a probe ends; of all zones, as any may be asked from."""
+    """A hash of all that people wrote and that decides how a probe ends; over all zones, as any may be asked from."""
     spec = template.spec
     policies = {zone.name: zone.spec.source_policy.model_dump(mode="json") for zone in zones}
     told = [spec.url, spec.mirrors, spec.checksum, str(spec.headers_secret_ref), policies]
@@ -97,9 +97,9 @@ def look_again(probe: Probe) -> datetime.datetime | None:
 
 
 def due(template: Template, inputs: str, now: datetime.datetime) -> datetime.datetime | None:
-    """When the source is to be asked; None: not until somebody asks for it, or changes what the last probe was told."""
+    """When the source is to be asked; None: not before a request, or a change of the last probe's inputs."""
     before = template.status.probe
-    # Of the Template's own status: it hands on one request in each interval.
+    # The Template's own status limits requests: it hands on one in each interval.
     request = template.status.last_handled_request
     if before is None or (request and request != before.last_handled_request):
         return now
@@ -110,7 +110,7 @@ def due(template: Template, inputs: str, now: datetime.datetime) -> datetime.dat
 
 
 def result_of(probe: Probe, host: Host | None, now: datetime.datetime) -> JobResult | None:
-    """How it ended; None while it runs. One on a host that is Down is given up: another host may answer sooner."""
+    """How it ended; None while it runs. A probe on a Down host is given up: another host may answer sooner."""
     result = attempts.result_of(probe.job, now)
     if result is not None and result.done and result.reason is not Reason.SOURCE_REACHABLE:
         return JobResult(reason=Reason.INTERRUPTED, message=f"expected the result of a probe, found {result.reason}")
@@ -120,7 +120,7 @@ def result_of(probe: Probe, host: Host | None, now: datetime.datetime) -> JobRes
 
 
 def outcome(template: Template, probe: Probe | None, host: Host | None, now: datetime.datetime) -> Outcome | None:
-    """What is to be written; None: nothing new. `host` is the one that the probe runs on."""
+    """The changes to write; None: nothing new. `host` is the one that the probe runs on."""
     if probe is None or template.deleting or probe.job.attempt < next_attempt(template):
         return None
     result = result_of(probe, host, now)
@@ -162,5 +162,5 @@ def _words(result: JobResult) -> str:
         return result.message or f"the probe ended with {result.reason}"
     facts = [f"{result.size_bytes} bytes" if result.size_bytes is not None else "of unknown size", result.media_type]
     if result.ranges is False:
-        facts.append("without ranges: an interrupted download begins anew")
-    return f"{result.message or 'it answers'}: {', '.join(filter(None, facts))}"
+        facts.append("without ranges: an interrupted download starts over")
+    return f"{result.message or 'the source answers'}: {', '.join(filter(None, facts))}"

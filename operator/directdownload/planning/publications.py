@@ -1,7 +1,7 @@
-"""What a DirectDownloadCertificate publishes to the hosts of its zone: from what it wants, and what it published.
+"""The certificate that a DirectDownloadCertificate publishes to the hosts of its zone.
 
-Called by `certificates`, and by the controller for `Source`. Hosts use the status alone. Nothing that is not taken
-today takes away what is published: only another object that has the alias does, and that Java could not read it.
+Called by `certificates`, and by the controller for `Source`. Hosts use the status alone. A published certificate is
+withdrawn only if another object has the alias or Java could not read it; a rule that is newer than it is no reason.
 """
 
 import base64
@@ -22,13 +22,13 @@ from directdownload.resources.certificate import (
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
-#: What the status says of what is published.
+#: The fields of the status that describe the published certificate.
 _FACTS = ("subject", "issuer", "serial_number", "not_before", "not_after")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """What an object wants to have published; or why that is none, and which certificate it is that is not taken."""
+    """The certificate that an object wants to publish; else the problem, and the bytes that were not accepted."""
 
     certificate: Certificate | None
     problem: str = ""
@@ -37,7 +37,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """What was read of a reference, and of which version of the object."""
+    """The source that was read through a reference, and the version of the object that it was read from."""
 
     reference: CertificateReference
     resource_version: int
@@ -46,8 +46,8 @@ class Look:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Published:
-    """What hosts trust. A version before may have published what today's parser cannot read: then nothing is known of
-    it but its bytes."""
+    """The certificate that hosts trust. If an earlier version published what today's parser cannot read, only its bytes
+    are known."""
 
     certificate: Certificate
     facts: Mapping[str, Any]
@@ -70,7 +70,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Publication:
-    """What hosts shall trust from now on, why it is not what the object wants, and when that may change."""
+    """The certificate that hosts are to trust now, why it differs from the wanted one, and when that may change."""
 
     certificate: Published | None
     previous: PreviousCertificate | None = None
@@ -79,12 +79,12 @@ class Publication:
 
 
 def inline(certificate: DirectDownloadCertificate) -> Source:
-    """What `spec.certificate` says."""
+    """The source in `spec.certificate`."""
     return _read("spec.certificate", (certificate.spec.certificate or "").encode())
 
 
 def referred(certificate: DirectDownloadCertificate, document: Mapping[str, Any] | None, namespace: str) -> Source:
-    """What `spec.certificateRef` says; `document` is that Secret or ConfigMap in `namespace`, None: there is none."""
+    """The source that `spec.certificateRef` names: `document` is that object in `namespace`, None if there is none."""
     reference = certificate.spec.certificate_ref
     if reference is None:
         raise ValueError(f"DirectDownloadCertificate {certificate.name} refers to nothing")
@@ -100,7 +100,7 @@ def referred(certificate: DirectDownloadCertificate, document: Mapping[str, Any]
 
 
 def _read(where: str, content: bytes) -> Source:
-    """A certificate that is not taken may be one that is published: no rule of today takes that away."""
+    """The source in `content`. One that is not accepted keeps its bytes, as it may be the published one."""
     try:
         return Source(pem.read(content))
     except pem.CertificateError as error:
@@ -118,7 +118,7 @@ def publish(
         return Publication(None, problem=refused)
     published, previous = _published(certificate), _previous(certificate, now)
     if published is not None and published.unreadable is not None:
-        # By a version that did not know better. What hosts had before it is what they keep.
+        # An earlier version published it by mistake. Hosts keep the certificate before it.
         published, previous = (pem.decode(previous.certificate) if previous is not None else None), None
     wanted = source.certificate or source.refused
     if certificate.deleting or (wanted is not None and wanted == published):
@@ -126,7 +126,7 @@ def publish(
     problem, look_again = _refusal(certificate, source, now)
     if problem is not None:
         if certificate.status.revoked and not certificate.spec.revoked:
-            # What was revoked comes back only where the object wants just that.
+            # A revoked certificate comes back only if the object wants exactly that one.
             return Publication(None, None, problem, look_again)
         if published is not None:
             message = f"{problem.message}; hosts keep {named(published)}"
@@ -150,12 +150,12 @@ def _published_as(
 def _alias_refused(
     certificate: DirectDownloadCertificate, rivals: Iterable[DirectDownloadCertificate]
 ) -> Verdict | None:
-    """Why the alias is not for this object."""
+    """Why this object may not have the alias; None: it may."""
     alias = certificate.spec.keystore_alias
     if of_cloudstack(alias) or alias.endswith(PREVIOUS_SUFFIX):
         message = (
             f"spec.alias: {alias} is reserved, as are cloud, cloudca… and …{PREVIOUS_SUFFIX} in any case; "
-            "make another object with another alias, for example my-ca"
+            "create another object with another alias, for example my-ca"
         )
         return Verdict(False, Reason.RESERVED_ALIAS, message, stalled=True)
     first = min((certificate, *rivals), key=lambda each: each.seniority)
@@ -166,13 +166,13 @@ def _alias_refused(
         f"{certificate.spec.zone}"
     )
     if first.deleting:
-        return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; it is being deleted, which is waited for")
-    advice = f"; delete one of the two, or make another object with another alias, for example {alias}-2"
+        return Verdict(False, Reason.ALIAS_CONFLICT, f"{taken}; its deletion has to end first")
+    advice = f"; delete one of the two, or create another object with another alias, for example {alias}-2"
     return Verdict(False, Reason.ALIAS_CONFLICT, taken + advice, stalled=True)
 
 
 def _published(certificate: DirectDownloadCertificate) -> Certificate | None:
-    """What the status publishes; what is no certificate at all counts for nothing, and is published anew."""
+    """The certificate in the status; None if it is no certificate: then the wanted one is published anew."""
     try:
         return pem.decode(certificate.status.certificate or "")
     except pem.CertificateError:
@@ -180,7 +180,7 @@ def _published(certificate: DirectDownloadCertificate) -> Certificate | None:
 
 
 def _previous(certificate: DirectDownloadCertificate, now: datetime.datetime) -> PreviousCertificate | None:
-    """The one before, while it is trusted; a revocation ends that for good, and so does `keepPrevious` set to 0."""
+    """The certificate before, while it is trusted. A revocation ends that for good, as does `keepPrevious` of 0."""
     spec, previous = certificate.spec, certificate.status.previous
     if previous is None or previous.until <= now or spec.keep_previous <= 0 or spec.revoked:
         return None
@@ -193,8 +193,8 @@ def _previous(certificate: DirectDownloadCertificate, now: datetime.datetime) ->
 def _succeeded(
     certificate: DirectDownloadCertificate, published: Published, now: datetime.datetime
 ) -> PreviousCertificate | None:
-    """`published`, as the one before from now on; None where it was revoked, also if it is not any more."""
-    # Compared as numbers: what is written as 1000000h is more than a time can hold.
+    """`published` as the previous certificate from now on; None if it was revoked, even if it no longer is."""
+    # Compared as numbers: a time cannot hold 1000000h.
     left = certificate.spec.keep_previous
     if published.not_after is not None:
         left = min((published.not_after - now).total_seconds(), left)
@@ -210,17 +210,17 @@ def _succeeded(
 def _refusal(
     certificate: DirectDownloadCertificate, source: Source, now: datetime.datetime
 ) -> tuple[Verdict | None, datetime.datetime | None]:
-    """Why what is wanted is not published now, and when it may be."""
-    # What a Secret or ConfigMap holds changes without the object, and is followed.
+    """Why the wanted certificate is not published now, and when it may be."""
+    # A Secret or ConfigMap can change without the object, and is followed.
     stalled = certificate.spec.certificate_ref is None
     wanted = source.certificate
     if wanted is None:
         return Verdict(False, Reason.INVALID_CERTIFICATE, source.problem, stalled=stalled), None
     if wanted.not_after <= now:
-        message = f"{named(wanted)} ended on {written(wanted.not_after)}: expected one that is valid"
+        message = f"{named(wanted)} expired on {written(wanted.not_after)}: expected one that is valid"
         return Verdict(False, Reason.EXPIRED, message, stalled=stalled), None
     if wanted.not_before > now:
-        message = f"{named(wanted)} begins on {written(wanted.not_before)}, and is published then"
+        message = f"{named(wanted)} is valid from {written(wanted.not_before)}, and is published then"
         return Verdict(False, Reason.NOT_YET_VALID, message), wanted.not_before
     return None, None
 

@@ -1,8 +1,8 @@
-"""How many placements there may be: of one namespace in one zone, and in all. What is there is never taken away for it.
+"""How many placements there may be: of one namespace in one zone, and in all. Existing ones are never removed for it.
 
 A few small objects make many placements: 50 Templates and 50 deployments are 250,000 on 5,000 hosts. A placement counts
-for the namespace of a deployment that wants it: of the one that it was made for, as its label says, or once that wants
-it no more, of the oldest other one. So nobody fills the account of a namespace but its own deployments.
+for the namespace of a deployment that wants it: the one that it was created for, as its label says, or once that one no
+longer wants it, the oldest other one. So only its own deployments can use up a namespace's account.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone
 
 _MIB, _KIB = 2**20, 2**10
-# What the controller takes, as measured with rollouts to all hosts going on (docs/install.md, "Sizing the controller"):
+# The controller's memory, as measured with rollouts to all hosts going on (docs/install.md, "Sizing the controller"):
 # 202 MiB by these figures and 206 measured with 1,000 hosts and 10,000 placements, 413 and 414 with 5,000 and 50,000;
-# with fewer certificates than 200 it is less. A placement at rest takes 1 KiB, the rest of its 3 is work upon it.
+# with fewer certificates than 200 it is less. A placement at rest takes 1 KiB, the rest of its 3 is work on it.
 _BASE_BYTES = 150 * _MIB
 _HOST_BYTES = 24 * _KIB
 _PLACEMENT_BYTES = 3 * _KIB
-#: A tenth of the memory is for what no bench has seen: lists that come in while much goes on, larger objects.
+#: A tenth of the memory is for what no bench has seen: lists that come in under load, larger objects.
 _USABLE = 0.9
-#: With less memory than the base a controller may still do for a few hosts: these take 3 MiB.
+#: With less memory than the base a controller can still serve a few hosts: these take 3 MiB.
 _LEAST = 1000
 
 
@@ -39,7 +39,7 @@ ALL = Account("", "")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """`counts`: placements that there are, and those being made. `most`: in all; 0: no limit."""
+    """`counts`: existing placements, and those being created. `most`: in all; 0: no limit."""
 
     counts: Mapping[Account, int] = dataclasses.field(default_factory=dict)
     most: int = 0
@@ -55,7 +55,7 @@ class Zones(Protocol):
 
 
 def most_placements(memory_bytes: int, hosts: int) -> int:
-    """How many placements a controller with this memory keeps beside so many hosts; 0, no limit, where it has none."""
+    """How many placements a controller with this memory keeps beside `hosts` hosts; 0, no limit, if it has no limit."""
     if not memory_bytes:
         return 0
     left = memory_bytes * _USABLE - _BASE_BYTES - hosts * _HOST_BYTES
@@ -63,7 +63,7 @@ def most_placements(memory_bytes: int, hosts: int) -> int:
 
 
 def limit(account: Account, zones: Zones, usage: Usage) -> int:
-    """0: none."""
+    """The limit of `account` in placements; 0: none."""
     if account == ALL:
         return usage.most
     zone = zones.get(account.zone)
@@ -77,14 +77,14 @@ def has_room(account: Account, zones: Zones, usage: Usage) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allotment:
-    """`namespaces`: for each copy the one that it counts for; None: it is not made. `full`: accounts that are why."""
+    """`namespaces`: for each copy the one that it counts for; None: not created. `full`: accounts that prevent it."""
 
     namespaces: Sequence[str | None]
     full: frozenset[Account]
 
 
 def allot(copies: Iterable[tuple[str, Sequence[str]]], zones: Zones, usage: Usage) -> Allotment:
-    """`copies` to be made, in order: the zone of each and the namespaces that ask for it; the first with room pays."""
+    """`copies` to be created, in order: the zone of each and the namespaces that ask; the first with room pays."""
     left: dict[Account, float] = {}
     found: list[str | None] = []
     full: set[Account] = set()
@@ -112,11 +112,11 @@ def allot(copies: Iterable[tuple[str, Sequence[str]]], zones: Zones, usage: Usag
 
 
 def shortage(namespace: str, zone: str, zones: Zones, usage: Usage) -> Verdict | None:
-    """Why no further placement is made for deployments of `namespace` in `zone`; None: there is room."""
+    """Why no further placement is created for deployments of `namespace` in `zone`; None: there is room."""
     if not has_room(ALL, zones, usage):
         message = (
-            f"there are {usage.counts.get(ALL, 0)} placements in the cluster, and with its memory the controller makes "
-            f"{usage.most} at most; delete deployments, or have controller.resources.limits.memory of the chart raised"
+            f"the cluster has {usage.counts.get(ALL, 0)} placements, and the controller has memory for {usage.most} at "
+            "most; delete deployments, or ask an administrator to raise controller.resources.limits.memory of the chart"
         )
         return Verdict(False, Reason.TOO_MANY_PLACEMENTS, message)
     account = Account(namespace, zone)
@@ -124,7 +124,7 @@ def shortage(namespace: str, zone: str, zones: Zones, usage: Usage) -> Verdict |
         message = (
             f"namespace {namespace} has {usage.counts.get(account, 0)} placements in Zone {zone}, which allows "
             f"{limit(account, zones, usage)} (its spec.placementsPerNamespace); delete deployments of the namespace, "
-            "or have that raised"
+            "or ask an administrator to raise it"
         )
         return Verdict(False, Reason.TOO_MANY_PLACEMENTS, message)
     return None

@@ -1,6 +1,6 @@
-"""A copy that nobody wants any more: its file goes, by a job on the host that has it, however long that takes.
+"""Removal of an unwanted copy: a job on the host that has it removes the file, however long that takes.
 
-The wish stands in the status (phase Removing) until the file is gone or its host has left for good.
+The placement stays in phase Removing until the file is gone or its host has left for good.
 """
 
 import datetime

@@ -1,7 +1,7 @@
-"""Keeping published files what they were: what the agent saw, what a verification found, and when one is due.
+"""Published files stay as they were: what the agent saw, what a verification found, and when one is due.
 
 A file that is gone is fetched again. One that looks changed (size, mtime or inode) is verified first: only its digest
-tells whether it was. Beside that every file is verified once in each `StoragePool.spec.verifyInterval`.
+can prove a change. Besides, every file is verified once in each `StoragePool.spec.verifyInterval`.
 """
 
 import datetime
@@ -27,7 +27,7 @@ def plan_ready(
     due = _due(placement, around, now)
     if due is None or due > now:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
-        # A request is served by a verification: one that waits for its time goes on waiting.
+        # A verification serves a request: one that waits for its time goes on waiting.
         status = status_of(placement, Phase.READY, verdict, now, next_attempt=placement.next_attempt, serves=False)
         return PlacementPlan(status, look_again=due)
     if obstacle is not None:
@@ -38,9 +38,9 @@ def plan_ready(
 def plan_verification(
     placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime
 ) -> PlacementPlan:
-    """A `verify` job is there."""
+    """A `verify` job exists."""
     if placement.phase is not Phase.READY or placement.attempts >= job.attempt:
-        # Nobody waits for it any more, or what it found is written already.
+        # No longer needed, or its result is written already.
         return PlacementPlan(None, drop_job=True)
     result = attempts.result_of(job, now)
     if result is None:
@@ -55,7 +55,7 @@ def plan_verification(
         verdict = Verdict(True, Reason.VERIFIED, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0, job=job)
         return PlacementPlan(status, drop_job=True, outcome=result)
-    # Not a word about the file: it counts as it did.
+    # The job says nothing about the file, which counts as before.
     failures = attempts.one_more(placement.recent_failures)
     when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
     verdict = Verdict(
@@ -78,7 +78,7 @@ def _repair(
     now: datetime.datetime,
     job: Job | None = None,
 ) -> PlacementPlan:
-    """The copy is Pending again. At once if it was good for a while, else after a pause: someone may be at it."""
+    """The copy is Pending again: at once if it was good for a while, else after a pause: someone may be changing it."""
     before = attempts.failures_before(placement, around.retry, now)
     when = attempts.next_attempt(placement, around.retry, before, now) if before else None
     status = status_of(
@@ -97,7 +97,7 @@ def _repair(
 
 
 def _seen(placement: PlacementView) -> bool:
-    """Whether what the agent saw is about the file that the status speaks of, and not about an earlier one."""
+    """Whether the agent's observation is of the file in the status, and not of an earlier one."""
     return (
         placement.file is not None
         and placement.file.revision is not None
@@ -111,21 +111,21 @@ def _due(placement: PlacementView, around: Surroundings, now: datetime.datetime)
     request = request_due(placement, now)
     if request is not None:
         due = request if due is None else min(due, request)
-    # After a verification that could not look at the file the next one waits.
+    # A verification that could not look at the file delays the next one.
     return max(due, placement.next_attempt) if due is not None and placement.next_attempt is not None else due
 
 
 def _scheduled(placement: PlacementView, around: Surroundings) -> datetime.datetime | None:
     """Each copy has its own moment in the interval, so that a fleet that was filled at once is not read at once.
 
-    The first such moment after the last verification: a file is never older than the interval.
+    It is the first such moment after the last verification: no verification is older than the interval.
     """
     interval = around.pool.spec.verify_interval if around.pool is not None else 0
     verified = placement.file.verified_time if placement.file is not None else None
     if not interval or verified is None:
         return None
     fraction = int.from_bytes(hashlib.sha256(placement.uid.encode()).digest()[:4], "big") / 2**32
-    # Times in a status have whole seconds: with a fraction, the moment just served would seem still to come.
+    # Times in a status have whole seconds: with a fraction, the moment just served would seem to be in the future.
     offset = math.floor(fraction * interval)
     number = math.floor((verified.timestamp() - offset) / interval) + 1
     try:

@@ -1,9 +1,9 @@
 """When a request (the annotation `directdownload.dev/requested-at`) is served: once per object and interval.
 
-Whoever may write an object may give it a new value each second, and a request on a deployment, Template, pool, host or
-Zone is a write to each of its copies. So it is served at once if the last one is `INTERVAL` old; a later value waits
-until it is, and only the newest counts by then. A request lifts a stall and asks for a verification; no pause after a
-failure ends by it.
+Anybody who may write an object may give the annotation a new value each second, and a request on a deployment,
+Template, pool, host or Zone is a write to each of its copies. So it is served at once if the last one is `INTERVAL`
+old; a later value waits until then, and only the newest counts. A request lifts a stall and asks for a verification;
+it ends no pause after a failure.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from directdownload.resources.base import ObjectMeta, Status
 
-#: Nobody asks faster than they can see what became of it, and 5,000 copies that are asked once a minute are 83 writes a
-#: second: what a rollout to as many hosts costs for two minutes.
+#: Nobody asks faster than they can see the outcome. 5,000 copies that are asked once a minute are 83 writes a second:
+#: a rollout to as many hosts costs that for two minutes.
 INTERVAL = datetime.timedelta(seconds=60)
 
 
@@ -34,15 +34,15 @@ class Served:
     time: datetime.datetime | None
 
     def fields(self) -> dict[str, Any]:
-        """As arguments of a status."""
+        """The same as arguments of a status."""
         return {"last_handled_request": self.request, "last_handled_request_time": self.time}
 
 
 def due(requested: str, before: Served, now: datetime.datetime) -> datetime.datetime | None:
-    """When the request `requested` may be served, `now` if at once; None: there is none that was not served."""
+    """When the request `requested` may be served, `now` if at once; None: there is none, or it was served."""
     if not requested or requested == before.request:
         return None
-    # A time that is to come was written by another clock: it holds nobody off.
+    # A time in the future was written by another clock: it delays nobody.
     return now if before.time is None or before.time > now else before.time + INTERVAL
 
 
@@ -52,7 +52,7 @@ def due_of(item: Requested, now: datetime.datetime) -> datetime.datetime | None:
 
 
 def is_due(when: datetime.datetime | None, now: datetime.datetime) -> bool:
-    """Whether there is a request that is to be served now."""
+    """Whether a request is to be served now."""
     return when is not None and when <= now
 
 
@@ -62,7 +62,7 @@ def later(when: datetime.datetime | None, now: datetime.datetime) -> datetime.da
 
 
 def served(item: Requested, now: datetime.datetime) -> Served:
-    """What the status of `item` is to say once its request was handed on, if it is due."""
+    """The status fields of `item` once its request was handed on, if it is due."""
     before, when = _before(item), due_of(item, now)
     if when is None:
         return Served(item.metadata.requested_at or None, before.time)

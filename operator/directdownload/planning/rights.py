@@ -1,13 +1,13 @@
-"""What a deployment may decide about the copies of its Template: to get new ones, to hold those there, to end them.
+"""What a deployment may decide about the copies of its Template: to get new ones, to hold existing ones, to end them.
 
-Called by `deployments`, and by the controller for whoever asks which deployments want a copy. The rules:
+Called by `deployments`, and by the controller to find the deployments that want a copy. The rules:
 
-- One that is refused decides nothing, and shows nothing of what others have.
-- `status.granted` remembers that it was permitted copies of this very Template. One that is denied them later, with the
-  selection that was granted, holds what it had then; neither its Delete nor its Retain counts any more.
-- One without `granted` that was planned all the same (`observedSelection`: by version 0.1.0, which knew no `granted`,
-  or restored from a backup) holds what it selects, and neither policy counts, until it is granted again.
-- One that cannot be read holds all copies of its Template: nobody knows what it says.
+- A refused deployment decides nothing, and shows nothing of the copies of others.
+- `status.granted` remembers that it was permitted copies of this very Template. If it is denied them later, with the
+  selection that was granted, it holds the copies it had then; neither its Delete nor its Retain counts any more.
+- A deployment without `granted` that was planned all the same (`observedSelection`: by version 0.1.0, which knew no
+  `granted`, or restored from a backup) holds what it selects, and neither policy counts, until it is granted again.
+- A deployment that cannot be read holds all copies of its Template: its wishes are unknown.
 """
 
 import dataclasses
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Standing:
-    """What one deployment may decide about one Template's copies, now."""
+    """The present rights of one deployment over the copies of one Template."""
 
     #: why it gets no new copies; None: it does
     refused: Verdict | None
-    #: it has no right to any, whatever there is to wait for
+    #: it has no right to any, even once its other obstacles are gone
     denied: bool
     #: its deletionPolicy counts
     votes: bool
-    #: copies that it selects stay while it is there
+    #: the copies that it selects stay while it exists
     holds: bool
-    #: of those only the ones made until then; None: all
+    #: it holds only the copies created until then; None: all
     holds_until: datetime.datetime | None = None
 
     @property
     def sees(self) -> bool:
-        """Whether it is shown counts of what it has. One that may never have been permitted any is not."""
+        """Whether it is shown counts of its copies. A deployment that may never have been permitted any is not."""
         return self.refused is None or (self.holds and (not self.denied or self.holds_until is not None))
 
     @property
@@ -53,7 +53,7 @@ class Standing:
         return self.refused is None or self.holds or self.votes
 
     def has(self, placement: PlacementView) -> bool:
-        """Whether `placement`, which it selects, is one that it holds."""
+        """Whether it holds `placement`, which it selects."""
         if not self.holds or self.holds_until is None or placement.created is None:
             return self.holds
         return placement.created <= self.holds_until
@@ -76,7 +76,7 @@ def standing(deployment: TemplateDeployment, template: Template, fleet: "Fleet")
 
 
 def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "Fleet") -> Verdict | None:
-    """Why the deployment gets no new copies, or None."""
+    """Why the deployment gets no new copies; None: it does."""
     spec = deployment.spec
     if template is None or template.deleting:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, f"there is no Template {deployment.template_key}")
@@ -89,40 +89,40 @@ def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "F
     ready = template.status.condition("Ready")
     if ready is None or ready.status != "True":
         message = (
-            f"Template {template.key} is not Ready: {ready.message if ready else 'not seen by the controller yet'}"
+            f"Template {template.key} is not Ready: {ready.message if ready else 'the controller has not seen it yet'}"
         )
         return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
-    # Not a denial: what it was permitted before it keeps, and decides about.
+    # Not a denial: it keeps the copies that it was permitted before, and decides about them.
     return fleet.judge(template, zone)
 
 
 def denial(
     deployment: TemplateDeployment, template: Template, zone: Zone | None, labels: Mapping[str, str]
 ) -> Verdict | None:
-    """Why it has no right to copies; None: it has, whatever they may have to wait for. `labels` of its namespace."""
+    """Why it has no right to copies; None: it has, even if they must wait. `labels` of its namespace."""
     spec, namespace = deployment.spec, deployment.metadata.namespace
     if zone is not None and not zone.spec.template_namespaces.matches(labels):
-        message = f"Zone {zone.name} takes deployments of namespaces that match its spec.templateNamespaces only"
+        message = f"Zone {zone.name} takes deployments only from namespaces that match its spec.templateNamespaces"
         return Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, message, stalled=True)
     allowed = template.spec.allowed_namespaces
     if template.metadata.namespace != namespace and (allowed is None or not allowed.matches(labels)):
         message = f"Template {template.key} does not list namespace {namespace} in spec.allowedNamespaces"
         return Verdict(False, Reason.TEMPLATE_NOT_ALLOWED, message, stalled=True)
     if template.spec.zones and spec.zone not in template.spec.zones:
-        message = f"Template {template.key} may be deployed in {', '.join(template.spec.zones)} only (its spec.zones)"
+        message = f"Template {template.key} may be deployed only in {', '.join(template.spec.zones)} (its spec.zones)"
         return Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, message, stalled=True)
     return None
 
 
 def selection(deployment: TemplateDeployment) -> str:
-    """A hash of what the deployment selects its copies by: only another one can be a narrowing."""
+    """A hash of the selection of copies by the deployment: only another one can be a narrowing."""
     spec = deployment.spec
     chosen = [spec.zone, spec.hosts, spec.pools, spec.host_selector.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def edited(deployment: TemplateDeployment) -> bool:
-    """Whether it selects otherwise than when its copies were planned last, or, before that was told, given to it."""
+    """Whether the selection differs from the one last planned, or, if that was never reported, from the granted one."""
     granted = deployment.status.granted
     planned = deployment.status.observed_selection or (granted.selection if granted is not None else None)
     return planned is not None and planned != selection(deployment)
@@ -131,24 +131,24 @@ def edited(deployment: TemplateDeployment) -> bool:
 def grant(
     deployment: TemplateDeployment, template: Template, newest: datetime.datetime | None, now: datetime.datetime
 ) -> Granted:
-    """What `status.granted` says of one that is not refused; `newest`: when the last of its copies was made."""
+    """`status.granted` of a deployment that is not refused; `newest`: when the last of its copies was created."""
     before, chosen = deployment.status.granted, selection(deployment)
     same = before is not None and (before.selection, before.template_uid) == (chosen, template.uid)
     if before is not None and same and (newest is None or newest <= before.time):
         return before
-    # The API server's clock, by which copies are made, may be ahead of ours.
+    # The API server's clock sets the creation time of copies, and may be ahead of ours.
     return Granted(selection=chosen, template_uid=template.uid, time=max(now, newest or now))
 
 
 def template_of(document: Mapping[str, Any]) -> str:
-    """The key of the Template that a deployment names that cannot be read; empty if not even that can be."""
+    """The key of the Template that an unreadable deployment names; empty if not even that can be read."""
     reference = _reference(document)
     name, namespace = reference.get("name"), reference.get("namespace", document["metadata"]["namespace"])
     return f"{namespace}/{name}" if isinstance(name, str) and isinstance(namespace, str) else ""
 
 
 def template_uid_of(document: Mapping[str, Any]) -> str:
-    """The uid of the Template that a placement names that cannot be read; empty if not even that can be."""
+    """The uid of the Template that an unreadable placement names; empty if not even that can be read."""
     return str(_reference(document).get("uid", ""))
 
 
@@ -159,9 +159,9 @@ def _reference(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def holds_unread(document: Mapping[str, Any], template: Template) -> bool:
-    """Whether a deployment that cannot be read, and may be meant for `template`, holds the copies.
+    """Whether an unreadable deployment, which may be meant for `template`, holds the copies.
 
-    In another namespace only if it was planned once: it may have been refused.
+    In another namespace it does so only if it was planned once: it may have been refused.
     """
     status = document.get("status")
     planned = isinstance(status, Mapping) and bool(status.get("granted") or status.get("observedSelection"))

@@ -1,4 +1,4 @@
-"""Which host has the one copy of a shared pool, and when another one takes it over."""
+"""Which host has the one copy of a shared pool, and when another host takes it over."""
 
 import datetime
 from collections.abc import Collection, Iterable
@@ -23,11 +23,11 @@ def able(pool: StoragePool, host: Host, roots: Collection[str]) -> bool:
 def stays(
     pool: StoragePool, host: Host | None, placement: PlacementView, roots: Collection[str], now: datetime.datetime
 ) -> bool:
-    """Whether the copy is left with its present host; None: it has no Host (any more)."""
+    """Whether the copy stays with its present host; None: it has no Host (any more)."""
     if host is None or host.spec.zone != pool.spec.zone:
         return False
     if placement.phase is Phase.DOWNLOADING:
-        # A download outlives its host's agent and a cordon. It does not outlive its node, nor its mount.
+        # A download survives a lost agent and a cordon. It survives neither its node nor its mount.
         return not (_node_lost(host) or _mount_lost(pool, host, placement, roots, now))
     if placement.phase is Phase.READY:
         # A cordoned host watches the file as before; one that does not see the pool cannot.
@@ -44,17 +44,17 @@ def successor(
     roots: Collection[str],
     now: datetime.datetime,
 ) -> str:
-    """Which of `hosts`, those of the zone, takes over the copy of a shared pool; empty: it stays, or nobody can."""
+    """Which of `hosts`, those of the zone, takes over the copy of a shared pool; empty: it stays, or none can."""
     if stays(pool, host, placement, roots, now):
         return ""
     others = [other for other in hosts if other.name != placement.host]
     selected = [other for other in others if any(d.spec.selects(other.name, other.metadata.labels) for d in wanting)]
-    # Rather one that a deployment names; but the pool is everybody's, and so is its copy.
+    # Preferably one that a deployment names; but the pool, and so its copy, belongs to all.
     return choose(pool, selected, roots) or choose(pool, others, roots)
 
 
 def choose(pool: StoragePool, hosts: Iterable[Host], roots: Collection[str]) -> str:
-    """The host that is to fetch it: one that can, with the most space; empty if none can."""
+    """The host that is to fetch it: the able one with the most space; empty if none is able."""
     candidates = [host for host in pool_planning.hosts_of(pool, hosts) if able(pool, host, roots)]
     candidates.sort(key=lambda host: (-pool_planning.available_bytes(pool, host), host.name))
     return candidates[0].name if candidates else ""
@@ -71,6 +71,6 @@ def _mount_lost(
     obstacle = pool_planning.obstacle(pool, host, roots)
     if obstacle is not Reason.POOL_NOT_READY:
         return obstacle is not None
-    # It does not answer: perhaps it is only slow. While bytes come in, another host would begin again for nothing.
+    # It does not answer and may only be slow. While bytes come in, another host would start over for nothing.
     since = max(filter(None, (placement.progressed, placement.started)), default=None)
     return since is not None and now - since >= HANG_PATIENCE

@@ -1,6 +1,6 @@
 """Slots: how many downloads may run at once in a zone, on a host, from a source, for a namespace, for a deployment.
 
-A `Ledger` is filled from the jobs that exist; whoever wants to start one asks `fits` first. No I/O, no clock.
+A `Ledger` is filled from the jobs that exist; the caller asks it before it starts another. No I/O, no clock.
 """
 
 import bisect
@@ -17,7 +17,7 @@ from directdownload.resources.zone import Zone
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """A thing that limits downloads, for example `zone/zone-1`; a limit of 0 means none."""
+    """A limit on downloads, for example `zone/zone-1`; a limit of 0 means none."""
 
     name: str
     limit: int
@@ -25,14 +25,14 @@ class Group:
 
 _OF_HOSTS = ("host/", "verify/host/")
 _OF_NAMESPACES = ("namespace/", "verify/namespace/")
-#: Probes, of all zones together and beside all downloads.
+#: Limit on probes, over all zones and apart from downloads.
 PROBES = Group("probes", 4)
 
 
 def groups_of(
     placement: PlacementView, template: Template, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
 ) -> tuple[Group, ...]:
-    """What limits a download of `placement`. `wanting` are the deployments that want it, each with its desired count.
+    """The limits on a download of `placement`. `wanting` are the deployments that want it, with their desired counts.
 
     The Template's namespace is charged, whoever deploys it: its author has chosen the server.
     A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one.
@@ -53,9 +53,9 @@ def groups_of(
 
 
 def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ...]:
-    """What limits a verification: one at a time on a host; in a zone as many as downloads, and beside them.
+    """The limits on a verification: one at a time per host; per zone as many as downloads, counted apart from them.
 
-    A namespace has no limit, as no server decides how long it takes, but its share counts in the line.
+    A namespace has no limit, as no server decides how long a verification takes, but its share counts in the line.
     """
     return (
         Group(f"verify/zone/{zone.name}", zone.spec.downloads.max_parallel),
@@ -69,33 +69,33 @@ def _namespace(placement: PlacementView) -> str:
 
 
 class Line:
-    """Who waits for a slot, and of which groups.
+    """The placements that wait for a slot, each with its groups.
 
-    First come those whose namespace holds the fewest slots of their zone at the moment, so that no other can crowd it
-    out; among them those with the most space, then by name. Nobody is kept waiting for the sake of a share: as long
-    as no other waits, a namespace has all that its limits permit.
+    Those whose namespace holds the fewest slots of their zone at the moment come first, so that no other namespace can
+    crowd it out; then those with the most space, then by name. No slot is kept free for a share: while no other waits,
+    a namespace gets all that its limits permit.
 
-    Those that wait for the same groups but for their host's stand in one queue. Where one of these groups has no room
-    the queue is passed over as a whole: in a rollout thousands wait for their zone.
+    Placements whose groups differ only in the host stand in one queue. A queue is skipped as a whole if one of these
+    groups is full: in a rollout thousands wait for their zone.
     """
 
     def __init__(self) -> None:
         self._queues: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
         self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
-        #: those that were called for a slot and have not answered: the group of their namespace
+        #: those that were called for a slot and have not answered, with the group of their namespace
         self._called: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def join(self, name: str, groups: tuple[Group, ...], space_bytes: int) -> None:
-        """Joining again replaces."""
+        """Puts `name` into the line; joining again replaces."""
         self.leave(name)
         self._waiting[name] = (space_bytes, groups)
         bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), (-space_bytes, name))
 
     def leave(self, name: str) -> None:
-        """Leaving without having joined is no error."""
+        """Takes `name` out of the line; it is no error if it is not there."""
         entry = self._waiting.pop(name, None)
         if entry is not None:
             space_bytes, groups = entry
@@ -118,7 +118,7 @@ class Line:
         return min(found)[2] if found else None
 
     def call(self, ledger: "Ledger") -> str | None:
-        """The first one leaves the line for a slot. Until it answers it counts as if it held one."""
+        """Takes the first one out of the line for a slot. Until it answers it counts as if it held one."""
         name = self.first(ledger)
         if name is not None:
             _, groups = self._waiting[name]
@@ -127,7 +127,7 @@ class Line:
         return name
 
     def answer(self, name: str) -> bool:
-        """Whether `name` was called; it is no longer."""
+        """Whether `name` was called; afterwards it is not."""
         return self._called.pop(name, None) is not None
 
 
@@ -140,7 +140,7 @@ def _namespace_group(groups: tuple[Group, ...]) -> str:
 
 
 class Ledger:
-    """Who occupies which groups. Occupying again replaces; releasing what is not there is no error."""
+    """The groups that each holder occupies. Occupying again replaces; releasing an unknown holder is no error."""
 
     def __init__(self) -> None:
         self._groups: dict[str, tuple[str, ...]] = {}
@@ -169,7 +169,7 @@ class Ledger:
         return holder in self._groups
 
     def full_group(self, groups: Sequence[Group]) -> Group | None:
-        """The first group that has no room, or None when all have."""
+        """The first group that has no room; None if all have."""
         return next((group for group in groups if 0 < group.limit <= self._used[group.name]), None)
 
 

@@ -1,4 +1,4 @@
-"""The status of a Template: registered at once, whatever its source does; what its copies teach is remembered."""
+"""The status of a Template: registered at once, whatever its source does; the digest of its copies is remembered."""
 
 import datetime
 import urllib.parse
@@ -24,7 +24,7 @@ def protocol(url: str) -> Literal["HTTP", "HTTPS", "NFS"] | None:
 
 
 def source_host(url: str) -> str:
-    """The origin's host name in lower case, for limits per source; empty when the URL names none."""
+    """The origin's host name in lower case, for limits per source; empty if the URL names none."""
     try:
         return (urllib.parse.urlsplit(url).hostname or "").lower()
     except ValueError:
@@ -48,12 +48,13 @@ def _verdict(template: Template, zones: Collection[str], secret: Verdict | None)
         return secret
     missing = [name for name in spec.zones if name not in zones]
     if missing:
-        return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zones: there is no Zone {missing[0]}; create it or drop it")
+        message = f"spec.zones: there is no Zone {missing[0]}; create it, or remove it from the list"
+        return Verdict(False, Reason.ZONE_NOT_FOUND, message)
     return Verdict(True, Reason.REGISTERED, "available for deployment")
 
 
 def count(placements: Iterable[PlacementView]) -> PlacementCounts:
-    """How many are in each phase; what is being removed counts nowhere, and `total` is all that remain."""
+    """Copies per phase; those being removed count nowhere, and `total` is all that remain."""
     phases = [p.phase for p in placements if p.phase is not Phase.REMOVING]
     ready, downloading, failed = (phases.count(phase) for phase in (Phase.READY, Phase.DOWNLOADING, Phase.FAILED))
     pending = len(phases) - ready - downloading - failed
@@ -72,8 +73,8 @@ def plan_template(
 ) -> TemplateStatus:
     """`zones` are the names of those that exist; `placements` the copies of this very template (by uid).
 
-    `lessons`: what the jobs that have just fetched some of them found (`digests.lesson`). `secret`: why its header
-    Secret may not be used. `probed`: what a probe has just found.
+    `lessons`: digests found by the jobs that have just fetched copies (`digests.lesson`). `secret`: why its header
+    Secret may not be used. `probed`: the result of a probe that has just ended.
     """
     placements = list(placements)
     before = template.status
@@ -84,7 +85,7 @@ def plan_template(
     learnt = verified[0].file if verified else None
     generation = template.metadata.generation
     answer = probed.result if probed is not None and probed.result.reason is Reason.SOURCE_REACHABLE else None
-    # Facts belong to the digest: a verified copy says what the file is, a probe only what a server says that it is.
+    # Facts belong to the digest: a verified copy proves what the file is, a probe only repeats a server's claim.
     known: list[tuple[int | None, int | None]] = [
         (learnt.served_bytes or learnt.size_bytes, learnt.virtual_size_bytes) if learnt else (None, None),
         (answer.size_bytes, answer.virtual_size_bytes) if answer else (None, None),

@@ -1,7 +1,7 @@
-"""What all kinds share: the model base, typed scalars, conditions, label selectors, and how a field says its rules.
+"""The common parts of all kinds: the model base, typed scalars, conditions, label selectors, and the rules of fields.
 
-A field's rules live beside it, once: `rules(...)` gives the CEL expression that the API server enforces, the words of
-the refusal, and an example; `crd.py` turns them into the CustomResourceDefinition.
+A field's rules are written once, beside it: `rules(...)` gives the CEL expression that the API server enforces, the
+words of the refusal, and an example; `crd.py` turns them into the CustomResourceDefinition.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ AGENT = "directdownload-agent"
 #: Prefix of the keys under which rules travel through pydantic's JSON schema; never part of a CRD.
 RULES_PREFIX = "x-directdownload-"
 REQUESTED_AT = f"{GROUP}/requested-at"
-#: An annotation of placements, which only administrators write: files that name the copy do not hold up its removal.
+#: An annotation of placements, which only administrators write: files that name the copy do not block its removal.
 REMOVE_MENTIONED = f"{GROUP}/remove-mentioned"
-#: A label of placements: for which namespace's deployments it was made.
+#: A label of placements: the namespace whose deployments it was created for.
 NAMESPACE_LABEL = f"{GROUP}/deployment-namespace"
-#: More of its value is not kept: a request is handed on to thousands of copies, and stands in the status of each.
+#: The kept part of its value: a request is handed on to thousands of copies, and is in the status of each.
 REQUEST_LENGTH = 253
 
 
@@ -80,14 +80,14 @@ def rules(
     """`json_schema_extra` of a field.
 
     `checks` are pairs of a CEL expression over `self` and the words of the refusal; `expected` and `example` describe
-    the field when it is missing; `schema` is added to the OpenAPI schema as it stands (`maxLength`, `maxItems`, …).
+    the field when it is missing; `schema` is added to the OpenAPI schema as it is (`maxLength`, `maxItems`, …).
     """
     marks = {"checks": checks, "example": example, "expected": expected, "immutable": immutable}
     # Flat keys, and only those given: pydantic lets a field's keys override those of its type one by one.
     return {**{RULES_PREFIX + key: value for key, value in marks.items() if value}, **schema}
 
 
-#: 100 years. What is written as 1000000h or more counts as that: added to a time of today, it is still a time.
+#: 100 years. A value of 1000000h or more counts as that: added to a time of today, it is still a time.
 LONGEST_SECONDS = 36525 * 86400.0
 
 
@@ -104,7 +104,7 @@ def _quantity(value: object) -> int:
 
 
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
-# No more digits than `quantities` takes.
+# No more digits than `quantities` accepts.
 _SIZE = "[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 #: Notations of values: the CEL expression and the words of the refusal. The field reference knows them by these.
 DURATION_RULE = (
@@ -150,6 +150,16 @@ CountOrPercent = Annotated[
 ]
 Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
+]
+#: Connections at once to one source.
+Connections = Annotated[
+    int,
+    pydantic.Field(
+        ge=0,
+        json_schema_extra=rules(
+            ("self >= 0 && self <= 8", "expected a number of connections from 1 to 8, or 0, for example 4")
+        ),
+    ),
 ]
 #: The name of another object.
 ObjectName = Annotated[
@@ -225,7 +235,7 @@ class MatchExpression(Model):
 
     @functools.cached_property
     def _values(self) -> frozenset[str]:
-        """Tenants may write hundreds of values, and thousands of hosts are asked about each."""
+        """Tenants may write hundreds of values, and each is compared for thousands of hosts."""
         return frozenset(self.values)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -274,7 +284,7 @@ class ObjectMeta(Model):
     @pydantic.field_validator("annotations")
     @classmethod
     def _decides(cls, annotations: dict[str, str]) -> dict[str, str]:
-        """Others' are not kept: anybody may write 256 KiB of them into each object, and nothing is decided by them."""
+        """Drops other annotations: anybody may write 256 KiB of them into each object, and no decision needs them."""
         return {REQUESTED_AT: found} if (found := request_in(annotations)) else {}
 
     @property
@@ -326,7 +336,7 @@ def condition_column(name: str, condition_type: str, *, field: str = "status", w
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definition:
-    """What a CustomResourceDefinition says beyond the schema."""
+    """The parts of a CustomResourceDefinition beyond the schema."""
 
     kind: str
     plural: str
@@ -363,7 +373,7 @@ class Resource(Model):
 
     @property
     def seniority(self) -> tuple[datetime.datetime, str]:
-        """The least of several is the oldest, or of one age the first by name: it has what only one can have."""
+        """Sorts oldest first, objects of one age by name: the first of several gets what only one can have."""
         epoch = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         return self.metadata.creation_timestamp or epoch, self.name
 

@@ -21,7 +21,7 @@ from directdownload.resources.base import (
 )
 from directdownload.resources.reasons import Reason
 
-#: What the certificate before is kept under for a while, after the alias; reserved.
+#: Appended to the alias for the previous certificate, while it is kept; reserved.
 PREVIOUS_SUFFIX = "-previous"
 
 

@@ -1,7 +1,7 @@
 """CustomResourceDefinitions generated from the models: `python -m directdownload.resources.crd DIRECTORY [--check]`.
 
 The schema is pydantic's, made structural (references inlined, nulls dropped). A field of a spec that the model requires
-is required by a CEL rule instead of the schema's `required`, because only so can the refusal carry an example.
+is required by a CEL rule instead of the schema's `required`, because only a rule's refusal can carry an example.
 """
 
 import pathlib
@@ -33,12 +33,12 @@ KINDS: tuple[type[base.Resource], ...] = (
     certificate.DirectDownloadCertificate,
 )
 
-#: Of a definition: the version of the product that it belongs to, so that an older one does not take it back.
+#: On a definition: the version of the product that it belongs to, so that an older one does not take it back.
 VERSION_ANNOTATION = f"{base.GROUP}/version"
 _HEADER = "# Generated from the models in operator/directdownload/resources by `make crds`. Do not edit.\n"
-#: Bounds that the API server needs to estimate the cost of CEL rules, where a field names none of its own.
+#: Bounds that the API server needs to estimate the cost of CEL rules, for fields without their own.
 _MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 1024, 256, 256
-#: Of what the format date-time admits, what `datetime` can hold: no year 0, no leap second, no offset beyond a day.
+#: The part of the format date-time that `datetime` can hold: no year 0, no leap second, no offset beyond a day.
 #: Every version writes its times so, and Kubernetes as well.
 _TIME = (
     "^([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -81,10 +81,10 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
     elif result.get("type") == "integer":
         result["format"] = "int64"
         if status:
-            # Numbers of things, bytes, seconds, generations: none is negative.
+            # Counts, bytes, seconds, generations: none is negative.
             result.setdefault("minimum", 0)
     if validations:
-        # The rules say the same in better words, and the API server evaluates none where a bound is broken.
+        # The rules say the same in better words, and the API server evaluates none if a bound is broken.
         result.pop("minimum", None)
         result.pop("maximum", None)
         result["x-kubernetes-validations"] = validations
@@ -92,7 +92,7 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any], *, status: 
 
 
 def _default(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
-    """The default to publish, or None: of an object, only what its own fields do not default by themselves."""
+    """The default to publish, or None: for an object, only the part that its own fields do not default."""
     default = schema.get("default")
     if isinstance(default, dict):
         properties = {

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 def main(
     arguments: Sequence[str], render: Callable[[pathlib.Path], Mapping[pathlib.Path, str]], *, place: str, command: str
 ) -> int:
-    """`PLACE [--check]`: writes what `render` makes for the place, or names what is stale; the exit status.
+    """`PLACE [--check]`: writes the files that `render` makes for the place, or names the stale ones; the exit status.
 
-    `place` says what the argument is, `command` what makes the files anew. A ValueError of `render` is the user's: 2.
+    `place` names the argument, `command` the command that makes the files anew. A ValueError of `render` is the user's:
+    2.
     """
     parser = argparse.ArgumentParser(description="Write what is made from the code, or check that it is current.")
     parser.add_argument("place", type=pathlib.Path, help=place)

@@ -1,7 +1,7 @@
-"""HTTP headers that a Template gives to the origin of its URL: the Secret that holds them, and what may stand in it.
+"""HTTP headers that a Template gives to the origin of its URL: the Secret that holds them, and its allowed content.
 
-Used by the controller, which checks a Secret and copies it for a Job, and by whoever reads the files that become of the
-copy: one file per header in `DIRECTORY`. No message here repeats a value.
+Used by the controller, which checks a Secret and copies it for a Job, and by the readers of the copy's files: one file
+per header in `DIRECTORY`. No message here repeats a value.
 """
 
 import re
@@ -30,7 +30,7 @@ _OF_THE_ENGINE = frozenset(
         *("if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"),
     }
 )
-#: Of one connection only (RFC 9110, section 7.6.1), or for a proxy.
+#: For one connection only (RFC 9110, section 7.6.1), or for a proxy.
 _HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
@@ -55,15 +55,15 @@ def origin(url: str) -> str:
 
 
 def check(name: str, value: bytes) -> None:
-    """ValueError that names the header and says what is wrong with it."""
+    """Raises ValueError that names the header and says what is wrong with it."""
     if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
         expected = f"expected the name of a header, at most {NAME_LIMIT} characters long, for example Authorization"
         raise ValueError(f"key {name[:NAME_LIMIT]!r}: {expected}")
     if name.lower() in _OF_THE_ENGINE:
-        raise ValueError(f"key {name!r}: the download sets this header itself; take it out")
+        raise ValueError(f"key {name!r}: the download sets this header itself; remove the key")
     if name.lower() in _HOP_BY_HOP:
         raise ValueError(
-            f"key {name!r}: this header is not for the origin but for a connection or a proxy; take it out"
+            f"key {name!r}: this header is not for the origin but for a connection or a proxy; remove the key"
         )
     if len(value) > VALUE_LIMIT_BYTES:
         raise ValueError(f"key {name!r}: the value has {len(value)} bytes, expected at most {VALUE_LIMIT_BYTES}")

@@ -55,7 +55,7 @@ class KeystoreSpec(Model):
         description="Its path on the host, below one of the chart's `agent.keystoreRoots`.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
-    # No default in the schema: it would stand in each Host, beside what somebody adds to it.
+    # No default in the schema: it would be in each Host, beside what somebody adds to it.
     password_from: PasswordSource | None = pydantic.Field(
         None,
         description="Source of its password; absent: `keystore.passphrase` in "

@@ -1,4 +1,4 @@
-"""The document a download job is given, and the result it leaves.
+"""The input document of a download job, and its result.
 
 The controller puts a `JobDocument` as JSON into the environment variable `DIRECTDOWNLOAD_JOB` of the job's container;
 the job prints a `JobResult` as JSON and leaves it in the termination message, at most `RESULT_LIMIT_BYTES` long.
@@ -16,9 +16,9 @@ from directdownload.resources.reasons import DONE, PERMANENT, Reason
 
 JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
-#: Where a host keeps what it has published or hashed itself, out of reach of whoever writes a pool.
+#: The host's directory of records on files that it published or hashed itself, out of reach of writers of a pool.
 SEAL_DIRECTORY = "/var/lib/directdownload/seals"
-#: Of a URL's path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule).
+#: At the end of a URL's path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule).
 METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
@@ -37,7 +37,9 @@ class Verb(enum.StrEnum):
     PROBE = "probe"
 
 
-#: How a job of each verb can end well.
+#: to one source
+MOST_CONNECTIONS = 8
+#: The successful results of each verb.
 SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
     Verb.FETCH: frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT}),
     Verb.VERIFY: frozenset({Reason.VERIFIED}),
@@ -64,12 +66,12 @@ class Limits(Document):
     max_size_bytes: int = 0
     max_virtual_size_bytes: int = 0
     progress_interval_seconds: float = 2
-    #: at once, to each source; 0: one, and up to four where more of them are faster
-    connections: int = pydantic.Field(0, ge=0, le=8)
+    #: connections to each source at once; 0: one, and up to four if more of them are faster
+    connections: int = pydantic.Field(0, ge=0, le=MOST_CONNECTIONS)
 
 
 class NFSUser(Document):
-    """Whom AUTH_SYS names (RFC 5531, appendix A): this user and group, and no further groups. The default is nobody."""
+    """The user in AUTH_SYS (RFC 5531, appendix A): this user and group, no further groups. The default is nobody."""
 
     uid: int = 65534
     gid: int = 65534
@@ -78,8 +80,8 @@ class NFSUser(Document):
 class Policy(Document):
     """`Zone.spec.sourcePolicy`, resolved. A document from before `nfs_exports` allows no NFS.
 
-    `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: `directdownload fetch`,
-    which acts for its own user. No Zone can say that.
+    `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: for `directdownload
+    fetch`, which acts for its own user. No Zone can say that.
     """
 
     protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
@@ -102,7 +104,7 @@ class FileMode(Document):
 
 
 class JobPool(Document):
-    """The pool directory as the job sees it (the same path as on the host). `reserve` is a percent or a quantity.
+    """The pool directory as the job sees it (the same path as on the host). `reserve` is a percentage or a quantity.
 
     A `shared` pool must be a mount of its own, below one of `roots`: the directories that the pod mounts.
     """
@@ -134,11 +136,11 @@ class JobDocument(Document):
     checksum: str = ""
     #: `sha256:<hex>`, learnt from an earlier copy; a copy that differs is `SourceChanged`
     expected_digest: str = ""
-    #: verify: `sha256:<hex>` of the file as it was published, which an unpacked archive's `expected_digest` is not
+    #: verify: `sha256:<hex>` of the file as published, which differs from an unpacked archive's `expected_digest`
     published_digest: str = ""
-    #: verify: `JobResult.revision` of what was published, where no `published_digest` is known
+    #: verify: `JobResult.revision` of the published file, if no `published_digest` is known
     published_revision: str = ""
-    #: remove: also while a file in the pool names the published one as its backing file; never while one is locked
+    #: remove: even while a file in the pool names the published one as its backing file; never while one is locked
     remove_mentioned: bool = False
     format: str = "QCOW2"
     timeouts: Timeouts = Timeouts()
@@ -167,7 +169,7 @@ class JobDocument(Document):
 
 
 class JobResult(Document):
-    """What a job did. `reason` decides everything; `message` is for people."""
+    """The outcome of a job. `reason` decides everything; `message` is for people."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -176,7 +178,7 @@ class JobResult(Document):
     path: str = ""
     #: of the published file; a probe: of the file as served
     size_bytes: int | None = None
-    #: of the file as served, where the published file is another one: an archive was unpacked
+    #: of the file as served, if the published file differs: an archive was unpacked
     served_bytes: int | None = None
     #: `sha256:<hex>` (or the algorithm that the checksum named) of the file as served
     digest: str = ""

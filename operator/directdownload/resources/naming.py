@@ -1,15 +1,15 @@
-"""Names that everything derives the same way: placements, Jobs, files, label values.
+"""Names that every part derives the same way: placements, Jobs, files, label values.
 
 All are deterministic, so that a restarted or second controller arrives at the same name (architecture, rule 9).
 """
 
 import hashlib
 
-#: Kubernetes label values and Job names end here.
+#: The longest Kubernetes label value and Job name.
 NAME_LIMIT = 63
-#: Attempts are counted so far, and failures: a Job's name has room for nine digits.
+#: The highest count of attempts, and of failures: a Job's name has room for nine digits.
 ATTEMPT_LIMIT = 999_999_999
-#: Everything of ours inside a pool that is not a published file lies here.
+#: Our directory in a pool: everything of ours there except published files.
 WORK_DIRECTORY = ".directdownload"
 
 
@@ -22,7 +22,7 @@ def placement_name(template_name: str, template_uid: str, pool: str, host: str |
 
 
 def probe_name(template_name: str, template_uid: str) -> str:
-    """What stands for the probes of one Template where a placement's name stands for its jobs; made in the same way."""
+    """The name for the probes of one Template, as a placement's name is for its jobs; derived in the same way."""
     return placement_name(template_name, template_uid, "", None)
 
 

@@ -1,6 +1,6 @@
 """NFS exports as people write them: `nfs.example.org:/export/templates`, the notation of mount(8).
 
-Called by the source policy of the download engine and by the command line; Zones are held to it by CEL. Pure: no I/O.
+Called by the source policy of the download engine and by the command line; CEL checks the same in Zones. Pure: no I/O.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _NOTATION = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NFSExport:
-    """A directory of one server, with all that is below it. `host` as in a parsed URL: lower case, IPv6 compressed and
+    """A directory of one server, with everything below it. `host` as in a parsed URL: lower case, IPv6 compressed and
     without brackets; `names` are those on the way from the server's root, none of them empty, `.` or `..`."""
 
     host: str
@@ -30,7 +30,7 @@ class NFSExport:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """ValueError says what was expected; a URL is none. Nothing is percent-encoded. Without a port it is NFS's."""
+        """Raises ValueError that says what was expected, also for a URL. No percent-encoding. Default port: NFS's."""
         match = _NOTATION.fullmatch(text)
         if match is None:
             raise _invalid(text)
@@ -50,7 +50,7 @@ class NFSExport:
         return "/" + "/".join(self.names)
 
     def holds(self, host: str, port: int, names: Sequence[str]) -> bool:
-        """Whether the file at `names` of a server lies below this directory."""
+        """Whether the file at `names` of a server is below this directory."""
         own = self.names
         return (host, port) == (self.host, self.port) and len(names) > len(own) and tuple(names[: len(own)]) == own
 

@@ -1,9 +1,9 @@
-"""One X.509 certificate, however it was pasted: PEM on one line, wrapped, with CRLF, or bare base64; or a file in DER.
+"""One X.509 certificate in any pasted form: PEM on one line, wrapped, with CRLF, or bare base64; or a file in DER.
 
 Used by the controller for `DirectDownloadCertificate`, by the command line and by the agent. `parse` and `read` promise
 exactly one certificate that every Java reads and nothing else, or a `CertificateError` that says what was found.
-`decode` looks at the armour alone, for what was published before: such a certificate says of itself whether it would be
-taken now (`refusal`), and whether Java opens a keystore that holds it (`unreadable`). The normalised PEM of the same
+`decode` looks at the armour alone, for a certificate that is published already: it reports itself whether it would be
+accepted now (`refusal`), and whether Java opens a keystore that holds it (`unreadable`). The normalised PEM of the same
 bytes is always the same text (RFC 7468: lines of 64, one newline at the end). Names, numbers and verdicts fit into a
 status: one printable line, bounded. Whether it is valid now is the caller's question.
 """
@@ -19,15 +19,15 @@ import re
 from directdownload.resources.x509 import accepted, java, parser
 from directdownload.resources.x509.der import Class, Flaw
 
-#: Of the text, as the CRD has it; a certificate takes a few kilobytes.
+#: Of the text, as in the CRD; a certificate takes a few kilobytes.
 TEXT_LIMIT = 65536
-#: Of a subject, an issuer or a serial number as it is told; what is longer is cut, and ends with an ellipsis.
+#: Of a subject, an issuer or a serial number in a status; a longer one is cut, and ends with an ellipsis.
 FIELD_LIMIT = 512
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-#: As RFC 7468, section 3 has labels, and OpenSSL "PKCS #7"; no longer than those that exist.
+#: The labels of RFC 7468, section 3, and OpenSSL's "PKCS #7"; no longer than those that exist.
 _LABEL = re.compile(r"-----BEGIN ([A-Z0-9# ]{1,40})-----")
 _SPACE = re.compile(r"[ \t\r\n]+")
-#: What reads other forms, by the label. All write one certificate, the first, in PEM.
+#: Commands that read other forms, by the label. Each writes one certificate, the first, in PEM.
 _TO_PEM = "openssl x509 -out NEW-FILE"
 _CONVERT = {
     "X509 CERTIFICATE": f"{_TO_PEM} -in FILE",
@@ -48,9 +48,9 @@ class CertificateError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """One certificate, or what was taken for one; compared by its bytes.
+    """One certificate, or bytes that were taken for one; compared by its bytes.
 
-    What it says of itself raises CertificateError where the parser cannot read it; of one that `parse` made, it can.
+    Its properties raise CertificateError if the parser cannot read it; for one that `parse` made, they never do.
     """
 
     der: bytes
@@ -66,7 +66,7 @@ class Certificate:
 
     @functools.cached_property
     def flaw(self) -> Flaw | None:
-        """What Java cannot read of it."""
+        """The part that Java cannot read; None: it reads all."""
         try:
             java.read(self.der)
         except Flaw as flaw:
@@ -83,13 +83,13 @@ class Certificate:
 
     @functools.cached_property
     def refusal(self) -> str | None:
-        """Why it would not be taken if it were new; None: it would be."""
+        """Why it would not be accepted as a new certificate; None: it would be."""
         if self.flaw is not None:
             return self.unreadable
         try:
             accepted.check(self.der)
         except accepted.Refusal as refusal:
-            return _line(f"this certificate is not taken: {refusal.text}")
+            return _line(f"this certificate is not accepted: {refusal.text}")
         return None
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class Certificate:
 
     @property
     def subject(self) -> str:
-        """As RFC 4514 writes it; what cannot be printed as its hexadecimal pairs (section 2.4)."""
+        """In the notation of RFC 4514; unprintable parts as hexadecimal pairs (section 2.4)."""
         return _line(self._facts.subject)
 
     @property
@@ -123,17 +123,17 @@ class Certificate:
 
 
 def fingerprint_sha256(der: bytes) -> str:
-    """SHA-256 of the certificate's bytes as keytool and `openssl x509 -fingerprint -sha256` print it."""
+    """SHA-256 of the certificate's bytes, as keytool and `openssl x509 -fingerprint -sha256` print it."""
     return hashlib.sha256(der).digest().hex(":").upper()
 
 
 def parse(text: str) -> Certificate:
-    """The certificate in `text`. Raises CertificateError, also for one that is not taken."""
+    """The certificate in `text`. Raises CertificateError, also for one that is not accepted."""
     return _strict(decode(text), "base64", _CONVERT_BASE64)
 
 
 def read(content: bytes) -> Certificate:
-    """As `parse`, for the content of a file, a Secret or a ConfigMap: text, in UTF-16 too as Windows has it, or DER."""
+    """As `parse`, for the content of a file, a Secret or a ConfigMap: text, also in UTF-16 as on Windows, or DER."""
     # base64 of a certificate begins with M, PEM with a hyphen: text that begins with 0 is no certificate
     if content[:1] == b"0":
         if len(content) > TEXT_LIMIT:
@@ -143,7 +143,7 @@ def read(content: bytes) -> Certificate:
 
 
 def bare(content: bytes) -> Certificate | None:
-    """The bytes that `read` would judge; None where it is not even armour."""
+    """The bytes that `read` would judge; None if they are not even armour."""
     if content[:1] == b"0":
         return Certificate(content[:TEXT_LIMIT])
     try:
@@ -153,7 +153,7 @@ def bare(content: bytes) -> Certificate | None:
 
 
 def decode(text: str) -> Certificate:
-    """As `parse`, whatever the bytes are: those of what is published were judged when they were new."""
+    """As `parse`, whatever the bytes are: published bytes were judged when they were new."""
     text = text.removeprefix(_BOM)
     if len(text) > TEXT_LIMIT:
         raise CertificateError(f"expected one certificate, found {len(text)} characters (at most {TEXT_LIMIT})")
@@ -177,7 +177,7 @@ def _text(content: bytes) -> str:
 
 
 def _body(text: str) -> str:
-    """What should be the base64 of one certificate."""
+    """The part that should be the base64 of one certificate."""
     labels = _LABEL.findall(text)
     if foreign := next((label for label in labels if label != "CERTIFICATE"), None):
         advice = f"-----: convert it with `{_CONVERT[foreign]}`" if foreign in _CONVERT else ""
@@ -186,7 +186,7 @@ def _body(text: str) -> str:
         )
     if len(labels) > 1:
         raise CertificateError(
-            f"expected one certificate, found {len(labels)}: make one object of each, with an alias of its own"
+            f"expected one certificate, found {len(labels)}: create one object for each, with an alias of its own"
         )
     if not labels:
         return text
@@ -201,7 +201,7 @@ def _body(text: str) -> str:
 
 
 def _strict(found: Certificate, what: str, convert: str) -> Certificate:
-    """`found`, if it is taken. `what` it was found as; `convert` makes a certificate of a PKCS #7 that was found so."""
+    """`found`, if it is accepted. `what`: the form it was found in; `convert` makes a certificate of a PKCS #7."""
     if found.flaw is not None and found.flaw.kind is Class.OUTLINE:
         # behind a tag and a length
         if _SIGNED_DATA in found.der[: len(_SIGNED_DATA) + 6]:

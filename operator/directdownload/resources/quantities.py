@@ -1,14 +1,14 @@
 """Kubernetes quantities and Go durations as numbers.
 
 Called wherever a person writes an amount: fields of resources, options of the command line, the reserve of a pool.
-Every function raises ValueError with what was expected and an example; none accepts a negative amount.
+Every function raises ValueError with the expected notation and an example; none accepts a negative amount.
 """
 
 import decimal
 import re
 from collections.abc import Iterable
 
-#: What an integer of the API holds; file systems claim more, and sums of what hosts report may come to more.
+#: The largest integer of the API; file systems claim more, and sums of hosts' reports may exceed it.
 LARGEST_INTEGER = 2**63 - 1
 
 _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)", re.ASCII)
@@ -23,7 +23,7 @@ _PERCENT = re.compile(r"(\d{1,2})%", re.ASCII)
 
 
 def total(amounts: Iterable[int]) -> int:
-    """The sum, as far as an integer of the API holds it: one host that claims too much spoils no status of others."""
+    """The sum, up to the largest integer of the API: one host that claims too much spoils no status of others."""
     return min(sum(amounts), LARGEST_INTEGER)
 
 

@@ -1,4 +1,4 @@
-"""The one list of reasons, and what each means for a retry.
+"""The one list of reasons, and the effect of each on a retry.
 
 A reason is the same word everywhere: in the result of a job, the condition of an object, an event and a metric label.
 Used by every other package; `docs/reasons.md` explains each to operators.
@@ -14,9 +14,9 @@ UNKNOWN = "Unknown"
 
 
 class Word(enum.StrEnum):
-    """A closed list of words in a status, which another version may have longer: what is not in it reads as `Unknown`.
+    """A closed list of words in a status, which may be longer in another version: an unlisted word reads as `Unknown`.
 
-    Every list has the member UNKNOWN. It stands in no CustomResourceDefinition, as nobody writes it.
+    Every list has the member UNKNOWN. It is in no CustomResourceDefinition, as nobody writes it.
     """
 
     @classmethod
@@ -141,7 +141,7 @@ class Reason(Word):
     KEYSTORE_REPAIRED = "KeystoreRepaired"
 
 
-#: Stall until the spec changes or a retry is asked for: trying again cannot help.
+#: They stall until the spec changes or a retry is requested: another try cannot help.
 PERMANENT = frozenset(
     {
         Reason.INVALID_URL,
@@ -162,7 +162,7 @@ PERMANENT = frozenset(
     }
 )
 
-#: Failures that may pass: tried again by themselves.
+#: Transient failures: they are tried again automatically.
 TRANSIENT = frozenset(
     {
         Reason.CONNECT_TIMEOUT,
@@ -183,10 +183,10 @@ TRANSIENT = frozenset(
     }
 )
 
-#: The verb did what it was asked to.
+#: The verb succeeded.
 DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Reason.REMOVED, Reason.SOURCE_REACHABLE})
 
-#: Nothing is wrong with the copy; it waits for something outside of it.
+#: Nothing is wrong with the copy; it waits for something else.
 WAITING = frozenset(
     {
         Reason.WAITING_FOR_SLOT,

@@ -19,7 +19,7 @@ from directdownload.resources.base import (
     rules,
 )
 
-#: A user or a group; the last of 32 bits stands for none (chown(2)).
+#: A user or a group; the last number of 32 bits stands for none (chown(2)).
 OwnerId = Annotated[
     int,
     pydantic.Field(

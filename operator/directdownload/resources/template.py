@@ -8,6 +8,7 @@ from directdownload.resources import naming
 from directdownload.resources.base import (
     AGE,
     Column,
+    Connections,
     Definition,
     LabelSelector,
     Model,
@@ -100,6 +101,11 @@ class TemplateSpec(Model):
             immutable=True,
             maxLength=160,
         ),
+    )
+    connections_per_source: Connections = pydantic.Field(
+        0,
+        description="Most connections of one download to each of these URLs, at most 8; the lower one of this and of "
+        "the Zone's `downloads.connectionsPerSource` counts. 0: as the Zone says.",
     )
     format: Literal["QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR"] = pydantic.Field(
         description="Format of the image; if it is served in an archive (gz, bz2, xz, zst, zip), format of the file "

@@ -79,11 +79,11 @@ class TemplateDeploymentSpec(Model):
         return frozenset(self.hosts)
 
     def names(self, host: str) -> bool:
-        """Whether `hosts` leaves this one in."""
+        """Whether `hosts` permits this one."""
         return not self.hosts or host in self._hosts
 
     def selects(self, host: str, labels: Mapping[str, str]) -> bool:
-        """Whether a host of the zone, with these labels, is among those that are meant."""
+        """Whether a host of the zone, with these labels, is selected."""
         return self.names(host) and self.host_selector.matches(labels)
 
 

@@ -8,6 +8,7 @@ from directdownload.resources.base import (
     AGE,
     Bytes,
     Column,
+    Connections,
     Count,
     Definition,
     Duration,
@@ -21,7 +22,7 @@ from directdownload.resources.base import (
 from directdownload.resources.nfsexports import EXAMPLE
 
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-#: As `nfsexports.NFSExport.parse` has it. Addresses in brackets are of IPv6 alone.
+#: As `nfsexports.NFSExport.parse` has it. Only IPv6 addresses are in brackets.
 _NFS_EXPORTS = (
     r"self.all(e, e.matches(r'^([\[][0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*[\]]|[A-Za-z0-9_]([-A-Za-z0-9._]*[A-Za-z0-9_])?)"
     rf"(:({_PORT}))?:/([^/]|$)') && !e.matches('/[.][.]?(/|$)|[[:cntrl:]]') && "
@@ -94,6 +95,11 @@ class Downloads(Model):
         16,
         description="Downloads at once in the zone of the templates of one namespace; 0: no limit. A value below "
         "`maxParallel` leaves room for other namespaces, however slow the servers of one namespace are.",
+    )
+    connections_per_source: Connections = pydantic.Field(
+        0,
+        description="Most connections of one download to each of its sources, at most 8. 0: one, and up to four where "
+        "more of them are faster.",
     )
     bandwidth_per_host: Bytes = pydantic.Field(
         0,

@@ -232,6 +232,18 @@ def test_progress_is_paced_by_what_runs(active: int, seconds: float) -> None:
     assert carried(made(active=active)).limits.progress_interval_seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("of_zone", "of_template", "expected"),
+    [(0, 0, 0), (4, 0, 4), (0, 4, 4), (2, 4, 2), (4, 2, 2), (16, 0, 8), (0, 16, 8)],
+)
+def test_the_lower_count_of_connections_counts(of_zone: int, of_template: int, expected: int) -> None:
+    """More than 8 may come from a version of tomorrow."""
+    zone = build.zone(spec={"downloads": {"connectionsPerSource": of_zone}})
+    template = build.template(spec={"connectionsPerSource": of_template})
+    around = build.around(zone=zone, template=template)
+    assert carried(made(around=around)).limits.connections == expected
+
+
 @pytest.mark.parametrize(("parallel", "rate"), [(0, 1000), (1, 1000), (3, 333)])
 def test_the_bandwidth_of_a_host_is_shared_by_its_downloads(parallel: int, rate: int) -> None:
     zone = build.zone(spec={"downloads": {"bandwidthPerHost": 1000, "maxParallelPerHost": parallel}})

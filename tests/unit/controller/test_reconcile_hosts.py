@@ -59,7 +59,7 @@ class Scene:
         return self.recorder.told
 
 
-WORDS = "EntryMissing: an entry had been removed by someone else: my-ca"
+WORDS = "EntryMissing: someone else had removed an entry: my-ca"
 
 
 @pytest.mark.parametrize("hours", [-1000, 1000], ids=["behind", "ahead"])

@@ -190,7 +190,7 @@ async def test_in_all_no_more_are_made_than_the_memory_holds(
     assert len(scene.api.made) == 120
     told = [record.getMessage() for record in caplog.records if "No more placements" in record.getMessage()]
     assert len(told) == 1
-    assert "there are 120, and with its memory the controller makes 120 at most" in told[0]
+    assert "there are 120, and the controller has memory for 120 at most" in told[0]
     deployment = scene.context.world.deployments.get("default/everywhere")
     assert deployment is not None
     assert deployment.status.conditions[0].reason is Reason.TOO_MANY_PLACEMENTS

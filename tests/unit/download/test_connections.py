@@ -214,33 +214,6 @@ def test_a_mirror_of_another_size_is_left_alone(pool: pathlib.Path, monkeypatch:
     assert (pool / "uid-1").read_bytes() == DATA
 
 
-def test_a_source_that_changes_between_its_connections_restarts_once(pool: pathlib.Path) -> None:
-    other = content(len(DATA), seed=9)
-
-    class Changing(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
-            if number:
-                self.data, self.etag = other, '"two"'
-            super()._serve_range(connection, request, number)
-
-    with Changing(DATA, rate=16 * MIB) as server:
-        assert fetch(make_request(pool, server.url(), limits=limits(2))).digest == sha256(other)
-    assert (pool / "uid-1").read_bytes() == other
-
-
-def test_a_source_that_keeps_changing_is_given_up(pool: pathlib.Path) -> None:
-    class Fickle(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
-            self.etag = f'"{number}"'
-            super()._serve_range(connection, request, number)
-
-    with Fickle(DATA, rate=16 * MIB) as server:
-        error = fetch_error(make_request(pool, server.url(), limits=limits(2)))
-    assert error.reason is Reason.SOURCE_CHANGED
-    assert not error.permanent or "changed" in error.message
-    assert "uid-1" not in leftovers(pool)
-
-
 def test_all_sources_fail(pool: pathlib.Path) -> None:
     with RangeServer(DATA, stall_after=MIB) as one, RangeServer(DATA, stall_after=2 * MIB) as two:
         request = make_request(pool, one.url(), mirrors=(two.url(),), checksum=sha256(DATA), timeouts=FAST)

@@ -106,8 +106,8 @@ def test_what_is_published_is_normalised_and_described(text: str) -> None:
         (PEM + "x", "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate and nothing else"),
         (certificates.private_key(), "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate"),
         ("", "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate in PEM, found nothing"),
-        (ENDED, "Expired", {"Stalled"}, f"ended on {NOW - seconds(DAY):%Y-%m-%d %H:%M:%S} UTC: expected one that is"),
-        (LATER, "NotYetValid", {"Reconciling"}, f"begins on {NOW + seconds(60):%Y-%m-%d %H:%M:%S} UTC, and is publ"),
+        (ENDED, "Expired", {"Stalled"}, f"expired on {NOW - seconds(DAY):%Y-%m-%d %H:%M:%S} UTC: expected one that is"),
+        (LATER, "NotYetValid", {"Reconciling"}, f"is valid from {NOW + seconds(60):%Y-%m-%d %H:%M:%S} UTC, and"),
     ],
 )
 def test_what_is_not_valid_is_refused_and_takes_nothing_away(
@@ -158,7 +158,7 @@ def test_an_alias_whose_object_is_being_deleted_is_waited_for() -> None:
     older = certificate("a", deleting=True)
     found = plan(certificate("b"), rivals=(older,))
     assert told(found) == ("AliasConflict", {"Reconciling"})
-    assert "it is being deleted, which is waited for" in words(found)
+    assert "its deletion has to end first" in words(found)
 
 
 def test_a_published_certificate_that_someone_has_spoilt_is_published_anew() -> None:
@@ -481,7 +481,7 @@ def test_who_holds_a_deletion(one: ObservedHost, held: bool) -> None:
     found = plan(item, host("kvm-0", proof="Revoked"), one)
     assert found.needs_finalizer is held
     if held:
-        assert "to be deleted: waits for kvm-1 to prove that it is gone" in words(found)
+        assert "the deletion waits for kvm-1 to prove the removal" in words(found)
         assert found.status.certificate == PEM
 
 

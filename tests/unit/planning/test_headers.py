@@ -71,9 +71,9 @@ def test_the_end_of_the_line_that_editors_add_is_no_part_of_a_value() -> None:
         ({}, {"data": None}, "expected 1 to 16 headers"),
         ({}, {"data": encoded(**{f"h{n}": b"v" for n in range(17)})}, "found 17"),
         ({}, {"data": encoded(Range=b"bytes=0-")}, "key 'Range': the download sets this header itself"),
-        ({}, {"data": encoded(A=b"v", a=b"w")}, "key 'a': the same header is there in other letters"),
+        ({}, {"data": encoded(A=b"v", a=b"w")}, "key 'a': another key names the same header in other case"),
         ({}, {"data": encoded(A=SECRET.encode() + b"\r\nX: y")}, "key 'A': expected a value of visible ASCII"),
-        ({}, {"data": {"A": f"{SECRET}!"}}, "key 'A': not base64"),
+        ({}, {"data": {"A": f"{SECRET}!"}}, "key 'A': expected base64"),
     ],
 )
 def test_a_secret_that_may_not_be_used(spec: dict[str, Any], changed: dict[str, Any], words: str) -> None:

@@ -91,14 +91,14 @@ def test_what_is_short_says_how_many_there_are_how_many_may_be_and_what_to_do() 
         False,
         Reason.TOO_MANY_PLACEMENTS,
         "namespace default has 3 placements in Zone zone-1, which allows 3 (its spec.placementsPerNamespace); delete "
-        "deployments of the namespace, or have that raised",
+        "deployments of the namespace, or ask an administrator to raise it",
     )
     whole = shortage("default", "zone-1", zones(0), Usage({ALL: 9}, 9))
     assert whole == Verdict(
         False,
         Reason.TOO_MANY_PLACEMENTS,
-        "there are 9 placements in the cluster, and with its memory the controller makes 9 at most; delete "
-        "deployments, or have controller.resources.limits.memory of the chart raised",
+        "the cluster has 9 placements, and the controller has memory for 9 at most; delete deployments, or ask an "
+        "administrator to raise controller.resources.limits.memory of the chart",
     )
     assert shortage("guest", "zone-1", zones(3), Usage({OURS: 3, ALL: 9}, 10)) is None
 
@@ -162,10 +162,10 @@ def test_a_deployment_says_what_it_waits_for_until_there_is_room() -> None:
 
     ready = told(fleet(3, [OURS] * 3))
     assert (ready.status, ready.reason) == ("False", Reason.TOO_MANY_PLACEMENTS)
-    assert ready.message.startswith("3 of 5 copies are verified, 2 are not made: namespace default has 3 placements in")
+    assert ready.message.startswith("3 of 5 copies are verified, 2 are not created: namespace default has 3 placements")
     assert told(fleet(4, [OURS] * 3)).reason is Reason.DOWNLOADING
     assert told(fleet(3, [THEIRS] * 3)).reason is Reason.DOWNLOADING
-    assert "in the cluster" in told(fleet(0, [THEIRS] * 7, most=7)).message
+    assert "the cluster has 7 placements" in told(fleet(0, [THEIRS] * 7, most=7)).message
 
 
 def test_a_failed_copy_is_told_of_beside_the_limit() -> None:

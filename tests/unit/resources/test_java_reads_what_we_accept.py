@@ -227,7 +227,7 @@ def test_what_is_not_on_the_list_is_refused_with_its_reason_and_taken_from_no_ho
     assert caught.value.reason is reason, caught.value.text
     certificate = pem.Certificate(der)
     assert certificate.unreadable is None
-    assert certificate.refusal == f"this certificate is not taken: {caught.value.text}"
+    assert certificate.refusal == f"this certificate is not accepted: {caught.value.text}"
 
 
 def test_our_own_hold_and_every_reason_is_shown_and_reviewed() -> None:

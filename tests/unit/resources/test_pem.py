@@ -135,7 +135,7 @@ def test_a_name_of_40_kilobytes_is_cut() -> None:
     [
         ("", "expected one certificate in PEM, found nothing"),
         (" \n", "expected one certificate in PEM, found nothing"),
-        (PEM + OTHER, "expected one certificate, found 2: make one object of each, with an alias of its own"),
+        (PEM + OTHER, "expected one certificate, found 2: create one object for each, with an alias of its own"),
         (PEM + "\n# comment", "expected one certificate and nothing else, found text after it"),
         (PEM + "XXXXX", "expected one certificate and nothing else, found text after it"),
         ("subject=CN\n" + PEM, "expected one certificate and nothing else, found text before it"),
@@ -178,7 +178,7 @@ def test_what_stands_where_a_label_would_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("a003020102", "a003020107", "this certificate is not taken: it is of version 8; expected 3, or 1"),
+        ("a003020102", "a003020107", "this certificate is not accepted: it is of version 8; expected 3, or 1"),
         (
             "06082a8648ce3d030107",
             "05082a8648ce3d030107",
@@ -193,8 +193,8 @@ def test_what_stands_where_a_label_would_is_not_repeated() -> None:
         (
             b"images.example.org".hex(),
             "ff" * 18,
-            "this certificate is not taken: the parser of this program cannot read it, although Java can: a value that "
-            "it may not have, in subject",
+            "this certificate is not accepted: the parser of this program cannot read it, although Java can: a value "
+            "that it may not have, in subject",
         ),
     ],
     ids=["version", "no curve", "unknown curve", "name"],
@@ -271,7 +271,7 @@ def test_extensions_that_stand_there_twice_are_refused() -> None:
     der = certificates.der(extensions=(names, usage))
     twice = der.replace(bytes.fromhex("0603551d12"), bytes.fromhex("0603551d11"))
     assert twice != der
-    assert "its extension subjectAltName stands there twice" in refusal(base64.b64encode(twice).decode())
+    assert "its extension subjectAltName is there twice" in refusal(base64.b64encode(twice).decode())
 
 
 # --- anything

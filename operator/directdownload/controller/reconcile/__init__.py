@@ -1,1 +1,1 @@
-"""One module per kind: read the world, call one planner, write what it says. Keys are names in the world's stores."""
+"""One module per kind: read the world, call one planner, write its plan. Keys are names in the world's stores."""

@@ -1,4 +1,4 @@
-"""A certificate: read what it refers to, publish it, sum up what the hosts have proved, hold its deletion."""
+"""A certificate: read its reference, publish it, sum up the hosts' proofs, hold its deletion."""
 
 import logging
 import math
@@ -15,10 +15,10 @@ from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-#: Its status goes to every agent: while only counts move it is written at most so often, and by so much less for each
-#: host of the zone.
+#: Its status goes to every agent: while only counts change it is written at most this often, and less often by this
+#: much for each host of the zone.
 WRITE_SECONDS, WRITE_SECONDS_PER_HOST = 2.0, 0.01
-#: What a fleet gathers, proof by proof.
+#: Counts that a fleet's proofs change one by one.
 _SUMS = frozenset({"hosts", "failures", "conditions"})
 _NORMAL = frozenset({Reason.PROVISIONED, Reason.REVOKED, Reason.NOT_YET_VALID, Reason.ZONE_DISABLED})
 
@@ -38,7 +38,7 @@ async def reconcile(context: Context, name: str) -> None:
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=False)
         return
     if plan.needs_finalizer and not certificate.deleting:
-        # Before it is published: what hosts have taken is not forgotten without them.
+        # Before it is published: the controller must not forget it without the hosts that have taken it.
         await context.set_finalizer(kinds.CERTIFICATES, certificate, present=True)
     await _write(context, certificate, plan.status)
     for when in (plan.look_again, requests.later(requests.due_of(certificate, now), now)):
@@ -46,7 +46,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 
 async def _source(context: Context, certificate: DirectDownloadCertificate) -> publications.Source:
-    """What it wants to have published. A Secret or ConfigMap is read once for each of its versions."""
+    """The certificate that it wants to publish. Each version of a Secret or ConfigMap is read once."""
     reference, world, namespace = certificate.spec.certificate_ref, context.world, context.settings.namespace
     if reference is None:
         return publications.inline(certificate)
@@ -71,7 +71,7 @@ async def _source(context: Context, certificate: DirectDownloadCertificate) -> p
 async def _write(
     context: Context, certificate: DirectDownloadCertificate, status: DirectDownloadCertificateStatus
 ) -> None:
-    """Writes `status`; what only sums up waits until the pace allows it, but not the last proof of all."""
+    """Writes `status`; mere counts wait until the pace allows it, but the last proof of all does not."""
     before, written = certificate.status, context.world.summaries
     hosts = context.world.hosts_of_zone.count(certificate.spec.zone)
     pace = max(WRITE_SECONDS, WRITE_SECONDS_PER_HOST * hosts)
@@ -95,7 +95,7 @@ def _true(condition: Condition | None) -> bool:
 
 
 def _tell(context: Context, certificate: DirectDownloadCertificate, status: DirectDownloadCertificateStatus) -> None:
-    """Log and events of a transition; that hosts are at work on it tells nobody anything new."""
+    """Log and events of a transition; hosts that are at work on it are no news."""
     for name in ("Ready", "Expiring"):
         new, old = status.condition(name), certificate.status.condition(name)
         if new is None or (old is not None and old.reason == new.reason) or new.reason is Reason.PROVISIONING:

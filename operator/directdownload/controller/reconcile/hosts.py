@@ -1,4 +1,4 @@
-"""Hosts follow their nodes: made when a Zone selects one, then kept Up, Down or in Maintenance."""
+"""Hosts follow their nodes: created when a Zone selects one, then kept Up, Down or in Maintenance."""
 
 import logging
 
@@ -12,8 +12,8 @@ from directdownload.resources.reasons import Reason
 logger = logging.getLogger(__name__)
 
 _DRIFTS = {
-    DriftKind.ENTRY_MISSING: "an entry had been removed by someone else",
-    DriftKind.ENTRY_REPLACED: "an entry had been replaced by someone else",
+    DriftKind.ENTRY_MISSING: "someone else had removed an entry",
+    DriftKind.ENTRY_REPLACED: "someone else had replaced an entry",
     DriftKind.STORE_MISSING: "the keystore was gone",
     DriftKind.UNKNOWN: "in a way that this version does not know",
 }
@@ -39,22 +39,22 @@ async def reconcile(context: Context, name: str) -> None:
         }
         try:
             # Create and not apply, which would bring back a Host that someone has just deleted. The labels follow by
-            # apply: those of a create could not be taken away by leaving them out of a later apply.
+            # apply: a later apply could not remove those of a create by leaving them out.
             context.observe(kinds.HOSTS, await context.api.create(kinds.HOSTS, body))
         except errors.AlreadyExists:
             context.observe(kinds.HOSTS, await context.api.get(kinds.HOSTS, name))
         host = world.hosts.get(name)
         if host is None:
             return
-        logger.info("Host %s: made for zone %s", name, plan.zone)
+        logger.info("Host %s: created for zone %s", name, plan.zone)
     if host.spec.zone != plan.zone or dict(plan.labels) != host.metadata.labels:
-        # Also where someone added labels: the apply changes nothing then, and only it can tell whose they are.
+        # Also if someone added labels: the apply changes nothing then, and only it can know who owns them.
         await context.apply(kinds.HOSTS, host, {"metadata": {"labels": dict(plan.labels)}, "spec": spec})
         host = world.hosts.get(name) or host
     await context.retry_stalled(Key("host", name), host, world.placements_of_host[name], now)
     if plan.renewed:
-        # Before the status forgets the node before: what is asked for twice is done once.
-        logger.info("Host %s: its node has joined anew; its copies are verified", name)
+        # Before the status forgets the earlier node: a request that is repeated is served once.
+        logger.info("Host %s: its node has rejoined; its copies will be verified", name)
         await context.ask(f"node-{plan.status.node_uid}", world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
         ready = plan.status.conditions[0]
@@ -66,7 +66,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 
 def _tell_drift(context: Context, host: Host) -> None:
-    """What the agent had to repair in the keystore; once, and not what was there before this controller."""
+    """Reports the agent's repair of the keystore: once, and not one from before this controller."""
     drift = host.status.keystore.last_drift if host.status.keystore is not None else None
     drifts = context.world.drifts
     if drift is None or drift == drifts.get(host.key, drift):

@@ -22,7 +22,7 @@ from directdownload.resources.templateplacement import Phase, TemplatePlacementS
 
 logger = logging.getLogger(__name__)
 
-#: Transitions that tell nobody anything new.
+#: Transitions that are no news to anybody.
 _QUIET = frozenset({Reason.DOWNLOADING, Reason.WAITING_FOR_SLOT})
 
 
@@ -57,7 +57,7 @@ async def _reconcile(context: Context, name: str) -> None:
         await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
         _tell(context, placement, status)
         if status.phase != placement.phase:
-            # What comes next in its new phase: a repair, the time of its next verification.
+            # The next step of its new phase: a repair, the time of its next verification.
             context.queue.add(Key("placement", name))
     if plan.outcome is not None and job is not None and job.verb is not None:
         url = around.template.spec.url if around.template is not None else ""
@@ -67,7 +67,7 @@ async def _reconcile(context: Context, name: str) -> None:
         if plan.outcome is not None:
             context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.REMOVED, plan.outcome.message)
     if plan.teaches and around.template is not None:
-        # It writes what the job has found, and asks for another look here once that is durable.
+        # The Template records the job's digest, and asks for another look here once that is durable.
         context.queue.add(Key("template", around.template.key))
     if plan.drop_job:
         # Last, so that its result is still there if a write before this one fails.
@@ -83,7 +83,7 @@ async def _reconcile(context: Context, name: str) -> None:
 
 
 def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus) -> None:
-    """Log, event and count of a transition; a status that only carries on says nothing."""
+    """Log, event and count of a transition; a status without a transition reports nothing."""
     ready = status.conditions[0]
     logger.info(
         "TemplatePlacement %s: %s (%s)",
@@ -105,7 +105,7 @@ def _tell(context: Context, before: PlacementView, status: TemplatePlacementStat
 async def _fetch(
     context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan
 ) -> TemplatePlacementStatus:
-    """Starts the fetch if there is a slot; the status says which of the two."""
+    """Starts the fetch if there is a slot; the status reports which of the two."""
     if around.template is None or around.zone is None:
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
@@ -114,7 +114,7 @@ async def _fetch(
     if around.template.spec.headers_secret_ref is not None and context.world.ledger.full_group(groups) is None:
         found = await headers.read(context, around.template)
         if found.problem is not None:
-            # The Template says so next, and asks for another look here once that has changed; or had not been true.
+            # The Template reports it next, and asks for another look here once that has changed, or was not true.
             context.queue.add(Key("template", around.template.key))
             context.queue.add_later(Key("placement", placement.key), header_planning.FIRST_PAUSE.total_seconds())
             return plans.held_up(placement, Phase.PENDING, found.problem, context.now())
@@ -129,7 +129,7 @@ async def _fetch(
 
 
 async def _verify(context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan) -> None:
-    """Starts the verification if there is a slot. The copy is Ready meanwhile: its status says nothing of it."""
+    """Starts the verification if there is a slot. The copy is Ready meanwhile: its status does not mention it."""
     if around.zone is None:
         raise ValueError("plan_placement asks for a verification only where there is a Zone")
     groups = slots.verification_groups(placement, around.zone)
@@ -156,7 +156,7 @@ async def _in_slot(
     try:
         await _create_job(context, placement, around, verb, attempt, groups)
     except errors.Unreachable:
-        # It may be there: the answer was lost. The slot stays taken until the next try, which looks first.
+        # It may exist: the answer was lost. The slot stays taken until the next try, which looks first.
         world.unsure[placement.key] = job_name
         raise
     except BaseException:
@@ -167,7 +167,7 @@ async def _in_slot(
 
 
 async def _make_sure(context: Context, name: str) -> None:
-    """Whether a job is there that was created without an answer; if it is not, its slot is free."""
+    """Finds out whether a job exists whose creation got no answer; if it does not, its slot is free."""
     world = context.world
     job_name = world.unsure.get(name)
     if job_name is None:
@@ -199,7 +199,7 @@ async def _hand_over(context: Context, placement: PlacementView, successor: str)
 
 
 def _desired(context: Context, deployment: TemplateDeployment, template: Template) -> int:
-    """How many copies a percentage is of; counted only where there is one."""
+    """The number of copies that a percentage refers to; counted only if there is a percentage."""
     if not deployment.spec.rollout.max_parallel.endswith("%"):
         return 0
     return len(targets(deployment, template, context.world.fleet()))
@@ -221,7 +221,7 @@ async def _create_job(
     try:
         answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
     except errors.AlreadyExists:
-        # Made before a restart, and adopted; one of an earlier placement of this name makes way first.
+        # Created before a restart, and adopted; one of an earlier placement of this name is deleted first.
         answer = await context.api.get(kinds.JOBS, body["metadata"]["name"], namespace=namespace)
         if answer["metadata"].get("annotations", {}).get(world.PLACEMENT_UID_ANNOTATION) != placement.uid:
             await context.api.delete(
@@ -250,7 +250,7 @@ async def _release(context: Context, placement: PlacementView) -> None:
     await context.patch_finalizers(kinds.TEMPLATE_PLACEMENTS, placement.key, metadata["resourceVersion"], finalizers)
     await context.api.delete(kinds.TEMPLATE_PLACEMENTS, placement.key, uid=placement.uid)
     if not finalizers:
-        # Before its event arrives, nobody shall find it and order its removal again.
+        # Before its event arrives, no other reconcile may find it and order its removal again.
         held = context.world.placements.get(placement.key)
         version = max(int(metadata["resourceVersion"]), held.resource_version if held is not None else 0)
         context.world.placements.forget(placement.key, version)

@@ -1,6 +1,6 @@
-"""The probes of one Template: started where there is a host and a slot, cleared away when they have been read.
+"""The probes of one Template: started once there is a host and a slot, deleted once they have been read.
 
-What a probe found is taken in by the reconciler of the Template, which alone writes its status.
+The reconciler of the Template takes in a probe's result, as it alone writes the status.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 async def reconcile(context: Context, name: str) -> None:
-    """`name` is that of `naming.probe_name`, of a Template that may be gone."""
+    """`name` is that of `naming.probe_name`, for a Template that may be gone."""
     world = context.world
     world.probe_line.pop(name, None)
     world.probes_without_host.discard(name)
@@ -42,7 +42,7 @@ async def _reconcile(context: Context, name: str) -> None:
     if probe is None:
         await _start_if_due(context, name, template)
     elif probe.job.deleting:
-        # Somebody else takes it away; its end brings the next look.
+        # Somebody else deletes it; its end brings the next look.
         return
     elif probes.result_of(probe, world.hosts.get(probe.host), now) is not None:
         context.queue.add(Key("template", template.key))
@@ -94,7 +94,7 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
         if template.spec.headers_secret_ref is not None:
             found = await headers.read(context, template)
         if found.problem is not None:
-            # The Template says so next, and is looked at again.
+            # The Template's status reports it next, and the Template is looked at again.
             context.queue.add(Key("template", template.key))
             world.ledger.release(job_name)
             return
@@ -104,14 +104,14 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
         try:
             answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
         except errors.AlreadyExists:
-            # Made before a restart, or by a request whose answer was lost.
+            # Created before a restart, or by a request whose answer was lost.
             answer = await context.api.get(kinds.JOBS, job_name, namespace=namespace)
     except BaseException:
-        # If it is there all the same, the watch brings it, and it takes its slot again.
+        # If it exists all the same, the watch brings it, and it takes its slot again.
         world.ledger.release(job_name)
         raise
     context.observe(kinds.JOBS, answer)
-    logger.info("Template %s: its source is asked from host %s", template.key, host.name, extra={"host": host.name})
+    logger.info("Template %s: probing its source from host %s", template.key, host.name, extra={"host": host.name})
     for view in world.jobs_of_probe[naming.probe_name(template.name, template.uid)]:
         if found.data and view.name == job_name:
             await headers.give(context, view, found)

@@ -1,7 +1,7 @@
 """A Template with all its deployments: its status, the placements that they want, then the deployments' status.
 
-In this order, in one place: a deployment's observedGeneration says that its placements have been planned, and
-finalizers go only once what shall be removed is marked so durably.
+In this order, in one place: a deployment's observedGeneration promises that its placements have been planned, and
+finalizers go only once removals are marked durably.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from directdownload.resources.templateplacement import Phase
 
 logger = logging.getLogger(__name__)
 
-#: So many placements are made one after the other, so that the free slots go to the first of them, those with the most
-#: space. The others will have to wait in line, where they are put in order.
+#: This many placements are created one after the other, so that the free slots go to the first of them, those with the
+#: most space. The others have to wait in line, where they are sorted.
 _IN_ORDER = 32
-#: So many placements are made in one look, and the next one follows at once: thousands would keep a worker for a
+#: This many placements are created in one look, and the next one follows at once: thousands would keep a worker for a
 #: minute, in which nobody looks at the Template.
 _PORTION = 200
 
 
 async def reconcile(context: Context, key: str) -> None:
-    """`key` is `namespace/name` of a Template, whether or not it exists: deployments may name it before it does."""
+    """`key` is `namespace/name` of a Template, which need not exist: deployments may name it before it does."""
     context.world.charges.leave(key)
     try:
         await _reconcile(context, key)
@@ -51,13 +51,13 @@ async def reconcile(context: Context, key: str) -> None:
 async def _reconcile(context: Context, key: str) -> None:
     world = context.world
     if key in world.templates.unreadable:
-        # Nobody knows what is meant: nothing is made or removed for it, and its deployments stay as they are.
+        # Its meaning is unknown: nothing is created or removed for it, and its deployments stay as they are.
         return
     template = world.templates.get(key)
     if template is not None:
         now = context.now()
         problem = await headers.problem(context, template, now)
-        # It may have been written meanwhile; and what ended meanwhile is heard as well.
+        # It may have been written meanwhile; jobs that ended meanwhile count as well.
         template = world.templates.get(key) or template
         # Its status is planned for this very object: a request that comes while this one is handed on is not served.
         await context.retry_stalled(Key("template", key), template, world.placements_of_template[template.uid], now)
@@ -82,7 +82,7 @@ async def _reconcile(context: Context, key: str) -> None:
                 context.queue.add(Key("placement", name))
     planned = list(world.deployments_of_template[key])
     if template is not None and await _place(context, template, planned):
-        # What became of that comes first; the next look writes the status.
+        # The effect of that comes first; the next look writes the status.
         context.queue.add_later(Key("template", key), COUNT_SECONDS)
         return
     await _release_orphans(context, key, template)
@@ -90,7 +90,7 @@ async def _reconcile(context: Context, key: str) -> None:
 
 
 def _lesson(context: Context, template: Template, placement: PlacementView, now: datetime.datetime) -> Checksum | None:
-    """What a job of `placement` teaches that is there."""
+    """The digest that an existing job of `placement` teaches."""
     if not context.world.jobs_of_placement[placement.key]:
         return None
     return digests.lesson(template, context.world.job(placement, now))
@@ -122,9 +122,9 @@ def _follow(context: Context, before: Template) -> None:
 
 
 async def _release_orphans(context: Context, key: str, template: Template | None) -> None:
-    """Copies of a Template that vanished without its finalizer having held it: nobody knows whether that was a wish.
+    """Copies of a Template that vanished although its finalizer should have held it: it may not have been a wish.
 
-    Their objects go and the files stay (architecture, rule 12); made again, the Template has another uid.
+    Their objects go and the files stay (architecture, rule 12); created again, the Template has another uid.
     """
     present = template.uid if template is not None else None
     orphans = [p for p in context.world.placements_of_template_key[key] if p.template_uid != present]
@@ -133,7 +133,7 @@ async def _release_orphans(context: Context, key: str, template: Template | None
         return
     namespace, _, name = key.partition("/")
     try:
-        # Asked for, because a Template that cannot be read as one is not in the store and yet is there.
+        # Asked from the API, because an unreadable Template is not in the store and yet exists.
         present = (await context.api.get(kinds.TEMPLATES, name, namespace=namespace))["metadata"]["uid"]
     except errors.NotFound:
         present = None
@@ -145,7 +145,7 @@ async def _release_orphans(context: Context, key: str, template: Template | None
 async def _write_summary(
     context: Context, resource: kinds.Resource, item: Any, status: base.Status, key: str, *, settled: bool
 ) -> None:
-    """Writes `status`, but while counts still move at most every `SUMMARY_SECONDS` (architecture, rule 6)."""
+    """Writes `status`, but while counts still change at most every `SUMMARY_SECONDS` (architecture, rule 6)."""
     before, written = item.status, context.world.summaries
     # A request that was handed on is served from then: until that is written, the next one would be handed on too.
     settled = settled or before.last_handled_request_time != status.last_handled_request_time
@@ -161,12 +161,12 @@ async def _write_summary(
             warning = stalled is not None and stalled.status == "True"
             context.recorder.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
         elif resource is kinds.TEMPLATES and (ready is None or ready.reason not in WAITING):
-            # What is wrong with its Secret is told where it is found.
+            # A problem of its Secret is reported where it is found.
             context.tell_ready(resource, item, status)
 
 
 async def _place(context: Context, template: Template, deployments: Sequence[TemplateDeployment]) -> bool:
-    """Plans the placements and does what the plan says. True if another look is needed before anything is told."""
+    """Plans the placements and carries the plan out. True if another look is needed before any status is written."""
     world = context.world
     existing = _existing(context, template)
     fleet, unread = world.fleet(), world.placements.unreadable
@@ -194,9 +194,9 @@ async def _carry_out(
         wanting = [(kinds.TEMPLATE_DEPLOYMENTS, d) for d, may in standings if may.decides]
         finalized = [(kinds.TEMPLATES, template), *wanting]
         if not all(await gather(context.set_finalizer(kind, item, present=True) for kind, item in finalized)):
-            # What has vanished wants nothing any more, and is not among the deployments of the next look.
+            # A vanished deployment wants nothing any more, and is not among the deployments of the next look.
             return True
-        # Before a copy is made: one that is denied copies later still has those that it was given.
+        # Before a copy is created: a deployment that is denied copies later keeps those that it was given.
         await gather(_grant(context, d.key, template) for d, may in standings if may.refused is None)
     if changes.create:
         await _create_all(context, changes.create)
@@ -229,10 +229,10 @@ async def _carry_out(
 
 
 def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
-    """In the log, once; each deployment that waits says so as well."""
+    """Logs it, once; each deployment that waits reports it as well."""
     if context.world.charges.tell(usage.most, full=full):
         logger.warning(
-            "No more placements are made: there are %d, and with its memory the controller makes %d at most. Raise "
+            "No more placements are created: there are %d, and the controller has memory for %d at most. Raise "
             "controller.resources.limits.memory of the chart, or delete deployments",
             usage.counts.get(quotas.ALL, 0),
             usage.most,
@@ -253,9 +253,9 @@ async def _charge(context: Context, template: Template, charges: Sequence[tuple[
 
 
 async def _grant(context: Context, key: str, template: Template) -> None:
-    """Writes, durably, that the deployment was permitted copies of this Template, unless that stands there.
+    """Writes, durably, that the deployment was permitted copies of this Template, unless it is written already.
 
-    For which selection changes only with what is told of it: until then a narrowing is still to be seen.
+    The selection in it changes only with the status that reports it: until then a narrowing can still be seen.
     """
     deployment = context.world.deployments.get(key)
     if deployment is None or deployment.deleting:
@@ -289,14 +289,14 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     for before in planned:
         deployment = world.deployments.get(before.key)
         if deployment is None or decided_anew(before, deployment):
-            # Its placements are planned in the look that it has asked for by that. Until then it must neither count as
-            # observed nor go: what it says of its files would be lost.
+            # Its placements are planned in the look that this change asked for. Until then it must neither count as
+            # observed nor go: its wish for its files would be lost.
             continue
         if deployment.deleting:
             if not held:
                 await context.set_finalizer(kinds.TEMPLATE_DEPLOYMENTS, deployment, present=False)
             continue
-        # Found only if it is asked for: who wants a copy is a question per copy.
+        # Searched only on request: whether a copy is wanted is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
         await context.retry_stalled(Key("template", key), deployment, copies, now)
         status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
@@ -314,10 +314,10 @@ def _leaving(placement: PlacementView) -> bool:
 
 
 async def _create_all(context: Context, targets: Sequence[planning.Target]) -> None:
-    """Makes the first `_PORTION` of them. If one fails all are tried, whatever becomes of them, and it is raised.
+    """Creates the first `_PORTION` of them. If one fails, all are tried, whatever their results, and it is raised.
 
-    Were the others left to the next try, its pause would double with each one that is made meanwhile, and it would
-    begin with those that are refused.
+    If the others were left to the next try, its pause would double with each one created meanwhile, and it would start
+    with those that are refused.
     """
     made = 0
     try:

@@ -202,8 +202,8 @@ class Wire(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """What http.client asks a socket for."""
+    def reader(self) -> io.BufferedReader:
+        """Of all that comes from now on; only one may be used."""
         return io.BufferedReader(self, 64 * 1024)
 
     def readinto(self, buffer: Any) -> int:

@@ -11,15 +11,16 @@ import datetime
 import email.message
 import email.utils
 import http.client
+import io
 import re
 import socket
 import time
 from collections.abc import Callable
 
 from directdownload.download import policy, secrets
-from directdownload.download.errors import SourceError
+from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import body, connection, proxy, tls
+from directdownload.download.sources import body, connection, head, proxy, tls
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.urls import Url, redact
 from directdownload.resources.reasons import Reason
@@ -36,20 +37,26 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
 _ENCODED_SUFFIXES = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
 _SLOTS = connection.Slots()
 
+_Headers = tuple[tuple[str, str], ...]
+
 
 @dataclasses.dataclass(slots=True)
 class _Response:
     url: Url
     status: int
     headers: email.message.Message
-    chunked: bool
     proxied: proxy.Proxy | None
     wire: connection.Wire
-    raw: http.client.HTTPResponse
+    #: at the first byte of the body
+    reader: io.BufferedReader
     release: Callable[[], None]
 
+    @property
+    def chunked(self) -> bool:
+        """RFC 9112, 6.3: this frames the body, whatever its Content-Length says."""
+        return _transfer_encodings(self.headers) == ["chunked"]
+
     def close(self) -> None:
-        self.raw.close()
         self.wire.close()
         self.release()
 
@@ -80,9 +87,34 @@ class HTTPSource:
     def __init__(self, url: Url, options: SourceOptions) -> None:
         self.url = url
         self._options = options
+        #: where redirects led to, with the headers that may go there: the next range comes from the same server
+        self._led_to: tuple[Url, _Headers] | None = None
 
     def open(self, ask: Ask, guard: Guard) -> HTTPStream:
-        response = self._follow(ask, guard)
+        stream = self._open_again(ask, guard) or self._open(ask, guard)
+        # the server has another version, or bungles ranges: the whole file, then
+        return stream or self.open(Ask(), guard)
+
+    def _open_again(self, ask: Ask, guard: Guard) -> HTTPStream | None:
+        """A further range, from where an earlier one came; None if it does not come from there any more."""
+        if self._led_to is None or not _is_partial(ask):
+            return None
+        try:
+            return self._accept(self._get(*self._led_to, ask, guard), ask)
+        except (SourceError, RequestError):
+            # such as a link that was good for a while only
+            self._led_to = None
+            return None
+
+    def _open(self, ask: Ask, guard: Guard) -> HTTPStream | None:
+        response, headers = self._follow(ask, guard)
+        stream = self._accept(response, ask)
+        if response.url != self.url:
+            self._led_to = response.url, headers
+        return stream
+
+    def _accept(self, response: _Response, ask: Ask) -> HTTPStream | None:
+        """The stream of a final answer; None if the file must be asked for from its beginning."""
         try:
             stream = _stream(response, ask)
             if stream is not None:
@@ -91,21 +123,19 @@ class HTTPSource:
             response.close()
             raise
         if stream is None:
-            # the server has another version, or bungles ranges: the whole file, then
             response.close()
-            return self.open(Ask(), guard)
-        if secrets.Secrets.of_headers(self._options.headers).hide(stream.validator) != stream.validator:
+        elif secrets.Secrets.of_headers(self._options.headers).hide(stream.validator) != stream.validator:
             # It would be kept on disk.
             stream.validator = ""
         return stream
 
-    def _follow(self, ask: Ask, guard: Guard) -> _Response:
-        """The first answer that is no redirect."""
+    def _follow(self, ask: Ask, guard: Guard) -> tuple[_Response, _Headers]:
+        """The first answer that is no redirect, and the headers that it was asked with."""
         url, headers = self.url, self._options.headers
         for _ in range(self._options.policy.max_redirects + 1):
             response = self._get(url, headers, ask, guard)
             if response.status not in _REDIRECTS:
-                return response
+                return response, headers
             response.close()
             location = response.headers.get("Location")
             if not location:
@@ -127,7 +157,7 @@ class HTTPSource:
             "(sourcePolicy.maxRedirects)",
         )
 
-    def _get(self, url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, guard: Guard) -> _Response:
+    def _get(self, url: Url, headers: _Headers, ask: Ask, guard: Guard) -> _Response:
         timeouts = self._options.timeouts
         proxied = None if self._options.policy.require_direct else self._options.proxies.choose(url)
         release = _SLOTS.acquire(url, timeouts.connection_request_seconds, guard)
@@ -136,27 +166,14 @@ class HTTPSource:
             wire = self._connect(url, proxied, guard)
             wire.set_budget(_HEAD_LIMIT_BYTES, _HEAD_SECONDS + timeouts.socket_seconds)
             wire.send(_request(url, headers, ask, proxied))
-            raw = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
-            raw.begin()
-            while 100 <= raw.status < 200 and raw.status != 101:
-                # RFC 9110, 15.2: any number of interim answers may come first; http.client knows 100 only
-                raw.headers = None  # type: ignore[assignment]
-                raw.begin()
+            reader = wire.reader()
+            found = head.read(reader, url)
             wire.set_budget(None)
-            return _Response(url, raw.status, raw.headers, raw.chunked, proxied, wire, raw, release)
-        except BaseException as error:
+            return _Response(url, found.status, found.headers, proxied, wire, reader, release)
+        except BaseException:
             if wire is not None:
                 wire.close()
             release()
-            if isinstance(error, http.client.RemoteDisconnected):
-                raise SourceError(
-                    Reason.SOURCE_UNREACHABLE, f"{url}: the server closed the connection without an answer"
-                ) from error
-            if isinstance(error, http.client.HTTPException | ValueError):
-                raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE,
-                    f"{url}: the answer is not HTTP ({type(error).__name__}); is it an HTTP server?",
-                ) from error
             raise
 
     def _connect(self, url: Url, proxied: proxy.Proxy | None, guard: Guard) -> connection.Wire:
@@ -172,7 +189,7 @@ class HTTPSource:
         return tls.connect(dial, effort, tls.trust(self._options.trust_bundle))
 
 
-def _request(url: Url, headers: tuple[tuple[str, str], ...], ask: Ask, proxied: proxy.Proxy | None) -> bytes:
+def _request(url: Url, headers: _Headers, ask: Ask, proxied: proxy.Proxy | None) -> bytes:
     # RFC 9112, 3.2.2: a proxy is told the whole URL; through a tunnel it sees nothing
     seen_by_proxy = proxied is not None and url.scheme == "http"
     target = f"http://{url.authority}{url.target}" if seen_by_proxy else url.target
@@ -237,7 +254,7 @@ def _partial(response: _Response, ask: Ask) -> HTTPStream | None:
 
 
 def _body(response: _Response, length: int | None) -> body.Body:
-    reader = response.raw.fp
+    reader = response.reader
     if response.chunked:
         return body.ChunkedBody(response.url, reader)
     if length is not None:
@@ -268,7 +285,7 @@ def _check_encoding(response: _Response, asked: Url) -> None:
 
 def _content_length(response: _Response) -> int | None:
     """The declared length of the body; None for a chunked body or none declared."""
-    encodings = [value.strip().lower() for value in response.headers.get_all("Transfer-Encoding", [])]
+    encodings = _transfer_encodings(response.headers)
     if encodings not in ([], ["chunked"], ["identity"]):
         raise SourceError(
             Reason.SOURCE_UNAVAILABLE, f"{response.url}: transfer encoding {redact(encodings[0])!r} is not supported"
@@ -282,6 +299,10 @@ def _content_length(response: _Response) -> int | None:
     if values or not re.fullmatch(r"[0-9]{1,18}", value):
         raise SourceError(Reason.SOURCE_UNAVAILABLE, f"{response.url}: the server's Content-Length is not a number")
     return int(value)
+
+
+def _transfer_encodings(headers: email.message.Message) -> list[str]:
+    return [value.strip().lower() for value in headers.get_all("Transfer-Encoding", [])]
 
 
 def _validator(headers: email.message.Message) -> str:

@@ -1,7 +1,7 @@
-"""Which certificates are taken: those on a list of what authorities make, all of which every Java reads.
+"""Which certificates are accepted: those on a list of what authorities make, all of which every Java reads.
 
-Used by `resources.pem` for bytes that nobody has published yet; what is published already is held to `java` alone.
-`check` raises a Flaw for what Java cannot read, and a Refusal for what is not on the list although Java may read it.
+Used by `resources.pem` for bytes that nobody has published yet; published ones only have to pass `java`.
+`check` raises a Flaw for bytes that Java cannot read, and a Refusal for those off the list that Java may read.
 The bounds are those below which Java trusts nothing (jdk.certpath.disabledAlgorithms) or above which it reads nothing.
 """
 
@@ -25,7 +25,7 @@ _RSA_EXPONENT_BITS = 64
 _RSA_KEYS = frozenset({algorithms.RSA, algorithms.PSS})
 _EDWARDS = frozenset({keys.ED25519, keys.ED448})
 #: RSA with MD2, MD5, SHA-1, SHA-2 and SHA-3; ECDSA and DSA with SHA-1, SHA-2 and SHA-3; Ed25519 and Ed448. On an
-#: authority's own certificate the signature proves nothing, so that old ones matter to nobody.
+#: authority's own certificate the signature proves nothing, so old ones do no harm.
 _SIGNATURES = frozenset(
     {
         *(f"1.2.840.113549.1.1.{arc}" for arc in (2, 4, 5, 11, 12, 13, 14, 15, 16)),
@@ -38,7 +38,7 @@ _SIGNATURES = frozenset(
         keys.ED448,
     }
 )
-#: Critical ones that Java knows; all are parsed. The rest concerns CRLs, or Java ignores what is in them.
+#: Critical ones that Java knows; all are parsed. The rest concerns CRLs, or Java ignores their content.
 _CRITICAL = frozenset(
     {
         *(f"2.5.29.{arc}" for arc in (14, 15, 16, 17, 18, 19, 30, 31, 32, 33, 35, 36, 37, 46, 54)),
@@ -54,7 +54,7 @@ _SERIAL_NUMBER_LIMIT_BYTES = 64
 
 
 class Reason(enum.StrEnum):
-    """The classes of certificates that Java may read and that are not taken."""
+    """The classes of certificates that Java may read and that are not accepted."""
 
     VERSION = "version"
     SERIAL_NUMBER = "serial number"
@@ -74,7 +74,7 @@ class Reason(enum.StrEnum):
 
 
 class Refusal(Exception):  # noqa: N818 - a verdict, not an error of ours
-    """Why it is not taken: `text` says it of the certificate, as in "its key …"."""
+    """Why it is not accepted: `text` is about the certificate, as in "its key …"."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
@@ -126,7 +126,7 @@ def _check_names(found: java.Certificate) -> None:
 
 
 def _attributes(name: Element) -> list[tuple[str, Element]]:
-    """Of a name that Java has read."""
+    """The attributes of a name that Java has read."""
     found = []
     for part in der.Reader(name.value).all():
         for attribute in der.Reader(part.value).all():
@@ -142,7 +142,7 @@ def _check_key(key: keys.PublicKey) -> None:
     elif oid == algorithms.EC and parameters is not None:
         if algorithms.curve(der.only(parameters)) not in _CURVES:
             raise Refusal(Reason.CURVE, f"its EC key is of another curve than {', '.join(_CURVES.values())}")
-        # Java overlooks a byte too many
+        # Java overlooks an extra byte
         if len(key.bits.value) % 2 == 0:
             raise Refusal(Reason.EC_POINT, "its EC key has a byte too many")
     elif oid not in _EDWARDS:

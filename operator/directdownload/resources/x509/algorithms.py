@@ -1,6 +1,6 @@
 """Algorithm identifiers and their parameters as Java's certificate parser reads them. Used by `java` and `keys`.
 
-Java reads the parameters of the algorithms that it knows, wherever they stand; what it does not know it keeps as it is.
+Java reads the parameters of the algorithms that it knows, wherever they are; it keeps unknown ones as they are.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ CURVES = {
 
 class Algorithm(NamedTuple):
     oid: str
-    #: none: there are none, or NULL, which Java does not tell apart
+    #: none: they are absent or NULL, which Java treats alike
     parameters: bytes | None
 
 

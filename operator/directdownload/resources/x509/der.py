@@ -1,9 +1,9 @@
 """DER as Java's certificate parser reads it: bounded, never beyond the element that is read, with Java's leniency.
 
-Used by the other modules of this package. Promises: whatever the bytes are, the answer is an element or a Flaw, in time
-that grows with their number only. Where the JDKs 11 to 25 differ, the strictest counts, as a store must open in all: so
-lengths must be as short as they can be (JDK 11). Lengths that are left open (BER) are a flaw anywhere: each JDK reads
-some and fails at others, and no certificate that was ever published has them.
+Used by the other modules of this package. Promises: whatever the bytes are, the result is an element or a Flaw, in time
+that grows with their number only. If the JDKs 11 to 25 differ, the strictest counts, as a store must open in all: so
+lengths must be as short as they can be (JDK 11). Indefinite lengths (BER) are a flaw anywhere: each JDK reads some and
+fails at others, and no certificate that was ever published has them.
 """
 
 import enum
@@ -62,7 +62,7 @@ class Element(NamedTuple):
     value: bytes
 
     def is_context(self, number: int, *, constructed: bool | None = None) -> bool:
-        """Whether it is [number]; as Java asks, which at some places does not care whether it is constructed."""
+        """Whether it is [number]; in some places Java does not care whether it is constructed."""
         if self.tag & _CLASS != _CONTEXT or self.tag & _NUMBER != number:
             return False
         return constructed is None or bool(self.tag & _CONSTRUCTED) == constructed
@@ -117,7 +117,7 @@ def sequence(element: Element, what: str, tag: int = SEQUENCE) -> Reader:
 
 
 def retagged(element: Element, tag: int) -> Element:
-    """Of an IMPLICIT type."""
+    """For an IMPLICIT type."""
     return Element(tag, element.value)
 
 
@@ -127,7 +127,7 @@ def integer(element: Element) -> int:
 
 
 def positive(element: Element) -> int:
-    """Java takes the bytes of a key's numbers as not negative, whatever their sign."""
+    """Java treats the bytes of a key's numbers as not negative, whatever their sign."""
     _expect(element, INTEGER, "a number")
     return int.from_bytes(_number(element))
 
@@ -163,7 +163,7 @@ def oid(element: Element) -> str:
             arcs.append(arc)
             arc = 0
     head = min(arcs[0] // 40, 2)
-    # of a number of thousands of digits Python writes none; Java knows none of those either
+    # Python prints no number of thousands of digits; Java knows none of those either
     return ".".join(str(arc) if arc.bit_length() < 1024 else hex(arc) for arc in (head, arcs[0] - 40 * head, *arcs[1:]))
 
 
@@ -179,7 +179,7 @@ def octet_string(element: Element) -> bytes:
 
 
 class Bits(NamedTuple):
-    """A BIT STRING: as many bytes as `bits` need; those that are not used are 0."""
+    """A BIT STRING: as many bytes as `bits` need; unused ones are 0."""
 
     bits: int
     value: bytes
@@ -223,7 +223,7 @@ def _damaged(text: str) -> Flaw:
 
 
 def _element(data: bytes, at: int) -> tuple[Element, int]:
-    """The element at `at`, and where it ends."""
+    """The element at `at`, and its end."""
     body = at + 2
     if body > len(data):
         raise _damaged("it ends within a field")

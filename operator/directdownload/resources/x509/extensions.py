@@ -1,7 +1,7 @@
 """Extensions as Java's certificate parser reads them. Used by `java` and `accepted`.
 
-Java reads the extensions that it knows. If it cannot read one that is critical, it refuses the certificate; one that is
-not, it leaves alone. Those that it does not know it keeps as they are, critical or not.
+Java reads the extensions that it knows. If it cannot read a critical one, it refuses the certificate; if it cannot read
+another one, it ignores it. It keeps unknown ones as they are, critical or not.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class Extension(NamedTuple):
 
 
 def read(element: Element) -> list[Extension]:
-    """What stands in an Extensions; those that Java keeps and knows are checked. Raises Flaw."""
+    """The elements of an Extensions; those that Java keeps and knows are checked. Raises Flaw."""
     found = [_extension(each) for each in der.sequence(element, "the extensions").all()]
     kept = set()
     for extension in found:
@@ -33,7 +33,7 @@ def read(element: Element) -> list[Extension]:
                 raise Flaw(kind, f"its critical extension {_name(extension)} has {flaw.text}") from None
             continue
         if extension.oid in kept:
-            raise Flaw(Class.EXTENSION_TWICE, f"its extension {_name(extension)} stands there twice")
+            raise Flaw(Class.EXTENSION_TWICE, f"its extension {_name(extension)} is there twice")
         kept.add(extension.oid)
     return found
 
@@ -52,7 +52,7 @@ def _is_readable(extension: Extension) -> bool:
 
 
 def _extension(element: Element) -> Extension:
-    # Java takes a SET as well
+    # Java accepts a SET as well
     fields = der.sequence(element, "an extension", der.SET if element.tag == der.SET else der.SEQUENCE)
     oid, value = der.oid(fields.next()), fields.next()
     critical = value.tag == der.BOOLEAN and der.boolean(value)
@@ -66,7 +66,7 @@ def _name(extension: Extension) -> str:
 
 
 def _sequence(check: Callable[[Element], object]) -> Callable[[Extension], None]:
-    """Of an extension that is a list of one kind of elements."""
+    """For an extension that is a list of one kind of elements."""
 
     def checked(extension: Extension) -> None:
         for each in der.sequence(der.only(extension.value), "a list").all():
@@ -76,7 +76,7 @@ def _sequence(check: Callable[[Element], object]) -> Callable[[Extension], None]
 
 
 def _whole(check: Callable[[Element], object]) -> Callable[[Extension], None]:
-    """Of an extension that is one element."""
+    """For an extension that is one element."""
 
     def checked(extension: Extension) -> None:
         check(der.only(extension.value))
@@ -154,7 +154,7 @@ def _policy_constraints(element: Element) -> None:
         number = field.tag & 0x1F
         if number > 1 or not field.is_context(number, constructed=False) or number in seen:
             raise Flaw(Class.CRITICAL_EXTENSION, "a field that it cannot have")
-        # -1 is what Java has for a field that is not there
+        # Java uses -1 for an absent field
         if der.small(der.retagged(field, der.INTEGER)) != -1:
             seen.add(number)
 
@@ -230,7 +230,7 @@ def _access(element: Element) -> None:
 
 _distribution_points = _sequence(_distribution_point)
 
-#: By what Java knows them (sun.security.x509.OIDMap).
+#: By the object identifiers that Java knows (sun.security.x509.OIDMap).
 KNOWN: Mapping[str, Callable[[Extension], None]] = {
     "2.5.29.14": _whole(der.octet_string),
     "2.5.29.15": _key_usage,

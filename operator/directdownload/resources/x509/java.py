@@ -1,8 +1,8 @@
 """Whether Java reads a certificate when it loads a keystore: as X509CertImpl of the JDKs 11 to 25 does.
 
 One entry that Java cannot read makes KeyStore.load fail, and with it the whole keystore. Used by `resources.pem` and
-`accepted`. Promises: `read` answers or raises a Flaw, whatever the bytes are; where the JDKs differ, what any of them
-refuses is a Flaw. The tests hold it against real ones. Java checks no signature here, and no dates against a clock.
+`accepted`. Promises: `read` returns or raises a Flaw, whatever the bytes are; if the JDKs differ, a refusal by any of
+them is a Flaw. The tests compare it with real ones. Java checks no signature here, and no dates against a clock.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 
 class Certificate(NamedTuple):
-    """As Java has it. `version` counts from 0; nobody checks that it is one of those that exist."""
+    """As Java has it. `version` counts from 0; it need not be one of those that exist."""
 
     version: int
     serial_number: Element
     issuer: Element
     subject: Element
     signature_algorithm: Algorithm
-    #: as it stands in what is signed
+    #: the one in the signed part
     signature_algorithm_encoded: bytes
     public_key: PublicKey
     has_unique_identifiers: bool = False
     extensions: Sequence[Extension] = ()
-    #: Java takes no parameters and NULL for the same
+    #: Java treats absent parameters and NULL alike
     has_one_signature_algorithm: bool = True
 
 
 def read(encoded: bytes) -> Certificate:
-    """Raises Flaw. What follows the certificate Java does not read."""
+    """Raises Flaw. Java ignores bytes that follow the certificate."""
     try:
         outer = der.sequence(der.first(encoded), "a certificate")
         signed, algorithm, signature = outer.next(), outer.next(), outer.next()
@@ -55,7 +55,7 @@ def read(encoded: bytes) -> Certificate:
 
 
 def _part(what: str, kind: Class, reading: Callable[[Element], T], element: Element) -> T:
-    """What is in `element`. A flaw of the encoding alone is one of this class."""
+    """The content of `element`. A flaw of the encoding alone becomes one of this class."""
     try:
         return reading(element)
     except Flaw as flaw:
@@ -119,7 +119,7 @@ def _itself(element: Element) -> Element:
 
 
 def _version(element: Element) -> int:
-    """A primitive [0] Java skips."""
+    """Java skips a primitive [0]."""
     return der.small(der.first(element.value)) if element.is_context(0, constructed=True) else V1
 
 

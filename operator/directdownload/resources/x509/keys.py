@@ -86,7 +86,7 @@ def _check_rsa(numbers: RsaNumbers) -> None:
 
 
 def _check_point(key: PublicKey) -> None:
-    """Whether the point lies on the curve does not matter to Java here, nor does one byte more."""
+    """Java does not check here whether the point is on the curve, and accepts an extra byte."""
     if key.algorithm.parameters is None:
         raise Flaw(Class.EC_PARAMETERS, "an EC key that does not name its curve")
     size = algorithms.CURVES[algorithms.curve(der.only(key.algorithm.parameters))]

@@ -10,7 +10,7 @@ _CONSTRUCTED = frozenset({_OTHER, _X400, _DIRECTORY, _EDI})
 
 
 def read(element: Element) -> int:
-    """The number of attributes of an X.500 name: one of none is empty, however many parts it has. Raises Flaw."""
+    """The number of attributes of an X.500 name: without any it is empty, however many parts it has. Raises Flaw."""
     return _count(der.sequence(element, "a name").all())
 
 
@@ -29,7 +29,7 @@ def relative(element: Element) -> int:
 
 
 def general_names(element: Element, foreign: frozenset[str]) -> None:
-    """A GeneralNames, which must have one. `foreign`: see `general_name`."""
+    """A GeneralNames, which must have at least one. `foreign`: see `general_name`."""
     names = der.sequence(element, "a list of names").all()
     if not names:
         raise Flaw(Class.CRITICAL_NAME, "a list of names with no name")
@@ -38,7 +38,7 @@ def general_names(element: Element, foreign: frozenset[str]) -> None:
 
 
 def general_name(element: Element, foreign: frozenset[str], *, constraint: bool = False) -> None:
-    """A GeneralName. `foreign`: the types that no other name may have, as Java takes it for one of its own classes."""
+    """A GeneralName. `foreign`: types that no otherName may have, as Java maps them to classes of its own."""
     number = element.tag & 0x1F
     if not element.is_context(number, constructed=number in _CONSTRUCTED) or number > _OID:
         raise Flaw(Class.CRITICAL_NAME, f"a name of a type that does not exist (tag 0x{element.tag:02x})")
@@ -71,7 +71,7 @@ def _count(parts: list[Element]) -> int:
 
 
 def _directory(content: bytes) -> None:
-    """Java also takes the parts of a name alone, without the SEQUENCE around them."""
+    """Java also accepts the parts of a name alone, without the SEQUENCE around them."""
     try:
         parts = der.sequence(der.first(content), "a name").all()
     except Flaw:
@@ -90,7 +90,7 @@ def _party(content: bytes) -> None:
         for number in seen:
             if field.is_context(number, constructed=False):
                 if seen[number]:
-                    raise Flaw(Class.CRITICAL_NAME, "an ediPartyName with a field that stands there twice")
+                    raise Flaw(Class.CRITICAL_NAME, "an ediPartyName with a field that is there twice")
                 field = der.first(field.value)
                 seen[number] = field.tag in _STRINGS
     if not seen[1]:

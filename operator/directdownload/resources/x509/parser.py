@@ -1,8 +1,8 @@
-"""The one place that calls the X.509 parser of `cryptography`, and the one error of ours for all that it raises.
+"""The one place that calls the X.509 parser of `cryptography`, and our one error for everything that it raises.
 
-Used by `resources.pem` (what a certificate says of itself) and `accepted`. Promises: whatever the bytes are, the answer
-is facts or a ParserError that says why in plain words; nothing is warned of. The parser is stricter than Java, and of a
-library of which other versions may refuse something else: what it says is no ground to take a certificate from hosts.
+Used by `resources.pem` (the fields of a certificate) and `accepted`. Promises: whatever the bytes are, the result is
+facts or a ParserError with the cause in plain words; nothing is warned of. The parser is stricter than Java, and other
+versions of the library may refuse something else: its verdict is no reason to withdraw a certificate from hosts.
 """
 
 import datetime
@@ -37,11 +37,11 @@ _KINDS = {
 
 
 class ParserError(ValueError):
-    """What the parser does not like, in one line."""
+    """The parser's objection, in one line."""
 
 
 class Facts(NamedTuple):
-    """What a certificate says of itself; names as RFC 4514 writes them."""
+    """The fields of a certificate; names as RFC 4514 writes them."""
 
     subject: str
     issuer: str
@@ -65,7 +65,7 @@ def facts(encoded: bytes) -> Facts:
 
 
 def check(encoded: bytes) -> None:
-    """That the parser reads all of it: extensions and key too. Raises ParserError."""
+    """Makes the parser read all of it, extensions and key too. Raises ParserError."""
     facts(encoded)
     _parsed(encoded, lambda parsed: (parsed.extensions, parsed.public_key()))
 
@@ -89,7 +89,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, x509.UnsupportedGeneralNameType):
         return "a name of a type that it does not know (x400Address or ediPartyName)"
     if isinstance(error, x509.DuplicateExtension):
-        return f"an extension that stands there twice ({error.oid.dotted_string[:100]})"
+        return f"an extension that is there twice ({error.oid.dotted_string[:100]})"
     if isinstance(error, exceptions.UnsupportedAlgorithm):
         return "a key of a type that it does not know"
     text = str(error) if isinstance(error, (ValueError, TypeError)) else type(error).__name__

@@ -9,7 +9,7 @@ _GENERALIZED = re.compile(rb"\d{4}(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:[.,]\d+)?(
 
 
 def check(element: Element, tag: int | None = None) -> None:
-    """Raises Flaw. Java takes days that no calendar has, as 30 February; not those beyond 31."""
+    """Raises Flaw. Java accepts days that no calendar has, such as 30 February; not those beyond 31."""
     kinds = {UTC_TIME: _UTC, GENERALIZED_TIME: _GENERALIZED}
     pattern = kinds.get(element.tag if tag is None else tag)
     match = pattern.fullmatch(element.value) if pattern else None

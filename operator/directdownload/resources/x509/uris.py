@@ -1,4 +1,4 @@
-"""URIs and host names as Java's certificate parser takes them: java.net.URI and sun.security.x509.DNSName.
+"""URIs and host names as Java's certificate parser accepts them: java.net.URI and sun.security.x509.DNSName.
 
 Used by `names`. Promises a Flaw or nothing, in time linear in the length. Java reads every byte of an IA5String that is
 not ASCII as U+FFFD, which its URIs allow almost everywhere.
@@ -14,7 +14,7 @@ _UNRESERVED = r"A-Za-z0-9\-_.!~*'()" + "\ufffd"
 
 
 def _any(more: str) -> str:
-    """Any number of these characters, of the unreserved ones, and of escapes."""
+    """Any number of these characters, of unreserved ones, and of escapes."""
     return rf"(?:[{_UNRESERVED}{more}]|%[0-9A-Fa-f]{{2}})*"
 
 
@@ -29,7 +29,7 @@ _PORT_LIMIT = 1 << 31
 
 
 def check(uri: str) -> None:
-    """As a general name: it must have a scheme, and its host, if it has one, must be one. Raises Flaw."""
+    """Checks a general name: it must have a scheme, and its host, if it has one, must be valid. Raises Flaw."""
     scheme, host, _ = _parse(uri)
     if not scheme:
         raise _flaw(f"the URI {_shown(uri)} has no scheme, such as https://")
@@ -37,7 +37,7 @@ def check(uri: str) -> None:
         return
     if host.startswith("["):
         address, _, zone = host[1:-1].partition("%")
-        # Python takes no zeros before the numbers of the IPv4 address at the end
+        # Python accepts no leading zeros in the IPv4 address at the end
         begin, colon, end = address.rpartition(":")
         if "." in end:
             address = begin + colon + ".".join(number.lstrip("0") or number[:1] for number in end.split("."))
@@ -53,7 +53,7 @@ def check(uri: str) -> None:
 
 
 def check_constraint(uri: str) -> None:
-    """As a name constraint: a host, or a domain that begins with a dot. Raises Flaw."""
+    """Checks a name constraint: a host, or a domain that begins with a dot. Raises Flaw."""
     scheme, _, specific = _parse(uri)
     if scheme:
         raise _flaw(
@@ -64,7 +64,7 @@ def check_constraint(uri: str) -> None:
 
 
 def _parse(uri: str) -> tuple[str | None, str | None, str]:
-    """Scheme, host (none: it has none, or a name that is no host) and all between scheme and fragment."""
+    """Scheme, host (none: absent, or a name that is no host) and everything between scheme and fragment."""
     before, colon, after = uri.partition(":")
     scheme, rest = (before, after) if colon and not re.search("[/?#]", before) else (None, uri)
     if scheme is not None and not _SCHEME.fullmatch(scheme):
@@ -89,7 +89,7 @@ def _parse(uri: str) -> tuple[str | None, str | None, str]:
 
 
 def _host(uri: str, authority: str) -> str | None:
-    """An authority that is no host may be a name of some registry."""
+    """None: the authority is no host; it may be a name of some registry."""
     server = _SERVER.fullmatch(authority)
     if server is not None and int(server[3][:11] or 0 if server[3] else 0) < _PORT_LIMIT:
         if server[1] is not None and _is_ipv6(server[1]):
