@@ -6,6 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
+import yaml
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "tests" / "cluster" / "README.md"])
@@ -35,6 +37,24 @@ def name(page: pathlib.Path) -> str:
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
     return [block["text"] for block in _FENCE.finditer(page.read_text()) if block["language"] == language]
+
+
+def manifests(page: pathlib.Path) -> list[str]:
+    """The `yaml` blocks as whole objects: one that begins with `spec:` replaces those fields of the first one."""
+    found = blocks(page, "yaml")
+    return [_within(found[0], block) if block.startswith("spec:") else block for block in found]
+
+
+def _within(example: str, fragment: str) -> str:
+    document = yaml.safe_load(example)
+    document["spec"].update(yaml.safe_load(fragment)["spec"])
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def outputs(page: pathlib.Path) -> list[tuple[str, str]]:
+    """Each command of a `console` block, and what the page shows that it prints."""
+    found = [re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE) for block in blocks(page, "console")]
+    return [pair for parts in found for pair in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def spans(page: pathlib.Path) -> list[str]:
