@@ -16,7 +16,7 @@ from directdownload.download import errors, journal, schedule, sources
 from directdownload.download.assembly import Assembly, State, Terms
 from directdownload.download.bucket import TokenBucket
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import ChangedError, DownloadError, ReleasedError, RequestError, SourceError
+from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.pace import Pace
 from directdownload.download.ranges import Ranges
@@ -24,6 +24,7 @@ from directdownload.download.schedule import BLOCK_BYTES
 from directdownload.download.staging import Staging
 from directdownload.download.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.unpack import Unpack
+from directdownload.download.versions import Versions
 from directdownload.resources import jobs
 from directdownload.resources.reasons import Reason
 
@@ -37,11 +38,7 @@ _FILL_SECONDS = 0.25
 
 
 class Transfer:
-    """One run over some sources; `run` once. `keep` and `report` are as for Sync.
-
-    `mixing`: bytes of several versions may come together, as servers behind one name call the same bytes differently;
-    a digest tells in the end whether they belong together.
-    """
+    """One run over some sources; `run` once. `keep` and `report` are as for Sync, `mixing` as for Versions."""
 
     def __init__(
         self,
@@ -59,10 +56,7 @@ class Transfer:
         if not state.fits(terms.size_bytes):
             state = State()
         self._guard = guard
-        self._promised_bytes = terms.size_bytes
-        #: a digest would detect a mixture of versions at the end
-        self._verified = bool(terms.algorithms or terms.pieces)
-        self._mixing = mixing
+        self._versions = Versions(terms.size_bytes, verified=bool(terms.algorithms or terms.pieces), mixing=mixing)
         #: whether a source named several versions
         self.mixed = False
         self._fixed = terms.limits.connections
@@ -271,7 +265,7 @@ class Transfer:
             size = self.size_bytes
             start = claim.position
             claim.reach = end = None if claim.end == size else claim.end
-            validator = "" if self._mixing else supplier.validator
+            validator = "" if self._versions.mixing else supplier.validator
         ask = sources.Ask(start, end, validator, size if start else None)
         with contextlib.closing(supplier.source.open(ask, guard)) as stream:
             accepted = self._accept(supplier, stream, start)
@@ -280,31 +274,29 @@ class Transfer:
             if not accepted:
                 self._begin_anew(connection)
             if not self._assembly.prepared:
-                self._assembly.prepare(stream.size_bytes if stream.size_bytes is not None else self._promised_bytes)
+                self._assembly.prepare(
+                    stream.size_bytes if stream.size_bytes is not None else self._versions.promised_bytes
+                )
             if connection.claim is not None:
                 self._pump(connection, connection.claim, stream, guard)
         return True
 
     def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
-        """Whether the stream continues at `start`; False: it starts from the beginning; None: it is unusable."""
-        url, size = supplier.source.url, stream.size_bytes
+        """Whether the stream goes on where `start` is; False: from the beginning; None: it is of no use."""
+        size = stream.size_bytes
         with self._changed:
             others = len(self._connections) > 1
-            if self._promised_bytes is not None and size not in (None, self._promised_bytes):
-                raise SourceError(
-                    Reason.CHECKSUM_MISMATCH,
-                    f"{url}: expected {self._promised_bytes} bytes (from the metalink), it has {size}",
-                )
+            self._versions.check_promise(supplier, stream)
             same_size = size in (None, self.size_bytes)
-            same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
+            same_version = self._versions.is_same(supplier.validator, stream.validator, asked=start > 0)
             if others:
-                self._check_fits(supplier, stream, same=same_version and same_size)
-            elif supplier.delivered and not (same_version and same_size):
-                raise ChangedError(Reason.SOURCE_CHANGED, f"{url}: the file changed while it was downloaded")
+                self._versions.check_further(supplier, stream, self.size_bytes, same=same_version)
+            else:
+                self._versions.check_continued(supplier, same=same_version and same_size)
             continues = same_version and (same_size or self.size_bytes is None)
             begins_anew = stream.offset_bytes != start or bool(self._assembly.board.done and not continues)
             validator = stream.validator if begins_anew else stream.validator or supplier.validator
-            if not stream.ranges or begins_anew or not (self._verified or validator):
+            if not stream.ranges or begins_anew or not (self._versions.verified or validator):
                 supplier.whole_only = True
                 supplier.limit_to(supplier.candidate.connections - 1 if others else 1)
             if others and (begins_anew or size is None):
@@ -317,33 +309,14 @@ class Transfer:
             self.active = supplier
             return not begins_anew
 
-    def _check_fits(self, supplier: Supplier, stream: sources.Stream, *, same: bool) -> None:
-        """SourceError if what a further connection got is not the file that the others are fetching."""
-        url = supplier.source.url
-        if stream.size_bytes not in (None, self.size_bytes):
-            detail = f"it has {stream.size_bytes} bytes, not {self.size_bytes}"
-        elif not same:
-            detail = "it is another version"
-        elif supplier.media_type not in (None, stream.media_type):
-            detail = f"it is {stream.media_type or 'of no type'}, not {supplier.media_type or 'of no type'}"
-        else:
-            return
-        raise SourceError(Reason.SOURCE_CHANGED, f"{url}: a further connection got another file: {detail}")
-
-    def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
-        """`asked`: the request was conditional on the known version; without a digest only that is accepted."""
-        unknown = not (known and told)
-        return self._mixing or known == told or (unknown and self._verified) or (asked and not told)
-
     def _begin_anew(self, connection: Connection) -> None:
         """Restart from zero with this connection alone: the bytes are of another version or cannot be continued."""
         self._assembly.begin_anew()
         with self._changed:
             for supplier in self.suppliers:
                 supplier.delivered = Ranges()
-            connection.claim = claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
-            if claim is not None:
-                claim.reach = None
+            if claim := self._assembly.board.take(time.monotonic(), 0, alone=True):
+                connection.claim, claim.reach = claim, None
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
         """Copy from the stream into the part, up to the end of the claim."""
