@@ -1,7 +1,7 @@
-"""What is in an image: its configuration and its root file system, read from an OCI archive without unpacking it.
+"""The configuration and the root file system of an image, read from an OCI archive without unpacking it.
 
 `make image` leaves such an archive in `.cluster/images/`; `podman save --format oci-archive` writes one of any image.
-Used by `sbom.py` and by the tests of the image. Its layout is described in image-layout.md and layer.md of
+Used by `sbom.py` and by the tests of the image. For the layout see image-layout.md and layer.md of
 https://github.com/opencontainers/image-spec.
 """
 
@@ -24,7 +24,7 @@ class Entry:
     mode: int
     kind: str
     link: str = ""
-    #: of a file that was asked for
+    #: of a requested file
     content: bytes = b""
 
     @property
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-    #: sha256:<hex> of the manifest: what a registry calls the image by
+    #: sha256:<hex> of the manifest, the image's name in a registry
     digest: str
     #: `config` of the image's configuration: User, Entrypoint, Env, Labels
     config: dict[str, Any]
@@ -44,11 +44,11 @@ class Image:
     entries: dict[str, Entry]
 
     def text(self, path: str) -> str:
-        """The content of a file that was asked for."""
+        """The content of a requested file."""
         return self.entries[path].content.decode()
 
     def resolve(self, path: str) -> Entry | None:
-        """What a path leads to when links are followed; None if it leads nowhere."""
+        """The entry at a path with links followed; None if there is none."""
         current, parts = "/", [part for part in path.split("/") if part]
         for _ in range(1000):
             if not parts:
@@ -69,7 +69,7 @@ class Image:
 
 
 def read(path: pathlib.Path, wanted: Callable[[str], bool]) -> Image:
-    """The image of an archive that holds one; files whose absolute path is `wanted` come with their content."""
+    """The image of an archive with one image; it includes the content of files whose absolute path is `wanted`."""
     with tarfile.open(path) as archive:
 
         def blob(digest: str) -> Any:

@@ -1,8 +1,8 @@
-"""Are there known vulnerabilities in what the image installs from PyPI?  `make audit` asks with pip-audit.
+"""Looks for known vulnerabilities in the image's packages from PyPI. `make audit` runs it with pip-audit.
 
-pip-audit ends with success when a service knows nothing of a package, and with a stack trace when it cannot be reached.
-Here each answer has an exit status of its own: 0 every package was looked up and nothing is known; 1 there are
-vulnerabilities; 3 not every package could be looked up, so that nothing is known either way.
+pip-audit succeeds when a service does not know a package, and prints a stack trace when a service is unreachable. Here
+each outcome has its own exit status: 0 every package was looked up and none is vulnerable; 1 there are vulnerabilities;
+3 not every package could be looked up, so the result is unknown.
 """
 
 import argparse
@@ -17,7 +17,7 @@ CLEAN, VULNERABLE, NOT_ASKED = 0, 1, 3
 
 
 def audit(lock: pathlib.Path, options: Sequence[str]) -> tuple[int, str]:
-    """The exit status, and what to tell people; `options` go to pip-audit, such as `--vulnerability-service osv`."""
+    """The exit status and a message; `options` go to pip-audit, such as `--vulnerability-service osv`."""
     # The lock is complete and has hashes: nothing needs to be resolved.
     fixed = ("--requirement", str(lock), "--require-hashes", "--disable-pip", "--progress-spinner", "off")
     command = [sys.executable, "-m", "pip_audit", *fixed, "--format", "json", *options]
@@ -48,13 +48,13 @@ def verdict(lock: pathlib.Path, found: Sequence[dict[str, Any]]) -> tuple[int, s
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "pip-audit said nothing"
+    return lines[-1] if lines else "pip-audit printed nothing"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Look for known vulnerabilities; further options go to pip-audit. "
-        "Exit status: 0 none known, 1 some, 3 could not be asked."
+        "Exit status: 0 none known, 1 some, 3 lookup failed."
     )
     parser.add_argument("lock", type=pathlib.Path, help="for example requirements.lock")
     arguments, options = parser.parse_known_args()

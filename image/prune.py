@@ -1,11 +1,11 @@
-"""Takes out of a Debian system just what the product runs: Python, its libraries, libnfs, certificates of authorities.
+"""Copies from a Debian system only the files that the product needs: Python, its libraries, libnfs, CA certificates.
 
 The Containerfile runs it as `python3 prune.py TARGET` in the stage that has the packages installed; TARGET becomes the
-image. What is taken is listed below, together with the shared libraries that it needs. So no shell, no package manager
-and no other program gets in, whatever packages bring along. Of dpkg's records those of the packages stay of which
-something is in the image: scanners and `sbom.py` read them. Each keeps its copyright file.
+image. The lists below name the files; the shared libraries that they need are added. So no shell, no package manager
+and no other program gets in, regardless of the packages. dpkg's records stay for every package with a file in the
+image: scanners and `sbom.py` read them. Each package keeps its copyright file.
 
-It needs nothing but Python, and Debian's ldd.
+It needs only Python and Debian's ldd.
 """
 
 import argparse
@@ -21,23 +21,23 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 
-#: Parts of the standard library that nothing in a pod imports.
+#: Parts of the standard library that no pod imports.
 _STDLIB_LEFT_OUT = frozenset(
     {"__pycache__", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo", "venv"}
 )
-#: Modules in C that bring a library of their own for something that nothing in a pod does, or are for Python's tests.
+#: C modules that need an extra library for a function that no pod uses, or that are for Python's tests.
 _MODULES_LEFT_OUT = re.compile(r"(_curses|_dbm|_gdbm|_sqlite3|_test|_tkinter|_xxtest|readline|xxlimited|_ctypes_test)")
 _TREES = ("/etc/ssl/certs", "/usr/share/ca-certificates")
 _FILES = (
-    # which distribution this is, for scanners
+    # the distribution, for scanners
     *("/etc/debian_version", "/etc/os-release"),
-    # where OpenSSL looks
+    # the directory that OpenSSL reads
     *("/etc/ssl/openssl.cnf", "/usr/lib/ssl/cert.pem", "/usr/lib/ssl/certs", "/usr/lib/ssl/openssl.cnf"),
 )
-#: Loaded by name while a program runs, so that no other library says that they are needed: by
-#: download/sources/libnfs.py, and by glibc when a thread ends.
+#: Loaded by name at run time, so no other library depends on them: by download/sources/libnfs.py, and by glibc when a
+#: thread ends.
 _LIBRARIES = ("libnfs.so.[0-9]*", "libgcc_s.so.1")
-#: Written here instead of taken: no program may log in, and names are found in files and the DNS.
+#: Written instead of copied: no user can log in, and names are resolved by files and the DNS.
 _WRITTEN = {
     "/etc/passwd": (
         "root:x:0:0:root:/:/usr/sbin/nologin\n"
@@ -47,24 +47,24 @@ _WRITTEN = {
     "/etc/group": "root:x:0:\nnogroup:x:65534:\nnonroot:x:65532:\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-#: Mount points, so that a runtime need not make them.
+#: Mount points, so that a runtime need not create them.
 _DIRECTORIES = {"/dev": 0o755, "/proc": 0o555, "/sys": 0o555, "/run": 0o755, "/tmp": 0o1777}  # noqa: S108
 _DPKG = pathlib.Path("/var/lib/dpkg")
 
 
 class Tree:
-    """The image as it comes together: every path is taken with the links that lead to it."""
+    """The image under construction: each path is copied with the links that lead to it."""
 
     def __init__(self, target: pathlib.Path) -> None:
         self.target = target
-        #: what lies there, as canonical paths of the system it was taken from
+        #: the copied files, as canonical paths of the source system
         self.taken: set[str] = set()
 
     def place(self, path: str) -> pathlib.Path:
         return self.target / path.lstrip("/")
 
     def take(self, path: str) -> None:
-        """One file or link, and what it leads to; directories on the way keep their mode."""
+        """Copy one file or link, and the target of a link; directories in the path keep their mode."""
         current = "/"
         for part in pathlib.PurePosixPath(path).parts[1:]:
             current = os.path.join(current, part)
@@ -82,9 +82,9 @@ class Tree:
             else:
                 shutil.copy2(current, self.place(current))
                 if current.endswith(".py"):
-                    # some modules of the standard library are programs as well
+                    # some modules of the standard library are also programs
                     self.place(current).chmod(0o644)
-        # a link on the way that was taken before
+        # a link in the path that was copied before
         real = os.path.realpath(path)
         if real not in self.taken:
             self.take(real)
@@ -111,7 +111,7 @@ def take_python(tree: Tree) -> None:
     for path in sorted(glob.glob(f"{modules}/*.so")):
         if not _MODULES_LEFT_OUT.match(os.path.basename(path)):
             tree.take(path)
-    # Never checked against its source again: a read-only root could not keep what is compiled anew.
+    # Never checked against its source again: a read-only root cannot store a new compilation.
     compileall.compile_dir(
         tree.place(library),
         stripdir=str(tree.target),
@@ -121,7 +121,7 @@ def take_python(tree: Tree) -> None:
 
 
 def needed_libraries(files: Iterable[str]) -> Iterator[str]:
-    """The shared libraries, and the loader, that these programs and libraries need."""
+    """The shared libraries and the loader that these programs and libraries need."""
     for path in files:
         with open(path, "rb") as file:
             if file.read(4) != b"\x7fELF":
@@ -148,7 +148,7 @@ def take_libraries(tree: Tree, dependencies: str) -> None:
 
 
 def take_records(tree: Tree) -> None:
-    """dpkg's status and lists of files, and the copyright files, of the packages of which something was taken."""
+    """Copy dpkg's status and file lists, and the copyright files, of the packages with a copied file."""
     kept = {}
     for record in sorted((_DPKG / "info").glob("*.list")):
         lines = [line for line in record.read_text().splitlines() if line != "/." and _canonical(line) in tree.taken]
@@ -169,7 +169,7 @@ def take_records(tree: Tree) -> None:
 
 
 def _canonical(path: str) -> str:
-    """dpkg knows /lib/x, which lies in /usr/lib since /lib became a link."""
+    """The real path: dpkg lists /lib/x, which is in /usr/lib since /lib became a link."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 

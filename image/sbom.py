@@ -1,6 +1,6 @@
 """The bill of materials of an image as CycloneDX: every Debian package, every Python package, the product itself.
 
-`make sbom` runs it. What is listed comes from the image's own records: dpkg's status and the dist-info directories. The
+`make sbom` runs it. The entries come from the image's own records: dpkg's status and the dist-info directories. The
 same image gives the same document, byte for byte: its serial number comes from the image's digest, its time from the
 image.
 """
@@ -37,7 +37,7 @@ _FACTORY = LicenseFactory()
 
 
 def wanted(path: str) -> bool:
-    """The files of an image that tell what is in it."""
+    """Whether a file of an image records its packages."""
     return path in (_STATUS, _OS_RELEASE) or bool(_COPYRIGHT.fullmatch(path) or _METADATA.fullmatch(path))
 
 
@@ -78,7 +78,7 @@ def _debian(image: archive.Image) -> Iterator[Component]:
         name, version = fields["Package"], fields["Version"]
         qualifiers = {"arch": fields["Architecture"], "distro": distribution}
         if fields["Source"]:
-            # what Debian's security tracker knows the package by
+            # the name of the package in Debian's security tracker
             qualifiers["upstream"] = fields["Source"].replace(" (", "@").rstrip(")")
         found = image.resolve(f"/usr/share/doc/{name}/copyright")
         purl = PackageURL("deb", "debian", name, version, qualifiers)
@@ -123,7 +123,7 @@ def _of_copyright(text: str) -> list[str]:
 
 
 def _of_metadata(fields: email.message.Message) -> list[str]:
-    """The expression if there is one, else the short name, else what the classifiers say."""
+    """The licence expression if there is one, else the short name, else the licences of the classifiers."""
     for text in (fields["License-Expression"], fields["License"]):
         if text and "\n" not in text.strip() and len(text) < 100:
             return [text.strip()]

@@ -1,7 +1,7 @@
-"""Objects that the API server admits, drawn from the schemas of the definitions, and what it would refuse.
+"""Random objects that the API server admits, from the schemas of the definitions, and the values that it refuses.
 
-A `Draw` has a seed: the same seed draws the same objects, so a test that fails says its own. Values are corners: empty,
-0, the largest number, a text of every character that the field may have. What a rule in CEL narrows is not in the
+A `Draw` has a seed: the same seed draws the same objects, so a failing test reports it. Values are corners: empty,
+0, the largest number, a text of every character that the field may have. The limits of a rule in CEL are not in the
 schema: `NARROWED` has values for each rule, which `tests/api/test_admitted.py` shows to a real API server.
 """
 
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 LARGEST = 2**63 - 1
 KINDS = {each.DEFINITION.plural: each for each in crd.KINDS}
-#: Few, so that objects name one another.
+#: Few, so that objects refer to one another.
 NAMES = ("a", "b", "a.b-c", "n" * 253)
 NAMESPACES = ("a", "n" * 63)
 UIDS = ("u", "00000000-0000-4000-8000-000000000001", "x" * 64)
@@ -31,12 +31,12 @@ TEXTS = (
     *("", " ", "a", "0", "-1", "None", "Unknown", "True", "%s{}\\", "a,b;c", "\N{LATIN SMALL LETTER E WITH ACUTE}"),
     *("\x00", "\x1b[2J", "\n\r\t", "\u2028", "\u202e", "\ufeff", "\U0001d54f", "\uffff", "a/../b", "sha256:", "{SHA}"),
 )
-#: Items of a list that has many, as far as it may.
+#: The number of items of a long list, within its limit.
 _MANY = 64
-#: Characters that longest texts are made of.
+#: The characters of the longest texts.
 _LETTERS = ("a", "\U0001d54f", "\x00", "\u0130", "\n")
 _NUMBERS = (0, 1, 2, 100, 2**31 - 1, 2**31, 2**53 + 1, LARGEST - 1, LARGEST)
-#: What the format date-time and the pattern of ours admit.
+#: Times that the format date-time and our pattern admit.
 TIMES = (
     *("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2025-01-31T11:59:00.123456Z", "2025-01-31T12:00:00Z"),
     *("2025-01-31T12:00:01.5Z", "2026-11-29T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z"),
@@ -56,7 +56,7 @@ _URLS = (
     *("https://%00/%", "http://a\u2003b/c", "https://a/" + "\U0001d54f" * 500, "https://" + "a" * 2000, "http://\\"),
     *(f"https://{_LONG_HOST}/", "https://.", "http://-", "https://xn--/", "https://0x7f.1/", "http://a/b;c?d#e"),
 )
-#: A mirror may be as long as any text of a spec.
+#: A mirror may have the length of any text of a spec.
 _MIRRORS = tuple(url for url in _URLS if len(url) <= 1024)
 _PATHS = ("/a", "/var/lib/libvirt/images", "/" + "p" * 1023, "/ ", "/\u202e", "/a/...", "/\U0001d54f", "/a\\b")
 _ABSOLUTE = ("/", "/a", "//", "/a/", "/..a", "/" + "\U0001d54f" * 4095, "/etc/cloudstack/agent/cloud.jks", "/\u2028")
@@ -66,7 +66,7 @@ _CHECKSUMS = (
 )
 _NAME_RULE = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')"
 _CHECKSUM_RULE = f"self.matches('^({template._CHECKSUM}|[0-9a-fA-F]{{32}})$')"
-#: By the first rule of a field: what it and the other rules of the field admit.
+#: By the first rule of a field: values that all rules of the field admit.
 NARROWED: Mapping[str, Sequence[Any]] = {
     base.DURATION_RULE[0]: _DURATIONS,
     base.QUANTITY_RULE[0]: _QUANTITIES,
@@ -111,7 +111,7 @@ NARROWED: Mapping[str, Sequence[Any]] = {
     ),
     "self.matches('^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$')": ("a", "My-CA", "A._-9", "a" * 128),
 }
-#: Rules of a whole object, and what makes one obey.
+#: Rules of a whole object, and the functions that make an object obey.
 _OBEY: Mapping[str, Callable[[Document, random.Random], object]] = {
     "!has(self.operator) || (self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)": (
         lambda item, _: (
@@ -124,19 +124,19 @@ _OBEY: Mapping[str, Callable[[Document, random.Random], object]] = {
     "has(self.certificate) != has(self.certificateRef)": lambda item, dice: _one_of(
         item, dice, "certificate", "certificateRef"
     ),
-    # What texts and URLs here never have.
+    # No text or URL here has this.
     "!has(self.certificate) || !self.certificate.contains('PRIVATE KEY')": lambda *_: None,
     "!has(self.url) || !self.url.matches('^[^/?#]*//[^/?#]*@')": lambda *_: None,
 }
 _ONE_OF = {"agentProperties": "/a", "file": "/b", "certificate": samples.PEM}
 _ONE_OF_REFERENCE = {"kind": "Secret", "name": "a", "key": "ca.crt"}
 _REQUIRED = re.compile(r"has\(self\.(\w+)\)")
-#: What the API server has put, or let through, into an annotation: anything.
+#: Annotations may have any value.
 ANNOTATIONS = (*TEXTS, "\U0001d54f" * 300, "9" * 4400, "2025-01-31T12:00:00Z", "a b\u2003c", "1", "999999999", "-7")
 
 
 def _one_of(item: Document, dice: random.Random, *names: str) -> None:
-    """Exactly one of the fields `names` stays, or is made."""
+    """Keep or create exactly one of the fields `names`."""
     kept = dice.choice([name for name in names if name in item] or names)
     for name in names:
         if name != kept:
@@ -153,8 +153,8 @@ def schema_of(kind: kinds.Resource) -> Schema:
 
 
 class Draw(random.Random):
-    """Draws what `schema` admits. `newer`: with fields and words that only a version to come knows. `names`: of which
-    objects have theirs, and name one another."""
+    """Draws values that `schema` admits. `newer`: with fields and words of a future version. `names`: the names of
+    objects, also in references."""
 
     def __init__(self, seed: int, *, newer: bool = True, names: Sequence[str] = NAMES) -> None:
         super().__init__(seed)
@@ -221,7 +221,7 @@ class Draw(random.Random):
         return list({tuple(item[key] for key in keys): item for item in found}.values()) if keys else found
 
     def conditions(self, document: Document) -> None:
-        """As the product has them, most of the time: of these types planners know what they mean."""
+        """Mostly the condition types of the product, which planners interpret."""
         for each in document.get("status", {}).get("conditions", ()):
             if self.chance(0.8):
                 each["type"] = self.choice(("Ready", "Stalled", "Reconciling", "KeystoreSynced", "SourceReachable"))
@@ -238,7 +238,7 @@ class Draw(random.Random):
         return {key: self.choice(ANNOTATIONS) for key in keys if self.chance(0.3)}
 
     def metadata(self, name: str, *, namespace: str = "", served: bool = True) -> Document:
-        """`served`: with what only the API server writes."""
+        """`served`: with the fields that only the API server writes."""
         found: Document = {"name": name}
         if namespace:
             found["namespace"] = namespace
@@ -259,7 +259,7 @@ class Draw(random.Random):
         return found
 
     def document(self, kind: kinds.Resource, name: str | None = None, *, served: bool = True) -> Document:
-        """An object of `kind`; not `served`: as somebody would create it."""
+        """An object of `kind`; not `served`: as a user would create it."""
         name = name or self.choice(self.names)
         namespace = self.choice(NAMESPACES) if kind.namespaced else ""
         schema = schema_of(kind)
@@ -278,7 +278,7 @@ class Draw(random.Random):
 
 
 def refused(schema: Schema, value: Any, path: str = "status") -> Iterator[str]:
-    """What the API server has against `value`, by the schema; of rules in CEL nothing."""
+    """The objections of the API server to `value`, by the schema, without rules in CEL."""
     match schema.get("type"):
         case "object":
             if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""X.509 certificates that no library makes, put together from DER: `certificate` has a part for each field."""
+"""X.509 certificates that no library makes, assembled from DER: `certificate` has a parameter for each field."""
 
 from collections.abc import Sequence
 
@@ -72,7 +72,7 @@ VALIDITY = sequence(tlv(UTC_TIME, b"250101000000Z"), tlv(UTC_TIME, b"49010100000
 
 
 def rsa_key(modulus_bits: int, exponent: int = 65537, identifier: bytes | None = None) -> bytes:
-    """Of a modulus that is odd, and of that length; nobody has its factors."""
+    """An RSA key with an odd modulus of `modulus_bits`, whose factors are unknown."""
     modulus = 1 << modulus_bits - 1 | 0x10001
     return sequence(identifier or algorithm(RSA, tlv(NULL)), bits(sequence(integer(modulus), integer(exponent))))
 
@@ -92,7 +92,7 @@ def certificate(
     tail: bytes = b"",
     signed: bytes = bits(b"\x30\x06\x02\x01\x01\x02\x01\x01"),
 ) -> bytes:
-    """`outer`: the algorithm where it stands for the second time; `tail` is the last field of what is signed."""
+    """`outer`: the second occurrence of the algorithm; `tail` is the last field of the signed part."""
     listed = tlv(0xA3, sequence(*extensions)) if extensions is not None else b""
     fields = (version, serial, signature, issuer, validity, subject, key, unique, listed, tail)
     return sequence(sequence(*fields), signature if outer is None else outer, signed)

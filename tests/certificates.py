@@ -1,4 +1,4 @@
-"""X.509 certificates for tests, good and odd ones; one key for all, as nobody here uses it."""
+"""X.509 certificates for tests, valid and odd ones; all share one key, as no test uses it."""
 
 import datetime
 import functools
@@ -24,7 +24,7 @@ def der(
     extensions: tuple[x509.ExtensionType, ...] = (),
     attribute: x509.ObjectIdentifier = NameOID.COMMON_NAME,
 ) -> bytes:
-    """A self-signed certificate, other bytes with each call; by default valid from yesterday for ten years."""
+    """A self-signed certificate, different bytes with each call; by default valid from yesterday for ten years."""
     now = datetime.datetime.now(datetime.UTC)
     names = x509.Name([x509.NameAttribute(attribute, name)])
     builder = (
@@ -42,7 +42,7 @@ def der(
 
 
 def pem(name: str = "images.example.org", **fields: Any) -> str:
-    """As `der`, as openssl writes it."""
+    """As `der`, in the PEM form of openssl."""
     certificate = x509.load_der_x509_certificate(der(name, **fields))
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 

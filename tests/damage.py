@@ -1,4 +1,4 @@
-"""Damage to real certificates: other bytes; fields removed, doubled, exchanged or replaced, with lengths that fit."""
+"""Damage to real certificates: changed bytes; fields removed, doubled, swapped or replaced, with matching lengths."""
 
 import copy
 import dataclasses
@@ -51,7 +51,7 @@ _CONSTRUCTED, _CONTEXT = 0x20, 0x80
 
 @dataclasses.dataclass
 class Node:
-    """One element; `prefix` stands before what is in an OCTET STRING or BIT STRING that holds elements."""
+    """One element; `prefix` precedes the content of an OCTET STRING or BIT STRING that contains elements."""
 
     tag: int
     value: "bytes | list[Node]"
@@ -64,7 +64,7 @@ class Node:
 
 
 def damaged(certificate: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
-    """`certificate` with one to three changes; some of its extensions are made critical before."""
+    """`certificate` with one to three changes, after some of its extensions became critical."""
     root = _parse(certificate)
     if root is None:
         return certificate
@@ -158,7 +158,7 @@ def _make_critical(root: Node, chance: random.Random) -> None:
 
 
 def _places(root: Node) -> list[tuple[list[Node], int]]:
-    """Where something can be changed: a list, and the index of an element of it."""
+    """The places for a change: a list, and the index of an element of it."""
     found: list[tuple[list[Node], int]] = []
     todo = [root]
     while todo:
@@ -175,7 +175,7 @@ def _parse(data: bytes) -> Node | None:
 
 
 def _elements(data: bytes) -> list[Node] | None:
-    """None: these are no elements."""
+    """The elements of `data`; None if it has none."""
     found: list[Node] = []
     at = 0
     while at < len(data):

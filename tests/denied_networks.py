@@ -1,7 +1,7 @@
-"""What the chart keeps downloads from, made from the source policy: `python -m tests.denied_networks PATH [--check]`.
+"""The chart's denied networks, made from the source policy: `python -m tests.denied_networks PATH [--check]`.
 
-The chart cannot import Python, and a NetworkPolicy knows ranges only: each IPv4 range is listed once more as NAT64
-spells it. IPv4-mapped addresses are missing, as Linux sends IPv4 there. `make docs` runs this, `make lint` checks.
+The chart cannot import Python, and a NetworkPolicy has only ranges: each IPv4 range is listed again in its NAT64 form.
+IPv4-mapped addresses are missing, as Linux sends IPv4 there. `make docs` runs this, `make lint` checks.
 """
 
 import ipaddress

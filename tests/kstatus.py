@@ -1,7 +1,7 @@
-"""Checks that the status of an object keeps the kstatus conventions, as kpt, Flux and `kubectl wait` read them.
+"""Checks that the status of an object follows the kstatus conventions, as kpt, Flux and `kubectl wait` read them.
 
-Called by api and e2e tests on every object they see: `assert_kstatus(obj, previous)`. It promises one AssertionError
-that lists everything that is wrong with the object, and silence otherwise.
+Api and e2e tests call `assert_kstatus(obj, previous)` on every object they see. It raises one AssertionError with all
+violations of the object.
 
 The conventions: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
 """
@@ -13,10 +13,10 @@ from typing import Any, TypeGuard
 
 from directdownload.resources.reasons import Reason
 
-#: Conditions that are True when something is not as it should be; absent or False otherwise, never Unknown.
+#: Abnormal-true conditions: True for a problem; absent or False otherwise, never Unknown.
 ABNORMAL_TRUE = frozenset({"Reconciling", "Stalled", "Expiring"})
 _COMMON = frozenset({"Ready", "Reconciling", "Stalled"})
-#: What each kind may report beyond `_COMMON`.
+#: The conditions of each kind beyond `_COMMON`.
 _FURTHER: Mapping[str, frozenset[str]] = {
     "Zone": frozenset(),
     "Host": frozenset({"KeystoreSynced"}),
@@ -36,10 +36,10 @@ _CLOCK_TOLERANCE = datetime.timedelta(seconds=5)
 
 
 def assert_kstatus(obj: dict[str, Any], previous: dict[str, Any] | None = None, *, lagging: bool = False) -> None:
-    """Raises AssertionError unless `obj` keeps the conventions.
+    """Raise AssertionError unless `obj` follows the conventions.
 
-    `previous` is the version right before it (from a watch: a poll may miss a change there and back again).
-    `lagging` says that the spec was changed a moment ago: what the status says may still be of the generation before.
+    `previous` is the version directly before it (from a watch: a poll may miss a change that was undone).
+    `lagging`: the spec has just changed, so the status may still describe the previous generation.
     """
     found = list(violations(obj, previous, lagging=lagging))
     if found:
@@ -49,7 +49,7 @@ def assert_kstatus(obj: dict[str, Any], previous: dict[str, Any] | None = None, 
 
 
 def violations(obj: dict[str, Any], previous: dict[str, Any] | None = None, *, lagging: bool = False) -> Iterator[str]:
-    """What is wrong, one sentence each."""
+    """The violations, one sentence each."""
     kind = str(obj.get("kind"))
     if kind not in _FURTHER:
         yield f"kind is {kind!r}: expected one of {', '.join(_FURTHER)}"
@@ -96,7 +96,7 @@ def _generations(obj: dict[str, Any], lagging: bool) -> Iterator[str]:
     generation, conditions = _generation(obj), _by_type(obj)
     observed = obj["status"].get("observedGeneration")
     if not _integer(observed):
-        # The agent may be the first to write; whoever reports conditions says what they are about.
+        # The agent may be the first to write; a writer of conditions must also write observedGeneration.
         if conditions.keys() & _COMMON:
             yield f"observedGeneration is {observed!r}: expected an integer beside conditions"
         return
@@ -198,7 +198,7 @@ def _transition(obj: dict[str, Any], previous: dict[str, Any]) -> Iterator[str]:
 
 
 def _moved(obj: dict[str, Any], before: datetime.datetime | None, after: datetime.datetime | None) -> bool:
-    """Whether the time moved on; two changes within one second carry the same time, which the last write proves."""
+    """Whether the time moved on. Two changes within one second have the same time, which the last write shows."""
     if before is None or after is None or after != before:
         return before is not None and after is not None and after > before
     written = [_time(entry.get("time")) for entry in obj["metadata"].get("managedFields") or ()]

@@ -1,6 +1,6 @@
-"""Certificates that are no ordinary ones: what Java cannot read, and what only our parser cannot.
+"""Unusual certificates: some that Java cannot read, and some that only our parser cannot read.
 
-The classes of what Java cannot read are each tested in `tests/unit/resources`; here are those that other tests need.
+`tests/unit/resources` tests each class of certificates that Java cannot read; here are those that other tests need.
 """
 
 import datetime
@@ -14,7 +14,7 @@ from directdownload.resources.pem import Certificate
 
 
 def no_names(host: str = "images.example.org") -> bytes:
-    """As cert-manager's selfSigned issuer makes it of `dnsNames` alone: Java reads no certificate without an issuer."""
+    """As from cert-manager's selfSigned issuer with only `dnsNames`: Java reads no certificate without an issuer."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder()
@@ -30,7 +30,7 @@ def no_names(host: str = "images.example.org") -> bytes:
 
 
 def _unparsed() -> bytes:
-    """A name that is no UTF-8: Java puts a replacement character, cryptography refuses the certificate."""
+    """A name that is not UTF-8: Java inserts a replacement character, cryptography refuses the certificate."""
     return certificates.der("images.example.org").replace(b"images.example.org", b"\xff" * 18)
 
 

@@ -1,6 +1,6 @@
-"""A real nginx that serves a directory: the origin of every test that fetches something.
+"""A real nginx that serves a directory: the origin of every test that fetches a file over HTTP.
 
-Used by unit, api and e2e tests, by the bench and by the demo. One process, ended by its pid; works as root and without.
+Used by unit, api and e2e tests, by the bench and the demo. One process, ended by its pid; works with and without root.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ http {{
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One line of the access log; nginx writes it when the request has ended."""
+    """One line of the access log; nginx writes it at the end of the request."""
 
     client: str
     method: str
@@ -127,7 +127,7 @@ class Origin:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                # Ctrl-C on a terminal must not end it before whoever started it has read its log.
+                # Ctrl-C on a terminal must not end it before the caller has read its log.
                 start_new_session=True,
             )
         try:
@@ -142,13 +142,13 @@ class Origin:
         return f"{scheme}://{host}:{self.port}/{path.lstrip('/')}"
 
     def requests(self) -> list[Request]:
-        """Every request that has ended so far, in that order."""
+        """All finished requests, in the order of their ends."""
         if not self._log.exists():
             return []
         return [Request(**json.loads(line)) for line in self._log.read_text().splitlines()]
 
     def wait_for_requests(self, count: int, timeout_seconds: float = 120) -> list[Request]:
-        """As `requests`, once there are at least `count`: the log is written after the client has its answer."""
+        """As `requests`, once there are at least `count`: nginx writes the log after the client has its answer."""
         end = time.monotonic() + timeout_seconds
         while len(found := self.requests()) < count:
             if time.monotonic() > end:
@@ -186,7 +186,7 @@ class Origin:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at this moment."""
+    """A port that is free at this moment."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -195,7 +195,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 def write_certificate(
     certificate_path: pathlib.Path, key_path: pathlib.Path, host: str, *, self_signed: bool = True
 ) -> None:
-    """A certificate for `host` and localhost, valid for a day; else signed by an authority that nobody knows."""
+    """A certificate for `host` and localhost, valid for a day; self-signed, or signed by an unknown authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     alternatives: list[x509.GeneralName] = [x509.DNSName("localhost")]

@@ -24,12 +24,12 @@ This page lists every value of `charts/direct-download-operator`; the chart refu
 
 <!-- Generated from values.yaml by `make docs`. Do not edit. -->
 """
-#: Their parts are Kubernetes' own words, and described as one.
+#: Their fields are Kubernetes' own, and described as one value.
 _WHOLE = {"resources"}
 
 
 def paths(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value that a person sets, with its default."""
+    """Each value that a user can set, with its default."""
     for key, value in values.items():
         if isinstance(value, dict) and value and key not in _WHOLE:
             yield from paths(value, f"{prefix}{key}.")
@@ -38,7 +38,7 @@ def paths(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def comments(text: str) -> dict[str, str]:
-    """What stands above each key, by its path; groups too."""
+    """The comment above each key, by its path; also of groups."""
     found: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
     pending: list[str] = []
@@ -79,7 +79,7 @@ def render(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Braces and brackets would be read as Markdown by nobody, angle brackets and bars would."""
+    """Escape angle brackets and bars, which Markdown interprets; braces and brackets are safe."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,5 +1,6 @@
 """Simulated agents: what the real ones publish of disks and keystores, by the same manager and as sparingly."""
 
+import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from tests.api.keystores import Keystore
 from tests.api.kube import Kube, Object
 from tests.api.machines import Machine
 
+import directdownload
+from directdownload.agent import progress
 from directdownload.cluster import kinds
 from directdownload.resources.base import AGENT
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -50,7 +53,7 @@ class Agents:
             ]
             storage = [_storage(pool, disk, machine.mounts.get(pool.name)) for pool, disk in mine]
             told = self.keystores.setdefault(host.name, Keystore()).converge(host, zones, certificates)
-            self._tell_host(kube, host, {"agentVersion": "simulated", "storage": storage, **told})
+            self._tell_host(kube, host, {"agentVersion": directdownload.__version__, "storage": storage, **told})
             for pool, disk in mine:
                 for record, file in disk.seen() if pool.name not in machine.mounts else ():
                     self._tell_copy(kube, host.name, record, file, shared=pool.spec.shared)
@@ -64,7 +67,7 @@ class Agents:
     def _tell_copy(self, kube: Kube, host: str, record: Record, file: File | None, *, shared: bool) -> None:
         key = (host, record.placement)
         told_uid, told = self._told_copies.get(key, ("", {}))
-        status = {"observed": _observed(record, file)}
+        status = {"observed": _observed(record, file), **_progress(record, file)}
         if told_uid == record.placement_uid and (told is None or told == status):
             return
         if shared and not _is_of(kube, host, record):
@@ -98,6 +101,13 @@ def _observed(record: Record, file: File | None) -> dict[str, Any]:
         "changed": not record.matches(file),
         "revision": record.revision,
     }
+
+
+def _progress(record: Record, file: File | None) -> dict[str, Any]:
+    if file is None or not record.matches(file):
+        return {}
+    done = progress.complete(file.size_bytes, datetime.datetime.fromisoformat(file.mtime))
+    return {"progress": done.model_dump(by_alias=True, exclude_none=True, mode="json")}
 
 
 def _is_of(kube: Kube, host: str, record: Record) -> bool:

@@ -64,6 +64,7 @@ class Keystore:
         managed = sum(len(aliases) for aliases in self._ledger.values())
         sha256 = hashlib.sha256(text).hexdigest()
         keystore: Object = {"type": "JKS", "entries": len(self.entries), "managed": managed, "sha256": sha256}
+        keystore["lastVerifiedTime"] = self._changed("of the file", sha256)
         if self._drift is not None:
             keystore["lastDrift"] = self._drift
         reason = self.fault or Reason.KEYSTORE_SYNCED

@@ -113,7 +113,7 @@ async def test_a_pool_over_its_budget_is_not_usable_and_the_others_are_served(
     assert said.count(f"Pool {pool} is within its budget again") == 1
     (why,) = [text for text in said if text.startswith(f"Pool {pool} is not usable")]
     assert f"{work} holds more than 49 names" in why
-    assert "remove from it what the product did not make" in why
+    assert "remove files that the product did not create" in why
 
 
 async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: World) -> None:

@@ -69,8 +69,8 @@ async def test_the_second_agent_does_nothing_until_the_first_has_ended(world: Wo
             second.terminate()
             log = (await asyncio.to_thread(second.communicate, timeout=120))[1]
             assert second.returncode == 0
-    assert log.count("another agent works with the state directory") == 1, log
-    assert "is free: this agent works with it now" in log
+    assert log.count("another agent uses the state directory") == 1, log
+    assert "is free: this agent uses it now" in log
 
 
 async def test_an_agent_that_waits_ends_when_it_is_asked_to(world: World) -> None:

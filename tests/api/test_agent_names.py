@@ -84,4 +84,4 @@ async def test_names_that_are_no_text_are_listed_escaped_and_keep_no_host_from_b
     assert all(line.isprintable() for line in log.splitlines())
     assert "Cannot write" not in log, log
     assert "cannot write" not in log, log
-    assert "removed what belonged to nobody for a day: \\xff.part" in log
+    assert "removed files that belonged to no placement for a day: \\xff.part" in log

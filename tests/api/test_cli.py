@@ -116,16 +116,19 @@ def test_a_format_that_does_not_exist(cluster: Cluster) -> None:
     ("arguments", "words"),
     [
         (("template", "describe", "nope"), "there is no template 'nope' in namespace"),
-        (("template", "describe", "nope"), "; templates there: debian"),
+        (("template", "describe", "nope"), "; existing templates: debian"),
         (("template", "describe", "debain"), "(did you mean 'debian'?)"),
         (("plan", "debain", "--zone", "z"), "(did you mean 'debian'?)"),
-        (("status", "d"), "; deployments there: none yet"),
+        (("status", "d"), "; existing deployments: none yet"),
         (("template", "delete", "nope", "--yes"), "there is no template 'nope' in namespace"),
         (("deploy", "nope", "--zone", "z"), "there is no template 'nope' in namespace"),
         (("deploy", "debian", "--zone", "nope"), "there is no zone 'nope'; zones of this cluster: "),
         (("status", "nope"), "there is no deployment 'nope' in namespace"),
         (("status", "nope", "--watch"), "there is no deployment 'nope' in namespace"),
-        (("template", "register", "debian", "--url", "http://x/y", "--format", "RAW"), "there is a template 'debian'"),
+        (
+            ("template", "register", "debian", "--url", "http://x/y", "--format", "RAW"),
+            "template 'debian' already exists",
+        ),
     ],
 )
 def test_what_does_not_exist_or_exists_already(cluster: Cluster, arguments: tuple[str, ...], words: str) -> None:
@@ -140,7 +143,7 @@ def test_a_user_without_permission_is_told_which(cluster: Cluster) -> None:
     assert done.returncode == 3
     assert f"'ann' may not list templates.directdownload.dev in namespace '{cluster.name}'" in done.stderr
     assert "the verb 'list' on templates.directdownload.dev" in done.stderr
-    assert "the chart's ClusterRole <release>-view has it, to be given by a RoleBinding" in done.stderr
+    assert "the chart's ClusterRole <release>-view has it; bind it with a RoleBinding" in done.stderr
 
 
 def test_a_zone_that_is_mistyped(cluster: Cluster) -> None:
@@ -158,7 +161,7 @@ def test_hosts_and_pools_that_there_are_not_yet_are_told(cluster: Cluster) -> No
     done = cluster.run(*arguments)
     assert done.returncode == 0
     notes = [line for line in done.stderr.splitlines() if line.startswith("Note: ")]
-    start, end = f"Note: zone {cluster.name} has no", ": it gets its copies once there is one."
+    start, end = f"Note: zone {cluster.name} has no", ": it gets its copies once it exists."
     assert notes == [f"{start} host '{host}1' (did you mean '{host}'?){end}", f"{start} pool 'local'{end}"]
 
 
@@ -173,7 +176,7 @@ def test_what_is_made_can_be_printed(cluster: Cluster) -> None:
     assert cluster.run(*deploy, "name").stdout == "templatedeployment.directdownload.dev/d\n"
     again = cluster.run(*deploy, "yaml")
     assert yaml.safe_load(again.stdout)["spec"]["zone"] == cluster.name
-    assert "exists and says the same already" in again.stderr
+    assert "already exists with the same spec" in again.stderr
 
 
 def test_the_object_follows_the_progress(cluster: Cluster) -> None:
@@ -234,7 +237,7 @@ def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> Non
     zone, pool, path = cluster.name, f"{cluster.name}-pool", "/var/lib/libvirt/images"
     cluster.apply(API_VERSION, "StoragePool", pool, spec={"zone": zone, "path": path})
     empty = cluster.run("pool", "files", pool)
-    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"Nothing is known to lie in {path}.\n")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"No files are known in {path}.\n")
 
     cluster.template("debian")
     uid = cluster.get("ddtemplate", "debian")["metadata"]["uid"]
@@ -264,16 +267,16 @@ def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> Non
         ),
         [f"{zone}-2", uid, "Placed", "1.0", "MiB", "Ready", f"{zone}/debian"],
     ]
-    assert f"Note: {zone}-1: of the files without a placement only the 3 largest" in listed.stderr
+    assert f"Note: {zone}-1: only the 3 largest files without a placement" in listed.stderr
     assert "the others take 4.0 MiB." in listed.stderr
-    assert f"Note: {zone}-2: its agent has not reported yet" in listed.stderr
+    assert f"Note: {zone}-2: its agent has not reported its files yet" in listed.stderr
     names = cluster.run("pool", "files", pool, "--host", f"{zone}-2", "-o", "name")
     assert names.stdout == f"{zone}-2:{path}/{uid}\n"
     document = json.loads(cluster.run("pool", "files", pool, "--host", f"{zone}-2", "-o", "json").stdout)
     assert (document["pool"], document["items"][0]["sizeBytes"]) == (pool, MIB)
     for arguments, words in (
         (("absent",), "there is no storage pool 'absent'"),
-        ((pool, "--host", "absent"), f"there is no host 'absent' in zone {zone}"),
+        ((pool, "--host", "absent"), f"zone {zone} of pool {pool} has no host 'absent'"),
     ):
         refused = cluster.run("pool", "files", *arguments)
         assert refused.returncode == 3
@@ -296,10 +299,10 @@ def test_deploy_again_changes_nothing(cluster: Cluster) -> None:
     cluster.template()
     assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d").returncode == 0
     again = cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d")
-    assert (again.returncode, again.stdout) == (0, "Deployment d exists and says the same already.\n")
+    assert (again.returncode, again.stdout) == (0, "Deployment d already exists with the same spec.\n")
     other = cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d", "--host", "a")
     assert other.returncode == 3
-    assert "is another one: hosts is all, not a" in other.stderr
+    assert "with another spec: hosts is all, not a" in other.stderr
     assert cluster.get("dddeploy", "d")["metadata"]["generation"] == 1
 
 
@@ -357,7 +360,7 @@ def test_deploy_wait_ends_in_time(cluster: Cluster) -> None:
     began = time.monotonic()
     done = cluster.run("deploy", "debian", "--zone", cluster.name, "--wait", "--timeout", "1s")
     assert done.returncode == 1
-    assert "is not ready after 1 s: 0 of 0 copies are. The rollout goes on." in done.stderr
+    assert "is not ready after 1 s: 0 of 0 copies are ready. The rollout goes on." in done.stderr
     assert time.monotonic() - began >= 1
 
 

@@ -135,7 +135,7 @@ def test_upload_of_the_same_bytes_changes_nothing(fleet: Fleet) -> None:
     path = fleet.uploaded()
     crlf = fleet.file(pathlib.Path(path).read_text().replace("\n", "\r\n"), "crlf.pem")
     done = fleet.certificate("upload", "--file", crlf)
-    assert done.stdout == f"Certificate {fleet.alias} of {fleet.name} is this one already: nothing to change.\n"
+    assert done.stdout == f"Certificate {fleet.alias} of {fleet.name} already has these bytes: nothing to change.\n"
     assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 1
 
 
@@ -146,7 +146,7 @@ def test_upload_of_other_bytes_is_a_rotation(fleet: Fleet) -> None:
     done = fleet.certificate("upload", "--file", fleet.file(second))
     assert done.stdout == (
         f"Certificate {fleet.alias} changed: every host of {fleet.name} takes the new one. "
-        f"The one before stays trusted as {fleet.alias}-previous for 1d0h.\n"
+        f"The previous certificate stays trusted as {fleet.alias}-previous for 1d0h.\n"
     )
     assert fleet.spec()["certificate"] == second
 
@@ -172,7 +172,7 @@ def test_an_alias_is_the_same_in_any_case_and_its_object_has_a_name(fleet: Fleet
     done = fleet.run(*arguments, "--name", alias)
     assert done.stdout.startswith(f"Certificate {alias.lower()} created (object my-ca.{fleet.name})")
     again = fleet.run(*arguments, "--name", alias.upper())
-    assert "is this one already" in again.stdout
+    assert "already has these bytes" in again.stdout
     assert fleet.get("ddcert", f"my-ca.{fleet.name}")["spec"]["alias"] == alias.lower()
 
 
@@ -271,7 +271,9 @@ def test_a_disabled_zone_is_told(fleet: Fleet) -> None:
     fleet.apply(API_VERSION, "Zone", fleet.name, spec=spec)
     done = fleet.certificate("upload", "--file", fleet.file())
     assert done.returncode == 0
-    assert f"Note: zone {fleet.name} is disabled: no host takes it before the zone is enabled." in done.stderr
+    assert (
+        f"Note: zone {fleet.name} is disabled: its hosts take the certificate once the zone is enabled." in done.stderr
+    )
 
 
 # One host: upload --host, provision, revoke --host
@@ -282,15 +284,15 @@ def test_revoke_takes_it_from_the_zone_or_from_one_host_and_twice_is_fine(fleet:
     first, second = fleet.host("1"), fleet.host("2")
     for host, hosts in ((first, [first]), (second, [first, second])):
         done = fleet.certificate("revoke", "--host", host)
-        assert done.stdout == f"Certificate {fleet.alias} is revoked on {host}: it removes it.\n"
+        assert done.stdout == f"Certificate {fleet.alias} is revoked on {host}: the host removes it.\n"
         assert fleet.spec() | {"revoked": False, "revokedHosts": hosts} == fleet.spec()
     again = fleet.certificate("revoke", "--host", first)
-    assert (again.returncode, again.stdout) == (0, f"Certificate {fleet.alias} was revoked on {first} already.\n")
+    assert (again.returncode, again.stdout) == (0, f"Certificate {fleet.alias} was already revoked on {first}.\n")
     done = fleet.certificate("revoke")
     assert done.stdout == f"Certificate {fleet.alias} is revoked: every host of {fleet.name} removes it.\n"
     assert fleet.spec()["revoked"] is True
     again = fleet.certificate("revoke")
-    assert (again.returncode, again.stdout) == (0, f"Certificate {fleet.alias} of {fleet.name} was revoked already.\n")
+    assert (again.returncode, again.stdout) == (0, f"Certificate {fleet.alias} of {fleet.name} was already revoked.\n")
     assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 4
 
 
@@ -332,12 +334,12 @@ def test_one_host_alone_gets_no_new_certificate_and_no_other_bytes(fleet: Fleet)
     done = fleet.certificate("upload", "--file", fleet.file(), "--host", host)
     assert done.returncode == 3
     assert f"zone {fleet.name} has no certificate '{fleet.alias}'; its certificates: none yet" in done.stderr
-    assert "A certificate belongs to a whole zone; --host gives one back to a host that lost it." in done.stderr
+    assert "A certificate belongs to a whole zone; --host only restores it on a host." in done.stderr
     assert fleet.run("certificate", "list", "--zone", fleet.name, "-o", "name").stdout == ""
     fleet.uploaded()
     done = fleet.certificate("upload", "--file", fleet.file(name="other.pem"), "--host", host)
     assert done.returncode == 3
-    assert "is another one than in the file, and all hosts of a zone have the same" in done.stderr
+    assert "differs from the file, and all hosts of a zone have the same certificate" in done.stderr
     assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 1
 
 
@@ -467,7 +469,7 @@ def test_wait_ends_when_every_up_host_has_proved_it(fleet: Fleet) -> None:
         [resting, "PENDING"],
     ]
     assert f"{fleet.alias}: 2 of 4 hosts proved it, after " in text
-    assert "1 host skipped: not Up; put right on return." in text
+    assert "1 host skipped: not Up; they follow when they return." in text
 
 
 def test_neither_an_old_fingerprint_nor_an_old_look_of_the_controller_is_the_end(fleet: Fleet) -> None:
@@ -476,7 +478,7 @@ def test_neither_an_old_fingerprint_nor_an_old_look_of_the_controller_is_the_end
     fleet.publish()
     fleet.prove(host)
     with fleet.start(*fleet.arguments_of("upload", "--file", fleet.file(), "--wait")) as waiting:
-        waiting.until(f"{host}  PENDING  it has another certificate of this alias still")
+        waiting.until(f"{host}  PENDING  it still has another certificate of this alias")
         fleet.prove(host)
         waiting.until(f"{host}  UPLOADED")
         waiting.until("1 of 1 host proved it")

@@ -76,7 +76,7 @@ def on_a_terminal(arguments: list[str]) -> str:
     text = b"".join(parts).decode()
     assert "Traceback" not in text, text
     # 1: what `plan` looks at is blocked
-    assert (ended.returncode in (0, 1), "another version" in text) == (True, False), text
+    assert (ended.returncode in (0, 1), "Compare the version" in text) == (True, False), text
     return text
 
 

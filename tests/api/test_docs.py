@@ -1,15 +1,13 @@
 """Every YAML example of the documentation is accepted by a real API server, to the letter of its schema."""
 
 import pathlib
-import re
 import subprocess
 
 import pytest
 import yaml
+from tests import docs
 from tests.api import kube
 from tests.cluster import harness
-
-_FENCE = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _examples() -> list[tuple[str, str]]:
@@ -18,9 +16,9 @@ def _examples() -> list[tuple[str, str]]:
         (str(path.relative_to(kube.REPOSITORY)), path.read_text())
         for path in sorted((kube.REPOSITORY / "examples").glob("*.yaml"))
     ]
-    for path in sorted([*kube.REPOSITORY.glob("*.md"), *(kube.REPOSITORY / "docs").rglob("*.md")]):
-        for number, block in enumerate(_FENCE.findall(path.read_text()), start=1):
-            found.append((f"{path.relative_to(kube.REPOSITORY)}#{number}", block))
+    for path in docs.PAGES:
+        for number, block in enumerate(docs.manifests(path), start=1):
+            found.append((f"{docs.name(path)}#{number}", block))
     return found
 
 

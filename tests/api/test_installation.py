@@ -228,7 +228,7 @@ def test_who_does_not_say_yes_deletes_nothing(own: harness.ControlPlane, api: Ku
     command = [PROGRAM, "crds", "delete", "--kubeconfig", str(own.kubeconfig())]
     done = subprocess.run(command, input="n\n", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "Delete 1 Zone, and their definitions; files on hosts stay. Go on?" in done.stderr
+    assert "Delete 1 Zone, and their definitions; files on hosts stay. Continue?" in done.stderr
     assert stored(api)
 
 

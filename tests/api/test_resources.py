@@ -318,7 +318,7 @@ def test_columns_status_and_short_name(
         shown = dict(zip(table[0].split(), table[1].split(), strict=True))
         assert "AGE" in shown
         assert {column: shown.get(column) for column in expected} == expected
-        assert shown.keys() - expected.keys() <= {"NAME", "AGE", "EXPIRES"}
+        assert shown.keys() - expected.keys() <= {"NAME", "AGE"}
 
 
 @pytest.mark.parametrize("existing", KINDS, indirect=True, ids=lambda kind: kind.kind)

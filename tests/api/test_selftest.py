@@ -171,7 +171,7 @@ def test_in_a_fresh_cluster_zone_pool_and_host_are_its_own(
     status, told, error = runner.run()
     assert (status, error) == (0, "")
     assert told.endswith("The test has succeeded: a file was downloaded, verified and removed again.\n")
-    assert f"There is no Zone yet: making one of node {host}, with a pool at /var/lib/libvirt/images." in told
+    assert f"There is no Zone yet: creating one of node {host}, with a pool at /var/lib/libvirt/images." in told
     assert f"Deploying it to pool {NAME} of host {host} in zone {NAME}." in told
     assert world.gone(kinds.HOSTS, host)
     assert world.gone(kinds.HOSTS, other)
@@ -194,9 +194,9 @@ def test_ended_from_outside_it_cleans_up(world: Simulation, runner: Runner) -> N
     running.process.send_signal(signal.SIGTERM)
     status, told, error = runner.end(running)
     assert status == 1
-    assert error == "Error: ended from outside before it was done\n"
+    assert error == "Error: terminated before it was done\n"
     both = f"TemplateDeployment {NAME}, Template {NAME}."
-    assert told.startswith(f"Removing what an earlier test has left: {both}\n")
+    assert told.startswith(f"Removing objects of an earlier test: {both}\n")
     assert told.endswith(f"Removing {both}\n")
 
 
@@ -209,9 +209,9 @@ def test_it_says_what_it_waits_for_when_time_is_up(world: Simulation, runner: Ru
     for seconds in (3, 60):
         status, _, error = runner.run(f"--timeout={seconds}s")
         assert status == 1
-        assert error.startswith(f"Error: not within {seconds} s: it does not go on:\n")
+        assert error.startswith(f"Error: not done within {seconds} s: no progress:\n")
         # a machine under load may not have come so far within the first
         if "SourceUnreachable" in error:
             break
     assert "SourceUnreachable: simulated SourceUnreachable" in error
-    assert "Hint: downloads do not reach this pod: look at network policies, proxy.noProxy, job.hostNetwork" in error
+    assert "Hint: downloads do not reach this pod: check network policies, proxy.noProxy, job.hostNetwork" in error

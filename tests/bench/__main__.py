@@ -1,6 +1,6 @@
-"""`make bench`: speed and memory, as tables of docs/performance.md. One alone: `python -m tests.bench sources`.
+"""`make bench`: speed and memory, as tables of docs/performance.md. For one bench: `python -m tests.bench sources`.
 
-`scale` takes ten minutes, and is run by its name only (`make bench-scale`).
+`scale` takes ten minutes, and runs only by its name (`make bench-scale`).
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How long it takes from `kubectl apply` of a certificate until hosts have proved it: three real ones, and a thousand.
+"""The time from `kubectl apply` of a certificate to its proof by hosts: three real ones, and a thousand simulated.
 
-The three are nodes of the local cluster. The thousand are agents of this process, each with a keystore of its own on
-disk, beside a real kube-apiserver and a real controller.
+The three are nodes of the local cluster. The thousand are agents of this process, each with its own keystore on disk,
+beside a real kube-apiserver and a real controller.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ def fleet() -> str:
 
 
 def _upload(world: Simulation, agents: "Fleet", name: str) -> tuple[list[float], int]:
-    """Seconds until each host had proved it, and how often agents wrote to the API for that."""
+    """The seconds to the proof of each host, and the number of agents' writes to the API for it."""
     before = agents_writes()
     wish = keystores.certificate(name, Certificate(authority=True), zone=world.zone)
     began = time.monotonic()
@@ -124,13 +124,13 @@ def _upload(world: Simulation, agents: "Fleet", name: str) -> tuple[list[float],
 
 
 class Fleet:
-    """Real agents in a thread of this process, and a watch that sees what they prove, and when."""
+    """Real agents in a thread of this process, and a watch that records their proofs with times."""
 
     def __init__(self, kubeconfig: pathlib.Path, root: pathlib.Path, hosts: Sequence[str]) -> None:
         self._kubeconfig = kubeconfig
         self._root = root
         self._hosts = hosts
-        #: by certificate: when which host had proved it
+        #: by certificate: the time of each host's proof
         self.proved: dict[str, dict[str, float]] = {}
         self.synced: set[str] = set()
         self._loop = asyncio.new_event_loop()
@@ -153,7 +153,7 @@ class Fleet:
         self._loop.close()
 
     def _prepare(self) -> None:
-        """A keystore as keytool makes it, and its password, for each host. JKS, as all of them share two cores here."""
+        """A keystore of keytool and its password for each host. JKS, which needs little CPU, as all share two cores."""
         original = self._root / "original.jks"
         own = (
             "-alias",
@@ -211,7 +211,7 @@ class _Seen:
 
 
 def agents_writes() -> int:
-    """How often agents of this process asked the API server to write."""
+    """The number of writes to the API server by agents of this process."""
     samples = [sample for metric in prometheus_client.REGISTRY.collect() for sample in metric.samples]
     return int(
         sum(

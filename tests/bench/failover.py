@@ -1,6 +1,6 @@
-"""How long nobody leads: from the failure of a leader to the first write of the next one, by the audit log.
+"""The time without a leader: from the failure of a leader to the first write of the next one, by the audit log.
 
-On three nodes of the local cluster, with two controllers and something to write five times a second.
+On three nodes of the local cluster, with two controllers and a status to write five times a second.
 """
 
 import contextlib
@@ -48,14 +48,14 @@ def _measure(cluster: Cluster) -> str:
 def _seconds(cluster: Cluster, fail: Failure) -> float:
     old = failover.settled(cluster)
     _is_writing(old)
-    # The identity of the process and not the pod: its container may be begun anew and lead again.
+    # The identity of the process, not of the pod: its container may restart and lead again.
     before = failover.lease(cluster)["holderIdentity"]
     began = time.time()
     with fail(cluster, old):
         until("another leader", lambda: failover.lease(cluster).get("holderIdentity") not in (before, "", None), 60)
         acquired = failover.acquired(cluster)
         first = until("its first write", lambda: next(iter(failover.writes(acquired)), None), 60)
-    # A node that comes back calls its pods ready before they are: a new one follows the Lease once it is called so.
+    # A returning node reports its pods ready too early: a new pod follows the Lease once it is reported ready.
     cluster.kubectl("delete", "pod", old, "-n", NAMESPACE, "--ignore-not-found", "--force", "--grace-period=0")
     return first.ended - began
 

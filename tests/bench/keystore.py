@@ -1,8 +1,8 @@
 """Changing and checking a keystore of 150 entries, against keytool.
 
-The store is keytool's: a private key, the rest certificates; PKCS#12 encrypted as keytool does it. The ways of a table
-take turns, so that what else the machine does falls on all of them. Ours is what the agent does in its process: lock,
-read, change, verify, sync, exchange, read back; keytool syncs nothing.
+keytool makes the store: a private key, the rest certificates; PKCS#12 with keytool's encryption. The ways of a table
+take turns, so that other load of the machine affects all of them. Our way is the agent's, in its process: lock, read,
+change, verify, sync, exchange, read back; keytool does not sync.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class _Work:
         if not path.exists():
             writing.make(self.directory, self.store_type).rename(path)
             writing.put_all(path, [f"server-{number}" for number in range(ENTRIES - 3)])
-            # the last one by keytool, which writes all of them its own way
+            # keytool adds the last one, and rewrites all of them in its own form
             writing.keytool_import(path, "last")
             assert len(writing.aliases(path)) == ENTRIES
         return path

@@ -1,6 +1,6 @@
-"""Kubelets and agents of thousands of hosts, for one template: its Jobs end well at once, and its files are seen.
+"""Kubelets and agents of thousands of hosts, for one template: its Jobs succeed at once, and agents report its files.
 
-Smaller than `tests/api/machines.py`, which lists everything again at each step: this one follows watches.
+Lighter than `tests/api/machines.py`, which lists everything at each step: this one follows watches.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Whole:
-    """An object as it is."""
+    """The unchanged object."""
 
     key: str
     uid: str
@@ -36,7 +36,7 @@ def _whole(document: Mapping[str, Any]) -> _Whole:
 
 
 class Machines:
-    """Runs in a thread of this process. `observed` counts the placements whose file an agent has seen."""
+    """Runs in a thread of this process. `observed` counts the placements whose file an agent has reported."""
 
     def __init__(self, kubeconfig: pathlib.Path, namespace: str, template: str) -> None:
         self._kubeconfig = kubeconfig
@@ -106,7 +106,7 @@ class Machines:
             self._spawn(self._api.delete(kinds.PODS, _pod(key.rpartition("/")[2]), namespace=self._namespace))
 
     async def _work(self, job: Mapping[str, Any]) -> None:
-        """The Pod is made, runs, and ends."""
+        """Create the Pod of a Job, run it and end it."""
         template, name = job["spec"]["template"], _pod(job["metadata"]["name"])
         (container,) = template["spec"]["containers"]
         text = next(each["value"] for each in container["env"] if each["name"] == jobs.JOB_ENVIRONMENT_VARIABLE)

@@ -1,4 +1,4 @@
-"""How fast the controller plans placements and creates their Jobs, and how much memory that takes.
+"""The speed of planning placements and creating their Jobs, and the memory of the controller meanwhile.
 
 500 hosts without kubelets in a zone without limits, a real kube-apiserver with etcd on the same machine.
 """
@@ -56,7 +56,7 @@ def _downloading(world: Simulation) -> int:
 
 
 def _seconds(world: Simulation) -> float:
-    """From the audit log: when the deployment was created, and when the last Job was."""
+    """The time between the creation of the deployment and of the last Job, from the audit log."""
     created: dict[str, datetime.datetime] = {}
     for event in harness.read_audit_log(world.control_plane.audit_log):
         resource = event["objectRef"]["resource"]

@@ -91,7 +91,7 @@ def _deploy(cluster: Cluster, url: str, checksum: str) -> float:
 
 
 def _three(command: list[str]) -> float:
-    """`command` three times at once, each with a file of its own as last argument; on the file system of the hosts."""
+    """The seconds of three parallel runs of `command`, each with its own file on the hosts' file system as argument."""
     with tempfile.TemporaryDirectory(dir=harness.state_root()) as name:
         started = time.monotonic()
         running = [subprocess.Popen([*command, f"{name}/{number}.raw"]) for number in range(3)]

@@ -1,4 +1,4 @@
-"""What the controller costs in a large fleet: thousands of hosts, hundreds of certificates, ten copies on each host.
+"""The cost of the controller in a large fleet: thousands of hosts, hundreds of certificates, ten copies on each host.
 
 A real kube-apiserver with etcd, no kubelets; `seeding.py` fills it. The controller is the real process with the rights
 of the chart. SCALE_HOSTS, SCALE_CERTIFICATES, SCALE_TEMPLATES, SCALE_ROUNDS and SCALE_WINDOW (seconds) make it smaller.
@@ -42,7 +42,7 @@ WINDOW_SECONDS = float(os.environ.get("SCALE_WINDOW", "120"))
 HEARTBEAT_SECONDS = 300.0
 RELIST_SECONDS = 600.0
 SCRAPE_SECONDS = 15.0
-#: The queue has to stay empty for so long. Proofs of certificates are gathered for up to 10 s before they are counted.
+#: The queue must stay empty for so long. Proofs of certificates are collected for up to 10 s before they are counted.
 QUIET_SECONDS = 20.0
 _POLL_SECONDS = 0.5
 
@@ -58,7 +58,7 @@ def measure() -> str:
 
 
 class Fleet:
-    """The objects in one control plane, and controllers that look after them."""
+    """The objects in one control plane, and its controllers."""
 
     def __init__(self, control_plane: harness.ControlPlane, directory: pathlib.Path) -> None:
         self.control_plane = control_plane
@@ -67,7 +67,7 @@ class Fleet:
         self._started = 0
 
     def fill(self) -> None:
-        """One host by controller and agent, all others as its copies, and the sums of statuses over all of them."""
+        """Create one host by controller and agent, all others as its copies, then update the sums in statuses."""
         with self.world as world:
             manifests = api.rendered("release", world.namespace)
             self.control_plane.kubectl("apply", "-f", "-", input=manifests, check=True)
@@ -90,7 +90,7 @@ class Fleet:
         self._check()
 
     def _check(self) -> None:
-        """The fleet is what it should be, and everybody has said so."""
+        """Check that the fleet is complete, and that all statuses report it."""
         assert not self.world.jobs(), "something was to be done"
         with self.world.kube() as kube:
             zone = kube.get(kinds.ZONES, self.world.zone).object()
@@ -102,7 +102,7 @@ class Fleet:
 
     @contextlib.contextmanager
     def controller(self) -> Iterator["Controller"]:
-        """A process; it is asked to end, as kubelets do."""
+        """A controller process; it ends by SIGTERM, as from a kubelet."""
         self._started += 1
         name = f"controller-{self._started}"
         token = self.control_plane.service_account_token(self._account, self.world.namespace)
@@ -132,7 +132,7 @@ class Fleet:
                 process.wait()
 
     def writes(self) -> list[dict[str, Any]]:
-        """Of the controllers, from the audit log; Leases and Events are not in it."""
+        """The controllers' writes, from the audit log, which omits Leases and Events."""
         user = f"system:serviceaccount:{self.world.namespace}:{self._account}"
         events = harness.read_audit_log(self.control_plane.audit_log)
         return [event for event in events if event["user"]["username"] == user]
@@ -146,7 +146,7 @@ class Controller:
     began: float
 
     def metrics(self) -> "Metrics":
-        """Raises OSError while nothing answers."""
+        """Raises OSError while the server does not answer."""
         url = f"http://127.0.0.1:{self.port}/metrics"
         with urllib.request.urlopen(url, timeout=60) as answer:
             return Metrics(answer.read().decode())
@@ -159,7 +159,7 @@ class Controller:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, field: str) -> float:
-        """MiB; `VmHWM` is the peak, `VmRSS` what it has now."""
+        """Memory in MiB; `VmHWM` is the peak, `VmRSS` the current value."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1024
 
@@ -186,7 +186,7 @@ class Metrics:
         return self.sum("directdownload_queue_depth")
 
     def reconciles(self) -> dict[str, dict[float, float]]:
-        """How many took at most so many seconds, by kind."""
+        """The cumulative counts by upper bound in seconds, by kind."""
         found: dict[str, dict[float, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
         for name, has, value in self._samples:
             if name == "directdownload_reconcile_duration_seconds_bucket":
@@ -207,9 +207,9 @@ class Start:
 
 
 def caught_up(controller: Controller, seconds: float = 900) -> Start:
-    """Waits until the controller leads, its first lists are complete, and its queue is empty and stays so.
+    """Wait until the controller leads, its first lists are complete, and its queue is and stays empty.
 
-    It had then caught up at the first look that found the queue empty, after every object had been looked at.
+    It caught up at the first look that found the queue empty, after a reconcile of every object.
     """
     marks: dict[str, tuple[float, float]] = {}
     empty: tuple[float, float] | None = None
@@ -237,7 +237,7 @@ def caught_up(controller: Controller, seconds: float = 900) -> Start:
 
 
 def start(fleet: Fleet) -> Start:
-    """A controller begins with a fleet in which nothing is left to do: it must find just that."""
+    """Start a controller in a fleet with nothing left to do: it must write nothing."""
     before = len(fleet.writes())
     with fleet.controller() as controller:
         found = caught_up(controller)
@@ -293,7 +293,7 @@ def in_service(fleet: Fleet) -> list[str]:
 
 
 def quiet_window(fleet: Fleet, controller: Controller) -> tuple[float, float]:
-    """Cores and MiB while nothing changes but that nodes report; Prometheus looks in now and then."""
+    """Cores and MiB while only nodes report their status, with occasional scrapes by Prometheus."""
     with heartbeats(fleet):
         before = len(fleet.writes())
         looks = controller.metrics().sum("directdownload_reconcile_duration_seconds_count")
@@ -310,7 +310,7 @@ def quiet_window(fleet: Fleet, controller: Controller) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def heartbeats(fleet: Fleet) -> Iterator[None]:
-    """What kubelets tell of their nodes every five minutes, though nothing has changed."""
+    """The node status that kubelets report every five minutes without a change."""
     ended = threading.Event()
 
     def beat() -> int:
@@ -323,7 +323,7 @@ def heartbeats(fleet: Fleet) -> Iterator[None]:
                 ended.wait(max(0.0, began + sent * HEARTBEAT_SECONDS / HOSTS - time.monotonic()))
         return sent
 
-    # What changes is only when the kubelet has spoken.
+    # Only the time of the kubelet's report changes.
     def _renewed(kube: Kube) -> list[dict[str, Any]]:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return [{**each, "lastHeartbeatTime": now} for each in conditions]
@@ -351,7 +351,7 @@ class Rollout:
 
 
 def rolled_out(fleet: Fleet, controller: Controller) -> Rollout:
-    """One more template goes onto every host; Jobs end at once, agents see the files."""
+    """Roll one more template out to every host; Jobs end at once, agents report the files."""
     world, name = fleet.world, "rollout"
     before, writes, cpu = controller.metrics(), len(fleet.writes()), controller.cpu_seconds()
     began = time.monotonic()
@@ -377,7 +377,7 @@ def rolled_out(fleet: Fleet, controller: Controller) -> Rollout:
 
 
 def _p99(before: Metrics, after: Metrics) -> dict[str, str]:
-    """The bound of the bucket that holds it, by kind."""
+    """The upper bound of the bucket with the p99, by kind."""
     earlier, total = before.reconciles(), collections.Counter[float]()
     found = {}
     for kind, buckets in after.reconciles().items():

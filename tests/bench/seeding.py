@@ -1,9 +1,9 @@
-"""A fleet of thousands of hosts in seconds: one host is made the way it really happens, the others are its copies.
+"""A fleet of thousands of hosts in seconds: one host is made by the real parts, the others are its copies.
 
-The first host's Host and placements are written by a real controller and a simulated agent (`tests/api/simulation.py`),
-its Node and Pod as a kubelet would. What etcd then holds is copied under other names, uids and times, by etcd's own
-API: through the API server the same would take a quarter of an hour. All names have the same length, so that it does
-not matter how the API server encodes an object.
+A real controller and a simulated agent (`tests/api/simulation.py`) write the first host's Host and placements; its Node
+and Pod are as from a kubelet. etcd's content is then copied under other names, uids and times, by etcd's own API:
+through the API server this would take a quarter of an hour. All names have the same length, so that the API server's
+encoding of objects does not matter.
 """
 
 import base64
@@ -30,14 +30,14 @@ from directdownload.cluster import kinds
 from directdownload.resources import naming
 
 POOL_PATH = "/var/lib/libvirt/images"
-#: So long that no copy falls due for verification while it is measured; `_undue_uid` sees to the rest.
+#: So long that no copy becomes due for verification during a measurement; see also `_undue_uid`.
 VERIFY_INTERVAL = 8760 * 3600
 RACKS = 10
 _RACK_LABEL = "example.org/rack"
 _QUIET_SECONDS = 4 * 3600
 _SPREAD_SECONDS = 3000
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-#: etcd takes 1.5 MB in one request and 128 operations in one transaction.
+#: etcd accepts 1.5 MB in one request and 128 operations in one transaction.
 _BATCH_BYTES, _BATCH_OPERATIONS = 1_000_000, 100
 
 
@@ -91,7 +91,7 @@ def _base64(content: bytes) -> str:
 
 
 def wish(world: Simulation, templates: int, certificates: int) -> None:
-    """What people have written: a zone with a pool, templates that go everywhere, certificates."""
+    """Create the users' objects: a zone with a pool, templates for all hosts, certificates."""
     # One server, one namespace.
     shares = {"maxParallelPerSource": 0, "maxParallelPerNamespace": 0}
     world.create_zone(downloads={"maxParallel": 200, "maxParallelPerHost": 2, **shares})
@@ -102,12 +102,12 @@ def wish(world: Simulation, templates: int, certificates: int) -> None:
         world.deploy(f"everywhere-{number}", f"template-{number}")
     for number in range(certificates):
         name = f"ca-{number:03}"
-        # As long as names of organisations are.
+        # A typical length of an organisation's name.
         world.create_certificate(f"{name}.certificates.example.org", pem(name), alias=name)
 
 
 def first_host(world: Simulation, agent: Mapping[str, Any]) -> None:
-    """Node and agent Pod (`agent` is the template in the chart's DaemonSet), as large as kubelets make them."""
+    """Create Node and agent Pod (`agent` is the template in the chart's DaemonSet), as large as from a kubelet."""
     name = host_name(0)
     world.kubelets.machines[name] = Machine(name)
     with world.kube() as kube:
@@ -189,7 +189,7 @@ def _node_status(name: str) -> Object:
 
 
 def settled(world: Simulation, templates: int, certificates: int) -> None:
-    """Waits until the first host has everything, and everybody has said so."""
+    """Wait until the first host is complete, and all statuses report it."""
 
     def complete() -> bool:
         if world.gone(kinds.HOSTS, host_name(0)):
@@ -204,7 +204,7 @@ def settled(world: Simulation, templates: int, certificates: int) -> None:
 
 
 def multiply(world: Simulation, hosts: int) -> None:
-    """Makes `hosts` of the first one."""
+    """Copy the first host until there are `hosts`."""
     first = host_name(0)
     with Etcd(world.control_plane.etcd_url) as etcd, world.kube() as kube:
         originals = list(_originals(kube, world, first))
@@ -229,7 +229,7 @@ def _originals(kube: Kube, world: Simulation, first: str) -> Iterator[tuple[str,
 
 
 def _has(kube: Kube, kind: kinds.Resource, count: int) -> bool:
-    """Until the API server's cache has seen all copies it refuses lists, or takes long for them."""
+    """Whether a list has all copies. Until the API server's cache has them it refuses lists, or is slow."""
     answer = kube.request("GET", kind.path(), query={"limit": "1"})
     return answer.ok and 1 + int(answer.body["metadata"].get("remainingItemCount", 0)) >= count
 
@@ -259,7 +259,7 @@ def _copies(key: str, value: bytes, document: Object, hosts: int, node_uid: str)
 
 
 def _node_uid(number: int) -> str:
-    """A Host says the uid of its Node, so both copies have to have the same one."""
+    """The uid of a Node's copy. A Host names its Node's uid, so both copies must use the same one."""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, host_name(number)))
 
 
@@ -269,7 +269,7 @@ def _earlier(shift: datetime.timedelta, found: re.Match[bytes]) -> bytes:
 
 
 def _undue_uid() -> str:
-    """Of a copy that is not verified in the next hours: its uid decides when (`planning/repair.py`)."""
+    """The uid of a copy that is not due for verification in the next hours (`planning/repair.py`)."""
     now = datetime.datetime.now(datetime.UTC).timestamp()
     while True:
         uid = str(uuid.uuid4())

@@ -1,7 +1,7 @@
-"""`directdownload fetch` against what a user would take instead: curl, aria2c, gunzip, nfs-cp.
+"""`directdownload fetch` against a user's alternatives: curl, aria2c, gunzip, nfs-cp.
 
 One image of 2 GiB from nginx (and nfs-ganesha) on the same machine with a warm page cache, to disk. The ways of a table
-take turns, so that what else the machine does falls on all of them. Needs root: ganesha, and links of limited speed.
+take turns, so that other load of the machine affects all of them. Needs root: ganesha, and links of limited speed.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is measured, against what, and the ratio that is the aim."""
+    """The measured way, the reference, and the aimed ratio."""
 
     what: str
     ours: str
@@ -208,7 +208,7 @@ def _shell(work: pathlib.Path, script: str) -> Callable[[], float]:
 
 
 def _job_environment(work: pathlib.Path, image: Image, url: str) -> dict[str, str]:
-    """What the controller gives the pod of a download; its pool is the work directory."""
+    """The environment that the controller gives the pod of a download; its pool is the work directory."""
     document = jobs.JobDocument(
         verb=jobs.Verb.FETCH,
         placement="bench",
@@ -240,7 +240,7 @@ def _run(work: pathlib.Path, command: Sequence[str], env: Mapping[str, str] | No
 
 
 def _resume(work: pathlib.Path, image: Image, url: str) -> float:
-    """The time of the attempt that finds half of the file there."""
+    """The seconds of an attempt that continues at half of the file."""
     out = work / "out"
     command = [*_FETCH, *_LOCAL, *image.checksum, url, "-o", str(out)]
     part, kept = work / ".out.part", work / ".out.journal"
@@ -269,7 +269,7 @@ def _on_disk(kept: pathlib.Path) -> int:
 
 
 def _trim(kept: pathlib.Path, size: int) -> None:
-    """The interruption came a little later: so that exactly half is there."""
+    """Trim the kept bytes to exactly half, as the interruption came a little later."""
     from directdownload.download.journal import read_journal
 
     journal = read_journal(str(kept))
@@ -279,7 +279,7 @@ def _trim(kept: pathlib.Path, size: int) -> None:
 
 
 def _peak_bytes(command: Sequence[str]) -> int:
-    """As the kernel counts it for the process while it runs; what wait(2) tells includes who started it."""
+    """The kernel's peak of the running process; wait(2) would include the parent's memory from before exec."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     status = pathlib.Path(f"/proc/{process.pid}/status")
     peak = 0
@@ -293,7 +293,7 @@ def _peak_bytes(command: Sequence[str]) -> int:
 
 
 def _peak_of_both(command: Sequence[str], env: Mapping[str, str]) -> int:
-    """Of a process and the one that it forks: pages that they share count once."""
+    """The peak of a process and its child: shared pages count once."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     tree = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
     peak = 0
@@ -326,7 +326,7 @@ def _seconds_to_first_byte(work: pathlib.Path) -> float:
 
 @contextlib.contextmanager
 def _slow_server(served: pathlib.Path, number: int) -> Iterator[str]:
-    """nginx in a network namespace of its own, behind a link of 100 Mbit/s; its URL."""
+    """Run nginx in its own network namespace, behind a link of 100 Mbit/s; yield its URL."""
     name, inner, outer = f"ddbench-{number}", f"ddin{number}", f"ddout{number}"
     network = ("198.51.100", "203.0.113")[number - 1]
     commands = [
@@ -349,7 +349,7 @@ def _slow_server(served: pathlib.Path, number: int) -> Iterator[str]:
 
 
 def _image(path: pathlib.Path, size: int, *, compressible: bool = False) -> Image:
-    """Every block differs; `compressible` repeats half of each, as images do that hold text and programs."""
+    """An image whose blocks all differ; `compressible` repeats half of each, like images with text and programs."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for number in range(size // _BLOCK):

@@ -27,7 +27,7 @@ need_free_ports() {
 
 start_control_plane() {
   local cp=control-plane
-  # etcd never syncs to disk: the cluster does not outlive the machine.
+  # etcd never syncs to disk: the cluster need not survive a crash of the machine.
   daemon $cp "$ROOT/logs/etcd.log" etcd --name test --data-dir "$ROOT/etcd" --log-level warn --unsafe-no-fsync \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \

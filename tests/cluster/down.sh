@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# down.sh: end the cluster of this machine, whichever checkout started it and however far it got: processes, namespaces,
-# interfaces, routes, mounts and state go. The caches stay (binaries, base image, image layers), and so do the logs, until the next up.sh.
+# down.sh: end the cluster of this machine, from any checkout and in any state: processes, namespaces, interfaces,
+# routes, mounts and state are removed. The caches (binaries, base image, image layers) stay, the logs until the next up.sh.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 for part in lib nodes teardown; do

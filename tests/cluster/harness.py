@@ -1,9 +1,9 @@
 """The real parts of Kubernetes for tests: a control plane without nodes, and the paths of the local cluster.
 
 Used by the fixtures of tests/api and tests/bench. `ControlPlane` is a real etcd and kube-apiserver (on request also the
-controller manager) in a temporary directory on free loopback ports, so that it runs beside the local cluster and
-beside other control planes. Its processes end with `stop()`, at interpreter exit, and when the test process is killed.
-Start it from a thread that outlives it (the main thread): Linux ties the last of these promises to that thread.
+controller manager) in a temporary directory on free loopback ports, so that it runs beside the local cluster and other
+control planes. Its processes end with `stop()`, at interpreter exit, and when the test process is killed. Start it from
+a thread that outlives it (the main thread): Linux ties the last of these promises to that thread.
 """
 
 import atexit
@@ -41,16 +41,16 @@ ADMINISTRATORS = ("system:masters",)
 
 
 class ControlPlaneError(RuntimeError):
-    """A process of the control plane ended or did not become ready; the message holds the end of its log."""
+    """A process of the control plane ended or did not become ready; the message has the end of its log."""
 
 
 def state_root() -> pathlib.Path:
-    """Where the scripts of this folder keep binaries and the local cluster; the same rule as in lib.sh."""
+    """The directory of binaries and of the local cluster; the same rule as in lib.sh."""
     return pathlib.Path(os.environ.get("DIRECTDOWNLOAD_CLUSTER_ROOT") or "/var/tmp/directdownload-cluster")
 
 
 def host_directory(node: str) -> pathlib.Path:
-    """A node's own files seen from outside, for instance `host_directory("kvm-1") / "var/lib/libvirt/images"`."""
+    """The directory of a node's files on this machine: `host_directory("kvm-1") / "var/lib/libvirt/images"`."""
     return state_root() / "nodes" / node / "host"
 
 
@@ -60,20 +60,20 @@ def cluster_audit_log() -> pathlib.Path:
 
 
 def read_audit_log(path: pathlib.Path) -> list[dict[str, typing.Any]]:
-    """Audit events in the order of their writing; an unfinished last line is left for the next call."""
+    """Audit events in the order of writing; an unfinished last line is left for the next call."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 @functools.cache
 def use_cluster_alone() -> None:
-    """Wait until no other e2e, bench or demo run uses this machine's local cluster; hold it till this process ends.
+    """Wait until no other e2e, bench or demo run uses this machine's local cluster; hold it until this process ends.
 
     All of them install into it under the same names, and take it down at the end.
     """
     root = state_root()
     root.mkdir(parents=True, exist_ok=True)
-    # Never closed: the lock goes with the process.
+    # Never closed: the kernel releases the lock at the end of the process.
     descriptor = os.open(root / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,10 +83,10 @@ def use_cluster_alone() -> None:
 
 
 def ensure_tools() -> pathlib.Path:
-    """Build the Kubernetes program unless it is there (minutes, once per machine); return the directory of binaries."""
+    """Build the Kubernetes program unless it exists (minutes, once per machine); return the directory of binaries."""
     script = CLUSTER_DIRECTORY / "tools.sh"
     try:
-        # Not captured: whoever waits for minutes must see why.
+        # Not captured: a user who waits for minutes must see the reason.
         subprocess.run([str(script), "kube"], check=True)
     except subprocess.CalledProcessError as error:
         raise ControlPlaneError(
@@ -165,7 +165,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def _write_private(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    """Whole at once: threads ask for the same kubeconfig, and one reads it while another writes it."""
+    """Write atomically: one thread may read a kubeconfig while another writes it."""
     descriptor, beside = tempfile.mkstemp(dir=path.parent)
     with open(descriptor, "wb") as file:
         file.write(content)
@@ -173,7 +173,7 @@ def _write_private(path: pathlib.Path, content: bytes) -> pathlib.Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all are held until all are chosen, so that they differ."""
+    """Ports that were free a moment ago; each is held until all are chosen, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -202,12 +202,12 @@ class ControlPlane:
         self._bin = state_root() / "bin"
         self.directory = pathlib.Path()
         self.url = ""
-        #: of etcd, which asks for no credentials
+        #: of etcd, which requires no credentials
         self.etcd_url = ""
 
     @property
     def audit_log(self) -> pathlib.Path:
-        """One JSON object per line for each write of ours, see audit-policy.yaml; `read_audit_log` parses it."""
+        """One JSON object per line for each write of the product, see audit-policy.yaml; `read_audit_log` parses it."""
         return self.directory / "audit.log"
 
     @property
@@ -229,9 +229,9 @@ class ControlPlane:
         return self
 
     def stop(self) -> None:
-        """End the processes and remove the directory; may be called again."""
+        """End the processes and remove the directory. Idempotent."""
         atexit.unregister(self.stop)
-        # Nothing of it is kept, so nothing needs to end in good order.
+        # No state is kept, so the processes need no orderly end.
         for daemon in self._daemons:
             daemon.process.kill()
         for daemon in self._daemons:
@@ -258,7 +258,7 @@ class ControlPlane:
         return self._write_kubeconfig("-".join([user, *groups]), credentials)
 
     def token_kubeconfig(self, token: str, name: str) -> pathlib.Path:
-        """A self-contained kubeconfig with a bearer token, for instance one that `service_account_token` made."""
+        """A self-contained kubeconfig with a bearer token, for instance from `service_account_token`."""
         return self._write_kubeconfig(f"token-{name}", {"token": token})
 
     def service_account_token(self, service_account: str, namespace: str, *, node: str | None = None) -> str:
@@ -273,7 +273,7 @@ class ControlPlane:
         kubeconfig: pathlib.Path | None = None,
         check: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl, as an administrator unless told otherwise. `check` raises ControlPlaneError with its message."""
+        """Run kubectl, by default as an administrator. `check` raises ControlPlaneError with its message."""
         result = subprocess.run(
             [str(self._bin / "kubectl"), "--kubeconfig", str(kubeconfig or self.kubeconfig()), *args],
             input=input,
@@ -305,7 +305,7 @@ class ControlPlane:
         self._daemon(
             "kube-apiserver",
             *("--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--secure-port", str(api_port)),
-            # There are no nodes, so nobody needs to reach it by the address that it would announce.
+            # There are no nodes, so no client needs the address that it would announce.
             *("--advertise-address", "10.96.0.1", "--endpoint-reconciler-type", "none"),
             *("--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged"),
             *("--tls-cert-file", str(self._file("apiserver.crt", certificate))),
@@ -317,7 +317,7 @@ class ControlPlane:
             *("--audit-log-path", str(self.audit_log)),
         )
         self._wait_for("the API server to be ready", "/readyz")
-        # The server makes this one itself, a moment after it calls itself ready.
+        # The server creates this one itself, a moment after it reports ready.
         self._wait_for("the default namespace", "/api/v1/namespaces/default")
 
     def _start_controller_manager(self) -> None:
@@ -376,7 +376,7 @@ class ControlPlane:
             connection.close()
 
     def _environment(self) -> dict[str, str]:
-        # Not the caller's: its KUBECONFIG or proxies must not lead anywhere else.
+        # Not the caller's: its KUBECONFIG or proxies must not redirect requests.
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory)}
 
     def _file(self, name: str, content: bytes) -> pathlib.Path:

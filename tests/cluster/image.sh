@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # image.sh: build the product's image with the Containerfile, and import it into every running node.
-# The archive stays in .cluster/images, from where nodes that start later import it too. Prints the image's digest.
-#   BASE=<image reference>   build on this image instead of the one that is made here with mmdebstrap
+# The archive stays in .cluster/images, where nodes that start later find it. Prints the image's digest.
+#   BASE=<image reference>   build on this image instead of the one made here with mmdebstrap
 # The machine's CA bundle (SSL_CERT_FILE, PIP_CERT, REQUESTS_CA_BUNDLE) and pip's index settings reach the build as build
-# secrets: they are there while pip runs, and in no layer.
+# secrets: they exist only while pip runs, and in no layer.
 #
-# image.sh scratch PROGRAM NAME ARCHIVE: an image of one static program (tools.sh makes the pause image so).
+# image.sh scratch PROGRAM NAME ARCHIVE: an image of one static program (for the pause image of tools.sh).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 # shellcheck source=lib.sh
@@ -15,9 +15,9 @@ BASE_NAME=localhost/debian:trixie-slim
 ARCHIVE=$CHECKOUT/.cluster/images/direct-download-operator.tar
 
 need_root
-# buildah leaves mounts behind, on purpose or when it is interrupted; in a mount namespace of its own they go with it.
+# buildah leaves mounts behind, on purpose or when interrupted; its own mount namespace removes them at its end.
 if [ "${IN_MOUNT_NAMESPACE:-}" != "$ROOT" ]; then
-  # tools.sh itself makes the pause image, and has looked after the packages before
+  # tools.sh calls this for the pause image, after it installed the packages
   [ "${1:-}" = scratch ] || "$here/tools.sh" packages >&2
   IN_MOUNT_NAMESPACE=$ROOT exec unshare --mount "$here/image.sh" "$@"
 fi
@@ -39,7 +39,7 @@ scratch() { # PROGRAM NAME ARCHIVE
   archive "$2" "$3"
 }
 
-# Old layers are kept, because the next build may want them; when they have become many, all go.
+# Old layers are kept, as the next build may need them; when there are many, all are removed.
 limit_cache() {
   local megabytes
   megabytes=$(du -xsm "$ROOT/cache/buildah" 2>/dev/null | cut -f1)
@@ -86,20 +86,20 @@ build_secrets() { # DIRECTORY
 product() {
   local work secrets=() revision started=$SECONDS base=${BASE:-$BASE_NAME} pull=()
   limit_cache
-  # Without --pull-never a registry would be asked for the local base image.
+  # Without --pull-never buildah would ask a registry for the local base image.
   [ -n "${BASE:-}" ] || { make_base; pull=(--pull-never); }
   work=$(mktemp -d)
   # shellcheck disable=SC2064
   trap "rm -rf '$work'" EXIT
   mapfile -t secrets < <(build_secrets "$work")
   revision=$(git -C "$CHECKOUT" rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
-  # A label, no build argument: buildah 1.28 takes a cached layer although an argument in its LABEL has changed.
+  # A label, not a build argument: buildah 1.28 uses a cached layer although an argument in its LABEL has changed.
   bld build -q --layers --isolation chroot "${pull[@]}" --build-arg "BASE=$base" \
     --label "org.opencontainers.image.revision=$revision" \
     "${secrets[@]}" -f "$CHECKOUT/Containerfile" -t "$NAME" "$CHECKOUT" >"$work/out" 2>"$work/log" ||
     { cat "$work/out" "$work/log" >&2; fail "the image does not build"; }
   bld inspect --type image --format '{{.FromImageID}}' "$NAME" >"$work/id"
-  # The id of the image that the archive holds and its digest, so that an unchanged image is not written again.
+  # The id of the image in the archive and its digest, so that an unchanged image is not written again.
   if [ ! -e "$ARCHIVE" ] || [ "$(head -1 "$ARCHIVE.made" 2>/dev/null)" != "$(cat "$work/id")" ]; then
     archive "$NAME" "$ARCHIVE" "$work/digest"
     { cat "$work/id"; echo; cat "$work/digest"; echo; } | sed '/^$/d' >"$ARCHIVE.made"

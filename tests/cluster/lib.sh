@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034
 # Settings and small helpers that every script of this folder sources. Nothing here changes the machine.
 #
-# There is one cluster per machine, and one place for all that it keeps: unix socket paths are limited to 108
-# characters, and a run must be able to find and end what another checkout or a crashed run left behind.
+# There is one cluster per machine, and one directory for all its files: unix socket paths are limited to 108
+# characters, and a run must be able to find and end the leftovers of another checkout or of a crashed run.
 
 ROOT=${DIRECTDOWNLOAD_CLUSTER_ROOT:-/var/tmp/directdownload-cluster}
 CLUSTER_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 CHECKOUT=$(cd "$CLUSTER_DIR/../.." && pwd -P)
-# Names the state root of the cluster that is up, also when it was started with another DIRECTDOWNLOAD_CLUSTER_ROOT.
+# Names the state root of the running cluster, even if it was started with another DIRECTDOWNLOAD_CLUSTER_ROOT.
 LIVE_ROOT_FILE=/run/directdownload-cluster.root
 
 NET=10.89.0          # hosts: $NET.1 is this machine (origin servers listen there), $NET.(10+N) is kvm-N
@@ -53,8 +53,8 @@ node_names() { # of the cluster in $ROOT, whatever their state
   for dir in "$ROOT"/nodes/kvm-*; do [ -d "$dir" ] && basename "$dir"; done | sort -V
 }
 
-# --- process groups. Every process of the cluster is born in a control group of its own, so that ending the cluster
-# is ending the members of that group: unlike a file with a process id, a group cannot point at someone else's process.
+# --- process groups. Every process of the cluster starts in its own control group, so that ending the cluster means
+# ending the members of the groups: unlike a file with a process id, a group cannot name a foreign process.
 cgroup_path() { # NAME
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     echo "/sys/fs/cgroup/directdownload/$1"
@@ -96,7 +96,7 @@ daemon() { # GROUP LOG COMMAND...: start it in a session and a control group of 
   group=$(cgroup_path "$1")
   shift 2
   mkdir -p "$group"
-  # A clean environment: proxy settings of the caller would send the API server's calls to kubelets astray.
+  # A clean environment: the caller's proxy settings would redirect the API server's calls to kubelets.
   # shellcheck disable=SC2016
   setsid env -i PATH="$PATH" HOME=/root bash -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' _ "$group" "$@" \
     >"$log" 2>&1 </dev/null 9>&- &

@@ -7,8 +7,8 @@ root=$1 id=$2 ip=$3 pods=$4 zone=$5 images=$6
 dir=$root/nodes/$id
 
 hostname "$id"
-# Shared below this namespace: pods with HostToContainer must see mounts that the host makes later. unshare has cut the
-# tie to the machine's own mounts, so nothing mounted here is seen there.
+# Shared below this namespace: pods with HostToContainer must see later mounts of the host. unshare has separated the
+# machine's own mounts, so that they do not include mounts made here.
 mount --make-rshared /
 for path in etc/cloudstack var/lib/libvirt/images var/lib/directdownload; do mount --bind "$dir/host/$path" "/$path"; done
 mount --bind "$dir/kubelet" /var/lib/kubelet

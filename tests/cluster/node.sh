@@ -14,7 +14,7 @@ done
 usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 wait_ready() { wait_for 120 "node kvm-$1 to be Ready" node_is_running_and_ready "$1"; }
-# Ready alone may be what the kubelet said before the power cut.
+# Ready alone may be the kubelet's report from before the power cut.
 node_is_running_and_ready() { node_alive "kvm-$1" && node_is_ready "$1" && lease_is_newer_than_start "$1"; }
 lease_is_newer_than_start() {
   local renewed
@@ -56,7 +56,7 @@ case $1 in
   start)
     [ -d "$dir" ] || fail "there is no node kvm-$2 (node.sh add $2 makes one)"
     ! node_alive "kvm-$2" || { say "kvm-$2 is running already"; exit 0; }
-    node_kill "$2" # what a crash may have left
+    node_kill "$2" # leftovers of a crash
     node_start "$2"
     wait_ready "$2"
     ;;

@@ -77,7 +77,7 @@ YAML
   echo "nameserver $NET.1" >"$dir/resolv.conf"
 }
 
-# Directories that a node covers with its own. Those that this machine lacks are made, and noted for down.sh.
+# Directories that a node mounts its own over. Missing ones are created, and noted for down.sh.
 NODE_MOUNTS=(/etc/cloudstack /var/lib/libvirt/images /var/lib/directdownload /var/lib/kubelet)
 make_mount_points() {
   local path parent
@@ -93,13 +93,13 @@ node_start() { # NUMBER: start it; it registers by itself
   node_dirs "$1"
   node_config "$1"
   node_network "$1"
-  # nsenter, not `ip netns exec`: that one mounts a fresh /sys, and the kubelet then finds no control groups
+  # nsenter, not `ip netns exec`, which mounts a fresh /sys, in which the kubelet finds no control groups
   daemon "$id" "$ROOT/logs/$id.log" nsenter --net="/run/netns/$id" unshare --mount --uts \
     bash "$CLUSTER_DIR/node-main.sh" "$ROOT" "$id" "$NET.$((10 + $1))" "$PODS.0.0/16" "$ZONE" "$CHECKOUT/.cluster/images"
 }
 
-# Ends a node the way a power cut does: no process of it gets a chance to say goodbye. Containers live in groups of
-# their own (/k8s.io/<id>), and survive their containerd and their shim; containerd's state directory lists them.
+# Ends a node as a power cut does: none of its processes can shut down cleanly. Containers have their own groups
+# (/k8s.io/<id>), and survive their containerd and their shim; containerd's state directory lists them.
 node_kill() ( # NUMBER; a subshell that goes on after errors: of a crashed node any part may be missing
   set +e
   id=kvm-$1 dir="$ROOT/nodes/kvm-$1" groups=()
@@ -109,11 +109,11 @@ node_kill() ( # NUMBER; a subshell that goes on after errors: of a crashed node 
   done
   cgroup_kill "${groups[@]}"
   if [ -e "/run/netns/$id" ]; then
-    # what tests started there with `ip netns exec`
+    # processes that tests started there with `ip netns exec`
     ip netns pids "$id" | xargs -r kill -9 2>/dev/null
     ip netns del "$id" || say "warning: cannot remove network namespace $id"
   fi
-  # The pair goes with its namespace, but the kernel is in no hurry, and a restart needs the name.
+  # The kernel removes the pair with its namespace, but only later, and a restart needs the name.
   ip link del "dd-$1" 2>/dev/null
   ip route del "$PODS.$1.0/24" 2>/dev/null
   # /run is empty after a reboot

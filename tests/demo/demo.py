@@ -1,7 +1,7 @@
-"""`make demo`: from nothing to a verified template on every host, told step by step. demo.sh names its settings.
+"""`make demo`: from nothing to a verified template on every host, step by step. demo.sh names its settings.
 
-Every step shows the command it runs. Whatever does not hold ends it with exit status 1, the reason, and the logs that
-tell more; nothing is left behind unless KEEP=1.
+Every step shows the command it runs. A failed check ends the demo with exit status 1, the reason, and the relevant
+logs; it leaves nothing behind unless KEEP=1.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Demo:
         self.install()
         sha256 = self.make_template()
         served = self.directory / "served"
-        # nginx's workers are not root, and must reach the file.
+        # nginx's workers do not run as root, and must reach the file.
         self.directory.chmod(0o755)
         with Origin(served, self.cluster.origin_address) as origin:
             self.show_origin(origin)
@@ -113,7 +113,7 @@ class Demo:
         stage.run("kubectl", "-n", NAMESPACE, "get", "pods", "-o", "wide")
 
     def forget_earlier_run(self) -> None:
-        """What a run with KEEP=1 left would be found in place, and there would be nothing to see."""
+        """Remove the objects of a run with KEEP=1: its copies would be found in place, with nothing to show."""
         if not self.stage.ask("kubectl", "get", "crd", "templates.directdownload.dev", "-o", "name").startswith(
             "custom"
         ):
@@ -251,7 +251,7 @@ class Demo:
         return [request for request in evidence.gets(origin) if request.client != own]
 
     def lose_a_file(self) -> tuple[str, str]:
-        """Host and path of the copy that is gone."""
+        """Delete a copy; return its host and path."""
         stage = self.stage
         stage.heading(
             "A file is deleted behind the operator's back",
@@ -311,7 +311,7 @@ class Demo:
         return sorted((spec["host"], spec["path"]) for spec in specs if spec["templateRef"]["name"] == TEMPLATE)
 
     def manifest(self, name: str, spec: dict[str, Any]) -> pathlib.Path:
-        """`examples/NAME.yaml` with these fields of its spec put in place of the example's, shown on screen."""
+        """`examples/NAME.yaml` with these fields of its spec replaced, shown on screen."""
         source = EXAMPLES / f"{name}.yaml"
         path = self.directory / source.name
         text = source.read_text()
@@ -377,7 +377,7 @@ def complain(stage: Stage, error: Exception) -> None:
 
 
 def end(stage: Stage, cluster: Target, status: int) -> int:
-    """Takes everything down, or says how; 1 when that fails."""
+    """Take everything down, or print how to; return 1 when that fails."""
     seconds = time.monotonic() - stage.began_monotonic
     if KEEP:
         kubeconfig = stage.environment.get("KUBECONFIG", "")

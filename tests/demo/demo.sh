@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make demo: a real cluster, the operator, and one template on every host, shown live. See demo.py for what it does.
-#   KEEP=1                            leave everything up, and say how to look around and how to take it down
-#   KUBECONFIG=... IMAGE=...          use that cluster and that image instead of making them
+#   KEEP=1                            leave everything up, and print how to look around and how to take it down
+#   KUBECONFIG=... IMAGE=...          use this cluster and image instead of making them
 #   ORIGIN_ADDRESS=...                then: the address under which that cluster's nodes reach this machine
 #   NODES=3 SIZE_MIB=256 RATE_MIB=24  nodes of the local cluster, size of the template, speed of each download
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Writes a template image for the demo: a valid QCOW2 (version 3) whose guest data is noise, always the same.
+"""Writes a template image for the demo: a valid QCOW2 (version 3) whose guest data is constant noise.
 
 The layout follows docs/interop/qcow2.rst of QEMU: header, refcount table and block, L1 table, L2 tables, data.
 """
@@ -11,14 +11,14 @@ import struct
 CLUSTER_BITS = 16
 CLUSTER_BYTES = 1 << CLUSTER_BITS
 _ENTRIES_PER_L2 = CLUSTER_BYTES // 8
-#: One refcount block of 16-bit counts must do: 2 GiB of file.
+#: One refcount block of 16-bit counts must suffice: 2 GiB of file.
 MAX_BYTES = (CLUSTER_BYTES // 2 - 64) * CLUSTER_BYTES
 #: A cluster that only this table points to.
 _COPIED = 1 << 63
 
 
 def write(path: pathlib.Path, virtual_bytes: int) -> str:
-    """Writes the image, its guest disk full to the last byte, and returns the SHA-256 of the file as hex digits."""
+    """Write the image, its guest disk full to the last byte; return the SHA-256 of the file as hex digits."""
     if not 0 < virtual_bytes <= MAX_BYTES or virtual_bytes % CLUSTER_BYTES:
         raise ValueError(f"{virtual_bytes} bytes: expected a multiple of {CLUSTER_BYTES} up to {MAX_BYTES}")
     data_clusters = virtual_bytes // CLUSTER_BYTES

@@ -1,4 +1,4 @@
-"""How the demo talks: numbered headings, commands as one would type them, their output, checks that fail loudly."""
+"""The demo's output: numbered headings, commands as a user types them, their output, checks that fail loudly."""
 
 import os
 import pathlib
@@ -13,11 +13,11 @@ _POLL_SECONDS = 0.3
 
 
 class DemoError(Exception):
-    """Something does not hold that the demo promises."""
+    """A promise of the demo does not hold."""
 
 
 class RefusedError(DemoError):
-    """The demo would get in the way of something that it did not make; it has changed nothing."""
+    """The demo would disturb an installation that it did not make; it has changed nothing."""
 
 
 class Stage:
@@ -45,7 +45,7 @@ class Stage:
             self.say(f"    {sentence}")
 
     def run(self, *command: str, shown: str = "") -> None:
-        """Shows and runs a command whose output is for the reader; raises DemoError when it fails."""
+        """Show and run a command whose output is for the reader; raises DemoError when it fails."""
         self.command(shown or shlex.join(command))
         status = subprocess.run(list(command), env=self.environment, cwd=CHECKOUT, check=False).returncode
         if status != 0:
@@ -65,7 +65,7 @@ class Stage:
         return done.stdout.strip()
 
     def ask(self, *command: str) -> str:
-        """The same for what may well fail: then the answer is what was said about it."""
+        """As `read`, for a command that may fail: then return its error message."""
         try:
             return self.read(*command)
         except (DemoError, OSError) as error:

@@ -1,6 +1,6 @@
-"""The cluster that the demo plays on: the local one that it makes, or one that the user gives.
+"""The cluster of the demo: the local one that it makes, or one that the user gives.
 
-Both answer the same questions; with a given cluster the files are looked at through the agents' pods.
+Both have the same interface; a given cluster's files are read through the agents' pods.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ RELEASE = "direct-download-operator"
 TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
 #: Template and deployment of the second half.
 PRIVATE = "private-image"
-#: On the namespace, from before the chart is installed: what carries it, the demo may remove.
+#: A label on the namespace, from before the chart is installed: the demo may remove a namespace with it.
 MARK = "made-by=direct-download-demo"
 IMAGE = "localhost/direct-download-operator"
 LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
@@ -30,7 +30,7 @@ _REMOVAL_SECONDS = 45
 
 
 class Target(Protocol):
-    #: where nodes reach this machine
+    #: the address of this machine for nodes
     origin_address: str
     #: nodes with these labels are the zone's hosts
     node_labels: dict[str, str]
@@ -40,32 +40,32 @@ class Target(Protocol):
         """Returns Helm's `--set` values for it."""
 
     def host_of(self, client: str) -> str:
-        """The host behind an address in the origin's access log; the address itself when that cannot be told."""
+        """The host of an address in the origin's access log; the address itself if the host is unknown."""
 
     def digest(self, stage: Stage, host: str, path: str) -> str:
-        """SHA-256 of a file on a host, read where the product has no part in it if possible; "" if it is not there."""
+        """SHA-256 of a file on a host, read without the product if possible; "" if it does not exist."""
 
     def lose(self, stage: Stage, host: str, path: str) -> None:
-        """Delete a file on a host, without a word to the product."""
+        """Delete a file on a host without the product."""
 
     def add_host(self, stage: Stage) -> str:
-        """The name of a node that has just joined; "" where none can."""
+        """Add a node and return its name; "" where that is impossible."""
 
     def make_keystore(self, stage: Stage, host: str) -> bool:
-        """Makes the host's Java keystore anew, as CloudStack's setup does, with the key `cloud`; False: not here."""
+        """Recreate the host's Java keystore with the key `cloud`, as CloudStack's setup does; False if unsupported."""
 
     def show_keystore(self, stage: Stage, host: str) -> None:
-        """What keytool lists."""
+        """Show keytool's list."""
 
     def aliases(self, stage: Stage, host: str) -> set[str]:
-        """Of what keytool lists."""
+        """The aliases in keytool's list."""
 
     def take_down(self, stage: Stage) -> None: ...
     def how_to_take_down(self) -> str: ...
 
 
 class LocalCluster:
-    """Three nodes (NODES) on this machine, each with directories of its own."""
+    """Three nodes (NODES) on this machine, each with its own directories."""
 
     origin_address = "10.89.0.1"
 
@@ -83,7 +83,7 @@ class LocalCluster:
         else:
             self._started_it = True
         stage.run("tests/cluster/up.sh")
-        # Again, as up.sh may have waited for somebody who is bringing a cluster up for himself.
+        # Again, as up.sh may have waited for another user who was bringing a cluster up.
         refuse_what_others_installed(stage)
         self._installing = True
 
@@ -93,7 +93,7 @@ class LocalCluster:
         stage.say(reference)
         values = [f"image.repository={IMAGE}", "image.tag=dev", "image.pullPolicy=Never"]
         if stage.ask("helm", "list", "--namespace", NAMESPACE, "--short") == RELEASE:
-            # Of a run with KEEP=1. A tag that moved restarts nothing by itself.
+            # From a run with KEEP=1. A moved tag does not restart pods by itself.
             digest = reference.rpartition("@")[2].removeprefix("sha256:")[:16]
             values += [f"controller.podAnnotations.image={digest}", f"agent.podAnnotations.image={digest}"]
         return values
@@ -158,7 +158,7 @@ class LocalCluster:
 
 
 class GivenCluster:
-    """The user's: `KUBECONFIG` and `IMAGE`. Nothing on it is touched but what the demo installs."""
+    """The user's cluster: `KUBECONFIG` and `IMAGE`. The demo touches only what it installs."""
 
     def __init__(self, kubeconfig: str, image: str, origin_address: str) -> None:
         self._kubeconfig = kubeconfig
@@ -209,7 +209,7 @@ class GivenCluster:
         return answer.strip()
 
     def lose(self, stage: Stage, host: str, path: str) -> None:
-        """By a pod of its own: the product's see the pool read-only."""
+        """Delete the file in a separate pod: the product's agents mount the pool read-only."""
         directory, pod = str(pathlib.Path(path).parent), "demo-loses-a-file"
         volume = {"name": "pool", "hostPath": {"path": directory, "type": "Directory"}}
         container = {
@@ -269,7 +269,7 @@ def choose() -> Target:
 
 
 def refuse_what_others_installed(stage: Stage) -> None:
-    """Raises RefusedError where the operator is installed and no demo (of KEEP=1) did it."""
+    """Raise RefusedError where the operator is installed, but not by a demo (with KEEP=1)."""
     if "NotFound" in stage.ask("kubectl", "get", "crd", "zones.directdownload.dev", "-o", "name"):
         return
     if not stage.ask("kubectl", "get", "namespace", "-l", MARK, "-o", "name").startswith("namespace/"):
@@ -283,14 +283,14 @@ def refuse_what_others_installed(stage: Stage) -> None:
 
 
 def mark(stage: Stage) -> None:
-    """Before anything is installed."""
+    """Label the namespace, before the installation."""
     if "NotFound" in stage.ask("kubectl", "get", "namespace", NAMESPACE, "-o", "name"):
         stage.read("kubectl", "create", "namespace", NAMESPACE)
     stage.read("kubectl", "label", "namespace", NAMESPACE, MARK, "--overwrite")
 
 
 def _uninstall(stage: Stage) -> None:
-    """Removes the demo's objects and the operator; keeps the latter where somebody else uses it by now."""
+    """Remove the demo's objects and the operator; keep the operator if another user now uses it."""
     if "NotFound" not in stage.ask("kubectl", "get", "crd", "templateplacements.directdownload.dev", "-o", "name"):
         _remove_own(stage)
         others = _foreign(stage)
@@ -302,7 +302,7 @@ def _uninstall(stage: Stage) -> None:
 
 
 def _remove_own(stage: Stage) -> None:
-    """While the controller runs, so that hosts remove their files; after a failure it may never be done with that."""
+    """Remove the objects while the controller runs, so that hosts remove their files; after a failure it may hang."""
     own = (f"dddeploy/{DEPLOYMENT}", f"dddeploy/{PRIVATE}", f"ddtemplate/{TEMPLATE}", f"ddtemplate/{PRIVATE}")
     stage.run("kubectl", "delete", *own, "--ignore-not-found", "--wait=false")
     try:
@@ -343,7 +343,7 @@ def _keytool(path: pathlib.Path, *arguments: str) -> tuple[str, ...]:
 def _own_address_towards(server: str) -> str:
     parts = urllib.parse.urlsplit(server)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        # Nothing is sent: connecting only asks the routing table.
+        # No packet is sent: connecting only queries the routing table.
         probe.connect((parts.hostname or "", parts.port or 443))
         address: str = probe.getsockname()[0]
     return address

@@ -1,4 +1,4 @@
-"""The demo's second half: a private HTTPS server, and the certificate that makes hosts trust it, or no longer."""
+"""The demo's second half: a private HTTPS server, and the certificate that hosts trust it by, until it is revoked."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ _REPAIR_SECONDS = 30
 
 
 class Trust:
-    """`directory` is for manifests; `hosts` are those of the demo's zone; `file` is what the server serves."""
+    """`directory` is for manifests; `hosts` are those of the demo's zone; the server serves `file`."""
 
     def __init__(
         self, stage: Stage, cluster: Target, directory: pathlib.Path, hosts: Sequence[str], file: pathlib.Path
@@ -116,7 +116,7 @@ class Trust:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Several lines of text as people write them."""
+    """Writes text of several lines as a block."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         style = "|" if "\n" in text else None

@@ -218,33 +218,6 @@ def test_columns_are_those_that_kubectl_shows(kind: str) -> None:
     assert ["-o wide" in row[0] for row in rows] == [column.wide for column in definition.columns]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_annotated_example_shows_every_field(kind: str) -> None:
-    page = _page(kind)
-    block = re.findall(r"^```yaml\n(.*?)^```$", page.partition("## Annotated example")[2], re.MULTILINE | re.DOTALL)[0]
-    assert {document["kind"] for document in yaml.safe_load_all(block)} == {kind}
-    assert block.count("  # ") >= 3, "an annotated example has comments"
-    for path, _, _ in _fields(_schema(kind)["spec"]):
-        # of two that exclude each other one is named in a comment
-        assert re.search(rf"\b{path.rpartition('.')[2]}:|`{path.rpartition('.')[2]}: ", block), path
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_pages_of_kinds_have_the_same_parts(kind: str) -> None:
-    headings = re.findall(r"^## (.*)$", _without_code(_page(kind)), re.MULTILINE)
-    assert headings[0] == "Annotated example"
-    assert headings[-3:] == ["Good to know", "Runbooks", "Reference"]
-    assert "Conditions and reasons" in headings
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_short_name_and_scope_are_told(kind: str) -> None:
-    definition = KINDS[kind].DEFINITION
-    head = _page(kind).partition("## ")[0]
-    assert f"`{definition.short_name}`" in head
-    assert ("Namespaced" if definition.namespaced else "Cluster-scoped") in head
-
-
 def test_fields_without_effect_are_in_the_list_of_what_is_missing() -> None:
     scope = (DOCS / "scope.md").read_text()
     for kind in KINDS:

@@ -1,1 +1,1 @@
-"""The process on every host: keeps its keystore, publishes what its pools hold and how far its downloads are."""
+"""The process on every host: maintains its keystore, and reports its pools and the progress of its downloads."""

@@ -1,8 +1,8 @@
-"""What journals and records of one pool say about placements, and what is to be published of it. No I/O.
+"""Derives the status of placements from the journals and records of one pool. No I/O.
 
-`pools` feeds a `PoolBook` with what the pool's worker found; `publisher` gets the outcome. Journals and records are
-hostile until checked: whoever can write the pool can write them. A record that vanishes does not take the copy along:
-what it said is remembered, by `ledger` also over a restart, until the placement is gone.
+`pools` feeds a `PoolBook` with the findings of the pool's worker; `publisher` gets the result. Journals and records are
+hostile until checked: everybody who can write the pool can write them. A copy outlives its record: the book remembers
+it until its placement is gone, and `ledger` keeps it over a restart.
 """
 
 import dataclasses
@@ -23,27 +23,27 @@ from directdownload.resources.host import UnplacedFile
 from directdownload.resources.templateplacement import Observed, Progress
 
 SUFFIXES = (journal.SUFFIX, record.SUFFIX)
-#: A record is written just before its file gets its name, and a removal takes the record before the placement goes: for
-#: so long, a file that never matched its record is no finding, nor is a record that vanished.
+#: A record is written just before its file gets its name, and a removal deletes the record before the placement. For
+#: this long, neither a file that has never matched its record nor a vanished record is a finding.
 SETTLING_SECONDS = 10
 _MINIMUM_INTERVAL_SECONDS = 1.0
 _ENDED_LIMIT = 1000
-#: Of copies without record; they are few, unless someone makes records up.
+#: Limit of copies without record; they are few, unless somebody forges records.
 _LOST_LIMIT = 5000
-#: What no field that is kept of a record is longer than: as NAME_MAX of Linux, hosts' names, the longest digest twice.
+#: Limits of a record's fields that are kept: Linux's NAME_MAX, a host name, twice the longest digest.
 _FILE_NAME_LIMIT, _HOST_LIMIT, _DIGEST_LIMIT, _FORMAT_LIMIT = 255, 253, 512, 64
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 #: Name and uid of a placement.
 Key = tuple[str, str]
-#: Whether there is no such placement any more, as far as is known.
+#: Whether the placement is known to be gone.
 Gone = Callable[[Key], bool]
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What the agent has to say about one placement: all fields of the placement's status that it owns."""
+    """All fields that the agent owns in one placement's status, as they should be."""
 
     placement: str
     uid: str
@@ -51,17 +51,17 @@ class Wanted:
     #: the pool is shared, so the file may be another host's placement
     shared: bool
     progress: Progress | None
-    #: None: nothing was published yet that could be looked for
+    #: None: no file was published yet
     observed: Observed | None
-    #: not to be told more often
+    #: the shortest interval between writes
     interval_seconds: float = 0
-    #: from a record: worth remembering over a restart
+    #: from a record: kept in the ledger over a restart
     settled: bool = False
-    #: the journal went and no record came: whatever progress was told is to be taken back
+    #: the journal is gone and there is no record: clear the published progress
     ended: bool = False
     #: the host that wrote the journal or record; empty: not known
     writer: str = ""
-    #: of the published file, in the pool
+    #: name of the published file in the pool
     file_name: str = ""
 
     @property
@@ -85,7 +85,7 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileState:
-    """Of a regular file: what a record is compared with. Nothing of it changes with owner, mode or label."""
+    """The state of a regular file, to compare with a record. Independent of owner, mode and label."""
 
     size_bytes: int
     mtime_ns: int
@@ -96,13 +96,13 @@ class FileState:
         try:
             return datetime.datetime.fromtimestamp(self.mtime_ns // 1_000_000_000, datetime.UTC)
         except (ValueError, OverflowError, OSError):
-            # some file systems take any number, and anyone who may write the file may set it
+            # some file systems accept any number, and everybody who may write the file can set it
             return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Remembered:
-    """What is known of a published copy without its record."""
+    """A published copy, as known without its record."""
 
     placement: str
     uid: str
@@ -121,11 +121,11 @@ class _Copy:
     known: Remembered
     #: None: it is lost
     record: record.Record | None
-    #: when the record was first seen as it is, or missed
+    #: when the current record was first seen, or first missing
     since: datetime.datetime | None
-    #: the file was as the record says
+    #: the file has matched the record
     matched: bool = False
-    #: thousands of files are looked at, and hardly ever change
+    #: cached result, because thousands of files are checked and rarely change
     told: tuple[FileState | None, Wanted] | None = None
 
     def matches(self, state: FileState | None) -> bool:
@@ -139,17 +139,17 @@ class _Copy:
 
 
 class PoolBook:
-    """The journals, records and published files of one pool, as last seen; begins with what is `remembered` of it."""
+    """The journals, records and published files of one pool at the last scan; starts with `remembered` copies."""
 
     def __init__(self, target: Target, host: str, remembered: Iterable[Remembered] = ()) -> None:
         self._target = target
         self._host = host
         self._journals: dict[str, journal.Journal] = {}
-        #: by the journal's name; on a shared pool those of other hosts, too
+        #: by the journal's name; on a shared pool also those of other hosts
         self._named: dict[str, Key] = {}
         self._records: dict[str, record.Record] = {}
         self._meters: dict[str, progress.Meter] = {}
-        #: by file name; absent: not looked at yet
+        #: by file name; missing: not checked yet
         self._files: dict[str, FileState | None] = {}
         #: by the journal's name
         self._ended: dict[str, Wanted] = {}
@@ -159,9 +159,9 @@ class PoolBook:
     def take(
         self, present: Iterable[str], changed: Mapping[str, str], now: datetime.datetime, *, complete: bool = True
     ) -> None:
-        """A scan: the names that exist, and the content of those that are new or changed.
+        """Takes a scan: all names, and the content of new and changed files.
 
-        `complete` is False when there were more than are looked at: a name that is missing then need not be gone.
+        `complete` is False if there were more names than are read: a missing name may then still exist.
         """
         for name, text in changed.items():
             self._end(self._journals.pop(name, None), name)
@@ -195,14 +195,14 @@ class PoolBook:
         return sorted({copy.known.file_name for copy in self._copies.values()})
 
     def unsettled(self, now: datetime.datetime) -> bool:
-        """Some file was not looked at since its record changed, or may be about to get its name."""
+        """Whether a file was not checked since its record changed, or may get its name soon."""
         return any(
             copy.known.file_name not in self._files or (copy.record is not None and copy.settling(now))
             for copy in self._copies.values()
         )
 
     def look(self, files: Mapping[str, Sequence[int] | None]) -> None:
-        """Size, mtime and inode of `file_names`; None: no such file."""
+        """Takes size, mtime (ns) and inode of `file_names`; None: no such file."""
         for name, state in files.items():
             self._files[name] = FileState(*state) if state is not None else None
         for copy in self._copies.values():
@@ -213,11 +213,11 @@ class PoolBook:
         return any(not progress.stalled(self._meters[name], running, now) for name, running in self._journals.items())
 
     def placements(self) -> dict[str, str]:
-        """Those that have, or had, a record: uid by name."""
+        """Placements that have, or had, a record: uid by name."""
         return {name: copy.known.uid for name, copy in self._copies.items()}
 
     def journals(self) -> Mapping[str, Key]:
-        """The placement by the journal's name, on a shared pool those of other hosts, too."""
+        """Placements by the journal's name, on a shared pool also those of other hosts."""
         return self._named
 
     def unplaced(self, gone: Gone) -> list[UnplacedFile]:
@@ -244,7 +244,7 @@ class PoolBook:
         return {name for name, known in self._records.items() if id(known) in without}
 
     def wanted(self, now: datetime.datetime) -> list[Wanted]:
-        """At most one for each placement: a record counts unless a download began after it."""
+        """At most one entry per placement: its record counts unless a download began after it."""
         result = {ended.placement: ended for ended in self._ended.values()}
         for name, copy in self._copies.items():
             if (wanted := self._of_copy(copy, now)) is not None:
@@ -256,7 +256,7 @@ class PoolBook:
         return list(result.values())
 
     def _compare(self, now: datetime.datetime, *, complete: bool) -> None:
-        """What became of each copy's record since the last scan."""
+        """Compares the copies with the records of this scan."""
         records = {known.placement: known for known in self._records.values()}
         for name, known in records.items():
             before = self._copies.get(name)
@@ -295,9 +295,9 @@ class PoolBook:
         if not _names_a_placement(parsed.placement, parsed.placement_uid):
             return
         self._named[name] = parsed.placement, parsed.placement_uid
-        # `<template uid>.<host>.journal`: those of other hosts, on a shared pool, are theirs to tell
+        # `<template uid>.<host>.journal`: on a shared pool, other hosts publish their own
         if name.removesuffix(journal.SUFFIX).partition(".")[2] == self._host:
-            # what the next attempt needs and nobody here; as objects it takes ten times the room that it has on disk
+            # only the next attempt needs these; as objects they take ten times their size on disk
             self._journals[name] = parsed.model_copy(update={"sources": (), "ranges": ()})
             self._ended.pop(name, None)
             self._meters[name] = progress.advance(self._meters.get(name), parsed)
@@ -337,7 +337,7 @@ class PoolBook:
         began = progress.utc(running.started_time)
         if copy.record is not None:
             return began > progress.utc(copy.record.verified_time)
-        # what was left behind by an earlier download must not hide that the copy is lost
+        # the leftover of an earlier download must not hide a lost copy
         missed = copy.since is not None and began >= copy.since
         return missed or not progress.stalled(self._meters[name], running, now)
 
@@ -378,7 +378,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_short(known: record.Record) -> bool:
-    """Thousands are kept, and who may write the pool decides what stands in them."""
+    """Whether all kept fields are within their limits. The book keeps thousands of records; others can write them."""
     digests = max(len(known.digest), len(known.checksum), len(known.served_digest))
     return (
         len(_file_name(known)) <= _FILE_NAME_LIMIT
@@ -389,5 +389,5 @@ def _is_short(known: record.Record) -> bool:
 
 
 def _names_a_placement(placement: str, uid: str) -> bool:
-    """Without a uid an apply would create what is missing."""
+    """Whether name and uid are valid. Without a uid, an apply would create a missing placement."""
     return bool(_NAME.fullmatch(placement) and _UID.fullmatch(uid))

@@ -1,7 +1,7 @@
-"""Writes what the agent knows of its host into `Host.status`: one apply with all fields that the agent owns.
+"""Writes the agent's fields of `Host.status`: one apply with all fields that the agent owns.
 
-Fed by `supervisor`. Whoever adds a field that the agent owns adds it to `Report`, so that it is part of this one
-apply: a second apply by the same manager would erase the fields of the first.
+Fed by `supervisor`. Add every further field that the agent owns to `Report`, so that it is part of this apply: a second
+apply by the same manager would erase the fields of the first.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from directdownload.resources.host import HostStorage
 
 logger = logging.getLogger(__name__)
 
-#: One file more or less that belongs to nobody waits so long; their sizes wait with the other numbers.
+#: A change of the list of unplaced files waits this long; their sizes wait with the other numbers.
 UNPLACED_SECONDS = 60
-#: Changes that come together are told together.
+#: Changes within this time are written together.
 _GATHER_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """All of `Host.status` that the agent owns; `uid` of the Host that it is for."""
+    """All fields of `Host.status` that the agent owns; `uid` is that of the Host."""
 
     uid: str
     storage: Mapping[str, HostStorage]
@@ -47,7 +47,7 @@ class Report:
 def due_seconds(
     told: Report | None, now: Report, told_seconds_ago: float, numbers_interval_seconds: float
 ) -> float | None:
-    """How long the change from `told` to `now` may wait; None: there is none. Pure."""
+    """How long the change from `told` to `now` may wait; None: no change. Pure."""
     if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
         return 0.0
     if told.keystore != now.keystore:
@@ -66,7 +66,7 @@ def _unplaced(facts: HostStorage) -> tuple[bool, set[tuple[str, str]]]:
 
 
 class HostReporter:
-    """`want` says what should stand in the Host (None: there is no Host); `run` sees to it until cancelled."""
+    """`want` sets the wanted status (None: there is no Host); `run` writes it until cancelled."""
 
     def __init__(self, api: client.Api, host: str, *, numbers_interval_seconds: float) -> None:
         self._api = api
@@ -80,9 +80,9 @@ class HostReporter:
         self._backoff = Backoff()
         self._complaint = Complaint(logger)
         self._wake = asyncio.Event()
-        #: set once the Host was written
+        #: set after the first write of the Host
         self.told = asyncio.Event()
-        #: why it could not be written, while it cannot
+        #: why the last write failed; empty: it did not
         self.failure = ""
 
     def want(self, report: Report | None) -> None:
@@ -104,7 +104,7 @@ class HostReporter:
             await asyncio.sleep(_GATHER_SECONDS)
 
     def _pause(self) -> float | None:
-        """Seconds until something is to be done; None: nothing is."""
+        """Seconds until the next write; None: nothing to write."""
         wanted, now = self._wanted, time.monotonic()
         if wanted is None or wanted.uid == self._gone_uid:
             return None
@@ -119,7 +119,7 @@ class HostReporter:
         try:
             await self._api.apply(kinds.HOSTS, body, manager=AGENT, subresource="status")
         except errors.NotFound:
-            # deleted or made anew since: the watch will say
+            # deleted or recreated since: the watch will report it
             self._gone_uid = wanted.uid
         except errors.ApiError as error:
             self.failure = f"cannot write the status of Host {self._host}: {error}"

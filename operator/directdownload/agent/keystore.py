@@ -1,12 +1,12 @@
-"""Keeps the host's keystore as the cluster wants it, for as long as the agent runs: decides when `keystoresync` is due.
+"""Keeps the host's keystore in sync with the cluster while the agent runs: decides when `keystoresync` is due.
 
-Fed by `supervisor`, which is told of every new report. A sync is due when the wishes change, when the keystore, the
-file of its password or the trust bundle does, after `syncInterval`, when a previous certificate ends, and after a
-failure with backoff. One runs at a time, in a thread.
+Fed by `supervisor`, which gets every new report. A sync is due when the wishes, the keystore, the password file or the
+trust bundle change, after `syncInterval`, when a previous certificate ends, and after a failure with backoff. One sync
+runs at a time, in a thread.
 
-Files are looked at once a second rather than watched by inotify: a store is replaced by renames, by us and by others,
-and may not exist yet, nor its directory; it may be a link, or lie on a mount that comes later. Each of these would need
-a watch of its own; three calls of stat(2) see them all.
+Files are checked once a second instead of watched by inotify: a keystore is replaced by renames, it and its directory
+may not exist yet, it may be a link, or be on a mount that comes later. Each case would need its own watch; three calls
+of stat(2) cover them all.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 
 class KeystoreKeeper:
-    """`want` says what the cluster wants (None: not known, so nothing is changed); `run` sees to it until cancelled."""
+    """`want` sets the wishes (None: not known, so nothing changes); `run` syncs the keystore until cancelled."""
 
     def __init__(self, settings: Settings, *, on_report: Callable[[], None]) -> None:
         self._poll_seconds = settings.keystore_poll_seconds
         self._sync = keystoresync.KeystoreSync(settings.keystore_roots, settings.state_directory)
         self._on_report = on_report
         self._wanted: Wishes | None = None
-        #: those of the last sync
+        #: the wishes of the last sync
         self._tried: Wishes | None = None
         self._synced: Synced | None = None
-        #: as they were before the last sync, or since without a change of content
+        #: before the last sync, or later if the content is the same
         self._stamps: tuple[object, object] | None = None
         self._bundle = Bundle(settings.state_directory)
-        #: as the last sync left it: nobody else writes it
+        #: after the last sync; only syncs write the bundle
         self._bundle_stamp: object = None
         self._due_monotonic = 0.0
         self._backoff = Backoff()
@@ -52,7 +52,7 @@ class KeystoreKeeper:
         self.report: proof.KeystoreReport | None = None
 
     def remember(self, status: Mapping[str, Any]) -> None:
-        """What stands in the Host from the agent before; called before the first `want`, and when it was made anew."""
+        """Takes the Host's status of an earlier agent. Called before the first `want`, and for a recreated Host."""
         self._told = proof.told(status)
         self._synced = self.report = None
 
@@ -83,7 +83,7 @@ class KeystoreKeeper:
         return await asyncio.to_thread(self._changed, wishes, synced)
 
     def _changed(self, wishes: Wishes, synced: Synced) -> bool:
-        """Whether the files differ from what was seen by the last sync."""
+        """Whether the files have changed since the last sync."""
         if wishes.keystore is None:
             return False
         if self._bundle.stamp() != self._bundle_stamp:
@@ -109,7 +109,7 @@ class KeystoreKeeper:
             self._complaint.say(logging.WARNING, str(synced.error), {"reason": str(synced.error.reason)})
             seconds = self._backoff.after(synced.error)
         else:
-            self._complaint.clear("The keystore is in line again")
+            self._complaint.clear("The keystore is in sync again")
             self._backoff.reset()
             interval = wishes.sync_interval_seconds or float("inf")
             seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
@@ -122,7 +122,7 @@ class KeystoreKeeper:
 
     def _once(self, wishes: Wishes) -> Synced:
         if wishes.keystore is not None:
-            # before the store is read: what is written after that is a change
+            # before the store is read, so that a later write counts as a change
             self._stamps = keystoresync.stamps(wishes.keystore)
         try:
             return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))

@@ -1,8 +1,8 @@
-"""Which entries of which keystore are ours, and what was taken back from the host: `Ledger` by path, and `Taken`.
+"""The agent's own entries by keystore, and the certificates taken back from the host: `Ledger` by path, and `Taken`.
 
-Both are those of `planning.keystores`, kept in the state directory. Used by `keystoresync`, which saves before it
-writes a keystore. Losing them loses the knowledge of certificates that are gone: what is still published is adopted. So
-a damaged file counts as empty; one that cannot be read now may be readable later, and is not written over.
+Both types are from `planning.keystores`; the state directory keeps them. `keystoresync` saves before it writes a
+keystore. Without the file, entries of deleted certificates are unknown, and published certificates are adopted. So a
+damaged file counts as empty. A file that cannot be read may be readable later, and is not overwritten.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ FILE_NAME = "keystores.json"
 
 
 class _Document(Document):
-    """Fields of a newer version are no reason to forget which entries are ours."""
+    """Ignores fields of a newer version, so that they do not void the ledger."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -31,7 +31,7 @@ class _Entry(_Document):
     certificate: str
     fingerprints: frozenset[str]
     placed: bool = False
-    #: absent unless it is so: version 0.1.0 begins anew over a field that it does not know
+    #: absent unless true: version 0.1.0 discards a ledger with an unknown field
     adopted: bool | None = None
 
 
@@ -56,14 +56,14 @@ class _File(_Document):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Store:
-    """The ledger of one keystore, and how to open that."""
+    """The ledger of one keystore, and the source of its password."""
 
     password_from: PasswordSource
     ledger: keystores.Ledger
 
 
 class KeystoreLedger:
-    """`stores` by path and `taken` are what is on disk, once that is `known`. Methods raise OSError."""
+    """`stores` (by path) and `taken` equal the file once `known` is true. Methods raise OSError."""
 
     def __init__(self, state_directory: str) -> None:
         self.path = os.path.join(state_directory, FILE_NAME)
@@ -73,7 +73,7 @@ class KeystoreLedger:
         self.known = False
 
     def read(self) -> None:
-        """Once; nobody else writes the file."""
+        """Reads the file once; nobody else writes it."""
         if self.known:
             return
         content = self._content()
@@ -85,14 +85,14 @@ class KeystoreLedger:
         return self.stores[path].ledger if path in self.stores else {}
 
     def save(self, path: str, password_from: PasswordSource, ledger: keystores.Ledger) -> None:
-        """The ledger of the keystore at `path`, durably on return; an empty one is forgotten."""
+        """Saves the ledger of the keystore at `path`, durably on return; removes an empty one."""
         stores = {name: store for name, store in self.stores.items() if name != path}
         if ledger:
             stores[path] = Store(password_from, dict(ledger))
         self._write(stores, self.taken)
 
     def take(self, taken: keystores.Taken) -> None:
-        """Replaces what was taken back, durably on return."""
+        """Replaces `taken`, durably on return."""
         self._write(self.stores, taken)
 
     def _write(self, stores: dict[str, Store], taken: keystores.Taken) -> None:
@@ -113,11 +113,11 @@ class KeystoreLedger:
         except FileNotFoundError:
             return _File()
         except pydantic.ValidationError:
-            logger.warning("%s is damaged, beginning anew", self.path)
+            logger.warning("%s is damaged, starting with an empty ledger", self.path)
             return _File()
         if content.version == 1:
             return content
-        logger.warning("%s is of version %d and not understood, beginning anew", self.path, content.version)
+        logger.warning("%s has the unknown version %d, starting with an empty ledger", self.path, content.version)
         return _File()
 
 

@@ -1,8 +1,7 @@
-"""Brings one host's keystore in line with its wishes, and the trust bundle with the keystore. Blocking.
+"""Syncs one host's keystore with its wishes, and the trust bundle with the keystore. Blocking.
 
-Called by `keystore` in a thread, one call at a time. Decisions are those of `planning.keystores`; files are written by
-`directdownload.keystore`. The ledger is saved before a store is written: whatever interrupts, no entry of ours is left
-that the ledger does not name.
+`keystore` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
+files. The ledger is saved before a keystore is written, so that it names all own entries after any interruption.
 """
 
 import dataclasses
@@ -28,47 +27,47 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wishes:
-    """All that the cluster says about the host's keystore."""
+    """The wanted state of the host's keystore, from the cluster."""
 
     host: str
     zone: str
     #: None: there is no such Zone
     enabled: bool | None
-    #: 0: only when something changes
+    #: 0: sync only after a change
     sync_interval_seconds: float
     #: None: not understood
     keystore: KeystoreSpec | None
     published: tuple[keystores.Published, ...]
     #: of the Host
     generation: int
-    #: names of certificates that are there and cannot be read
+    #: names of certificates that exist but cannot be read
     unread: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Synced:
-    """What came of it."""
+    """The result of a sync."""
 
     proofs: tuple[keystores.Proof, ...]
-    #: `KeystoreSynced`, or why not
+    #: `KeystoreSynced`, or the reason of the failure
     reason: Reason
     message: str
     #: as read back; None: not known
     store: KeystoreStatus | None
-    #: what was repaired
+    #: repaired changes by others
     drift: tuple[keystores.Drift, ...] = ()
-    #: when the wishes change by themselves
+    #: when a previous certificate ends, so that the wishes change
     until: datetime.datetime | None = None
-    #: why it is to be tried again
+    #: why another attempt is needed
     error: errors.KeystoreError | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Converged:
-    #: None: there is no store, and none is needed
+    #: None: there is no keystore, and none is needed
     snapshot: store.Snapshot | None
     entries: keystores.Entries
-    #: the plan for them, which changes nothing
+    #: the plan for these entries, which changes nothing
     settled: keystores.Plan
     drift: tuple[keystores.Drift, ...] = ()
 
@@ -104,10 +103,10 @@ class KeystoreSync:
             self._export(found.snapshot)
         except errors.KeystoreError as error:
             return self._failed(wishes, wanted, error)
-        except Exception as error:  # the last resort: an agent that ends over one file takes its host down
-            logger.exception("Host %s: the keystore could not be brought in line", wishes.host)
+        except Exception as error:  # the last resort: an agent that ends because of one file takes its host down
+            logger.exception("Host %s: cannot update the keystore", wishes.host)
             defect = errors.UnreadableError(
-                f"keystore of Host {wishes.host}: {type(error).__name__} while it was brought in line; "
+                f"keystore of Host {wishes.host}: {type(error).__name__} while the agent updated it; "
                 "this is a defect: please report it with the log of the agent"
             )
             return self._failed(wishes, wanted, defect)
@@ -118,7 +117,7 @@ class KeystoreSync:
         return Synced(proofs, reason, "; ".join(filter(None, told)), _facts(found), found.drift, wanted.until, stuck)
 
     def _converge(self, spec: KeystoreSpec, wanted: keystores.Desired) -> _Converged:
-        """Raises KeystoreError."""
+        """Changes the keystore until the plan has no changes left. Raises KeystoreError."""
         if not self._exposed(spec.path):
             raise errors.UnreadableError(
                 f"keystore {spec.path}: expected a path below {self._named_roots()}, without links out of it; add its "
@@ -127,7 +126,7 @@ class KeystoreSync:
         before = self._ledger.of(spec.path)
         missing = store.stamp(spec.path) is None
         if missing and not (made := keystores.plan(wanted, before, {}, missing=True)).put:
-            # no password is needed to know that nothing is there
+            # a missing keystore needs no password
             self._save(spec, made)
             return _Converged(None, {}, made)
         plans: list[keystores.Plan] = []
@@ -148,7 +147,7 @@ class KeystoreSync:
             found = store.update(spec.path, password, decide, create=create).snapshot
         except errors.PasswordWrongError as error:
             raise errors.PasswordWrongError(
-                f"{error}; it is the one in {_password_path(spec.password_source)}"
+                f"{error}; the password is from {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
         flawed = _flawed(found.entries) if found is not None else {}
@@ -160,18 +159,18 @@ class KeystoreSync:
         return _Converged(found, entries, settled, plans[-1].drift)
 
     def _read_ledger(self) -> errors.WriteError | None:
-        """Why nothing may be written now."""
+        """The error that forbids every write; None: the ledger was read."""
         try:
             self._ledger.read()
         except OSError as error:
             return errors.WriteError(
-                f"{self._ledger.path}: cannot be read, so it is not known which entries are ours: {error.strerror}; "
-                "no keystore is changed until it can be read or is removed"
+                f"{self._ledger.path}: cannot be read, so the agent does not know its own entries: {error.strerror}; "
+                "it changes no keystore until this file is readable or removed"
             )
         return None
 
     def _leave_others(self, host: str, path: str) -> errors.KeystoreError | None:
-        """Takes our entries out of keystores that the Host named earlier; returns why not from the last that failed."""
+        """Removes own entries from keystores that the Host named earlier; returns the last failure."""
         stuck = None
         for other in [name for name in self._ledger.stores if name != path]:
             spec = KeystoreSpec(
@@ -180,7 +179,7 @@ class KeystoreSync:
             try:
                 self._converge(spec, keystores.nothing(host))
             except errors.KeystoreError as error:
-                stuck = type(error)(f"entries of ours stay in a keystore that is not used any more: {error}")
+                stuck = type(error)(f"entries of the agent stay in a keystore that is no longer used: {error}")
         return stuck
 
     def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
@@ -190,7 +189,7 @@ class KeystoreSync:
         except OSError as problem:
             logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
         if self._ledger.known and not wanted.published and not ledger:
-            return Synced((), Reason.KEYSTORE_SYNCED, "no certificate is wanted here", KeystoreStatus(managed=0))
+            return Synced((), Reason.KEYSTORE_SYNCED, "this host needs no certificate", KeystoreStatus(managed=0))
         return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
 
     def _export(self, found: store.Snapshot | None) -> None:
@@ -212,7 +211,7 @@ class KeystoreSync:
             self._ledger.save(spec.path, spec.password_source, made.ledger)
         except OSError as error:
             raise errors.WriteError(
-                f"keystore {spec.path}: left as it was, as {self._ledger.path} cannot be written: {error.strerror}"
+                f"keystore {spec.path}: unchanged, because {self._ledger.path} cannot be written: {error.strerror}"
             ) from error
 
     def _password(self, source: PasswordSource) -> str:
@@ -232,7 +231,7 @@ class KeystoreSync:
 
 
 def stamps(spec: KeystoreSpec) -> tuple[object, object]:
-    """What changes whenever the keystore does, and the file of its password; cheap."""
+    """Stamps of the keystore and its password file, which change with every write; cheap."""
     return _stamp(spec.path), _stamp(_password_path(spec.password_source))
 
 
@@ -260,12 +259,12 @@ def _flawed(entries: Mapping[str, Entry]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=8192)
 def _flaw(certificate: bytes) -> str | None:
-    """Cached: each look at the keystore asks for all."""
+    """Cached, because each sync asks for all certificates."""
     return pem.Certificate(certificate).unreadable
 
 
 def _unopened(path: str, found: store.Snapshot | None) -> str:
-    """Why Java opens no entry of the store, and what to do about it; empty: it does."""
+    """Why Java opens no entry of the keystore, and what to do; empty: Java opens it."""
     flawed = _flawed(found.entries) if found is not None else {}
     if found is None or not flawed:
         return ""
@@ -274,11 +273,11 @@ def _unopened(path: str, found: store.Snapshot | None) -> str:
     advice = "restore the store from a backup"
     if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
         advice = (
-            "remove it with `directdownload keystore remove`, as keytool opens no such store, and see with "
+            "remove it with `directdownload keystore remove`, as keytool opens no such store, and check with "
             f"`keytool -list -keystore {path}` that Java reads the rest"
         )
     shown = escaping.escaped(alias, escaping.NAME_LIMIT)
-    return f"{path}: the agent did not import '{shown}'{others} and leaves it alone: {flaw}; {advice}"
+    return f"{path}: the agent did not import '{shown}'{others} and does not change it: {flaw}; {advice}"
 
 
 def _facts(found: _Converged) -> KeystoreStatus:
@@ -293,7 +292,7 @@ def _facts(found: _Converged) -> KeystoreStatus:
 
 def _message(path: str, proofs: Sequence[keystores.Proof]) -> str:
     if not proofs:
-        return "no certificate is wanted here"
+        return "this host needs no certificate"
     states = [proof.state for proof in proofs]
     return f"{path}: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 

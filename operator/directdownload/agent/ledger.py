@@ -1,14 +1,14 @@
-"""What is told of settled copies, kept in the state directory so that a restart writes nothing again.
+"""The published status of settled copies, kept in the state directory so that a restart repeats no write.
 
-Used by `publisher` for that, and by `pools` to know copies whose records were lost, and how a pool was mounted. A copy
-is written down before it is told, so that none is known to the cluster and not to us. Losing the file costs one write
-per copy, and records lost at the same time go unnoticed until the next verification. So whatever is unreadable counts
-as empty.
+`publisher` uses it for that, `pools` to find copies whose records were lost and how a pool was mounted. A copy is saved
+before it is published, so that the cluster knows no copy that the ledger does not know. Losing the file costs one write
+per copy, and records lost at the same time stay unnoticed until the next verification. So an unreadable file counts as
+empty.
 
-While the file cannot be written (a full disk) what has changed stays to be written, and is tried again with growing
-pauses; a copy that is not on disk waits for as long as that takes: nobody waits for it, as the controller knows from
-the job that the copy is there. A copy that is lost or changed is told all the same: that must not wait, and needs no
-memory, as the cluster keeps it. So is all else (facts of pools, progress, the keystore): it needs no ledger.
+While the file cannot be written (a full disk), writes are tried again with growing pauses, and copies that are not on
+disk are not published. Nothing depends on these: the controller knows a new copy from its job. Lost and changed copies
+are published all the same: they must not wait, and the cluster keeps them. Other reports (pools, progress, the
+keystore) need no ledger.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ FILE_NAME = "placements.json"
 
 
 class Outcome(enum.StrEnum):
-    #: it is to be told; whether that was done is not known after a restart
+    #: about to be published; after a restart it is unknown whether it was
     INTENDED = "intended"
     PUBLISHED = "published"
-    #: there is no such placement any more
+    #: the placement is gone
     GONE = "gone"
     #: the placement is another host's (shared pools)
     FOREIGN = "foreign"
 
 
 class _Tolerant(Document):
-    """Fields of a newer version are no reason to forget what was told."""
+    """Ignores fields of a newer version, so that they do not void the ledger."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -54,16 +54,16 @@ class Entry(_Tolerant):
     uid: str
     pool: str
     outcome: Outcome
-    #: of the status that was meant
+    #: digest of the intended status
     digest: str
-    #: of the published file, in the pool
+    #: name of the published file in the pool
     file: str = ""
-    #: of the record that the file was compared with last
+    #: revision of the record of the last comparison
     revision: str = ""
 
 
 class PoolEntry(_Tolerant):
-    """`own_mount`: it lay on a mount of its own, not on the disk that its pool root lies on."""
+    """`own_mount`: the pool was a mount of its own, not a directory on the disk of its pool root."""
 
     path: str
     own_mount: bool = False
@@ -77,7 +77,7 @@ class _File(_Tolerant):
 
 @dataclasses.dataclass(slots=True)
 class Ledger:
-    """Entries by placement and by pool, at `path`. Changes are on disk once `save` says so."""
+    """Entries by placement and by pool, in the file `path`. Changes are on disk once `save` returns True."""
 
     path: str
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
@@ -102,24 +102,24 @@ class Ledger:
         except FileNotFoundError:
             return cls(path)
         except (OSError, pydantic.ValidationError) as error:
-            logger.warning("Cannot read %s, beginning anew: %s", path, type(error).__name__)
+            logger.warning("Cannot read %s, starting with an empty ledger: %s", path, type(error).__name__)
             return cls(path)
         if content.version != 1:
             return cls(path)
         return cls(path, dict(content.placements), dict(content.pools), _saved=dict(content.placements))
 
     def outcome(self, wanted: Wanted) -> Outcome | None:
-        """What became of exactly this, if it was told before."""
+        """The outcome of exactly this status; None: it was not published before."""
         entry = self.entries.get(wanted.placement)
         return entry.outcome if entry is not None and _is_of(entry, wanted) else None
 
     def durable(self, wanted: Wanted) -> bool:
-        """Whether exactly this is written down, so that it can be told."""
+        """Whether exactly this status is on disk, so that it can be published."""
         entry = self._saved.get(wanted.placement)
         return entry is not None and _is_of(entry, wanted)
 
     def intend(self, wanted: Wanted) -> None:
-        """It is about to be told; what became of exactly this before stays."""
+        """Notes that `wanted` is about to be published; an earlier outcome of the same status stays."""
         if self.outcome(wanted) is None:
             self.note(wanted, Outcome.INTENDED)
 
@@ -142,7 +142,7 @@ class Ledger:
         return entry is not None and entry.uid == key[1] and entry.outcome is Outcome.GONE
 
     def note_gone(self, key: Key, gone: bool) -> None:
-        """Whether there is still such a placement; if there is one again, nothing was told to it yet."""
+        """Notes whether the placement is gone. One that exists again has no published status yet."""
         entry = self.entries.get(key[0])
         if entry is None or entry.uid != key[1] or (entry.outcome is Outcome.GONE) == gone:
             return
@@ -153,7 +153,7 @@ class Ledger:
             del self.entries[key[0]]
 
     def remembered(self, pool: str, path: str) -> list[Remembered]:
-        """The copies that lay in `pool` when it was at `path`."""
+        """The copies that were in `pool` at `path`."""
         entry = self.pools.get(pool)
         if entry is None or entry.path != path:
             return []
@@ -174,13 +174,13 @@ class Ledger:
             self._revision += 1
 
     def keep(self, pool: str, placements: Container[str]) -> None:
-        """Forgets those of `pool` that are not among `placements`."""
+        """Forgets entries of `pool` that are not among `placements`."""
         for name in [name for name, entry in self.entries.items() if entry.pool == pool and name not in placements]:
             del self.entries[name]
             self._revision += 1
 
     async def save(self) -> bool:
-        """Writes what changed, durably; after a failure only when it is time. Whether all is on disk now."""
+        """Writes changes durably; after a failure, not before `retry_monotonic`. Returns whether all is on disk."""
         revision, entries = self._revision, dict(self.entries)
         if revision == self._saved_revision:
             return True

@@ -1,7 +1,7 @@
-"""What lies in a pool's work directory, and which of it belongs to nobody. Pure.
+"""The files in a pool's work directory, and which of them belong to no placement. Pure.
 
-`pools` asks with what the pool's worker listed; what is old enough is removed, by `prober.sweep`. Published files and
-whatever does not lie in the work directory are never removed: nobody asked for that.
+`pools` passes the listing of the pool's worker; `prober.sweep` removes old leftovers. Published files and files outside
+the work directory are never removed, because nobody has ordered that.
 """
 
 import dataclasses
@@ -17,24 +17,24 @@ from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.templateplacement import Phase
 
-#: What a template is unpacked into, before it gets its name.
+#: A template is unpacked into a file with this suffix, before it gets its name.
 OUT_SUFFIX = ".out"
 _TEMPORARY_SUFFIX = ".tmp"
 SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, journal.SUFFIX, record.SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
-#: Of one attempt, in the order of removal: first the journal goes, then the bytes that it spoke of.
+#: Suffixes of one attempt's files, in the order of removal: the journal before the bytes that it describes.
 _OF_ATTEMPT = (journal.SUFFIX, journal.SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX)
 _BYTES = (OUT_SUFFIX, PART_SUFFIX)
 _OF_RECORD = (record.SUFFIX, record.SUFFIX + _TEMPORARY_SUFFIX, LOCK_SUFFIX)
-#: What changed since then may be in use, although no process holds it.
+#: Files that changed within this time may be in use, although no process holds them.
 IDLE_SECONDS = 60
-#: What belongs to nobody for so long is removed.
+#: Leftovers are removed at this age.
 SWEEP_SECONDS = 86_400
 _NEEDS_PART = (Phase.PENDING, Phase.DOWNLOADING, Phase.FAILED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owner:
-    """What stands in the cluster about a placement that a file names."""
+    """The state in the cluster of a placement that a file names."""
 
     exists: bool
     host: str = ""
@@ -50,18 +50,18 @@ class Leftover:
     """Files that belong together: those of one attempt, or a single one."""
 
     names: tuple[str, ...]
-    #: by name; allocated, not the length
+    #: by name; allocated bytes, not the length
     size_bytes: Mapping[str, int]
     #: the youngest change, seconds of the epoch
     modified: float
     #: the file that a download holds locked while it changes them
     lock: str
     held: bool = False
-    #: an attempt's: who made it; else empty
+    #: an attempt's host; else empty
     host: str = ""
-    #: an attempt's, as its journal says; None: there is none that can be read
+    #: an attempt's, from its journal; None: there is no readable journal
     placement: Key | None = None
-    #: a record of a copy of which the file or the placement is left
+    #: a record whose file or placement still exists
     needed_record: bool = False
 
     @property
@@ -72,7 +72,7 @@ class Leftover:
 def group(
     listed: Mapping[str, Sequence[float]], journals: Mapping[str, Key], empty_records: Container[str]
 ) -> list[Leftover]:
-    """`listed`: allocated bytes, mtime and whether it is held, by name. `journals`: what each readable one names."""
+    """Groups files. `listed`: allocated bytes, mtime and held, by name. `journals`: placements of readable journals."""
     stems: dict[str, list[str]] = {}
     found = []
     sizes = {name: int(entry[0]) for name, entry in listed.items()}
@@ -100,10 +100,9 @@ def group(
 
 
 def nobodys(leftover: Leftover, owner_of: OwnerOf) -> bool:
-    """Whether nobody needs it: not while a process holds it, nor while it is not known whose it is.
+    """Whether the leftover belongs to nobody: no process holds it, and its owner is known not to need it.
 
-    A copy that is there needs no part. On a shared pool the placement may have moved to another host, which has a part
-    of its own.
+    A Ready copy needs no part. On a shared pool the placement may have moved to another host, which has its own part.
     """
     if leftover.held or leftover.needed_record:
         return False
@@ -118,7 +117,7 @@ def nobodys(leftover: Leftover, owner_of: OwnerOf) -> bool:
 
 
 def partial(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> list[UnplacedFile]:
-    """What ended downloads left behind, as it is reported: with names that can be shown."""
+    """Leftovers of ended downloads for the Host's status, with printable names."""
     return [
         UnplacedFile(
             name=escaping.escaped(f"{WORK_DIRECTORY}/{name}", escaping.NAME_LIMIT),
@@ -134,12 +133,12 @@ def partial(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> lis
 
 
 def swept(leftovers: Iterable[Leftover], owner_of: OwnerOf, now: float) -> list[Leftover]:
-    """What is to be removed."""
+    """The leftovers to remove."""
     return [each for each in leftovers if now - each.modified >= SWEEP_SECONDS and nobodys(each, owner_of)]
 
 
 def asked_for(leftovers: Iterable[Leftover], now: float) -> set[Key]:
-    """The placements of which must be known whether there are such."""
+    """The placements whose existence must be known."""
     return {
         each.placement
         for each in leftovers
@@ -148,7 +147,7 @@ def asked_for(leftovers: Iterable[Leftover], now: float) -> set[Key]:
 
 
 def report(files: Iterable[UnplacedFile]) -> tuple[tuple[UnplacedFile, ...], int]:
-    """What a Host's status holds of them: the largest, and the bytes of all."""
+    """The largest files, for the Host's status, and the bytes of all."""
     ordered = sorted(files, key=lambda file: (-(file.size_bytes or 0), file.name))
     total = sum(file.size_bytes or 0 for file in ordered)
     return tuple(ordered[:UNPLACED_LIMIT]), min(total, quantities.LARGEST_INTEGER)
@@ -162,5 +161,5 @@ def _time(seconds: float) -> datetime.datetime | None:
     try:
         return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
     except (ValueError, OverflowError, OSError):
-        # some file systems take any number
+        # some file systems accept any number
         return None

@@ -1,7 +1,7 @@
 """The agent's process: `directdownload agent` calls `main` with its settings.
 
-Health and metrics are served from the start to the end. Nothing else begins before no other agent works with the state
-directory. SIGTERM and SIGINT end it cleanly: nothing needs saving, as all that it knows is on disk or in the cluster.
+Health and metrics are served from start to end. Everything else begins when no other agent uses the state directory.
+SIGTERM and SIGINT end it cleanly: there is nothing to save, because all state is on disk or in the cluster.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def main(settings: Settings) -> int:
-    """Runs the agent until it is told to end; the exit status of the process."""
+    """Runs the agent until a signal ends it; returns the exit status of the process."""
     logs.configure(settings.log_format, settings.log_level)
     with logs.concerning("Host", settings.node_name, host=settings.node_name):
         return asyncio.run(run(settings))
 
 
 async def run(settings: Settings) -> int:
-    """0 after SIGTERM or SIGINT; 1 when there are no usable credentials."""
+    """Returns 0 after SIGTERM or SIGINT; 1 without usable credentials."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,7 +75,7 @@ async def run(settings: Settings) -> int:
 
 
 async def _until(stop: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
-    """Runs it until `stop`; whether it came to its end before. Raises what it raises."""
+    """Runs `coroutine` until `stop`; returns whether it ended before. Raises its exception."""
     work, stopped = asyncio.ensure_future(coroutine), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What Prometheus reads from an agent beside requests and process figures."""
+"""Metrics of an agent, beside those of requests and of the process."""
 
 from directdownload import catalogue
 from directdownload.resources.host import DriftKind
@@ -24,7 +24,7 @@ KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
 
 
 def begin(host: str) -> None:
-    """What has not happened on `host` yet is 0, not absent: its first time is seen as a rise."""
+    """Sets initial values, so that the first event on `host` counts as an increase."""
     for kind in set(DriftKind) - {DriftKind.UNKNOWN}:
         KEYSTORE_DRIFT.labels(host=host, kind=kind)
     LEDGER_SAVED.labels(host=host).set(1)

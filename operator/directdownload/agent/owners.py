@@ -1,8 +1,8 @@
-"""Which of the placements that files on disk name exist in the cluster: asked rarely, and remembered.
+"""Which placements that files on disk name exist in the cluster: requested rarely, and cached.
 
-`pools` says which ones matter, `publisher` what it learnt by the way. An agent watches no placements: a deletion that
-leaves the file (`Retain`) is found out here. At most one is asked for per interval, so that a fleet of thousands of
-hosts asks the API server some hundred times a second at most; what leftovers name is asked for sooner, once.
+`pools` names the placements to check; `publisher` adds the answers of its writes. An agent watches no placements, so a
+deletion that keeps the file (`Retain`) is detected here. At most one placement is read per interval: thousands of hosts
+then send about a hundred requests per second at most. Placements that leftovers name are read sooner, once.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from directdownload.cluster import client, errors, kinds
 
 logger = logging.getLogger(__name__)
 
-#: One is asked for again after so many intervals.
+#: A placement is read again after this many intervals.
 _AGAIN_INTERVALS = 10
-#: What was never asked for, and is needed: so many in an interval.
+#: Placements that are needed but were never read: this many per interval.
 _URGENT_PER_INTERVAL = 30
 
 
@@ -35,7 +35,7 @@ class _Entry:
 
 
 class Owners:
-    """`owner` and `gone` answer from memory; `run` keeps it fresh until cancelled."""
+    """`owner` and `gone` answer from the cache; `run` refreshes it until cancelled."""
 
     def __init__(self, api: client.Api, ledger: Ledger, *, interval_seconds: float) -> None:
         self._api = api
@@ -46,22 +46,22 @@ class Owners:
         self._complaint = Complaint(logger)
 
     def owner(self, key: Key) -> Owner | None:
-        """None: not known."""
+        """The owner; None: not known."""
         entry = self._entries.get(key)
         return entry.owner if entry is not None else None
 
     def gone(self, key: Key) -> bool:
-        """Whether there is no such placement any more, as far as is known."""
+        """Whether the placement is known to be gone."""
         owner = self.owner(key)
         return not owner.exists if owner is not None else self._ledger.gone(key)
 
     def note(self, key: Key, owner: Owner) -> None:
-        """What the API server has just said."""
+        """Takes an answer of the API server."""
         self._entries[key] = _Entry(time.monotonic(), owner)
         self._ledger.note_gone(key, not owner.exists)
 
     def want(self, pool: str, *, copies: Iterable[Key], leftovers: Iterable[Key]) -> None:
-        """All that files of `pool` name: whether those of copies are gone, what became of those of leftovers."""
+        """Sets the placements that files of `pool` name. Those of `leftovers` are read soon, if unknown."""
         needed, wanted = set(leftovers), set(copies)
         self._wanted[pool] = wanted | needed
         self._drop()
@@ -69,12 +69,12 @@ class Owners:
         for key in wanted | needed:
             entry = self._entries.get(key)
             if entry is None:
-                # agents are started together, and should not ask together
+                # agents start together, and should not send their requests together
                 entry = self._entries[key] = _Entry(now - random.uniform(0, self._again_seconds))  # noqa: S311
             entry.urgent = key in needed and entry.owner is None
 
     def forget(self, pool: str) -> None:
-        """The pool is not this host's any more."""
+        """Drops the placements of `pool`, which no longer belongs to this host."""
         self._wanted.pop(pool, None)
         self._drop()
 
@@ -91,15 +91,15 @@ class Owners:
         return self._interval_seconds * _AGAIN_INTERVALS
 
     def _oldest(self) -> list[Key]:
-        """The one that was asked for longest ago, if it is time to."""
+        """The placement that was read longest ago, if it is due."""
         due = time.monotonic() - self._again_seconds
         key = min(self._entries, key=lambda key: self._entries[key].asked_monotonic, default=None)
         return [key] if key is not None and self._entries[key].asked_monotonic <= due else []
 
     async def _ask(self, key: Key) -> None:
-        """Through the subresource, which is all that the agent may read; the answer is the whole object.
+        """Reads the status subresource, which is all that the agent may read; the answer is the whole object.
 
-        Only the name counts: it is derived, so a placement that was made again is of the same copy.
+        Only the name counts: it is derived, so a recreated placement is for the same copy.
         """
         try:
             placement = await self._api.request(

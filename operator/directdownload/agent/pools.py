@@ -1,7 +1,7 @@
-"""Watches one pool of this host for as long as it is one: its storage facts, journals and records, and leftovers.
+"""Watches one pool of this host: its storage facts, journals, records and leftovers.
 
-`supervisor` runs a `PoolMonitor` per pool and is told of every outcome. A pool that hangs costs its own monitor some
-time and nobody else anything.
+`supervisor` runs a `PoolMonitor` per pool and gets its results by callbacks. A pool that hangs delays only its own
+monitor.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from directdownload.resources.naming import WORK_DIRECTORY
 
 logger = logging.getLogger(__name__)
 
-#: Published files in one question: its answer stays below 2 MiB, whatever their names are.
+#: Published files per request: the answer stays below 2 MiB, whatever their names are.
 _LOOK_AT_ONCE = 1000
 
 OnStorage = Callable[[HostStorage], None]
-#: pool, what is wanted of its placements, uids of the placements that have or had a record
+#: pool, wanted status of its placements, uids of placements that have or had a record
 OnCopies = Callable[[str, list[copies.Wanted], Mapping[str, str]], None]
 
 
@@ -57,15 +57,15 @@ class PoolMonitor:
         self._sweep_complaint = Complaint(logger)
         self._budget_complaint = Complaint(logger)
         self._mount_complaint = Complaint(logger)
-        #: of the pool when it was judged last
+        #: device of the pool at the last check of its facts
         self._device = 0
-        #: its work directory held more than is read, when it was looked at last
+        #: the work directory was over its budget at the last scan
         self._over_budget = False
         self._storage = storage.not_exposed(target)
         self._leftovers: list[leftovers.Leftover] = []
-        #: what lies there was looked at since the pool was usable
+        #: the work directory was listed since the pool is usable
         self._listed = False
-        # known also while the pool cannot be looked into
+        # remembered placements count also while the pool is unusable
         owners.want(target.pool, copies=self._book.placements().items(), leftovers=())
 
     async def run(self) -> None:
@@ -82,14 +82,14 @@ class PoolMonitor:
                 if usable:
                     observe = now >= observe_due
                     usable = await self._look(observe)
-                    # what is over its budget stays so for a while, and costs a listing each time
+                    # a pool over its budget stays so for a while, and each check costs a listing
                     look_around = look_around or self._over_budget
                     if observe and usable:
                         observe_due = time.monotonic() + self._settings.observe_interval_seconds
                     busy = self._book.active(_now()) or self._book.unsettled(_now())
                     scan = self._settings.active_scan_seconds if busy else self._settings.idle_scan_seconds
                     pause = min(pause, scan)
-                    # a pool that stopped answering is asked for its facts next
+                    # request facts next from a pool that stopped answering
                     facts_due = facts_due if usable or self._over_budget else 0
                     pause = facts_due - time.monotonic() if self._over_budget else pause
                 if not usable:
@@ -101,7 +101,7 @@ class PoolMonitor:
             await self._worker.close()
 
     async def _facts(self) -> bool:
-        """Whether it is worth looking into the pool."""
+        """Updates the storage facts; returns whether the pool can be scanned."""
         facts: storage.Facts | None
         try:
             answer = await self._worker.ask("facts", work_directory=WORK_DIRECTORY, record_suffix=record.SUFFIX)
@@ -112,12 +112,14 @@ class PoolMonitor:
             self._complaint.say(logging.WARNING, f"Pool {self.target.pool} does not answer: {error}", self._about)
         roots, mounts = self._settings.pool_roots, mountinfo.read()
         pool, path = self.target.pool, self.target.path
-        # while no placement has a copy there, nothing can be lost
+        # without copies there, nothing can be lost
         was_own_mount = self._ledger.own_mount(pool, path) and bool(self._ledger.remembered(pool, path))
         self._storage = storage.judge(self.target, roots, mounts, facts, was_own_mount=was_own_mount)
         if self._storage.missing_mount_options:
             missing = " and ".join(self._storage.missing_mount_options)
-            text = f"Pool {pool}: {path} is mounted without {missing}; mount it with them: others write what lies there"
+            text = (
+                f"Pool {pool}: {path} is mounted without {missing}; mount it with them, because others write its files"
+            )
             self._mount_complaint.say(logging.WARNING, text, self._about)
         if facts is None or self._storage.mounted is not True or not facts.directory:
             self._listed = False
@@ -127,7 +129,7 @@ class PoolMonitor:
         return True
 
     async def _look(self, observe: bool) -> bool:
-        """False when the pool stopped answering, is over its budget, or another file system lies there now."""
+        """Scans the pool. False: it stopped answering, is over its budget, or its path has another file system."""
         try:
             await self._copies(observe)
             if observe:
@@ -136,7 +138,7 @@ class PoolMonitor:
             work_directory = f"{self.target.path}/{WORK_DIRECTORY}"
             text = (
                 f"Pool {self.target.pool} is not usable: {work_directory} holds {error}; find out who wrote there, and "
-                "remove from it what the product did not make"
+                "remove files that the product did not create"
             )
             self._budget_complaint.say(logging.WARNING, text, self._about)
             self._over_budget, self._listed = True, False
@@ -161,7 +163,7 @@ class PoolMonitor:
         self._on_copies(self.target.pool, self._book.wanted(_now()), self._book.placements())
 
     async def _list(self) -> None:
-        """What is left over in the work directory; removes what belongs to nobody for long enough."""
+        """Lists the leftovers of the work directory, and removes those that have belonged to nobody for a day."""
         answer = await self._ask(
             "leftovers",
             work_directory=WORK_DIRECTORY,
@@ -190,7 +192,7 @@ class PoolMonitor:
         )
         if answer["removed"]:
             names = escaping.listed(answer["removed"])
-            text = "Pool %s: removed what belonged to nobody for a day: %s"
+            text = "Pool %s: removed files that belonged to no placement for a day: %s"
             logger.info(text, self.target.pool, names, extra=self._about)
             gone = set(answer["removed"])
             self._leftovers = [each for each in self._leftovers if not gone & set(each.names)]
@@ -199,7 +201,7 @@ class PoolMonitor:
             self._sweep_complaint.say(logging.WARNING, text, self._about)
 
     async def _ask(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """Of the file system that was judged, and of no other."""
+        """Sends a request for the file system of the last facts, and for no other."""
         return await self._worker.ask(operation, device=self._device, **arguments)
 
     def _report(self) -> None:

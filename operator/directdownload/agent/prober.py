@@ -1,14 +1,14 @@
 """The child process that touches one pool, so that a hung file system freezes only this process.
 
 Started by `worker` as `python -m directdownload.agent.prober PATH`. Requests are lines of JSON on standard input,
-answers JSON after four bytes of length on standard output. It ends with its parent (end of input). Everything read is
-bounded; no link is followed below the pool's own path. Imports little: it must start fast and stay small.
+answers are JSON after four bytes of length on standard output. It ends with its parent (end of input). All reads are
+bounded; no link below the pool's path is followed. It imports little, because it must start fast and stay small.
 
-The agent has one memory for all pools, and whoever may write a pool decides what lies in it. So a work directory that
-holds more than its `Budget` is not looked at, and its pool is not usable until somebody has cleared it.
+All pools share the agent's memory, and others can write into a pool. So a work directory over its `Budget` is not read,
+and its pool is not usable until somebody has cleared it.
 
-A pool that is unmounted shows an empty directory under the same path. So every request but `facts` says on which device
-the pool was found, and is refused when another one lies there now: what is missing below a mount point is not lost.
+An unmounted pool shows an empty directory at the same path. So every request except `facts` names the device of the
+pool, and fails if the path has another one now: files missing below a mount point are not lost.
 """
 
 import errno
@@ -25,25 +25,25 @@ from typing import Any, NamedTuple
 from directdownload.download import files
 
 LENGTH = struct.Struct(">I")
-#: Of names in a pool's work directory; what lies beyond is not looked at.
+#: Names of a pool's work directory that are read; further names are ignored.
 ENTRY_LIMIT = 5000
-#: A copy has a record, and while it is made up to five files more: 20,000 are ten for each of 2,000 copies.
+#: A copy has a record and, during its download, up to five more files: 20,000 are ten for each of 2,000 copies.
 NAMES_LIMIT = 20_000
-#: Of journals and records together: 2 KiB for each of 2,000 copies, of which a usual record takes a third.
+#: Limit of journals and records together: 2 KiB for each of 2,000 copies; a usual record takes a third of that.
 CONTENT_LIMIT_BYTES = 4 * 1024 * 1024
-#: Files that a download holds locked while it is at work.
+#: Suffixes of files that a running download holds locked.
 PART_SUFFIX, LOCK_SUFFIX = ".part", ".lock"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Of the pool itself, which may be a link, and closed to root without capabilities but for passing through.
+#: Flags for the pool itself: it may be a link, and root without capabilities may only pass through it.
 _POOL = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class OverBudgetError(Exception):
-    """The work directory holds more than is looked at."""
+    """The work directory holds more than its budget."""
 
 
 class Budget(NamedTuple):
-    """What the work directory of one pool may hold. Bytes count as they go to the agent, in JSON."""
+    """The limits of one pool's work directory. Bytes count as sent to the agent, in JSON."""
 
     names: int = NAMES_LIMIT
     content_bytes: int = CONTENT_LIMIT_BYTES
@@ -80,7 +80,7 @@ def _recorded(path: str, work_directory: str, record_suffix: str) -> bool:
     try:
         return any(name.endswith(record_suffix) for name in _names(pool, work_directory, Budget()))
     except OverBudgetError:
-        # so full a directory is none that the pool's mount hides
+        # a directory this full is not an empty mount point
         return True
     except OSError:
         return False
@@ -93,15 +93,15 @@ class Scanner:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, int, int]] = {}
-        #: of the content, as it was sent
+        #: bytes of each file's content, as sent
         self._sizes: dict[str, int] = {}
 
     def scan(
         self, pool: int, work_directory: str, suffixes: list[str], budget: Sequence[int] = Budget()
     ) -> dict[str, Any]:
-        """`pool` is the open directory. `complete` is False when there are more than are looked at.
+        """`pool` is the open directory. `complete` is False if there are more names than ENTRY_LIMIT.
 
-        Raises OverBudgetError, after which all is told anew.
+        Raises OverBudgetError; the next scan then sends everything again.
         """
         try:
             return self._scan(pool, work_directory, tuple(suffixes), Budget(*budget))
@@ -125,7 +125,7 @@ class Scanner:
                         continue  # removed since it was listed
                     present[name] = (state.st_ino, state.st_mtime_ns, state.st_size)
                     if self._known.get(name) != present[name]:
-                        # the descriptor in the path: the work directory cannot be exchanged for a link meanwhile
+                        # by descriptor, so that nobody can replace the work directory by a link meanwhile
                         data = files.read_small(f"/proc/self/fd/{descriptor}/{name}")
                         changed[name] = (data or b"").decode(errors="replace")
                         sizes[name] = len(json.dumps(changed[name]))
@@ -141,9 +141,9 @@ class Scanner:
 
 
 def _names(pool: int, work_directory: str, budget: Budget) -> list[str]:
-    """None while no download has been here. Any other failure is one: what cannot be read is not lost.
+    """All names in the work directory; empty before the first download.
 
-    Raises OverBudgetError as soon as there are too many.
+    Raises OverBudgetError at too many names, and OSError for other failures: unreadable files are not lost.
     """
     try:
         descriptor = os.open(work_directory, _DIRECTORY, dir_fd=pool)
@@ -167,7 +167,7 @@ def _names(pool: int, work_directory: str, budget: Budget) -> list[str]:
 
 
 def look(pool: int, names: list[str]) -> dict[str, Any]:
-    """Size, mtime and inode of regular files directly in the pool; None for what is absent or something else."""
+    """Size, mtime (ns) and inode of regular files directly in the pool; None for other kinds and missing files."""
     found: dict[str, list[int] | None] = {}
     for name in names:
         found[name] = None
@@ -189,7 +189,7 @@ def list_leftovers(
 ) -> dict[str, Any]:
     """Regular files of the work directory: allocated size, mtime, and whether a process holds it locked.
 
-    Only what was idle for `idle_seconds` is asked for its lock: asking makes a download wait for a moment.
+    Checks the locks only of files that were idle for `idle_seconds`: a check delays a download for a moment.
     """
     found: dict[str, tuple[int, float, bool]] = {}
     listed = _names(pool, work_directory, Budget(*budget))
@@ -212,7 +212,7 @@ def list_leftovers(
 
 
 def _held(directory: int, name: str) -> bool:
-    """Also when it cannot be told."""
+    """Whether a process holds the lock; True if that cannot be determined."""
     try:
         part = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
         try:
@@ -225,9 +225,9 @@ def _held(directory: int, name: str) -> bool:
 
 
 def sweep(pool: int, work_directory: str, leftovers: Sequence[dict[str, Any]], before: float) -> dict[str, Any]:
-    """Removes what `leftovers.Leftover` names and what has not changed since `before` (seconds of the epoch).
+    """Removes the files of each leftover that has not changed since `before` (seconds of the epoch).
 
-    Under the lock that a download would hold: one that starts meanwhile waits, and begins anew.
+    Holds the lock of a download meanwhile: a download that starts then waits, and begins anew.
     """
     removed: list[str] = []
     failed = ""
@@ -309,7 +309,7 @@ def main() -> None:
                     if os.fstat(pool).st_dev == request.pop("device"):
                         answer = operations[operation](pool, **request)
                     else:
-                        answer = {"failed": "another file system lies there than before"}
+                        answer = {"failed": "the path has another file system than before"}
                 finally:
                     os.close(pool)
         except OverBudgetError as error:

@@ -1,6 +1,6 @@
-"""How fast a download is and when it will be done, from one look at its journal after the other. Pure.
+"""The speed of a download and its remaining time, from consecutive states of its journal. Pure.
 
-Called by `copies`. Times are those of the journal: how late the agent looked does not count.
+Called by `copies`. All times are from the journal, so that delays of the agent do not count.
 """
 
 import dataclasses
@@ -11,21 +11,21 @@ import urllib.parse
 from directdownload.download.journal import Journal
 from directdownload.resources.templateplacement import Progress
 
-#: Weight of the past: a change of speed shows by two thirds after this time.
+#: Time constant of the smoothing: after this time a change of speed shows by two thirds.
 SMOOTHING_SECONDS = 10
-#: A journal that stands still for so many of its intervals (and so many seconds) belongs to a stalled transfer.
+#: A transfer is stalled if its journal does not change for this many of its intervals, and this many seconds.
 STALLED_INTERVALS = 3
 STALLED_SECONDS = 10
-#: More is no estimate any more.
+#: Longer estimates are not published.
 _ETA_LIMIT_SECONDS = 30 * 86_400
-#: What a 64-bit field of the API holds, whatever a journal claims.
+#: Fits a 64-bit field of the API, whatever a journal claims.
 _SPEED_LIMIT = 2**62
 _SOURCE_LIMIT = 253
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Meter:
-    """The smoothed speed as of one state of the journal."""
+    """The smoothed speed at one state of the journal."""
 
     started: datetime.datetime
     updated: datetime.datetime
@@ -34,7 +34,7 @@ class Meter:
 
 
 def advance(meter: Meter | None, journal: Journal) -> Meter:
-    """The meter after `journal`; begins anew with another attempt or when a download starts over."""
+    """The meter after `journal`; starts again with another attempt, or if a download starts over."""
     started, updated = utc(journal.started_time), utc(journal.updated_time)
     if meter is None or started != meter.started or journal.bytes_on_disk < meter.bytes_on_disk:
         return Meter(started, updated, journal.bytes_on_disk, float(journal.bytes_per_second))
@@ -43,7 +43,7 @@ def advance(meter: Meter | None, journal: Journal) -> Meter:
         return meter
     speed = (journal.bytes_on_disk - meter.bytes_on_disk) / seconds
     weight = 1 - math.exp(-seconds / SMOOTHING_SECONDS)
-    # nothing known yet: the first measured speed counts in full
+    # the first measured speed counts in full
     smoothed = (
         speed if meter.bytes_per_second <= 0 else meter.bytes_per_second + weight * (speed - meter.bytes_per_second)
     )
@@ -51,7 +51,7 @@ def advance(meter: Meter | None, journal: Journal) -> Meter:
 
 
 def progress(meter: Meter, journal: Journal, now: datetime.datetime) -> Progress:
-    """What is published; speed 0 and no ETA while the transfer stands still."""
+    """The progress to publish; speed 0 and no ETA while the transfer is stalled."""
     speed = 0 if stalled(meter, journal, now) else min(_SPEED_LIMIT, round(meter.bytes_per_second))
     total = journal.size_bytes
     eta, percent = None, None
@@ -72,18 +72,18 @@ def progress(meter: Meter, journal: Journal, now: datetime.datetime) -> Progress
 
 
 def stalled(meter: Meter, journal: Journal, now: datetime.datetime) -> bool:
-    """Whether nothing was written for so long that the speed says nothing any more."""
+    """Whether the journal has not changed for so long that the speed no longer counts."""
     age_seconds = (now - meter.updated).total_seconds()
     return age_seconds > max(STALLED_SECONDS, STALLED_INTERVALS * journal.progress_interval_seconds)
 
 
 def complete(size_bytes: int, updated: datetime.datetime) -> Progress:
-    """The last progress of a copy: all of it."""
+    """The progress of a complete copy."""
     return Progress(bytes_downloaded=size_bytes, bytes_total=size_bytes, percent=100, updated_time=updated)
 
 
 def source_host(source: str) -> str | None:
-    """The host of a URL and nothing else of it; None for what is no URL."""
+    """Only the host of a URL; None if `source` is no URL."""
     try:
         host = urllib.parse.urlsplit(source).hostname
     except ValueError:
@@ -92,7 +92,7 @@ def source_host(source: str) -> str | None:
 
 
 def utc(moment: datetime.datetime) -> datetime.datetime:
-    """A time without zone (no journal of ours has one) is taken as UTC, one at the end of time as the end."""
+    """`moment` in UTC. A time without zone, which the product never writes, counts as UTC."""
     try:
         return moment.astimezone(datetime.UTC) if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     except OverflowError:

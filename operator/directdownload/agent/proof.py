@@ -1,7 +1,7 @@
-"""What the Host's status says of its keystore: `keystoresync.Synced` with the times that its readers need. Pure.
+"""The Host's status of its keystore: `keystoresync.Synced` with the times that its readers need. Pure.
 
-Made by `keystore`, written by `hostreport`. A time stays as long as what it belongs to does, over a restart of the
-agent too: then the Host's own status says what was told before.
+`keystore` makes it, `hostreport` writes it. A time stays as long as its value is the same, also over a restart of the
+agent, which reads the earlier report from the Host's status.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from directdownload.resources.host import CERTIFICATES_LIMIT, HostCertificate, H
 from directdownload.resources.reasons import Reason
 
 CONDITION = "KeystoreSynced"
-#: `lastVerifiedTime` alone is no reason to write the Host more often.
+#: A change of `lastVerifiedTime` alone is written at most this often.
 VERIFIED_AGAIN = datetime.timedelta(hours=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeystoreReport:
-    """Three fields of `Host.status`; `condition` is the one of the list that the agent owns."""
+    """Three fields of `Host.status`; of the conditions, the agent owns only `condition`."""
 
     keystore: KeystoreStatus | None
     certificates: tuple[HostCertificate, ...]
@@ -41,12 +41,12 @@ class KeystoreReport:
         return status | ({"keystore": _dump(self.keystore)} if self.keystore is not None else {})
 
 
-#: Nothing was told yet.
+#: No report yet.
 NOTHING = KeystoreReport(None, (), None)
 
 
 def told(status: Mapping[str, Any]) -> KeystoreReport:
-    """What an agent has written into the status of a Host; nothing if it is not understood."""
+    """The agent's report in the status of a Host; NOTHING if it cannot be read."""
     try:
         found = HostStatus.model_validate(status)
     except pydantic.ValidationError:
@@ -55,7 +55,7 @@ def told(status: Mapping[str, Any]) -> KeystoreReport:
 
 
 def report(synced: Synced, generation: int, before: KeystoreReport, now: datetime.datetime) -> KeystoreReport:
-    """`generation` of the Host that `synced` is about."""
+    """The report of `synced`; `generation` is that of the Host. Returns `before` if nothing is to be written."""
     now = now.replace(microsecond=0)
     known = {each.name: each for each in before.certificates}
     certificates = tuple(_certificate(each, known.get(each.name), now) for each in synced.proofs[:CERTIFICATES_LIMIT])

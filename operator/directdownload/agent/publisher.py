@@ -1,12 +1,12 @@
-"""Writes what the agent has to say about placements into their status, as rarely as will do.
+"""Writes the agent's fields of placements' status, with as few writes as possible.
 
 Fed by `pools` through `supervisor`. Promises: each apply carries all fields of a placement's status that the agent
-owns; nothing is written that was written before; progress at most once per interval of its journal; a placement that
-is gone, or another host's, is left alone; failures are tried again with backoff and said once; a copy is told only when
-`ledger` has it on disk, but that one is lost or changed is told at once.
+owns; no write is repeated; progress is written at most once per interval of its journal; placements that are gone, or
+belong to another host, are not written; failures are tried again with backoff and logged once; a copy is published only
+when `ledger` has it on disk, but a lost or changed copy at once.
 
-On a shared pool every host sees every record. The agent of the host that wrote one tells of it; the others speak only
-up when the file is lost or changed and the placement, which they read first, has become theirs.
+On a shared pool every host sees every record. The agent of the host that wrote a record publishes it. Other agents
+publish only a lost or changed file, and only after reading that the placement now belongs to their host.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ logger = logging.getLogger(__name__)
 @dataclasses.dataclass(slots=True)
 class _Entry:
     wanted: Wanted
-    #: what stands in the placement for all we know
+    #: the last known status of the placement
     told: dict[str, Any] | None = None
     due_monotonic: float = 0.0
-    #: it is another host's; as it is, there is nothing to tell
+    #: it belongs to another host, and needs no write as it is
     closed: bool = False
-    #: it was another host's when it was asked for last
+    #: it belonged to another host when it was read last
     foreign: bool = False
     backoff: Backoff = dataclasses.field(default_factory=Backoff)
     complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
 
 class Publisher:
-    """`want` says what should stand in the placements of a pool; `run` sees to it until cancelled."""
+    """`want` sets the wanted status of a pool's placements; `run` writes it until cancelled."""
 
     def __init__(
         self, api: client.Api, host: str, ledger: Ledger, owners: Owners, *, foreign_interval_seconds: float
     ) -> None:
         self._api = api
         self._host = host
-        #: another host's placement may become ours: if there is something to tell of it, it is read again after so long
+        #: another host's placement may move to this host: one with a pending write is read again after this time
         self._foreign_interval_seconds = foreign_interval_seconds
         self._ledger = ledger
         self._owners = owners
@@ -59,10 +59,10 @@ class Publisher:
         self._wake = asyncio.Event()
 
     def want(self, pool: str, wanted: list[Wanted], recorded: Mapping[str, str]) -> None:
-        """All that there is to say about `pool`; `recorded` are its placements that have, or had, a record."""
+        """Replaces the wanted status for `pool`; `recorded` are its placements that have, or had, a record."""
         names = {item.placement for item in wanted}
         for name in [n for n, entry in self._entries.items() if entry.wanted.pool == pool and n not in names]:
-            # A record that waits for its file says nothing for a moment; what was told before still counts.
+            # A record that waits for its file wants nothing for a moment; the published status still counts.
             if name not in recorded:
                 del self._entries[name]
         for item in wanted:
@@ -71,7 +71,7 @@ class Publisher:
         self._wake.set()
 
     def forget(self, pool: str) -> None:
-        """The pool is not this host's any more."""
+        """Drops the placements of `pool`, which no longer belongs to this host."""
         self._entries = {name: entry for name, entry in self._entries.items() if entry.wanted.pool != pool}
 
     async def run(self) -> None:
@@ -83,11 +83,11 @@ class Publisher:
             for _, wanted in due_now:
                 if wanted.settled:
                     self._ledger.intend(wanted)
-            # Remembered before it is told: once the cluster knows of a copy, its loss is told, whatever happens to us.
+            # Save before publishing: the loss of a published copy must be reported whatever happens to this process.
             await self._ledger.save()
-            # what is settled first: it is what others wait for
+            # settled copies first: others wait for them
             for entry, wanted in sorted(due_now, key=lambda each: not each[1].settled):
-                # what has changed meanwhile is not remembered yet: `want` has woken us for it
+                # changed meanwhile, so not saved yet: `want` has set the wake-up for it
                 if entry.wanted is not wanted:
                     continue
                 if wanted.settled and not wanted.wrong and not self._ledger.durable(wanted):
@@ -107,7 +107,7 @@ class Publisher:
     def _want(self, wanted: Wanted) -> None:
         entry = self._entries.get(wanted.placement)
         if entry is not None and self._owners.gone(entry.wanted.key):
-            # should there be such a placement again, nothing was told to it
+            # a recreated placement has no published status
             entry.told = None
         if (entry is not None and entry.wanted is wanted) or (wanted.ended and (entry is None or entry.told is None)):
             return
@@ -115,10 +115,10 @@ class Publisher:
             entry = self._entries[wanted.placement] = _Entry(wanted)
         else:
             if wanted.settled and not entry.wanted.settled:
-                # the end of a download waits for no interval
+                # publish the end of a download at once
                 entry.due_monotonic = 0.0
             if wanted.status != entry.wanted.status:
-                # the placement of a shared pool may have become ours
+                # the placement of a shared pool may have moved to this host
                 entry.closed = False
         entry.wanted = wanted
         if wanted.settled and entry.told is None and not entry.closed:
@@ -148,7 +148,7 @@ class Publisher:
             self._gone(wanted)
         except errors.ApiError as error:
             if isinstance(error, errors.Forbidden) and wanted.shared:
-                # The node fence: the placement was given to another host.
+                # The admission policy refuses it: the placement has moved to another host.
                 self._leave(entry, wanted)
                 return
             seconds = entry.backoff.after(error)
@@ -166,9 +166,9 @@ class Publisher:
                 self._ledger.note(wanted, Outcome.PUBLISHED)
 
     async def _ours(self, wanted: Wanted) -> bool:
-        """Only reading the placement tells whose it is.
+        """Whether the placement belongs to this host, by reading it.
 
-        Through the subresource, which is all that the agent may read; the answer is the whole object.
+        Reads the status subresource, which is all that the agent may read; the answer is the whole object.
         """
         placement = await self._api.request(
             "GET", kinds.TEMPLATE_PLACEMENTS, wanted.placement, subresource="status", verb="get"
@@ -185,16 +185,16 @@ class Publisher:
             self._ledger.note(wanted, Outcome.GONE)
 
     def _leave(self, entry: _Entry, wanted: Wanted) -> None:
-        """To the host whose placement it is."""
+        """Leaves the placement to the host that it belongs to."""
         if not entry.foreign:
             about = logs.about("TemplatePlacement", wanted.placement)
-            logger.info("Placement %s (uid %s) is another host's", wanted.placement, wanted.uid, extra=about)
+            logger.info("Placement %s (uid %s) belongs to another host", wanted.placement, wanted.uid, extra=about)
         entry.told, entry.foreign = None, True
         if wanted.settled:
             self._ledger.note(wanted, Outcome.FOREIGN)
         if wanted.settled and not wanted.wrong:
             entry.closed = True
         else:
-            # a shared pool that was wiped must not make every host read every placement every minute
+            # after the loss of a shared pool, not every host may read every placement every minute
             others = sum(each.foreign for each in self._entries.values())
             entry.due_monotonic = time.monotonic() + max(self._foreign_interval_seconds, others)

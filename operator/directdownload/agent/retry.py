@@ -1,4 +1,4 @@
-"""When to try again, and saying what is wrong once instead of every time. Used by everything that may fail for long."""
+"""Backoff for retries, and logging of a repeated failure once. Used by everything that may fail for long."""
 
 import logging
 import random
@@ -8,7 +8,7 @@ from directdownload.cluster import errors
 
 FIRST_SECONDS = 0.5
 LIMIT_SECONDS = 30
-#: A refusal ends when someone changes something; asking does not hurry them.
+#: A refusal ends when somebody changes something; frequent retries do not help.
 REFUSED_LIMIT_SECONDS = 300
 
 
@@ -22,7 +22,7 @@ class Backoff:
         self._failures = 0
 
     def after(self, error: Exception) -> float:
-        """Seconds to wait after one more failure; what the API server refuses waits longer."""
+        """Seconds to wait after one more failure; longer after a refusal of the API server."""
         limit = REFUSED_LIMIT_SECONDS if isinstance(error, errors.Forbidden | errors.Invalid) else LIMIT_SECONDS
         seconds = min(limit, FIRST_SECONDS * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
         self._failures += 1
@@ -45,7 +45,7 @@ class Complaint:
         self._last = text
 
     def clear(self, text: str, about: Mapping[str, object] | None = None) -> None:
-        """What was complained about is over: `text` says so, if there was anything."""
+        """Ends the complaint; logs `text` if there was one."""
         if self._last:
             self._logger.info(text, extra=about)
         self._last = ""

@@ -13,43 +13,43 @@ class Settings:
 
     #: the Host of the same name is ours
     node_name: str
-    #: host directories mounted at the same path; pools lie below
+    #: host directories with pools, mounted at the same path
     pool_roots: tuple[str, ...]
-    #: host directories mounted at the same path; the keystore and the file of its password lie below
+    #: host directories with keystore and password file, mounted at the same path
     keystore_roots: tuple[str, ...] = ()
-    #: what must survive a restart; on the host's disk
+    #: directory on the host's disk for state that must survive a restart
     state_directory: str = "/var/lib/directdownload"
     #: 0 takes a free port
     health_port: int = 8081
-    #: none: metrics are served at the health port, to everybody
+    #: None: the health port serves metrics, to everybody
     metrics_port: int | None = None
-    #: none: a certificate of our own making
+    #: None: a self-signed certificate
     metrics_certificate: pathlib.Path | None = None
-    #: for logs, and for who finds the state directory taken
+    #: for logs, and for agents that wait for the state directory
     pod_name: str = ""
     pod_namespace: str = ""
-    #: none: the pod's service account
+    #: None: the pod's service account
     kubeconfig: str | None = None
     log_format: str = "text"
     log_level: str = "info"
-    #: how often a pool's size is asked for; also how long a full or lost pool goes unnoticed
+    #: interval of checks of a pool's facts; the longest time that a full or lost pool stays unnoticed
     facts_interval_seconds: float = 15
-    #: how often journals are looked at while a download runs here, and while none does
+    #: intervals of journal scans, with and without a running download
     active_scan_seconds: float = 1
     idle_scan_seconds: float = 2
-    #: how often published files are looked at, and what else lies there: how long a lost file goes unnoticed
+    #: interval of checks of published files and leftovers; the longest time that a lost file stays unnoticed
     observe_interval_seconds: float = 30
-    #: one placement that files on disk name is asked for at a time: is it still there? Each again after ten of these
+    #: one placement that files on disk name is read per interval; each again after ten intervals
     check_interval_seconds: float = 30
-    #: how long a host that took over a copy of a shared pool may take to notice that it is lost or changed
+    #: the longest time until a host that took over a copy of a shared pool notices its loss or change
     foreign_interval_seconds: float = 60
     #: small changes of free space wait this long
     numbers_interval_seconds: float = 300
-    #: a pool that does not answer for so long is taken for hung
+    #: a pool that does not answer within this time counts as hung
     pool_timeout_seconds: float = 5
-    #: what one pool's work directory may hold; a pool with more is not usable
+    #: limits of one pool's work directory; a pool over them is not usable
     pool_budget: prober.Budget = dataclasses.field(default_factory=prober.Budget)
-    #: how often the keystore's file is looked at, and the file of its password: how long a change goes unnoticed
+    #: interval of checks of keystore and password file; the longest time that a change stays unnoticed
     keystore_poll_seconds: float = 1
 
     def __post_init__(self) -> None:

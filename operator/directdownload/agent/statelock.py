@@ -1,13 +1,13 @@
-"""At most one agent works with a state directory: the lock on it, and who holds it.
+"""The lock on a state directory: at most one agent uses it.
 
-`main` takes it before anything else begins and holds it to the end. Two releases of the chart in one cluster, or two
-pods of a rolling update that overlap, find the same directory of the host, the same ledgers and the same keystore: who
-comes second does nothing, says who is first, and goes on by itself when the first has ended. The kernel gives the lock
-back with the process, however that ends; children do not inherit it.
+`main` takes the lock before everything else and holds it to the end. Two releases of the chart in one cluster, or two
+overlapping pods of a rolling update, share the host's directory, ledgers and keystore: the second agent waits, reports
+the holder, and starts when the first has ended. The kernel releases the lock when the process ends; children do not
+inherit it.
 
-The file is closed to all but root, as whoever can open it can hold the lock. What it says of its holder is for people,
-and hostile until checked. Where there can be no lock (the directory is absent or cannot be written and the file is not
-there) the agent works without, as it does without its ledgers.
+Only root can open the file, because everybody who can open it can hold the lock. The text about the holder is for
+people, and hostile until checked. If no lock is possible (the directory is missing, or it cannot be written and has no
+lock file), the agent runs without it, as it runs without its ledgers.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from directdownload.resources.jobs import Document
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "agent.lock"
-#: How often who waits tries again: a blocking call could not be given up, and would wait for a file that was replaced.
+#: Pause between attempts. A blocking call could not be cancelled, and would wait for a file that was replaced.
 POLL_SECONDS = 1.0
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WORD_LIMIT = 253
 
 
 class Holder(Document):
-    """Who holds the lock, as it says itself."""
+    """The holder of the lock, as written by itself."""
 
     node: str = ""
     namespace: str = ""
@@ -48,7 +48,7 @@ class Holder(Document):
 
 
 class StateLock:
-    """`acquire`, and `release` when all work has ended; `problem` says meanwhile whom it waits for."""
+    """Call `acquire`, and `release` after all work. `problem` names the holder while `acquire` waits."""
 
     def __init__(self, settings: Settings, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._directory = settings.state_directory
@@ -59,21 +59,21 @@ class StateLock:
         self._poll_seconds = poll_seconds
         self._descriptor = -1
         self._complaint = Complaint(logger)
-        #: why the lock is not ours, while it is another's
+        #: the holder of the lock, as text, while another agent has it
         self.problem = ""
 
     async def acquire(self) -> None:
-        """Waits, as long as it takes, until no other agent works with the directory."""
+        """Waits without limit until no other agent uses the directory."""
         try:
             while not self._try():
                 self.problem = self._whom()
                 self._complaint.say(logging.WARNING, self.problem)
                 await asyncio.sleep(self._poll_seconds)
         except OSError as error:
-            text = "Cannot lock %s: %s; working without: see that no other agent runs on this host"
+            text = "Cannot lock %s: %s; running without the lock: make sure that no other agent runs on this host"
             logger.warning(text, self._path, error.strerror)
         self.problem = ""
-        self._complaint.clear(f"The state directory {self._directory} is free: this agent works with it now")
+        self._complaint.clear(f"The state directory {self._directory} is free: this agent uses it now")
 
     def release(self) -> None:
         if self._descriptor >= 0:
@@ -82,7 +82,7 @@ class StateLock:
             self._descriptor = -1
 
     def _try(self) -> bool:
-        """Whether the lock is ours now. Raises OSError where there can be none."""
+        """Takes the lock; False if another agent has it. Raises OSError if no lock is possible."""
         descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,15 +103,15 @@ class StateLock:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         except OSError:
-            # a file system that became read-only: what is there can be locked all the same
+            # the file system became read-only; an existing file can be locked all the same
             descriptor = os.open(self._path, os.O_RDONLY | _FLAGS)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(0, "it is no file")
+            raise OSError(0, "it is not a regular file")
         return descriptor
 
     def _write(self, data: bytes) -> None:
-        """In place, so that the lock stays; on a full disk nothing stands there, rather than the one before."""
+        """Writes in place, so that the lock stays. On a full disk the file is empty rather than wrong."""
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, data, 0)
@@ -125,6 +125,6 @@ class StateLock:
         except pydantic.ValidationError:
             who = ""
         return (
-            f"another agent works with the state directory {self._directory} of this host{who}; this one does nothing "
-            "until that one has ended. Where two releases are installed, uninstall one"
+            f"another agent uses the state directory {self._directory} of this host{who}; this agent waits until "
+            "that one ends. If two releases are installed, uninstall one"
         )

@@ -1,7 +1,7 @@
-"""What a pool is worth on this host: the facts that stand in `Host.status.storage`. Pure.
+"""The facts of a pool on this host, for `Host.status.storage`. Pure.
 
-Called by `pools` with what the pool's worker found out and the mount table. The agent mounts each pool root as the host
-has it, so that the options of a mount, of a root's or of one below it, are the host's own.
+Called by `pools` with the findings of the pool's worker and the mount table. The agent mounts each pool root as the
+host has it, so that mount options, of a root or below it, are the host's own.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from directdownload.resources import quantities
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
 
-#: Free space that moved by this share of the capacity is told at once.
+#: A change of free space by this share of the capacity is reported at once.
 SIGNIFICANT = 0.01
-#: Free inodes, by this share of what was told (file systems that make inodes as needed report them by free space).
+#: The same for free inodes, by share of the reported number (some file systems derive it from free space).
 SIGNIFICANT_INODES = 0.05
-#: Whoever can write into a pool cannot make a program with rights of it, nor a device.
+#: With these options, writers of a pool can create neither setuid programs nor devices.
 _WANTED = ("nosuid", "nodev")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
@@ -34,14 +34,14 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
-    """What the worker found at a pool's path; `error_number` of the call that failed, or 0."""
+    """The worker's findings at a pool's path; `error_number` of the failed call, or 0."""
 
     error_number: int = 0
     directory: bool = False
     real_path: str = ""
-    #: of the directory; another one later means that something was mounted or unmounted
+    #: device of the directory; it changes with a mount or unmount
     device: int = 0
-    #: records lie there
+    #: the pool has records
     recorded: bool = False
     capacity_bytes: int = 0
     available_bytes: int = 0
@@ -49,7 +49,8 @@ class Facts:
 
 
 def exposed(target: Target, pool_roots: Sequence[str]) -> bool:
-    """A local pool may be a root itself; a shared one lies strictly below, else its mount could not be told."""
+    """Whether the path is exposed. A local pool may be a root itself; a shared one must be below, because its mount
+    would otherwise be undetectable."""
     root = mountinfo.root_of(target.path, pool_roots)
     return root is not None and not (target.shared and root == target.path)
 
@@ -59,7 +60,7 @@ def not_exposed(target: Target) -> HostStorage:
 
 
 def over_budget(target: Target) -> HostStorage:
-    """Its work directory holds more than is read of one pool."""
+    """The state of a pool whose work directory is over its budget."""
     return _unusable(target, Reason.POOL_NOT_READY)
 
 
@@ -71,10 +72,10 @@ def judge(
     *,
     was_own_mount: bool = False,
 ) -> HostStorage:
-    """`facts` is None when the pool does not answer (a hung network file system).
+    """The state of a pool. `facts` is None if it does not answer (a hung network file system).
 
-    `was_own_mount`: copies lay there when `on_own_mount` was true. A local pool needs no mount of its own. But one that
-    had one, and now has neither that nor a record, is a disk that is not mounted: its files are not lost, and must not
+    `was_own_mount`: the pool had copies while `on_own_mount` was true. A local pool needs no mount of its own. But a
+    pool that had one, and now has neither mount nor record, is an unmounted disk: its files are not lost, and must not
     be fetched again onto the disk below.
     """
     if facts is None:
@@ -82,7 +83,7 @@ def judge(
     if facts.error_number:
         absent = facts.error_number in _ABSENT
         return _unusable(target, Reason.PATH_MISSING if absent else Reason.POOL_NOT_READY)
-    # A link that leads out of the roots ends in the agent's own file system, not in the host's.
+    # A link out of the roots leads into the agent's own file system, not the host's.
     root = mountinfo.root_of(facts.real_path, pool_roots)
     if root is None:
         return not_exposed(target)
@@ -90,7 +91,7 @@ def judge(
         return _unusable(target, Reason.NOT_WRITABLE)
     mount = mountinfo.covering(mounts, facts.real_path)
     if target.shared and not mountinfo.is_pool_mount(mount, facts.real_path, root):
-        # without numbers: they would be those of the disk below
+        # without numbers, which would be those of the disk below
         return _unusable(target, Reason.NOT_MOUNTED)
     if was_own_mount and not facts.recorded and not on_own_mount(pool_roots, mounts, facts):
         return _unusable(target, Reason.NOT_MOUNTED)
@@ -112,8 +113,8 @@ def judge(
 def on_own_mount(pool_roots: Sequence[str], mounts: Sequence[mountinfo.Mount], facts: Facts) -> bool:
     """Whether the host mounts a file system for the pool, at a pool root or below one, apart from the root's parent.
 
-    A pool root is a mount of the agent's in any case. Where it is a plain directory of the host, the mount table says
-    which: a path that ends as the root's own does. Where the host has mounted a file system, that is its top.
+    A pool root is always a mount of the agent. If it is a plain directory of the host, the mount's root is a path with
+    the same last name. If the host has mounted a file system there, the mount's root is the top of that.
     """
     root, mount = mountinfo.root_of(facts.real_path, pool_roots), mountinfo.covering(mounts, facts.real_path)
     if root is None or mount is None:
@@ -124,7 +125,7 @@ def on_own_mount(pool_roots: Sequence[str], mounts: Sequence[mountinfo.Mount], f
 
 
 def significant(told: HostStorage | None, now: HostStorage) -> bool:
-    """Whether the change is to be told at once rather than some time."""
+    """Whether the change must be reported at once."""
     if told is None or _flags(told) != _flags(now):
         return True
     capacity = now.capacity_bytes or 0

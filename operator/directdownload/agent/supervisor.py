@@ -1,8 +1,8 @@
-"""Ties the agent together: watches its Host, the pools and the zone, runs a monitor per pool and the keeper of the
-keystore, hands outcomes to the writers.
+"""Connects the parts of the agent: watches its Host, pools and zone, runs the monitors of pools and the keeper of the
+keystore, and passes results to the writers.
 
-`main` makes one `Supervisor` per process. Level-triggered: on every change it looks at all that is known and starts or
-ends monitors by the difference.
+`main` makes one `Supervisor` per process. Level-triggered: every change compares the wanted monitors with the running
+ones, and starts or ends monitors.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from directdownload.resources.host import HostStorage
 
 logger = logging.getLogger(__name__)
 
-#: Lists are repeated every 10 minutes; with none for so long, the watches hang or the API server is away for good.
+#: Lists are repeated every 10 minutes; without one for this long, watches hang or the API server is gone.
 LIVENESS_SECONDS = 45 * 60
 
 
@@ -66,7 +66,7 @@ class Supervisor:
         self._keystore = keystore.KeystoreKeeper(settings, on_report=self._report)
         #: of the host's zone
         self._zone: tuple[zonewatch.ZoneWatch, asyncio.Task[None]] | None = None
-        #: of the Host that the keeper of the keystore remembers
+        #: uid of the Host that the keeper of the keystore has read
         self._host_uid = ""
         self._monitors: dict[str, tuple[storage.Target, asyncio.Task[None]]] = {}
         #: by pool; a pool without facts yet is missing
@@ -94,10 +94,10 @@ class Supervisor:
             self._monitors.clear()
 
     def ready(self) -> str | None:
-        """Ready once the Host was written, or there is none to write; then for good.
+        """None once the Host was written, or there is no Host to write; else the reason. Stays None from then on.
 
-        It is written first when the keystore was tried: a host is not Up before a revoke that it missed was caught up
-        with, or told as failed. Not the state of the API server: a host does not go down with it.
+        The first write follows the first sync: a host is not Up before it has executed a missed revocation, or
+        reported its failure. An outage of the API server does not count, because it must not take hosts down.
         """
         if not self._latched:
             if not (self._host_reflector.synced.is_set() and self._pool_reflector.synced.is_set()):
@@ -120,7 +120,7 @@ class Supervisor:
         self._wake.set()
 
     def _host(self) -> views.HostView | None:
-        # the key is checked as well: nothing but the selector keeps other hosts out of the store
+        # by key, because only the selector keeps other hosts out of the store
         return self._hosts.get(self._settings.node_name)
 
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
@@ -141,7 +141,7 @@ class Supervisor:
         for name, target in exposed.items():
             if name not in self._monitors:
                 about = logs.about("StoragePool", name)
-                logger.info("Pool %s at %s is one of this host", name, target.path, extra=about)
+                logger.info("Pool %s at %s belongs to this host", name, target.path, extra=about)
                 monitor = pools.PoolMonitor(
                     target,
                     self._settings,
@@ -157,7 +157,7 @@ class Supervisor:
         self._report()
 
     def _wishes(self, host: views.HostView | None, group: asyncio.TaskGroup) -> keystoresync.Wishes | None:
-        """For the host's keystore; None: not known. Watches the zone that the host is in, and no other."""
+        """The wishes for the host's keystore; None: not known. Watches only the host's zone."""
         if self._zone is not None and (host is None or host.zone != self._zone[0].zone):
             self._zone[1].cancel()
             self._zone = None
@@ -171,7 +171,7 @@ class Supervisor:
             self._keystore.remember(host.status)
         watch = self._zone[0]
         if not watch.synced:
-            # what is not listed yet would look like something that is gone
+            # an object that is not listed yet would look deleted
             return None
         zone = watch.found()
         return keystoresync.Wishes(
@@ -195,5 +195,5 @@ class Supervisor:
         if host is None:
             self._reporter.want(None)
         elif self._facts.keys() == self._targets.keys() and self._keystore.report is not None:
-            # Only whole: a pool left out because its facts are still on the way would look like one that is gone.
+            # Only complete reports: a pool without facts yet would look removed.
             self._reporter.want(hostreport.Report(host.uid, dict(self._facts), self._keystore.report))

@@ -1,10 +1,11 @@
-"""The trust bundle: what downloads on this host trust beside the system's roots, taken from the host's keystore.
+"""The trust bundle: certificates of the host's keystore that downloads trust beside the system's roots.
 
-Written by `keystoresync`; a download job mounts its directory and reads it (`download.sources.tls`). Certificates only,
-those of others too, as CloudStack trusts all that its keystore does. Replaced whole, only when its content changes.
+`keystoresync` writes it; a download job mounts its directory and reads it (`download.sources.tls`). It has all trusted
+certificates, also those of others, because CloudStack trusts its whole keystore. It is replaced as a whole, and only
+if its content changes.
 
-A certificate is judged once, when it is put in, by the library that will read it: OpenSSL. One that it refuses would
-cost the reader the whole bundle, so it stays out, and the log says which. What is in is not judged again.
+OpenSSL, the library of the reader, checks each certificate once before it is added. One refused certificate would make
+the whole bundle unreadable, so it is left out and logged. Certificates in the bundle are not checked again.
 """
 
 import dataclasses
@@ -22,11 +23,11 @@ from directdownload.resources import pem
 logger = logging.getLogger(__name__)
 
 DIRECTORY, FILE_NAME = "trust", "bundle.pem"
-#: as `download.sources.tls` has it, and the end of the line
+#: equal to that of `download.sources.tls`, plus the end of the line
 _BLOCK = re.compile(rb"(-----BEGIN CERTIFICATE-----.{1,65536}?-----END CERTIFICATE-----)\r?\n?", re.DOTALL)
-#: as `download.sources.tls` has it
+#: equal to that of `download.sources.tls`
 _LIMIT_BYTES = 16 * 1024 * 1024
-#: Of one whose block the reader takes: four letters for three bytes, 65 for 64 with the ends of lines, and the labels.
+#: The largest DER whose PEM block the reader accepts: four letters for three bytes, line ends and labels.
 _DER_LIMIT_BYTES = (pem.TEXT_LIMIT - 64) * 64 // 65 * 3 // 4
 
 
@@ -36,11 +37,11 @@ class Bundle:
     def __init__(self, state_directory: str) -> None:
         self._directory = os.path.join(state_directory, DIRECTORY)
         self.path = os.path.join(self._directory, FILE_NAME)
-        #: fingerprints of those that the log has
+        #: fingerprints that were logged
         self._left_out: Set[str] = frozenset()
 
     def write(self, certificates: Iterable[bytes]) -> None:
-        """Makes it hold just these (DER), but for those that the reader could not use."""
+        """Replaces the content by these certificates (DER), without those that the reader could not use."""
         judged = {each: _judge(each) for each in sorted(set(certificates))}
         left_out = {pem.fingerprint_sha256(each): found.problem for each, found in judged.items() if found.problem}
         for fingerprint in sorted(left_out.keys() - self._left_out):
@@ -56,23 +57,23 @@ class Bundle:
             logger.info("Trust bundle %s holds %d certificates now", self.path, len(blocks))
 
     def drop(self, fingerprints: Set[str]) -> None:
-        """Takes these out, and leaves the rest byte for byte: for when it is not known what the keystore holds."""
+        """Removes these, and keeps the rest byte for byte: for a keystore whose content is unknown."""
 
         def kept(block: re.Match[bytes]) -> bytes:
             return b"" if _fingerprint(block[1]) in fingerprints else block[0]
 
         if self._replace(_BLOCK.sub(kept, self._read() or b"")):
-            logger.info("Trust bundle %s: took out what is not to be trusted any more", self.path)
+            logger.info("Trust bundle %s: removed certificates that are no longer trusted", self.path)
 
     def stamp(self) -> tuple[int, ...] | None:
-        """The same as long as nobody has written it. None: there is none that could be read."""
+        """A value that changes with every write. None: the bundle is missing or unreadable."""
         try:
             return store.stamp(self.path)
         except errors.UnreadableError:
             return None
 
     def _replace(self, content: bytes) -> bool:
-        """Whether that was another content."""
+        """Writes `content`; returns whether it differs from the old content."""
         if content == self._read():
             return False
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
@@ -80,7 +81,7 @@ class Bundle:
         return True
 
     def _read(self) -> bytes | None:
-        """None: there is none."""
+        """The content; None if the bundle is missing."""
         try:
             with open(self.path, "rb") as file:
                 return file.read(_LIMIT_BYTES)
@@ -90,7 +91,7 @@ class Bundle:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Judged:
-    """A certificate in PEM; or why the reader could not use it."""
+    """A certificate in PEM, or the problem that makes it unusable for the reader."""
 
     block: str = ""
     problem: str = ""
@@ -98,23 +99,23 @@ class _Judged:
 
 @functools.lru_cache(maxsize=4096)
 def _judge(certificate: bytes) -> _Judged:
-    """As `download.sources.tls` reads them: all in a row. Cached: each check of the keystore asks for all."""
+    """Checks as `download.sources.tls` reads: all in a row. Cached, because each sync asks for all certificates."""
     if len(certificate) > _DER_LIMIT_BYTES:
         return _Judged(problem=f"it has {len(certificate)} bytes, at most {_DER_LIMIT_BYTES} are read")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
-        # One alone may end with what would hide the next of a row: a byte too many, or BER, which has no length.
+        # A single one may end with bytes that hide the next in a row: an extra byte, or BER, which has no length.
         der.only(certificate)
     except (ValueError, ssl.SSLError) as error:
-        # the last words are a line of Python's source
+        # the text ends with a line number of Python's source
         return _Judged(problem=f"OpenSSL cannot read it: {str(error.args[-1]).partition(' (_ssl.c')[0]}")
     except errors.UnreadableError:
-        return _Judged(problem="expected DER and nothing behind it; others in the bundle could not be read beside it")
+        return _Judged(problem="expected DER and nothing after it; the rest of the bundle would be unreadable")
     return _Judged(pem.Certificate(certificate).pem)
 
 
 def _fingerprint(block: bytes) -> str | None:
-    """Of what the reader makes of a block; None if nothing."""
+    """The fingerprint of the certificate that the reader gets from a block; None if there is none."""
     try:
         return pem.fingerprint_sha256(ssl.PEM_cert_to_DER_cert(block.decode("ascii")))
     except ValueError:

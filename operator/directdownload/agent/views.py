@@ -1,6 +1,6 @@
-"""What the agent keeps of the objects it watches: its own Host, the storage pools, its zone and the certificates there.
+"""Views of the objects that the agent watches: its Host, the storage pools, its zone and the zone's certificates.
 
-Projections for `cluster.reflector`; they never fail on an object that the API server accepted, also not on one that a
+Projections for `cluster.reflector`. They never fail on an object that the API server has accepted, nor on one that a
 newer version of the product wrote.
 """
 
@@ -130,26 +130,26 @@ def project_pool(document: Mapping[str, Any]) -> PoolView:
 
 
 def target_of(pool: PoolView, host: HostView) -> Target | None:
-    """The pool as this host should have it; None if it is none of its pools."""
+    """The pool as this host should have it; None if it does not belong to this host."""
     if pool.zone != host.zone or pool.host_selector is None or not pool.host_selector.matches(host.labels):
         return None
     return Target(pool=pool.key, path=pool.path, shared=pool.shared)
 
 
 def _sync_interval_seconds(zone: str, certificates: Mapping[str, Any]) -> float:
-    """The default where it is not understood: then a host that is told nothing still checks its keystore."""
+    """The interval; the default if it cannot be read, so that the host still checks its keystore."""
     try:
         return quantities.parse_duration(str(certificates.get("syncInterval", "10m")))
     except ValueError as error:
-        text = "Zone %s: spec.certificates.syncInterval is not understood, and taken as 10m: %s"
+        text = "Zone %s: spec.certificates.syncInterval is not understood, using 10m: %s"
         logger.warning(text, zone, error, extra=logs.about("Zone", zone))
         return 600.0
 
 
 def _published(document: Mapping[str, Any]) -> Published | None:
-    """Bytes only from the status: there the controller has put what it found right.
+    """The certificate in the status, where the controller puts what it has checked; never that of the spec.
 
-    What Java cannot read is published all the same, by an older version: `planning.keystores` proves why it is not put.
+    An older controller also publishes certificates that Java cannot read; `planning.keystores` reports those.
     """
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
     if not status.get("certificate"):
@@ -184,14 +184,14 @@ def _previous(document: Mapping[str, Any]) -> Previous | None:
             until = min(until, certificate.not_after)
         return Previous(certificate, until)
     except (KeyError, TypeError, ValueError) as error:
-        logger.warning("A previous certificate has no end that is understood, and is left out: %s", error)
+        logger.warning("Ignored a previous certificate, because its `until` is not understood: %s", error)
         return None
 
 
 @functools.lru_cache(maxsize=1024)
 def _certificate(text: str) -> pem.Certificate:
-    """Of what is no certificate at all: one that nobody can read. Cached: each count in a certificate's status sends
-    all of it anew."""
+    """The certificate in PEM text; an unreadable one for other text. Cached, because each change of a status sends the
+    whole object again."""
     try:
         return pem.decode(text)
     except pem.CertificateError:

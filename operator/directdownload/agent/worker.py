@@ -1,7 +1,7 @@
-"""One killable child process per pool, asked questions with a time limit.
+"""One killable child process per pool, which answers requests within a time limit.
 
-Used by `pools`. A system call on a hung network file system may never return, and may not even let its process die:
-nothing here waits for a child without bound, and no second child is started for a pool before the first is gone.
+Used by `pools`. A system call on a hung network file system may never return, and its process may be unkillable. So
+every wait for a child is bounded, and a pool gets no second child before the first is gone.
 """
 
 import asyncio
@@ -13,21 +13,21 @@ from typing import Any
 
 from directdownload.agent import prober
 
-#: A scan tells contents within their budget, and each name twice: 8 MiB; the rest is commas.
+#: A scan sends contents within their budget, and each name twice: 8 MiB; the rest is for punctuation.
 _ANSWER_LIMIT_BYTES = 10 * 1024 * 1024
 _CLOSE_SECONDS = 1
 
 
 class NoAnswerError(Exception):
-    """The pool did not answer in time, or the child that asked it earlier still hangs."""
+    """The pool did not answer in time, or the child process of an earlier request still hangs."""
 
 
 class OverBudgetError(Exception):
-    """The pool answers, and its work directory holds more than the agent reads of one pool."""
+    """The pool answers, but its work directory is over its budget."""
 
 
 class PoolWorker:
-    """Answers about the pool at `path`. End it with `close`."""
+    """Answers requests about the pool at `path`. End it with `close`."""
 
     def __init__(self, path: str, *, timeout_seconds: float) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class PoolWorker:
         return self._process.pid if self._process else None
 
     async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """See `prober.main`. Raises NoAnswerError and OverBudgetError."""
+        """The answer of `operation`, one of `prober.main`. Raises NoAnswerError and OverBudgetError."""
         async with self._turn:
             process = await self._ready()
             try:
@@ -52,7 +52,7 @@ class PoolWorker:
                 detail = f"no answer within {self._timeout_seconds:g} s" if isinstance(error, TimeoutError) else error
                 raise NoAnswerError(f"{operation} of {self.path}: {detail or type(error).__name__}") from error
             except BaseException:
-                # cancelled between question and answer: the next one would read this answer
+                # cancelled between request and answer: the next request would read this answer
                 self._discard()
                 raise
         if "over_budget" in answer:
@@ -62,7 +62,7 @@ class PoolWorker:
         return answer
 
     async def close(self) -> None:
-        """Kills the child; leaves it to the kernel if it cannot die."""
+        """Kills the child; does not wait for one that cannot die."""
         self._discard()
         if self._dying is not None:
             with contextlib.suppress(TimeoutError):
@@ -71,7 +71,7 @@ class PoolWorker:
     async def _ready(self) -> asyncio.subprocess.Process:
         if self._dying is not None:
             if self._dying.returncode is None:
-                raise NoAnswerError(f"{self.path}: the child {self._dying.pid} that asked it last still hangs")
+                raise NoAnswerError(f"{self.path}: the child process {self._dying.pid} of the last request still hangs")
             self._dying = None
         if self._process is not None and self._process.returncode is not None:
             self._process = None
@@ -85,7 +85,7 @@ class PoolWorker:
                 stdout=asyncio.subprocess.PIPE,
                 cwd="/",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
-                # signals of a terminal are for the parent, which ends its children itself
+                # signals of a terminal reach only the parent, which ends its children itself
                 start_new_session=True,
             )
         return self._process

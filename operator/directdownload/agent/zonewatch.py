@@ -1,7 +1,7 @@
-"""Watches one Zone and its certificates: what decides, beside the Host, about the host's keystore.
+"""Watches one Zone and its certificates, which together with the Host determine the host's keystore.
 
-Run by `supervisor`, made anew when the host changes its zone. The selectors keep the certificates of other zones away:
-each write to a certificate goes to all agents that watch it, and there may be thousands.
+`supervisor` runs it, and makes a new one when the host changes its zone. The selectors exclude certificates of other
+zones: the API server sends each write of a certificate to all agents that watch it, and these may be thousands.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from directdownload.planning.keystores import Published
 
 
 class ZoneWatch:
-    """`run` until cancelled; the rest is what is known so far."""
+    """Watches while `run` runs; the other members return the current state."""
 
     def __init__(self, api: client.Api, zone: str, on_change: Callable[[], None]) -> None:
         self.zone = zone
@@ -50,7 +50,7 @@ class ZoneWatch:
 
     @property
     def synced(self) -> bool:
-        """Both lists are complete: what is missing is not there."""
+        """Whether both lists are complete: a missing object does not exist."""
         return all(each.synced.is_set() for each in self._reflectors)
 
     @property
@@ -61,12 +61,12 @@ class ZoneWatch:
         return self._zones.get(self.zone)
 
     def published(self) -> tuple[Published, ...]:
-        """By name."""
+        """The published certificates, sorted by name."""
         known = sorted(self._certificates, key=lambda each: each.key)
         return tuple(each.published for each in known if each.published is not None)
 
     def unread(self) -> frozenset[str]:
-        """Names of certificates that are there and cannot be read."""
+        """Names of certificates that exist but cannot be read."""
         return frozenset(each.key for each in self._certificates.unreadable)
 
     def _changed(self, _key: str, _old: object, _new: object) -> None:

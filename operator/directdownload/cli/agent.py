@@ -1,4 +1,4 @@
-"""`agent`: what runs on every host. Flags and environment become one settings object, read nowhere else."""
+"""`agent`: the process on every host. Flags and environment become one settings object, read nowhere else."""
 
 import pathlib
 
@@ -12,25 +12,27 @@ from directdownload.cli import examples, pods
         "directdownload agent --node-name kvm-1 --pool-root /var/lib/libvirt --keystore-root /etc/cloudstack",
     )
 )
-@click.option("--node-name", envvar="NODE_NAME", required=True, help="This host.  [env: NODE_NAME]")
-@click.option("--pod-name", envvar="POD_NAME", default="", help="This pod, for logs.  [env: POD_NAME]")
-@click.option("--pod-namespace", envvar="POD_NAMESPACE", default="", help="Its namespace.  [env: POD_NAMESPACE]")
+@click.option("--node-name", envvar="NODE_NAME", required=True, help="Name of this host.  [env: NODE_NAME]")
+@click.option("--pod-name", envvar="POD_NAME", default="", help="Name of this pod, for logs.  [env: POD_NAME]")
+@click.option(
+    "--pod-namespace", envvar="POD_NAMESPACE", default="", help="Namespace of this pod.  [env: POD_NAMESPACE]"
+)
 @pods.pool_root
 @click.option(
     "--keystore-root",
     "keystore_roots",
     multiple=True,
     metavar="PATH",
-    help="Host directory, mounted at the same path, below which keystore and password file lie. Repeatable.",
+    help="Host directory with keystore and password file, mounted at the same path. Repeatable.",
 )
 @click.option(
     "--state-directory",
     type=click.Path(file_okay=False),
     default="/var/lib/directdownload",
     show_default=True,
-    help="What must survive a restart.",
+    help="Directory of the state that must survive a restart.",
 )
-@click.option("--kubeconfig", metavar="FILE", help="Instead of the pod's service account.")
+@click.option("--kubeconfig", metavar="FILE", help="Use this file instead of the pod's service account.")
 @pods.health_port(8081)
 @pods.metrics_port
 @pods.metrics_certificate

@@ -1,7 +1,7 @@
-"""Certificates in the cluster, found by zone and keystore alias, whatever their objects are called; and changed.
+"""Finds and changes certificates by zone and keystore alias, whatever the names of their objects.
 
-Used by `certificate`. A change never loses what somebody else changes at the same time: it holds for the version that
-was read, or is decided anew.
+Used by `certificate`. A change never overwrites a concurrent change: it applies to the version that was read, or is
+decided anew.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _LONGEST_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`before` is None where the object was created."""
+    """A write's result; `before` is None if the object was created."""
 
     before: DirectDownloadCertificate | None
     after: DirectDownloadCertificate
@@ -34,9 +34,9 @@ class Written:
 async def write(
     session: Session, zone: str, alias: str, decide: Decide, new: Mapping[str, Any] | None = None
 ) -> Written:
-    """Sets the fields of the spec that `decide` says, or creates the certificate with the spec `new`.
+    """Sets the fields of the spec that `decide` returns, or creates the certificate with the spec `new`.
 
-    Raises Failure where there is none and `new` is None, and where several objects claim the alias.
+    Raises Failure if there is no certificate and `new` is None, or if several objects claim the alias.
     """
     for _ in range(_ATTEMPTS):
         current = await _find(session, zone, alias)
@@ -52,7 +52,7 @@ async def write(
 
 
 def object_names(alias: str, zone: str) -> tuple[str, str]:
-    """What the object of a new certificate is called: the alias as a name (RFC 1123), else with the zone after it."""
+    """Names for a new certificate's object: the alias as a name (RFC 1123), then the same with the zone appended."""
     plain = re.sub(r"-*\.[-.]*", ".", re.sub(r"[^-.a-z0-9]", "-", alias.lower())).strip("-.")
     return plain or "certificate", f"{plain or 'certificate'}-{zone}"
 
@@ -86,7 +86,7 @@ async def _missing(session: Session, zone: str, alias: str) -> Failure:
     alike = refusals.suggestion(alias.lower(), known)
     return Failure(
         f"zone {zone} has no certificate {alias.lower()!r}{alike}; its certificates: {', '.join(known) or 'none yet'}\n"
-        "A certificate belongs to a whole zone; --host gives one back to a host that lost it. Upload it to the zone: "
+        "A certificate belongs to a whole zone; --host only restores it on a host. Upload it to the zone: "
         f"directdownload certificate upload --name {alias} --zone {zone} --file FILE"
     )
 
@@ -96,7 +96,7 @@ async def _change(
 ) -> DirectDownloadCertificate:
     if not fields:
         return current
-    # With the version, a patch is refused (409) when anything of the object has changed since.
+    # With the version, the API server refuses the patch (409) if the object has changed since.
     metadata = {"resourceVersion": current.metadata.resource_version, "uid": current.uid}
     patch = {"metadata": metadata, "spec": dict(fields)}
     changed = await session.api.merge_patch(kinds.CERTIFICATES, current.name, patch)
@@ -104,7 +104,7 @@ async def _change(
 
 
 async def _create(session: Session, zone: str, alias: str, spec: Mapping[str, Any]) -> DirectDownloadCertificate:
-    """Raises `errors.Conflict` where somebody else has just created one of this zone and alias."""
+    """Raises `errors.Conflict` if somebody has just created a certificate of this zone and alias."""
     names = object_names(alias, zone)
     for name in names:
         body = {

@@ -1,4 +1,4 @@
-"""What the user sees of work under way: a board of lines, one per copy (or per deployment), and a total.
+"""Progress as the user sees it: a board of lines, one per copy (or per deployment), and a total.
 
 `following` makes a board from each new state and gives it to a reporter of `progress`. Pure: state in, lines out.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from directdownload.cli import rollout, units
 from directdownload.resources.templateplacement import Phase, TemplatePlacement
 
-#: With more lines than this, those that are done or merely wait are left to the total.
+#: With more lines than this, done and waiting lines are counted in the total only.
 FULL_BOARD_LINES = 20
 
 
@@ -29,12 +29,12 @@ class Line:
     labels: tuple[str, ...]
     state: str
     mood: Mood
-    #: None: nothing that is measured in bytes
+    #: None: this work is not measured in bytes
     downloaded_bytes: int | None = 0
     #: None: not known
     total_bytes: int | None = None
     bytes_per_second: int | None = None
-    #: what remains to be said: the time left, or why it does not go on
+    #: the time left, or why there is no progress
     note: str = ""
 
     @property
@@ -54,7 +54,7 @@ class Board:
         return len(self.lines) > FULL_BOARD_LINES
 
     def shown(self, limit: int) -> tuple[Line, ...]:
-        """All lines; of a crowded board failures and active ones, at most `limit`, failures first."""
+        """All lines. A crowded board shows at most `limit`: failures first, then active lines."""
         if not self.crowded:
             return self.lines
         return tuple(line for mood in (Mood.FAILED, Mood.ACTIVE) for line in self.lines if line.mood is mood)[:limit]
@@ -108,7 +108,7 @@ def text(line: Line, widths: Sequence[int] = ()) -> str:
 
 
 def placement_note(placement: TemplatePlacement, now: datetime.datetime) -> str:
-    """The time left of a download; of anything else that is not done, why, and when it goes on."""
+    """A download's time left. For other copies that are not Ready, the reason and the next attempt."""
     phase, reason, status = rollout.phase_of(placement), rollout.reason_of(placement), placement.status
     if phase is Phase.READY:
         return ""
@@ -130,7 +130,7 @@ def _placement_line(placement: TemplatePlacement, now: datetime.datetime) -> Lin
         Phase.READY: Mood.DONE,
         Phase.FAILED: Mood.FAILED,
         Phase.REMOVING: Mood.WAITING,
-        # of another version
+        # written by another version
         Phase.UNKNOWN: Mood.WAITING,
     }[phase]
     return Line(

@@ -1,6 +1,6 @@
-"""What a shell may complete: names that the cluster knows, asked for with little patience and no word of failure.
+"""Completion of names of the cluster's objects, with a short time limit and no error messages.
 
-Given as `shell_complete` to options and arguments that name something. Imports nothing heavy before it is asked.
+Options and arguments that name an object get these as `shell_complete`. Imports heavy modules only when called.
 """
 
 import contextlib
@@ -9,23 +9,23 @@ from typing import Any
 
 import click
 
-#: Whoever presses the tab key waits no longer than that.
+#: The tab key waits no longer than this.
 _PATIENCE_SECONDS = 2.0
-#: More are not looked at: nobody reads them.
+#: More candidates are no help to a reader.
 _LIMIT = 500
 
 Candidates = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def _named(kind: str, *, of_zone: bool = False, namespaced: bool = False, alias: bool = False) -> Candidates:
-    """Of the objects of `kinds.<kind>`; `of_zone`: of the zone that the command line names before, if it does."""
+    """Names of the objects of `kinds.<kind>`; `of_zone`: of the zone named earlier on the command line, if any."""
 
     def candidates(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         import asyncio
 
         zone = ctx.params.get("zone") or ctx.params.get("in_zone") if of_zone else None
         selector = f"spec.zone={zone}" if zone else None
-        # Whatever is wrong, the shell has nothing to offer; the command itself will say what it is.
+        # On any error the shell offers nothing; the command itself reports the error.
         with contextlib.suppress(Exception):
             documents = asyncio.run(_documents(ctx, kind, selector, namespaced))
             found = {d["spec"]["alias"].lower() if alias else d["metadata"]["name"] for d in documents}
@@ -53,13 +53,13 @@ async def _documents(ctx: click.Context, kind: str, selector: str | None, namesp
 
 
 def _option(ctx: click.Context, name: str) -> str | None:
-    """Of the command, or of the program before it."""
+    """The option of the command, or of the program before it."""
     root = ctx.find_root().params
     return ctx.params.get(name) or root.get(name) or root.get(f"kube_{name}")
 
 
 def of(*words: str) -> Candidates:
-    """Fixed words, in any case."""
+    """Candidates from fixed words, in any case."""
     return lambda _ctx, _param, incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
 
 
@@ -71,14 +71,14 @@ deployments = _named("TEMPLATE_DEPLOYMENTS", namespaced=True)
 namespaces = _named("NAMESPACES")
 certificates = _named("CERTIFICATES", of_zone=True, alias=True)
 
-#: Of `deploy` and `plan`, which take the same ones.
+#: Options that `deploy` and `plan` share.
 host_option: Callable[[Any], Any] = click.option(
     "--host",
     "hosts",
     multiple=True,
     metavar="HOST",
     shell_complete=hosts,
-    help="Only onto this host. Repeatable; default: all.",
+    help="Deploy to this host only. Repeatable; default: all.",
 )
 pool_option: Callable[[Any], Any] = click.option(
     "--pool",
@@ -86,5 +86,5 @@ pool_option: Callable[[Any], Any] = click.option(
     multiple=True,
     metavar="POOL",
     shell_complete=pools,
-    help="Only into this pool. Repeatable; default: all.",
+    help="Deploy to this pool only. Repeatable; default: all.",
 )

@@ -1,7 +1,7 @@
 """`certificate upload|list|revoke|provision`: CloudStack's four TemplateDirectDownloadCertificate APIs.
 
-A certificate belongs to a zone: every host of it, also one that comes later, puts it into its Java keystore, and
-proves that it is there. So a host is only named to take a certificate away from it, or to give it back.
+A certificate belongs to a zone: every host of the zone, also one that joins later, puts it into its Java keystore and
+proves that it is there. A command names a host only to revoke a certificate there, or to restore it.
 """
 
 import datetime
@@ -38,7 +38,7 @@ def certificate() -> None:
 
 
 def _name_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option that names something: an empty shell variable must not mean "all"."""
+    """An option that takes a name. It refuses an empty value: an empty shell variable must not mean "all"."""
 
     def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
         if value == "":
@@ -54,16 +54,22 @@ _name = _name_option(
     required=True,
     metavar="ALIAS",
     shell_complete=candidates.certificates,
-    help="Its alias in the keystores; any case.",
+    help="Alias in the keystores, in any case.",
 )
 _zone = _name_option(
-    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts trust it."
+    "--zone",
+    required=True,
+    metavar="ZONE",
+    shell_complete=candidates.zones,
+    help="The zone whose hosts trust the certificate.",
 )
-_wait = click.option("--wait", is_flag=True, help="Wait until every Up host has proved it; a table says which have.")
+_wait = click.option(
+    "--wait", is_flag=True, help="Wait until every Up host has proved it, and print a table of the hosts."
+)
 
 
 def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that hosts carry out."""
+    """Adds the options of commands that hosts execute."""
     for option in (output.output_option, waiting.timeout_option, _wait):
         command = option(command)
     return command
@@ -89,7 +95,7 @@ def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
     "--host",
     metavar="HOST",
     shell_complete=candidates.hosts,
-    help="Give it back to this host, from which it was revoked.",
+    help="Restore the certificate on this host, where it was revoked.",
 )
 @_followed
 @cluster_command
@@ -105,8 +111,8 @@ async def upload(
 ) -> int | None:
     """Put a certificate into the keystore of every host of a zone.
 
-    One that is there under this alias is changed: the old one stays trusted for a while. One that was revoked comes
-    back. The file is checked before anything is sent.
+    An existing certificate of this alias is replaced; the old one stays trusted for a while. A revoked certificate is
+    restored. The command checks the file before it sends anything.
     """
     _check_options(wait, timeout_seconds)
     found = trust.read(path, datetime.datetime.now(datetime.UTC))
@@ -122,7 +128,7 @@ async def upload(
     else:
         text = trust.host_text(written.before or written.after, host)
     if known_zone is not None and not known_zone.spec.enabled:
-        click.echo(f"Note: zone {zone} is disabled: no host takes it before the zone is enabled.", err=True)
+        click.echo(f"Note: zone {zone} is disabled: its hosts take the certificate once the zone is enabled.", err=True)
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
 
 
@@ -134,7 +140,7 @@ async def upload(
     ),
 )
 @inventory.in_zone_option
-@click.option("--hosts", "by_host", is_flag=True, help="What every host has of each certificate.")
+@click.option("--hosts", "by_host", is_flag=True, help="Show the status of each certificate on every host.")
 @output.output_option
 @cluster_command
 async def list_certificates(session: Session, in_zone: str | None, by_host: bool, output: str) -> None:
@@ -160,15 +166,15 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
 )
 @_name
 @_zone
-@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Only from this host.")
+@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Revoke it on this host only.")
 @_followed
 @cluster_command
 async def revoke(
     session: Session, alias: str, zone: str, host: str | None, wait: bool, timeout_seconds: float, output: str
 ) -> int | None:
-    """Take a certificate out of the keystores of a zone, or of one host.
+    """Remove a certificate from the keystores of a zone, or of one host.
 
-    A host that is Down loses it when it returns. Uploading it again, or provisioning the host, gives it back.
+    A host that is Down removes it when it returns. `certificate upload` and `certificate provision` restore it.
     """
     _check_options(wait, timeout_seconds)
     if host is not None:
@@ -189,14 +195,14 @@ async def revoke(
     required=True,
     metavar="HOST",
     shell_complete=candidates.hosts,
-    help="The host; its zone says which certificate.",
+    help="The host. Its zone determines the certificate.",
 )
 @_followed
 @cluster_command
 async def provision(
     session: Session, alias: str, host: str, wait: bool, timeout_seconds: float, output: str
 ) -> int | None:
-    """Give a certificate back to a host from which it was revoked."""
+    """Restore a certificate on a host where it was revoked."""
     _check_options(wait, timeout_seconds)
     zone = (await inventory.expect_host(session, host)).spec.zone
     written = await aliases.write(session, zone, alias, trust.provision(host))
@@ -206,7 +212,7 @@ async def provision(
 
 def _check_options(wait: bool, timeout_seconds: float) -> None:
     if timeout_seconds and not wait:
-        raise Failure("--timeout goes with --wait", USAGE)
+        raise Failure("--timeout requires --wait", USAGE)
 
 
 async def _end(
@@ -218,7 +224,7 @@ async def _end(
     timeout_seconds: float,
     how: str,
 ) -> int | None:
-    """Says what was changed, and then how it goes; standard output is the list's own where one was asked for."""
+    """Prints the change, then its progress. With another output format, standard output holds only the list."""
     click.echo(text, err=how != "table")
     if wait:
         return await proving.wait(session, item, host, timeout_seconds, how)
@@ -227,7 +233,7 @@ async def _end(
 
 
 def _place(document: Object) -> tuple[bool, str, str]:
-    """In the list: by zone and alias; one that nobody can read comes last."""
+    """Sort key of the list: zone and alias; unreadable objects come last."""
     spec = document.get("spec")
     zone, alias = (spec.get(field) if isinstance(spec, dict) else None for field in ("zone", "alias"))
     if isinstance(zone, str) and isinstance(alias, str):
@@ -281,4 +287,4 @@ def _print_by_host(items: Sequence[DirectDownloadCertificate], hosts: Sequence[H
         ]
         click.echo(output.table(("zone", "alias", "host", "status", "details"), rows))
     else:
-        click.echo("No certificate that a host could have.", err=True)
+        click.echo("No certificates, or no hosts in their zones.", err=True)

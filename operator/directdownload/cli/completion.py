@@ -1,4 +1,4 @@
-"""`completion`, and the executable `kubectl_complete-directdownload`: what shells ask while a command is being typed.
+"""`completion`, and the executable `kubectl_complete-directdownload`: completion for shells and for kubectl.
 
 A shell gets click's own script, which calls the program again with `COMPLETE_VARIABLE` set. kubectl calls a plugin's
 completion program with the words so far, the last one unfinished, and expects what cobra's `__complete` prints:
@@ -26,24 +26,24 @@ _DEFAULT, _NO_FILES, _DIRECTORIES = 0, 4, 16
 )
 @click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print a script with which SHELL (bash, zsh or fish) completes commands, options and names.
+    """Print the completion script of SHELL: bash, zsh or fish.
 
-    Names are those of the cluster's objects. For the present bash: source <(directdownload completion bash). For
-    `kubectl directdownload` it is enough that kubectl's own completion is set up: kubectl asks the executable
-    kubectl_complete-directdownload.
+    It completes commands, options and the names of the cluster's objects. To use it in the current bash:
+    source <(directdownload completion bash). `kubectl directdownload` needs only kubectl's own completion: kubectl
+    calls the executable kubectl_complete-directdownload.
     """
     click.echo(script(shell), nl=False)
 
 
 def script(shell: str) -> str:
-    """For all names that the program has."""
+    """The completion script of `shell` for all names of the program. Raises ValueError for an unknown shell."""
     from click import shell_completion
 
     shell_class = shell_completion.get_completion_class(shell)
     if shell_class is None:
         raise ValueError(f"click knows no shell {shell}")
     if shell == "zsh":
-        # Its first line, which says for what the file is, can stand there only once.
+        # The first line, #compdef, may occur only once in a file, so it gets all names.
         text = shell_class(cli, {}, PROGRAMS[0], COMPLETE_VARIABLE).source()
         names = " ".join(PROGRAMS)
         text = text.replace(f"#compdef {PROGRAMS[0]}\n", f"#compdef {names}\n")
@@ -52,11 +52,12 @@ def script(shell: str) -> str:
 
 
 def kubectl_main() -> None:
-    """`kubectl_complete-directdownload WORD… UNFINISHED`; prints nothing but candidates, whatever happens."""
+    """`kubectl_complete-directdownload WORD… UNFINISHED`: prints only candidates, also after an error."""
     sys.stdout.write(for_kubectl(sys.argv[1:]))
 
 
 def for_kubectl(words: list[str]) -> str:
+    """The output for kubectl; `words` end with the unfinished one."""
     from click import shell_completion
 
     *before, unfinished = words or [""]

@@ -1,4 +1,4 @@
-"""`controller`: what the controller's pods run. Flags and environment become one settings object, read nowhere else."""
+"""`controller`: the controller's process. Flags and environment become one settings object, read nowhere else."""
 
 import pathlib
 
@@ -15,9 +15,9 @@ from directdownload.cli import examples, pods
         ),
     )
 )
-@click.option("--pod-name", envvar="POD_NAME", required=True, help="This pod.  [env: POD_NAME]")
+@click.option("--pod-name", envvar="POD_NAME", required=True, help="Name of this pod.  [env: POD_NAME]")
 @click.option(
-    "--pod-namespace", envvar="POD_NAMESPACE", required=True, help="Where Jobs are made.  [env: POD_NAMESPACE]"
+    "--pod-namespace", envvar="POD_NAMESPACE", required=True, help="Namespace of the Jobs.  [env: POD_NAMESPACE]"
 )
 @click.option(
     "--job-template",
@@ -27,7 +27,9 @@ from directdownload.cli import examples, pods
     help="Manifest of a download Job, which the controller completes.",
 )
 @pods.pool_root
-@click.option("--lease-name", default="direct-download-operator", show_default=True, help="Of the leader election.")
+@click.option(
+    "--lease-name", default="direct-download-operator", show_default=True, help="Lease of the leader election."
+)
 @pods.health_port(8080)
 @pods.metrics_port
 @pods.metrics_certificate

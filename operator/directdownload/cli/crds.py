@@ -1,7 +1,7 @@
-"""`crds print|apply|delete`: the CustomResourceDefinitions of this very version.
+"""`crds print|apply|delete`: the CustomResourceDefinitions of this version.
 
-The chart runs `apply` before it installs or upgrades anything else; `print` is for those whose tools apply manifests;
-`delete` ends an uninstallation.
+The chart runs `apply` before it installs or upgrades anything else. `print` is for tools that apply manifests. `delete`
+completes an uninstallation.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def print_definitions() -> None:
 @_timeout("60s")
 @cluster_command
 async def apply(session: Session, seconds: float) -> None:
-    """Install or upgrade the definitions; those of a newer version are left as they are."""
+    """Install or upgrade the definitions; those of a newer version stay unchanged."""
     from directdownload.cluster import definitions
     from directdownload.resources import crd
 
@@ -80,7 +80,7 @@ async def apply(session: Session, seconds: float) -> None:
         "directdownload crds delete --yes",
     )
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @_timeout("5m")
 @cluster_command
 async def delete(session: Session, yes: bool, seconds: float) -> None:
@@ -92,15 +92,15 @@ async def delete(session: Session, yes: bool, seconds: float) -> None:
         metadata = controllers[0]["metadata"]
         release = metadata.get("labels", {}).get("app.kubernetes.io/instance", "RELEASE")
         raise outcome.Failure(
-            f"the controller {metadata['name']} runs in namespace {metadata['namespace']}: it would take this for a "
-            "wish to remove every copy from every host. First: "
+            f"the controller {metadata['name']} runs in namespace {metadata['namespace']}: it would remove "
+            "every copy from every host. Uninstall it first: "
             f"helm uninstall {release} -n {metadata['namespace']} --wait"
         )
     if not yes:
         counts = [(await _count(session, kind), kind) for kind in _OURS]
         objects = ", ".join(units.count(number, kind.kind) for number, kind in counts if number)
         what = f"{objects or 'no objects'}, and their definitions; files on hosts stay"
-        if not click.confirm(f"Delete {what}. Go on?", err=True):
+        if not click.confirm(f"Delete {what}. Continue?", err=True):
             raise outcome.Failure("nothing was deleted", outcome.TRANSIENT)
     try:
         await definitions.delete(session.api, _OURS, seconds, click.echo)

@@ -1,6 +1,6 @@
-"""`deploy`: CloudStack's deployVirtualMachine as far as the template goes: a copy on every host that shall have one.
+"""`deploy`: the part of CloudStack's deployVirtualMachine that concerns the template: a copy on every selected host.
 
-The deployment stays: a host that joins the zone later gets its copy without anyone asking.
+The deployment stays: a host that joins the zone later gets its copy without another command.
 """
 
 from typing import Any
@@ -33,9 +33,9 @@ from directdownload.cluster.client import Object
     type=click.Choice(["Delete", "Retain"]),
     default="Delete",
     show_default=True,
-    help="What happens to the files when nothing wants them any more.",
+    help="Whether the files are deleted when no deployment wants them.",
 )
-@click.option("--wait", is_flag=True, help="Show progress until every copy is there, or has failed for good.")
+@click.option("--wait", is_flag=True, help="Show progress until the deployment is Ready or Stalled.")
 @waiting.timeout_option
 @output.output_option
 @cluster_command
@@ -53,7 +53,7 @@ async def deploy(
 ) -> int | None:
     """Put TEMPLATE onto hosts of a zone, and keep it there."""
     if timeout_seconds and not wait:
-        raise Failure("--timeout goes with --wait", USAGE)
+        raise Failure("--timeout requires --wait", USAGE)
     await session.api.get(kinds.TEMPLATES, template, namespace=session.namespace)
     await inventory.expect_zone(session, zone)
     spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "deletionPolicy": deletion_policy}
@@ -67,7 +67,7 @@ async def deploy(
     click.echo(
         f"Deployment {name} created: {template} goes to {whereto} of {zone}."
         if created
-        else f"Deployment {name} exists and says the same already.",
+        else f"Deployment {name} already exists with the same spec.",
         err=output != "table",
     )
     for note in await inventory.notes_on(session, zone, hosts, pools):
@@ -81,7 +81,9 @@ async def deploy(
 
 
 async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:
-    """False if it exists as it should be. An existing one is never changed: naming fewer hosts would remove files."""
+    """Creates the deployment; False if it already exists with this spec.
+
+    Never changes an existing one, because fewer hosts would remove files. Raises Failure if its spec differs."""
     body = {
         "apiVersion": kinds.TEMPLATE_DEPLOYMENTS.api_version,
         "kind": kinds.TEMPLATE_DEPLOYMENTS.kind,
@@ -95,7 +97,7 @@ async def _create(session: Session, name: str, spec: dict[str, Any]) -> bool:
         differences = _differences(existing["spec"], spec)
         if differences:
             raise Failure(
-                f"deployment {name!r} exists in namespace {session.namespace!r} and is another one: "
+                f"deployment {name!r} already exists in namespace {session.namespace!r} with another spec: "
                 + "; ".join(differences)
                 + f"\nChange it with `kubectl edit dddeploy {name}`, or choose another --name."
             ) from None

@@ -1,16 +1,16 @@
-"""The examples that the help of every command ends with. Imports nothing heavy, as every command needs it."""
+"""The examples at the end of every command's help. Imports nothing heavy, because every command imports it."""
 
 import re
 
 import click
 
 _PROGRAM = "directdownload"
-#: Longer ones go on in a further line, before an option, as shells take it.
+#: Longer examples continue on the next line, before an option, in a shell's notation.
 _WIDTH = 78
 
 
 def of(*commands: str) -> str:
-    """The epilog of a command: the examples, as they are typed."""
+    """The epilog of a command: the examples as a user types them."""
     # click keeps the lines of a paragraph that begins with \\b
     return "\b\nExamples:\n" + "\n".join(_broken(f"  {command}") for command in commands)
 
@@ -26,12 +26,12 @@ def _broken(text: str) -> str:
 
 
 def rename(command: click.Command, program: str) -> None:
-    """Lets the examples of `command`, and of what it holds, call the program as the user has called it."""
+    """Makes the examples of `command` and its subcommands use `program`, the name that the user has called."""
     command.epilog = renamed(command.epilog, program)
     for part in command.commands.values() if isinstance(command, click.Group) else ():
         rename(part, program)
 
 
 def renamed(epilog: str | None, program: str) -> str | None:
-    # Twice is as once: kubectl's name holds the other one.
+    # The name for kubectl contains the other one: renaming twice must equal renaming once.
     return epilog and re.sub(rf"(?<!kubectl) {_PROGRAM} ", f" {program} ", epilog)

@@ -1,7 +1,7 @@
-"""`directdownload fetch`: the download engine with no cluster. Resume, checksum, progress bar.
+"""`directdownload fetch`: the download engine without a cluster, with resume, checksum and progress bar.
 
-Part and journal lie hidden beside the output file and go when it is complete. With `--json` the last line of standard
-output is a JobResult; everything for people goes to standard error.
+Part and journal are hidden files beside the output file, and are removed when it is complete. With `--json` the last
+line of standard output is a JobResult; all text for people goes to standard error.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
 
 
 class _Parsed(click.ParamType[Any]):
-    """An option that one of our parsers reads; its ValueError is what the user sees."""
+    """An option whose value `parse` reads. The user sees the text of its ValueError."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -47,7 +47,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     value = value.strip()
     if not colon or not value.isascii():
-        # not the text itself: it may well hold a token
+        # do not repeat the text: it may hold a token
         raise ValueError("a header is not well-formed: expected 'Name: value', for example 'X-Token: abc'")
     headers.check(name, value.encode())
     return name, value
@@ -77,50 +77,61 @@ _EXPORT = _Parsed("export", lambda text: str(nfsexports.NFSExport.parse(text)))
     )
 )
 @click.argument("url")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where the file goes.")
-@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Tried in order if the source fails.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Output file. Required without --probe.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
 @click.option("--checksum", default="", help="sha256:<hex>, {SHA-256}<hex>, or 32 hex digits of MD5.")
 @click.option(
     "--format",
     "image_format",
     type=click.Choice(_FORMATS, case_sensitive=False),
-    help="Of the image: checked, and archives of it are unpacked. Without it the file is kept as it is served.",
+    help="Format of the image: checked; archives are unpacked.  [default: keep the file as served]",
 )
 @click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of further trusted certificates.")
-@click.option("--header", multiple=True, type=_Parsed("header", _header), help="'N: V', to URL's origin only.")
+@click.option(
+    "--header",
+    multiple=True,
+    type=_Parsed("header", _header),
+    help="'Name: value', sent to URL's origin only. Repeatable.",
+)
 @click.option(
     "--allow-cidr",
     "allowed_cidrs",
     multiple=True,
     type=_CIDR,
-    help="Also from these addresses, though loopback, link-local and the like are denied.",
+    help="Allow these addresses, even if loopback, link-local and the like. Repeatable.",
 )
 @click.option(
     "--nfs-export",
     "nfs_exports",
     multiple=True,
     type=_EXPORT,
-    help="From this NFS export and no other, such as nfs.example.org:/export/templates. Without it from any.",
+    help="Allow only this NFS export, such as nfs.example.org:/export/templates. Repeatable; default: any.",
 )
-@click.option("--connect-timeout", default="5s", show_default=True, type=_DURATION, help="To establish a connection.")
-@click.option("--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Silence between two packets.")
+@click.option(
+    "--connect-timeout", default="5s", show_default=True, type=_DURATION, help="Limit for each connection attempt."
+)
+@click.option(
+    "--socket-timeout", default="5s", show_default=True, type=_DURATION, help="Longest silence between two packets."
+)
 @click.option("--limit-rate", default="0", type=_QUANTITY, help="Bytes per second, such as 10Mi; 0: no limit.")
 @click.option(
     "--minimum-rate",
     default="0",
     type=_QUANTITY,
-    help="Bytes per second on average over 2 minutes; a source that delivers less is given up. 0: none.",
+    help="Bytes per second on average over 2 minutes; a slower source is given up. 0: no minimum.",
 )
 @click.option(
     "--connections",
     default=0,
     type=click.IntRange(0, 8),
-    help="At once, to each source. Without it one, and up to four where more of them are faster.",
+    help="Connections to each source.  [default: one, up to four where that is faster]",
 )
-@click.option("--deadline", default="12h", show_default=True, type=_DURATION, help="For the whole download; 0: none.")
-@click.option("--probe", "only_probe", is_flag=True, help="Ask what the source has, fetch nothing.")
+@click.option(
+    "--deadline", default="12h", show_default=True, type=_DURATION, help="Limit for the whole download; 0: no limit."
+)
+@click.option("--probe", "only_probe", is_flag=True, help="Ask the source what it has; fetch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, last.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def fetch(
     url: str,
     output: str | None,
@@ -141,7 +152,7 @@ def fetch(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch URL into a file, verified; continues where an earlier run was cut off.
+    """Fetch URL into a file and verify it; resume an interrupted run.
 
     Exit status: 0 done, 1 failed but worth another attempt, 2 usage, 3 failed for good.
     """
@@ -153,7 +164,7 @@ def fetch(
     from directdownload.resources.jobs import Limits, Policy, Timeouts
 
     if output is None and not only_probe:
-        raise click.UsageError("Missing option '-o': where the file goes; or --probe, which fetches nothing.")
+        raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
 
     request = FetchRequest(
         url=url,
@@ -178,7 +189,7 @@ def fetch(
         signal.signal(number, lambda _number, _frame: stop.set())
     with _Bar(quiet=quiet or only_probe) as bar:
         if only_probe:
-            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing was to be kept")))
+            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing is kept")))
         else:
             result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
     if as_json:
@@ -243,7 +254,7 @@ class _Bar:
 
 
 class _Lines:
-    """A line for each tenth of the way, and where that takes long or its length is not known, every few seconds."""
+    """A line for each tenth of the way, and every few seconds if that takes longer or the size is unknown."""
 
     def __init__(self) -> None:
         self._tenth = -1

@@ -1,8 +1,8 @@
 """Follows deployments until they are over, and shows how far they are. Used by `deploy --wait` and `status --watch`.
 
 `running` and `until` follow anything; `proving` uses them for certificates.
-Level-triggered: every change redraws the whole from what is known now. The API server going away and coming back is
-the reflectors' business; the user is told.
+Level-triggered: every change redraws everything from the current state. The reflectors handle an API server that goes
+away and comes back; the user sees their messages.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from directdownload.resources.host import Host
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import TemplatePlacement
 
-#: Something that counts down by itself (the next attempt) is redrawn this often.
+#: Countdowns (to the next attempt) are redrawn this often.
 _TICK_SECONDS = 1.0
 #: Bursts of changes become one redraw.
 _PACE_SECONDS = 0.1
@@ -33,7 +33,7 @@ _Reflectors = Sequence[Reflector[Any]]
 
 
 async def host_labels(session: Session, deployment: TemplateDeployment) -> HostLabels | None:
-    """Labels by host, if the deployment selects hosts by them and the user may see hosts."""
+    """Labels by host; None if the deployment has no hostSelector, or the user may not list hosts."""
     if deployment.spec.host_selector == LabelSelector():
         return None
     try:
@@ -47,9 +47,9 @@ async def host_labels(session: Session, deployment: TemplateDeployment) -> HostL
 async def follow_one(
     session: Session, name: str, reporter: progress.Reporter, timeout_seconds: float
 ) -> rollout.Rollout:
-    """Returns the state in which it became Ready or Stalled, or the last one when `timeout_seconds` (0: none) are over.
+    """Returns the state when it is Ready or Stalled, or the last state after `timeout_seconds` (0: no limit).
 
-    Raises `Failure` when the deployment does not exist or is deleted meanwhile.
+    Raises `Failure` if the deployment is deleted meanwhile, and errors.ApiError, such as NotFound.
     """
     document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
     first = TemplateDeployment.model_validate(document)
@@ -92,7 +92,7 @@ async def follow_one(
 async def follow_all(
     session: Session, namespace: str | None, reporter: progress.Reporter, timeout_seconds: float
 ) -> Sequence[rollout.Rollout]:
-    """The same for every deployment of `namespace` (None: of all), until all are over."""
+    """Follows every deployment of `namespace` (None: all namespaces) until all are Ready or Stalled."""
     deployments: Store[TemplateDeployment] = Store()
     changed, meter = asyncio.Event(), pace.Meter()
 
@@ -112,7 +112,7 @@ async def follow_all(
 
 
 def _with_rate(state: rollout.Rollout, meter: pace.Meter) -> rollout.Rollout:
-    """A deployment tells no rate, its placements do; without them it is measured."""
+    """Without visible placements, measures the rate: a deployment's status has none."""
     rate = meter.rate(state.deployment.uid, state.bytes_downloaded, time.monotonic())
     return state if state.bytes_per_second else dataclasses.replace(state, bytes_per_second=rate)
 
@@ -136,7 +136,7 @@ async def running(
     reporter: progress.Reporter,
     timeout_seconds: float,
 ) -> AsyncIterator["asyncio.Task[None]"]:
-    """Runs the reflectors, from their first complete list on. The task ends only when one of them fails."""
+    """Runs the reflectors and enters the block after their first complete lists. The task ends only if one fails."""
     handler = _Notes(reporter)
     logger = logging.getLogger("directdownload.cluster")
     logger.addHandler(handler)
@@ -167,7 +167,7 @@ async def _first_failure(tasks: Sequence["asyncio.Task[None]"]) -> None:
 async def until(
     draw: Callable[[], bool], changed: asyncio.Event, failed: "asyncio.Task[None]", timeout_seconds: float
 ) -> None:
-    """Draws at every change until `draw` says that it is over or the time is up; raises what `failed` raised."""
+    """Calls `draw` at every change until it returns True or the time is up. Raises the exception of `failed`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds or None):
             while not failed.done():
@@ -182,7 +182,7 @@ async def until(
 
 
 class _Notes(logging.Handler):
-    """What the reflectors log, among the progress."""
+    """Prints the reflectors' warnings between the progress."""
 
     def __init__(self, reporter: progress.Reporter) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""`zone list`, `host list`, `pool list`, `pool files`: what the fleet consists of, as the objects tell."""
+"""`zone list`, `host list`, `pool list`, `pool files`: the fleet, from the objects in the cluster."""
 
 import contextlib
 import datetime
@@ -111,7 +111,7 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
 @output.output_option
 @cluster_command
 async def list_pools(session: Session, in_zone: str | None, output: str) -> None:
-    """List primary storage pools, with what they can hold."""
+    """List primary storage pools, with their capacity and free space."""
     documents, _ = await session.api.list(kinds.STORAGE_POOLS, field_selector=zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
@@ -142,20 +142,20 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
     ),
 )
 @click.argument("name", metavar="POOL", shell_complete=candidates.pools)
-@click.option("--host", "on_host", metavar="HOST", shell_complete=candidates.hosts, help="Only what lies on this host.")
+@click.option("--host", "on_host", metavar="HOST", shell_complete=candidates.hosts, help="Only files on this host.")
 @output.output_option
 @cluster_command
 async def list_pool_files(session: Session, name: str, on_host: str | None, output: str) -> None:
-    """List what lies in POOL: which files placements name, and which nobody does.
+    """List the files in POOL, with or without a placement.
 
-    Placed: a placement names it. Retained: none does, but its Template exists; deploying it again finds the file.
-    Orphaned: its Template is gone, too. Partial: of a download that runs, waits or ended.
+    Placed: a placement names the file. Retained: no placement names it, but its Template exists; deploying the
+    Template again finds it. Orphaned: its Template is gone, too. Partial: of a download that runs, waits or ended.
     """
     item = StoragePool.model_validate(await session.api.get(kinds.STORAGE_POOLS, name))
     hosts, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(item.spec.zone))
     if on_host is not None and on_host not in [document["metadata"]["name"] for document in hosts]:
         alike = refusals.suggestion(on_host, [document["metadata"]["name"] for document in hosts])
-        raise outcome.Failure(f"there is no host {on_host!r} in zone {item.spec.zone}, where the pool {name} is{alike}")
+        raise outcome.Failure(f"zone {item.spec.zone} of pool {name} has no host {on_host!r}{alike}")
     placements, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, field_selector=f"spec.pool={name}")
     templates, _ = await session.api.list(kinds.TEMPLATES)
     found = poolfiles.listing(
@@ -190,7 +190,7 @@ def _print_files(item: StoragePool, found: poolfiles.Listing, how: str) -> None:
         ]
         click.echo(output.table(("host", "file", "state", "size", "phase", "template"), rows))
     else:
-        click.echo(f"Nothing is known to lie in {item.spec.path}.", err=True)
+        click.echo(f"No files are known in {item.spec.path}.", err=True)
 
 
 def _documents(found: poolfiles.Listing) -> list[Object]:
@@ -208,13 +208,15 @@ def _documents(found: poolfiles.Listing) -> list[Object]:
 
 
 def ready_word(status: Status) -> str:
-    """The reason of the condition Ready, which is one word for both outcomes."""
+    """The reason of the condition Ready: one word, whether True or False."""
     condition = status.condition("Ready")
     return condition.reason.value if condition is not None else units.UNKNOWN
 
 
 async def expect_zone(session: Session, name: str) -> Zone | None:
-    """A mistyped zone is told at once; None for those who may not see zones: conditions tell them later."""
+    """The zone `name`; None if the user may not get zones (conditions report a missing zone later).
+
+    Raises Failure for a zone that does not exist, so that a typing error is reported at once."""
     try:
         return Zone.model_validate(await session.api.get(kinds.ZONES, name))
     except errors.Forbidden:
@@ -228,7 +230,7 @@ async def expect_zone(session: Session, name: str) -> Zone | None:
 
 
 async def expect_host(session: Session, name: str, zone: str | None = None) -> Host:
-    """The host `name`, which must be one of `zone` where that is given."""
+    """The host `name`. Raises Failure if it is not in `zone`; errors.NotFound if it does not exist."""
     item = Host.model_validate(await session.api.get(kinds.HOSTS, name))
     if zone not in (None, item.spec.zone):
         raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
@@ -236,16 +238,16 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
 
 
 def missing_notes(what: str, named: Sequence[str], known: Sequence[str], zone: str) -> list[str]:
-    """A sentence for each host or pool that is named and that the zone does not have: allowed, and rarely meant."""
+    """A note for each named host or pool that the zone does not have. That is allowed, but usually a mistake."""
     return [
-        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once there is one"
+        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once it exists"
         for name in dict.fromkeys(named)
         if name not in known
     ]
 
 
 async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Sequence[str]) -> list[str]:
-    """The same for all that is named, as far as the user may see what there is."""
+    """The notes for all named hosts and pools; none for kinds that the user may not list."""
     notes: list[str] = []
     for what, resource, named in (("host", kinds.HOSTS, hosts), ("pool", kinds.STORAGE_POOLS, pools)):
         if named:
@@ -275,8 +277,8 @@ def _print(
     row: output.Row,
 ) -> None:
     empty = {
-        kinds.ZONES.plural: "No zones. Make one with `kubectl apply`; the chart's documentation has an example.",
-        kinds.HOSTS.plural: "No hosts. The controller makes one for each node that a zone's nodeSelector selects.",
-        kinds.STORAGE_POOLS.plural: "No storage pools. Make one with `kubectl apply`, naming a zone and a path.",
+        kinds.ZONES.plural: "No zones. Create one with `kubectl apply`; the chart's documentation has an example.",
+        kinds.HOSTS.plural: "No hosts. The controller creates one for each node that a zone's nodeSelector selects.",
+        kinds.STORAGE_POOLS.plural: "No storage pools. Create one with `kubectl apply`, naming a zone and a path.",
     }
     output.print_list(documents, resource, how, columns, row, empty[resource.plural])

@@ -9,7 +9,7 @@ from directdownload.cli import examples
 
 @click.group()
 def job() -> None:
-    """Run one download job; used by the controller's pods. Reads the document in DIRECTDOWNLOAD_JOB."""
+    """Run one download job; the controller's Jobs do this. The input is in DIRECTDOWNLOAD_JOB."""
 
 
 def _run(verb: str) -> None:
@@ -54,5 +54,5 @@ def remove() -> None:
     )
 )
 def probe() -> None:
-    """Ask what a template's source has."""
+    """Ask a template's source what it has."""
     _run("probe")

@@ -1,7 +1,7 @@
-"""`directdownload keystore`: trusted certificates of a Java keystore, with no cluster, where keytool would be taken.
+"""`directdownload keystore`: trusted certificates of a Java keystore, without a cluster; replaces keytool.
 
-The same library that the agent has: one writer at a time, everything else in the store stays, nothing is half written.
-Private keys are listed, and never touched.
+Uses the agent's library: one writer at a time, all other entries stay, and a write is never partial. Private keys are
+listed, and never changed.
 """
 
 import datetime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from directdownload.keystore.store import Result, Snapshot
     from directdownload.resources.pem import Certificate
 
-#: As the CRD has it for `alias` of a DirectDownloadCertificate.
+#: The rule of the CRD for `alias` of a DirectDownloadCertificate.
 _ALIAS = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 _ALIAS_LIMIT = 128
 _EXPIRY_WARNING = datetime.timedelta(days=30)
@@ -35,22 +35,22 @@ _FILE = click.Path(dir_okay=False)
 @click.pass_context
 def keystore(ctx: click.Context) -> None:
     """Trusted certificates of a Java keystore (JKS or PKCS12), with no cluster."""
-    # Libraries warn of odd certificates and old algorithms, with a line of their source. They are not ours to choose.
+    # Libraries warn about odd certificates and old algorithms, which others chose: the user can do nothing about them.
     ctx.with_resource(warnings.catch_warnings(action="ignore"))
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that every command has; the function gets `path` and `password`, and its errors become ours."""
+    """Adds the common options. The function gets `path` and `password`; its KeystoreErrors become Failures."""
 
     @click.option("--keystore", "path", required=True, type=_FILE, metavar="FILE", help="The keystore.")
     @click.option(
-        "--password-file", type=_FILE, metavar="FILE", help="Holds the keystore's password, and nothing else."
+        "--password-file", type=_FILE, metavar="FILE", help="File that holds the keystore's password and nothing else."
     )
     @click.option(
         "--agent-properties",
         type=_FILE,
         metavar="FILE",
-        help="Instead: CloudStack's agent.properties, whose keystore.passphrase is taken.",
+        help="CloudStack's agent.properties, for its keystore.passphrase; instead of --password-file.",
     )
     @functools.wraps(function)
     def command(path: str, password_file: str | None, agent_properties: str | None, **options: Any) -> None:
@@ -79,7 +79,7 @@ _file = functools.partial(click.option, "--file", "certificate", metavar="CERT",
 
 
 def _parse(path: str | None) -> "Certificate | None":
-    """The one certificate in a file."""
+    """The only certificate in a file. Raises BadParameter if it cannot be read, and Failure if it is no certificate."""
     if path is None:
         return None
     from directdownload.resources import pem
@@ -138,7 +138,7 @@ def list_entries(path: str, password: str, output: str) -> None:
         ),
     ),
 )
-@_alias(required=True, help="What it is to be called; lower-cased, as Java does. CloudStack's own are refused.")
+@_alias(required=True, help="Alias of the entry; lower-cased, as Java does. CloudStack's own aliases are refused.")
 @_file(required=True, type=_FILE, help="One certificate, PEM however it was pasted, or DER.")
 @click.option(
     "--type",
@@ -146,14 +146,14 @@ def list_entries(path: str, password: str, output: str) -> None:
     type=click.Choice(("JKS", "PKCS12")),
     default="JKS",
     show_default=True,
-    help="Of a keystore that is made; one that is there keeps its type.",
+    help="Type of a new keystore; an existing one keeps its type.",
 )
-@click.option("--replace", is_flag=True, help="Also in place of another trusted certificate of this alias.")
+@click.option("--replace", is_flag=True, help="Replace another trusted certificate of this alias.")
 @_command
 def import_certificate(
     path: str, password: str, alias: str, certificate: "Certificate", create: str, replace: bool
 ) -> None:
-    """Trust a certificate: put it under ALIAS. The keystore is made where there is none."""
+    """Trust a certificate: put it under ALIAS. A missing keystore is created."""
     from directdownload.keystore.entries import Changes, EntryKind
     from directdownload.resources.certificate import PREVIOUS_SUFFIX
 
@@ -163,20 +163,20 @@ def import_certificate(
         )
     if alias.endswith(PREVIOUS_SUFFIX):
         raise click.UsageError(
-            f"Invalid value for '--alias': {alias} is reserved for certificates before a change; take another."
+            f"Invalid value for '--alias': {alias} is reserved for previous certificates; choose another alias."
         )
     _refuse_cloudstack(alias)
     if certificate.not_after <= datetime.datetime.now(datetime.UTC):
-        raise Failure(f"the certificate has expired on {_date(certificate.not_after)}; get a newer one")
+        raise Failure(f"the certificate expired on {_date(certificate.not_after)}; get a new one")
 
     def decide(entries: "Mapping[str, Entry]") -> "Changes":
         found = entries.get(alias)
         if found is None or found.trusts(certificate.der):
             return Changes(put={alias: certificate.der})
         if found.kind is not EntryKind.TRUSTED_CERTIFICATE:
-            raise Failure(f"{path} has a {found.kind} called {alias}, which is never replaced; take another alias")
+            raise Failure(f"{path} has a {found.kind} named {alias}, which is never replaced; choose another alias")
         if not replace:
-            raise Failure(f"{path} has another certificate called {alias}; take another alias, or --replace it")
+            raise Failure(f"{path} has another certificate named {alias}; choose another alias, or use --replace")
         return Changes(put={alias: certificate.der})
 
     result = _update(path, password, decide, create)
@@ -189,10 +189,10 @@ def import_certificate(
         "directdownload keystore remove --keystore cloud.jks --password-file password --alias my-ca",
     ),
 )
-@_alias(required=True, help="Of a trusted certificate.")
+@_alias(required=True, help="Alias of a trusted certificate.")
 @_command
 def remove(path: str, password: str, alias: str) -> None:
-    """Trust a certificate no longer: take ALIAS away. Done as well if there is no such entry."""
+    """Stop trusting a certificate: remove ALIAS. Succeeds, too, if there is no such entry."""
     from directdownload.keystore.entries import Changes, EntryKind
 
     _refuse_cloudstack(alias)
@@ -205,7 +205,7 @@ def remove(path: str, password: str, alias: str) -> None:
 
     result = _update(path, password, decide, None)
     if result.snapshot is None:
-        raise Failure(f"{path} does not exist; see whether the path is right")
+        raise Failure(f"{path} does not exist; check the path")
     click.echo(f"{alias} {'was removed from' if result.written else 'is not in'} {path}.")
 
 
@@ -216,15 +216,15 @@ def remove(path: str, password: str, alias: str) -> None:
         "directdownload keystore verify --keystore cloud.jks --password-file password --alias my-ca --file ca.pem",
     ),
 )
-@_alias(help="With --file: whether this holds just that certificate.")
-@_file(type=_FILE, help="The certificate that --alias is to hold.")
+@_alias(help="Check that this entry holds exactly the certificate of --file.")
+@_file(type=_FILE, help="The certificate that --alias must hold.")
 @_command
 def verify(path: str, password: str, alias: str | None, certificate: "Certificate | None") -> None:
-    """Read the whole keystore back, and say what is in it and what expires."""
+    """Read the whole keystore, and report its entries and what expires."""
     from directdownload.keystore import store
 
     if (alias is None) != (certificate is None):
-        raise click.UsageError("'--alias' and '--file' go together.")
+        raise click.UsageError("Expected both '--alias' and '--file', or neither.")
     snapshot = store.read(path, password)
     _tell(path, snapshot)
     unreadable = _unreadable(snapshot)
@@ -233,7 +233,7 @@ def verify(path: str, password: str, alias: str | None, certificate: "Certificat
     if alias is not None and certificate is not None:
         _compare(path, alias, snapshot.entries.get(alias), certificate)
     if unreadable:
-        raise Failure(f"{path}: Java opens no entry of it, as it cannot read {len(unreadable)} of them")
+        raise Failure(f"{path}: Java cannot read {len(unreadable)} of its entries, and then opens none")
 
 
 def _compare(path: str, alias: str, found: "Entry | None", certificate: "Certificate") -> None:
@@ -244,7 +244,7 @@ def _compare(path: str, alias: str, found: "Entry | None", certificate: "Certifi
             f"{path}: {alias} is not that certificate: expected {certificate.fingerprint_sha256}, "
             f"found a {found.kind} with {found.fingerprint_sha256 or 'no certificate'}"
         )
-    click.echo(f"{alias} holds just that certificate.")
+    click.echo(f"{alias} holds exactly that certificate.")
 
 
 def _tell(path: str, snapshot: "Snapshot") -> None:
@@ -259,7 +259,7 @@ def _tell(path: str, snapshot: "Snapshot") -> None:
 
 
 def _unreadable(snapshot: "Snapshot") -> list[str]:
-    """A line for each entry for which Java refuses the whole store, and keytool with it."""
+    """A line for each entry that makes Java and keytool refuse the whole store."""
     from directdownload.keystore.entries import EntryKind
     from directdownload.resources.certificate import of_cloudstack
 
@@ -272,7 +272,7 @@ def _unreadable(snapshot: "Snapshot") -> list[str]:
         if entry.kind is not EntryKind.TRUSTED_CERTIFICATE or of_cloudstack(alias):
             advice = "restore the store from a backup"
         lines.append(
-            f"{alias} cannot be read by Java: {certificate.unreadable}; Java then opens no entry of the store; {advice}"
+            f"Java cannot read {alias}: {certificate.unreadable}; Java then opens no entry of the store; {advice}"
         )
     return lines
 
@@ -288,12 +288,12 @@ def _refuse_cloudstack(alias: str) -> None:
 
     if of_cloudstack(alias):
         raise click.UsageError(
-            f"Invalid value for '--alias': {alias} is CloudStack's own (cloud, cloudca…), and is never touched."
+            f"Invalid value for '--alias': {alias} is CloudStack's own (cloud, cloudca…), and is never changed."
         )
 
 
 def _document(entry: "Entry") -> dict[str, Any]:
-    """As `--output json` prints it; what cannot be known of an entry is null."""
+    """The entry as `--output json` prints it; unknown values are null."""
     certificate = _certificate(entry)
     document = {
         "alias": entry.alias,
@@ -316,7 +316,7 @@ def _certificate(entry: "Entry") -> "Certificate | None":
 
 
 def _field(certificate: "Certificate | None", attribute: str) -> Any:
-    """None where it cannot be known: no certificate, or someone else's, which cryptography cannot read."""
+    """The attribute; None without a certificate, or if cryptography cannot read it."""
     try:
         return getattr(certificate, attribute, None)
     except ValueError:

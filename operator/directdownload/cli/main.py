@@ -1,10 +1,10 @@
-"""The program: what it is called, its commands, and what it ends with.
+"""The program: its names, its commands and its exit status.
 
 Entry point of `directdownload` and `kubectl-directdownload`. Commands are imported when they are run: a download job
 starts on every host, and must not pay for kopf, the Kubernetes client or progress bars (`tests/unit/cli/test_start`).
 
 Exit status: 0 done; 1 failed, try again; 2 usage; 3 failed, trying again cannot help; 130 interrupted by Ctrl-C.
-No traceback reaches a user, unless asked for with `--traceback`; the processes of pods keep theirs, for their logs.
+Users see no traceback without `--traceback`; the processes of pods log theirs.
 """
 
 import importlib
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 COMMANDS = {
     "template": ("template", "template", "Register, list, describe and delete templates."),
     "deploy": ("deploy", "deploy", "Put a template onto hosts of a zone, and keep it there."),
-    "plan": ("plan", "plan", "Say what deploying a template would do, and what blocks it; write nothing."),
-    "status": ("status", "status", "Show deployments and how far they are."),
+    "plan": ("plan", "plan", "Show what deploying a template would do, and what blocks it; write nothing."),
+    "status": ("status", "status", "Show deployments and their progress."),
     "zone": ("inventory", "zone", "List zones."),
     "host": ("inventory", "host", "List hosts."),
-    "pool": ("inventory", "pool", "List primary storage pools, and what lies in one."),
+    "pool": ("inventory", "pool", "List primary storage pools, and the files in one."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
-    "completion": ("completion", "completion", "Print a script with which a shell completes commands and names."),
+    "completion": ("completion", "completion", "Print a shell's completion script."),
     "selftest": ("selftest", "selftest", "Download a small file through a real Job; `helm test` does this."),
-    "job": ("job", "job", "What a download Job runs; not for people."),
+    "job": ("job", "job", "Run one download job; the controller's Jobs do this."),
     "controller": ("controller", "controller", "Run the controller; the chart does this."),
     "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
 }
 _FILE = click.Path(dir_okay=False)
 #: The names of the program; the second makes it kubectl's plugin.
 PROGRAMS = ("directdownload", "kubectl-directdownload")
-#: What the scripts of `completion` set: without it click would derive it from the name that was called.
+#: The variable that the scripts of `completion` set. Otherwise click derives it from the name that was called.
 COMPLETE_VARIABLE = "_DIRECTDOWNLOAD_COMPLETE"
-#: Their logs are read by whoever looks after the cluster: a bug must leave its traceback there.
+#: A bug must leave its traceback in their logs, for the administrator of the cluster.
 _POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent"})
 
 
@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem[str]"]:
-        """Names come from the list above, so that none is imported; those of pods are nobody's to type."""
+        """Names come from COMMANDS, so that none is imported. Commands of pods are left out: nobody types them."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in COMMANDS if name.startswith(incomplete) and name not in _POD_COMMANDS]
@@ -88,14 +88,16 @@ class LazyGroup(click.Group):
     ),
 )
 @click.version_option(directdownload.__version__, message="directdownload %(version)s")
-@click.option("--kubeconfig", type=_FILE, metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
+@click.option(
+    "--kubeconfig", type=_FILE, metavar="FILE", help="Use this file instead of $KUBECONFIG or ~/.kube/config."
+)
 @click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
 @click.option(
     "-n",
     "--namespace",
     metavar="NAME",
     shell_complete=candidates.namespaces,
-    help="Instead of the context's namespace.",
+    help="Use this namespace instead of the context's.",
 )
 @click.option("--traceback", is_flag=True, hidden=True, help="Show where an unexpected error came from.")
 @click.pass_context
@@ -104,10 +106,10 @@ def cli(
 ) -> None:
     """Direct download of VM templates onto KVM hosts.
 
-    Templates are registered by URL and checksum; a deployment puts verified copies onto the primary storage of the
-    hosts of a zone, without a detour.
+    Templates are registered by URL and checksum; a deployment puts verified copies onto the primary storage of a
+    zone's hosts.
     """
-    # A dict, so that `session` need not be imported by commands that never talk to a cluster.
+    # A dict, because commands without a cluster must not import `session`.
     ctx.obj = {"kubeconfig": kubeconfig, "context": kube_context, "namespace": namespace}
 
 
@@ -118,6 +120,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit status; errors are printed on standard error."""
     if _program_name() != PROGRAMS[0]:
         cli.epilog = examples.renamed(cli.epilog, _program_name())
     try:
@@ -133,7 +136,7 @@ def run(arguments: list[str]) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # `… | head` has read enough. What is left in the buffer must not fail again when the interpreter ends.
+        # `… | head` has read enough. The rest of the buffer must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TRANSIENT
     except Exception as error:

@@ -1,6 +1,6 @@
 """How a command ends: the exit statuses, and the exception that carries one to `main`.
 
-Raised by every command; a message says what happened, to which object, and what to do about it.
+Every command raises Failure. Its message says what happened to which object, and what to do.
 """
 
 import sys

@@ -12,7 +12,7 @@ import rich.cells
 import yaml
 
 if TYPE_CHECKING:
-    # Only for its name: what lists without a cluster need not load the client.
+    # For the annotation only: lists without a cluster must not load the client.
     from directdownload.cluster.kinds import Resource
 
 Object = dict[str, Any]
@@ -23,7 +23,7 @@ _GAP = "   "
 Row = Callable[[Object], Sequence[str]]
 
 output_option: Callable[[Any], Any] = click.option(
-    "-o", "--output", "output", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it."
+    "-o", "--output", "output", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
 )
 
 
@@ -57,12 +57,12 @@ def print_list(
 
 
 def _row(document: Object, columns: Sequence[str], row: Row) -> Sequence[str]:
-    """Of one that this version cannot read only its name, and that there is such an object."""
+    """Cells of one object. An object that this version cannot read is shown by its name and `Unreadable`."""
     try:
         return row(document)
-    # Whatever it is: what others have written must not cost the sight of all others.
+    # Any error: one object that others wrote must not hide all the others.
     except Exception as error:
-        # Not before it is needed: what lists without a cluster need not load the client.
+        # Imported here, because lists without a cluster must not load the client.
         from directdownload.cli import reading
 
         reading.warn(document, error)
@@ -89,6 +89,7 @@ def print_one(document: Object, resource: "Resource", output: str) -> None:
 
 
 def print_document(document: Object, output: str) -> None:
+    """Prints `document` as `json` or `yaml`."""
     shown = _shown(document)
     if output == "json":
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -97,7 +98,7 @@ def print_document(document: Object, output: str) -> None:
 
 
 def _shown(document: Object) -> Object:
-    """Without managedFields, which nobody means to read (kubectl leaves them out as well)."""
+    """The object without managedFields, as kubectl shows it."""
     metadata = {key: value for key, value in document.get("metadata", {}).items() if key != "managedFields"}
     return {**document, "metadata": metadata} if "metadata" in document else document
 

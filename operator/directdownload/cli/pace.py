@@ -1,6 +1,6 @@
-"""How fast something grows that tells only how much it is: for those who may not see placements, which tell their rate.
+"""The rate of an amount that grows, for users who may not see placements and their rates.
 
-Used by `following` for deployments, whose status is written every few seconds. Pure: the caller gives the time.
+Used by `following` for deployments, whose status is written every few seconds. Pure: the caller passes the time.
 """
 
 import collections
@@ -10,16 +10,16 @@ WINDOW_SECONDS = 30.0
 
 
 class Meter:
-    """Of amounts by key."""
+    """Measures amounts by key."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
         self._changes: dict[str, collections.deque[tuple[float, int]]] = {}
 
     def rate(self, key: str, amount: int, now_seconds: float) -> int | None:
-        """Per second; None until it has grown twice, and when it has not for a while.
+        """Growth per second; None until the amount has grown twice, or if it has not grown for WINDOW_SECONDS.
 
-        When the first amount was written nobody knows: time is counted from the first change on.
+        Time counts from the first change, because the time of the first amount is unknown.
         """
         changes = self._changes.setdefault(key, collections.deque())
         last = self._seen.get(key)

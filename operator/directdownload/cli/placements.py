@@ -1,4 +1,4 @@
-"""Placements as the command line reads and lists them: selected by template, tolerant of users who may not see them."""
+"""Placements of a template: reads and lists them, also for users who may not see placements."""
 
 import datetime
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from directdownload.resources.templateplacement import Phase, TemplatePlacement
 
 
 def selector(template_namespace: str, template_name: str) -> str:
-    """By the labels that the controller puts on every placement. Long names share a prefix and a hash: compare, too."""
+    """Selects by the controller's labels. Long names are cut to prefix and hash, so compare the full key as well."""
     return (
         f"{GROUP}/template={naming.label_value(template_name)},"
         f"{GROUP}/template-namespace={naming.label_value(template_namespace)}"
@@ -20,7 +20,7 @@ def selector(template_namespace: str, template_name: str) -> str:
 
 
 async def of_template(session: Session, template_namespace: str, template_name: str) -> list[TemplatePlacement] | None:
-    """None where the user may not see placements: those are for whoever looks after the hosts."""
+    """None if the user may not list placements, which are for administrators of hosts."""
     try:
         documents, _ = await session.api.list(
             kinds.TEMPLATE_PLACEMENTS, label_selector=selector(template_namespace, template_name)

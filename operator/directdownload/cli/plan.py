@@ -1,6 +1,7 @@
-"""`plan`: what `deploy` would do, found by the same planners, with nothing written.
+"""`plan`: shows what `deploy` would do. It uses the controller's planners and writes nothing.
 
-Reads the objects as the controller does, as far as the user may: what cannot be told is said. `planview` prints it.
+Reads the objects that the controller reads, as far as the user may; notes name the missing rights. `planview` prints
+the result.
 """
 
 import asyncio
@@ -49,9 +50,9 @@ _NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
 async def plan(
     session: Session, template: str, zone: str, hosts: tuple[str, ...], pools: tuple[str, ...], output: str
 ) -> int:
-    """Say what deploying TEMPLATE would do: which host fetches how much from where, and what blocks it.
+    """Show what deploying TEMPLATE would do: which host fetches how much from where, and what blocks it.
 
-    Nothing is written. Exit status 1: nothing could start now; 3: it would be refused.
+    The command writes nothing. Exit status 1: nothing could start now; 3: it would be refused.
     """
     found = await _plan(session, template, zone, hosts, pools)
     planview.show(found, output)
@@ -59,7 +60,7 @@ async def plan(
 
 
 def exit_status(run: dryrun.DryRun) -> int:
-    """0: something could start, or all is there; 1: everything waits; 3: refused. Whatever happens to single copies."""
+    """0: a copy could start, or all are present; 1: all copies wait; 3: refused. Single copies do not matter."""
     if run.refused is not None:
         return PERMANENT if run.refused.stalled or run.refused.reason in _NO_TARGETS else TRANSIENT
     blocked = run.count(*dryrun.BLOCKED)
@@ -85,7 +86,7 @@ async def _plan(
     members = reading.readable(project_host, host_documents or ())
     zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
-    # which exports a zone allows cannot be assumed: its default is none
+    # a zone's allowed exports cannot be assumed: the default is none
     policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
     fleet = deployments.Fleet(
         zones={zone_name: known},
@@ -103,14 +104,14 @@ async def _plan(
     if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
         run = dryrun.DryRun(run.copies)
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
-        notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may take it all the same")
+        notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may still allow it")
     if host_documents is not None:
         notes += inventory.missing_notes("host", hosts, [host.name for host in members], zone_name)
     if pool_documents is not None:
         notes += inventory.missing_notes("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
     reachable = template.status.condition("SourceReachable")
     if reachable is not None and reachable.status == "False":
-        notes.append(f"the source did not answer when it was asked last: {reachable.reason}: {reachable.message}")
+        notes.append(f"the source did not answer the last probe: {reachable.reason}: {reachable.message}")
     return planview.Plan(
         template=template,
         deployment=deployment,
@@ -124,14 +125,14 @@ async def _plan(
 def _deployment(
     namespace: str, template: str, zone: str, hosts: tuple[str, ...], pool_names: tuple[str, ...]
 ) -> TemplateDeployment:
-    """The one that `deploy` would create."""
+    """The deployment that `deploy` would create."""
     spec: dict[str, Any] = {"templateRef": {"name": template}, "zone": zone, "hosts": hosts, "pools": pool_names}
     metadata = {"namespace": namespace, "name": f"{template}-{zone}", "generation": 1}
     return TemplateDeployment.model_validate({"metadata": metadata, "spec": spec})
 
 
 async def _list(session: Session, resource: kinds.Resource, field_selector: str | None) -> list[Object] | None:
-    """None where the user may not see them."""
+    """The objects; None if the user may not list them."""
     try:
         documents, _ = await session.api.list(resource, field_selector=field_selector)
     except errors.Forbidden:
@@ -150,11 +151,11 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
 
 
 async def _used(session: Session, zone_name: str, zone: Zone | None) -> int:
-    """How many placements there are for deployments of the namespace, where the zone limits them."""
+    """The number of placements of the namespace's deployments; 0 if the zone has no limit for it."""
     if zone is None or not zone.spec.placements_per_namespace:
         return 0
     used = 0
-    # One of version 0.1.0 says only whose Template it is.
+    # A placement of version 0.1.0 names only the namespace of its Template.
     for label in (
         f"{NAMESPACE_LABEL}={session.namespace}",
         f"!{NAMESPACE_LABEL},{GROUP}/template-namespace={session.namespace}",
@@ -165,7 +166,7 @@ async def _used(session: Session, zone_name: str, zone: Zone | None) -> int:
             ):
                 used += len(page)
         except errors.Forbidden:
-            # What cannot be listed is told of with the copies.
+            # The note about copies covers this missing right.
             return 0
     return used
 
@@ -182,17 +183,17 @@ async def _namespace_labels(session: Session) -> Mapping[str, str] | None:
 def _unreadable(
     session: Session, zone_name: str, zone: Zone | None, hosts: object, pools: object, copies: object
 ) -> list[str]:
-    """What cannot be told to this user, each with the right that is missing."""
+    """Notes on what this user may not read, each with the missing right."""
     lines = []
     if zone is None:
         lines.append(
             f"you may not read zones ({_right('get', 'zones')}): whether {zone_name} is enabled, whether it "
-            f"takes namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
+            f"allows namespace {session.namespace} and this source, and its limits are not known; defaults are assumed"
         )
     for what, found, cannot in (
-        ("hosts", hosts, "which hosts there are, and their space, cannot be told"),
-        ("storagepools", pools, "which pools there are cannot be told"),
-        ("templateplacements", copies, "which copies are there already cannot be told"),
+        ("hosts", hosts, "hosts and their free space are not known"),
+        ("storagepools", pools, "pools are not known"),
+        ("templateplacements", copies, "existing copies are not known"),
     ):
         if found is None:
             lines.append(f"you may not list {what} ({_right('list', what)}): {cannot}")

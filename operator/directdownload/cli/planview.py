@@ -1,4 +1,4 @@
-"""A plan for people and for programs: what `plan` prints. Pure but for printing."""
+"""Prints a plan, for people and for programs. Pure except for printing."""
 
 import collections
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _WORDS = {
     Action.WAIT: "waiting",
     Action.REFUSED: "refused",
 }
-#: Of a reason that stops many copies, so many hosts are named.
+#: Number of hosts named per blocking reason.
 _HOSTS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`zone` None: the user may not read it. `notes`: what cannot be told, or should be known besides."""
+    """A plan. `zone` is None if the user may not read it. `notes`: unknown facts and other remarks."""
 
     template: Template
     deployment: TemplateDeployment
@@ -55,22 +55,22 @@ def show(plan: Plan, how: str) -> None:
 
 
 def lines(plan: Plan) -> list[str]:
-    """For people."""
+    """The plan as lines of text."""
     run, found = plan.run, _facts(plan)
     if run.copies:
         rows = [_row(copy) for copy in run.copies]
         found += ["", output.table(("host", "pool", "action", "fetch", "free", "after", "round", "reason"), rows)]
     found += ["", _total(run)]
     if run.rounds > 1:
-        found.append(f"At most {run.most_at_once} at once, by the limits of the zone: {run.rounds} rounds.")
+        found.append(f"At most {run.most_at_once} at once, by the zone's limits: {run.rounds} rounds.")
     blocked = _blocked(run)
     if blocked:
-        found += ["", "What blocks:", *(f"  {line}" for line in blocked)]
+        found += ["", "Blocked:", *(f"  {line}" for line in blocked)]
     return found
 
 
 def document(plan: Plan) -> Object:
-    """For programs; what is not known is null."""
+    """The plan for `--output json` and `yaml`; unknown values are null."""
     template, run = plan.template, plan.run
     refused = run.refused
     return {
@@ -129,7 +129,7 @@ def _facts(plan: Plan) -> list[str]:
     disk = f", a disk of {units.size(status.virtual_size_bytes)}" if status.virtual_size_bytes is not None else ""
     facts = [
         ("Template", f"{template.key}: {spec.format}, {size}{disk}"),
-        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+        ("Checksum", spec.checksum or "none: the bytes are accepted as served"),
     ]
     for source in plan.sources:
         kind = "metalink over " if source.metalink else ""
@@ -183,7 +183,7 @@ def _total(run: DryRun) -> str:
     parts = [f"{run.count(action)} {word}" for action, word in _WORDS.items() if run.count(action)]
     amount = "" if not run.rounds else f"; {units.size(run.fetch_bytes)} to fetch"
     if run.rounds and run.fetch_bytes is None:
-        amount = "; how many bytes is not known"
+        amount = "; size not known"
     return (
         f"Total: {units.count(len(run.copies), 'copy', 'copies')} on {units.count(hosts, 'host')}: "
         f"{', '.join(parts)}{amount}."
@@ -191,7 +191,7 @@ def _total(run: DryRun) -> str:
 
 
 def _blocked(run: DryRun) -> list[str]:
-    """Each reason once, with what it says of the first copy and how many there are."""
+    """One line per reason, with its hosts and the message of its first copy."""
     if run.refused is not None:
         return [f"{run.refused.reason}: {run.refused.message}"]
     by_reason: dict[Reason | None, list[Copy]] = collections.defaultdict(list)
@@ -214,4 +214,4 @@ def _next(plan: Plan) -> str:
         return "Nothing was written. Other deployments want all of these copies already; see: directdownload status"
     options = "".join(f" --host {name}" for name in spec.hosts) + "".join(f" --pool {name}" for name in spec.pools)
     command = f"directdownload deploy {plan.template.name} --zone {spec.zone}{options} --wait"
-    return f"Nothing was written. To do it: {command}"
+    return f"Nothing was written. To deploy: {command}"

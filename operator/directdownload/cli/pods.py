@@ -1,4 +1,4 @@
-"""What `controller` and `agent` share: options, and how they end before they have begun."""
+"""Options that `controller` and `agent` share, and their end by SIGTERM during start."""
 
 import os
 import pathlib
@@ -18,17 +18,17 @@ pool_root: Decorator = click.option(
     multiple=True,
     required=True,
     metavar="PATH",
-    help="Host directory, mounted at the same path, below which pools lie. Repeatable.",
+    help="Host directory with pools, mounted at the same path. Repeatable.",
 )
 log_format: Decorator = click.option(
-    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="How to write logs."
+    "--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True, help="Format of the logs."
 )
 log_level: Decorator = click.option(
     "--log-level",
     type=click.Choice(logs.LEVELS, case_sensitive=False),
     default="info",
     show_default=True,
-    help="How much to write.",
+    help="Lowest level that is logged.",
 )
 
 
@@ -38,27 +38,27 @@ def health_port(default: int) -> Decorator:
         type=click.IntRange(0, 65535),
         default=default,
         show_default=True,
-        help="Serves /healthz, /readyz and /metrics; 0: any free port.",
+        help="Port of /healthz, /readyz and /metrics; 0: any free port.",
     )
 
 
 metrics_port: Decorator = click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Serves /metrics here instead, over TLS, to bearers of a token that may get it; 0: any free port.",
+    help="Port of /metrics instead, over TLS, for tokens that may get it; 0: any free port.",
 )
 metrics_certificate: Decorator = click.option(
     "--metrics-certificate",
     type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
     metavar="DIRECTORY",
-    help="Has tls.crt and tls.key for --metrics-port; without it the certificate is self-signed.",
+    help="Directory with tls.crt and tls.key for --metrics-port.  [default: a self-signed certificate]",
 )
 
 
 def leave_when_asked() -> None:
-    """From now on SIGTERM ends the process at once, until the program that is being loaded has a handler of its own.
+    """SIGTERM ends the process at once, until the loaded program sets its own handler.
 
-    A container's first process hears no signal that it has no handler for: a pod that is deleted while it starts would
-    stay for its whole grace period.
+    The kernel ignores signals without a handler for a container's first process: a pod that is deleted while it starts
+    would stay for its whole grace period.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

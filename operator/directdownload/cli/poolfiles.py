@@ -1,6 +1,6 @@
-"""What lies in a pool, put together from the API alone: placements, templates, and what the agents report. Pure.
+"""The files in a pool, derived from the API alone: placements, templates and the agents' reports. Pure.
 
-`inventory` reads the objects and prints the outcome.
+`inventory` reads the objects and prints the result.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from directdownload.resources.templateplacement import Phase, TemplatePlacement
 
 class State(enum.StrEnum):
     PLACED = "Placed"
-    #: published, and no placement names it; its Template exists, so deploying it again finds the file
+    #: published, no placement names it, its Template exists: deploying the Template again finds the file
     RETAINED = "Retained"
-    #: published, and its Template is gone
+    #: published, its Template is gone
     ORPHANED = "Orphaned"
     PARTIAL = "Partial"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """`file` is relative to the pool's path; `template` is `namespace/name`, or the uid where it is gone."""
+    """`file` is relative to the pool's path; `template` is `namespace/name`, or the uid if the Template is gone."""
 
     host: str
     file: str
@@ -41,7 +41,7 @@ class Entry:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listing:
     entries: Sequence[Entry]
-    #: why the entries may not be all: whole sentences
+    #: whole sentences on why entries may be missing
     notes: Sequence[str]
 
 
@@ -52,7 +52,7 @@ def listing(
     templates: Iterable[Template],
     only_host: str | None = None,
 ) -> Listing:
-    """Of all hosts that have `pool`, or of one; a file in a shared pool once."""
+    """The files on all hosts that have `pool`, or on `only_host`. A file in a shared pool is listed once."""
     names = {template.metadata.uid: f"{template.metadata.namespace}/{template.name}" for template in templates}
     members = sorted(pool_planning.hosts_of(pool, hosts), key=lambda host: host.name)
     entries = {
@@ -76,7 +76,7 @@ def listing(
 
 
 def _of_placement(placement: TemplatePlacement) -> Entry | None:
-    """None while nothing lies there for all that is known."""
+    """The placement's file; None if no file is known."""
     spec, status = placement.spec, placement.status
     template = f"{spec.template_ref.namespace}/{spec.template_ref.name}"
     if status.file is not None and (status.observed is None or status.observed.present is not False):
@@ -97,13 +97,13 @@ def _of_unplaced(host: Host, file: UnplacedFile, names: Mapping[str, str]) -> En
 
 def _notes(pool: StoragePool, host: Host, facts: HostStorage | None) -> list[str]:
     if facts is not None and facts.reason is not None and facts.unplaced_bytes is None:
-        return [f"{host.name}: the pool is not usable there ({facts.reason}); what lies there is not known."]
+        return [f"{host.name}: the pool is not usable ({facts.reason}); its files are not known."]
     if facts is None or facts.unplaced_bytes is None:
-        return [f"{host.name}: its agent has not reported yet what lies there; only placed files are listed."]
+        return [f"{host.name}: its agent has not reported its files yet; only placed files are listed."]
     rest = facts.unplaced_bytes - sum(file.size_bytes or 0 for file in facts.unplaced)
     if rest > 0:
         return [
-            f"{host.name}: of the files without a placement only the {len(facts.unplaced)} largest are listed; "
+            f"{host.name}: only the {len(facts.unplaced)} largest files without a placement are listed; "
             f"the others take {units.size(rest)}."
         ]
     return []

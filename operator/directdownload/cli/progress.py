@@ -1,7 +1,7 @@
 """Shows boards as they change: bars that redraw on a terminal, lines anywhere else.
 
-`following` and `proving` call `update` with each new board and `note` with what has to be said in between; both
-reporters are context managers, so that a terminal is left in order however the command ends.
+`following` and `proving` call `update` with each new board, and `note` with messages in between. Both reporters are
+context managers, so that the terminal is restored however the command ends.
 """
 
 import sys
@@ -19,10 +19,10 @@ from directdownload.cli import boards, terminal, units
 from directdownload.cli.boards import Board, Line, Mood
 
 _BAR_WIDTH = 30
-#: Of percent, bytes and rate at their longest, so that columns stay where they are while numbers grow.
+#: The longest percent, bytes and rate, so that columns do not move while numbers grow.
 _NUMBER_WIDTHS = (len("100 %"), len("999.9 MiB / 999.9 MiB"), len("999.9 MiB/s"))
 _STYLES = {Mood.WAITING: "dim", Mood.ACTIVE: "", Mood.DONE: "green", Mood.FAILED: "red"}
-#: Lines of a terminal that a crowded board leaves free: the total, "… more", and some of what was there before.
+#: Lines of a terminal that a crowded board leaves free: for the total, "… more" and some earlier output.
 _SPARE_LINES = 6
 
 
@@ -39,7 +39,7 @@ class Reporter(Protocol):
 
 
 def reporter(*, aside: bool = False) -> Reporter:
-    """The one that suits standard output; `aside`: on standard error, and bars go at the end, as a result follows."""
+    """A reporter for standard output. `aside`: for standard error; bars vanish at the end, before the result."""
     stream = terminal.unguarded(sys.stderr if aside else sys.stdout)
     console = rich.console.Console(highlight=False, file=stream)
     return Bars(console, aside) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
@@ -93,12 +93,12 @@ class Lines:
         everything = (*board.lines, board.total)
         widths = [max(len(line.labels[index]) for line in everything) for index in range(len(board.total.labels))]
         for line in board.lines:
-            # What goes well is in the total; the recovery of something that was told as failed is news.
+            # A crowded board prints failures, and the recovery of a failure; the total covers the rest.
             percent = line.percent if line.mood is Mood.ACTIVE else None
             if not board.crowded or line.mood is Mood.FAILED or line.labels in self._said:
                 self._say(line, widths, (line.state, percent, line.mood, _steady(line)))
         percent = board.total.percent
-        # Of few lines each tells its percent; the total then only every tenth of the way.
+        # With few lines each shows its percent, so the total changes only every tenth of the way.
         self._say(board.total, widths, (board.total.state, percent if board.crowded else (percent or 0) // 10))
 
     def note(self, text: str) -> None:
@@ -144,7 +144,7 @@ def _add(grid: rich.table.Table, line: Line, style: str) -> None:
 def _amounts(line: Line) -> Sequence[str | rich.progress_bar.ProgressBar]:
     """The bar, percent, bytes and rate."""
     total = line.total_bytes
-    # A bar without a total would pulse for ever, which looks like work; an empty one is the truth.
+    # Without a total rich's bar pulses, which looks like progress; show an empty bar instead.
     bar = rich.progress_bar.ProgressBar(
         total=100,
         completed=line.percent or 0,
@@ -162,5 +162,5 @@ def _amounts(line: Line) -> Sequence[str | rich.progress_bar.ProgressBar]:
 
 
 def _steady(line: Line) -> str:
-    """The note without what counts down by itself: that alone is no news."""
+    """The note without its countdown, which alone is no reason to print a line."""
     return "" if line.mood is Mood.ACTIVE else line.note.partition(",")[0]

@@ -1,7 +1,7 @@
-"""What each host of a zone has proved of a certificate, and whether that is enough. Pure; no I/O, no clock.
+"""Each host's proof of a certificate, and whether the proofs are complete. Pure: no I/O, no clock.
 
-`certificate` and `proving` look at a certificate through `snapshot`. The states are CloudStack's, of its class
-DirectDownloadManager, with PENDING beside them: CloudStack answers when it has tried, and we may answer before.
+`certificate` and `proving` look at a certificate through `snapshot`. The states are those of CloudStack's class
+DirectDownloadManager, and PENDING: CloudStack answers after it has tried, these commands may answer before.
 """
 
 import enum
@@ -22,7 +22,7 @@ class State(enum.StrEnum):
     UPLOADED = "UPLOADED"
     REVOKED = "REVOKED"
     FAILED = "FAILED"
-    #: the host is Down: it is put right when it returns, and nobody waits for it
+    #: the host is Down: its agent catches up when it returns, and no command waits for it
     SKIPPED = "SKIPPED"
     PENDING = "PENDING"
 
@@ -32,35 +32,35 @@ PROVED = frozenset({State.UPLOADED, State.REVOKED})
 
 class Verdict(enum.Enum):
     RUNNING = enum.auto()
-    #: every host that is Up has proved what was asked for
+    #: every Up host has proved the request
     PROVED = enum.auto()
-    #: so have all but some that failed; agents try again
+    #: every Up host has proved it or failed; agents try again
     FAILED = enum.auto()
-    #: nothing goes on before a human has changed something
+    #: no progress until somebody changes something
     STALLED = enum.auto()
-    #: no host of the zone is Up: nobody has proved anything that the zone could rely on
+    #: no host of the zone is Up, so nothing is proved
     NOBODY = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Of one host. `details` say why it is not done."""
+    """The proof of one host. `details` say why it is not complete."""
 
     host: str
     state: State
     details: str
-    #: the host is Up; one in Maintenance takes certificates as well, and nobody waits for it
+    #: the host is Up; hosts in Maintenance take certificates as well, but no command waits for them
     awaited: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """A certificate at one moment. `hosts` is None where the user may not see hosts: there are only counts."""
+    """A certificate at one moment. `hosts` is None if the user may not see hosts; then only counts are known."""
 
     certificate: DirectDownloadCertificate
     hosts: tuple[Proof, ...] | None
     verdict: Verdict
-    #: of the certificate's condition
+    #: reason of the certificate's deciding condition
     reason: str
     message: str
     proved: int
@@ -77,17 +77,17 @@ class Proofs:
 def snapshot(
     certificate: DirectDownloadCertificate, hosts: Iterable[Host] | None, only_host: str | None = None
 ) -> Proofs:
-    """`hosts` may hold others' too; with `only_host` nothing else is looked at."""
+    """`hosts` may include hosts of other zones. With `only_host`, only that host counts."""
     status = certificate.status
     said, reason, message = rollout.judged(certificate.metadata, status)
     if hosts is None:
         counts, proofs = status.hosts, None
         proved, failed = (counts.uploaded + counts.revoked, counts.failed) if counts else (0, 0)
         pending, skipped = (counts.pending, counts.down) if counts else (0, 0)
-        # Ready does not wait for hosts in Maintenance, which the counts do not tell from others.
+        # Ready does not wait for hosts in Maintenance, but the counts include them.
         ready = said is rollout.Verdict.READY
         waiting, failing = counts is None or (pending > 0 and not ready), failed > 0 and not ready
-        # With none pending this is what the controller says where no host is Up.
+        # With no pending host, Provisioning means that no host is Up.
         nobody = reason == Reason.PROVISIONING
     else:
         proofs = tuple(proof for proof in of_hosts(certificate, hosts) if only_host in (None, proof.host))
@@ -101,7 +101,7 @@ def snapshot(
     if (status.observed_generation or 0) < certificate.metadata.generation:
         verdict = Verdict.RUNNING
     elif said is rollout.Verdict.STALLED and not (revoking and proofs is not None):
-        # What is invalid can be taken away all the same, as hosts prove; counts alone do not tell.
+        # Hosts can revoke an invalid certificate, and prove that; counts alone do not show it.
         verdict = Verdict.STALLED
     elif waiting:
         verdict = Verdict.RUNNING
@@ -124,7 +124,7 @@ def snapshot(
 
 
 def of_hosts(certificate: DirectDownloadCertificate, hosts: Iterable[Host]) -> tuple[Proof, ...]:
-    """What those of the certificate's zone have said of it as it is now, sorted by name."""
+    """The proofs of the current certificate by hosts of its zone, sorted by host."""
     expected = fingerprint(certificate)
     members = sorted((host for host in hosts if host.spec.zone == certificate.spec.zone), key=lambda host: host.name)
     proofs = []
@@ -135,7 +135,9 @@ def of_hosts(certificate: DirectDownloadCertificate, hosts: Iterable[Host]) -> t
 
 
 def fingerprint(certificate: DirectDownloadCertificate) -> str | None:
-    """Of what hosts shall hold: of the spec, which may be newer than what the controller has published."""
+    """SHA-256 fingerprint of the wanted certificate: the spec's, which may be newer than the published one.
+
+    None: not known, or the spec holds no certificate that can be read."""
     if certificate.spec.certificate is None:
         return certificate.status.fingerprint_sha256
     try:
@@ -182,7 +184,7 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     entry = next((entry for entry in host.status.certificates if entry.name == certificate.name), None)
     if entry is None:
         if unwanted and certificate.status.certificate is None:
-            return State.REVOKED, "it was never given to hosts"
+            return State.REVOKED, "no host ever got it"
         return State.PENDING, ""
     why = ": ".join(filter(None, (entry.reason and entry.reason.value, entry.message)))
     if entry.state == "Failed":
@@ -192,12 +194,12 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     if entry.state != "Uploaded":
         return State.PENDING, why
     if expected is None or entry.fingerprint_sha256 != expected:
-        return State.PENDING, "it has another certificate of this alias still"
+        return State.PENDING, "it still has another certificate of this alias"
     return State.UPLOADED, ""
 
 
 def _of_keystore(host: Host) -> str:
-    """What is wrong with the whole store stands once, in the host's condition."""
+    """The problem of the whole keystore, which only the host's condition holds."""
     condition = host.status.condition("KeystoreSynced")
     if condition is None or condition.status is ConditionStatus.TRUE or not condition.message:
         return ""

@@ -1,4 +1,4 @@
-"""Waits until hosts have proved what was asked of a certificate, and says how it ended: for `certificate … --wait`."""
+"""Waits until hosts have proved a change of a certificate, and prints the result: for `certificate … --wait`."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ from directdownload.cluster.reflector import Reflector, Store
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 
-#: A failure may be of an attempt before the one that was just asked for: it counts once it has stayed this long.
+#: A failure may be from an attempt before this change, so it counts only once it has lasted this long.
 FAILURE_STAYS_SECONDS = 5.0
 
 
 async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None:
-    """None where the user may not see hosts: those are for whoever looks after them."""
+    """Hosts of `zone` (None: all); None if the user may not list hosts."""
     try:
         documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(zone))
     except errors.Forbidden:
@@ -30,7 +30,7 @@ async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None
 
 
 async def report(session: Session, certificate: DirectDownloadCertificate, only_host: str | None, how: str) -> None:
-    """What is known now, for who does not wait; as a table only where to look later."""
+    """Prints the current state without waiting; as a table, only the command that follows it."""
     if how == "table":
         click.echo(f"Follow it with: {_command(certificate)}", err=True)
     else:
@@ -57,7 +57,7 @@ async def wait(
     status, text = _ending(state, units.span(time.monotonic() - began))
     click.echo(text, err=True)
     if state.skipped:
-        click.echo(f"{units.count(state.skipped, 'host')} skipped: not Up; put right on return.", err=True)
+        click.echo(f"{units.count(state.skipped, 'host')} skipped: not Up; they follow when they return.", err=True)
     return status
 
 
@@ -118,7 +118,7 @@ async def _follow(
 
 
 def _ending(state: Proofs, span: str) -> tuple[int, str]:
-    """Exit status, and the sentence that says why."""
+    """The exit status, and the sentence that explains it."""
     name = state.certificate.spec.keystore_alias
     why = state.reason + (f": {state.message}" if state.message else "")
     if state.verdict is Verdict.STALLED:
@@ -128,7 +128,7 @@ def _ending(state: Proofs, span: str) -> tuple[int, str]:
         return DONE, f"{name}: {so_far}, after {span}."
     if state.verdict is Verdict.NOBODY:
         zone = state.certificate.spec.zone
-        return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each follows when it is."
+        return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each host follows when it is Up."
     if state.verdict is Verdict.FAILED:
         return TRANSIENT, f"Error: {name}: {so_far}, {state.failed} failed. Their agents keep trying."
     return TRANSIENT, (

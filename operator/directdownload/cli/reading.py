@@ -1,7 +1,7 @@
-"""Objects of the cluster as models, where one that this version cannot read must not cost the sight of all others.
+"""Reads objects of the cluster as models. An object that this version cannot read must not hide the others.
 
-Used by every command that looks at several objects. One that the user has named and that cannot be read is an error,
-which `session` makes.
+Used by every command that reads several objects. An unreadable object that the user has named is an error; `session`
+reports it.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,19 +17,19 @@ Object = dict[str, Any]
 
 
 def readable(project: Callable[[Object], T], documents: Iterable[Object]) -> list[T]:
-    """Those that `project` (a model's `model_validate`) can read; the others are named on standard error."""
+    """The objects that `project` (a model's `model_validate`) can read. Names the others on standard error."""
     found = []
     for document in documents:
         try:
             found.append(project(document))
-        # Whatever it is: what others have written must not end a command that is about something else.
+        # Any error: an object that others wrote must not end a command about something else.
         except Exception as error:
             warn(document, error)
     return found
 
 
 def warn(document: Object, error: Exception) -> None:
-    """Says of one object that it is there, and why nothing more is known of it."""
+    """Warns that an object exists but cannot be read, and why."""
     metadata = document["metadata"]
     name = "/".join(filter(None, (document.get("kind"), metadata.get("namespace"), metadata["name"])))
     click.echo(f"Warning: {name} cannot be read: {problem_of(error)}. {refusals.VERSION_HINT}", err=True)

@@ -1,6 +1,6 @@
-"""What the API server said, in words that tell a user what to do.
+"""Errors of the API server, in words that say what to do.
 
-`session` turns every `ApiError` that leaves a command into a `Failure` with this. Pure: an error in, text out.
+`session` turns every `ApiError` of a command into a `Failure` with this. Pure: an error in, text out.
 """
 
 import difflib
@@ -17,8 +17,8 @@ CHART_HINT = (
     "--namespace direct-download-system --create-namespace"
 )
 VERSION_HINT = (
-    f"Is this command line ({directdownload.__version__}) of another version than the operator? The chart's version is "
-    "told by: helm list --all-namespaces"
+    f"Compare the version of this command line ({directdownload.__version__}) with the chart's: "
+    "helm list --all-namespaces"
 )
 _KINDS_OF_FIELD_ERRORS = (
     "Invalid value|Unsupported value|Required value|Too many|Too long|May not be more|Forbidden|Duplicate value"
@@ -27,7 +27,7 @@ _NEXT_FIELD = re.compile(rf", (?=(?:<nil>|[A-Za-z][\w.\[\]]*): (?:{_KINDS_OF_FIE
 _FIELD_ERROR = re.compile(
     rf"(?P<field>[A-Za-z][\w.\[\]]*): (?P<kind>{_KINDS_OF_FIELD_ERRORS})(?:: (?P<rest>.*))?", re.S
 )
-#: The value as it was given, or the name of its type, where a rule covers more than a scalar.
+#: The given value, or the name of its type if the rule covers more than a scalar.
 _VALUE = re.compile(r'(?P<value>"(?:[^"\\]|\\.)*"|[-\w.]+|\{[^}]*\}|\[[^\]]*\]): (?P<message>.*)', re.S)
 _TYPES = frozenset({'"object"', '"array"', '"string"', '"integer"', '"number"', '"boolean"', "object", "array"})
 _FORBIDDEN = re.compile(
@@ -48,17 +48,17 @@ _SINGULAR = {
     "directdownloadcertificates": "certificate",
 }
 _STRICT = re.compile(r"strict decoding error: (?P<what>.*)", re.S)
-#: Of tenants; the other kinds are of whoever looks after the hosts.
+#: Kinds of tenants; the others are for administrators of the hosts.
 _OF_TEAMS = frozenset({"templates", "templatedeployments"})
 _READING = frozenset({"get", "list", "watch"})
-#: So many names are told when none of them is like the one that was given.
+#: Number of names listed if none is similar to the given one.
 _NAMES_TOLD = 8
 
 
 def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outcome.Failure:
-    """The same failure for people, with the exit status that says whether trying again may help.
+    """The failure in a user's words; its exit status says whether another attempt may help.
 
-    `known`: the names that there are, where the one that was asked for is not among them.
+    `known`: the existing names, if the requested one is not among them.
     """
     if isinstance(error, errors.Unreachable | errors.TooManyRequests):
         return outcome.Failure(_unreachable(error), outcome.TRANSIENT)
@@ -69,9 +69,7 @@ def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outco
     if isinstance(error, errors.AlreadyExists):
         return outcome.Failure(_exists(error))
     if isinstance(error, errors.Conflict):
-        return outcome.Failure(
-            f"somebody else changed it at the same time, try again: {_bare(error)}", outcome.TRANSIENT
-        )
+        return outcome.Failure(f"the object was changed at the same time, try again: {_bare(error)}", outcome.TRANSIENT)
     if isinstance(error, errors.Invalid):
         return outcome.Failure(_invalid(error))
     if isinstance(error, errors.ConfigurationError):
@@ -82,7 +80,7 @@ def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outco
 
 
 def field_errors(message: str) -> list[str]:
-    """`field: what was expected` for each complaint of a refusal, by field; empty when it holds none."""
+    """One line `field: what was expected` per complaint, sorted; empty if the message holds none."""
     _, found, text = message.partition(" is invalid: ")
     if not found:
         return []
@@ -95,7 +93,7 @@ def field_errors(message: str) -> list[str]:
         # `<nil>: … some validation rules were not checked` says nothing about a field
         if match is not None:
             lines.append(_field_error(match["field"], match["kind"], match["rest"] or ""))
-    # the server's order changes from one answer to the next
+    # the server's order varies
     return sorted(lines)
 
 
@@ -126,12 +124,12 @@ def _unreachable(error: errors.ApiError) -> str:
             cause = "connection refused"
     return (
         f"cannot reach the API server{where}: {cause}\n"
-        "Is the cluster up, and is it the right one (--kubeconfig, --context, $KUBECONFIG)?"
+        "Check that the cluster is up, and the right one (--kubeconfig, --context, $KUBECONFIG)."
     )
 
 
 def missing(error: errors.ApiError) -> tuple[str, str] | None:
-    """Plural and namespace (empty: none) of the object of ours that was asked for and is not there."""
+    """Plural and namespace (empty: none) of the missing object; None if it is not one of the product's kinds."""
     match = _NOT_FOUND.search(error.message)
     if not isinstance(error, errors.NotFound) or match is None or match["plural"] not in _SINGULAR:
         return None
@@ -140,13 +138,13 @@ def missing(error: errors.ApiError) -> tuple[str, str] | None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'zone-1'?)` where a known name is like `name`; else empty."""
+    """` (did you mean 'zone-1'?)` if known names are similar to `name`; else empty."""
     close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def role(verb: str, plural: str) -> str:
-    """The role of the chart that has the right, by the end of its name; its beginning is that of the release."""
+    """The suffix of the chart's ClusterRole that grants the right; the release is the prefix."""
     reading = verb in _READING
     if plural in _OF_TEAMS:
         return "view" if reading else "edit"
@@ -174,7 +172,7 @@ def _known(name: str, what: str, known: Iterable[str] | None) -> str:
     told = ", ".join(names[:_NAMES_TOLD]) + (
         f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     )
-    return f"; {what}s there: {told or 'none yet'}"
+    return f"; existing {what}s: {told or 'none yet'}"
 
 
 def _forbidden(error: errors.ApiError) -> str:
@@ -194,8 +192,8 @@ def _forbidden(error: errors.ApiError) -> str:
         if match["resource"] in _SINGULAR:
             bound = "a RoleBinding" if match["namespace"] else "a ClusterRoleBinding"
             text += (
-                f": the chart's ClusterRole <release>-{role(match['verb'], match['resource'])} has it, "
-                f"to be given by {bound}"
+                f": the chart's ClusterRole <release>-{role(match['verb'], match['resource'])} has it; "
+                f"bind it with {bound}"
             )
         return text
     return _bare(error)
@@ -206,7 +204,7 @@ def _exists(error: errors.ApiError) -> str:
     if match is None:
         return _bare(error)
     what = _SINGULAR.get(match["plural"], match["plural"])
-    return f"there is a {what} {match['name']!r} already{_where(error)}: choose another name, or delete that one first"
+    return f"{what} {match['name']!r} already exists{_where(error)}: choose another name, or delete it first"
 
 
 def _invalid(error: errors.ApiError) -> str:
@@ -228,5 +226,5 @@ def _where(error: errors.ApiError) -> str:
 
 
 def _bare(error: errors.ApiError) -> str:
-    """The message without the call that stands before it."""
+    """The message without the leading call."""
     return re.sub(r"^[A-Z]+ /\S+: ", "", error.message)

@@ -1,6 +1,6 @@
-"""Where a deployment stands: its placements, counts, bytes, and whether it is over. Pure; no I/O, no clock.
+"""The state of a deployment: placements, counts, bytes, and whether it is over. Pure: no I/O, no clock.
 
-`status`, `deploy --wait` and `status --watch` all look at a deployment through `snapshot`; `boards` draws what it says.
+`status`, `deploy --wait` and `status --watch` all look at a deployment through `snapshot`; `boards` draws the result.
 `judged` reads the conditions of any object; `proofs` uses it for certificates.
 """
 
@@ -21,12 +21,12 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A deployment at one moment. `placements` is empty, too, where the user may not see them."""
+    """A deployment at one moment. `placements` is also empty if the user may not see them."""
 
     deployment: TemplateDeployment
     placements: tuple[TemplatePlacement, ...]
     verdict: Verdict
-    #: of the condition Ready, or Stalled when that holds
+    #: from condition Stalled if it is True, else from Ready
     reason: str
     message: str
     desired: int
@@ -52,7 +52,7 @@ def snapshot(
     placements: Iterable[TemplatePlacement] = (),
     host_labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Rollout:
-    """`placements` may hold others' too; without `host_labels` the deployment's hostSelector is not looked at."""
+    """`placements` may include those of other deployments. Without `host_labels`, hostSelector is ignored."""
     own = sorted(
         (placement for placement in placements if _belongs(placement, deployment, host_labels)),
         key=lambda placement: (placement.spec.host, placement.spec.pool),
@@ -93,7 +93,7 @@ def snapshot(
 
 
 def phase_of(placement: TemplatePlacement) -> Phase:
-    """One that the controller has not looked at yet is Pending; one that is being deleted is on its way out."""
+    """Pending until the controller has set a phase; Removing as soon as the placement is being deleted."""
     if placement.deleting:
         return Phase.REMOVING
     return placement.status.phase or Phase.PENDING
@@ -117,7 +117,7 @@ def downloaded_of(placement: TemplatePlacement) -> int:
 
 
 def size_of(placement: TemplatePlacement) -> int | None:
-    """Bytes of this copy as served, as far as known."""
+    """Bytes of this copy as served; None: not known."""
     if placement.status.file is not None and placement.status.file.size_bytes is not None:
         return placement.status.file.size_bytes
     return placement.status.progress.bytes_total if placement.status.progress else None
@@ -132,13 +132,13 @@ def _rate(placement: TemplatePlacement) -> int | None:
 def _bytes(placements: list[TemplatePlacement], desired: int) -> tuple[int, int | None]:
     sizes = [size for size in map(size_of, placements) if size]
     downloaded = sum(map(downloaded_of, placements))
-    # All are copies of the same bytes: the size of one tells that of those that have not started.
+    # All are copies of the same bytes, so one known size is also the size of copies that have not started.
     total = sum(sizes) + max(sizes) * (desired - len(sizes)) if sizes else None
     return downloaded, total
 
 
 def judged(metadata: ObjectMeta, status: Status) -> tuple[Verdict, str, str]:
-    """What the conditions say of the object as it is now, with the reason and message of the one that says it."""
+    """The verdict of the conditions for the current generation, with the deciding condition's reason and message."""
     generation = metadata.generation
     ready, stalled = status.condition("Ready"), status.condition("Stalled")
     shown = stalled if stalled is not None and stalled.status is ConditionStatus.TRUE else ready
@@ -148,7 +148,7 @@ def judged(metadata: ObjectMeta, status: Status) -> tuple[Verdict, str, str]:
     for condition, verdict in ((stalled, Verdict.STALLED), (ready, Verdict.READY)):
         if condition is None or condition.status is not ConditionStatus.TRUE:
             continue
-        # A condition may be older than the rest of the status, when it says for which generation it was found.
+        # A condition can be older than the rest of the status; its observedGeneration shows that.
         if condition.observed_generation is None or condition.observed_generation >= generation:
             return verdict, reason, message
     return Verdict.RUNNING, reason, message

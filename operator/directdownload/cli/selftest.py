@@ -1,10 +1,10 @@
-"""`selftest`: what `helm test` runs in a pod of its own: one small file through a real download, and nothing left.
+"""`selftest`: `helm test` runs it in its own pod. It downloads one small file through a real Job, and cleans up.
 
-It serves random bytes itself, registers them as a Template with their SHA-256, deploys that to one pool of one Up
-host, waits until the copy is Ready with the very digest, deletes both, and waits until the copy is gone. In a cluster
-that has no Zone yet it makes one of one host with a pool, and removes them afterwards. Each step is a line of output.
+It serves random bytes, registers them as a Template with their SHA-256, deploys that to one pool of one Up host, waits
+until the copy is Ready with the same digest, deletes both, and waits until the copy is gone. If the cluster has no
+Zone, it creates one with one host and a pool, and removes them afterwards. Each step prints a line.
 
-Whatever ends it (a failure, SIGTERM, an earlier run that was killed), its objects go; they are told by their names.
+Its objects are removed however it ends (a failure, SIGTERM); those of a killed run are found by name and removed.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ T = TypeVar("T")
 _SIZE_BYTES = 1 << 20
 _POLL_SECONDS = 0.5
 _CLEANUP_SECONDS = 90.0
-#: What waiting does not end, as a person has decided so.
+#: Decisions of people: waiting does not change them.
 _REFUSALS = frozenset({Reason.NAMESPACE_NOT_ALLOWED, Reason.TEMPLATE_NOT_ALLOWED, Reason.ZONE_DISABLED, Reason.PAUSED})
-_NOT_REACHED = "downloads do not reach this pod: look at network policies, proxy.noProxy, job.hostNetwork"
+_NOT_REACHED = "downloads do not reach this pod: check network policies, proxy.noProxy, job.hostNetwork"
 _HINTS = {
     Reason.NAMESPACE_NOT_ALLOWED: "templateNamespaces of the Zone must select the release's namespace",
     Reason.ZONE_DISABLED: "the Zone has enabled: false",
-    Reason.URL_NOT_ALLOWED: "sourcePolicy.allowedHosts and allowedCIDRs of the Zone decide about this pod's address",
+    Reason.URL_NOT_ALLOWED: "sourcePolicy.allowedHosts and allowedCIDRs of the Zone must allow this pod's address",
     Reason.UNSUPPORTED_PROTOCOL: "sourcePolicy.protocols of the Zone must list HTTP",
     Reason.SOURCE_UNREACHABLE: _NOT_REACHED,
     Reason.CONNECT_TIMEOUT: _NOT_REACHED,
-    Reason.INTERRUPTED: "look at the pods of the download: image, priority, resources, Pod Security of the namespace",
+    Reason.INTERRUPTED: "check the pods of the download: image, priority, resources, Pod Security of the namespace",
 }
 
 
@@ -62,11 +62,13 @@ class _Place:
         "directdownload selftest --name test --instance release --pod-ip 10.0.0.7 --pool-root /var/lib/libvirt/images",
     )
 )
-@click.option("--name", required=True, metavar="NAME", help="Of all objects that it makes.")
-@click.option("--instance", required=True, metavar="NAME", help="The release, by the label of its pods.")
-@click.option("--pod-ip", envvar="POD_IP", required=True, help="Where downloads reach this pod.  [env: POD_IP]")
+@click.option("--name", required=True, metavar="NAME", help="Name of all objects that the test creates.")
+@click.option("--instance", required=True, metavar="NAME", help="Helm release, as in the label of its pods.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Where it serves the file."
+    "--pod-ip", envvar="POD_IP", required=True, help="Address at which downloads reach this pod.  [env: POD_IP]"
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port that serves the file."
 )
 @pods.pool_root
 @click.option(
@@ -85,11 +87,11 @@ async def selftest(
     """Download one small file through a real Job; `helm test` runs this, not people."""
     async with _until_terminated(), _Content(port) as content:
         run = _Run(session, name, instance, pool_roots[0], seconds)
-        await run.clean("Removing what an earlier test has left: {}.")
+        await run.clean("Removing objects of an earlier test: {}.")
         try:
             await run.test(content, content.url(pod_ip))
         except outcome.Failure as failure:
-            # Now, as what follows may take long or fail as well.
+            # Print it now, because the cleanup may take long or fail.
             click.echo(f"The test has failed: {failure.message}")
             raise
         finally:
@@ -121,7 +123,7 @@ class _Run:
         click.echo(f"The copy is Ready after {units.span(time.monotonic() - started)}, with the right digest.")
 
     async def clean(self, words: str) -> None:
-        """Deletes what bears the name, and waits until it is gone; `words` are said if there is anything."""
+        """Deletes the objects with the test's name, and waits until they are gone. Prints `words` if there are any."""
         found = [kind for kind in _MADE if await self._get(kind) is not None]
         hosts = await self._hosts_of_own_zone()
         if not found and not hosts:
@@ -134,7 +136,7 @@ class _Run:
                 for kind in group:
                     await self._api.delete(kind, self._name, namespace=self._namespace)
                 await _poll(functools.partial(self._gone, group))
-            # Last, as the controller makes them while there is a Zone.
+            # Last, because the controller creates them as long as the Zone exists.
             for host in {*hosts, *await self._hosts_of_own_zone()}:
                 await self._api.delete(kinds.HOSTS, host)
 
@@ -159,12 +161,12 @@ class _Run:
         lines = [f"Host {host.name}: {host.status.state or 'unknown'}, {_storage_text(host)}" for host in hosts]
         raise outcome.Failure(
             "no host is Up with a usable pool in an enabled zone: see kubectl get ddzone,ddhost,ddpool\n"
-            + "\n".join(lines or ["there is no Host: does the nodeSelector of a Zone select nodes?"]),
+            + "\n".join(lines or ["there is no Host: the nodeSelector of a Zone must select nodes"]),
             outcome.TRANSIENT,
         )
 
     async def _own_place(self) -> _Place:
-        """A Zone of one node with a ready agent, in a cluster that has none."""
+        """Creates a Zone with one node that has a ready agent, for a cluster without a Zone."""
         selector = f"app.kubernetes.io/component=agent,app.kubernetes.io/instance={self._instance}"
         agents, _ = await self._api.list(kinds.PODS, namespace=self._namespace, label_selector=selector)
         ready = sorted(str(pod["spec"]["nodeName"]) for pod in agents if _is_ready(pod))
@@ -172,7 +174,7 @@ class _Run:
             raise outcome.Failure(f"none of {units.count(len(agents), 'agent')} is ready yet", outcome.TRANSIENT)
         node = ready[0]
         labels = (await self._api.get(kinds.NODES, node))["metadata"].get("labels", {})
-        click.echo(f"There is no Zone yet: making one of node {node}, with a pool at {self._pool_root}.")
+        click.echo(f"There is no Zone yet: creating one of node {node}, with a pool at {self._pool_root}.")
         hostname = {"kubernetes.io/hostname": labels.get("kubernetes.io/hostname", node)}
         await self._create(kinds.ZONES, {"nodeSelector": {"matchLabels": hostname}})
         await self._create(kinds.STORAGE_POOLS, {"zone": self._name, "path": self._pool_root})
@@ -190,7 +192,7 @@ class _Run:
     async def _why_not_up(self, node: str) -> str:
         host = await self._host(node)
         if host is None:
-            return f"the controller has made no Host of node {node}: see its log"
+            return f"the controller has created no Host for node {node}: see its log"
         return f"Host {node} is {host.status.state or 'unknown'}, {_storage_text(host)}"
 
     async def _host(self, name: str) -> Host | None:
@@ -205,12 +207,12 @@ class _Run:
     # --- the copy
 
     async def _copied(self) -> str:
-        """Waits until the copy is Ready; its digest."""
+        """Waits until the copy is Ready, and returns its digest."""
         async with _limit(self._seconds, self._blocked):
             return await _poll(self._digest)
 
     async def _digest(self) -> str | None:
-        """None while it is not Ready; says how far it is when that has changed."""
+        """The digest; None while the copy is not Ready. Prints changes of the progress."""
         text = await self._progress()
         if text != self._said:
             click.echo(f"  {text}")
@@ -241,7 +243,7 @@ class _Run:
         return "; ".join(texts) or "waiting for the controller to plan the copy"
 
     async def _blocked(self) -> str:
-        """What stands in the way, in the words of the objects themselves."""
+        """Why there is no progress, from the conditions of the objects."""
         lines: list[str] = []
         reasons: list[str] = []
         for kind in (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS):
@@ -256,7 +258,7 @@ class _Run:
             reasons.append(reason)
         hints = [_HINTS[reason] for reason in _HINTS if reason in reasons]
         lines += [f"Hint: {hint}" for hint in dict.fromkeys(hints)]
-        return "\n".join(["it does not go on:", *lines]) if lines else "the controller does not act: see its log"
+        return "\n".join(["no progress:", *lines]) if lines else "the controller does not act: see its log"
 
     async def _create(self, kind: kinds.Resource, spec: Object) -> None:
         metadata = {"name": self._name, "labels": {"app.kubernetes.io/component": "test"}}
@@ -274,7 +276,7 @@ _MADE = (kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATES, kinds.STORAGE_POOLS, kinds
 
 
 class _Content:
-    """The file, served while this is entered."""
+    """Serves the file while its context is active."""
 
     def __init__(self, port: int) -> None:
         self._body = os.urandom(_SIZE_BYTES)
@@ -298,7 +300,7 @@ class _Content:
 
 @contextlib.asynccontextmanager
 async def _until_terminated() -> AsyncIterator[None]:
-    """SIGTERM (the pod is deleted, or too late) cancels what is inside, once."""
+    """The first SIGTERM (the pod is deleted, or out of time) cancels the block."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def cancel_once() -> None:
@@ -311,21 +313,21 @@ async def _until_terminated() -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        raise outcome.Failure("ended from outside before it was done", outcome.TRANSIENT) from None
+        raise outcome.Failure("terminated before it was done", outcome.TRANSIENT) from None
 
 
 @contextlib.asynccontextmanager
 async def _limit(seconds: float, blocked: Callable[[], Awaitable[str]]) -> AsyncIterator[None]:
-    """Fails after `seconds` with what `blocked` tells."""
+    """Raises Failure after `seconds`, with the text of `blocked`."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise outcome.Failure(f"not within {units.span(seconds)}: {await blocked()}", outcome.TRANSIENT) from None
+        raise outcome.Failure(f"not done within {units.span(seconds)}: {await blocked()}", outcome.TRANSIENT) from None
 
 
 async def _poll(step: Callable[[], Awaitable[T | None]]) -> T:
-    """Until `step` finds something."""
+    """Calls `step` until it returns a value other than None."""
     while (found := await step()) is None:  # noqa: ASYNC110 - what is waited for is elsewhere
         await asyncio.sleep(_POLL_SECONDS)
     return found

@@ -26,7 +26,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class _PatientApi(client.Api):
-    """Waits for an API server that is too busy, as kubectl does: what it answers 429 to, it has not begun."""
+    """Retries requests that the API server answers with 429, as kubectl does: it has not begun them."""
 
     async def request(self, *args: Any, **kwargs: Any) -> client.Object:
         for _ in range(_BUSY_RETRIES):
@@ -46,13 +46,13 @@ class Session:
 
 
 def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
-    """`body` returns its exit status, None for 0."""
+    """Makes `body` a command that gets a Session first. `body` returns its exit status; None is 0."""
 
     @click.option(
         "--kubeconfig",
         type=click.Path(dir_okay=False),
         metavar="FILE",
-        help="Instead of $KUBECONFIG or ~/.kube/config.",
+        help="Use this file instead of $KUBECONFIG or ~/.kube/config.",
     )
     @click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
     @click.option(
@@ -60,7 +60,7 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
         "--namespace",
         metavar="NAME",
         shell_complete=candidates.namespaces,
-        help="Instead of the context's namespace.",
+        help="Use this namespace instead of the context's.",
     )
     @functools.wraps(body)
     def command(*args: Any, **kwargs: Any) -> None:
@@ -93,7 +93,7 @@ def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, 
 
 
 async def _names(session: Session, error: errors.NotFound) -> list[str] | None:
-    """Those that there are of what was not found, as far as the user may see them."""
+    """The names of existing objects of the kind that was not found; None if the user may not list them."""
     wanted = refusals.missing(error)
     resource = next((kind for kind in kinds.OURS if wanted is not None and kind.plural == wanted[0]), None)
     if wanted is None or resource is None:
@@ -107,6 +107,7 @@ async def _names(session: Session, error: errors.NotFound) -> list[str] | None:
 
 @contextlib.asynccontextmanager
 async def open_session(kubeconfig: str | None, context: str | None, namespace: str | None) -> AsyncIterator[Session]:
+    """A session that ends with the block. Raises errors.ApiError; ConfigurationError without usable credentials."""
     api = await _PatientApi.connect(
         kubeconfig=kubeconfig,
         context=context,

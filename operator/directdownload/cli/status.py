@@ -22,7 +22,7 @@ from directdownload.resources.templatedeployment import TemplateDeployment
     )
 )
 @click.argument("deployment", required=False, shell_complete=candidates.deployments)
-@click.option("-w", "--watch", is_flag=True, help="Show progress until it is over.")
+@click.option("-w", "--watch", is_flag=True, help="Show progress until each deployment is Ready or Stalled.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Deployments of every namespace.")
 @waiting.timeout_option
 @output.output_option
@@ -37,9 +37,9 @@ async def status(
 ) -> int | None:
     """Show all deployments, or the copies of one DEPLOYMENT."""
     if deployment and all_namespaces:
-        raise Failure("name a deployment, or ask for --all-namespaces, not both", USAGE)
+        raise Failure("give either DEPLOYMENT or --all-namespaces, not both", USAGE)
     if timeout_seconds and not watch:
-        raise Failure("--timeout goes with --watch", USAGE)
+        raise Failure("--timeout requires --watch", USAGE)
     namespace = None if all_namespaces else session.namespace
     if deployment is None:
         if watch:
@@ -74,7 +74,7 @@ async def _list(session: Session, namespace: str | None, how: str) -> None:
 
     columns = ("name", "template", "zone", "ready", "downloading", "failed", "percent", "status", "age")
     where = f" in namespace {namespace}" if namespace else ""
-    empty = f"No deployments{where}. Make one with `directdownload deploy TEMPLATE --zone ZONE`."
+    empty = f"No deployments{where}. Create one with `directdownload deploy TEMPLATE --zone ZONE`."
     head = columns if namespace else ("namespace", *columns)
     output.print_list(documents, kinds.TEMPLATE_DEPLOYMENTS, how, head, row, empty)
 

@@ -1,6 +1,6 @@
 """`template register|list|describe|delete`: CloudStack's registerTemplate (directdownload=true) and its companions.
 
-A template is available as soon as it is registered; nothing is downloaded before it is deployed.
+A registered template is available at once; hosts download it only when it is deployed.
 """
 
 import datetime
@@ -44,10 +44,12 @@ def template() -> None:
     )
 )
 @click.argument("name")
-@click.option("--url", required=True, help="Where the image is served: http, https or nfs.")
+@click.option("--url", required=True, help="URL of the image: http, https or nfs.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
 @click.option(
-    "--checksum", metavar="C", help="Of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5)."
+    "--checksum",
+    metavar="C",
+    help="Checksum of the file as served: sha256:<hex>, {SHA-256}<hex>, or 32 hex digits (MD5).",
 )
 @click.option(
     "--format",
@@ -77,9 +79,9 @@ def template() -> None:
 @click.option(
     "--connections",
     type=click.IntRange(0, 8),
-    help="At most, of one download, to each URL. Default: as the zone says.",
+    help="Most connections of one download to each URL; default: as the zone says.",
 )
-@click.option("--display-text", metavar="TEXT", help="For people.")
+@click.option("--display-text", metavar="TEXT", help="Description of the template.")
 @click.option(
     "--architecture",
     metavar="ARCH",
@@ -126,7 +128,7 @@ async def register(
     else:
         _print_one(created, output)
     if checksum is None:
-        click.echo("It has no checksum: what the server sends is taken as it is.", err=True)
+        click.echo("It has no checksum: the bytes are accepted as served.", err=True)
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
 
 
@@ -137,7 +139,7 @@ async def register(
         "directdownload template list --all-namespaces -o json",
     ),
 )
-@click.option("-A", "--all-namespaces", is_flag=True, help="Those of every namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Templates of every namespace.")
 @output.output_option
 @cluster_command
 async def list_templates(session: Session, all_namespaces: bool, output: str) -> None:
@@ -195,7 +197,7 @@ async def describe(session: Session, name: str, output: str) -> None:
     )
 )
 @click.argument("name", shell_complete=candidates.templates)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @cluster_command
 async def delete(session: Session, name: str, yes: bool) -> None:
     """Delete the template NAME, and its copies from every host."""
@@ -206,9 +208,9 @@ async def delete(session: Session, name: str, yes: bool) -> None:
         what = f"and its {units.count(copies, 'copy', 'copies')} on hosts" if copies else "(no host has a copy)"
         if not click.confirm(f"Delete template {name} in namespace {session.namespace} {what}?", err=True):
             raise Failure("nothing was deleted", TRANSIENT)
-    # The uid: not another one that was registered under this name while the user thought about it.
+    # With the uid, because another template may have been registered under this name while the user was asked.
     await session.api.delete(kinds.TEMPLATES, name, namespace=session.namespace, uid=item.uid)
-    # Until its copies are gone the object stays, with deletionTimestamp.
+    # The object stays, with deletionTimestamp, until its copies are gone.
     click.echo(f"Template {name} is being deleted." if copies else f"Template {name} deleted.")
 
 
@@ -220,7 +222,7 @@ def _description(item: Template) -> list[str]:
         ("Display text", spec.display_text),
         ("URL", spec.url),
         *(("Mirror", mirror) for mirror in spec.mirrors),
-        ("Checksum", spec.checksum or "none: what the server sends is taken as it is"),
+        ("Checksum", spec.checksum or "none: the bytes are accepted as served"),
         ("Format", spec.format),
         ("Architecture", spec.architecture),
         ("Type", spec.type),

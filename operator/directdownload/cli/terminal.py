@@ -1,9 +1,8 @@
-"""What objects say must not command the terminal of whoever reads it.
+"""Keeps control sequences in foreign texts away from the user's terminal.
 
-Names, messages and descriptions come from tenants, servers and hosts, and a terminal obeys control sequences in them:
-they hide lines, change titles, on some terminals type commands. `main` puts a `Guard` in front of both streams, through
-which everything printed goes. Only `progress` and `fetch` draw past it, as drawing is what such sequences are for: they
-make foreign text `visible` first.
+Names, messages and descriptions come from tenants, servers and hosts. A terminal obeys control sequences in them: they
+hide lines, change titles and on some terminals type commands. `main` puts a `Guard` in front of both streams. Only
+`progress` and `fetch` bypass it, because they draw with control sequences; they make foreign text `visible` first.
 """
 
 import re
@@ -16,12 +15,12 @@ _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 
 
 def visible(text: str) -> str:
-    """`text` with such characters in the notation of JSON, `\\u001b`, so that JSON stays what it is."""
+    """`text` with such characters in JSON's notation, `\\u001b`, so that JSON stays valid and equal."""
     return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class Guard:
-    """A text stream that makes what is written `visible`; all else is the stream's own."""
+    """A text stream that makes all written text `visible` and passes everything else to `stream`."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -39,10 +38,10 @@ class Guard:
 
 
 def guard() -> None:
-    """From now on, for standard output and standard error."""
+    """Guards standard output and standard error from now on."""
     sys.stdout, sys.stderr = cast(TextIO, Guard(sys.stdout)), cast(TextIO, Guard(sys.stderr))
 
 
 def unguarded(stream: IO[str]) -> IO[str]:
-    """For who draws."""
+    """The stream behind the guard, for drawing."""
     return stream.stream if isinstance(stream, Guard) else stream

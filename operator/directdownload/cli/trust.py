@@ -1,7 +1,7 @@
-"""What `certificate upload|revoke|provision` change of a certificate's spec. Pure, but for reading the file.
+"""The changes of a certificate's spec by `certificate upload|revoke|provision`. Pure except for reading the file.
 
-Each of the three makes a `Decide`; `aliases.write` asks it about the object as it is in the cluster, again whenever
-somebody else has changed it in between.
+Each command has a `Decide`. `aliases.write` calls it with the object in the cluster, and again after each concurrent
+change.
 """
 
 import datetime
@@ -14,13 +14,14 @@ from directdownload.cli.outcome import Failure
 from directdownload.resources import pem
 from directdownload.resources.certificate import PREVIOUS_SUFFIX, DirectDownloadCertificate
 
-#: Fields of the spec to set; empty: all is as it should be. Raises Failure.
+#: Returns the fields of the spec to set; empty: nothing to change. Raises Failure.
 Decide = Callable[[DirectDownloadCertificate], Mapping[str, Any]]
 _DAY = "%Y-%m-%d %H:%M UTC"
 
 
 def read(path: pathlib.Path, now: datetime.datetime) -> pem.Certificate:
-    """The certificate in the file `path`. CloudStack refuses what is not valid now (checkValidity), and so do we."""
+    """The certificate in the file `path`. Raises Failure for any other content, and if it is not valid now, as
+    CloudStack does (checkValidity)."""
     try:
         with path.open("rb") as file:
             data = file.read(pem.TEXT_LIMIT + 1)
@@ -38,7 +39,7 @@ def read(path: pathlib.Path, now: datetime.datetime) -> pem.Certificate:
 
 
 def upload(certificate: pem.Certificate, host: str | None) -> Decide:
-    """The whole zone takes `certificate`, also where it was revoked; with `host`, that host takes it back."""
+    """Gives `certificate` to the whole zone, and ends its revocation; with `host`, only restores it there."""
 
     def decide(current: DirectDownloadCertificate) -> Mapping[str, Any]:
         spec = current.spec
@@ -58,8 +59,8 @@ def upload(certificate: pem.Certificate, host: str | None) -> Decide:
             }
         if not same:
             raise Failure(
-                f"certificate {spec.keystore_alias!r} of zone {spec.zone} is another one than in the file, and all "
-                f"hosts of a zone have the same: upload it without --host to change it on every host"
+                f"certificate {spec.keystore_alias!r} of zone {spec.zone} differs from the file, and all hosts of a "
+                f"zone have the same certificate: upload it without --host to change it on every host"
             )
         return _without(current, host)
 
@@ -67,12 +68,12 @@ def upload(certificate: pem.Certificate, host: str | None) -> Decide:
 
 
 def provision(host: str) -> Decide:
-    """`host` takes it back."""
+    """Restores the certificate on `host`."""
     return lambda current: _without(current, host)
 
 
 def revoke(host: str | None) -> Decide:
-    """Every host loses it, or `host` alone."""
+    """Revokes the certificate on every host, or on `host` only."""
 
     def decide(current: DirectDownloadCertificate) -> Mapping[str, Any]:
         if host is None:
@@ -84,7 +85,7 @@ def revoke(host: str | None) -> Decide:
 
 
 def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloadCertificate) -> str:
-    """What an upload to the whole zone has done. `before`: None where there was none."""
+    """The result of an upload to the whole zone, as text. `before`: None if there was no certificate."""
     spec = after.spec
     what, everywhere = f"Certificate {spec.keystore_alias}", f"every host of {spec.zone}"
     if before is None:
@@ -92,10 +93,10 @@ def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloa
     if before.spec.certificate != spec.certificate:
         text = f"{what} changed: {everywhere} takes the new one."
         if before.spec.revoked or before.status.revoked:
-            text += " The one before was revoked, and is not kept."
+            text += " The previous certificate was revoked, and is not kept."
         elif spec.keep_previous and before.status.certificate not in (None, spec.certificate):
             text += (
-                f" The one before stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
+                f" The previous certificate stays trusted as {spec.keystore_alias}{PREVIOUS_SUFFIX} for "
                 f"{units.span(spec.keep_previous)}"
                 f"{', but not where it was revoked' if before.spec.revoked_hosts else ''}."
             )
@@ -104,11 +105,11 @@ def uploaded_text(before: DirectDownloadCertificate | None, after: DirectDownloa
         return f"{what} is no longer revoked: it goes to {everywhere}."
     if before.spec.revoked_hosts:
         return f"{what} goes back to {', '.join(before.spec.revoked_hosts)}; the other hosts of {spec.zone} keep it."
-    return f"{what} of {spec.zone} is this one already: nothing to change."
+    return f"{what} of {spec.zone} already has these bytes: nothing to change."
 
 
 def host_text(before: DirectDownloadCertificate, host: str) -> str:
-    """What `upload --host` and `provision` have done."""
+    """The result of `upload --host` and `provision`, as text."""
     what = f"Certificate {before.spec.keystore_alias}"
     if host in before.spec.revoked_hosts:
         return f"{what} goes back to {host}."
@@ -119,15 +120,15 @@ def revoked_text(before: DirectDownloadCertificate, host: str | None) -> str:
     what, zone = f"Certificate {before.spec.keystore_alias}", before.spec.zone
     if host is None:
         if before.spec.revoked:
-            return f"{what} of {zone} was revoked already."
+            return f"{what} of {zone} was already revoked."
         return f"{what} is revoked: every host of {zone} removes it."
     if host in before.spec.revoked_hosts:
-        return f"{what} was revoked on {host} already."
-    return f"{what} is revoked on {host}: it removes it."
+        return f"{what} was already revoked on {host}."
+    return f"{what} is revoked on {host}: the host removes it."
 
 
 def _is(current: DirectDownloadCertificate, certificate: pem.Certificate) -> bool:
-    """Whether the spec holds the very same bytes, however they are written."""
+    """Whether the spec holds the same certificate, in any notation."""
     try:
         return pem.decode(current.spec.certificate or "") == certificate
     except pem.CertificateError:

@@ -1,4 +1,4 @@
-"""Amounts for people: sizes, rates, spans of time, ages. Used by everything of the command line that prints a number.
+"""Amounts for people: sizes, rates, spans of time, ages. Used wherever the command line prints a number.
 
 Every function takes None for "not known" and answers `-`, the word that kubectl uses for it too.
 """

@@ -1,4 +1,4 @@
-"""Waiting for deployments, with progress, and what is said at the end: for `deploy --wait` and `status --watch`."""
+"""Waits for deployments with progress, and prints the result: for `deploy --wait` and `status --watch`."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float, how:
         click.echo(stalled_text(state), err=True)
         return PERMANENT
     click.echo(
-        f"Error: {name} is not ready after {units.span(seconds)}: {state.ready} of {state.desired} copies are"
+        f"Error: {name} is not ready after {units.span(seconds)}: {state.ready} of {state.desired} copies are ready"
         + (f" ({state.reason})" if state.reason else "")
         + ". The rollout goes on.",
         err=True,
@@ -71,7 +71,7 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float, how:
 
 
 async def wait_for_all(session: Session, namespace: str | None, timeout_seconds: float, how: str = "table") -> int:
-    """The same for every deployment of `namespace` (None: of all)."""
+    """Follows every deployment of `namespace` (None: all namespaces); same exit status as `wait_for_one`."""
     try:
         with progress.reporter(aside=how != "table") as reporter:
             states = await following.follow_all(session, namespace, reporter, timeout_seconds)
@@ -84,35 +84,35 @@ async def wait_for_all(session: Session, namespace: str | None, timeout_seconds:
     for state in stalled:
         click.echo(stalled_text(state), err=True)
     if any(state.verdict is Verdict.RUNNING for state in states):
-        click.echo("Error: not all deployments are ready in time. The rollouts go on.", err=True)
+        click.echo("Error: not all deployments were ready in time. The rollouts go on.", err=True)
         return TRANSIENT
     return PERMANENT if stalled else DONE
 
 
 async def print_deployment(session: Session, name: str, how: str) -> None:
-    """The object as it is now."""
+    """Prints the current object in the output format `how`."""
     document = await session.api.get(kinds.TEMPLATE_DEPLOYMENTS, name, namespace=session.namespace)
     output.print_one(document, kinds.TEMPLATE_DEPLOYMENTS, how)
 
 
 def stalled_text(state: Rollout) -> str:
-    """Why it does not go on, with a table of what failed where."""
+    """Why the deployment has stalled, with a table of failures."""
     name = state.deployment.name
     lines = [f"Error: {name} has stalled: {state.reason}" + (f": {state.message}" if state.message else "")]
     table = failure_table(state)
     if table:
         lines += ["", table, ""]
         lines.append(
-            "Other copies are not held up. Once the cause is gone, ask for a retry: "
+            "Other copies continue. Remove the cause, then request a retry: "
             f"kubectl annotate dddeploy {name} -n {state.deployment.metadata.namespace} --overwrite "
             'directdownload.dev/requested-at="$(date +%s)"'
-            "\nOne a minute is served. Copies that wait for their next attempt serve it then."
+            "\nThe controller serves one request a minute; a copy that waits for its next attempt serves it then."
         )
     return "\n".join(lines)
 
 
 def failure_table(state: Rollout) -> str:
-    """Of the deployment's own list; it holds ten at most, so the placements that the user sees are added."""
+    """Failures of the deployment's status, which holds ten at most, and of the placements that the user sees."""
     rows: dict[tuple[str, str], tuple[str, str]] = {
         (failure.host, failure.pool): (failure.reason.value, failure.message) for failure in state.failures
     }

@@ -1,7 +1,7 @@
-"""The part as it comes together: what is written, what is hashed, what the journal says.
+"""Assembling the part: writing, hashing and the journal.
 
-Called by the transfer. Several threads put bytes in; `changed` is the lock of everything that they share, the board of
-the schedule included. Memory is bounded by a ring of buffers, whatever the size of the file.
+Called by the transfer. Several threads put bytes in; `changed` is the lock of everything that they share, including the
+board of the schedule. A ring of buffers bounds the memory, regardless of the size of the file.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _READ_BACK_BYTES = 4 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for a transfer whatever its sources; `size_bytes` and `pieces` as a metalink promised them."""
+    """Terms of a transfer from any sources; `size_bytes` and `pieces` are those of a metalink."""
 
     algorithms: tuple[Algorithm, ...]
     limits: Limits
@@ -41,14 +41,14 @@ class Terms:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """What an earlier attempt left: which ranges, of how large a file, and each source's version by its digest."""
+    """The result of an earlier attempt: ranges, size of the file, and each source's version by the URL's digest."""
 
     done: Ranges = dataclasses.field(default_factory=Ranges)
     size_bytes: int | None = None
     validators: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def fits(self, size_bytes: int | None) -> bool:
-        """Whether it can be of the file that a metalink promised; without any size it has a beginning only."""
+        """Whether it fits a file of this size (from a metalink); without a known size only a beginning fits."""
         size = self.size_bytes if size_bytes is None else size_bytes
         ranges = list(self.done)
         if size is None:
@@ -75,7 +75,7 @@ class Assembly:
         size = state.size_bytes if terms.size_bytes is None else terms.size_bytes
         self.board = schedule.Board(size, state.done.copy())
         self.resumed_from = state.done.total_bytes
-        #: whether there is room for the file, and its bytes may come
+        #: whether there is room for the file, so that its bytes may come
         self.prepared = False
         self._staging = staging
         self._terms = terms
@@ -91,31 +91,31 @@ class Assembly:
         self._sync = Sync(staging.part.descriptor, staging.part.path, interval, self._written, keep, report)
 
     def check(self) -> None:
-        """Raise what has failed in the background."""
+        """Raise a failure of the background threads."""
         self._sync.check()
         self._follower.raise_failure()
         if self._unpack is not None:
             self._unpack.check()
 
     def settle(self) -> bool:
-        """Wait until all that is there in order is hashed; False if a bad piece must be fetched again."""
+        """Wait until all bytes that are present in order are hashed; False if a bad piece must be fetched again."""
         return self._follower.settle()
 
     def end(self, *, complete: bool) -> Hasher:
-        """Once nobody puts anything any more: the digests, if it is complete. Harmless when called again."""
+        """End, after the last `put`; return the digests if the file is complete. Idempotent."""
         try:
-            # publishing syncs a complete file anyway
+            # publishing syncs a complete file
             self._sync.end(sync=not complete)
             return self._follower.finish()
         finally:
             self._follower.cancel()
             self._writer.close()
-            # an error that is remembered holds on to all of this
+            # a stored error references all of this
             while not self._free.empty():
                 self._free.get()
 
     def prepare(self, size: int | None) -> None:
-        """Room for a file of this size, before its bytes come; None if nobody knows it. Not under the lock."""
+        """Make room for a file of `size` bytes before its bytes come; None if unknown. Not under the lock."""
         limits, staging = self._terms.limits, self._staging
         if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
             raise too_large(size, limits.max_size_bytes)
@@ -130,7 +130,7 @@ class Assembly:
         self._sync.begin()
 
     def begin_anew(self) -> None:
-        """Forget all bytes. Not under the lock, and nobody else puts any."""
+        """Forget all bytes. Not under the lock, and no other thread may put any."""
         self._follower.cancel()
         with self._sync.paused():
             self._staging.empty()
@@ -140,7 +140,7 @@ class Assembly:
                 self._follower = self._follow()
 
     def free_buffer(self, guard: Guard) -> memoryview:
-        """Waits while the hashing is behind by the whole ring; goes back by `put`."""
+        """Lend a buffer; waits while the hashing is behind by the whole ring. `put` returns it."""
         while True:
             try:
                 return self._free.get(timeout=TICK_SECONDS)
@@ -149,7 +149,7 @@ class Assembly:
                 self._follower.raise_failure()
 
     def put(self, claim: schedule.Claim, buffer: memoryview, filled: int, delivered: Ranges) -> None:
-        """Write the first `filled` bytes of a buffer at the claim's position, and note in `delivered` which."""
+        """Write the first `filled` bytes of a buffer at the claim's position, and add their range to `delivered`."""
         with self.changed:
             position = claim.position
             filled = self.board.receive(claim, filled)
@@ -162,12 +162,12 @@ class Assembly:
             self.board.advance(claim, time.monotonic(), filled)
             delivered.add(position, position + filled)
             if self._follower.unread_bytes > _READ_BACK_BYTES:
-                # it is busy for longer than the ring lasts: nobody waits for that
+                # the hashing is busy for longer than the ring lasts: no connection waits for that
                 self._free.put(buffer)
                 self._follower.offer(position, position + filled, None)
             else:
                 self._follower.offer(position, position + filled, buffer)
-            # what others wrote farther on may now be next
+            # bytes that others wrote further on may now be next
             tail = self._follower.tail
             self._follower.offer(tail, self.board.done.end_from(tail), None)
             if self.board.complete:
@@ -175,7 +175,7 @@ class Assembly:
         self._check_limits(claim.position)
 
     def forget_piece(self, start: int, end: int) -> None:
-        """Under the lock, from within `bad_piece`: these bytes are missing again."""
+        """Mark these bytes as missing again. Under the lock, from within `bad_piece`."""
         self.board.done.remove(start, end)
         self._follower.rewind(start)
         self.changed.notify_all()

@@ -14,11 +14,11 @@ class TokenBucket:
         self._rate = bytes_per_second
         self._lock = threading.Lock()
         self._ready_at = time.monotonic()
-        #: what one read may take at most
+        #: the most that one read may take
         self.block_bytes = BLOCK_BYTES if not bytes_per_second else max(1, min(BLOCK_BYTES, bytes_per_second // 10))
 
     def take(self, count: int, guard: Guard) -> None:
-        """`count` bytes were received: wait until the next may be."""
+        """Account for `count` received bytes: wait until the next may come."""
         if not self._rate:
             return
         with self._lock:

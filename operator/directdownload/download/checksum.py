@@ -1,6 +1,6 @@
-"""Hashing: of files, and of a transfer while it runs.
+"""Hashing: of files, and of a running transfer.
 
-SHA-256 is always computed, as it is what the next copies are compared with; the algorithm of a checksum comes on top.
+SHA-256 is always computed, as later copies are compared with it; the algorithm of a checksum is added.
 The notations of checksums are in `resources.checksum`.
 """
 
@@ -24,14 +24,14 @@ class Hasher:
 
     def __init__(self, algorithms: Iterable[Algorithm] = ()) -> None:
         self.bytes_hashed = 0
-        # usedforsecurity=False: MD5 and SHA-1 are what some publishers give; minimumChecksum refuses them where wanted
+        # usedforsecurity=False: some publishers give only MD5 or SHA-1; minimumChecksum can refuse them
         self._hashes = {
             algorithm: hashlib.new(algorithm.value, usedforsecurity=False)
             for algorithm in {Algorithm.SHA256, *algorithms}
         }
 
     def copy(self) -> "Hasher":
-        """One that goes on from here by itself."""
+        """An independent copy that continues from here."""
         copy = Hasher()
         copy.bytes_hashed = self.bytes_hashed
         copy._hashes = {algorithm: digest.copy() for algorithm, digest in self._hashes.items()}
@@ -46,9 +46,9 @@ class Hasher:
         return {algorithm: Checksum(algorithm, digest.hexdigest()) for algorithm, digest in self._hashes.items()}
 
     def hash_file(self, descriptor: int, size_bytes: int, guard: Guard) -> int:
-        """Add the first `size_bytes` of an open file; returns how many there were.
+        """Add the first `size_bytes` of an open file; return how many there were.
 
-        Buffer, offsets and lengths are those of whole pages, as O_DIRECT wants them.
+        Buffer, offsets and lengths are whole pages, as O_DIRECT requires.
         """
         buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))
         position = 0
@@ -74,7 +74,7 @@ class Pieces:
 def first_mismatch(
     digests: dict[Algorithm, Checksum], expected: Iterable[Checksum]
 ) -> tuple[Checksum, Checksum] | None:
-    """The first of `expected` that is not met, with what was found instead."""
+    """The first of `expected` that does not match, with the checksum found."""
     for checksum in expected:
         found = digests[checksum.algorithm]
         if found != checksum:
@@ -83,7 +83,7 @@ def first_mismatch(
 
 
 def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> tuple[Checksum, ...]:
-    """What the file must hash to, the checksum first; RequestError if it is malformed or not what the policy asks."""
+    """The expected checksums, the given one first. Raises RequestError if one is malformed or against the policy."""
     expected: list[Checksum] = []
     for text in filter(None, (checksum, expected_digest)):
         try:

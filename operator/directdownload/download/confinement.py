@@ -1,9 +1,9 @@
-"""Giving up rights for good: what a process can still do that has met foreign bytes.
+"""Dropping the rights of a process for good, before it handles foreign bytes.
 
-Called by `sandbox` in a process of its own, before it meets any. What is left: descriptors that are open, the network,
-and reading libraries and the system's configuration. It makes no other process, and no connection within the host.
-Landlock (landlock(7)) is used where the kernel has it; without it the process is still nobody, and files of the host
-that everybody may read stay readable.
+Called by `sandbox` in its own process. The process keeps its open descriptors, the network, and reading of libraries
+and of the system's configuration. It can start no process and connect to no other process of the host. Landlock
+(landlock(7)) is used where the kernel has it; without it the process still has no privileges, but world-readable files
+stay readable.
 """
 
 import contextlib
@@ -25,27 +25,27 @@ logger = logging.getLogger(__name__)
 
 #: Of user and group. No account of a distribution, of systemd (up to 65519) or of common images (65532, 65534).
 NOBODY = 65531
-#: What a program reads that resolves names, checks certificates and loads modules; what is absent is left out.
+#: Files for resolving names, checking certificates and loading modules; absent ones are left out.
 _SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc", "/dev/null", "/dev/urandom", "/run/systemd/resolve")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
 _PR_SET_NO_NEW_PRIVS = 38
-#: capability.h: the version of the header, and a bit
+#: capability.h: the version of the header, and the bit of a capability
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_NET_BIND_SERVICE = 1 << 10
 #: the same numbers on every architecture
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _RULESET_VERSION, _RULE_PATH_BENEATH = 1, 1
 _EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
-#: How many rights on files each version of Landlock knows; later ones know those of the last.
+#: The number of file rights of each version of Landlock; later versions have those of the last.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _SCOPED_SINCE, _SCOPES = 6, 0b11
 _NET_SINCE = 4
 
 
 def confine(readable: Iterable[str]) -> None:
-    """Of this process, which must have one thread: `readable` are further files and directories that it may read.
+    """Confine this process, which must have one thread; `readable` are further files and directories it may read.
 
     Raises StorageError if it stays root.
     """
@@ -56,13 +56,13 @@ def confine(readable: Iterable[str]) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _landlock((*_SYSTEM, *_python(), *readable))
     seccomp.forbid()
-    # last: a change of user takes it back
+    # last: a change of user resets it
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become_nobody() -> None:
-    # NFS servers take requests from ports below 1024 only, and a pod of the host's network needs the right for those
+    # NFS servers accept requests only from ports below 1024; in the host's network a pod needs a capability for those
     _prctl(_PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
@@ -71,8 +71,8 @@ def _become_nobody() -> None:
     except PermissionError:
         raise StorageError(
             Reason.WRITE_FAILED,
-            "cannot give up the rights of root before foreign bytes come in: expected the capabilities SETUID and "
-            "SETGID, which the chart's Job template adds",
+            "cannot drop root privileges before the download: expected the capabilities SETUID and SETGID, which the "
+            "chart's Job template adds",
         ) from None
 
 
@@ -83,25 +83,25 @@ def _permitted() -> int:
 
 def _keep_only(capabilities: int) -> None:
     header = struct.pack("=II", _CAPABILITY_VERSION_3, 0)
-    # effective, permitted and inheritable, of the lower and of the upper 32 capabilities
+    # effective, permitted and inheritable, of the lower and the upper 32 capabilities
     data = struct.pack("=IIIIII", capabilities, capabilities, 0, 0, 0, 0)
     if _libc.capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
 
 
 def _python() -> tuple[str, ...]:
-    """Where modules come from, also those that are not loaded yet."""
+    """The directories of modules, also of those not loaded yet."""
     return (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *filter(os.path.isabs, sys.path))
 
 
 def _landlock(readable: Iterable[str]) -> None:
     version = _libc.syscall(_CREATE_RULESET, None, 0, _RULESET_VERSION)
     if version < 1:
-        logger.debug("this kernel has no Landlock: a process of user %d reads what everybody may read", os.geteuid())
+        logger.debug("this kernel has no Landlock: a process of user %d can read world-readable files", os.geteuid())
         return
     handled = (1 << _FILE_RIGHTS.get(version, max(_FILE_RIGHTS.values()))) - 1
     scopes = _SCOPES if version >= _SCOPED_SINCE else 0
-    # a shorter structure is one of an earlier version
+    # a shorter structure is that of an earlier version
     size = 24 if version >= _SCOPED_SINCE else 16 if version >= _NET_SINCE else 8
     ruleset = _libc.syscall(_CREATE_RULESET, struct.pack("=QQQ", handled, 0, scopes), size, 0)
     if ruleset < 0:

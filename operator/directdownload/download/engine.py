@@ -1,8 +1,8 @@
-"""Fetch one file: the only door to the engine for whoever has a URL and a place.
+"""Fetch one file: the only entry to the engine for a URL and a place.
 
-Called by the job verbs and by `directdownload fetch`. Steps: what is wanted can be met → the file is there already →
-hold the part → gather the bytes, in a process that can open nothing where the request says so → check what came of it →
-publish. Failures are DownloadErrors; `outcome` turns them into a JobResult.
+Called by the job verbs and by `directdownload fetch`. Steps: check that the request can be met → find a file that is
+present → lock the part → gather the bytes, in a confined process if the request says so → check the result → publish.
+Failures are DownloadErrors; `outcome` turns them into a JobResult.
 """
 
 import datetime
@@ -26,7 +26,7 @@ from directdownload.resources.reasons import Reason
 
 
 def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCallback | None = None) -> JobResult:
-    """Downloaded or AlreadyPresent; raises DownloadError for everything else. A confined one reports no progress."""
+    """Downloaded or AlreadyPresent; raises DownloadError for everything else. A confined fetch reports no progress."""
     started = time.monotonic()
     guard = Guard.start(stop, request.limits.deadline_seconds)
     expected = expected_checksums(request.checksum, request.expected_digest, request.policy)
@@ -35,7 +35,7 @@ def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCal
 
 
 def outcome(action: Callable[[], JobResult]) -> JobResult:
-    """The result of `action`, with every failure, foreseen or not, turned into one."""
+    """The result of `action`; every failure, expected or not, becomes a result."""
     started = time.monotonic()
     try:
         return action()
@@ -74,8 +74,8 @@ class _Fetch:
                     gathered = self._gather(staging)
                     return self._publish(part, staging, gathered)
             except DownloadError as error:
-                # a full disk is given back what the part holds; without a journal the part is worth nothing
-                # and one that a process has had in its hands which makes no sense is not used again
+                # a full disk gets the part's space back; a part without a journal is useless; and a part is not used
+                # again once the process that wrote it sent invalid messages
                 if (
                     isinstance(error, UnsoundError)
                     or error.permanent
@@ -94,7 +94,7 @@ class _Fetch:
     def _already_present(self, record: Record) -> JobResult:
         return JobResult(
             reason=Reason.ALREADY_PRESENT,
-            message="the file was there already, as expected",
+            message="the file is already present, with the expected content",
             path=self._place.final,
             size_bytes=record.size_bytes,
             served_bytes=record.served_bytes,
@@ -127,7 +127,9 @@ class _Fetch:
         if file is None or missing or not fits or os.fstat(file.descriptor).st_size != gathered.size_bytes:
             what = ", ".join(missing) or "its size or format"
             raise UnsoundError(
-                Reason.WRITE_FAILED, f"{staging.part.path} is not what was reported of it ({what}); it begins anew"
+                Reason.WRITE_FAILED,
+                f"{staging.part.path} differs from the report of the fetching process ({what}); the next attempt "
+                "starts from zero",
             )
         record = Record(
             placement=request.placement,

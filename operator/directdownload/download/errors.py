@@ -1,13 +1,13 @@
-"""Everything that can go wrong while downloading, each with the stable reason that operators see.
+"""All failures of a download, each with the stable reason that operators see.
 
-    DownloadError            reason, message for people, perhaps seconds to wait before the next attempt
-    ├── RequestError         what was asked for cannot be done: bad checksum, URL not allowed
+    DownloadError            reason, message for users, optional seconds to wait before the next attempt
+    ├── RequestError         the request cannot be met: bad checksum, URL not allowed
     ├── SourceError          this source failed: another source of the same bytes may do better
     │   └── ChangedError     it serves another version than it did when the transfer began
     ├── StorageError         the pool's disk failed: no source can help
-    │   └── UnsoundError     what another process of ours had in its hands is not to be used again
-    ├── StoppedError         the process was told to stop, or the deadline has passed
-    └── ReleasedError        one of several connections is not needed any more; never leaves the transfer
+    │   └── UnsoundError     another process of the job sent invalid messages: its files must not be used again
+    ├── StoppedError         the process must stop, or the deadline has passed
+    └── ReleasedError        one of several connections is no longer needed; never leaves the transfer
 
 Raised by every module of the engine; turned into a JobResult once, in `engine.outcome`. Messages never hold
 credentials or query strings.
@@ -24,12 +24,12 @@ _STORAGE_REASONS = {
     errno.EDQUOT: Reason.INSUFFICIENT_SPACE,
 }
 
-#: What reading a file ends with when its blocks or the file system's account of them are damaged.
+#: Errors of reading a file whose blocks or file system metadata are damaged.
 DAMAGED = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ})
 
 
 class DownloadError(Exception):
-    """The root of the tree; `reason` decides what the caller does, `message` is for people."""
+    """The root of the tree; `reason` decides what the caller does, `message` is for users."""
 
     def __init__(self, reason: Reason, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class DownloadError(Exception):
 
 
 class RequestError(DownloadError):
-    """What was asked for cannot be done, whatever the source or the disk."""
+    """The request cannot be met by any source or disk."""
 
 
 class SourceError(DownloadError):
@@ -59,26 +59,26 @@ class StorageError(DownloadError):
 
 
 class UnsoundError(StorageError):
-    """What another process said or did makes no sense: what it had in its hands is not used again."""
+    """Another process of the job sent invalid messages or does not end: its files are not used again."""
 
 
 class StoppedError(DownloadError):
-    """Told to stop, or out of time: what is on disk stays for the next attempt."""
+    """The process must stop, or the deadline has passed: the bytes on disk stay for the next attempt."""
 
 
 class ReleasedError(DownloadError):
-    """One connection is to end; the download goes on."""
+    """One connection must end; the download goes on."""
 
 
 def storage_error(error: OSError, path: str, action: str) -> StorageError:
-    """An operating system's refusal to `action` (`write`, `publish`, …) `path`, with our reason."""
+    """The StorageError for a failed system call to `action` (`write`, `publish`, …) `path`."""
     reason = _STORAGE_REASONS.get(error.errno or 0, Reason.WRITE_FAILED)
     detail = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(reason, f"cannot {action} {path}: {detail}")
 
 
 def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
-    """Of several sources' failures the one to tell: as long as one may still deliver, another attempt is worth it."""
+    """The failure to report of several: a transient one first, as then another attempt may succeed."""
     chosen = next((error for error in failures if not error.permanent), failures[0])
     others = ", ".join(error.reason for error in failures if error is not chosen)
     if others:

@@ -1,4 +1,4 @@
-"""Which file of which NFS server a URL names, and below which directory of it the source policy lets it be.
+"""The NFS server and file of a URL, and the directory that the source policy allows it below.
 
 Called by `policy.check_url` and by the NFS source. Nothing here touches the network.
 """
@@ -18,14 +18,14 @@ _PATH_LIMIT_BYTES = 1024
 _NAME_LIMIT_BYTES = 255
 _DEPTH_LIMIT = 32
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: of no use in the name of an image; whoever passes such a path to a shell must not be hurt by it
+#: useless in the name of an image, and dangerous where a path is passed to a shell
 _SHELL = re.compile(r"[;|`\\]|\$\(")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NAMED_LIMIT = 10
 
 
 def check_nfs_url(url: Url) -> str:
-    """The path that an nfs URL names, decoded once; RequestError(InvalidURL) if it names no file or is dangerous."""
+    """The path of an nfs URL, decoded once. Raises RequestError(InvalidURL) if it names no file or is dangerous."""
     encoded = url.target.partition("?")[0]
     if "?" in url.text or "#" in url.text:
         raise _invalid(url, "an nfs URL has no query and no fragment (write ? as %3F and # as %23)")
@@ -58,10 +58,10 @@ def check_nfs_url(url: Url) -> str:
 
 
 def allowed_root(url: Url, policy: Policy) -> str:
-    """The directory that the file of an nfs URL lies below, and that no symbolic link may lead out of.
+    """The directory above the file of an nfs URL that no symbolic link may lead out of.
 
-    It is the longest of `nfsExports` that holds the file; the root of the server where every export is allowed.
-    RequestError(InvalidURL, URLNotAllowed).
+    It is the longest of `nfsExports` that contains the file; the root of the server where every export is allowed.
+    Raises RequestError(InvalidURL, URLNotAllowed).
     """
     names = check_nfs_url(url).split("/")[1:]
     if policy.nfs_exports is None:
@@ -73,7 +73,7 @@ def allowed_root(url: Url, policy: Policy) -> str:
     allows = ", ".join(policy.nfs_exports[:_NAMED_LIMIT]) or "none"
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: this NFS export is not allowed; if it is meant, add to sourcePolicy.nfsExports of the Zone "
+        f"{url}: this NFS export is not allowed; to allow it, add to sourcePolicy.nfsExports of the Zone "
         f"(--nfs-export) the line {missing.quoted()}; allowed so far: {allows}",
     )
 

@@ -1,6 +1,6 @@
-"""Small files of ours beside the images: read as if hostile, written atomically.
+"""The product's small files beside the images: read as if hostile, written atomically.
 
-Called by the journal and the record. A pool may be writable by others, so nothing is followed, nothing is trusted.
+Called by the journal and the record. Others may write the pool, so no link is followed and no content trusted.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 def read_small(path: str) -> bytes | None:
-    """The content of a regular file of at most 64 KiB, no symbolic link; None if there is no such file."""
+    """The content of a regular file of at most 64 KiB, not a symbolic link; None if there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -41,7 +41,7 @@ def read_small(path: str) -> bytes | None:
 
 
 def read_document(path: str, model: type[D]) -> D | None:
-    """The document at `path`; None if there is none that `model` accepts. It is hostile until checked."""
+    """The document at `path`; None if there is none that `model` accepts. Its values are untrusted."""
     return parse_document(read_small(path), model)
 
 
@@ -56,7 +56,7 @@ def parse_document(data: bytes | None, model: type[D]) -> D | None:
 
 
 def write_atomically(path: str, data: bytes, *, mode: int | None = None) -> None:
-    """Replace `path` by `data`, durably; for nobody but its owner, or with just this mode. Raises OSError."""
+    """Replace `path` by `data`, durably; mode 0600, or exactly `mode`. Raises OSError."""
     temporary = f"{path}.tmp"
     remove(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -77,7 +77,7 @@ def write_atomically(path: str, data: bytes, *, mode: int | None = None) -> None
 
 
 def remove(path: str) -> bool:
-    """Whether there was something to remove; raises OSError for anything else than its absence."""
+    """Remove `path`; return whether it existed. Raises OSError for any other failure."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         return True
@@ -94,9 +94,9 @@ def sync_directory(path: str) -> None:
 
 
 def allocate(descriptor: int, position: int, length: int, *, punch: bool = False) -> bool:
-    """Claim blocks of a file, or with `punch` give them up: a hole. Its length stays. Raises OSError.
+    """Allocate blocks of a file, or free them with `punch` (a hole). Its length stays. Raises OSError.
 
-    False where the file system cannot. Not posix_fallocate: it changes the length, and writes every block then.
+    False where the file system cannot. Not posix_fallocate: it changes the length, and writes every block as fallback.
     """
     mode = _FALLOC_FL_KEEP_SIZE | (_FALLOC_FL_PUNCH_HOLE if punch else 0)
     while _libc.fallocate(descriptor, mode, position, length) != 0:

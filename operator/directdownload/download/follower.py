@@ -1,8 +1,8 @@
-"""Hashing the bytes of a transfer in their order, while it runs.
+"""Hashing the bytes of a running transfer in their order.
 
-Called by the transfer. What is written just where the hashing will be next is handed over in memory; everything else
-(what an earlier attempt left, what another connection wrote farther on) is read back from the file when its turn comes.
-With the hashes of pieces (metalink) a bad piece is noticed at its end, and hashing goes back to its beginning.
+Called by the transfer. Bytes written where the hashing continues are passed in memory; all others (of an earlier
+attempt, or written further on by another connection) are read back from the file when their turn comes. With the hashes
+of pieces (metalink) a bad piece is detected at its end, and hashing goes back to its beginning.
 """
 
 import collections
@@ -26,7 +26,7 @@ _READ_AHEAD = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Span:
-    """Bytes that are next: in memory, or on disk if there is no buffer."""
+    """The next bytes: in memory, or on disk if there is no buffer."""
 
     start: int
     end: int
@@ -34,12 +34,12 @@ class _Span:
 
 
 class Follower:
-    """Hashes `descriptor` in a thread of its own; `verified_bytes` says how far, whole pieces only where there are any.
+    """Hashes `descriptor` in its own thread, up to `verified_bytes`: with `pieces` whole pieces only.
 
-    `direct` is the same file opened past the page cache, from now on the follower's own; None where that cannot be.
-    `pieces` are those of a file of `size_bytes`. `release` takes back a buffer that was handed over.
-    `bad_piece(start, end)` is told of a piece that is not as it should be, and must `rewind` to its start; then its
-    bytes, and all behind them, are to be offered once more.
+    `direct` is the same file opened past the page cache, which the follower then owns; None where that is impossible.
+    `pieces` are those of a file of `size_bytes`. `release` takes back a buffer that was passed in. The follower calls
+    `bad_piece(start, end)` for a piece with a wrong hash; the callee must `rewind` to its start, and offer its bytes
+    and all after them again.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Follower:
         self._spares = [new_buffer() for _ in range(_READ_AHEAD)]
         self._failure: Exception | None = None
         self.verified_bytes = 0
-        #: offered without a buffer, and not read back yet
+        #: offered without a buffer and not yet read back
         self.unread_bytes = 0
         #: hashed, and no bad piece among them
         self._passed_bytes = 0
@@ -82,22 +82,22 @@ class Follower:
 
     @property
     def tail(self) -> int:
-        """Where the next bytes in order begin."""
+        """The offset of the next bytes in order."""
         return self._tail
 
     def offer(self, start: int, end: int, buffer: memoryview | None) -> None:
-        """The bytes from `tail` on are on disk, the first of them still in `buffer`; what was offered is skipped."""
+        """Offer bytes on disk from `tail` on, the first ones also in `buffer`. Bytes offered before are skipped."""
         with self._changed:
             if self._cancelled.is_set() or end <= self._tail or start > self._tail:
                 if buffer is not None:
                     self._release(buffer)
                 return
             if start < self._tail and buffer is not None:
-                # begins with what was offered already: rare, so it is read back
+                # begins with bytes that were offered before: rare, so it is read back
                 self._release(buffer)
                 buffer = None
             if buffer is None and self._queue and self._queue[-1].buffer is None:
-                # one long span is read faster than many
+                # one long span reads faster than many
                 self._queue.append(_Span(self._queue.pop().start, end))
             else:
                 self._queue.append(_Span(self._tail, end, buffer))
@@ -107,14 +107,14 @@ class Follower:
             self._changed.notify_all()
 
     def rewind(self, start: int) -> None:
-        """Nothing at or behind `start` counts as offered any more."""
+        """Forget all offers at or after `start`."""
         with self._changed:
             self._drop_queue()
             self._tail = min(self._tail, start)
             self._changed.notify_all()
 
     def wait(self, beyond: int, seconds: float = TICK_SECONDS) -> bool:
-        """Whether more than `beyond` bytes are verified; waits a moment for it. False for good once it has ended."""
+        """Whether more than `beyond` bytes are verified; waits up to `seconds`. Always False once it has ended."""
         with self._changed:
             return self._changed.wait_for(lambda: self.verified_bytes > beyond or self._stopped, seconds) and (
                 self.verified_bytes > beyond
@@ -122,12 +122,12 @@ class Follower:
 
     def raise_failure(self) -> None:
         if isinstance(self._failure, OSError):
-            raise StorageError(Reason.WRITE_FAILED, f"cannot read back what is on disk: {self._failure.strerror}")
+            raise StorageError(Reason.WRITE_FAILED, f"cannot read back the part: {self._failure.strerror}")
         if self._failure is not None:
             raise self._failure
 
     def settle(self) -> bool:
-        """Wait until everything that was offered is hashed: True then; False if a bad piece turned up meanwhile."""
+        """Wait until all offered bytes are hashed: then True; False if a bad piece was found meanwhile."""
         with self._changed:
             tail = self._tail
         while True:
@@ -141,13 +141,13 @@ class Follower:
         return self._passed_bytes >= tail
 
     def finish(self) -> Hasher:
-        """After `settle`: the digests."""
+        """The digests, after `settle`."""
         self.cancel()
         self.raise_failure()
         return self._hasher
 
     def cancel(self) -> None:
-        """End; needed in every case, harmless when done twice."""
+        """End the thread. Always required; idempotent."""
         self._cancelled.set()
         with self._changed:
             self._changed.notify_all()
@@ -170,7 +170,7 @@ class Follower:
                     self._consume(span.buffer[: span.end - span.start])
                 finally:
                     self._release(span.buffer)
-        except Exception as error:  # raised again by whoever waits for this thread
+        except Exception as error:  # the thread that waits for this one raises it again
             self._failure = error
         finally:
             with self._changed:
@@ -186,7 +186,7 @@ class Follower:
         return None
 
     def _read_back(self, span: _Span) -> None:
-        """With a thread that reads a few blocks ahead of the hashing."""
+        """Read `span` back in a thread that stays a few blocks ahead of the hashing."""
         free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         read: queue.SimpleQueue[memoryview | Exception] = queue.SimpleQueue()
         for spare in self._spares:
@@ -206,7 +206,7 @@ class Follower:
                     self.unread_bytes -= len(block)
                 if not self._consume(block):
                     return
-                # they come back in the order in which they were lent
+                # they return in the order in which they were lent
                 free.put(self._spares[turn])
                 turn = (turn + 1) % len(self._spares)
         finally:
@@ -224,18 +224,18 @@ class Follower:
             while position < span.end and (buffer := free.get()) is not None and not self._cancelled.is_set():
                 block = self._read(buffer, position, span.end)
                 if not block:
-                    raise StorageError(Reason.WRITE_FAILED, "the part is shorter than what was written to it")
+                    raise StorageError(Reason.WRITE_FAILED, "the part is shorter than the bytes written to it")
                 position += len(block)
                 read.put(block)
-        except Exception as error:  # raised again by the thread that waits for the block
+        except Exception as error:  # the thread that waits for the block raises it again
             read.put(error)
         else:
             if position < span.end:
-                # nobody may be left waiting for a block
-                read.put(ReleasedError(Reason.INTERRUPTED, "reading back was ended"))
+                # no thread may wait for a block for ever
+                read.put(ReleasedError(Reason.INTERRUPTED, "reading back was stopped"))
 
     def _read(self, buffer: memoryview, start: int, end: int) -> memoryview:
-        """The next bytes, at most a block; past the page cache where that can be, as they are wanted only once."""
+        """The next bytes, at most a block; past the page cache where possible, as they are needed only once."""
         beside = start % ALIGNMENT_BYTES
         if self._direct is not None and not beside:
             try:
@@ -253,7 +253,7 @@ class Follower:
             os.close(direct)
 
     def _consume(self, data: memoryview) -> bool:
-        """Hash; False if a bad piece ended in it, and hashing has gone back."""
+        """Hash `data`; False if a bad piece ended in it and hashing went back."""
         while data:
             position = self._hasher.bytes_hashed
             count = len(data)
@@ -287,7 +287,7 @@ class Follower:
         return False
 
     def _end_of_piece(self, pieces: Pieces, position: int) -> int:
-        """Where the piece that holds the byte at `position` ends."""
+        """The end of the piece that contains the byte at `position`."""
         return min(self._size_bytes, (position // pieces.length_bytes + 1) * pieces.length_bytes)
 
     def _hash_of_a_piece(self) -> "hashlib._Hash":

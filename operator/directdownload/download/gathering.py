@@ -1,7 +1,7 @@
-"""Getting the bytes: find the sources, transfer from them, verify, unpack, inspect. All of it is about foreign bytes.
+"""Getting the bytes: find the sources, transfer from them, verify, unpack, inspect. All steps handle foreign bytes.
 
-Called by the engine, which gives it open files and takes its word for nothing but what it can check. No path of the
-pool is opened here, so it runs as well where nothing can be opened (`sandbox`).
+Called by the engine, which passes open files and checks the result. No path of the pool is opened here, so it also runs
+in a process that can open no files (`sandbox`).
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import Document, Limits
 from directdownload.resources.reasons import Reason
 
-#: said of bytes that are what they should be: another source of the same bytes does not help
+#: failures of bytes with the expected checksum: another source of the same bytes does not help
 _NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
-#: no file of any system is larger
+#: the largest file size of any system
 LARGEST_BYTES = 2**62
 _Size = Annotated[int, pydantic.Field(ge=0, le=LARGEST_BYTES)]
 _TEXT_LIMIT = 2048
@@ -35,7 +35,7 @@ _Text = Annotated[str, pydantic.Field(max_length=_TEXT_LIMIT)]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been received so far, told several times a second from another thread."""
+    """The bytes received so far, reported several times a second from another thread."""
 
     bytes_received: int
     size_bytes: int | None
@@ -48,10 +48,10 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Gathered(Document):
-    """What lies in the staged files now: the image in the part, or `unpacked` from it.
+    """The content of the staged files: the image in the part, or `unpacked` from it.
 
-    `digests` are canonical texts, of the bytes as served: SHA-256 and those of whatever was expected. `size_bytes` and
-    `digest` are of the image.
+    `digests` are canonical texts, of the bytes as served: SHA-256 and those of the expected algorithms. `size_bytes`
+    and `digest` are of the image.
     """
 
     unpacked: bool
@@ -61,7 +61,7 @@ class Gathered(Document):
     digests: Annotated[tuple[_Text, ...], pydantic.Field(max_length=len(Algorithm))]
     format: _Text
     virtual_size_bytes: _Size | None
-    #: for people: those that bytes came from, and the one that delivered last
+    #: for messages: the sources that delivered bytes, and the one that delivered last
     sources: _Text
     source: _Text
     resumed_from: _Size
@@ -83,7 +83,7 @@ class Gathered(Document):
         return self
 
     def meets(self, image_format: str, limits: Limits) -> bool:
-        """Whether it is of the format, and no larger, than it was to be: its process should have seen to that."""
+        """Whether it has the requested format and is within the limits: its process should have checked that."""
         measured = [
             (self.served_bytes, limits.max_size_bytes),
             (self.virtual_size_bytes or 0, limits.max_virtual_size_bytes),
@@ -123,7 +123,7 @@ class Gathering:
         self._started = _now()
 
     def run(self) -> Gathered:
-        """All sources together where a digest tells whether they serve the same bytes; else one after the other.
+        """Use all sources together if a digest shows whether they serve the same bytes; else one after the other.
 
         Raises DownloadError.
         """
@@ -161,12 +161,12 @@ class Gathering:
         raise chosen_failure(failures)
 
     def _state(self, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
-        """What an earlier attempt left, if these sources can continue it."""
+        """The state of an earlier attempt, if these sources can continue it."""
         kept = self._staging.earlier
         if kept is None or not kept.ranges or kept.ranges[-1][1] > self._staging.length_bytes:
             return assembly.State()
         validators = {source.digest: source.validator for source in kept.sources}
-        # without a digest only the same version of the same source will do, and only our own word for it
+        # without a digest only the same version of the same source continues it, and only if this host's seal proves it
         same = len(validators) == 1 and bool(validators.get(group[0].url.digest))
         if not expected and not (self._staging.proven and same):
             return assembly.State()
@@ -248,7 +248,7 @@ class Gathering:
         )
 
     def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
-        """The journal of what is on disk."""
+        """Write the journal of the bytes on disk."""
         ranges = tuple(written)[: journal.RANGES_LIMIT]
         kept = journal.Journal(
             placement=self._request.placement,

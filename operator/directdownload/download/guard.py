@@ -1,6 +1,6 @@
-"""When to give up: the stop event of the process and the deadline of the attempt, checked in one place.
+"""When to stop: the stop event of the process and the deadline of the attempt, checked in one place.
 
-Whatever in the engine waits or loops asks its Guard at least every TICK_SECONDS.
+Every wait and loop of the engine checks its Guard at least every TICK_SECONDS.
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ import time
 from directdownload.download.errors import ReleasedError, StoppedError
 from directdownload.resources.reasons import Reason
 
-#: The longest that anything waits before it looks at its Guard again.
+#: The longest wait between two checks of a Guard.
 TICK_SECONDS = 0.25
-PART_IS_KEPT = "what was received is kept for the next attempt"
+PART_IS_KEPT = "the received bytes are kept for the next attempt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,29 +22,29 @@ class Guard:
     stop: threading.Event
     deadline: float | None = None
     deadline_seconds: float = 0
-    #: for people: what giving up means
+    #: for messages: the consequence of stopping
     consequence: str = PART_IS_KEPT
-    #: set when one connection, not the whole download, is to end
+    #: set when one connection, not the whole download, must end
     released: threading.Event | None = None
 
     @classmethod
     def start(cls, stop: threading.Event, deadline_seconds: float = 0, consequence: str = PART_IS_KEPT) -> "Guard":
-        """A guard whose deadline begins now; 0 seconds means none."""
+        """A guard whose deadline starts now; 0 seconds means none."""
         deadline = time.monotonic() + deadline_seconds if deadline_seconds > 0 else None
         return cls(stop, deadline, deadline_seconds, consequence)
 
     def for_connection(self, released: threading.Event) -> "Guard":
-        """The same, for a part of the work that can be ended by itself."""
+        """The same, for a connection that can end by itself."""
         return dataclasses.replace(self, released=released)
 
     def for_stop(self, stop: threading.Event) -> "Guard":
-        """The same, but told to stop by another event."""
+        """The same with another stop event."""
         return dataclasses.replace(self, stop=stop)
 
     def check(self) -> None:
-        """Raise StoppedError if the time has come, ReleasedError if only this connection is to end."""
+        """Raise StoppedError on a stop or a passed deadline, ReleasedError if only this connection must end."""
         if self.stop.is_set():
-            raise StoppedError(Reason.INTERRUPTED, f"told to stop; {self.consequence}")
+            raise StoppedError(Reason.INTERRUPTED, f"stopped on request; {self.consequence}")
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise StoppedError(
                 Reason.DEADLINE_EXCEEDED,
@@ -54,7 +54,7 @@ class Guard:
             raise ReleasedError(Reason.INTERRUPTED, "this connection is not needed any more")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, ending early with StoppedError if the time has come."""
+        """Sleep; raises as `check` does as soon as it would."""
         end = time.monotonic() + seconds
         self.check()
         while (left := end - time.monotonic()) > 0:

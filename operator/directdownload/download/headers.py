@@ -1,6 +1,6 @@
-"""The headers that the origin of a template wants, from the files of a mounted Secret.
+"""The request headers for the origin of a template, from the files of a mounted Secret.
 
-Called by the job. The controller has checked the Secret; what lies here is checked once more, as it goes onto a wire.
+Called by the job. The controller has checked the Secret; the files are checked again, as they go into a request.
 """
 
 import os
@@ -12,12 +12,12 @@ from directdownload.resources.reasons import Reason
 
 
 def read(directory: str) -> tuple[tuple[str, str], ...]:
-    """Name and value of each; none for an empty path. RequestError(SecretForbidden) if one is no header."""
+    """Name and value of each; none for an empty path. Raises RequestError(SecretForbidden) if one is not a header."""
     if not directory:
         return ()
     found = []
     try:
-        # the kubelet keeps links and directories of its own beside the keys
+        # the kubelet keeps its own links and directories beside the keys
         names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
     except OSError as error:
         raise RequestError(Reason.SECRET_NOT_FOUND, f"{directory} cannot be read: {error.strerror}") from error

@@ -1,10 +1,10 @@
-"""Whether anybody uses a published file, asked before it is removed.
+"""Whether a published file is in use, checked before its removal.
 
-A virtual machine's disk is an image that names the template as its backing file, so two things are asked: whether a
+A virtual machine's disk is an image that names the template as its backing file, so there are two checks: whether a
 process holds a lock on the file, and whether an image in the pool names it. QEMU locks bytes 100 to 203 of every image
-it opens (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE), backing files too; libvirt's lock daemon the
-first byte of a disk. Such locks are seen from every process, container and, on network file systems, host, without
-opening the file for writing. Images are hostile: their headers are written by whoever has the virtual machine.
+it opens (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE), backing files too; libvirt's lock daemon locks
+the first byte of a disk. Every process, container and, on network file systems, host sees such locks without opening
+the file for writing. Images are hostile: the user of the virtual machine can write their headers.
 """
 
 import fcntl
@@ -30,15 +30,15 @@ _QCOW = b"QFI\xfb"
 _QED = b"QED\0"
 _QED_HAS_BACKING_FILE = 1
 _HEADER_BYTES = 64
-#: qcow2 allows 1023, QED what a path may have
+#: qcow2 allows 1023, QED the length of a path
 _NAME_LIMIT_BYTES = 4096
 
 
 def mention(path: str, pool: str, guard: Guard) -> str:
-    """Which files in the directory `pool` name the one at `path`, for people; empty if none does.
+    """A message about the files in the directory `pool` that name the one at `path`; empty if none does.
 
-    StorageError if it cannot be told: then it counts as mentioned. A guest writes such a header into a RAW disk of its
-    own as easily as qemu-img into an overlay, so a mention holds a file up only until an administrator says otherwise.
+    Raises StorageError if that cannot be determined: then the file counts as mentioned. A guest can write such a header
+    into its RAW disk as easily as qemu-img into an overlay, so an administrator can overrule a mention.
     """
     images = overlays(path, pool, guard)
     if not images:
@@ -48,7 +48,7 @@ def mention(path: str, pool: str, guard: Guard) -> str:
 
 
 def locked(path: str) -> bool:
-    """Whether a process, on whatever host the file system knows of, has a lock on any byte of the file."""
+    """Whether a process has a lock on any byte of the file, on any host whose locks the file system shares."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -79,9 +79,9 @@ def overlays(path: str, pool: str, guard: Guard) -> list[str]:
 
 
 def backing_location(header: bytes, size_bytes: int) -> tuple[int, int] | None:
-    """Offset and length of the backing file's name, from the first bytes of a file; None: it has none.
+    """Offset and length in bytes of the backing file's name, from the first bytes of a file; None if it has none.
 
-    By docs/interop/qcow2.txt and qed_spec.txt of QEMU. All versions of qcow keep it at the same place.
+    Follows docs/interop/qcow2.txt and qed_spec.txt of QEMU. All versions of qcow have it at the same place.
     """
     if header.startswith(_QCOW) and len(header) >= 20:
         offset, length = struct.unpack_from(">QI", header, 8)
@@ -97,25 +97,25 @@ def backing_location(header: bytes, size_bytes: int) -> tuple[int, int] | None:
 
 
 def mentions(name: str, file_name: str) -> bool:
-    """Whether a backing file's name (a path, `file:…`, `json:{…}`) holds `file_name`.
+    """Whether a backing file's name (a path, `file:…`, `json:{…}`) contains `file_name`.
 
-    Template uids stand in no other name by chance, so this needs no knowledge of all the ways to write a path.
+    No other name contains a Template's uid by chance, so this need not parse all notations of a path.
     """
     if file_name in name:
         return True
     if not name.startswith("json:"):
         return False
     try:
-        # the same text without optional escapes
+        # the same text without JSON's optional escapes
         return json.dumps(file_name)[1:-1] in json.dumps(json.loads(name.removeprefix("json:")))
     except (ValueError, RecursionError):
         return False
 
 
 def _leads_to(name: str, image: str, pool: str, path: str) -> bool:
-    """Whether an ordinary name, absolute or relative to the image, is another path of the same file."""
+    """Whether a plain name, absolute or relative to the image, is another path of the same file."""
     target = os.path.join(os.path.dirname(image), name.removeprefix("file:"))
-    # nothing outside of the pool is touched: a header must not choose what this job looks up
+    # no path outside the pool is touched: a header must not choose the paths that this job looks up
     if not any(mountinfo.below(os.path.normpath(target), directory) for directory in (pool, os.path.realpath(pool))):
         return False
     try:
@@ -125,7 +125,7 @@ def _leads_to(name: str, image: str, pool: str, path: str) -> bool:
 
 
 def _read_backing_name(path: str) -> str:
-    """Empty if there is none; raises OSError."""
+    """The name, empty if there is none. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         state = os.fstat(descriptor)
@@ -141,7 +141,7 @@ def _read_backing_name(path: str) -> str:
 
 
 def _regular_files(pool: str, guard: Guard) -> Iterator[str]:
-    """All below `pool`, links not followed, our own work left out."""
+    """All regular files below `pool`, without following links, except the product's work directory."""
     directories = [(pool, 1)]
     count = 0
     while directories:
@@ -174,5 +174,5 @@ def _cannot_tell(path: str, why: str) -> StorageError:
 
 
 def _shown(path: str) -> str:
-    """A result is JSON, a name on disk any bytes."""
+    """A printable path: a result is JSON, a name on disk any bytes."""
     return os.fsencode(path).decode(errors="backslashreplace")

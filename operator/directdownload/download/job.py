@@ -1,4 +1,4 @@
-"""What the download pods run: one verb on one template in one pool, told by a job document, answered by a result.
+"""The main program of download pods: one verb on one template in one pool, from a job document to a result.
 
 Called by `directdownload job`. Every verb ends with a JobResult: on the last line of standard output and in the
 termination message. Exit status: 0 done, 1 transient, 2 not a usable document, 3 permanent.
@@ -28,9 +28,9 @@ from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-#: As the chart's values `log` say.
+#: From the chart's values `log`.
 LOG_FORMAT_VARIABLE, LOG_LEVEL_VARIABLE = "DIRECTDOWNLOAD_LOG_FORMAT", "DIRECTDOWNLOAD_LOG_LEVEL"
-#: The kubelet makes this file; elsewhere it is not written, unless the variable names another.
+#: The kubelet creates this file; outside a pod it is not written, unless the variable names another.
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_VARIABLE = "DIRECTDOWNLOAD_TERMINATION_LOG"
 _VERSION = 1
@@ -59,8 +59,8 @@ def main(verb: str) -> int:
 
 
 def _told(document: JobDocument, stop: threading.Event) -> JobResult:
-    """`run_job` with a line before and one behind it, for whoever collects logs."""
-    # A probe belongs to no placement, and is not told the name of its Template.
+    """`run_job` with one log line before and one after it."""
+    # A probe belongs to no placement, and its document has no name of a Template.
     probing = document.verb is Verb.PROBE
     kind, name = ("Host", document.host) if probing else ("TemplatePlacement", document.placement)
     what = redact(document.url) if probing else document.file_name
@@ -75,14 +75,14 @@ def _told(document: JobDocument, stop: threading.Event) -> JobResult:
 
 
 def exit_status(result: JobResult) -> int:
-    """0 done, 1 worth another attempt, 3 not worth one."""
+    """0 done, 1 transient, 3 permanent."""
     if result.done:
         return _EXIT_DONE
     return _EXIT_PERMANENT if result.permanent else _EXIT_TRANSIENT
 
 
 def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
-    """The job document; ValueError says what is wrong with it."""
+    """The job document. Raises ValueError that names the wrong field."""
     text = environment.get(JOB_ENVIRONMENT_VARIABLE, "")
     if not text:
         raise ValueError(f"environment variable {JOB_ENVIRONMENT_VARIABLE} is empty: expected a job document as JSON")
@@ -113,7 +113,7 @@ def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
 
 
 def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
-    """Do what the document says; never raises."""
+    """Run the document's verb; never raises."""
     action = {Verb.FETCH: _fetch, Verb.VERIFY: _verify, Verb.REMOVE: _remove, Verb.PROBE: _probe}[document.verb]
 
     def run() -> JobResult:
@@ -161,25 +161,25 @@ def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:
 
 
 def _probe(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "nothing was to be kept")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "nothing is kept")
     return sandbox.probe(_request(document), guard)
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "the next check begins anew")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "the next check starts from zero")
     return verify.verify(document, _place(document), guard)
 
 
 def _remove(document: JobDocument, stop: threading.Event) -> JobResult:
-    guard = Guard.start(stop, document.limits.deadline_seconds, "what is left is removed by the next attempt")
+    guard = Guard.start(stop, document.limits.deadline_seconds, "the next attempt removes the rest")
     return remove.remove(document, _place(document), guard)
 
 
 def _check_mounted(pool: JobPool) -> None:
-    """StorageError(NotMounted) if the directory of a shared pool is only that: it would fill the host's own disk."""
+    """Raise StorageError(NotMounted) if a shared pool is not mounted: a download would fill the host's own disk."""
     if not pool.shared:
         return
-    # what an automounter has let go comes back when somebody walks into it
+    # an automounter mounts the pool again when a process enters its directory
     with contextlib.suppress(OSError):
         os.stat(os.path.join(pool.path, "."))
     path = os.path.realpath(pool.path)
@@ -195,7 +195,7 @@ def _check_mounted(pool: JobPool) -> None:
 def _leave_termination_message(message: str) -> None:
     path = os.environ.get(TERMINATION_LOG_VARIABLE)
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | (os.O_CREAT if path else 0)
-    # outside of a pod there is none, and the result stands on standard output
+    # outside a pod there is none, and the result is on standard output
     with contextlib.suppress(OSError):
         descriptor = os.open(path or TERMINATION_LOG, flags, 0o644)
         try:

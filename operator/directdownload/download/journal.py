@@ -1,8 +1,8 @@
-"""How far a download got, kept beside its part so that the next attempt can continue.
+"""The progress of a download, kept beside its part so that the next attempt can continue.
 
-Written by the transfer; read by the next attempt and, for progress, by the agent of the host. What a
-journal says is on disk was synced before the journal said so. Whoever reads one must take it as hostile: a file that
-is not exactly a journal of this version reads as None.
+Written by the transfer; read by the next attempt and, for progress, by the agent of the host. Bytes are synced to disk
+before a journal lists them. Its content is untrusted: a file that is not exactly a journal of this version reads as
+None.
 """
 
 import datetime
@@ -14,7 +14,7 @@ from directdownload.download import files
 from directdownload.resources.jobs import Document
 
 SUFFIX = ".journal"
-#: more ranges than this are not kept: what is behind them is fetched again
+#: further ranges are not kept: their bytes are fetched again
 RANGES_LIMIT = 64
 SOURCES_LIMIT = 32
 _Bytes = Annotated[int, pydantic.Field(ge=0, le=2**62)]
@@ -25,12 +25,12 @@ class JournalSource(Document):
     """A source that bytes of the part came from; `digest` is `Url.digest`, `validator` names the version."""
 
     digest: _Text
-    #: it goes into a request as it is
+    #: it goes unchanged into a request
     validator: Annotated[str, pydantic.Field(max_length=2048, pattern=r"^[\x20-\x7e]*$")] = ""
 
 
 class Journal(Document):
-    """`source` is for people and without its query; it delivered last."""
+    """`source` is the one that delivered last, for messages, without its query."""
 
     version: Literal[2] = 2
     placement: _Text = ""
@@ -40,7 +40,7 @@ class Journal(Document):
     size_bytes: _Bytes | None = None
     #: synced to disk: sorted, disjoint, `[start, end)`
     ranges: Annotated[tuple[tuple[_Bytes, _Bytes], ...], pydantic.Field(max_length=RANGES_LIMIT)] = ()
-    #: of all ranges together, for people
+    #: of all ranges together, for messages
     bytes_on_disk: _Bytes = 0
     bytes_per_second: _Bytes = 0
     resumed_from: _Bytes = 0
@@ -60,7 +60,7 @@ class Journal(Document):
         return self
 
     def encoded(self) -> bytes:
-        """As it lies in the pool."""
+        """The bytes of its file in the pool."""
         return self.model_dump_json().encode()
 
     def write(self, path: str) -> None:
@@ -69,10 +69,10 @@ class Journal(Document):
 
 
 def read_journal(path: str) -> Journal | None:
-    """The journal at `path`; None if there is none, or what is there is none of this version."""
+    """The journal at `path`; None if there is none of this version."""
     return files.read_document(path, Journal)
 
 
 def parse_journal(data: bytes | None) -> Journal | None:
-    """`data` as a journal; None if it is none of this version."""
+    """`data` as a journal; None if it is not one of this version."""
     return files.parse_document(data, Journal)

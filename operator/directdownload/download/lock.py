@@ -1,7 +1,7 @@
-"""Locks between processes of one host and, where the file system passes flock on, between hosts.
+"""Locks between processes of one host and, where the file system shares flock, between hosts.
 
-Used by `place` (a part), and by all that change what lies under a final name (the place's lock file). A lock goes with
-its process, however that ends.
+Used by `place` (a part), and by every change under a final name (the place's lock file). The kernel releases a lock
+when its process ends.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-#: A job that is told to end has 30 s, and whoever works under a final name needs milliseconds. So whoever still has it
-#: then is hung, no job of ours, or on a lost host that the file server has not given up yet. A job that waits has a
-#: slot of its host and its zone, which others need.
+#: A terminated job has 30 s, and work under a final name takes milliseconds. So a later holder hangs, is not a job of
+#: this product, or is on a lost host whose locks the file server still holds. A waiting job occupies a slot of its host
+#: and its zone, which others need.
 LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _TRIES = 20
@@ -31,9 +31,9 @@ _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def acquire(path: str, guard: Guard) -> tuple[int, bool]:
-    """Open or create the file and lock it: its descriptor, and whether someone else had it before.
+    """Open or create the file and lock it; return its descriptor and whether another process had it before.
 
-    Waits as long as the guard lets it, and no longer than LIMIT_SECONDS; StorageError then, and if it cannot be opened.
+    Waits within the guard, up to LIMIT_SECONDS. Raises StorageError after that, and if the file cannot be opened.
     """
     end = time.monotonic() + LIMIT_SECONDS
     waited = False
@@ -45,27 +45,27 @@ def acquire(path: str, guard: Guard) -> tuple[int, bool]:
         if time.monotonic() >= end:
             raise StorageError(
                 Reason.WRITE_FAILED,
-                f"{path} is locked for more than {LIMIT_SECONDS:g} s by another process on this or another host; "
+                f"{path} has been locked for more than {LIMIT_SECONDS:g} s by another process on this or another host; "
                 "find it with lslocks or fuser, and end it",
             )
         guard.wait(_POLL_SECONDS)
 
 
 def try_acquire(path: str) -> int | None:
-    """As `acquire`, but None at once if someone else has it, or changes what lies there as often as it is looked at."""
+    """As `acquire`, but None at once if another process has it, or keeps replacing the file."""
     for _ in range(_TRIES):
         descriptor, ours = _open(path)
         try:
             _lock(descriptor)
-            # the holder before may have renamed or removed what was just locked
+            # the previous holder may have renamed or removed the file that was just locked
             if same_file(descriptor, path):
                 if ours:
                     return descriptor
-                logger.warning("%s is no file that this product made: it makes way for one", path)
+                logger.warning("%s was not made by this product: it is replaced", path)
                 files.remove(path)
         except OSError as error:
             os.close(descriptor)
-            # stale: on a network file system another host has just removed it
+            # stale handle: on a network file system another host has just removed it
             if error.errno in (errno.EWOULDBLOCK, errno.ESTALE):
                 return None
             raise storage_error(error, path, "lock") from error
@@ -74,18 +74,18 @@ def try_acquire(path: str) -> int | None:
 
 
 def _lock(descriptor: int) -> None:
-    """Raises OSError(EWOULDBLOCK) if someone else has it."""
+    """Raises OSError(EWOULDBLOCK) if another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # NFS locks only what is open for writing, which a stranger's file never is
+        # NFS locks only files open for writing, and a file of others is never opened for writing
         if error.errno != errno.EBADF:
             raise
 
 
 @contextlib.contextmanager
 def section(path: str, guard: Guard) -> Iterator[None]:
-    """Only one at a time is in here; `path` exists only as long. An empty path locks nothing."""
+    """One process at a time is in here; `path` exists only meanwhile. An empty path locks nothing."""
     if not path:
         yield
         return
@@ -93,14 +93,14 @@ def section(path: str, guard: Guard) -> Iterator[None]:
     try:
         yield
     finally:
-        # by its holder only, who has seen that it is the one that others wait for: they notice and make it anew
+        # only its holder removes it, knowing that it is the current file: waiting processes then create a new one
         with contextlib.suppress(OSError):
             files.remove(path)
         os.close(descriptor)
 
 
 def same_file(descriptor: int, path: str) -> bool:
-    """Whether `path` still is what was opened."""
+    """Whether `path` is still the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
@@ -108,21 +108,21 @@ def same_file(descriptor: int, path: str) -> bool:
 
 
 def _open(path: str) -> tuple[int, bool]:
-    """The file, and whether we made it, now or before; one of somebody else is open for reading only."""
+    """Open the file; return whether this product made it. A file of others is opened for reading only."""
     try:
         for _ in range(_TRIES):
             with contextlib.suppress(FileExistsError):
                 return os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
             with contextlib.suppress(FileNotFoundError):
                 return _open_again(path)
-        raise StorageError(Reason.WRITE_FAILED, f"{path} is made and removed by others all the time; find out by whom")
+        raise StorageError(Reason.WRITE_FAILED, f"other processes keep making and removing {path}; find and stop them")
     except OSError as error:
         raise storage_error(error, path, "open") from error
 
 
 def _open_again(path: str) -> tuple[int, bool]:
-    """As `_open` for what lies there; raises OSError, StorageError if it is no file at all."""
-    # a look only: opening what others have made could wait for it, or lead elsewhere
+    """As `_open` for an existing file. Raises OSError, StorageError if it is not a regular file."""
+    # O_PATH: opening a file of others could block (a pipe) or follow a link
     found = os.open(path, os.O_PATH | _FLAGS)
     try:
         state = os.fstat(found)
@@ -131,7 +131,7 @@ def _open_again(path: str) -> tuple[int, bool]:
         if not state.st_nlink:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         ours = _is_ours(state, path)
-        # the file that was looked at, whatever the name leads to by now
+        # the inspected file, even if the name now leads elsewhere
         again = _FLAGS & ~os.O_NOFOLLOW | (os.O_RDWR if ours else os.O_RDONLY)
         return os.open(f"/proc/self/fd/{found}", again), ours
     finally:
@@ -139,7 +139,7 @@ def _open_again(path: str) -> tuple[int, bool]:
 
 
 def _is_ours(state: os.stat_result, path: str) -> bool:
-    """Whether a file with this state, at `path`, is as we make them: for its owner alone, and under this name alone."""
+    """Whether a file with this state, at `path`, is as this product makes them: owner-only, with only this name."""
     if state.st_nlink != 1:
         return False
     seen = (state.st_uid, stat.S_IMODE(state.st_mode))
@@ -147,7 +147,7 @@ def _is_ours(state: os.stat_result, path: str) -> bool:
 
 
 def _owner_and_mode_in(directory: str) -> tuple[int, int]:
-    """What a file system makes of our files: NFS may give them to nobody, SMB may know no modes. Raises OSError."""
+    """Owner and mode of a new file there: NFS may map the owner to nobody, SMB may have no modes. Raises OSError."""
     descriptor, path = tempfile.mkstemp(suffix=".tmp", dir=directory)
     try:
         state = os.fstat(descriptor)

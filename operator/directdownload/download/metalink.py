@@ -1,12 +1,11 @@
-"""Metalinks: one small XML document that names mirrors, size and hashes of a file (RFC 5854, and version 3 before it).
+"""Metalinks: a small XML document that names mirrors, size and hashes of a file (RFC 5854, and version 3 before it).
 
 Called by the engine, which makes a source of every URL found, each checked against the policy like any other. The
-document comes from a server that nobody vouches for: it has no DTD and no entities, and is bounded in bytes, depth,
-elements and lengths; a name in it is compared, never used. Everything wrong with one is a SourceError(MetalinkInvalid):
-the engine may still have mirrors of its own.
+document is untrusted: it may have no DTD and no entities, and is bounded in bytes, depth, elements and lengths; a name
+in it is compared, never used. Every flaw is a SourceError(MetalinkInvalid): the engine may still have other mirrors.
 
-expat itself does the parsing: with the declaration of a document type refused nothing is left of what makes XML
-dangerous, and no tree is built that a hostile document could fill.
+expat itself parses: without a document type declaration XML has no dangerous features left, and no tree is built that a
+hostile document could fill.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ _URLS_USED = 64
 _PIECE_LENGTHS = range(1024, 1024**3 + 1)
 
 _NAMESPACES = {"urn:ietf:params:xml:ns:metalink": 4, "http://www.metalinker.org/": 3}
-#: where the elements stand in each version, and what they are
+#: the paths of the elements in each version, and their roles
 _PATHS = {
     4: {
         "file": "file",
@@ -55,7 +54,7 @@ _PATHS = {
         "files/file/resources/url": "url",
     },
 }
-#: RFC 5854, 4.2.16.1: 1 is the best, and what no priority means
+#: RFC 5854, 4.2.16.1: 1 is the best; without a priority a URL has this, the lowest
 _LAST_PRIORITY = 999_999
 _HEXADECIMAL = re.compile(r"[0-9a-f]*")
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -76,13 +75,13 @@ class MetalinkFile:
 class _RawPieces:
     kind: str
     length: str
-    #: number of the piece, as far as given, and digest
+    #: the number of the piece, if given, and its digest
     digests: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
 class _Entry:
-    """A `file` element as it stands there: what is wrong with a file that nobody wants does no harm."""
+    """An unchecked `file` element: a flaw in a file that is not wanted does no harm."""
 
     name: str
     sizes: list[str] = dataclasses.field(default_factory=list)
@@ -94,7 +93,7 @@ class _Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metalink:
-    """A document that was read; `choose` gets a file out of it. `shown` is its name in messages."""
+    """A parsed document; `choose` selects a file of it. `shown` is its name in messages."""
 
     shown: str
     entries: tuple[_Entry, ...]
@@ -127,7 +126,7 @@ def read(source: Source, guard: Guard) -> bytes:
 
 
 def wanted_name(url: Url) -> str:
-    """The name of the file that a metalink at `url` is for: that of the metalink without its suffix."""
+    """The name of the file that a metalink at `url` describes: the metalink's name without its suffix."""
     name = urllib.parse.unquote(url.path.rpartition("/")[2])
     suffix = next((suffix for suffix in METALINK_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
@@ -147,7 +146,7 @@ def parse(data: bytes, shown: str = "the metalink") -> Metalink:
     try:
         parser.Parse(data, True)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError) as error:
-        # the latter two: an encoding that Python has no decoder for
+        # the latter two: an encoding without a decoder in Python
         _refuse(shown, f"it is not XML: {str(error)[:200]}")
     return Metalink(shown, tuple(handler.entries))
 
@@ -167,7 +166,7 @@ def choose(metalink: Metalink, wanted: str) -> MetalinkFile:
 
 
 class _Handler:
-    """What expat calls; keeps the elements at the paths of `_PATHS`, skips all others."""
+    """The callbacks of expat; they keep the elements at the paths of `_PATHS` and skip all others."""
 
     def __init__(self, shown: str) -> None:
         self.entries: list[_Entry] = []
@@ -181,7 +180,7 @@ class _Handler:
         self._text_characters = 0
 
     def doctype(self, *_declaration: object) -> None:
-        _refuse(self._shown, "it declares a document type, which a metalink has no need of")
+        _refuse(self._shown, "it declares a document type, which is not allowed")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
@@ -192,9 +191,9 @@ class _Handler:
         namespace, _, local = name.rpartition(" ")
         if not self._stack:
             if local != "metalink" or namespace not in _NAMESPACES:
-                _refuse(self._shown, f"its root is not <metalink> of one of {', '.join(_NAMESPACES)}")
+                _refuse(self._shown, f"its root is not <metalink> in one of the namespaces {', '.join(_NAMESPACES)}")
             self._namespace, self._paths = namespace, _PATHS[_NAMESPACES[namespace]]
-        # an element of another namespace is an extension: nothing below it has a path of ours
+        # an element of another namespace is an extension: no path of `_PATHS` is below it
         self._stack.append(local if namespace == self._namespace else "?")
         self._text = None
         role = self._role()
@@ -237,7 +236,7 @@ class _Handler:
 
 
 def _rank(attributes: dict[str, str]) -> int:
-    """The lowest is the best: the priority of version 4, else 100 less the preference of version 3."""
+    """The rank, the lowest is the best: the priority of version 4, else 100 minus the preference of version 3."""
     priority, preference = attributes.get("priority", ""), attributes.get("preference", "")
     if _NUMBER.fullmatch(priority) and 1 <= int(priority) <= _LAST_PRIORITY:
         return int(priority)
@@ -269,7 +268,7 @@ def _checksums(shown: str, entry: _Entry) -> tuple[Checksum, ...]:
 
 
 def _pieces(shown: str, entry: _Entry, size_bytes: int | None) -> Pieces | None:
-    """Those of the strongest algorithm, if there are any."""
+    """The pieces with the strongest algorithm, None if there are none."""
     supported = [(algorithm, raw) for raw in entry.pieces if (algorithm := _algorithm(raw.kind)) is not None]
     if not supported:
         return None
@@ -301,7 +300,7 @@ def _urls(shown: str, entry: _Entry) -> tuple[str, ...]:
         if len(used) < _URLS_USED and _is_usable(text):
             used[text] = None
     if not used:
-        _refuse(shown, f"none of its {len(entry.urls)} URLs is one of http, https or nfs")
+        _refuse(shown, f"none of its {len(entry.urls)} URLs is an http, https or nfs URL")
     return tuple(used)
 
 
@@ -310,13 +309,13 @@ def _is_usable(text: str) -> bool:
         url = Url.parse(text)
     except RequestError:
         return False
-    # what describes a file is not the file, and metalinks that lead to metalinks would have no end
+    # a description of a file is not the file, and a chain of metalinks could be endless
     return url.scheme in _SCHEMES and not (url.is_metalink or url.path.lower().endswith(".torrent"))
 
 
 @functools.lru_cache(maxsize=64)
 def _algorithm(kind: str) -> Algorithm | None:
-    """None for one that is not supported; a document may ask a hundred thousand times."""
+    """None for an unsupported algorithm. Cached, as a document may name it a hundred thousand times."""
     try:
         return Algorithm.parse(kind)
     except ValueError:
@@ -331,4 +330,4 @@ def _digest(shown: str, algorithm: Algorithm, text: str) -> str:
 
 
 def _refuse(shown: str, problem: str) -> NoReturn:
-    raise SourceError(Reason.METALINK_INVALID, f"{shown} is not a metalink that can be used: {problem}")
+    raise SourceError(Reason.METALINK_INVALID, f"{shown} is not a usable metalink: {problem}")

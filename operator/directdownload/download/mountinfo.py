@@ -1,8 +1,7 @@
-"""Which mount a path lies on, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+"""The mount of a path, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 
-Used by the job and by the agent, who must agree on what a mounted pool is. The table is read as the kernel resolves
-paths, by parent and child: a mount that another one hides is listed all the same, and comparing path prefixes alone
-would find it.
+Used by the job and by the agent, which must agree on what a mounted pool is. Lookups follow parent and child mounts, as
+the kernel resolves paths: the table also lists hidden mounts, which a comparison of path prefixes would find.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ def read() -> tuple[Mount, ...]:
 
 
 def parse(lines: Iterable[str]) -> tuple[Mount, ...]:
-    """Lines that are not of the documented form are left out."""
+    """Parse the table; lines that are not of the documented form are left out."""
     mounts = (_parse_line(line) for line in lines)
     return tuple(mount for mount in mounts if mount is not None)
 
@@ -51,25 +50,25 @@ def covering(mounts: Sequence[Mount], path: str) -> Mount | None:
         children = [m for m in mounts if m.parent == current.id and m.id not in seen and below(path, m.point)]
         if not children:
             return current
-        # A path is walked from the left: the first mount point on the way is entered, and hides what lies behind it.
+        # A path is resolved from the left: the first mount point in it is entered, and hides all mounts after it.
         current = min(children, key=lambda mount: len(mount.point))
     return current
 
 
 def below(path: str, directory: str) -> bool:
-    """Whether `path` is `directory` or lies in it."""
+    """Whether `path` is `directory` or below it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 def root_of(path: str, roots: Iterable[str]) -> str | None:
-    """The innermost of `roots` that `path` is or lies below."""
+    """The innermost of `roots` that `path` equals or is below."""
     return max((root for root in roots if below(path, root)), key=len, default=None)
 
 
 def is_pool_mount(mount: Mount | None, path: str, root: str | None) -> bool:
-    """Whether `mount`, on which `path` (without links) is looked up, is one of its own for a pool below `root`.
+    """Whether `mount`, on which `path` (without links) is looked up, is a separate mount for a pool below `root`.
 
-    Not the root's own mount: that is there in every pod, whether or not the host has mounted anything. None: any root.
+    The root's own mount does not count: every pod has it, even if the host has mounted nothing. None allows any root.
     """
     return (
         mount is not None
@@ -97,5 +96,5 @@ def _parse_line(line: str) -> Mount | None:
 
 
 def _unescape(text: str) -> str:
-    """Space, tab, line feed and backslash are written as octal escapes of bytes."""
+    """Decode the octal escapes of space, tab, line feed and backslash."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -1,6 +1,6 @@
-"""Which sources a request has, in order of preference: its URL, its mirrors, and what metalinks among them name.
+"""The sources of a request in order of preference: its URL, its mirrors, and the URLs in metalinks among them.
 
-Called by fetch and probe. A metalink (RFC 5854) is one by its name, whatever the scheme: CloudStack's rule.
+Called by fetch and probe. A metalink (RFC 5854) is recognised by its name, with any scheme: CloudStack's rule.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ _SOURCES_LIMIT = 64
 
 class Create(Protocol):
     def __call__(self, url: str, *, first: bool) -> Source:
-        """The source of a URL; `first` for that of the request itself, which alone sees its headers."""
+        """The source of a URL; `first` for the request's own URL, the only one that gets its headers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Offer:
-    """`failures` are those that could not be used; the rest is what the first readable metalink promises."""
+    """`failures` are of unusable sources; size, checksums and pieces are those of the first readable metalink."""
 
     sources: Sequence[Source]
     failures: Sequence[DownloadError]
@@ -35,7 +35,7 @@ class Offer:
 
 
 def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> Offer:
-    """Fetches metalinks; raises StoppedError only."""
+    """Collect the sources; this fetches metalinks. Raises only StoppedError."""
     found: list[Source] = []
     failures: list[DownloadError] = []
     promised: metalink.MetalinkFile | None = None
@@ -57,7 +57,7 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> O
             except RequestError as error:
                 failures.append(error)
         if len(found) == usable:
-            failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no source that can be used"))
+            failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no usable source"))
     unique = list({source.url.text: source for source in reversed(found)}.values())[::-1]
     if promised is None:
         return Offer(unique[:_SOURCES_LIMIT], failures)

@@ -1,8 +1,7 @@
-"""Whether the sources deliver too little: a server that trickles would hold a slot of its zone until the deadline.
+"""Whether the sources deliver too little: a trickling server would hold a slot of its zone until the deadline.
 
-Called by the transfer, under its lock, several times a second. Pure: no clock, no threads, no I/O. The average is over
-time in which nothing but the sources was waited for: a slow disk, a limit of our own or a process that stood still
-make no source slow.
+Called by the transfer, under its lock, several times a second. Pure: no clock, no threads, no I/O. The average covers
+only the time spent waiting for the sources: a slow disk, the bandwidth limit or a suspended process does not count.
 """
 
 import collections
@@ -13,17 +12,17 @@ from directdownload.download.urls import Url
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 
-#: What the average is over.
+#: The window of the average.
 WINDOW_SECONDS = 120.0
 _MARKS = 24
-#: looks come far more often; what is longer counts as this, as the process itself stood still
+#: looks come far more often; a longer gap counts as this much, as the process itself was suspended
 _LOOK_SECONDS = 1.0
 
 
 class Pace:
-    """The least rate of a transfer, all its connections together.
+    """The minimum rate of a transfer, all its connections together.
 
-    With a bandwidth limit it is at most half of that, so that a transfer that keeps to its limit is never too slow.
+    With a bandwidth limit it is at most half of the limit, so that a transfer at its limit is never too slow.
     """
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -33,17 +32,17 @@ class Pace:
         self.window_seconds = WINDOW_SECONDS
         self._looked = now
         self._waited = 0.0
-        #: seconds waited and bytes received until then; the first one is where the average begins
+        #: samples of seconds waited and bytes received; the average begins at the first one
         self._marks: collections.deque[tuple[float, int]] = collections.deque()
 
     def begin_anew(self) -> None:
-        """Whoever delivers from now on has a whole window."""
+        """Start a new window for the sources that deliver from now on."""
         self._marks.clear()
 
     def look(self, now: float, received_bytes: int, *, waiting: bool) -> float | None:
         """Bytes per second of the last window if they are fewer than the minimum, else None.
 
-        `received_bytes` never falls. `waiting`: sources are waited for, and nothing else.
+        `received_bytes` never decreases. `waiting`: the transfer waits only for sources.
         """
         seconds, self._looked = min(now - self._looked, _LOOK_SECONDS), now
         if not self.minimum or not waiting:
@@ -61,10 +60,11 @@ class Pace:
         return rate if rate < self.minimum else None
 
     def failure(self, url: Url, bytes_per_second: float) -> SourceError:
-        """What is said of one of the sources that were waited for."""
+        """The failure of one of the sources that the transfer waited for."""
         return SourceError(
             Reason.SOURCE_TOO_SLOW,
-            f"{url}: {bytes_per_second:.0f} bytes per second came on average over {self.window_seconds:g} s, expected "
-            f"at least {self.minimum} (downloads.minimumRate of the Zone, --minimum-rate of directdownload fetch); "
+            f"{url}: received {bytes_per_second:.0f} bytes per second on average over {self.window_seconds:g} s, "
+            f"expected at least {self.minimum} (downloads.minimumRate of the Zone, --minimum-rate of directdownload "
+            "fetch); "
             f"{PART_IS_KEPT}",
         )

@@ -1,7 +1,7 @@
-"""Where a file goes, and where everything lies that is needed until it is there.
+"""The paths of a file and of everything needed until it is published.
 
-Part and journal lie on the same file system as the final name, so that publishing is one rename. Called by the job
-verbs (a pool) and by `directdownload fetch` (a file beside nothing else).
+Part and journal are on the same file system as the final name, so that publishing is one rename. Called by the job
+verbs (a pool) and by `directdownload fetch` (a single file).
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from directdownload.resources.reasons import Reason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Absolute paths; `record` is empty where nobody will ask for it, `lock` where nobody else may write it."""
+    """Absolute paths; `record` is empty where no reader needs it, `lock` where no other process writes it."""
 
     final: str
     part: str
     journal: str
-    #: what an archive is unpacked into
+    #: the file that an archive is unpacked into
     out: str
     record: str = ""
-    #: held while what lies under the final name, and its record, change
+    #: held while the file under the final name and its record change
     lock: str = ""
-    #: of this host alone, not in the pool; empty where nothing is kept
+    #: of this host alone, not in the pool; empty where no seal is kept
     seal: str = ""
-    #: the same for the journal; None where nobody else could have written it
+    #: the same for the journal; None where no other process could have written it
     journal_seal: str | None = None
 
     @classmethod
     def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str, *, seals: str = "") -> Self:
-        """Part and journal carry the host: on a shared pool nobody writes another host's part.
+        """The place of a template in a pool. Part and journal carry the host: no host writes another's part.
 
-        `seals` is the directory in which this host keeps its seals; empty: nowhere.
+        `seals` is the directory in which this host keeps its seals; empty for none.
         """
         work = os.path.join(pool_path, WORK_DIRECTORY)
         stem = os.path.join(work, f"{template_uid}.{host}")
@@ -58,7 +58,7 @@ class Place:
 
     @classmethod
     def beside(cls, output: str) -> Self:
-        """For a single file: hidden names beside it, gone when it is done."""
+        """The place of a single file: hidden names beside it, removed at the end."""
         directory, name = os.path.split(os.path.abspath(output))
         return cls(
             final=os.path.join(directory, name),
@@ -72,7 +72,7 @@ class Place:
         return os.path.dirname(self.final)
 
     def prepare(self) -> None:
-        """Check the directory and make the work directory in it; StorageError(PoolNotReady) if there is none."""
+        """Check the directory and make the work directory in it. Raises StorageError(PoolNotReady) if it is absent."""
         if not os.path.isdir(self.directory):
             raise StorageError(
                 Reason.POOL_NOT_READY, f"directory {self.directory} does not exist; create it, or mount the pool there"
@@ -88,25 +88,25 @@ class Place:
 
 
 class Part:
-    """The open, locked part. Whoever holds it is the only one who writes to this place on this host."""
+    """The open, locked part. Its holder is the only writer to this place on this host."""
 
     def __init__(self, place: Place, descriptor: int, *, waited: bool) -> None:
         self.place = place
         self.descriptor = descriptor
-        #: another process held it before, and may have published meanwhile
+        #: another process held it before and may have published meanwhile
         self.waited = waited
-        #: as they were kept, the last one first
+        #: in the order of writing, the last one first
         self._journals: tuple[bytes, ...] = ()
 
     @classmethod
     def acquire(cls, place: Place, guard: Guard) -> Self:
-        """Open or create the part and lock it; waits for another holder, not for long (`lock.acquire`)."""
+        """Open or create the part and lock it; waits briefly for another holder (`lock.acquire`)."""
         descriptor, waited = lock.acquire(place.part, guard)
         return cls(place, descriptor, waited=waited)
 
     @staticmethod
     def tidy(place: Place) -> None:
-        """Discard what an ended attempt left behind; what a running one holds stays."""
+        """Discard the leftovers of an ended attempt; the files of a running one stay."""
         if any(map(os.path.lexists, (place.part, place.journal, place.out))):
             descriptor = lock.try_acquire(place.part)
             if descriptor is not None:
@@ -130,7 +130,7 @@ class Part:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[staging.Staging]:
-        """The files that a fetch writes, as long as it is in here."""
+        """The files that a fetch writes, within this context."""
         place, sealed = self.place, self.place.journal_seal
         data, state = files.read_small(place.journal), os.fstat(self.descriptor)
         self._journals = (data,) if data is not None else ()
@@ -148,7 +148,7 @@ class Part:
             yield staged
         finally:
             if staged.out is not None and lock.same_file(staged.out.descriptor, place.out):
-                # it has not become the published file, and another attempt unpacks anew
+                # it was not published, and the next attempt unpacks again
                 with contextlib.suppress(OSError):
                     files.remove(place.out)
             staged.close()
@@ -163,7 +163,7 @@ class Part:
 
     def _keep(self, kept: journal.Journal) -> None:
         place = self.place
-        # first: whichever of the two journals a kill leaves, it is one of ours
+        # first, so that the seal covers either journal that a kill may leave
         self._journals = (kept.encoded(), *self._journals[:1])
         seal.keep_journals(place.journal_seal or "", self._journals, os.fstat(self.descriptor))
         try:
@@ -181,7 +181,7 @@ class Part:
             raise storage_error(error, out, "create") from error
 
     def discard(self) -> None:
-        """Nothing of this download stays."""
+        """Remove everything of this download."""
         try:
             files.remove(self.place.journal)
             files.remove(self.place.out)

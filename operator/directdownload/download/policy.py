@@ -1,7 +1,7 @@
-"""Which URLs and addresses may be fetched from: the rules of `Zone.spec.sourcePolicy`.
+"""The allowed URLs and addresses: the rules of `Zone.spec.sourcePolicy`.
 
-Called by the sources: `check_url` before anything else, for every URL and every redirect, then `check_addresses` with
-what the name of the host resolved to. Nothing here touches the network. All raise RequestError(URLNotAllowed).
+Called by the sources: `check_url` first, for every URL and every redirect, then `check_addresses` with the addresses
+that the host resolved to. Nothing here touches the network. All raise RequestError(URLNotAllowed).
 """
 
 import functools
@@ -19,8 +19,8 @@ from directdownload.resources.reasons import Reason
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: Denied unless `allowedCIDRs` says otherwise; the first that fits names the address in messages. Private ranges are
-#: not among them: that is where template servers are. `make docs` gives the list to the chart.
+#: Denied unless in `allowedCIDRs`; the first match names the address in messages. Private ranges are not listed, as
+#: template servers are there. `make docs` copies the list to the chart.
 DENIED: tuple[tuple[str, Network], ...] = tuple(
     (kind, ipaddress.ip_network(text))
     for kind, texts in {
@@ -30,15 +30,15 @@ DENIED: tuple[tuple[str, Network], ...] = tuple(
         "link-local": ("169.254.0.0/16", "fe80::/10"),
         "multicast": ("224.0.0.0/4", "ff00::/8"),
         "broadcast": ("255.255.255.255/32",),
-        # where clouds hand out credentials, besides 169.254.0.0/16: Alibaba, Oracle, Azure's WireServer; AWS (instance
+        # servers of cloud credentials besides 169.254.0.0/16: Alibaba, Oracle, Azure's WireServer; AWS (instance
         # metadata ::254, credentials of pods ::23) and Google over IPv6
         "cloud metadata": (
             *("100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"),
             *("fd00:ec2::/32", "fd20:ce::254/128"),
         ),
-        # IPv6 that stands for IPv4 and that no template server has. Whole: where in it the IPv4 address stands is the
-        # site's choice (RFC 8215 with the lengths of RFC 6052, 2.2), or there are two (Teredo), and no NetworkPolicy
-        # could look for them there.
+        # IPv6 ranges that represent IPv4 and that no template server has. Denied whole: the position of the IPv4
+        # address is the site's choice (RFC 8215 with the lengths of RFC 6052, 2.2), or there are two (Teredo), and no
+        # NetworkPolicy can match them.
         "IPv4-compatible": ("::/96",),  # RFC 4291, 2.5.5.1
         "IPv4-translated": ("::ffff:0:0:0/96",),  # RFC 2765, 2.1
         "local NAT64": ("64:ff9b:1::/48",),  # RFC 8215
@@ -47,19 +47,19 @@ DENIED: tuple[tuple[str, Network], ...] = tuple(
     }.items()
     for text in texts
 )
-#: RFC 6052, 2.1: the last 32 bits are the IPv4 address that is reached in the end
+#: RFC 6052, 2.1: the last 32 bits are the IPv4 address that is finally reached
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-#: RFC 5214, 6.1, of any network: the upper half of the interface's part, with and without the universal bit. The lower
-#: half is the IPv4 address that a router of the site sends to.
+#: RFC 5214, 6.1, in any network: the upper half of the interface identifier, with and without the universal bit. The
+#: lower half is the IPv4 address that a router of the site sends to.
 _ISATAP = (0x00005EFE, 0x02005EFE)
-#: 127.1, 0x7f.1, 2130706433: no host of the DNS looks like that, but the system's resolver takes it for an address
+#: 127.1, 0x7f.1, 2130706433: not DNS names, but the system's resolver accepts them as addresses
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.ASCII | re.IGNORECASE)
 
 
 def check_url(url: Url, policy: Policy) -> None:
-    """Protocol, host and NFS export of `url` are allowed, and its address, if the URL holds one instead of a name.
+    """Check protocol, host and NFS export of `url`, and its address, if the URL has one instead of a name.
 
-    RequestError(InvalidURL) for an nfs URL that names no file.
+    Raises RequestError(InvalidURL) for an nfs URL that names no file.
     """
     if url.protocol not in policy.protocols:
         raise RequestError(
@@ -82,7 +82,7 @@ def check_url(url: Url, policy: Policy) -> None:
 
 
 def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
-    """As `check_url`, and no step from an encrypted connection down to a plain one."""
+    """As `check_url`; also refuses a redirect from https to an unencrypted protocol."""
     if previous.scheme == "https" and following.scheme != "https":
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
@@ -92,7 +92,7 @@ def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
 
 
 def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> frozenset[str]:
-    """Those of `addresses`, to which the host of `url` resolved, that may be connected to: at least one.
+    """The allowed ones of `addresses`, to which the host of `url` resolved: at least one.
 
     `addresses` must not be empty.
     """
@@ -104,13 +104,13 @@ def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> froze
     denied = ", ".join(f"{text} ({denial} address)" for text, denial in list(judged.items())[:4])
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: host {url.host} is {denied}: denied; if it is meant, allow it in sourcePolicy.allowedCIDRs "
+        f"{url}: host {url.host} is {denied}, which is denied; to allow it, add it to sourcePolicy.allowedCIDRs "
         "(--allow-cidr)",
     )
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that `host` is, in any spelling that the system's resolver understands; None for a name."""
+    """The address `host`, in any notation that the system's resolver accepts; None for a name."""
     if ":" in host:
         return _parse(host)
     if not _NUMERIC.fullmatch(host):
@@ -143,7 +143,7 @@ def _parse(text: str) -> Address | None:
 
 
 def _denial(address: Address | None, allowed: tuple[Network, ...]) -> str | None:
-    """What kind of denied address this is; None if it may be connected to."""
+    """The kind of a denied address; None if it is allowed."""
     if address is None:
         return "unknown"
     if any(address in network for network in allowed):
@@ -156,7 +156,7 @@ def _denial(address: Address | None, allowed: tuple[Network, ...]) -> str | None
 
 
 def _embedded(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 address that packets for an IPv6 address may be carried to, besides those that are denied whole."""
+    """The IPv4 addresses that an IPv6 address may lead to, besides those in ranges that are denied whole."""
     if address.version == 4:
         return ()
     # RFC 4291, 2.5.5.2: Linux sends IPv4 there

@@ -1,6 +1,6 @@
-"""Asking a source what it has, without fetching it: `job probe` and `directdownload fetch --probe`.
+"""Asking a source for size, type and head of its file, without fetching it: `job probe` and `fetch --probe`.
 
-By the same policy, headers and trust as a download. At most the head of the image is read.
+With the same policy, headers and trust as a download. It reads at most the head of the image.
 """
 
 import time
@@ -19,7 +19,7 @@ _HEAD_SECONDS = 30.0
 
 
 def probe(request: FetchRequest, guard: Guard) -> JobResult:
-    """SourceReachable with what the first source that answers says; DownloadError if none does."""
+    """SourceReachable with the facts of the first source that answers. Raises DownloadError if none does."""
     started = time.monotonic()
     expected_checksums(request.checksum, request.expected_digest, request.policy)
     offer = offers.collect(request.url, request.mirrors, request.source, guard)
@@ -51,7 +51,7 @@ def _ask(source: sources.Source, request: FetchRequest, offer: offers.Offer, gua
             format=info.format if info else request.image_format,
             virtual_size_bytes=info.virtual_size_bytes if info else None,
             source=str(source.url),
-            # the other kind of validator is a date
+            # the other kind of validator is a date, in Last-Modified
             etag=stream.validator if stream.validator.startswith('"') else "",
             media_type=stream.media_type,
             ranges=stream.ranges,
@@ -61,7 +61,7 @@ def _ask(source: sources.Source, request: FetchRequest, offer: offers.Offer, gua
 
 
 def _read(stream: sources.Stream, guard: Guard) -> bytes:
-    """The head of the file: enough for every format's header, as much as comes in some seconds."""
+    """The head of the file: enough for every format's header, but only the bytes of the first seconds."""
     buffer = memoryview(bytearray(_HEAD_BYTES))
     filled = 0
     end = time.monotonic() + _HEAD_SECONDS

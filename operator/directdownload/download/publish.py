@@ -1,8 +1,8 @@
 """Giving a verified file its final name, and recognising one that has it already.
 
 Called by the engine and by the check of a published file. A file under its final name is always complete and verified:
-the name appears by one rename, after everything is on disk. Whoever changes it or its record holds the place's lock,
-so that the two belong together even when two hosts publish into a shared pool at once.
+the name appears by one rename, after everything is on disk. Every change of the file or its record holds the place's
+lock, so that they match even when two hosts publish into a shared pool at once.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import FileMode
 from directdownload.resources.reasons import Reason
 
-#: how often it is looked at what others publish under the same name, before it is replaced unseen
+#: how often a file that others publish under the same name is read, before it is replaced unread
 _LOOKS = 3
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Product:
-    """The file that is to get the name: the part, or what was unpacked from it."""
+    """The file to publish: the part, or the file unpacked from it."""
 
     descriptor: int
     path: str
@@ -43,11 +43,11 @@ def find_present(
     owner: Mapping[str, str],
     inspect: Callable[[int, int], ImageInfo],
 ) -> Record | None:
-    """What lies under the final name, if it is what is wanted; None if it must be fetched.
+    """The record of the file under the final name, if it is the wanted one; None if it must be fetched.
 
-    Believed at once if this host's seal says so and nobody has touched the file since; otherwise hashed and inspected.
-    With nothing to compare with, a file is not believed. `owner` are the record's fields that say whose the copy is.
-    StorageError if it is none that we publish.
+    It is accepted at once if this host's seal matches and the file is unchanged since; otherwise it is hashed and
+    inspected. Without a checksum to compare with, it is not accepted. `owner` are the record's fields that name the
+    owner of the copy. Raises StorageError if the name is not a regular file.
     """
     if regular_file(place.final) is None:
         return None
@@ -61,13 +61,13 @@ def find_present(
             return None
         record, state = found
         if (record.placement, record.placement_uid) != (owner["placement"], owner["placement_uid"]):
-            # Retained, and deployed again: the agent tells by the record which placement the file is of.
+            # Retained, and deployed again: the agent finds the placement of the file in the record.
             record = record.model_copy(update=owner)
         record_present(place, record, state, guard)
         return record
     except OSError as error:
         if error.errno in DAMAGED:
-            # a fresh copy comes to lie on other blocks
+            # a fresh copy gets other blocks
             return None
         raise storage_error(error, place.final, "read") from error
     finally:
@@ -81,14 +81,14 @@ def _recognise(
     guard: Guard,
     inspect: Callable[[int, int], ImageInfo],
 ) -> tuple[Record, os.stat_result] | None:
-    """The record of the open file, with the state that it is true of, if the file is what was expected."""
+    """The record of the open file, with the state that it describes, if the file is the expected one."""
     known, state = seal.read(place.seal, place.final), os.fstat(descriptor)
     if known is not None and known.matches(state) and known.meets(expected):
         return known.record(), state
     if not expected:
         return None
     if known is None and (recorded := read_record(place.record)) is not None and recorded.served_digest:
-        # Unpacked from an archive, so its bytes are not those that are expected. Whoever forges this gets a download.
+        # Unpacked from an archive, so its bytes are not the expected ones. A forged record only causes a download.
         return None
     wanted = known.wanted(expected) if known is not None else expected
     state, digests = hash_open(descriptor, wanted, guard)
@@ -102,7 +102,7 @@ def _recognise(
 
 
 def regular_file(path: str) -> os.stat_result | None:
-    """The state of what lies at `path`, None if nothing does; StorageError if it is not a file and so not ours."""
+    """The state of the file at `path`, None if absent. Raises StorageError if it is not a regular file."""
     try:
         state = os.lstat(path)
     except FileNotFoundError:
@@ -117,21 +117,21 @@ def regular_file(path: str) -> os.stat_result | None:
 
 
 def kind(state: os.stat_result) -> str:
-    """For people: what it is instead of a regular file."""
+    """The kind of a file that is not a regular one, for messages."""
     return _KINDS.get(stat.S_IFMT(state.st_mode), "a special file")
 
 
 def open_present(path: str) -> int:
-    """For reading, no symbolic link followed; raises OSError."""
+    """Open for reading without following a symbolic link. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def hash_open(
     descriptor: int, expected: Sequence[Checksum], guard: Guard
 ) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
-    """The state of an open file and its digests, SHA-256 and those that `expected` needs; raises OSError.
+    """The state of an open file and its digests, SHA-256 and those that `expected` needs. Raises OSError.
 
-    Past the page cache where the file system can: what counts is what the disk holds, and the cache belongs to the
+    It reads past the page cache where the file system can: the bytes on the disk count, and the cache is for the
     virtual machines.
     """
     try:
@@ -162,10 +162,9 @@ def _hash_open(
 def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
     """Fsync, owner, mode, record, rename, in this order; `file` None takes the caller's umask.
 
-    Until the lock is held the file is nobody's but ours: whoever it is given to may write to it. Returns the record
-    that now stands, and whether it is the part's: another host may have published the same bytes meanwhile, which
-    reading them shows, and then they stay. The record goes first: it names the inode, so it is true from the moment of
-    the rename and ignored before.
+    The file gets its owner only under the lock, as the new owner may write to it. Returns the valid record, and whether
+    it is the part's: another host may have published meanwhile; if reading that file shows the same bytes, it stays.
+    The record is written first: it names the inode, so it is ignored before the rename and true after it.
     """
     place, descriptor = part.place, product.descriptor
     try:
@@ -193,7 +192,7 @@ def publish(part: Part, product: Product, file: FileMode | None, record: Record,
 
 
 def _published_by_another(place: Place, record: Record, guard: Guard) -> Record | None:
-    """The record of what lies there, if it is of the same placement, and its bytes are ours."""
+    """The record of the published file, if it is of the same placement and has the same bytes."""
     standing = read_record(place.record)
     if standing is None or (standing.digest, standing.placement_uid) != (record.digest, record.placement_uid):
         return None
@@ -206,7 +205,7 @@ def _published_by_another(place: Place, record: Record, guard: Guard) -> Record 
         finally:
             os.close(descriptor)
     except OSError:
-        # gone meanwhile, or damaged: what was fetched takes its place
+        # gone meanwhile, or damaged: the fetched file replaces it
         return None
     return standing if str(digests[Algorithm.SHA256]) == record.digest else None
 
@@ -216,13 +215,18 @@ def _identity(state: os.stat_result | None) -> tuple[int, ...]:
 
 
 def _put_in_place(part: Part, product: Product, file: FileMode | None, record: Record) -> None:
-    """The caller holds the lock; raises OSError, StorageError."""
+    """The caller holds the lock. Raises OSError, StorageError."""
     place, descriptor = part.place, product.descriptor
-    # a removal takes the part first: whoever still holds it may publish
+    # a removal takes the part first: a process that still holds it may publish
     if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
-        raise StorageError(Reason.WRITE_FAILED, f"{product.path} was removed by someone else; it begins anew")
+        raise StorageError(
+            Reason.WRITE_FAILED, f"another process removed {product.path}; the next attempt starts from zero"
+        )
     if os.fstat(descriptor).st_nlink != 1:
-        raise StorageError(Reason.WRITE_FAILED, f"{product.path} got another name besides; it begins anew")
+        raise StorageError(
+            Reason.WRITE_FAILED,
+            f"another process made a hard link to {product.path}; the next attempt starts from zero",
+        )
     _give_owner_and_mode(descriptor, file)
     os.fsync(descriptor)
     write_record(place, record)
@@ -242,9 +246,9 @@ def _give_owner_and_mode(descriptor: int, file: FileMode | None) -> None:
 
 
 def record_present(place: Place, record: Record, state: os.stat_result, guard: Guard) -> None:
-    """Record and seal the file that was read under the final name; StorageError if it is another one by now.
+    """Record and seal the file that was read under the final name. Raises StorageError if it was replaced meanwhile.
 
-    `state` is that of before it was read.
+    `state` is the state of the file before the reading.
     """
     with lock.section(place.lock, guard):
         now = regular_file(place.final)
@@ -256,7 +260,7 @@ def record_present(place: Place, record: Record, state: os.stat_result, guard: G
 
 
 def write_record(place: Place, record: Record) -> None:
-    """StorageError if it cannot be written; nothing where the place keeps none."""
+    """Write the record, if the place keeps one. Raises StorageError."""
     if not place.record:
         return
     try:

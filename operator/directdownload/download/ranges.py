@@ -1,11 +1,11 @@
-"""Which bytes of a file there are: sorted, disjoint, half-open ranges. Pure; used by the schedule and the journal."""
+"""The present bytes of a file: sorted, disjoint, half-open ranges. Pure; used by the schedule and the journal."""
 
 import bisect
 from collections.abc import Iterable, Iterator
 
 
 class Ranges:
-    """A set of byte positions, kept as ranges `[start, end)`; neighbours are joined."""
+    """A set of byte positions as ranges `[start, end)`; adjacent ranges are joined."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._starts: list[int] = []
@@ -44,12 +44,12 @@ class Ranges:
         self._starts, self._ends = [first for first, _ in kept], [last for _, last in kept]
 
     def end_from(self, position: int) -> int:
-        """Where the first byte is missing at or behind `position`."""
+        """The first missing byte at or after `position`."""
         index = bisect.bisect_right(self._starts, position) - 1
         return self._ends[index] if index >= 0 and self._ends[index] > position else position
 
     def start_from(self, position: int) -> int | None:
-        """The first byte that is there at or behind `position`; None if there is none."""
+        """The first present byte at or after `position`; None if there is none."""
         index = bisect.bisect_right(self._ends, position)
         return max(position, self._starts[index]) if index < len(self._starts) else None
 

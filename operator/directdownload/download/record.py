@@ -1,9 +1,8 @@
-"""What was published under a final name, kept in the pool's work directory.
+"""The record of a published file, kept in the pool's work directory.
 
-Written when a file is published or verified; read by the agents, which compare size, mtime and inode with what they see
-(never owner, mode or label: libvirt changes those). Hostile until checked, like a journal: whoever writes the pool may
-have written it, so it decides nothing in a job. What a host itself has published or hashed it keeps in a seal
-(`seal.py`).
+Written when a file is published or verified; read by the agents, which compare size, mtime and inode with the file
+(never owner, mode or label: libvirt changes those). Untrusted, like a journal: any writer of the pool may have written
+it, so it decides nothing in a job. A host keeps a seal of the files that it published or hashed itself (`seal.py`).
 """
 
 import datetime
@@ -24,16 +23,16 @@ _Text = Annotated[str, pydantic.Field(max_length=4096)]
 
 
 class Record(Document):
-    """`digest` is `sha256:<hex>` of the file; `checksum` the canonical text of the one that was met, perhaps empty.
+    """`digest` is `sha256:<hex>` of the file; `checksum` the canonical text of the checksum that matched, may be empty.
 
-    Of an unpacked archive `checksum`, `served_digest` and `served_bytes` are of the bytes as served; of anything else
-    the latter two say nothing.
+    For an unpacked archive `checksum`, `served_digest` and `served_bytes` are of the bytes as served; for other files
+    the latter two have no meaning.
     """
 
     version: Literal[1] = 1
     placement: _Text = ""
     placement_uid: _Text = ""
-    #: who wrote it; on a shared pool the agents of all hosts read it
+    #: the host that wrote it; on a shared pool the agents of all hosts read it
     host: _Text = ""
     path: _Text
     digest: _Text
@@ -49,7 +48,7 @@ class Record(Document):
 
     @classmethod
     def of(cls, state: os.stat_result, *, path: str, digest: str, checksum: str) -> Self:
-        """The record of a file with this state that has just been verified, and of which no record was there."""
+        """The first record of a just verified file with this state."""
         return cls(
             path=path,
             digest=digest,
@@ -61,7 +60,7 @@ class Record(Document):
         )
 
     def verified(self, state: os.stat_result) -> Self:
-        """The record of a file with this state that has just been found to hold what it should."""
+        """This record, renewed for the just verified file with this state."""
         return self.model_copy(
             update={
                 "size_bytes": state.st_size,
@@ -73,29 +72,30 @@ class Record(Document):
 
     @property
     def revision(self) -> str:
-        """Opaque and different after every publishing and verification; links what the agent sees to a job's result.
+        """An opaque text, different after every publishing and verification. It links an agent's observation to a
+        job's result.
 
-        The same for the record when it is `distrusted`: it still is about the same file.
+        A `distrusted` record keeps it, as it is still about the same file.
         """
         return hashlib.sha256(self.model_dump_json(exclude={"inode"}).encode()).hexdigest()[:12]
 
     def distrusted(self) -> Self:
-        """The record of a file that turned out not to be what was recorded: no file matches it."""
+        """This record for a file with other content than recorded: no file matches it."""
         return self.model_copy(update={"inode": 0})
 
     def matches(self, state: os.stat_result) -> bool:
-        """Whether the file with this state is, by all that is cheap to see, the one that was recorded."""
+        """Whether a file with this state is the recorded one, by its size, mtime and inode."""
         return (self.size_bytes, self.mtime_ns, self.inode) == (state.st_size, state.st_mtime_ns, state.st_ino)
 
     def meets(self, expected: Iterable[Checksum]) -> bool:
-        """Whether what was served was as expected."""
+        """Whether the bytes as served matched `expected`."""
         return all(str(checksum) in (self.served_digest or self.digest, self.checksum) for checksum in expected)
 
     def wanted(self, expected: Sequence[Checksum]) -> Sequence[Checksum]:
-        """What the file itself must hash to, where `expected` is of the bytes as served."""
+        """The expected checksums of the file itself, where `expected` is of the bytes as served."""
         if not (self.served_digest and self.meets(expected)):
             return expected
-        # no digest in it: then nothing vouches for the file
+        # no digest in it: then the file cannot be verified
         try:
             return (Checksum.parse(self.digest),)
         except ValueError:
@@ -107,5 +107,5 @@ class Record(Document):
 
 
 def read_record(path: str) -> Record | None:
-    """The record at `path`; None if there is none, or what is there is none of this version."""
+    """The record at `path`; None if there is none of this version."""
     return files.read_document(path, Record)

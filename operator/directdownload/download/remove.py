@@ -1,6 +1,6 @@
-"""Removing what a template has in a pool: the file, its record, and what downloads of it have left.
+"""Removing the files of a template in a pool: the file, its record, and leftovers of its downloads.
 
-Called by `job`. Nothing else is touched, and nothing at all as long as somebody uses the file.
+Called by `job`. It touches no other files, and none at all while the file is in use.
 """
 
 import os
@@ -15,24 +15,24 @@ from directdownload.resources.base import REMOVE_MENTIONED
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
-#: A host's name, as `Place.in_pool` puts it between the template's uid (no dots in it) and the kind of file.
+#: A host's name, which `Place.in_pool` puts between the template's uid (without dots) and the kind of file.
 _HOST = r"(?P<host>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)"
 _SUFFIX = r"\.(?P<kind>part|out|journal|journal\.tmp)"
 
 
 def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
-    """Removed or InUse. On a shared pool also what other hosts have left, save what a running download holds."""
+    """Removed or InUse. On a shared pool it also removes other hosts' leftovers, except those of running downloads."""
     work = _Work(document, place)
     if not _ours(place.final) and not work.names():
         return JobResult(reason=Reason.REMOVED, message="there was nothing to remove", path=place.final)
     place.prepare()
-    # a download of this host that is told to end may still publish, and keeps its journal: it is waited for
+    # wait: a download of this host that is stopping may still publish, and keeps its journal
     own = lock.acquire(place.part, guard)[0] if _ours(place.part) else None
     try:
         if _ours(place.final) and (users := _users(document, place, guard)):
             return _in_use(place, users)
         with lock.section(place.lock, guard):
-            # looking through the pool may have taken long
+            # searching the pool may have taken long
             if _ours(place.final) and inuse.locked(place.final):
                 return _in_use(place, inuse.LOCKED)
             _unlink(place.seal)
@@ -44,21 +44,21 @@ def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     finally:
         if own is not None:
             os.close(own)
-    message = "removed" if removed else "there was no file; what downloads had left is removed"
+    message = "removed" if removed else "there was no file; leftovers of downloads are removed"
     if running:
         message += f"; a download still runs on {', '.join(running)} and keeps its part"
     return JobResult(reason=Reason.REMOVED, message=message, path=place.final)
 
 
 def _users(document: JobDocument, place: Place, guard: Guard) -> str:
-    """Who holds the file, for people; empty if nobody does that counts."""
+    """A message about the users of the file; empty if none counts."""
     locked = inuse.locked(place.final)
     mention = "" if document.remove_mentioned else _mention(document, place, guard, locked=locked)
     return "; ".join(filter(None, (inuse.LOCKED if locked else "", mention)))
 
 
 def _mention(document: JobDocument, place: Place, guard: Guard, *, locked: bool) -> str:
-    """Which files name it, and what an administrator can do about that where nothing else holds it."""
+    """A message about the files that name it, with the remedy for an administrator if no lock is held."""
     annotate = f"kubectl annotate templateplacement {document.placement} {REMOVE_MENTIONED}=true"
     otherwise = f"; if no disk of a virtual machine depends on the file: {annotate}" if not locked else ""
     try:
@@ -69,7 +69,7 @@ def _mention(document: JobDocument, place: Place, guard: Guard, *, locked: bool)
 
 
 class _Work:
-    """What lies in the work directory for one template."""
+    """The files of one template in the work directory."""
 
     def __init__(self, document: JobDocument, place: Place) -> None:
         self.directory = os.path.dirname(place.part)
@@ -81,7 +81,7 @@ class _Work:
         self._of_a_host = re.compile(re.escape(document.template_uid) + r"\." + _HOST + _SUFFIX)
 
     def names(self) -> list[str]:
-        """Regular files only: we make no others."""
+        """The regular files; the product makes no others."""
         try:
             with os.scandir(self.directory) as entries:
                 return sorted(e.name for e in entries if self._ours(e.name) and e.is_file(follow_symlinks=False))
@@ -91,7 +91,7 @@ class _Work:
             raise storage_error(error, self.directory, "read") from error
 
     def remove(self) -> list[str]:
-        """The other hosts on which a download runs: theirs stays. The caller holds the lock and this host's part."""
+        """Remove all but the files of running downloads; return their hosts. The caller holds the lock and its part."""
         running = set()
         names = [name for name in self.names() if name != self._lock]
         held = []
@@ -121,7 +121,7 @@ class _Work:
 
 
 def _ours(path: str) -> bool:
-    """Whether it is there and a regular file: we make no others, and remove none."""
+    """Whether it exists and is a regular file: the product makes no others, and removes none."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What is to be fetched. Made by whoever calls the engine."""
+"""The request of a fetch. The caller of the engine makes it."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What to fetch, to where, within which limits. `headers` go to the origin of `url` only."""
+    """The sources, the place and the limits of a fetch. `headers` go to the origin of `url` only."""
 
     url: str
     place: Place
@@ -18,7 +18,7 @@ class FetchRequest:
     headers: tuple[tuple[str, str], ...] = ()
     checksum: str = ""
     expected_digest: str = ""
-    #: empty: whatever it is, kept as it is served
+    #: empty: any format, kept as served
     image_format: str = ""
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
     limits: Limits = dataclasses.field(default_factory=Limits)
@@ -26,16 +26,16 @@ class FetchRequest:
     trust_bundle: str = ""
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
     reserve: str = "0"
-    #: None: the caller's own, by umask
+    #: None: the caller's owner, and the mode by umask
     file: FileMode | None = None
     placement: str = ""
     placement_uid: str = ""
     host: str = ""
-    #: foreign bytes meet a process that can open nothing (`sandbox`)
+    #: handle foreign bytes in a process that can open no files (`sandbox`)
     confined: bool = False
 
     def source(self, url: str, *, first: bool) -> sources.Source:
-        """The source of `url` as the request wants it; RequestError if it is not allowed."""
+        """The source of `url` with the settings of the request. Raises RequestError if it is not allowed."""
         options = sources.SourceOptions(
             timeouts=self.timeouts,
             policy=self.policy,

@@ -1,13 +1,14 @@
-"""A process that meets foreign bytes and can open nothing, and the talk with it.
+"""A process that handles foreign bytes and can open no files, and the protocol with it.
 
 Called by the engine and the job verbs. The parent keeps every path, name and right; the child gets open descriptors,
-fetches, unpacks and inspects. What it says is hostile until checked: it is read within bounds and by the models, and
-decides nothing beyond the file that it was given. It is forked, so it starts in milliseconds; no byte is copied twice.
+fetches, unpacks and inspects. Its messages are untrusted: the parent reads them within bounds and validates them by the
+models, and they affect only the file that the child got. The child is forked, so it starts in milliseconds; no byte is
+copied twice.
 
-A message is four bytes of length and JSON: from the child ["keep", journal], ["forget"] and ["out"], which are answered
-by [] or a failure, and at last ["done", value] or ["failed", failure]; from the parent ["stop"]. A failure is reason,
-message and the seconds to wait. Descriptors of a file come with the answer, over a socket. The child speaks through a
-pipe: with a socket it could hand over descriptors, whose end the kernel would wait for in the parent.
+A message is four bytes of length and JSON: from the child ["keep", journal], ["forget"] and ["out"], which the parent
+answers with [] or a failure, and finally ["done", value] or ["failed", failure]; from the parent ["stop"]. A failure
+is reason, message and the seconds to wait. Descriptors of a file come with the answer, over a socket. The child sends
+through a pipe: over a socket it could pass descriptors, and closing those could block the parent.
 """
 
 import codecs
@@ -44,28 +45,28 @@ logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")
-#: A job that is told to end has 30 s, and says before how it ended.
+#: A terminated job has 30 s, and must report its result within them.
 _END_SECONDS = 20.0
 _REAP_SECONDS = 3.0
 _ANSWER_SECONDS = 3.0
 _STANDARD_ERROR = 2
-#: of one file: itself, and past the page cache
+#: of one file: one ordinary, one past the page cache
 _DESCRIPTORS_LIMIT = 2
 _TEXT_LIMIT = 2000
 _FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
-#: Python reads these from its library when they are first used.
+#: Python loads these from its library at their first use.
 _CODECS = ("ascii", "latin-1", "utf-8", "idna")
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
-#: What the parent does for the child, by the word that asks for it; the descriptors that are handed out.
+#: The parent's action for each request of the child; it returns the descriptors to pass.
 Answers = Mapping[str, Callable[..., Sequence[int] | None]]
 
 
 def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum], guard: Guard) -> Gathered:
-    """As `Gathering.run`, in a process of its own."""
+    """As `Gathering.run`, in its own process."""
 
-    # opened once more, as the child could give up the lock on what it shared with this process
+    # opened again, as the child could release the lock on a shared open file
     part = staging.part.again()
 
     def task(link: "_Link", stop: threading.Event) -> Any:
@@ -82,7 +83,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
         return Gathering(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
 
     def keep(told: Any) -> None:
-        # whose part it is, only the parent says
+        # only the parent decides whose part it is
         owner = {"placement": request.placement, "placementUid": request.placement_uid}
         staging.keep(_document(Journal, {**told, **owner}))
 
@@ -100,7 +101,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
 
 
 def inspect(descriptor: int, size_bytes: int, image_format: str, limit_bytes: int, guard: Guard) -> images.ImageInfo:
-    """As `images.inspect`, in a process of its own."""
+    """As `images.inspect`, in its own process."""
 
     def task(_link: "_Link", _stop: threading.Event) -> Any:
         info = images.inspect(descriptor, size_bytes, image_format, max_virtual_size_bytes=limit_bytes)
@@ -116,7 +117,7 @@ def inspect(descriptor: int, size_bytes: int, image_format: str, limit_bytes: in
 
 
 def probe(request: FetchRequest, guard: Guard) -> JobResult:
-    """As `probe.probe`, in a process of its own."""
+    """As `probe.probe`, in its own process."""
 
     def task(_link: "_Link", stop: threading.Event) -> Any:
         return probing.probe(request, guard.for_stop(stop)).model_dump(mode="json")
@@ -133,16 +134,16 @@ def run(
     trust_bundle: str = "",
     answers: Answers | None = None,
 ) -> T:
-    """What `parse` makes of what `task` returns (JSON) in a process that has `descriptors`; raises DownloadError.
+    """Run `task` in a process that has `descriptors`; return its result (JSON), parsed. Raises DownloadError.
 
-    `parse` raises ValueError for what makes no sense. The event that `task` is given is set when it is to end.
-    `answers` do in this process what the child asks for.
+    `parse` raises ValueError for an invalid result. `task` gets an event that is set when it must end. `answers` do in
+    this process what the child asks for.
     """
     hears, says = os.pipe()
     ours, theirs = socket.socketpair()
-    # nothing comes this way, descriptors least of all
+    # the child must send nothing over the socket, above all no descriptors
     ours.shutdown(socket.SHUT_RD)
-    # one that asks and does not listen must not keep this process from its deadline
+    # a child that asks but does not read must not keep this process from its deadline
     ours.settimeout(_ANSWER_SECONDS)
     process = os.fork()
     if process == 0:
@@ -154,18 +155,19 @@ def run(
         value = parse(_serve(hears, ours, guard, answers or {}))
     except (ValueError, TypeError, LookupError, RecursionError, TimeoutError) as error:
         raise UnsoundError(
-            Reason.WRITE_FAILED, f"the process that fetches said what makes no sense: {type(error).__name__}"
+            Reason.WRITE_FAILED, f"the fetching process sent an invalid message: {type(error).__name__}"
         ) from None
     except EOFError:
         ended = _reap(process)
-        raise SourceError(Reason.INTERRUPTED, f"the process that fetches ended early: {ended}") from None
+        raise SourceError(Reason.INTERRUPTED, f"the fetching process ended early: {ended}") from None
     finally:
         os.close(hears)
         ours.close()
         ended = ended or _reap(process)
         if ended is None:
             raise UnsoundError(
-                Reason.WRITE_FAILED, "the process that fetched does not end, and could still write; it begins anew"
+                Reason.WRITE_FAILED,
+                "the fetching process does not end and could still write; the next attempt starts from zero",
             )
     return value
 
@@ -174,7 +176,7 @@ def run(
 
 
 def _serve(hears: int, link: socket.socket, guard: Guard, answers: Answers) -> Any:
-    """The value that the child is done with; EOFError if it ends without one, ValueError if it makes no sense."""
+    """The child's value. Raises EOFError if it ends without one, ValueError if a message is invalid."""
     over: float | None = None
     told = False
     buffer = bytearray()
@@ -186,7 +188,7 @@ def _serve(hears: int, link: socket.socket, guard: Guard, answers: Answers) -> A
             if time.monotonic() - over > _END_SECONDS:
                 raise
         if guard.stop.is_set() and not told:
-            # of its deadline it knows
+            # the child knows its deadline
             told = True
             _tell(link, ["stop"])
         if not select.select([hears], [], [], TICK_SECONDS)[0]:
@@ -208,7 +210,7 @@ def _serve(hears: int, link: socket.socket, guard: Guard, answers: Answers) -> A
 
 
 def _tell(link: socket.socket, message: list[Any], descriptors: Sequence[int] = ()) -> None:
-    """One that has ended meanwhile needs no answer; what it said before is still to be read."""
+    """Send to the child. If it has ended it needs no answer, and its earlier messages must still be read."""
     data = _framed(message)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         if descriptors:
@@ -217,7 +219,7 @@ def _tell(link: socket.socket, message: list[Any], descriptors: Sequence[int] = 
 
 
 def _reap(process: int) -> str | None:
-    """How the child has ended; None if it has not, though it was killed."""
+    """The way in which the child ended; None if it did not end although killed."""
     end = time.monotonic() + _REAP_SECONDS
     killed = False
     while True:
@@ -230,7 +232,7 @@ def _reap(process: int) -> str | None:
                 return None
             killed = True
             end = time.monotonic() + _REAP_SECONDS
-            # it is another user's by now: without the capability KILL only the end of the container ends it
+            # it runs as another user by now: without the capability KILL only the end of the container ends it
             with contextlib.suppress(PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.005)
@@ -240,7 +242,7 @@ def _reap(process: int) -> str | None:
 
 
 class _Link:
-    """The child's end: it asks, and hears when it is to stop. Without its parent it ends at once."""
+    """The child's end: it sends requests, and receives stop. It ends at once when its parent does."""
 
     def __init__(self, says: int, link: socket.socket, stop: threading.Event) -> None:
         self._says = says
@@ -251,7 +253,7 @@ class _Link:
         threading.Thread(target=self._listen, name="link", daemon=True).start()
 
     def ask(self, kind: str, *values: Any) -> list[int]:
-        """Returns when it is done, with the descriptors that it got; raises StorageError if it could not be."""
+        """Send a request and wait; return the descriptors received. Raises StorageError if the parent failed."""
         with self._asking:
             _say(self._says, [kind, *values])
             answer, descriptors = self._answers.get()
@@ -277,13 +279,13 @@ def _child(
     task: Callable[[_Link, threading.Event], Any], says: int, link: socket.socket, kept: set[int], trust_bundle: str
 ) -> NoReturn:
     try:
-        # the parent decides, and says so over the link
+        # the parent decides, and sends stop over the link
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        # a result is printed by the parent alone
+        # only the parent prints a result
         os.dup2(_STANDARD_ERROR, 1)
         _close_all_but({0, 1, _STANDARD_ERROR, says, link.fileno(), *kept})
-        # what may lie where only root can look
+        # it may be in a directory that only root can read
         tls.preload(trust_bundle)
         for codec in _CODECS:
             codecs.lookup(codec)
@@ -292,8 +294,8 @@ def _child(
         message = ["done", task(_Link(says, link, stop), stop)]
     except DownloadError as error:
         message = ["failed", _failure(error)]
-    except BaseException as error:  # nothing may return from here into the parent's code
-        logger.exception("the process that fetches failed unexpectedly")
+    except BaseException as error:  # the child must not return into the parent's code
+        logger.exception("the fetching process failed unexpectedly")
         text = f"unexpected: {type(error).__name__}: {error}"
         message = ["failed", _failure(DownloadError(Reason.WRITE_FAILED, text))]
     with contextlib.suppress(BaseException):
@@ -311,7 +313,7 @@ def _say(says: int, message: list[Any]) -> None:
 def _close_all_but(kept: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in kept:
-            # the one that lists them is closed already
+            # the descriptor of the listing is already closed
             with contextlib.suppress(OSError):
                 os.close(int(name))
 
@@ -329,7 +331,7 @@ def _framed(message: list[Any]) -> bytes:
 
 
 def _take(buffer: bytearray) -> list[Any] | None:
-    """The first message in the buffer, taken out of it; None if it is not all there. ValueError if it is none."""
+    """Take the first message out of the buffer; None if it is incomplete. Raises ValueError if it is invalid."""
     if len(buffer) < _LENGTH.size:
         return None
     (length,) = _LENGTH.unpack_from(buffer)
@@ -350,10 +352,10 @@ def _failure(error: DownloadError) -> list[Any]:
 
 
 def _error(kind: type[DownloadError], failure: Sequence[Any]) -> DownloadError:
-    """ValueError if it is none: one with a reason that means success would be taken for that."""
+    """The error for `failure`. Raises ValueError if invalid: a reason of success would count as success."""
     reason, message, retry_after = failure
     if reason not in _FAILURES:
         raise ValueError("no reason of a failure")
-    # what goes into a result is text, and short
+    # a result takes short text only
     text = str(message).encode(errors="replace").decode()[:_TEXT_LIMIT]
     return kind(Reason(reason), text, retry_after_seconds=float(retry_after) if retry_after is not None else None)

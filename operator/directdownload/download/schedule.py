@@ -1,28 +1,28 @@
-"""Who fetches which bytes, and when one more connection is worth it. Pure: no clock, no threads, no I/O.
+"""Dividing the bytes among connections, and adding connections. Pure: no clock, no threads, no I/O.
 
-Called by the transfer, under its lock. A connection works on one claim at a time. A single connection claims all that
-is missing; with more of them claims are short and go out in ascending order, so that hashing can follow. When nothing
-is unclaimed, the claim that would end last is divided: nobody waits for a slow source.
+Called by the transfer, under its lock. A connection works on one claim at a time. A single connection claims all
+missing bytes; several connections get short claims in ascending order, so that hashing can follow. When no byte is
+unclaimed, the claim that would end last is divided, so that no slow source delays the end.
 """
 
 import dataclasses
 
 from directdownload.download.ranges import Ranges
 
-#: What is written at once; claims begin and end at its multiples, save at the ends of the file and of what was there.
+#: The size of a write. Claims begin and end at its multiples, except at the ends of the file and of earlier ranges.
 BLOCK_BYTES = 1024 * 1024
 _CLAIM_SECONDS = 8.0
 _CLAIM_BYTES = 16 * BLOCK_BYTES
-#: less than this is not worth a connection of its own
+#: fewer bytes do not justify a connection
 _DIVIDE_SECONDS = 1.0
 _DIVIDE_BYTES = 2 * BLOCK_BYTES
-#: so much faster is one that takes from a slow one even what is less
+#: a connection that is faster by this factor takes even fewer bytes from a slow one
 _FASTER = 4
 _RATE_SECONDS = 2.0
 
 
 class Rate:
-    """Bytes per second over the last seconds, two to four of them."""
+    """Bytes per second over the last two to four seconds."""
 
     def __init__(self, now: float, total_bytes: int = 0) -> None:
         self._marks = [(now, total_bytes), (now, total_bytes)]
@@ -38,7 +38,7 @@ class Rate:
 class Claim:
     """`position` is the first byte to be received; `end` None while the size of the file is not known.
 
-    What lies between `written` and `position` is about to be written: nobody else may write it, not even the same.
+    The bytes between `written` and `position` are being written: no other connection may write them, even identical.
     """
 
     position: int
@@ -66,7 +66,7 @@ class Claim:
 
 
 class Board:
-    """What is done, what is claimed, what is missing."""
+    """The bytes that are done, claimed and missing."""
 
     def __init__(self, size_bytes: int | None, done: Ranges) -> None:
         self.size_bytes = size_bytes
@@ -87,7 +87,7 @@ class Board:
             claim.end = size_bytes if claim.end is None else min(claim.end, size_bytes)
 
     def take(self, now: float, bytes_per_second: float, *, alone: bool) -> Claim | None:
-        """Work for a connection that has delivered at this rate (0: new); None if there is none worth having."""
+        """A claim for a connection that has delivered at this rate (0: new); None if none is worthwhile."""
         gap = self._first_gap()
         if gap is None:
             gap = self._divide(now, bytes_per_second)
@@ -101,15 +101,15 @@ class Board:
         return claim
 
     def receive(self, claim: Claim, count: int) -> int:
-        """`count` bytes have come for `claim`; how many of them are still wanted, and so must be written."""
+        """Account for `count` received bytes of `claim`; return how many of them must be written."""
         if (left := claim.left_bytes) is not None:
-            # another connection may have been given the end of the claim meanwhile
+            # another connection may have got the end of the claim meanwhile
             count = min(count, left)
         claim.position += count
         return count
 
     def advance(self, claim: Claim, now: float, count: int) -> None:
-        """`count` more bytes of `claim` are on disk."""
+        """Account for `count` more bytes of `claim` on disk."""
         self.done.add(claim.written, claim.written + count)
         claim.written += count
         claim.position = max(claim.position, claim.written)
@@ -143,9 +143,9 @@ class Board:
         return start, taken.start_from(start) or self.size_bytes
 
     def _divide(self, now: float, bytes_per_second: float) -> tuple[int, int] | None:
-        """Cut the claim that would end last, where both would end together; the part that is free then."""
+        """Cut the claim that would end last so that both parts end together; return the freed range."""
         for claim in self.claims:
-            # one that has only just begun is as good as another
+            # a claim that has just begun keeps its assumed rate
             if now - claim.began >= _RATE_SECONDS:
                 claim.bytes_per_second = claim.rate.at(now, claim.position)
         last = max(self.claims, key=Claim.seconds_left, default=None)
@@ -189,16 +189,16 @@ def _align(position: int) -> int:
 
 @dataclasses.dataclass(slots=True)
 class Candidate:
-    """A source as the ramp sees it."""
+    """The view of a source for the ramp."""
 
     connections: int = 0
-    #: no more than this many; fewer once it refused another one
+    #: the maximum of connections; lower once the source refused one more
     limit: int = 1
     failed: bool = False
 
 
 def next_candidate(candidates: list[Candidate]) -> int | None:
-    """Which source gets the next connection: the one with the fewest, in order of preference; None if none may."""
+    """The source that gets the next connection: the one with the fewest, in order of preference; None if none may."""
     usable = [
         (candidate.connections, index)
         for index, candidate in enumerate(candidates)
@@ -208,7 +208,7 @@ def next_candidate(candidates: list[Candidate]) -> int | None:
 
 
 class Ramp:
-    """Whether one more connection is worth it: tried one at a time, kept if the whole became faster."""
+    """Adds connections one at a time, and keeps each if the total rate rose."""
 
     _STEP_SECONDS = 2.0
     _WORTH_SECONDS = 5.0
@@ -216,15 +216,15 @@ class Ramp:
     _SLOWED = 0.5
 
     def __init__(self, now: float) -> None:
-        # the first rate is known sooner
+        # the first rate is measured sooner
         self._changed = now - self._STEP_SECONDS / 2
         #: the rate before the connection that is on trial
         self._before: float | None = None
-        #: no further one helped when it went at this rate
+        #: at this rate one more connection did not help
         self._best: float | None = None
 
     def decide(self, now: float, bytes_per_second: float, missing_bytes: int) -> int:
-        """+1: open one more; -1: the one opened last did not help, close it; 0: leave it as it is."""
+        """+1: open one more; -1: close the one opened last, which did not help; 0: no change."""
         if now - self._changed < self._STEP_SECONDS:
             return 0
         if self._before is not None:
@@ -243,5 +243,5 @@ class Ramp:
         return 1
 
     def lost(self, now: float) -> None:
-        """A connection has gone: what was measured says nothing any more."""
+        """A connection has ended: restart the measurement."""
         self._changed, self._before, self._best = now, None, None

@@ -1,7 +1,7 @@
-"""System calls that a process which meets foreign bytes has no use for, denied to it by the kernel (seccomp(2)).
+"""A seccomp(2) filter that denies a process with foreign bytes the system calls that it does not need.
 
-Called by `confinement`, beside Landlock, which leaves these ways out: to connect to a socket of another process of the
-host and hand it open files, to leave a process behind that has them, and to become root in a user namespace.
+Called by `confinement`, beside Landlock, which does not prevent: connecting to a socket of another process of the host
+and passing it open files, leaving a process behind that has them, and becoming root in a user namespace.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _CLONE_THREAD = 0x00010000
-#: the other numbers that an x86_64 kernel takes, of its x32 variant
+#: the flag of the other system call numbers of an x86_64 kernel, its x32 variant
 _X32 = 0x40000000
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 
@@ -49,7 +49,7 @@ _LATER = {"io_uring_setup": 425, "pidfd_getfd": 438}
 
 
 def forbid() -> None:
-    """For this thread and all that it begins, for good. The process must be able to get no new rights."""
+    """Install the filter for this thread and all threads that it starts, for good. Requires no_new_privs."""
     machine = _MACHINES.get(platform.machine())
     if machine is None:
         logger.debug("no list of system calls for %s: none is denied", platform.machine())
@@ -62,11 +62,11 @@ def forbid() -> None:
 
 
 def _program(architecture: int, numbers: dict[str, int]) -> bytes:
-    """Of instructions that each say what to do if they fit, and else go on with the next."""
+    """The program: each instruction returns its answer on a match, else continues with the next one."""
     denied = _FAIL | errno.EPERM
     body = [
         *_return_if(_AT_LEAST, _X32, denied),
-        # its flags are in memory, where no filter looks: the C library then takes `clone`
+        # a filter cannot read its flags, which are in memory: the C library falls back to `clone`
         *_return_if(_EQUAL, _CLONE3, _FAIL | errno.ENOSYS),
     ]
     for name, number in (numbers | _LATER).items():

@@ -1,8 +1,8 @@
-"""What a job knows and nobody else may see, and how it is kept out of what the job says.
+"""The secrets of a job, and hiding them in its output.
 
-Called by the job for its result, and by the HTTP source for what it keeps. A server may echo what it was sent: in the
-place of a redirect, an ETag, a status line. Nothing of that is a secret of the server's own, so it is recognised by its
-value, in the forms in which it is usually repeated.
+Called by the job for its result, and by the HTTP source for validators. A server may echo a request: in the target of a
+redirect, an ETag, a status line. Such an echo is recognised by its value, in the forms in which servers usually repeat
+it.
 """
 
 import base64
@@ -19,17 +19,17 @@ from directdownload.download.sources.proxy import Proxies
 from directdownload.resources.jobs import JobDocument, JobResult
 
 MASK = "***"
-#: Shorter ones would be found in ordinary words, and are no secrets either.
+#: Shorter values would match in ordinary words, and are not secrets.
 _SHORTEST = 6
 _TEXTS = ("message", "source", "etag", "media_type")
 
 
 class Secrets:
-    """Values that are recognised wherever they stand in a text."""
+    """Values that are recognised anywhere in a text."""
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value) if len(form) >= _SHORTEST}
-        # The longest first: a part of it may be another one.
+        # The longest first: a part of it may be another value.
         self._forms = sorted(forms, key=len, reverse=True)
 
     @classmethod
@@ -40,7 +40,7 @@ class Secrets:
     def of_job(cls, document: JobDocument, environment: Mapping[str, str]) -> Self:
         """The headers for the origin, the queries of its URLs, and the proxies' passwords."""
         values = [value for url in (document.url, *document.mirrors) for value in _of_query(url)]
-        # What cannot be read was sent to nobody.
+        # Unreadable headers were never sent.
         with contextlib.suppress(DownloadError):
             values += [value for _, value in headers.read(document.headers_directory)]
         proxies = Proxies.from_environment(environment)
@@ -58,7 +58,7 @@ class Secrets:
 
 
 def _forms(value: str) -> Iterable[str]:
-    """A value, what follows a scheme (`Bearer …`), what that encodes (`Basic …`); also percent-encoded, in base64."""
+    """A value, its part after a scheme (`Bearer …`), its decoded form (`Basic …`); also percent-encoded, in base64."""
     for word in {value, *value.split()[1:]}:
         for plain in {word, *_decoded(word)}:
             yield plain

@@ -1,4 +1,4 @@
-"""Whether a pool has room, asked before a byte moves and, where the size is unknown, while bytes move.
+"""Whether a pool has room, checked before the transfer and, where the size is unknown, during it.
 
 Called by the engine and the transfer. `reserve` is a percentage of the file system or a quantity that stays free.
 """
@@ -10,12 +10,12 @@ from directdownload.download.errors import StorageError, storage_error
 from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
 
-#: the part becomes the file; beside it lie a journal and a record, each written through a temporary file
+#: the part becomes the file; journal and record are each written through a temporary file
 _INODES_NEEDED = 4
 
 
 def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str) -> None:
-    """StorageError(InsufficientSpace) unless `needed_bytes` fit beside the reserve, and so do our inodes.
+    """Raise StorageError(InsufficientSpace) unless `needed_bytes` and the inodes fit beside the reserve.
 
     `descriptor` is of a file in `directory`, whose name is for messages.
     """
@@ -31,7 +31,7 @@ def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str
             f"{directory}: {needed_bytes} bytes are needed, {free} are free of which {reserved} stay in reserve "
             f"({reserve}); free some space or lower the pool's reserve",
         )
-    # file systems without a fixed number of inodes report 0 of 0
+    # file systems without a fixed number of inodes report a total of 0
     if state.f_files and state.f_favail < _INODES_NEEDED:
         raise StorageError(
             Reason.INSUFFICIENT_SPACE, f"{directory}: {state.f_favail} inodes are free, {_INODES_NEEDED} are needed"
@@ -39,7 +39,7 @@ def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str
 
 
 def preallocate(descriptor: int, size_bytes: int, path: str) -> None:
-    """Claim the blocks of a file of known size where the file system can, and give it its length.
+    """Allocate the blocks of a file of known size where the file system can, and set its length.
 
     Holes can only be punched within a file's length.
     """

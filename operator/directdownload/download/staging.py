@@ -1,7 +1,7 @@
-"""The open files that a fetch writes before anything gets its name.
+"""The open files that a fetch writes before it publishes.
 
-Made by `place` for its holder. Whoever moves, unpacks and inspects foreign bytes works on these: a process that can
-open nothing in the pool can do so as well (`sandbox`). A path here is for messages only.
+Made by `place` for its holder. Transfer, unpacking and inspection work on these, so they also run in a process that can
+open no files of the pool (`sandbox`). A path here is for messages only.
 """
 
 import os
@@ -14,7 +14,7 @@ from directdownload.download.journal import Journal
 
 
 class StagedFile:
-    """A file open for reading and writing, and perhaps once more past the page cache. `close` closes both."""
+    """A file open for reading and writing, optionally also past the page cache. `close` closes both."""
 
     def __init__(self, path: str, descriptor: int, direct: int | None = None) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class StagedFile:
         return (self.descriptor, *((self.direct,) if self.direct is not None else ()))
 
     def reopen(self) -> int | None:
-        """A descriptor of the caller's own past the page cache; None where that cannot be."""
+        """A new descriptor for the caller, past the page cache; None where that is impossible."""
         return os.dup(self.direct) if self.direct is not None else None
 
     def again(self) -> Self:
@@ -43,11 +43,11 @@ class StagedFile:
 
 
 class Staging:
-    """`part` takes the bytes as served. What an archive holds goes into `unpacked`, which is made when it is asked for.
+    """`part` takes the bytes as served. The content of an archive goes into `unpacked`, which is made on demand.
 
-    `earlier` is the journal of what lies in the part: an earlier attempt's, then that which was kept last. Unless it is
-    `proven` others may have written it: then only a digest tells whether the part holds what it says. `forget` removes
-    the journal durably, `keep` replaces it; both raise StorageError.
+    `earlier` is the journal of the part: an earlier attempt's, then the last one kept. Unless it is `proven`, others
+    may have written it: then only a digest shows whether the part matches it. `forget` removes the journal durably,
+    `keep` replaces it; both raise StorageError.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Staging:
         self._keep = keep
 
     def unpacked(self) -> StagedFile:
-        """An empty file at first, the same one each time; raises StorageError."""
+        """The file for the content of an archive, empty at first, the same one each time. Raises StorageError."""
         if self.out is None:
             self.out = self._make_out()
         return self.out
@@ -87,7 +87,7 @@ class Staging:
         return os.fstat(self.part.descriptor).st_size
 
     def empty(self) -> None:
-        """Begin from zero: first the journal goes, then the bytes that it spoke of."""
+        """Start from zero: remove the journal first, then its bytes."""
         self.forget()
         try:
             os.ftruncate(self.part.descriptor, 0)
@@ -95,17 +95,17 @@ class Staging:
             raise storage_error(error, self.part.path, "empty") from error
 
     def forget(self) -> None:
-        """What the journal said is true no longer."""
+        """Remove the journal, which is no longer true."""
         self._forget()
         self.earlier = None
 
     def keep(self, journal: Journal) -> None:
-        """What it says is on disk."""
+        """Write the journal; its bytes are on disk."""
         self._keep(journal)
         self.earlier, self.proven = journal, True
 
     def close(self) -> None:
-        """What was opened for this alone: the part's holder closes the part."""
+        """Close the files opened here; the part's holder closes the part."""
         if self.part.direct is not None:
             os.close(self.part.direct)
         if self.out is not None:

@@ -1,6 +1,6 @@
-"""A source within a transfer: what is known of it, and its connections.
+"""A source within a transfer: its state and its connections.
 
-Called by the transfer, under its lock, save where it says otherwise.
+Called by the transfer, under its lock unless stated otherwise.
 """
 
 import dataclasses
@@ -17,23 +17,23 @@ from directdownload.download.schedule import Candidate, Claim
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Supplier:
-    """`candidate` is what the schedule sees of it."""
+    """`candidate` is the schedule's view of it."""
 
     source: sources.Source
     candidate: Candidate
-    #: names the version that it serves, from an earlier attempt or from its first answer
+    #: the version that it serves, from an earlier attempt or from its first answer
     validator: str = ""
     #: of its last answer that was of use; None before that
     media_type: str | None = None
     failure: DownloadError | None = None
-    #: what it wrote in this transfer
+    #: the ranges that it wrote in this transfer
     delivered: Ranges = dataclasses.field(default_factory=Ranges)
     bad_pieces: int = 0
-    #: of its connection that let go of some work last; 0: not known
+    #: of its connection that released a claim last; 0: unknown
     bytes_per_second: float = 0.0
-    #: how many failures of its only connection are forgiven
+    #: how many failures of its only connection are still tolerated
     patience: int = 0
-    #: serves no ranges, or nothing tells whether two are of the same version: of use only alone and from the beginning
+    #: serves no ranges, or no validator shows that two are of the same version: usable only alone, from the beginning
     whole_only: bool = False
 
     def fail(self, error: DownloadError) -> None:
@@ -41,29 +41,29 @@ class Supplier:
         self.candidate.failed = True
 
     def limit_to(self, connections: int) -> None:
-        """It refused, or did not profit from, more connections than this."""
+        """Use at most this many connections: more were refused or did not help."""
         self.candidate.limit = min(self.candidate.limit, connections)
 
 
 class Busy(enum.Enum):
-    """What a connection does: only while it receives is its source waited for."""
+    """The activity of a connection: it waits for its source only while it receives."""
 
     OPENING = enum.auto()
     RECEIVING = enum.auto()
-    #: or waiting until it may: for a buffer, for the disk, for the bandwidth limit
+    #: or waiting for a buffer, the disk or the bandwidth limit
     WRITING = enum.auto()
 
 
 class Connection:
-    """A thread that fetches claims from one supplier, one after the other."""
+    """A thread that fetches one claim after another from one supplier."""
 
     def __init__(self, supplier: Supplier, number: int) -> None:
         self.supplier = supplier
         self.released = threading.Event()
-        #: released because another one does its work faster
+        #: released because another connection is faster
         self.replaced = False
         self.claim: Claim | None = None
-        #: these two are set by its own thread, not under the lock
+        #: its own thread sets these two, not under the lock
         self.busy = Busy.OPENING
         self.received_bytes = 0
         self.bytes_per_second = supplier.bytes_per_second
@@ -81,7 +81,7 @@ class Connection:
 
 
 def sources_waited_for(connections: Sequence[Connection]) -> list[Supplier]:
-    """Those that are to deliver; none while a connection waits for anything of ours, which may be what is slow."""
+    """The suppliers expected to deliver; none while a connection waits for the host itself, which may be slow."""
     if any(connection.busy is Busy.WRITING for connection in connections):
         return []
     return [connection.supplier for connection in connections if connection.busy is Busy.RECEIVING]

@@ -1,6 +1,6 @@
-"""Making what was written durable while a transfer runs, and telling how far it is.
+"""Syncing written bytes during a transfer, and reporting its progress.
 
-Called by the transfer. What a journal says is on disk was synced before: so the order is look, sync, say.
+Called by the transfer. Bytes are synced before a journal lists them: so the order is look, sync, write the journal.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from directdownload.download.ranges import Ranges
 
 
 class Sync:
-    """Every interval: sync the part, then tell `keep` what was written before. More often, tell `report` how much.
+    """Every interval: sync the part, then pass `keep` the ranges written before. More often, pass `report` their size.
 
-    `written` gives the ranges that are written at the moment it is called.
+    `written` returns the ranges that are written when it is called.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Sync:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """From now on there is something to say, and it is said for the first time; harmless when done twice."""
+        """Start, with a first report. Idempotent."""
         if self._thread is None:
             self._keep(self._written(), 0)
             self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
@@ -50,17 +50,17 @@ class Sync:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is said in here, nor afterwards what was seen before: for whoever takes back what was written."""
+        """Report nothing in this context, nor later the ranges seen before it, as the caller discards written bytes."""
         with self._saying:
             yield
 
     def check(self) -> None:
-        """Raise what has failed in the background."""
+        """Raise a failure of the background thread."""
         if self._failure is not None:
             raise self._failure
 
     def end(self, *, sync: bool) -> None:
-        """Stop; with `sync`, once more make everything durable and say so, else raise what has failed."""
+        """Stop; with `sync`, sync and report once more, else raise a failure."""
         self._ended.set()
         if self._thread is None:
             return
@@ -68,14 +68,14 @@ class Sync:
         if sync and self._failure is None:
             self._step()
         if not sync:
-            # the kernel tells of a failed write once, here or there
+            # the kernel reports a failed write only once, to either sync
             self.check()
         self._report(self._written().total_bytes, int(self._rate))
 
     def _run(self) -> None:
         try:
             self._say()
-        except Exception as error:  # raised again by whoever checks
+        except Exception as error:  # `check` raises it again
             self._failure = error
 
     def _say(self) -> None:
@@ -84,9 +84,9 @@ class Sync:
         tick = min(TICK_SECONDS, self._interval_seconds) or TICK_SECONDS
         while not self._ended.wait(tick):
             now, written_bytes = time.monotonic(), self._written().total_bytes
-            # a restart from zero is no negative rate
+            # a restart from zero is not a negative rate
             current = max(0, written_bytes - rated_bytes) / (now - rated_at)
-            # smoothed over some seconds, so that one slow tick does not look like a stall
+            # smoothed over some seconds: one slow tick is not a stall
             self._rate = current if not self._rate else self._rate + (current - self._rate) * min(1.0, tick / 2)
             rated_at, rated_bytes = now, written_bytes
             self._report(written_bytes, int(self._rate))

@@ -1,7 +1,7 @@
-"""Moving the bytes: connections to one or several sources, each a thread of its own, fill one part together.
+"""Moving the bytes: connections to one or several sources, each in its own thread, fill one part together.
 
-Called by the engine with an open part and sources of the same bytes. The schedule decides who fetches what; the
-assembly takes the bytes. When it ends, for whatever reason, what was written is synced and told by the journal.
+Called by the engine with an open part and sources of the same bytes. The schedule divides the work; the assembly takes
+the bytes. However it ends, the written bytes are synced and the journal lists them.
 
 A connection is optional while others go on: whatever it meets lowers the number of connections to its source, and
 costs the transfer nothing.
@@ -16,7 +16,7 @@ from directdownload.download import errors, journal, schedule, sources
 from directdownload.download.assembly import Assembly, State, Terms
 from directdownload.download.bucket import TokenBucket
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import ChangedError, DownloadError, ReleasedError, RequestError, SourceError
+from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.pace import Pace
 from directdownload.download.ranges import Ranges
@@ -24,6 +24,7 @@ from directdownload.download.schedule import BLOCK_BYTES
 from directdownload.download.staging import Staging
 from directdownload.download.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.unpack import Unpack
+from directdownload.download.versions import Versions
 from directdownload.resources import jobs
 from directdownload.resources.reasons import Reason
 
@@ -32,16 +33,12 @@ logger = logging.getLogger(__name__)
 _AUTOMATIC_CONNECTIONS = 4
 #: how often, and how long apart, a server that limits the number of connections is asked for the last one
 _PATIENCE, _PATIENCE_SECONDS = 3, 1.0
-#: a slow source's bytes are written at least this often
+#: the bytes of a slow source are written at least this often
 _FILL_SECONDS = 0.25
 
 
 class Transfer:
-    """One run over some sources; `run` once. `keep` and `report` are as for Sync.
-
-    `mixing`: bytes of several versions may come together, as servers behind one name call the same bytes differently;
-    a digest tells in the end whether they belong together.
-    """
+    """One run over some sources; `run` once. `keep` and `report` are as for Sync, `mixing` as for Versions."""
 
     def __init__(
         self,
@@ -59,10 +56,7 @@ class Transfer:
         if not state.fits(terms.size_bytes):
             state = State()
         self._guard = guard
-        self._promised_bytes = terms.size_bytes
-        #: a mixture of versions would be noticed in the end
-        self._verified = bool(terms.algorithms or terms.pieces)
-        self._mixing = mixing
+        self._versions = Versions(terms.size_bytes, verified=bool(terms.algorithms or terms.pieces), mixing=mixing)
         #: whether a source named several versions
         self.mixed = False
         self._fixed = terms.limits.connections
@@ -99,16 +93,16 @@ class Transfer:
 
     @property
     def resumed_from(self) -> int:
-        """How many bytes of an earlier attempt were used."""
+        """The number of bytes reused from an earlier attempt."""
         return self._assembly.resumed_from
 
     @property
     def contributors(self) -> list[Supplier]:
-        """The sources that bytes of this transfer came from."""
+        """The sources that delivered bytes in this transfer."""
         return [supplier for supplier in self.suppliers if supplier.delivered]
 
     def validators(self) -> dict[str, str]:
-        """Which version of each source, by its URL's digest, the part's bytes are of."""
+        """The version of each source in the part, by the URL's digest."""
         named = dict(self._earlier_validators) if self.resumed_from else {}
         for supplier in self.contributors:
             digest, validator = supplier.source.url.digest, supplier.validator
@@ -116,7 +110,7 @@ class Transfer:
         return dict(list(named.items())[: journal.SOURCES_LIMIT])
 
     def run(self) -> tuple[int, Hasher]:
-        """The size of the complete file and its digests; raises DownloadError, SourceError if no source is left."""
+        """The size of the complete file and its digests. Raises DownloadError, SourceError if no source is left."""
         complete = False
         try:
             self._steer()
@@ -128,7 +122,7 @@ class Transfer:
                     connection.released.set()
             for connection in connections:
                 connection.join()
-            # a failure of the hashing was raised already, or hides behind what ended the transfer
+            # a failure of the hashing was already raised, or another failure ended the transfer
             with contextlib.nullcontext() if complete else contextlib.suppress(DownloadError):
                 hasher = self._assembly.end(complete=complete)
         return self._assembly.board.done.total_bytes, hasher
@@ -178,7 +172,7 @@ class Transfer:
             last.released.set()
 
     def _look_at_pace(self, now: float) -> None:
-        """Give up the sources that together deliver too little; the others, or the next attempt, go on from there."""
+        """Drop the sources that together deliver too little; other sources or the next attempt continue from there."""
         waited_for = sources_waited_for(self._connections)
         received = self._received_by_ended + sum(connection.received_bytes for connection in self._connections)
         if (rate := self._pace.look(now, received, waiting=bool(waited_for))) is not None:
@@ -193,7 +187,7 @@ class Transfer:
     def _open_one_or_fail(self) -> None:
         supplier = self._next_supplier()
         if supplier is None:
-            # better from the beginning than not at all
+            # a restart from the beginning is better than a failure
             supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
         if supplier is None:
             raise errors.chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
@@ -216,9 +210,9 @@ class Transfer:
         except ReleasedError:
             with self._changed:
                 if connection.replaced:
-                    message = f"{connection.supplier.source.url}: it stood still or was slow, others went on"
+                    message = f"{connection.supplier.source.url}: it stalled or was slow, other connections went on"
                     self._note_failure(connection, SourceError(Reason.SOCKET_TIMEOUT, message))
-        except Exception as error:  # raised again by the thread that waits for this one
+        except Exception as error:  # the thread that waits for this one raises it again
             with self._changed:
                 self._fatal = self._fatal or error
         finally:
@@ -230,7 +224,7 @@ class Transfer:
                 self._changed.notify_all()
 
     def _claim_and_fetch(self, connection: Connection, guard: Guard) -> bool:
-        """Whether there may be more to do for the connection."""
+        """Fetch one claim; return whether there may be more work for the connection."""
         try:
             claim = self._claim(connection)
             return claim is not None and self._fetch(connection, claim, guard)
@@ -251,7 +245,7 @@ class Transfer:
             alone = len(self._connections) == 1
             connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
             for other in self._connections:
-                # what it had was given to this one whole: it stands still, or nearly so
+                # this connection got the whole rest of its claim: the other has stalled, or nearly
                 claim = other.claim
                 if claim is not None and claim.exhausted and ends.get(id(claim), claim.end) != claim.end:
                     other.replaced = True
@@ -265,13 +259,13 @@ class Transfer:
             self._assembly.board.give_back(claim)
 
     def _fetch(self, connection: Connection, claim: schedule.Claim, guard: Guard) -> bool:
-        """What was claimed; False if the source is of no use for that."""
+        """Fetch a claim; False if the source cannot deliver it."""
         supplier = connection.supplier
         with self._changed:
             size = self.size_bytes
             start = claim.position
             claim.reach = end = None if claim.end == size else claim.end
-            validator = "" if self._mixing else supplier.validator
+            validator = "" if self._versions.mixing else supplier.validator
         ask = sources.Ask(start, end, validator, size if start else None)
         with contextlib.closing(supplier.source.open(ask, guard)) as stream:
             accepted = self._accept(supplier, stream, start)
@@ -280,36 +274,34 @@ class Transfer:
             if not accepted:
                 self._begin_anew(connection)
             if not self._assembly.prepared:
-                self._assembly.prepare(stream.size_bytes if stream.size_bytes is not None else self._promised_bytes)
+                self._assembly.prepare(
+                    stream.size_bytes if stream.size_bytes is not None else self._versions.promised_bytes
+                )
             if connection.claim is not None:
                 self._pump(connection, connection.claim, stream, guard)
         return True
 
     def _accept(self, supplier: Supplier, stream: sources.Stream, start: int) -> bool | None:
         """Whether the stream goes on where `start` is; False: from the beginning; None: it is of no use."""
-        url, size = supplier.source.url, stream.size_bytes
+        size = stream.size_bytes
         with self._changed:
             others = len(self._connections) > 1
-            if self._promised_bytes is not None and size not in (None, self._promised_bytes):
-                raise SourceError(
-                    Reason.CHECKSUM_MISMATCH,
-                    f"{url}: expected {self._promised_bytes} bytes as the metalink says, it has {size}",
-                )
+            self._versions.check_promise(supplier, stream)
             same_size = size in (None, self.size_bytes)
-            same_version = self._is_same_version(supplier.validator, stream.validator, asked=start > 0)
+            same_version = self._versions.is_same(supplier.validator, stream.validator, asked=start > 0)
             if others:
-                self._check_fits(supplier, stream, same=same_version and same_size)
-            elif supplier.delivered and not (same_version and same_size):
-                raise ChangedError(Reason.SOURCE_CHANGED, f"{url}: the file changed while it was downloaded")
+                self._versions.check_further(supplier, stream, self.size_bytes, same=same_version)
+            else:
+                self._versions.check_continued(supplier, same=same_version and same_size)
             continues = same_version and (same_size or self.size_bytes is None)
             begins_anew = stream.offset_bytes != start or bool(self._assembly.board.done and not continues)
             validator = stream.validator if begins_anew else stream.validator or supplier.validator
-            if not stream.ranges or begins_anew or not (self._verified or validator):
+            if not stream.ranges or begins_anew or not (self._versions.verified or validator):
                 supplier.whole_only = True
                 supplier.limit_to(supplier.candidate.connections - 1 if others else 1)
             if others and (begins_anew or size is None):
                 return None
-            # nobody joins in before there is room for the file
+            # no other connection starts before there is room for the file
             self._assembly.prepared = self._assembly.prepared and not begins_anew
             self.mixed = self.mixed or (supplier.media_type is not None and validator != supplier.validator)
             supplier.validator = validator
@@ -317,36 +309,17 @@ class Transfer:
             self.active = supplier
             return not begins_anew
 
-    def _check_fits(self, supplier: Supplier, stream: sources.Stream, *, same: bool) -> None:
-        """SourceError if what a further connection got is not the file that the others are fetching."""
-        url = supplier.source.url
-        if stream.size_bytes not in (None, self.size_bytes):
-            detail = f"it has {stream.size_bytes} bytes, not {self.size_bytes}"
-        elif not same:
-            detail = "it is another version"
-        elif supplier.media_type not in (None, stream.media_type):
-            detail = f"it is {stream.media_type or 'of no type'}, not {supplier.media_type or 'of no type'}"
-        else:
-            return
-        raise SourceError(Reason.SOURCE_CHANGED, f"{url}: a further connection got another file: {detail}")
-
-    def _is_same_version(self, known: str, told: str, *, asked: bool) -> bool:
-        """`asked`: the source was asked for the known version only; without a digest nothing else is believed."""
-        unknown = not (known and told)
-        return self._mixing or known == told or (unknown and self._verified) or (asked and not told)
-
     def _begin_anew(self, connection: Connection) -> None:
-        """What is there is of another version, or cannot be continued: this connection, alone, begins from zero."""
+        """Restart from zero with this connection alone: the bytes are of another version or cannot be continued."""
         self._assembly.begin_anew()
         with self._changed:
             for supplier in self.suppliers:
                 supplier.delivered = Ranges()
-            connection.claim = claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
-            if claim is not None:
-                claim.reach = None
+            if claim := self._assembly.board.take(time.monotonic(), 0, alone=True):
+                connection.claim, claim.reach = claim, None
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
-        """From the stream into the part, up to the end of the claim."""
+        """Copy from the stream into the part, up to the end of the claim."""
         supplier, ended = connection.supplier, False
         while not ended and not claim.exhausted:
             connection.busy = Busy.WRITING
@@ -368,7 +341,7 @@ class Transfer:
                     connection.received_bytes += count
             finally:
                 connection.busy = Busy.WRITING
-                # also when the source failed: these bytes are good
+                # also after a failure of the source: these bytes are good
                 self._assembly.put(claim, buffer, filled, supplier.delivered)
             self._bucket.take(filled, guard)
         if not ended:
@@ -411,7 +384,7 @@ class Transfer:
                 connection.released.set()
 
     def _bad_piece(self, start: int, end: int) -> None:
-        """Called by the hashing: fetched again, and if there are others not from the source that it came from."""
+        """Called by the hashing: fetch the piece again, from another source if there is one."""
         with self._changed:
             self._assembly.forget_piece(start, end)
             guilty = [supplier for supplier in self.suppliers if supplier.delivered.overlaps(start, end)]
@@ -420,5 +393,5 @@ class Transfer:
                 supplier.bad_pieces += 1
                 others = any(not other.candidate.failed for other in self.suppliers if other is not supplier)
                 if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
-                    message = f"{supplier.source.url}: the bytes from {start} to {end} are not as the metalink says"
+                    message = f"{supplier.source.url}: bytes {start} to {end} do not match the hash in the metalink"
                     self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))

@@ -1,7 +1,7 @@
-"""Unpacking an archive while it is downloaded: behind the hashing, from the part into a file beside it.
+"""Unpacking an archive during the download: behind the hashing, from the part into a file beside it.
 
-Called by the engine; the transfer tells which follower it reads behind. The part keeps the bytes as served, so that
-a resume works and the checksum is of them; an attempt that continues unpacks what is there once more.
+Called by the engine; the transfer passes the follower to read behind. The part keeps the bytes as served, so that a
+resume works and the checksum is of them; a resumed attempt unpacks the present bytes again.
 """
 
 import os
@@ -22,7 +22,7 @@ _SPACE_CHECK_BYTES = 64 * BLOCK_BYTES
 
 
 class Unpack:
-    """One thread per follower; what is no archive is left alone. `close` in every case."""
+    """One thread per follower; a file that is not an archive is left alone. Always `close` it."""
 
     def __init__(self, staging: Staging, guard: Guard, *, max_virtual_size_bytes: int, reserve: str) -> None:
         self._staging = staging
@@ -39,7 +39,7 @@ class Unpack:
         self._hasher = Hasher()
 
     def follow(self, follower: Follower, writer: Writer) -> None:
-        """Begin anew, behind `follower`; `writer` writes the part."""
+        """Start again, behind `follower`; `writer` writes the part."""
         self.close()
         self._cancelled, self._complete = threading.Event(), threading.Event()
         self._failure, self._began = None, False
@@ -48,12 +48,12 @@ class Unpack:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what makes going on pointless: the disk or a limit. A bad archive may be a bad download: see finish."""
+        """Raise a failure that ends the download: of the disk or a limit. For a bad archive see `finish`."""
         if isinstance(self._failure, StorageError):
             raise self._failure
 
     def finish(self) -> bool:
-        """All of the part is there and verified: whether it was an archive and is unpacked now."""
+        """Call when the part is complete and verified; return whether it was an archive and is unpacked."""
         self._complete.set()
         if self._thread is not None:
             while self._thread.is_alive():
@@ -64,7 +64,7 @@ class Unpack:
         return self._began
 
     def product(self) -> tuple[int, Checksum]:
-        """Size and SHA-256 of what it was unpacked into; after `finish` said so."""
+        """Size and SHA-256 of the unpacked file, after `finish` returned True."""
         return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
 
     def close(self) -> None:
@@ -85,14 +85,14 @@ class Unpack:
                 )
                 if kind is None:
                     return
-            # it is read back at once
+            # the part is read back at once
             writer.use_page_cache()
             self._unpack(archives.create(kind), follower, guard)
         except DownloadError as error:
             self._failure = error
         except OSError as error:
             self._failure = storage_error(error, self._staging.out_path, "unpack into")
-        except Exception as error:  # raised again by whoever waits for this thread
+        except Exception as error:  # the thread that waits for this one raises it again
             self._failure = error
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
@@ -129,8 +129,8 @@ class Unpack:
         if self._limit_bytes and end > self._limit_bytes:
             raise StorageError(
                 Reason.TOO_LARGE,
-                f"what the archive holds has {end} bytes or more, an image of at most {self._max_virtual_size_bytes} "
-                "is allowed (downloads.maxVirtualSize)",
+                f"the content of the archive has {end} bytes or more, an image of at most "
+                f"{self._max_virtual_size_bytes} is allowed (downloads.maxVirtualSize)",
             )
         if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
             space.check_space(self._staging.part.descriptor, self._staging.directory, len(block), self._reserve)
@@ -139,7 +139,7 @@ class Unpack:
         self._size_bytes = end
 
     def _available(self, follower: Follower, position: int, guard: Guard) -> int:
-        """How many bytes are verified, more than `position` unless the file ends there."""
+        """Wait for and return the number of verified bytes: more than `position` unless the file ends there."""
         while True:
             guard.check()
             if follower.wait(position):
@@ -149,10 +149,10 @@ class Unpack:
 
 
 def limit_of_unpacked(max_virtual_size_bytes: int) -> int:
-    """How large a file may be in which such a disk is: larger by the tables of its format. 0: no limit."""
+    """The size limit of a file with such a disk: larger by the tables of its format. 0: no limit."""
     return max_virtual_size_bytes and max_virtual_size_bytes * 65 // 64 + 16 * BLOCK_BYTES
 
 
 def never_unpacked(image_format: str) -> bool:
-    """Without a format the bytes are kept as served; an ISO is never extracted (CloudStack's rule)."""
+    """Whether archives stay packed: without a format, and for an ISO (CloudStack's rule)."""
     return image_format in ("", "ISO")

@@ -1,6 +1,6 @@
-"""URLs as the engine understands them: split strictly, compared by origin, and printable without secrets.
+"""The engine's URLs: split strictly, compared by origin, and printable without secrets.
 
-Called by the policy and by every source. Anything that two parsers might read differently is refused.
+Called by the policy and by every source. It refuses every text that two parsers might read differently.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _LIMIT_CHARACTERS = 8192
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Url:
-    """`target` is what goes into a request line: path and query, percent-encoded."""
+    """`target` is the text for a request line: path and query, percent-encoded."""
 
     text: str
     scheme: str
@@ -33,7 +33,7 @@ class Url:
 
     @classmethod
     def parse(cls, text: str) -> "Url":
-        """Split `text`; RequestError(InvalidURL) says what is wrong with it."""
+        """Split `text`. Raises RequestError(InvalidURL)."""
         if len(text) > _LIMIT_CHARACTERS:
             raise _invalid(text[:100], f"it has {len(text)} characters, at most {_LIMIT_CHARACTERS} are allowed")
         if _UNSAFE.search(text):
@@ -50,7 +50,7 @@ class Url:
                 redact(text), "it holds credentials: put them into a Secret and name it in headersSecretRef instead"
             )
         if "[" in parts.netloc and ":" not in parts.hostname:
-            raise _invalid(redact(text), "what stands in brackets is not an IPv6 address")
+            raise _invalid(redact(text), "the text in brackets is not an IPv6 address")
         scheme = parts.scheme.lower()
         host = _host(parts.hostname, text)
         target = urllib.parse.quote(parts.path or "/", safe="/%:=&~+!$,;'@()*")
@@ -59,7 +59,7 @@ class Url:
         return cls(text, scheme, host, port or DEFAULT_PORTS.get(scheme, 0), target)
 
     def join(self, reference: str) -> "Url":
-        """The URL that `reference`, perhaps relative, means when found at this one."""
+        """Resolve `reference`, which may be relative, against this URL."""
         try:
             joined = urllib.parse.urljoin(self.text, reference)
         except ValueError as error:
@@ -72,7 +72,7 @@ class Url:
 
     @property
     def protocol(self) -> str:
-        """As `sourcePolicy.protocols` writes it."""
+        """The protocol in the notation of `sourcePolicy.protocols`."""
         return self.scheme.upper()
 
     @property
@@ -92,7 +92,7 @@ class Url:
 
     @property
     def digest(self) -> str:
-        """Tells two URLs apart without keeping the secrets that a query may hold."""
+        """A digest that distinguishes URLs without keeping the secrets that a query may contain."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class Url:
 
 
 def redact(text: str) -> str:
-    """`text` without user info, query and fragment, and fit to be printed on one line."""
+    """`text` without user info, query and fragment, printable on one line."""
     head = re.split(r"[?#]", text, maxsplit=1)[0]
     head = re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", head)
     return "".join(character if character.isprintable() else "?" for character in head[:1024])
@@ -108,7 +108,7 @@ def redact(text: str) -> str:
 
 def _host(name: str, text: str) -> str:
     if ":" in name:
-        # the pattern leaves out zones (fe80::1%eth0): they mean something on one machine only
+        # the pattern excludes zones (fe80::1%eth0), which are valid on one machine only
         try:
             if _ADDRESS6.fullmatch(name):
                 return str(ipaddress.IPv6Address(name))

@@ -1,7 +1,7 @@
-"""The check of a published file: hash it anew, and say whether it still is what was published.
+"""The check of a published file: hash it again and compare.
 
-Called by `job`. Reads at idle priority and past the page cache: a check is never in a hurry, and the cache belongs to
-the virtual machines.
+Called by `job`. It reads at idle priority and past the page cache: a check is not urgent, and the cache is for the
+virtual machines.
 """
 
 import ctypes
@@ -24,9 +24,9 @@ _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
 
 
 def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
-    """Verified, Missing or Altered; DownloadError if it cannot be told.
+    """Verified, Missing or Altered. Raises DownloadError if that cannot be determined.
 
-    What cannot be read any more counts as altered, for a fresh copy is what helps.
+    A file that can no longer be read counts as Altered, as a fresh copy is the remedy.
     """
     _be_idle()
     place.prepare()
@@ -51,7 +51,11 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     digest = str(digests[Algorithm.SHA256])
     mismatch = first_mismatch(digests, expected)
     if mismatch is not None or not expected:
-        what = f"expected {mismatch[0]}, found {mismatch[1]}" if mismatch else "nothing says what it should hold"
+        what = (
+            f"expected {mismatch[0]}, found {mismatch[1]}"
+            if mismatch
+            else "no checksum or record says what it should hold"
+        )
         result = _altered(place, recorded, guard, what)
         return result.model_copy(update={"size_bytes": state.st_size, "digest": digest})
     record = vouching
@@ -75,9 +79,9 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
 
 
 def _vouching(document: JobDocument, place: Place, recorded: Record | None) -> Record | None:
-    """What this host sealed; or the pool's record, if it is the very one that the controller was told of.
+    """This host's seal; or the pool's record, if it is the one that was reported to the controller.
 
-    0.1.0 gave the controller no digest of a file that had been unpacked, but the record's revision, a hash of it.
+    Version 0.1.0 reported no digest of an unpacked file to the controller, but the record's revision, a hash of it.
     """
     sealed = seal.read(place.seal, place.final)
     if sealed is not None:
@@ -87,7 +91,7 @@ def _vouching(document: JobDocument, place: Place, recorded: Record | None) -> R
 
 
 def _expected(document: JobDocument, vouching: Record | None) -> tuple[Checksum, ...]:
-    """What the file must hash to; empty where nothing says so."""
+    """The expected checksums of the file; empty if none are known."""
     served = expected_checksums(document.checksum, document.expected_digest, Policy())
     if document.published_digest:
         return expected_checksums(document.published_digest, "", Policy())
@@ -102,7 +106,7 @@ def _expected(document: JobDocument, vouching: Record | None) -> tuple[Checksum,
 
 
 def _altered(place: Place, record: Record | None, guard: Guard, what: str) -> JobResult:
-    """The record goes on saying what was published, but of no file that is there; the seal goes."""
+    """Keep the record of the published content, matching no present file; remove the seal."""
     with lock.section(place.lock, guard):
         try:
             seal.drop(place.seal)
@@ -114,7 +118,7 @@ def _altered(place: Place, record: Record | None, guard: Guard, what: str) -> Jo
 
 
 def _be_idle() -> None:
-    """Disk time that nobody else wants. Where that is not to be had, never mind."""
+    """Use only idle disk time. A failure does not matter."""
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
         ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)

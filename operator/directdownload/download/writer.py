@@ -1,8 +1,8 @@
-"""Putting blocks of bytes at their place in a file: past the page cache where that is faster, and holes for zeros.
+"""Writing blocks at positions of a file: past the page cache where that is faster, with holes for zeros.
 
 Called by the transfer for the part and by the unpacking for its output; several threads may write at once. On a local
-file system whole blocks go straight to the disk (O_DIRECT): that costs one copy less, leaves nothing to sync at the
-end, and leaves the page cache to the virtual machines. Elsewhere, and for what is not aligned, writing is ordinary.
+file system whole blocks go directly to the disk (O_DIRECT): that saves a copy and the sync at the end, and leaves the
+page cache to the virtual machines. Other file systems and unaligned bytes get ordinary writes.
 """
 
 import ctypes
@@ -14,9 +14,9 @@ from directdownload.download import files
 from directdownload.download.errors import storage_error
 from directdownload.download.schedule import BLOCK_BYTES
 
-#: what O_DIRECT asks of offsets, lengths and memory, on every disk that we know of
+#: the alignment that O_DIRECT requires of offsets, lengths and memory, on every known disk
 ALIGNMENT_BYTES = 4096
-#: ext2 to ext4, xfs (statfs(2)): direct writes of blocks that were allocated are as fast as the disk there
+#: ext2 to ext4, xfs (statfs(2)): direct writes of allocated blocks are as fast as the disk there
 _DIRECT_FILE_SYSTEMS = frozenset({0xEF53, 0x58465342})
 _HOLE_BYTES = 64 * 1024
 _ZEROS = bytes(_HOLE_BYTES)
@@ -26,14 +26,14 @@ _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
 
 def new_buffer() -> memoryview:
-    """Memory of one block, aligned as direct writing wants it."""
+    """Memory of one block, aligned for O_DIRECT."""
     return memoryview(mmap.mmap(-1, BLOCK_BYTES))
 
 
 class Writer:
     """Writes into the open file `descriptor`, whose path is `path`; raises StorageError.
 
-    `direct` is the same file opened past the page cache, from now on the writer's own; None where that cannot be.
+    `direct` is the same file opened past the page cache, which the writer then owns; None where that is impossible.
     """
 
     def __init__(self, descriptor: int, path: str, direct: int | None) -> None:
@@ -43,19 +43,19 @@ class Writer:
         self._punches = True
 
     def close(self) -> None:
-        """Once nobody writes any more; harmless when called again."""
+        """Close, after the last write. Idempotent."""
         self.use_page_cache()
         opened, self._opened = self._opened, None
         if opened is not None:
             os.close(opened)
 
     def use_page_cache(self) -> None:
-        """From now on: for a file that is read back at once."""
-        # it stays open: another thread may be about to write to it, and its number must not be that of another file
+        """Use ordinary writes from now on: for a file that is read back at once."""
+        # it stays open: another thread may be about to write to it, and its number must not be reused for another file
         self._direct = None
 
     def write(self, data: memoryview, position: int) -> None:
-        """All of `data`; runs of zeros that fill whole blocks of 64 KiB become holes."""
+        """Write all of `data`; zeros that fill whole blocks of 64 KiB become holes."""
         try:
             start = offset = 0
             while offset < len(data):
@@ -80,24 +80,24 @@ class Writer:
             except OSError as error:
                 if error.errno != errno.EINVAL or direct is None:
                     raise
-                # a disk that wants more than we know of
+                # the disk requires a larger alignment
                 direct = None
                 continue
             data = data[count:]
             position += count
 
     def _punch(self, position: int, length: int) -> bool:
-        """Whether the file now has a hole there."""
+        """Punch a hole; return whether the file now has one there."""
         self._punches = files.allocate(self._descriptor, position, length, punch=True)
         return self._punches
 
 
 def _zeros_at(data: memoryview, offset: int, position: int) -> int:
-    """How many bytes of zeros begin at `offset`, in whole blocks of 64 KiB of the file."""
+    """The number of zero bytes from `offset` on, in whole blocks of 64 KiB of the file."""
     end = offset
     if (position + offset) % _HOLE_BYTES:
         return 0
-    # the first bytes tell nearly always; only then the whole block is compared
+    # the first bytes nearly always decide; only otherwise the whole block is compared
     while end + _HOLE_BYTES <= len(data) and data[end : end + 8] == _ZEROS[:8]:
         if bytes(data[end : end + _HOLE_BYTES]) != _ZEROS:
             break
@@ -106,9 +106,9 @@ def _zeros_at(data: memoryview, offset: int, position: int) -> int:
 
 
 def open_direct(descriptor: int, access: int) -> int | None:
-    """The open file once more, past the page cache; None where that cannot be, or does not pay.
+    """Open the file again, past the page cache; None where that is impossible or not faster.
 
-    `access` is as of open(2). The first word of statfs is the type of the file system.
+    `access` is a flag of open(2). The first word of statfs is the type of the file system.
     """
     state = ctypes.create_string_buffer(256)
     if _libc.fstatfs(descriptor, state) != 0:

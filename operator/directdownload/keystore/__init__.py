@@ -1,4 +1,4 @@
-"""Java keystores: the formats, and how a file is changed beside other writers.
+"""Java keystores: the formats, and safe changes of a file beside other writers.
 
 Used by the agent and by `directdownload keystore`.
 """

@@ -1,16 +1,16 @@
-"""A file gets owner, mode, access list and SELinux label of the one that it replaces. Used by `exchange`."""
+"""Copies owner, mode, access list and SELinux label of a file to its replacement. Used by `exchange`."""
 
 import errno
 import os
 import stat
 
-#: The label, and what `setfacl` has set. The list goes after the mode, which it is a part of.
+#: Access list (setfacl) and label. They are set after the mode, because the mode is part of the list.
 _EXTENDED = ("system.posix_acl_access", "security.selinux")
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 
 
 def copy(descriptor: int, path: str, status: os.stat_result) -> None:
-    """From the file at `path`, of that status, to an open file of ours. Raises OSError where one cannot be given."""
+    """Copies the attributes of `path` (with `status`) to an open file. Raises OSError if one cannot be set."""
     mode = stat.S_IMODE(status.st_mode)
     os.fchmod(descriptor, mode)
     for name in _EXTENDED:
@@ -20,10 +20,10 @@ def copy(descriptor: int, path: str, status: os.stat_result) -> None:
     own = os.fstat(descriptor)
     if (own.st_uid, own.st_gid) == (status.st_uid, status.st_gid):
         return
-    # The owner last: CHOWN is enough to give a file away, but then only FOWNER could change the rest.
+    # The owner last: CHOWN suffices to change it, but changes after that would need FOWNER.
     os.fchown(descriptor, status.st_uid, status.st_gid)
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-        # giving it away has taken setuid or setgid
+        # the change of owner has cleared setuid or setgid
         os.fchmod(descriptor, mode)
 
 

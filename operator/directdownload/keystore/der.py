@@ -1,9 +1,9 @@
-"""DER, as much of it as PKCS#12 needs: a bounded reader that keeps where everything stands, and a writer.
+"""The part of DER (X.690) that PKCS#12 needs: a bounded reader that keeps positions, and a writer.
 
-Used by `pbe` and `pkcs12`. Promises: nothing is read outside the element it belongs to, every list has a limit, and
-anything else than DER raises UnreadableError (of what is in an element only an OBJECT IDENTIFIER is checked, as Java
-does). The reader keeps positions, so that what is not understood can be written again byte for byte. Indefinite
-lengths (BER, as NSS writes them) are refused: Java and OpenSSL write none.
+Used by `pbe` and `pkcs12`. Promises: no read outside its element, every list has a limit, and anything but DER raises
+UnreadableError (of contents, only an OBJECT IDENTIFIER is checked, as Java does). The reader keeps positions, so that
+unknown parts can be written again byte for byte. Indefinite lengths (BER, as NSS writes them) are refused: Java and
+OpenSSL write none.
 """
 
 import itertools
@@ -14,9 +14,9 @@ from directdownload.keystore.errors import UnreadableError
 INTEGER, OCTET_STRING, NULL, OID, BMP_STRING, SEQUENCE, SET = 0x02, 0x04, 0x05, 0x06, 0x1E, 0x30, 0x31
 #: [0], constructed (EXPLICIT) and primitive (IMPLICIT of an OCTET STRING).
 CONTEXT_0, CONTEXT_0_PRIMITIVE = 0xA0, 0x80
-#: Elements of one list. The largest list of a keystore is that of its certificates.
+#: Limit of elements in one list. The largest list of a keystore is that of its certificates.
 COUNT_LIMIT = 5_000
-#: As Java has it.
+#: Java's limit.
 _OID_LIMIT_BYTES = 4096
 _NAMES = {
     INTEGER: "INTEGER",
@@ -32,7 +32,7 @@ _NAMES = {
 
 
 class Element(NamedTuple):
-    """One tag-length-value of `data`: the value stands at `body` to `end`."""
+    """One tag-length-value of `data`: it begins at `start`, its value is `data[body:end]`."""
 
     data: bytes
     tag: int
@@ -50,20 +50,20 @@ class Element(NamedTuple):
 
 
 def parse(data: bytes) -> Element:
-    """The element that `data` begins with."""
+    """The first element of `data`. Raises UnreadableError."""
     return _read(data, 0, len(data))
 
 
 def only(data: bytes) -> Element:
-    """The element that `data` consists of."""
+    """The only element of `data`. Raises UnreadableError if bytes follow it."""
     element = parse(data)
     if element.end != len(data):
-        raise UnreadableError(f"damaged: {len(data) - element.end} bytes follow where nothing should")
+        raise UnreadableError(f"damaged: {len(data) - element.end} bytes follow its end")
     return element
 
 
 def children(element: Element, tag: int, limit: int = COUNT_LIMIT) -> list[Element]:
-    """The elements in `element`, which must have this (constructed) tag."""
+    """The elements in `element`, which must have the constructed tag `tag`. Raises UnreadableError."""
     expect(element, tag)
     found: list[Element] = []
     position = element.body
@@ -77,7 +77,7 @@ def children(element: Element, tag: int, limit: int = COUNT_LIMIT) -> list[Eleme
 
 
 def fields(element: Element, *tags: int, more: int = 0) -> list[Element]:
-    """The elements in a SEQUENCE that begins with `tags` and has at most `more` behind them."""
+    """The elements of a SEQUENCE: first those with `tags`, then at most `more`. Raises UnreadableError."""
     found = children(element, SEQUENCE, len(tags) + more)
     if len(found) < len(tags):
         raise UnreadableError(f"damaged: expected {len(tags)} fields, found {len(found)}")
@@ -87,7 +87,7 @@ def fields(element: Element, *tags: int, more: int = 0) -> list[Element]:
 
 
 def inner(element: Element, tag: int) -> Element:
-    """The one element in an EXPLICIT [0], which must have this tag."""
+    """The only element in an EXPLICIT [0], which must have `tag`. Raises UnreadableError."""
     found = children(element, CONTEXT_0, 1)
     if not found:
         raise UnreadableError(f"damaged: expected {_NAMES[tag]}, found nothing")
@@ -104,7 +104,7 @@ def expect(element: Element, tag: int) -> Element:
 
 
 def integer(element: Element) -> int:
-    """Of at most eight bytes: nothing in a keystore counts further."""
+    """The value of an INTEGER of at most eight bytes, which suffices for keystores. Raises UnreadableError."""
     expect(element, INTEGER)
     size = element.end - element.body
     if not 1 <= size <= 8:
@@ -122,12 +122,12 @@ def write(tag: int, *parts: bytes) -> bytes:
 
 
 def write_set(*parts: bytes) -> bytes:
-    """A SET OF, in the order that X.690 11.6 asks for."""
+    """A SET OF, in the order of X.690 11.6."""
     return write(SET, *sorted(parts))
 
 
 def write_integer(value: int) -> bytes:
-    """Of a number that is not negative."""
+    """An INTEGER; `value` must not be negative."""
     return write(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
 
 
@@ -144,12 +144,12 @@ def oid(dotted: str) -> bytes:
 
 
 def _check_oid(value: bytes) -> None:
-    """As Java's ObjectIdentifier: each number ends, none begins with a group of zeros."""
+    """Checks as Java's ObjectIdentifier does: each number ends, and none begins with a group of zeros."""
     padded = 0x80 in value and any(
         group == 0x80 and before < 0x80 for before, group in itertools.pairwise(b"\0" + value)
     )
     if not 1 <= len(value) <= _OID_LIMIT_BYTES or value[-1] >= 0x80 or padded:
-        raise UnreadableError("damaged: an OBJECT IDENTIFIER that is none")
+        raise UnreadableError("damaged: an invalid OBJECT IDENTIFIER")
 
 
 def _read(data: bytes, start: int, end: int) -> Element:
@@ -166,7 +166,7 @@ def _read(data: bytes, start: int, end: int) -> Element:
     if size > 0x80:
         length = size & 0x7F
         if length > 4 or body + length > end:
-            raise UnreadableError("damaged or cut off: an element has no length that can be")
+            raise UnreadableError("damaged or cut off: an element has an invalid length")
         size = int.from_bytes(data[body : body + length])
         body += length
     if body + size > end:

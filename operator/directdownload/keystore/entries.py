@@ -1,4 +1,4 @@
-"""What a keystore holds, whatever its type, and what is to change in it. Pure; used by this package and the agent."""
+"""The entries of a keystore of any type, and changes of them. Pure; used by this package and the agent."""
 
 import dataclasses
 import datetime
@@ -11,12 +11,12 @@ from directdownload.resources import pem
 
 StoreType = Literal["JKS", "PKCS12"]
 
-#: Of a store. One of 300 certificates takes less than half a megabyte.
+#: Limit of a keystore. 300 certificates take less than half a megabyte.
 SIZE_LIMIT_BYTES = 8 << 20
 
 
 class EntryKind(enum.StrEnum):
-    """As keytool names them."""
+    """Kinds of entries, with keytool's names."""
 
     TRUSTED_CERTIFICATE = "trustedCertEntry"
     PRIVATE_KEY = "PrivateKeyEntry"
@@ -25,7 +25,7 @@ class EntryKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One entry. `alias` is lower-cased, as by Java; `certificate` is DER: of a private key the first of its chain."""
+    """One entry. `alias` is in lower case, as in Java. `certificate` is DER; a key has the first of its chain."""
 
     alias: str
     kind: EntryKind
@@ -37,13 +37,13 @@ class Entry:
         return pem.fingerprint_sha256(self.certificate) if self.certificate is not None else None
 
     def trusts(self, der: bytes) -> bool:
-        """Whether this is a trusted certificate of just these bytes."""
+        """Whether this is a trusted certificate with exactly these bytes."""
         return self.kind is EntryKind.TRUSTED_CERTIFICATE and self.certificate == der
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """Trusted certificates (DER by lower-cased alias) to put, in place of one there already; and aliases to remove."""
+    """Trusted certificates to put or replace (DER by lower-case alias), and aliases to remove."""
 
     put: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     remove: Sequence[str] = ()
@@ -53,19 +53,18 @@ class Changes:
 
 
 class Keystore(Protocol):
-    """One store, read: made by `formats.load` and `formats.empty`; immutable."""
+    """An immutable keystore, made by `formats.load` and `formats.empty`."""
 
     @property
     def type(self) -> StoreType: ...
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """By lower-cased alias."""
+        """Entries by lower-case alias."""
 
     def changed(self, changes: Changes, now: datetime.datetime) -> bytes:
-        """The content of the store after `changes`; all else is kept as it is.
+        """The content of the file after `changes`; everything else stays byte for byte.
 
-        An alias to remove that is not there is none too many. Raises ForeignEntryError where a change would replace or
-        remove anything but a trusted certificate, and WriteError where the store would become larger than any that is
-        read.
+        A missing alias in `remove` is ignored. Raises ForeignEntryError if a change would replace or remove anything
+        but a trusted certificate, and WriteError if the keystore would exceed the limits.
         """

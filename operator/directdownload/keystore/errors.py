@@ -1,7 +1,7 @@
-"""What can be wrong with a keystore, each with the reason that condition, event and metric carry.
+"""Errors of a keystore, each with the reason of its condition, event and metric.
 
-Raised by every module of this package; a store is untouched when one of these was raised. Messages name the file, what
-was expected and what to do. They never hold a password or what lies in the store.
+Every module of this package raises them; the keystore is then unchanged. Messages name the file, what was expected and
+what to do. They never contain a password or a key of the keystore.
 """
 
 from typing import ClassVar
@@ -16,36 +16,36 @@ class KeystoreError(Exception):
 
 
 class UnreadableError(KeystoreError):
-    """Not a keystore that we know, damaged, larger than any, or not readable at all."""
+    """The file is of an unknown type, damaged, too large, or cannot be read."""
 
     reason = Reason.KEYSTORE_UNREADABLE
 
 
 class PasswordWrongError(KeystoreError):
-    """The store does not open with this password."""
+    """The keystore does not open with this password."""
 
     reason = Reason.KEYSTORE_PASSWORD_WRONG
 
 
 class PasswordMissingError(KeystoreError):
-    """There is no password where it should be."""
+    """The file that should hold the password has none, or cannot be read."""
 
     reason = Reason.KEYSTORE_PASSWORD_MISSING
 
 
 class MissingError(KeystoreError):
-    """There is no such file, and none shall be made."""
+    """The keystore does not exist, and may not be created."""
 
     reason = Reason.KEYSTORE_MISSING
 
 
 class WriteError(KeystoreError):
-    """The store could not be written or locked; what was there before still is."""
+    """The keystore could not be written or locked; its old version is still in place."""
 
     reason = Reason.KEYSTORE_WRITE_FAILED
 
 
 class ForeignEntryError(KeystoreError):
-    """A change that would touch an entry that is not a trusted certificate: a key is never replaced or removed."""
+    """A change would replace or remove an entry that is not a trusted certificate, such as a key."""
 
     reason = Reason.ALIAS_CONFLICT

@@ -1,28 +1,26 @@
-"""The file of a keystore gets another version, while others may write to it who know of no lock. Used by `store`.
+"""Replaces the file of a keystore while other writers, which know no lock, may write it. Used by `store`.
 
-keytool reads a store, and some time later empties the file and writes it anew. So the name could have another content
-than was read by the time that ours is put there, and a rename would destroy it. Instead, under our lock:
+keytool reads a keystore, and later truncates the file and writes it again. So the file may have changed since it was
+read, and a rename over it would destroy that change. Instead, under the lock:
 
 1. The new version is written beside it (`.NAME.directdownload.part`), gets owner, mode and label of the old one, is
-   synced, and renamed to `.NAME.directdownload.READ-NEW.swap`, with the digests of what was read and of what it is.
-2. `renameat2(RENAME_EXCHANGE)` swaps it with the store: in one step, and what was there is kept, whatever it is.
-3. `resolve` looks at what came out, now under the name of the swap file:
-   - what was read (READ): nobody was in between. It becomes the backup.
-   - something else, and the store is still NEW: someone wrote in between. The two are exchanged again, at once: the
-     other's file is back under its name, even while it is still being written to. The caller merges and tries again.
+   synced, and renamed to `.NAME.directdownload.READ-NEW.swap`, with the digests of the read and of the new content.
+2. `renameat2(RENAME_EXCHANGE)` swaps it with the keystore, in one step. The old file is kept, whatever it is.
+3. `_resolve` checks the file that now has the name of the swap file:
+   - READ: nobody wrote in between. The file becomes the backup.
+   - another content, and the keystore is still NEW: somebody wrote in between. The two files are exchanged again at
+     once, so that the other writer's file is back, even during its write. The caller merges and tries again.
    - NEW: it was never put in place, or was taken back. It is removed.
-   - something else, and the store is no longer NEW: a third one has written within the instant. The store stays as it
-     is, and what came out is kept as `NAME.directdownload.rescued` (or `.rescued-2`, …: none is overwritten), which is
-     logged.
+   - another content, and the keystore is no longer NEW: a third process wrote at the same instant. The keystore stays,
+     and the file is kept as `NAME.directdownload.rescued` (or `.rescued-2`, …: none is overwritten), which is logged.
 
-A process that is killed, or a power failure, can interrupt this between any two steps: the name always has a whole
-store. The next one who has the lock finds the `.swap` file, whose name says all that `resolve` needs: the same code
-ends what was begun.
+A kill or a power failure can interrupt this between any two steps: the name always has a whole keystore. The next
+holder of the lock finds the `.swap` file. Its name has all that `_resolve` needs, so the same code completes the work.
 
-What no call can see: a writer that has opened the store without emptying it, and writes after step 3 has looked, writes
-into the backup. keytool and shells empty it as they open it.
+One case is undetectable: a writer that opens the keystore without truncating it, and writes after step 3, writes into
+the backup. keytool and shells truncate on open.
 
-A file system without RENAME_EXCHANGE (NFS, for one) is refused with a WriteError: a plain rename would lose writes.
+A file system without RENAME_EXCHANGE, such as NFS, is refused with a WriteError: a plain rename would lose writes.
 """
 
 import contextlib
@@ -45,13 +43,13 @@ _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-#: More than two are needed only while two others write within the same instant.
+#: More than two exchanges are needed only while two other writers write at the same instant.
 _EXCHANGES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A keystore's path, which is no symbolic link, and the names of ours beside it."""
+    """A keystore's path, which is no symbolic link, and the product's files beside it."""
 
     path: str
 
@@ -80,18 +78,18 @@ class Place:
         return Swap(self._hidden("-".join(digests) + ".swap"), *digests)
 
     def in_use(self) -> bool:
-        """Whether one of ours is writing now, or was killed while it did."""
+        """Whether a writer of the product is at work, or was killed during a write."""
         return os.path.lexists(self.part) or bool(self.swaps())
 
     def swaps(self) -> "list[Swap]":
-        """At most one, unless someone has copied it."""
+        """The swap files: at most one, unless somebody has copied it. Raises WriteError."""
         prefix, suffix = re.escape(os.path.basename(self._hidden(""))), r"([0-9a-f]{32})-([0-9a-f]{32})\.swap"
         try:
             names = os.listdir(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise files.write_error(error, self.directory, "look for what an earlier writer left") from error
+            raise files.write_error(error, self.directory, "look for files of an earlier writer") from error
         matches = (re.fullmatch(prefix + suffix, name) for name in names)
         return [Swap(os.path.join(self.directory, match[0]), match[1], match[2]) for match in matches if match]
 
@@ -101,7 +99,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Swap:
-    """A file that is, or was, exchanged with the store: the digests of what was read and of what was made of it."""
+    """A file that is, or was, exchanged with the keystore, with the digests of the read and of the new content."""
 
     path: str
     read: str
@@ -109,7 +107,7 @@ class Swap:
 
 
 def clean(place: Place) -> None:
-    """End what a writer that was killed had begun. The lock must be held. Raises WriteError."""
+    """Completes the work of a killed writer. The lock must be held. Raises WriteError."""
     try:
         _remove(place.part)
         for swap in place.swaps():
@@ -119,10 +117,10 @@ def clean(place: Place) -> None:
 
 
 def replace(place: Place, read: files.Content | None, data: bytes) -> None:
-    """Put `data` in place of `read` (None: there was no store), unless someone else changed that in between.
+    """Replaces `read` (None: there was no keystore) by `data`, unless somebody changed it in between.
 
-    The lock must be held, and nothing be left over. Read the store to see what it is now. Raises WriteError: nothing
-    has changed then.
+    The lock must be held, and `clean` called before. Read the keystore afterwards for the result. Raises WriteError;
+    nothing has changed then.
     """
     _check_backup(place)
     swap = place.swap(read.data if read else b"", data)
@@ -134,7 +132,7 @@ def replace(place: Place, read: files.Content | None, data: bytes) -> None:
             elif files.stamp(os.lstat(place.path)) == files.stamp(read.status):
                 _rename(swap.path, place.path, _RENAME_EXCHANGE)
         except (FileExistsError, FileNotFoundError):
-            # made or removed by someone else: ours is not in place
+            # created or removed by somebody else: the new version is not in place
             pass
         finally:
             _resolve(place, swap)
@@ -143,7 +141,7 @@ def replace(place: Place, read: files.Content | None, data: bytes) -> None:
 
 
 def _write(place: Place, read: files.Content | None, data: bytes, path: str) -> None:
-    """A whole file at `path`, on disk, with the attributes of the store."""
+    """Writes a whole file at `path`, synced, with the attributes of the keystore."""
     _remove(place.part)
     try:
         descriptor = os.open(place.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -163,7 +161,7 @@ def _write(place: Place, read: files.Content | None, data: bytes, path: str) -> 
 
 
 def _resolve(place: Place, swap: Swap) -> None:
-    """Nothing is left at `swap` afterwards; the table is at the head of this module."""
+    """Removes `swap` by the rules in this module's docstring."""
     for _ in range(_EXCHANGES):
         out = _digest_at(swap.path)
         if out == swap.new or not os.path.lexists(swap.path):
@@ -175,13 +173,15 @@ def _resolve(place: Place, swap: Swap) -> None:
             continue
         else:
             rescued = _rescue(place, swap)
-            _log.warning("%s was written by others at the same time; one of its versions is %s", place.path, rescued)
+            _log.warning(
+                "%s was written by two others at the same time; one of the versions is in %s", place.path, rescued
+            )
         break
     files.sync_directory(place.directory)
 
 
 def _rescue(place: Place, swap: Swap) -> str:
-    """Where the file is kept now; what was rescued before stays."""
+    """Keeps the file under a free name, and returns its path."""
     for number in itertools.count(1):
         path = place.rescued if number == 1 else f"{place.rescued}-{number}"
         with contextlib.suppress(FileExistsError):
@@ -191,7 +191,7 @@ def _rescue(place: Place, swap: Swap) -> str:
 
 
 def _check_backup(place: Place) -> None:
-    """Told before anything is changed, as afterwards it would be too late."""
+    """Checks the backup's name before any change. Raises WriteError."""
     try:
         regular = stat.S_ISREG(os.lstat(place.backup).st_mode)
     except OSError:
@@ -205,7 +205,7 @@ def _digest(data: bytes) -> str:
 
 
 def _digest_at(path: str) -> str | None:
-    """None where there is nothing, or nothing that can be read."""
+    """The digest of the file; None if it is missing or unreadable."""
     try:
         content = files.read(path)
     except errors.UnreadableError:
@@ -219,7 +219,7 @@ def _remove(path: str) -> None:
 
 
 def _rename(source: str, target: str, flags: int) -> None:
-    """renameat2(2). Raises OSError, and WriteError where the file system cannot do it."""
+    """Calls renameat2(2). Raises OSError, and WriteError if the file system does not support it."""
     if _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) != 0:
         number = ctypes.get_errno()
         if number in _UNSUPPORTED:

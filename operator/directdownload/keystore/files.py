@@ -1,6 +1,6 @@
-"""Files of a host that others write, too: read bounded, no link followed, never waited for.
+"""Reads files of a host that others write as well: bounded, without following links, never blocking.
 
-Used by the modules of this package; they say with `unreadable` and `write_error` what failed, and what to do.
+Used by the modules of this package. `unreadable` and `write_error` make errors with the cause and advice.
 """
 
 import dataclasses
@@ -15,24 +15,26 @@ _DIRECTORY_ADVICE = "let this process write to its directory, which must not be 
 _ADVICE = {
     errno.EROFS: _DIRECTORY_ADVICE,
     errno.EACCES: _DIRECTORY_ADVICE,
-    errno.EPERM: "see whether a file or its directory is immutable (lsattr), or this process may not give files away",
+    errno.EPERM: (
+        "check that neither file nor directory is immutable (lsattr), and that this process may give files away"
+    ),
     errno.ENOSPC: "free space on its file system",
     errno.EDQUOT: "raise the quota of its owner",
-    errno.ENOENT: "make its directory",
-    errno.EIO: "see the kernel's log: the disk may be failing",
+    errno.ENOENT: "create its directory",
+    errno.EIO: "check the kernel's log: the disk may be failing",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Content:
-    """A file as it was read: all its bytes, and its status before them."""
+    """A file's bytes, and its status before they were read."""
 
     data: bytes
     status: os.stat_result
 
 
 def real(path: str) -> str:
-    """The path without symbolic links. Raises UnreadableError for what can be no path."""
+    """The path without symbolic links. Raises UnreadableError if `path` has a NUL character."""
     try:
         return os.path.realpath(path)
     except ValueError as error:
@@ -40,7 +42,7 @@ def real(path: str) -> str:
 
 
 def read(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Content | None:
-    """None if there is no such file. Raises UnreadableError for anything but a regular file of at most the limit."""
+    """The file; None if it does not exist. Raises UnreadableError unless it is a regular file within the limit."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -65,12 +67,12 @@ def read(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Content | None:
 
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:
-    """Equal as long as nobody has written: device, inode, size, mtime_ns and ctime_ns."""
+    """A value that changes with every write: device, inode, size, mtime_ns and ctime_ns."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sync_directory(path: str) -> None:
-    """Make renames and removals in a directory durable; raises OSError."""
+    """Makes renames and removals in a directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -79,15 +81,15 @@ def sync_directory(path: str) -> None:
 
 
 def unreadable(error: OSError | ValueError, path: str) -> errors.UnreadableError:
-    """ValueError is what Python raises for a path that no call takes: one with a NUL character."""
+    """The error for `path`. Python raises ValueError for a path with a NUL character."""
     if isinstance(error, ValueError):
         return errors.UnreadableError(f"{path!r} cannot be read: expected a path without NUL characters")
     return errors.UnreadableError(f"{path} cannot be read: {_text(error)}")
 
 
 def write_error(error: OSError, path: str, doing: str) -> errors.WriteError:
-    """`doing` says what was tried, such as "write the new version"."""
-    advice = _ADVICE.get(error.errno or 0, "see the kernel's log and the file system that it lies on")
+    """The error for a failed write. `doing` completes "cannot", such as "write the new version"."""
+    advice = _ADVICE.get(error.errno or 0, "check the kernel's log and the file system")
     return errors.WriteError(f"{path}: cannot {doing}: {_text(error)}; {advice}")
 
 

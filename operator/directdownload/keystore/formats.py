@@ -1,8 +1,8 @@
-"""Java keystores as bytes: opened, looked into, changed. Pure: no file is read or written here.
+"""Opens, reads and changes Java keystores as bytes. Pure: reads and writes no file.
 
-Used by `store`. Promises: the type is told by the content, not by a name; entries are those that Java sees; a change
-touches trusted certificates only and keeps all else byte for byte; the same input gives the same bytes (the salt of a
-new store apart). Whatever the bytes are, they cost bounded time and memory and give an answer or a KeystoreError.
+Used by `store`. Promises: the content determines the type, not the name; entries are those that Java sees; a change
+affects only trusted certificates and keeps the rest byte for byte; the same input gives the same bytes (except the salt
+of a new keystore). Any bytes cost bounded time and memory, and give a result or a KeystoreError.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _CONVERT = "convert it with keytool -importkeystore -srcstoretype JCEKS -deststo
 
 
 class _Content(Protocol):
-    """What a format knows of one store."""
+    """One keystore in its format."""
 
     @property
     def type(self) -> StoreType: ...
@@ -30,7 +30,7 @@ class _Content(Protocol):
 
     @property
     def room(self) -> int:
-        """How many entries more we would read."""
+        """How many more entries are within the limits; negative: too many."""
 
     def changed(self, put: Mapping[str, bytes], remove: Set[str], now: datetime.datetime) -> "_Content": ...
 
@@ -45,7 +45,7 @@ class _Store:
     _name: str
 
     def changed(self, changes: Changes, now: datetime.datetime) -> bytes:
-        """See entries.Keystore. An alias that is to be put and removed is put. WriteError: the store is full."""
+        """See entries.Keystore. An alias in both `put` and `remove` is put. WriteError: the keystore is full."""
         found = self.entries
         put = {alias: der for alias, der in changes.put.items() if alias not in found or not found[alias].trusts(der)}
         remove = {alias for alias in changes.remove if alias in found and alias not in changes.put}
@@ -58,31 +58,31 @@ class _Store:
         if changed.room < 0 or len(changed.data) > SIZE_LIMIT_BYTES:
             raise errors.WriteError(
                 f"keystore {self._name} is full: with this change it would have {len(changed.entries)} entries in "
-                f"{len(changed.data)} bytes, more than are ever read; remove some"
+                f"{len(changed.data)} bytes, more than the limit; remove some"
             )
         wanted = {alias: _seen(entry) for alias, entry in found.items() if alias not in remove}
         wanted |= {alias: (EntryKind.TRUSTED_CERTIFICATE, der) for alias, der in put.items()}
         got = {alias: _seen(entry) for alias, entry in changed.entries.items()}
         for alias in sorted(wanted.keys() | got.keys()):
             if wanted.get(alias) != got.get(alias):
-                raise self._foreign(alias, "depends on where another stands or has no name of its own")
+                raise self._foreign(alias, "depends on the place of another entry, or has no alias of its own")
         return changed.data
 
     def _foreign(self, alias: str, why: str) -> errors.ForeignEntryError:
         return errors.ForeignEntryError(
-            f"keystore {self._name}: the entry {alias!r} {why}: it is left as it is; choose another alias"
+            f"keystore {self._name}: the entry {alias!r} {why}: it is never changed; choose another alias"
         )
 
 
 class Opener:
-    """Opens several versions of a store with one password: keys are derived from it once, which is what costs."""
+    """Opens several versions of a keystore with one password; derives the keys once, because that is expensive."""
 
     def __init__(self, password: str) -> None:
         self._password = password
         self._keys = pbe.Keys(password)
 
     def load(self, data: bytes, *, name: str) -> Keystore:
-        """The store that `data` is; `name` (its path) is for messages. Raises UnreadableError, PasswordWrongError."""
+        """The keystore in `data`; `name` (its path) is for messages. Raises UnreadableError, PasswordWrongError."""
         try:
             content = self._read(data)
         except errors.UnreadableError as error:
@@ -109,19 +109,19 @@ class Opener:
 
 
 def load(data: bytes, password: str, *, name: str) -> Keystore:
-    """As `Opener.load`, for one version."""
+    """`Opener.load` for one version."""
     return Opener(password).load(data, name=name)
 
 
 def empty(store_type: StoreType, password: str) -> Keystore:
-    """A store with no entry. Raises PasswordWrongError for a password that is no text."""
+    """A keystore without entries. Raises PasswordWrongError for a password that is not Unicode text."""
     _check(password)
     content: _Content = (jks if store_type == "JKS" else pkcs12).empty(password)
     return _Store(content.type, content.entries, content, "(new)")
 
 
 def _check(password: str) -> None:
-    """Raises PasswordWrongError: a lone surrogate (a byte that was not UTF-8) has no bytes in any format."""
+    """Raises PasswordWrongError for a lone surrogate (a byte that was not UTF-8): no format can encode it."""
     if any("\ud800" <= character <= "\udfff" for character in password):
         raise errors.PasswordWrongError(": it is not Unicode text")
 

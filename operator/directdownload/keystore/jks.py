@@ -1,8 +1,8 @@
 """JKS stores, read and written by pyjks.
 
-Used by `formats`. Promises: keys, their chains, all dates and the order of the entries are written as they were read;
-keys are never decrypted, so that they may have passwords of their own. pyjks trusts the lengths that it reads and
-writes UTF-8 where Java writes its own ("modified") UTF-8; `_Store` makes it strict and exact.
+Used by `formats`. Promises: keys, their chains, all dates and the order of entries are written as read; keys are never
+decrypted, so that they may have their own passwords. pyjks trusts the lengths that it reads, and writes UTF-8 instead
+of Java's "modified" UTF-8; `_Store` makes it strict and exact.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from directdownload.keystore.errors import PasswordWrongError, UnreadableError
 
 _VERSION = 2
 _TRUSTED = 2
-#: What Java makes certificates of: it opens no store that has one of another type.
+#: Java's certificate types: it opens no keystore with another one.
 _TYPES = frozenset({"x.509", "x509"})
 _REWRITE = "rewrite it with keytool -importkeystore"
 _ENTRY_LIMIT = 5_000
-#: Characters of an alias in a message.
+#: Longest alias in a message, in characters.
 _SHOWN = 128
 _CHAIN_LIMIT = 32
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -31,7 +31,7 @@ _MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
 class _Store(jks.KeyStore):  # type: ignore[misc]  # pyjks has no types
-    """These methods are the ones that pyjks reads and writes with; their names and arguments are its own."""
+    """Overrides methods with which pyjks reads and writes; pyjks defines their names and arguments."""
 
     @classmethod
     def _read_utf(cls, data: bytes, pos: int, kind: str | None = None) -> tuple[str, int]:
@@ -46,7 +46,7 @@ class _Store(jks.KeyStore):  # type: ignore[misc]  # pyjks has no types
     @classmethod
     def _read_private_key(cls, data: bytes, pos: int, store_type: str) -> tuple[jks.PrivateKeyEntry, int]:
         key, end = cls._read_data(data, pos)
-        # pyjks takes an empty key for a decrypted one
+        # pyjks treats an empty key as decrypted
         if not key or b4.unpack_from(data, end)[0] > _CHAIN_LIMIT:
             raise UnreadableError(f"damaged: a private key that is empty or has more than {_CHAIN_LIMIT} certificates")
         found: tuple[jks.PrivateKeyEntry, int] = super()._read_private_key(data, pos, store_type)
@@ -65,7 +65,7 @@ class _Store(jks.KeyStore):  # type: ignore[misc]  # pyjks has no types
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Content:
-    """A store that was opened. `stored` are the entries of pyjks by alias as stored."""
+    """An open keystore. `stored`: pyjks' entries by alias as stored."""
 
     data: bytes
     stored: Mapping[str, Any]
@@ -74,16 +74,16 @@ class Content:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Without those whose alias has upper-case letters: Java asks for aliases in lower case, and so finds none."""
+        """Entries by alias, without upper-case aliases: Java looks up aliases in lower case, and never finds these."""
         return {alias: _entry(alias, item) for alias, item in self.stored.items() if alias == alias.lower()}
 
     @property
     def room(self) -> int:
-        """How many entries more we would read."""
+        """How many more entries are within the limits; negative: too many."""
         return _ENTRY_LIMIT - len(self.stored)
 
     def changed(self, put: Mapping[str, bytes], remove: Set[str], now: datetime.datetime) -> "Content":
-        """With these trusted certificates in it, as of `now`, and without those of `remove`."""
+        """The keystore with the trusted certificates `put`, created at `now`, and without the aliases `remove`."""
         stored = {alias: item for alias, item in self.stored.items() if alias not in remove}
         for alias, certificate in put.items():
             timestamp = (now - _EPOCH) // _MILLISECOND
@@ -92,7 +92,7 @@ class Content:
 
 
 def read(data: bytes, password: str) -> Content:
-    """Raises UnreadableError, PasswordWrongError."""
+    """Opens a keystore. Raises UnreadableError, PasswordWrongError."""
     if len(data) >= 8 and (version := int.from_bytes(data[4:8])) != _VERSION:
         raise UnreadableError(f"a JKS store of version {version}, expected {_VERSION}; {_REWRITE}")
     if int.from_bytes(data[8:12]) > _ENTRY_LIMIT:
@@ -100,12 +100,12 @@ def read(data: bytes, password: str) -> Content:
     try:
         store = _Store.loads(data, password, try_decrypt_keys=False)
     except KeystoreSignatureException:
-        raise PasswordWrongError(" (or was changed by something that did not know it)") from None
+        raise PasswordWrongError(" (or was changed without it)") from None
     except DuplicateAliasException as error:
-        # pyjks says nothing else of it: the alias, in quotes, ends the message
+        # pyjks reports the alias only in the message, which it ends in quotes
         alias = str(error).removeprefix("Found duplicate alias ")[1:-1]
         raise UnreadableError(
-            f"two of its entries have the alias {_shown(alias)}, and Java sees the last of them alone; {_REWRITE}, "
+            f"two of its entries have the alias {_shown(alias)}, and Java sees only the last one; {_REWRITE}, "
             "which keeps that one"
         ) from None
     except KeystoreException:
@@ -121,7 +121,7 @@ def read(data: bytes, password: str) -> Content:
 
 
 def empty(password: str) -> Content:
-    """A store with no entry."""
+    """A keystore without entries."""
     return _content({}, password)
 
 
@@ -136,18 +136,18 @@ def _entry(alias: str, item: Any) -> Entry:
     if isinstance(item, jks.TrustedCertEntry):
         return Entry(alias, EntryKind.TRUSTED_CERTIFICATE, item.cert, created)
     if not item.cert_chain:
-        # keytool has no other word for a key without a chain, whatever the key is
+        # keytool calls every key without a chain a SecretKeyEntry
         return Entry(alias, EntryKind.SECRET_KEY, None, created)
     return Entry(alias, EntryKind.PRIVATE_KEY, item.cert_chain[0][1], created)
 
 
 def _types(item: Any) -> list[str]:
-    """Of its certificates."""
+    """The types of the entry's certificates."""
     return [item.type] if isinstance(item, jks.TrustedCertEntry) else [name for name, _ in item.cert_chain]
 
 
 def _shown(text: str) -> str:
-    """In a message: what foreign text there may be, on one line and bounded."""
+    """Foreign text for a message: on one line, and bounded."""
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
@@ -158,14 +158,14 @@ def _slice(data: bytes, start: int, size: int) -> tuple[bytes, int]:
 
 
 def _text(raw: bytes) -> str:
-    """Of modified UTF-8 (java.io.DataInput): NUL is two bytes, a character beyond U+FFFF two surrogates."""
+    """Decodes modified UTF-8 (java.io.DataInput): NUL is two bytes, a character beyond U+FFFF two surrogates."""
     try:
         text = raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
         text = text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeError:
         raise UnreadableError("damaged: an alias that is not Unicode") from None
     if _modified_utf8(text) != raw:
-        raise UnreadableError("damaged: an alias that Java would not have written so")
+        raise UnreadableError("damaged: an alias in an encoding that Java does not write")
     return text
 
 

@@ -1,6 +1,6 @@
-"""One writer of ours at a time per keystore: agent and command line wait for one another. Used by `store`.
+"""One writer of the product at a time per keystore: agent and command line wait for each other. Used by `store`.
 
-keytool and the CloudStack agent know nothing of it; `exchange` is for them.
+keytool and the CloudStack agent do not know the lock; `exchange` handles their writes.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ _POLL_SECONDS = 0.02
 
 @contextlib.contextmanager
 def held(path: str, timeout_seconds: float) -> Iterator[None]:
-    """The lock file is made where it is missing, and stays: removing it would let two in. It goes with its process.
+    """Holds the lock during the block. The kernel releases it when the process ends.
 
-    Raises WriteError when someone else has it for longer than that, or it cannot be made.
+    Creates a missing lock file and keeps it, because its removal would admit two writers. Raises WriteError if another
+    process holds the lock for longer than `timeout_seconds`, or the file cannot be created.
     """
     descriptor = _open(path)
     try:
@@ -28,7 +29,7 @@ def held(path: str, timeout_seconds: float) -> Iterator[None]:
             if time.monotonic() >= end:
                 raise errors.WriteError(
                     f"{path} was locked by another process for more than {timeout_seconds:g} s; "
-                    "see what it is doing (fuser), or try again"
+                    "find that process (fuser), or try again"
                 )
             time.sleep(_POLL_SECONDS)
         yield
@@ -40,7 +41,7 @@ def _open(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise files.write_error(error, path, "make the lock file") from error
+        raise files.write_error(error, path, "create the lock file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise errors.WriteError(f"{path} is not a regular file; remove it")

@@ -1,13 +1,13 @@
-"""The password of a keystore, from where the host has it. Called by the agent and by `directdownload keystore`.
+"""Reads the password of a keystore from the host. Called by the agent and by `directdownload keystore`.
 
-Nothing here ever puts a password, or a line that may hold one, into a message.
+No message contains a password, or a line that may hold one.
 """
 
 import javaproperties
 
 from directdownload.keystore import errors, files
 
-#: What CloudStack's agent calls it.
+#: The name of the property in CloudStack's agent.
 PROPERTY = "keystore.passphrase"
 _LIMIT_BYTES = 1024**2
 
@@ -25,7 +25,7 @@ def from_agent_properties(path: str) -> str:
 
 
 def from_file(path: str) -> str:
-    """All of the file, in UTF-8, but for one newline at the end. Raises PasswordMissingError."""
+    """The whole file, in UTF-8, without one newline at its end. Raises PasswordMissingError."""
     try:
         text = _read(path).decode()
     except UnicodeDecodeError:

@@ -1,11 +1,11 @@
-"""Password-based cryptography of PKCS#12: keys, ciphers and MACs, as their AlgorithmIdentifiers ask for them.
+"""Password-based cryptography of PKCS#12: keys, ciphers and MACs, selected by AlgorithmIdentifiers.
 
-Used by `pkcs12`. Promises: what a hostile store can make us compute is bounded (`ITERATION_LIMIT` for all keys of a
-store together), and an algorithm that we do not know raises UnreadableError with its name.
+Used by `pkcs12`. Promises: the cost of a hostile keystore is bounded (`ITERATION_LIMIT` for all its keys together), and
+an unknown algorithm raises UnreadableError with its name.
 
-Known are what Java 8 to 25 and OpenSSL write: PBES2 (RFC 8018) with PBKDF2 and AES-CBC or 3DES, the old schemes of
-RFC 7292 appendix C that they used before (3DES, and RC2 of 40 or 128 bits for certificates), the MAC of RFC 7292
-appendix B, and PBMAC1 (RFC 9579).
+Supports what Java 8 to 25 and OpenSSL write: PBES2 (RFC 8018) with PBKDF2 and AES-CBC or 3DES, the earlier schemes of
+RFC 7292 appendix C (3DES, and RC2 of 40 or 128 bits for certificates), the MAC of RFC 7292 appendix B, and PBMAC1
+(RFC 9579).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import ciphers, padding
 from directdownload.keystore import der
 from directdownload.keystore.errors import PasswordWrongError, UnreadableError
 
-#: As Java's PKCS12KeyStore has it for one key; here for all keys of a store together: a few seconds of work.
+#: Java's PKCS12KeyStore has this limit per key; here it is for all keys of a keystore: a few seconds of work.
 ITERATION_LIMIT = 5_000_000
 SALT_LIMIT_BYTES = 1024
 _KEY_LIMIT_BYTES = 128
@@ -49,7 +49,7 @@ _HMACS = {
 _PBKDF2 = der.oid("1.2.840.113549.1.5.12")
 _PBES2 = der.oid("1.2.840.113549.1.5.13")
 _PBMAC1 = der.oid("1.2.840.113549.1.5.14")
-#: Ciphers of PBES2 and the bytes of their keys.
+#: Ciphers of PBES2, and the size of their keys in bytes.
 _PBES2_CIPHERS = {
     der.oid("2.16.840.1.101.3.4.1.2"): ("AES", 16),
     der.oid("2.16.840.1.101.3.4.1.22"): ("AES", 24),
@@ -62,12 +62,12 @@ _PKCS12_CIPHERS = {
     der.oid("1.2.840.113549.1.12.1.5"): ("RC2", 16),
     der.oid("1.2.840.113549.1.12.1.6"): ("RC2", 5),
 }
-#: What a key of RFC 7292 appendix B is for.
+#: Purposes of keys (ID of RFC 7292 appendix B.3).
 _KEY, _IV, _MAC = 1, 2, 3
 
 
 class Keys:
-    """Derives keys from one password and remembers them; all together cost at most ITERATION_LIMIT iterations."""
+    """Derives and caches keys of one password. All together cost at most ITERATION_LIMIT iterations."""
 
     def __init__(self, password: str) -> None:
         self._password = password
@@ -75,14 +75,16 @@ class Keys:
         self._found: dict[tuple[object, ...], bytes] = {}
 
     def pkcs12(self, digest: str, purpose: int, salt: bytes, iterations: int, size: int) -> bytes:
-        """RFC 7292 appendix B."""
+        """A key of `size` bytes by RFC 7292 appendix B. Raises UnreadableError beyond ITERATION_LIMIT."""
         # RFC 7292 B.1: BMPString with a NUL character at its end
         password = self._password.encode("utf-16-be") + b"\0\0"
         blocks = -(-size // hashlib.new(digest).digest_size)
         return self._once(_pkcs12, digest, password, purpose, salt, iterations, size, cost=iterations * blocks)
 
     def pbkdf2(self, digest: str, salt: bytes, iterations: int, size: int) -> bytes:
-        """RFC 8018 5.2; the password is UTF-8, as Java and OpenSSL have it."""
+        """A key of `size` bytes by RFC 8018 5.2, with the password in UTF-8, as in Java and OpenSSL.
+
+        Raises UnreadableError beyond ITERATION_LIMIT."""
         password = self._password.encode()
         blocks = -(-size // hashlib.new(digest).digest_size)
         return self._once(hashlib.pbkdf2_hmac, digest, password, salt, iterations, size, cost=iterations * blocks)
@@ -91,7 +93,7 @@ class Keys:
         found = self._found.get((derive, *arguments))
         if found is None:
             if cost > self._left:
-                raise UnreadableError(f"its iteration counts are larger than {ITERATION_LIMIT} in all")
+                raise UnreadableError(f"its iteration counts are larger than {ITERATION_LIMIT} in total")
             self._left -= cost
             found = self._found[derive, *arguments] = derive(*arguments)
         return found
@@ -99,7 +101,7 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Cipher:
-    """A block cipher in CBC mode with the padding of PKCS#7, ready with key and IV."""
+    """A block cipher in CBC mode with PKCS#7 padding, with key and IV."""
 
     name: str
     key: bytes
@@ -114,10 +116,10 @@ class Cipher:
         return encryptor.update(padded) + encryptor.finalize()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Raises PasswordWrongError when this cannot have been encrypted with this key."""
+        """Raises PasswordWrongError if the padding does not fit this key, and UnreadableError for partial blocks."""
         block = len(self.iv)
         if not data or len(data) % block:
-            raise UnreadableError(f"damaged: {len(data)} encrypted bytes are no whole number of blocks of {block}")
+            raise UnreadableError(f"damaged: {len(data)} encrypted bytes are not a multiple of the block size, {block}")
         if self.name == "RC2":
             padded = self._rc2().decrypt(data)
         else:
@@ -134,13 +136,13 @@ class Cipher:
         return ciphers.Cipher(algorithm, ciphers.modes.CBC(self.iv))
 
     def _rc2(self) -> Any:
-        # its types lack effective_keylen; the algorithm is not ours to choose
+        # its types lack effective_keylen; the keystore determines the algorithm
         bits = 8 * len(self.key)
         return ARC2.new(self.key, ARC2.MODE_CBC, iv=self.iv, effective_keylen=bits)  # type: ignore[call-arg]  # noqa: S304
 
 
 def cipher(keys: Keys, algorithm: der.Element) -> Cipher:
-    """Of the contentEncryptionAlgorithm of an EncryptedContentInfo."""
+    """The cipher of an EncryptedContentInfo's contentEncryptionAlgorithm. Raises UnreadableError."""
     oid, parameters = _identifier(algorithm)
     if known := _PKCS12_CIPHERS.get(oid):
         name, size = known
@@ -161,7 +163,7 @@ def cipher(keys: Keys, algorithm: der.Element) -> Cipher:
 
 
 def mac(keys: Keys, algorithm: der.Element, salt: der.Element, iterations: der.Element | None, data: bytes) -> bytes:
-    """Of `data`, by the fields of a MacData; iterations defaults to 1 (RFC 7292 section 4)."""
+    """The MAC of `data` by the fields of a MacData; iterations defaults to 1 (RFC 7292 section 4)."""
     oid, *parameters = der.fields(algorithm, der.OID, more=1)
     if oid.value == _PBMAC1 and parameters:
         derivation, scheme = der.fields(parameters[0], der.SEQUENCE, der.SEQUENCE)
@@ -175,7 +177,7 @@ def mac(keys: Keys, algorithm: der.Element, salt: der.Element, iterations: der.E
 
 
 def _identifier(algorithm: der.Element) -> tuple[bytes, der.Element]:
-    """The OID and the parameters of an AlgorithmIdentifier that has some."""
+    """OID and parameters of an AlgorithmIdentifier. Raises UnreadableError if it has no parameters."""
     oid, *parameters = der.fields(algorithm, der.OID, more=1)
     if not parameters:
         raise UnreadableError("damaged: an algorithm without parameters")
@@ -192,7 +194,7 @@ def _salt_and_iterations(salt: der.Element, iterations: der.Element | None) -> t
 
 
 def _pbkdf2(keys: Keys, derivation: der.Element, size: int | None) -> bytes:
-    """A key of `size` bytes; None: of the keyLength that the parameters must then have (RFC 9579 section 3)."""
+    """A key of `size` bytes. None: of keyLength bytes, which the parameters must then have (RFC 9579 section 3)."""
     oid, parameters = _identifier(derivation)
     if oid != _PBKDF2:
         raise UnreadableError(f"its key is derived with the unknown function {_dotted(oid)}")
@@ -234,7 +236,7 @@ def _pkcs12(digest: str, password: bytes, purpose: int, salt: bytes, iterations:
 
 
 def _filled(text: bytes, block: int) -> bytes:
-    """Repeated up to the next whole number of blocks."""
+    """`text` repeated to the next multiple of the block size."""
     size = -(-len(text) // block) * block
     return (text * (size // max(1, len(text)) + 1))[:size]
 
@@ -247,7 +249,7 @@ def _unknown_cipher(oid: bytes) -> UnreadableError:
 
 
 def _name(known: dict[bytes, str], algorithm: der.Element) -> str:
-    """Of a digest, by its AlgorithmIdentifier."""
+    """The name of the digest in an AlgorithmIdentifier. Raises UnreadableError."""
     oid = der.fields(algorithm, der.OID, more=1)[0].value
     if oid not in known:
         raise UnreadableError(f"it is protected with the unknown digest {_dotted(oid)}")
@@ -255,7 +257,7 @@ def _name(known: dict[bytes, str], algorithm: der.Element) -> str:
 
 
 def _dotted(oid: bytes) -> str:
-    """For messages; cut off where it is longer than any that is in use."""
+    """The OID in dotted form, for messages; cut off beyond any length in use."""
     first, *rest = oid[:20]
     arcs, arc = [first // 40, first % 40], 0
     for group in rest:

@@ -1,14 +1,13 @@
-"""PKCS#12 stores (RFC 7292) as Java's PKCS12KeyStore sees them, changed without touching what is not ours.
+"""PKCS#12 keystores (RFC 7292) as Java's PKCS12KeyStore sees them. A change keeps all foreign parts.
 
-Used by `formats`. A store is a list of ContentInfos, each with a list of bags. What we do not change is written again
-byte for byte: every ContentInfo, and every bag of one that is changed, whether we understand it or not. (Libraries
-that read a store into keys and certificates and write it anew lose a second private key, secret keys and attributes.)
+Used by `formats`. A keystore is a list of ContentInfos, each with a list of bags. Unchanged parts are written again
+byte for byte: every ContentInfo, and every other bag of a changed one, known or unknown. (Libraries that read a
+keystore into keys and certificates and write it again lose a second private key, secret keys and attributes.)
 
-Where things go: an entry is replaced or removed where it stands. A new one goes into a ContentInfo of our own at the
-end, not encrypted, since certificates are public. When keytool writes the store it moves all certificates into its
-encrypted one; there this module decrypts, changes the one bag, and encrypts again with the same parameters. Salt and IV
-stay for the same reason: the result depends on nothing but the content. The MAC is made anew with its own parameters; a
-store without MAC stays without.
+An entry is replaced or removed in its place. A new entry goes into a separate ContentInfo at the end, which is not
+encrypted, because certificates are public. keytool moves all certificates into its encrypted ContentInfo; this module
+decrypts that, changes one bag, and encrypts it again with the same parameters. Salt and IV stay, so that the result
+depends only on the content. The MAC is computed again with its own parameters; a keystore without MAC gets none.
 """
 
 import codecs
@@ -32,13 +31,13 @@ _SECRET_BAG = der.oid("1.2.840.113549.1.12.10.1.5")
 _X509_CERTIFICATE = der.oid("1.2.840.113549.1.9.22.1")
 _FRIENDLY_NAME = der.oid("1.2.840.113549.1.9.20")
 _LOCAL_KEY_ID = der.oid("1.2.840.113549.1.9.21")
-#: Oracle's: what makes a certificate a trusted one for Java.
+#: Oracle's attribute: with it, Java trusts a certificate.
 _TRUSTED_KEY_USAGE = der.oid("2.16.840.1.113894.746875.1.1")
 _ANY_EXTENDED_KEY_USAGE = der.oid("2.5.29.37.0")
 
 
 class _Bag(NamedTuple):
-    """A SafeBag. kind None: no entry by itself, such as a certificate of a key's chain."""
+    """A SafeBag. `kind` is None if it is no entry by itself, such as a certificate of a key's chain."""
 
     raw: bytes
     kind: EntryKind | None
@@ -48,7 +47,7 @@ class _Bag(NamedTuple):
 
 
 class _Attributes(NamedTuple):
-    """Of a bag, those that Java looks for."""
+    """The attributes of a bag that Java reads."""
 
     alias: str | None = None
     key_id: bytes | None = None
@@ -71,7 +70,7 @@ class _Safe:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Content:
-    """A store that was opened. `mac_data` makes its MacData for an AuthenticatedSafe; None: it has none."""
+    """An open keystore. `mac_data` makes the MacData of an AuthenticatedSafe; None: it has no MAC."""
 
     data: bytes
     safes: tuple[_Safe, ...]
@@ -81,14 +80,14 @@ class Content:
 
     @property
     def room(self) -> int:
-        """How many entries more we would read."""
+        """How many more entries are within the limits; negative: too many."""
         return der.COUNT_LIMIT - max(len(self.safes), sum(len(safe.bags) for safe in self.safes))
 
     def changed(self, put: Mapping[str, bytes], remove: Set[str], now: datetime.datetime) -> "Content":
-        """With these trusted certificates in it, and without those of `remove`. `now` is not kept in this format."""
+        """The keystore with the trusted certificates `put`, without the aliases `remove`. The format has no dates."""
         pending = dict(put)
         safes: list[_Safe] = []
-        # backwards: of several bags with one alias Java takes the last
+        # backwards, because Java uses the last of several bags with one alias
         for safe in reversed(self.safes):
             bags: list[_Bag] = []
             for bag in reversed(safe.bags):
@@ -116,13 +115,15 @@ class Content:
 
 
 def read(data: bytes, keys: pbe.Keys) -> Content:
-    """Raises UnreadableError, PasswordWrongError."""
+    """Opens a keystore. Raises UnreadableError, PasswordWrongError."""
     version, content, *rest = der.fields(der.parse(data), der.INTEGER, der.SEQUENCE, more=1)
     if der.integer(version) != 3:
         raise UnreadableError(f"a PKCS#12 store of version {der.integer(version)}, expected 3")
     content_type, authenticated = _content_info(content)
     if content_type != _DATA:
-        raise UnreadableError("a PKCS#12 store that is signed with a key pair; only those with a password are read")
+        raise UnreadableError(
+            "a PKCS#12 store that is signed with a key pair; only stores with a password are supported"
+        )
     safe_data = der.expect(authenticated, der.OCTET_STRING).value
     mac_data = _check_mac(keys, rest[0], safe_data) if rest else None
     left = der.COUNT_LIMIT
@@ -135,7 +136,7 @@ def read(data: bytes, keys: pbe.Keys) -> Content:
 
 
 def empty(password: str) -> Content:
-    """A store with no entry, protected as keytool of Java 17 does."""
+    """A keystore without entries, with the protection of Java 17's keytool."""
     algorithm = der.write(der.SEQUENCE, der.write(der.OID, pbe.SHA256), der.write(der.NULL))
     authenticated = der.write(der.SEQUENCE)
     keys = pbe.Keys(password)
@@ -149,19 +150,19 @@ def _pfx(authenticated: bytes, mac_data: bytes) -> bytes:
 
 
 def _wrap_plain(content: bytes) -> bytes:
-    """The ContentInfo of type data."""
+    """A ContentInfo of type data with `content`."""
     octets = der.write(der.OCTET_STRING, content)
     return der.write(der.SEQUENCE, der.write(der.OID, _DATA), der.write(der.CONTEXT_0, octets))
 
 
 def _content_info(info: der.Element) -> tuple[bytes, der.Element]:
-    """Its type and content."""
+    """Type and content of a ContentInfo."""
     content_type, wrapped = der.fields(info, der.OID, der.CONTEXT_0)
     return content_type.value, _content(wrapped, "ContentInfo")
 
 
 def _content(wrapped: der.Element, of: str) -> der.Element:
-    """Whatever an EXPLICIT [0] holds."""
+    """The only element in an EXPLICIT [0], of any tag. Raises UnreadableError."""
     found = der.children(wrapped, der.CONTEXT_0, 1)
     if not found:
         raise UnreadableError(f"damaged: a {of} without content")
@@ -169,12 +170,12 @@ def _content(wrapped: der.Element, of: str) -> der.Element:
 
 
 def _check_mac(keys: pbe.Keys, element: der.Element, data: bytes) -> Callable[[bytes], bytes]:
-    """Raises PasswordWrongError when the MAC is not that of `data`. Returns what makes the MacData of other data."""
+    """Checks the MAC of `data`, and returns a function for the MacData of other data. Raises PasswordWrongError."""
     digest_info, salt, *iterations = der.fields(element, der.SEQUENCE, der.OCTET_STRING, more=1)
     algorithm, digest = der.fields(digest_info, der.SEQUENCE, der.OCTET_STRING)
     count = iterations[0] if iterations else None
     if not hmac.compare_digest(pbe.mac(keys, algorithm, salt, count, data), digest.value):
-        raise PasswordWrongError(" (or was changed by something that did not know it)")
+        raise PasswordWrongError(" (or was changed without it)")
     return _mac_data(keys, algorithm, salt, count)
 
 
@@ -195,7 +196,7 @@ def _read_safe(keys: pbe.Keys, info: der.Element, limit: int) -> _Safe:
         safe_contents = der.only(der.expect(content, der.OCTET_STRING).value)
         return _Safe(info.raw, _read_bags(safe_contents, limit), True, _wrap_plain)
     if content_type != _ENCRYPTED_DATA:
-        raise UnreadableError("a part of it is encrypted with a key pair; only those with a password are read")
+        raise UnreadableError("a part of it is encrypted with a key pair; only encryption with a password is supported")
     version, encrypted, *attributes = der.fields(content, der.INTEGER, der.SEQUENCE, more=1)
     inner_type, algorithm, octets = der.fields(encrypted, der.OID, der.SEQUENCE, der.CONTEXT_0_PRIMITIVE)
     cipher = pbe.cipher(keys, algorithm)
@@ -210,7 +211,7 @@ def _read_safe(keys: pbe.Keys, info: der.Element, limit: int) -> _Safe:
     try:
         safe_contents = der.expect(der.only(decrypted), der.SEQUENCE)
     except UnreadableError:
-        # one wrong key of 256 leaves something that looks padded
+        # one of 256 wrong keys leaves valid padding
         raise PasswordWrongError from None
     return _Safe(info.raw, _read_bags(safe_contents, limit), False, wrap)
 
@@ -220,10 +221,10 @@ def _read_bags(safe_contents: der.Element, limit: int) -> tuple[_Bag, ...]:
 
 
 def _read_bag(element: der.Element) -> _Bag:
-    """As strict as Java, and no stricter: one bag that it refuses makes it refuse the store."""
+    """Reads a bag exactly as strictly as Java, which refuses the whole keystore for one bad bag."""
     bag_id, wrapped, *attributes = der.fields(element, der.OID, der.CONTEXT_0, more=1)
     content = _content(wrapped, "SafeBag")
-    # what stands there but is no SET is none to Java
+    # Java ignores attributes that are no SET
     named = _attributes(attributes[0]) if attributes and attributes[0].tag == der.SET else _Attributes()
     kind = certificate = None
     if bag_id.value == _SHROUDED_KEY_BAG:
@@ -238,7 +239,7 @@ def _read_bag(element: der.Element) -> _Bag:
 
 
 def _attributes(attributes: der.Element) -> _Attributes:
-    """Those that Java looks for, in their first value. Nothing is asked of others: Windows writes one with no value."""
+    """The attributes that Java reads, by their first value. Others are not checked: Windows writes an empty one."""
     alias = key_id = None
     trusted = False
     for attribute in der.children(attributes, der.SET):
@@ -262,7 +263,7 @@ def _first(values: der.Element, name: str) -> der.Element:
 
 
 def _octets(content: der.Element) -> bytes:
-    """Of a CertBag or SecretBag. Java asks for no type: it takes the OCTET STRING of every CertBag for X.509."""
+    """The content of a CertBag or SecretBag. Java ignores the type: it reads every CertBag as X.509."""
     _, value = der.fields(der.expect(content, der.SEQUENCE), der.OID, der.CONTEXT_0)
     return der.inner(value, der.OCTET_STRING).value
 
@@ -272,7 +273,7 @@ def _text(element: der.Element) -> str:
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """U+FFFD, as Java's decoder of UTF-16 puts it: once for half a pair together with the unit behind it."""
+    """U+FFFD as from Java's UTF-16 decoder: once for half a pair and the unit after it."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     half = 0xD8 <= error.object[error.start] < 0xDC
@@ -284,7 +285,7 @@ codecs.register_error(_AS_JAVA, _replaced)
 
 
 def _trusted(alias: str, certificate: bytes) -> _Bag:
-    """As keytool writes it; the usage says that it is trusted for everything."""
+    """A trusted certificate as keytool writes it, with anyExtendedKeyUsage."""
     value = der.write(der.CONTEXT_0, der.write(der.OCTET_STRING, certificate))
     cert_bag = der.write(der.SEQUENCE, der.write(der.OID, _X509_CERTIFICATE), value)
     attributes = der.write_set(
@@ -300,10 +301,10 @@ def _attribute(oid: bytes, value: bytes) -> bytes:
 
 
 def _entries(safes: Sequence[_Safe]) -> dict[str, Entry]:
-    """By lower-cased alias. Names, order and dates follow Java's PKCS12KeyStore.engineLoad: it decides who is who."""
+    """Entries by lower-case alias. Names, order and dates follow Java's PKCS12KeyStore.engineLoad."""
     found: dict[str, Entry] = {}
     owners: dict[str, bytes] = {}
-    # certificates of keys; Java asks for one by localKeyId and alias, then by localKeyId, then by alias
+    # certificates of keys; Java looks one up by localKeyId and alias, then by localKeyId, then by alias
     both: dict[tuple[bytes | None, str | None], bytes] = {}
     by_key_id: dict[bytes | None, bytes] = {}
     by_alias: dict[str | None, bytes] = {}
@@ -314,7 +315,7 @@ def _entries(safes: Sequence[_Safe]) -> dict[str, Entry]:
             private_keys += private
             key_id, alias = bag.key_id, bag.alias.lower() if bag.alias is not None else None
             if key_id is None and private_keys == 1 and (private or position == 0):
-                # a store with one key needs no localKeyId: its certificate is the first
+                # a keystore with one key needs no localKeyId: the first certificate is the key's
                 key_id = b"01"
             if bag.kind is None and bag.certificate is not None:
                 both.setdefault((key_id, alias), bag.certificate)
@@ -335,9 +336,9 @@ def _entries(safes: Sequence[_Safe]) -> dict[str, Entry]:
 
 
 def _created(bag: _Bag) -> datetime.datetime | None:
-    """Java keeps the time in milliseconds in the localKeyId of keys, and none for certificates."""
+    """The creation time: Java keeps it in the localKeyId of keys, in milliseconds, and has none for certificates."""
     prefix, _, milliseconds = (bag.key_id or b"").partition(b" ")
     if bag.kind is EntryKind.TRUSTED_CERTIFICATE or prefix != b"Time" or not milliseconds.isdigit():
         return None
-    # 14 digits last to the year 5138
+    # 14 digits reach to the year 5138
     return _EPOCH + datetime.timedelta(milliseconds=int(milliseconds)) if len(milliseconds) <= 14 else None

@@ -1,13 +1,13 @@
-"""A keystore file: read it, and change entries of it while others may do the same. The door of this package.
+"""Reads a keystore file, and changes entries of it while others may do the same. The door of this package.
 
-Called by the agent and by `directdownload keystore`. Promises: one writer of ours at a time (`lock`); what others write
-in between is never lost, but merged (`exchange`, which explains how, and what is left after a kill); interrupted at any
-point, the old or the new store is there, never half of one; all entries that the change does not name are those from
-before, which is verified before the new version gets the name; content that needs no change keeps its bytes and mtime.
+Called by the agent and by `directdownload keystore`. Promises: one writer of the product at a time (`lock`); concurrent
+writes of others are merged, never lost (see `exchange`, also for the files after a kill); after an interruption at any
+point the old or the new keystore is in place, never a part of one; all entries that a change does not name stay, which
+is verified before the new version gets the name; a keystore that needs no change keeps its bytes and mtime.
 
-Beside `NAME` lie: `NAME.directdownload.backup`, the version before the last change; `.NAME.directdownload.lock`, which
-stays; two more hidden files while something is written. A keystore that is a symbolic link stays one: all this lies
-beside the file that it leads to.
+Files beside `NAME`: `NAME.directdownload.backup`, the version before the last change; `.NAME.directdownload.lock`,
+which stays; two more hidden files during a write. A keystore that is a symbolic link stays one; these files are beside
+its target.
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ from directdownload.keystore.entries import Changes, Entry, Keystore, StoreType
 
 Decide = Callable[[Mapping[str, Entry]], Changes]
 
-#: keytool empties a store before it writes it anew. One that is damaged is so for good when nothing writes any more.
+#: keytool truncates a keystore before it writes it. One that is damaged this long after its last write stays so.
 _SETTLED_SECONDS = 1.0
 _POLL_SECONDS = 0.02
-#: Each is lost to another writer who came in between.
+#: Attempts; each one fails only because of another writer.
 _ROUNDS = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A store as read from disk; `sha256` of the file, hexadecimal."""
+    """A keystore as read from disk; `sha256` is that of the file, in hexadecimal."""
 
     type: StoreType
     entries: Mapping[str, Entry]
@@ -40,7 +40,7 @@ class Snapshot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    #: None: there is no store, and none was needed
+    #: None: there is no keystore, and none was needed
     snapshot: Snapshot | None
     written: bool
 
@@ -57,7 +57,7 @@ class _Found:
 
 
 def read(path: str, password: str) -> Snapshot:
-    """Raises MissingError, UnreadableError, PasswordWrongError."""
+    """Reads a keystore. Raises MissingError, UnreadableError, PasswordWrongError."""
     place = files.real(path)
     found = _find(place, formats.Opener(password))
     if found is None:
@@ -66,11 +66,11 @@ def read(path: str, password: str) -> Snapshot:
 
 
 def update(path: str, password: str, decide: Decide, *, create: StoreType | None, lock_seconds: float = 30) -> Result:
-    """Make the changes that `decide` wants of the entries as found (none for a missing store).
+    """Makes the changes that `decide` returns for the current entries (empty for a missing keystore).
 
-    `decide` is called again whenever the store is another one than before: when the lock was got, when somebody else
-    wrote in between. What is so already is no change. A missing store is made, with mode 0600, when `create` says of
-    which type and there is something to put. Raises KeystoreError; WriteError too after so long a wait for the lock.
+    `decide` is called again for each new content: after the lock is taken, and after a write by somebody else. Changes
+    that are already made do not count. A missing keystore is created with mode 0600 if `create` names its type and
+    there is a certificate to put. Raises KeystoreError, also after `lock_seconds` without the lock (WriteError).
     """
     place = exchange.Place(files.real(path))
     opener = formats.Opener(password)
@@ -93,11 +93,11 @@ def update(path: str, password: str, decide: Decide, *, create: StoreType | None
             content = files.read(place.path)
             if content is not None and content.data == data:
                 return Result(_Found(content, after).snapshot, written=True)
-    raise errors.WriteError(f"{place.path} was changed by others {_ROUNDS} times in a row; see what writes to it")
+    raise errors.WriteError(f"{place.path} was changed by others {_ROUNDS} times in a row; find out what writes to it")
 
 
 def sha256(path: str) -> str | None:
-    """Of the file now, hexadecimal: the same as a Snapshot's as long as it is unchanged. None: there is no such file.
+    """SHA-256 of the file, in hexadecimal, as in Snapshot. None: the file does not exist.
 
     Raises UnreadableError.
     """
@@ -106,7 +106,7 @@ def sha256(path: str) -> str | None:
 
 
 def stamp(path: str) -> tuple[int, ...] | None:
-    """Device, inode, size, mtime_ns and ctime_ns: the same as long as nobody has written. None: there is no such file.
+    """Device, inode, size, mtime_ns and ctime_ns, which change with every write. None: the file does not exist.
 
     Raises UnreadableError.
     """
@@ -119,7 +119,7 @@ def stamp(path: str) -> tuple[int, ...] | None:
 
 
 def _find(path: str, opener: formats.Opener) -> _Found | None:
-    """The store as it is when no one is in the middle of writing it; None if there is none."""
+    """The keystore when nobody is writing it; None if it does not exist."""
     end = time.monotonic() + 2 * _SETTLED_SECONDS
     while (content := files.read(path)) is not None:
         try:
@@ -133,7 +133,8 @@ def _find(path: str, opener: formats.Opener) -> _Found | None:
 
 
 def _wanted(path: str, found: _Found | None, decide: Decide, create: StoreType | None) -> Changes:
-    """What `decide` wants and is not so yet. Raises MissingError where that needs a store that is not to be made."""
+    """The changes of `decide` that are not made yet. Raises MissingError if they need a keystore that may not be
+    created."""
     entries = found.keystore.entries if found is not None else {}
     changes = decide(entries)
     effective = Changes(
@@ -148,7 +149,7 @@ def _wanted(path: str, found: _Found | None, decide: Decide, create: StoreType |
 
 
 def _missing(path: str) -> errors.MissingError:
-    return errors.MissingError(f"{path} does not exist; see whether the path is right, or let it be made")
+    return errors.MissingError(f"{path} does not exist; check the path, or permit its creation")
 
 
 def _unchanged(found: _Found | None) -> Result:
@@ -156,13 +157,13 @@ def _unchanged(found: _Found | None) -> Result:
 
 
 def _verify(path: str, before: Keystore, changes: Changes, after: Keystore) -> None:
-    """That the new version, as parsed, has just what it should: it must not get the name otherwise."""
+    """Checks that the parsed new version has exactly the planned entries. Raises WriteError otherwise."""
     touched = {*changes.put, *changes.remove}
     kept = {alias: entry for alias, entry in before.entries.items() if alias not in touched}
     found = {alias: entry for alias, entry in after.entries.items() if alias not in changes.put}
     put = all(alias in after.entries and after.entries[alias].trusts(der) for alias, der in changes.put.items())
     if not put or kept != found or before.type != after.type:
         raise errors.WriteError(
-            f"{path}: the new version is not what it should be, so the store was left as it is; "
+            f"{path}: the new version is not as planned, so the store was not changed; "
             "this is a defect: please report it with the output of `keytool -list`"
         )

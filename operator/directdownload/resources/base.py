@@ -310,9 +310,7 @@ class Status(Model):
     last_handled_request_time: Time | None = pydantic.Field(
         None, description="When it was served; a later value is served a minute after that at the earliest."
     )
-    conditions: tuple[Condition, ...] = pydantic.Field(
-        (), description="What is true of the object, each with a reason."
-    )
+    conditions: tuple[Condition, ...] = pydantic.Field((), description="Conditions of the object; each has a reason.")
 
     def condition(self, condition_type: str) -> Condition | None:
         return next((c for c in self.conditions if c.type == condition_type), None)

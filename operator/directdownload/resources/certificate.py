@@ -31,14 +31,14 @@ def of_cloudstack(alias: str) -> bool:
 
 
 class CertificateReference(Model):
-    """Where the certificate is. A change there is followed."""
+    """The Secret or ConfigMap with the certificate. The operator follows its changes."""
 
     kind: Literal["Secret", "ConfigMap"] = pydantic.Field(
-        description="What it is, in the operator's namespace.",
+        description="Kind of the object, in the operator's namespace.",
         json_schema_extra=rules(expected="Secret or ConfigMap", example="Secret"),
     )
     name: ObjectName = pydantic.Field(
-        description="Its name.", json_schema_extra=rules(expected="its name", example="images-ca")
+        description="Name of the object.", json_schema_extra=rules(expected="its name", example="images-ca")
     )
     key: str = pydantic.Field(
         description="The key that holds the PEM.",
@@ -62,12 +62,12 @@ class DirectDownloadCertificateSpec(Model):
     )
 
     zone: ObjectName = pydantic.Field(
-        description="The Zone whose hosts shall trust it.",
+        description="The Zone whose hosts must trust the certificate.",
         json_schema_extra=rules(expected="the name of a Zone", example="zone-1"),
     )
     alias: str = pydantic.Field(
-        description="Keystore alias, lower-cased as Java does. `cloud`, `cloudca…` and `…-previous` are refused in "
-        "any case.",
+        description="Alias in the keystore; Java stores it in lower case. `cloud`, `cloudca…` and `…-previous` are "
+        "refused in any case.",
         json_schema_extra=rules(
             (
                 "self.matches('^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$')",
@@ -83,23 +83,26 @@ class DirectDownloadCertificateSpec(Model):
             maxLength=128,
         ),
     )
-    hypervisor: Literal["KVM"] = pydantic.Field("KVM", description="The only one.")
+    hypervisor: Literal["KVM"] = pydantic.Field("KVM", description="The only hypervisor.")
     certificate: str | None = pydantic.Field(
         None,
-        description="PEM: wrapped, on one line, with CRLF, or bare base64. Exactly one of this and `certificateRef` "
-        "must be given; never a private key.",
+        description="The certificate as PEM: wrapped, on one line, with CRLF, or bare base64; never a private key. "
+        "Exactly one of `certificate` and `certificateRef` must be given.",
         json_schema_extra=rules(maxLength=pem.TEXT_LIMIT),
     )
     certificate_ref: CertificateReference | None = pydantic.Field(
         None,
-        description="Instead of `certificate`: a Secret or ConfigMap in the operator's namespace, which is followed.",
+        description="Instead of `certificate`: a Secret or ConfigMap in the operator's namespace; its changes are "
+        "followed.",
     )
-    revoked: bool = pydantic.Field(False, description="true: removed from every host.")
+    revoked: bool = pydantic.Field(False, description="true: the certificate is removed from every host.")
     revoked_hosts: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Removed from these hosts; taking a name off the list uploads it again.", max_length=5000
+        (),
+        description="Hosts that it is removed from. If a name leaves the list, that host gets the certificate again.",
+        max_length=5000,
     )
     keep_previous: Duration = pydantic.Field(
-        "24h", description="How long the one before stays trusted after a change; 0: not at all."
+        "24h", description="How long hosts trust the previous certificate after a change; 0: not at all."
     )  # type: ignore[assignment]
 
     @property
@@ -109,53 +112,61 @@ class DirectDownloadCertificateSpec(Model):
 
 
 class CertificateHosts(Model):
-    """Hosts of the zone: one that is Down counts as `down`, any other as uploaded, revoked, failed or pending."""
+    """Number of hosts of the zone. A Down host counts as `down`, any other as uploaded, revoked, failed or pending."""
 
-    desired: int = pydantic.Field(0, description="Those that should have it, Down ones too.")
-    uploaded: int = pydantic.Field(0, description="Have read this very fingerprint back from their keystore.")
-    revoked: int = pydantic.Field(0, description="Have seen that the alias is gone.")
-    failed: int = pydantic.Field(0, description="Could not, and go on trying.")
-    pending: int = pydantic.Field(0, description="Have not said anything of it yet.")
-    down: int = pydantic.Field(0, description="Are Down, whatever they said before.")
+    desired: int = pydantic.Field(0, description="Hosts that should have the certificate, Down ones included.")
+    uploaded: int = pydantic.Field(
+        0, description="Hosts that have read this very fingerprint back from their keystore."
+    )
+    revoked: int = pydantic.Field(0, description="Hosts that have seen that the alias is gone.")
+    failed: int = pydantic.Field(0, description="Hosts that failed and keep trying.")
+    pending: int = pydantic.Field(0, description="Hosts that have not reported it yet.")
+    down: int = pydantic.Field(0, description="Hosts that are Down, whatever they reported before.")
 
 
 class PreviousCertificate(Model):
-    """The one before the last change, which hosts keep under `<alias>-previous`."""
+    """The certificate before the last change. Hosts keep it under `<alias>-previous`."""
 
     certificate: str = pydantic.Field(
         description="Its normalised PEM.", json_schema_extra=rules(maxLength=pem.TEXT_LIMIT)
     )
     fingerprint_sha256: str = pydantic.Field(alias="fingerprintSHA256", description="Its SHA-256 fingerprint.")
-    until: Time = pydantic.Field(description="Hosts remove it then: keepPrevious after the change, or at its notAfter.")
+    until: Time = pydantic.Field(
+        description="When hosts remove it: `keepPrevious` after the change, or at its notAfter."
+    )
 
 
 class CertificateFailure(Model):
-    host: str = pydantic.Field(description="Where.")
-    reason: Reason = pydantic.Field(description="Why.")
-    message: str = pydantic.Field("", description="The same in words.")
+    host: str = pydantic.Field(description="The Host.")
+    reason: Reason = pydantic.Field(description="Reason of the failure.")
+    message: str = pydantic.Field("", description="The reason in words.")
 
 
 class DirectDownloadCertificateStatus(Status):
     certificate: str | None = pydantic.Field(
         None,
-        description="What is published, as normalised PEM; hosts use only this.",
+        description="The published certificate as normalised PEM; hosts use only this.",
         json_schema_extra=rules(maxLength=pem.TEXT_LIMIT),
     )
-    subject: str | None = pydantic.Field(None, description="Of what is published; cut at 512 characters.")
-    issuer: str | None = pydantic.Field(None, description="Who signed it; cut at 512 characters.")
-    serial_number: str | None = pydantic.Field(None, description="As `keytool -printcert` shows it.")
+    subject: str | None = pydantic.Field(
+        None, description="Subject of the published certificate; cut at 512 characters."
+    )
+    issuer: str | None = pydantic.Field(None, description="Issuer of the published certificate; cut at 512 characters.")
+    serial_number: str | None = pydantic.Field(None, description="Serial number as `keytool -printcert` shows it.")
     fingerprint_sha256: str | None = pydantic.Field(
-        None, alias="fingerprintSHA256", description="As `keytool -printcert` shows it."
+        None, alias="fingerprintSHA256", description="SHA-256 fingerprint as `keytool -printcert` shows it."
     )
     not_before: Time | None = pydantic.Field(None, description="When its validity begins.")
     not_after: Time | None = pydantic.Field(None, description="When its validity ends.")
     previous: PreviousCertificate | None = None
     revoked: bool = pydantic.Field(
-        False, description="What is published was revoked when last looked at: no change then keeps it as `previous`."
+        False,
+        description="true: the published certificate was revoked at the last look. A change then does not keep it as "
+        "`previous`.",
     )
     hosts: CertificateHosts | None = None
     failures: tuple[CertificateFailure, ...] = pydantic.Field(
-        (), max_length=10, description="Up to 10 hosts that could not, in the order of their names."
+        (), max_length=10, description="Up to 10 hosts that failed, in the order of their names."
     )
 
 
@@ -170,7 +181,8 @@ class DirectDownloadCertificate(Resource):
             Column("Alias", ".spec.alias"),
             Column("Hosts", ".status.hosts.desired", "integer"),
             Column("Uploaded", ".status.hosts.uploaded", "integer"),
-            Column("Expires", ".status.notAfter", "date"),
+            # A string: kubectl shows a date as an age, and one in the future as <invalid>.
+            Column("Expires", ".status.notAfter"),
             condition_column("Ready", "Ready"),
             condition_column("Reason", "Ready", field="reason", wide=True),
             AGE,

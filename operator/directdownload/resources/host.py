@@ -26,7 +26,7 @@ _ABSOLUTE = (
 
 
 class PasswordSource(Model):
-    """Where the agent finds the keystore's password, below one of the chart's `agent.keystoreRoots`: one of the two."""
+    """File with the password of the keystore, below one of the chart's `agent.keystoreRoots`: one of the two."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -42,29 +42,30 @@ class PasswordSource(Model):
     )
     file: str | None = pydantic.Field(
         None,
-        description="A file on the host that holds the password alone.",
+        description="A file on the host that holds only the password.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
 
 
 class KeystoreSpec(Model):
-    """The Java keystore that certificates are put into."""
+    """The Java keystore that receives the certificates."""
 
     path: str = pydantic.Field(
         "/etc/cloudstack/agent/cloud.jks",
-        description="Where it is on the host, below one of the chart's `agent.keystoreRoots`.",
+        description="Its path on the host, below one of the chart's `agent.keystoreRoots`.",
         json_schema_extra=rules(_ABSOLUTE, maxLength=4096),
     )
     # No default in the schema: it would be in each Host, beside what somebody adds to it.
     password_from: PasswordSource | None = pydantic.Field(
         None,
-        description="Where its password is; absent: `keystore.passphrase` of `/etc/cloudstack/agent/agent.properties`.",
+        description="Source of its password; absent: `keystore.passphrase` in "
+        "`/etc/cloudstack/agent/agent.properties`.",
     )
     type: Literal["JKS", "PKCS12"] = pydantic.Field(
-        "JKS", description="Of a missing one, when it is made; one that is there keeps its type."
+        "JKS", description="Type of a keystore that the agent creates; an existing keystore keeps its type."
     )
     create_if_missing: bool = pydantic.Field(
-        True, description="Whether a missing one is made, once a certificate is to be put into it."
+        True, description="true: the agent creates a missing keystore as soon as a certificate must go into it."
     )
 
     @property
@@ -74,14 +75,14 @@ class KeystoreSpec(Model):
 
 class HostSpec(Model):
     node_name: ObjectName = pydantic.Field(
-        description="The node; the same as `metadata.name`.",
+        description="The Node; it has the same name as the Host.",
         json_schema_extra=rules(expected="the name of the node", example="kvm-1", immutable=True),
     )
-    zone: ObjectName = pydantic.Field(description="The Zone that selects the node; kept by the controller.")
+    zone: ObjectName = pydantic.Field(description="The Zone that selects the node; the controller keeps it.")
     allocation_state: Literal["Enabled", "Maintenance"] = pydantic.Field(
         "Enabled",
-        description="Maintenance: nothing new starts on the host; running downloads go on. A cordoned node is the "
-        "same.",
+        description="Maintenance: nothing new starts on the host; running downloads continue. A cordoned node has the "
+        "same effect.",
     )
     keystore: KeystoreSpec = KeystoreSpec()
 
@@ -123,22 +124,22 @@ class HostState(Word):
 class KeystoreDrift(Model):
     """The last time that someone else changed or removed what the agent had imported."""
 
-    kind: DriftKind = pydantic.Field(description="What was found.")
-    alias: str | None = pydantic.Field(None, description="Of the entry.")
-    time: Time = pydantic.Field(description="When it was found.")
+    kind: DriftKind = pydantic.Field(description="The difference that the agent found.")
+    alias: str | None = pydantic.Field(None, description="Alias of the entry.")
+    time: Time = pydantic.Field(description="When the agent found it.")
 
 
 class KeystoreStatus(Model):
-    """The keystore as it was last read back. Written by the agent."""
+    """The keystore as the agent last read it back. Written by the agent."""
 
-    type: KeystoreType | None = pydantic.Field(None, description="By its content, whatever its name.")
-    entries: int | None = pydantic.Field(None, description="How many it holds, keys too.")
-    managed: int | None = pydantic.Field(None, description="How many of them the agent imported or adopted.")
-    sha256: str | None = pydantic.Field(None, description="Digest of the file, hexadecimal.")
+    type: KeystoreType | None = pydantic.Field(None, description="Type by its content, whatever its name.")
+    entries: int | None = pydantic.Field(None, description="Number of entries, keys included.")
+    managed: int | None = pydantic.Field(None, description="Number of entries that the agent imported or adopted.")
+    sha256: str | None = pydantic.Field(None, description="SHA-256 of the file, hexadecimal.")
     last_verified_time: Time | None = pydantic.Field(
-        None, description="When it was read back; renewed at most hourly while nothing changes."
+        None, description="When the agent read it back; renewed at most hourly while nothing changes."
     )
-    last_drift: KeystoreDrift | None = pydantic.Field(None, description="What was repaired last.")
+    last_drift: KeystoreDrift | None = pydantic.Field(None, description="The last repair.")
 
 
 class HostCertificate(Model):
@@ -146,14 +147,17 @@ class HostCertificate(Model):
 
     name: str = pydantic.Field(description="The DirectDownloadCertificate.")
     fingerprint_sha256: str | None = pydantic.Field(
-        None, alias="fingerprintSHA256", description="What was read back from the keystore, when Uploaded."
+        None,
+        alias="fingerprintSHA256",
+        description="Fingerprint that the agent read back from the keystore, if Uploaded.",
     )
     state: ProofState = pydantic.Field(
-        description="What the host has proved: it is there, or it is gone; or why neither."
+        description="Uploaded: the host has proved that the certificate is there. Revoked: that it is gone. Failed, "
+        "Pending: neither."
     )
-    reason: Reason | None = pydantic.Field(None, description="Why, when it is not Uploaded.")
-    message: str | None = pydantic.Field(None, description="The same in words.")
-    last_transition_time: Time | None = pydantic.Field(None, description="Since when it is not Uploaded.")
+    reason: Reason | None = pydantic.Field(None, description="Reason, if it is not Uploaded.")
+    message: str | None = pydantic.Field(None, description="The reason in words.")
+    last_transition_time: Time | None = pydantic.Field(None, description="Time since when it is not Uploaded.")
 
 
 #: Entries of `HostStatus.certificates`. Names of 63 characters make them a megabyte; an object may have 1.5 (etcd).
@@ -166,60 +170,65 @@ class UnplacedFile(Model):
     """What lies in a pool by the product's hand and belongs to no placement (any more)."""
 
     name: str = pydantic.Field(
-        description="Relative to the pool; what cannot be shown stands there as `\\xff` or `\\u202e`."
+        description="Path relative to the pool; characters that cannot be shown are escaped, such as `\\xff` or "
+        "`\\u202e`."
     )
-    size_bytes: int | None = pydantic.Field(None, description="Of a Partial one: what it takes on the disk.")
+    size_bytes: int | None = pydantic.Field(
+        None, description="Size; of a Partial file: the space that it takes on the disk."
+    )
     state: UnplacedState = pydantic.Field(
-        description="Published: a verified file whose placement is gone. Partial: what an ended download left."
+        description="Published: a verified file whose placement is gone. Partial: the rest of an ended download."
     )
-    modified_time: Time | None = pydantic.Field(None, description="When it was written last.")
+    modified_time: Time | None = pydantic.Field(None, description="Time of the last write.")
 
 
 class HostStorage(Model):
     """One pool as this host sees it."""
 
     pool: str = pydantic.Field(description="The StoragePool.")
-    path: str | None = pydantic.Field(None, description="Its directory.")
-    capacity_bytes: int | None = pydantic.Field(None, description="Of the file system.")
+    path: str | None = pydantic.Field(None, description="Directory of the pool.")
+    capacity_bytes: int | None = pydantic.Field(None, description="Size of the file system.")
     available_bytes: int | None = pydantic.Field(None, description="Free space of the file system.")
-    inodes_free: int | None = pydantic.Field(None, description="Inodes that are free.")
+    inodes_free: int | None = pydantic.Field(None, description="Free inodes of the file system.")
     writable: bool | None = pydantic.Field(None, description="Whether the file system is mounted for writing.")
     mounted: bool | None = pydantic.Field(None, description="Whether the path is a mount point of its own.")
-    reason: Reason | None = pydantic.Field(None, description="Why it is not usable, when it is not.")
+    reason: Reason | None = pydantic.Field(None, description="Reason, if the pool is not usable.")
     missing_mount_options: tuple[str, ...] = pydantic.Field(
         (),
         json_schema_extra=rules(maxItems=8),
-        description="Mount options that a pool should have and its mount has not: guests and servers write what lies "
-        "there, and no file of it is to be a program with rights or a device of the host.",
+        description="Mount options that a pool should have and its mount lacks. Guests and servers write the files of "
+        "a pool, and no such file may be a privileged program or a device of the host.",
     )
     unplaced: tuple[UnplacedFile, ...] = pydantic.Field(
         (),
-        description="What lies there and belongs to no placement: at most 50 files, the largest first.",
+        description="Files that belong to no placement: at most 50, the largest first.",
         json_schema_extra=rules(maxItems=UNPLACED_LIMIT),
     )
-    unplaced_bytes: int | None = pydantic.Field(None, description="The sum of all of them, also of those not listed.")
+    unplaced_bytes: int | None = pydantic.Field(
+        None, description="Size of all files that belong to no placement, including those that are not listed."
+    )
 
 
 class HostStatus(Status):
-    state: HostState | None = pydantic.Field(None, description="Up: work may start there.")
+    state: HostState | None = pydantic.Field(None, description="Up: work may start on the host.")
     node_uid: str | None = pydantic.Field(
         None,
         alias="nodeUID",
-        description="Of the Node; another one of the same name is a machine installed anew: its Ready copies are "
+        description="UID of the Node. A new Node of the same name is a reinstalled machine: its Ready copies are "
         "verified.",
     )
     agent_version: str | None = pydantic.Field(
-        None, description="Of the agent that reported last. Written by the agent."
+        None, description="Version of the agent that reported last. Written by the agent."
     )
     keystore: KeystoreStatus | None = None
     certificates: tuple[HostCertificate, ...] = pydantic.Field(
         (),
         max_length=CERTIFICATES_LIMIT,
-        description="The proof: an entry for each published certificate of the zone. Written by the agent.",
+        description="The proof: one entry for each published certificate of the zone. Written by the agent.",
     )
     storage: tuple[HostStorage, ...] = pydantic.Field(
         (),
-        description="Each pool of the host as it sees it. Written by the agent.",
+        description="Each pool as the host sees it. Written by the agent.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]},
     )
 

@@ -34,12 +34,12 @@ class PoolFile(Model):
     """Owner and mode of published files."""
 
     uid: OwnerId = pydantic.Field(
-        0, description="Owner; another than root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
+        0, description="User ID; any but root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
     )
-    gid: OwnerId = pydantic.Field(0, description="Group; as the owner.")
+    gid: OwnerId = pydantic.Field(0, description="Group ID; the same condition applies.")
     mode: str = pydantic.Field(
         "0644",
-        description="Mode, octal and in quotes.",
+        description="Mode in octal digits, in quotes.",
         json_schema_extra=rules(
             ("self.matches('^0?[0-7]{3}$')", 'expected an octal mode in quotes, for example "0644"'), maxLength=16
         ),
@@ -48,18 +48,18 @@ class PoolFile(Model):
 
 class StoragePoolSpec(Model):
     zone: ObjectName = pydantic.Field(
-        description="The Zone whose hosts have it.",
+        description="The Zone whose hosts have the pool.",
         json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
     )
     type: Literal["Filesystem", "NetworkFilesystem", "SharedMountPoint"] = pydantic.Field(
         "Filesystem",
-        description="Filesystem: each host has its own copy. NetworkFilesystem, SharedMountPoint: one copy for all, "
-        "fetched by one Up host; the path must be a mount point on each host.",
+        description="Filesystem: each host has its own copy. NetworkFilesystem, SharedMountPoint: all hosts share one "
+        "copy, which one Up host fetches; the path must be a mount point on each host.",
         json_schema_extra=rules(immutable=True),
     )
     path: str = pydantic.Field(
         description="The directory on the host, without links out of the pool roots. It must lie at or below one of "
-        "the chart's `agent.poolRoots`, for a shared pool strictly below.",
+        "the chart's `agent.poolRoots`; the path of a shared pool must lie strictly below.",
         json_schema_extra=rules(
             (
                 "self.matches('^(/[^/[:cntrl:]]+)+$') && !self.matches('(^|/)[.][.]?(/|$)')",
@@ -72,13 +72,13 @@ class StoragePoolSpec(Model):
         ),
     )
     host_selector: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Hosts of the zone that have the pool; empty: all."
+        LabelSelector(), description="Hosts of the zone that have the pool; empty: all hosts."
     )
     verify_interval: Duration = pydantic.Field(
         "168h",
-        description="Each published file is read and compared with its digest once in this time, at a moment of its "
-        "own so that a fleet is not read at once; at idle I/O priority, one file at a time on a host, and no more in "
-        "a zone than its `downloads.maxParallel`. 0: never.",
+        description="Each published file is read and compared with its digest once in this time. Each file has a "
+        "moment of its own, so that a fleet is not read at once. The job reads at idle I/O priority, one file at a "
+        "time on a host, and a zone verifies no more files at once than its `downloads.maxParallel`. 0: never.",
     )  # type: ignore[assignment]
     reserve: Reserve = pydantic.Field(
         "5%", description="Free space that downloads never use: a percentage of the file system, or a quantity."
@@ -91,15 +91,17 @@ class StoragePoolSpec(Model):
 
 
 class PoolHosts(Model):
-    """How many hosts have the pool."""
+    """Number of hosts with the pool."""
 
-    total: int = pydantic.Field(0, description="Those that should.")
-    ready: int = pydantic.Field(0, description="Those where it is usable.")
+    total: int = pydantic.Field(0, description="Hosts that should have the pool.")
+    ready: int = pydantic.Field(0, description="Hosts where the pool is usable.")
 
 
 class StoragePoolStatus(Status):
     capacity_bytes: int | None = pydantic.Field(
-        None, description="Sum over the hosts where it is usable; of a shared pool: of one of them."
+        None,
+        description="Size of the file systems, summed over the hosts where the pool is usable; a shared pool counts "
+        "once.",
     )
     available_bytes: int | None = pydantic.Field(None, description="Free space, summed in the same way.")
     hosts: PoolHosts | None = None

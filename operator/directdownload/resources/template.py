@@ -53,7 +53,7 @@ _NO_PASSWORD = (
 
 
 class SecretReference(Model):
-    """A Secret whose keys are HTTP headers, sent to the origin of `url` only."""
+    """A Secret whose keys are HTTP headers. They are sent only to the origin of `url`."""
 
     name: ObjectName = pydantic.Field(
         description="A Secret of type `directdownload.dev/headers` in the Template's namespace.",
@@ -67,18 +67,18 @@ class TemplateSpec(Model):
         Rule(f"!has(self.url) || {_NO_PASSWORD[0].replace('self', 'self.url')}", _NO_PASSWORD[1], ".url"),
     )
 
-    display_text: str = pydantic.Field("", description="For people.", max_length=4096)
+    display_text: str = pydantic.Field("", description="Description for people.", max_length=4096)
     url: str = pydantic.Field(
-        description="http, https or nfs; where its path ends in `.metalink` or `.meta4`, the metalink there names the "
-        "sources. No user name or password in it.",
+        description="Where the image is served: http, https or nfs. If the path ends in `.metalink` or `.meta4`, the "
+        "metalink names the sources. It must not contain a user name or password.",
         json_schema_extra=rules(
             *_URL_CHECKS, expected="where the image is served", example=_URL_EXAMPLE, immutable=True, maxLength=2048
         ),
     )
     mirrors: tuple[str, ...] = pydantic.Field(
         (),
-        description="Further URLs of the same bytes, of the same kinds, tried in this order when `url` fails; at "
-        "most 16.",
+        description="Further URLs of the same bytes, in the same notations. They are tried in this order if `url` "
+        "fails; at most 16.",
         max_length=16,
         json_schema_extra=rules(
             *(
@@ -89,8 +89,9 @@ class TemplateSpec(Model):
     )
     checksum: str | None = pydantic.Field(
         None,
-        description="Of the file as served, compressed if it is: `sha256:<hex>`, `{SHA-256}<hex>`, or 32 hexadecimal "
-        "digits for MD5; also MD5, SHA-1, SHA-224, SHA-384, SHA-512; any case. Without it the first copy decides.",
+        description="Checksum of the file as served, before it is unpacked: `sha256:<hex>`, `{SHA-256}<hex>`, or 32 "
+        "hexadecimal digits for MD5; also MD5, SHA-1, SHA-224, SHA-384, SHA-512; in any case. Without it the first "
+        "copy decides.",
         json_schema_extra=rules(
             (
                 f"self.matches('^({_CHECKSUM}|[0-9a-fA-F]{{32}})$')",
@@ -107,32 +108,35 @@ class TemplateSpec(Model):
         "the Zone's `downloads.connectionsPerSource` counts. 0: as the Zone says.",
     )
     format: Literal["QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR"] = pydantic.Field(
-        description="Of the image, and of what is in the archive (gz, bz2, xz, zst, zip) if it is served in one. The "
-        "file is published only if it is that, and safe to open. ISO files get the suffix `.iso`.",
+        description="Format of the image; if it is served in an archive (gz, bz2, xz, zst, zip), format of the file "
+        "in the archive. A file is published only if it has this format and is safe to open. ISO files get the suffix "
+        "`.iso`.",
         json_schema_extra=rules(expected="the format of the image", example="QCOW2", immutable=True),
     )
     hypervisor: Literal["KVM"] = pydantic.Field(
-        "KVM", description="The only one.", json_schema_extra=rules(immutable=True)
+        "KVM", description="The only hypervisor.", json_schema_extra=rules(immutable=True)
     )
     architecture: Literal["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"] = pydantic.Field(
-        "x86_64", description="Of the machine in the image; no effect yet.", json_schema_extra=rules(immutable=True)
+        "x86_64",
+        description="Architecture of the machine in the image; no effect yet.",
+        json_schema_extra=rules(immutable=True),
     )
     type: Literal["USER", "ROUTING", "SYSTEM"] = pydantic.Field(
         "USER",
-        description="USER or ROUTING at creation; SYSTEM later, by whoever has the verb `set-system` on templates.",
+        description="USER or ROUTING at creation. A user with the verb `set-system` on templates may set SYSTEM later.",
     )
     zones: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Zones where it may be deployed; empty: all.", max_length=256
+        (), description="Zones where it may be deployed; empty: all zones.", max_length=256
     )
     allowed_namespaces: LabelSelector | None = pydantic.Field(
-        None, description="Other namespaces that may deploy it; absent: only its own, `{}`: every."
+        None, description="Other namespaces that may deploy it; absent: only its own; `{}`: every namespace."
     )
     headers_secret_ref: SecretReference | None = pydantic.Field(
         None, description="A Secret whose keys are HTTP headers, such as a token, for the origin of `url`."
     )
     details: dict[str, str] = pydantic.Field(
         {},
-        description="Free for you; at most 64 entries, their names at most 253 characters long.",
+        description="Free to use: at most 64 entries, with names of at most 253 characters.",
         max_length=64,
         json_schema_extra=rules(
             ("self.all(k, size(k) <= 253)", "expected names of at most 253 characters, for example {os: debian}")
@@ -141,33 +145,35 @@ class TemplateSpec(Model):
 
 
 class PlacementCounts(Model):
-    """How many copies there are, and in which phase."""
+    """Number of copies in each phase."""
 
-    total: int | None = pydantic.Field(None, description="Of a Template: all.")
-    desired: int | None = pydantic.Field(None, description="Of a TemplateDeployment: all that it wants.")
-    ready: int = pydantic.Field(0, description="Complete, verified and in place.")
-    downloading: int = pydantic.Field(0, description="On their way.")
-    pending: int = pydantic.Field(0, description="Waiting, or between two attempts.")
-    failed: int = pydantic.Field(0, description="Failed for good.")
+    total: int | None = pydantic.Field(None, description="In a Template: all copies.")
+    desired: int | None = pydantic.Field(None, description="In a TemplateDeployment: all copies that it wants.")
+    ready: int = pydantic.Field(0, description="Copies that are complete, verified and in place.")
+    downloading: int = pydantic.Field(0, description="Copies that a job is fetching.")
+    pending: int = pydantic.Field(0, description="Copies that wait, or are between two attempts.")
+    failed: int = pydantic.Field(0, description="Copies that failed for good.")
 
 
 class TemplateProbe(Model):
-    """What was done so far to fill the condition SourceReachable; it decides when the source is asked again."""
+    """The probes behind the condition SourceReachable. They decide when the source is asked again."""
 
     attempts: int = pydantic.Field(
-        0, description="Probes so far.", json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT)
+        0, description="Number of probes so far.", json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT)
     )
     recent_failures: int | None = pydantic.Field(
         None,
-        description="Failed probes in a row; decides the pause.",
+        description="Failed probes in a row; they decide the pause.",
         json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
     )
-    next_attempt_time: Time | None = pydantic.Field(None, description="Of the next probe after a transient failure.")
+    next_attempt_time: Time | None = pydantic.Field(
+        None, description="Time of the next probe after a transient failure."
+    )
     last_handled_request: str | None = pydantic.Field(
         None, description="The `directdownload.dev/requested-at` that the last probe served."
     )
     observed_inputs: str | None = pydantic.Field(
-        None, description="Hash of what the last probe was told; after a failure it is repeated when that changes."
+        None, description="Hash of the inputs of the last probe. A failed probe is repeated when they change."
     )
 
 
@@ -179,18 +185,18 @@ class SourceProtocol(Word):
 
 
 class TemplateStatus(Status):
-    protocol: SourceProtocol | None = pydantic.Field(None, description="From the URL.")
+    protocol: SourceProtocol | None = pydantic.Field(None, description="Protocol of the URL.")
     size_bytes: int | None = pydantic.Field(
-        None, description="Of the file as served: by the probe's answer, then by the first verified copy."
+        None, description="Size of the file as served: from the answer to the probe, then from the first verified copy."
     )
     virtual_size_bytes: int | None = pydantic.Field(
-        None, description="Of the disk in the image, where its header tells; learnt in the same way."
+        None, description="Virtual size of the image, if its header has it; learnt in the same way."
     )
-    etag: str | None = pydantic.Field(None, description="The ETag of the last probe's answer.")
+    etag: str | None = pydantic.Field(None, description="ETag in the answer to the last probe.")
     digest: str | None = pydantic.Field(
         None,
-        description="`sha256:<hex>` of the file as served, learnt from the first job that fetched it, expected of "
-        "every later copy; taken back if another job finds another one (condition DigestDisputed).",
+        description="`sha256:<hex>` of the file as served. The first job that fetched it computed it, and every later "
+        "copy must match it. It is withdrawn if another job finds another digest (condition DigestDisputed).",
     )
     placements: PlacementCounts | None = None
     probe: TemplateProbe | None = None

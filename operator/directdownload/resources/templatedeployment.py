@@ -28,23 +28,24 @@ class TemplateReference(Model):
     """The Template to deploy."""
 
     name: ObjectName = pydantic.Field(
-        description="Its name.", json_schema_extra=rules(expected="the name of a Template", example="debian-13")
+        description="Name of the Template.",
+        json_schema_extra=rules(expected="the name of a Template", example="debian-13"),
     )
     namespace: ObjectName | None = pydantic.Field(
-        None, description="Its namespace, where its `allowedNamespaces` permits; absent: the deployment's own."
+        None, description="Namespace of the Template, if its `allowedNamespaces` permits; absent: the deployment's own."
     )
 
 
 class Rollout(Model):
-    """How fast copies are made."""
+    """How fast copies are created."""
 
     max_parallel: CountOrPercent = pydantic.Field(
         0,
-        description="Downloads of this deployment at once: a number, or a percentage of its copies rounded up; 0: no "
-        "limit. A copy that several deployments want is held back only if all of those that are not paused have a "
+        description="Downloads of this deployment at once: a number, or a percentage of its copies, rounded up; 0: no "
+        "limit. If several deployments want a copy, it is held back only if all of them that are not paused have a "
         "limit.",
     )  # type: ignore[assignment]
-    paused: bool = pydantic.Field(False, description="true: nothing new starts; running downloads go on.")
+    paused: bool = pydantic.Field(False, description="true: nothing new starts; running downloads continue.")
 
 
 class TemplateDeploymentSpec(Model):
@@ -53,23 +54,23 @@ class TemplateDeploymentSpec(Model):
         json_schema_extra=rules(expected="the Template to deploy", example="{name: debian-13}", immutable=True),
     )
     zone: ObjectName = pydantic.Field(
-        description="The Zone whose hosts get it.",
+        description="The Zone whose hosts get the template.",
         json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
     )
     host_selector: LabelSelector = pydantic.Field(
         LabelSelector(),
-        description="Over the labels of Hosts, which are those of their nodes; empty: all hosts of the zone.",
+        description="Selects Hosts by their labels, which are those of their nodes; empty: all hosts of the zone.",
     )
     hosts: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Names of Hosts; empty: all. With `hostSelector`: both must match.", max_length=5000
+        (), description="Names of Hosts; empty: all hosts. With `hostSelector`, both must match.", max_length=5000
     )
     pools: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Names of StoragePools; empty: all of the zone.", max_length=256
+        (), description="Names of StoragePools; empty: all pools of the zone.", max_length=256
     )
     rollout: Rollout = Rollout()
     deletion_policy: Literal["Delete", "Retain"] = pydantic.Field(
         "Delete",
-        description="What happens to files that no deployment wants any more: Delete removes them, Retain leaves them.",
+        description="Files that no deployment wants any more: Delete removes them, Retain keeps them.",
     )
 
     @functools.cached_property
@@ -87,46 +88,48 @@ class TemplateDeploymentSpec(Model):
 
 
 class DeploymentBytes(Model):
-    """What is downloaded, summed over the copies."""
+    """Bytes of the downloads, summed over the copies."""
 
-    total: int = pydantic.Field(0, description="How much there is, as far as sizes are known.")
-    downloaded: int = pydantic.Field(0, description="How much of it has arrived.")
+    total: int = pydantic.Field(0, description="Bytes in all, as far as sizes are known.")
+    downloaded: int = pydantic.Field(0, description="Bytes that have arrived.")
 
 
 class PlacementFailure(Model):
-    host: str = pydantic.Field(description="Where.")
-    pool: str = pydantic.Field(description="Into which pool.")
-    reason: Reason = pydantic.Field(description="Why.")
-    message: str = pydantic.Field("", description="The same in words.")
+    host: str = pydantic.Field(description="The Host.")
+    pool: str = pydantic.Field(description="The StoragePool.")
+    reason: Reason = pydantic.Field(description="Reason of the failure.")
+    message: str = pydantic.Field("", description="The reason in words.")
 
 
 class Granted(Model):
-    """The right to copies as the controller gave it last; a refusal later leaves it. Only what was granted decides."""
+    """The last permission to have copies. A later refusal leaves it. Only a permitted deployment decides."""
 
     selection: str = pydantic.Field(
-        max_length=64, description="Hash of what was selected then, as in `observedSelection`."
+        max_length=64, description="Hash of the selection at that time, as in `observedSelection`."
     )
     template_uid: str = pydantic.Field(
-        alias="templateUID", max_length=64, description="Of the Template that was granted."
+        alias="templateUID", max_length=64, description="UID of the Template at that time."
     )
-    time: Time = pydantic.Field(description="When copies were given last: those made later are none of its own.")
+    time: Time = pydantic.Field(
+        description="When the deployment last got copies; copies that were created later are not its own."
+    )
 
 
 class TemplateDeploymentStatus(Status):
     placements: PlacementCounts | None = None
     bytes: DeploymentBytes | None = None
     failures: tuple[PlacementFailure, ...] = pydantic.Field(
-        (), max_length=10, description="Up to 10 copies that failed or are being tried again."
+        (), max_length=10, description="Up to 10 copies that failed or are tried again."
     )
     observed_selection: str | None = pydantic.Field(
         None,
-        description="Hash of the zone, hosts, hostSelector and pools that were planned last: only a change of these "
-        "can take copies away.",
+        description="Hash of the zone, hosts, hostSelector and pools of the last plan. Only a change of these can take "
+        "copies away.",
     )
     granted: Granted | None = pydantic.Field(
         None,
-        description="Set when the deployment was permitted copies. Without it the deployment decides nothing and shows "
-        "no counts.",
+        description="Set when the deployment gets the permission to have copies. Without it the deployment decides "
+        "nothing and shows no counts.",
     )
 
 

@@ -33,14 +33,15 @@ class Phase(Word):
 
 class PlacedTemplate(Model):
     namespace: ObjectName = pydantic.Field(
-        description="Its namespace.",
+        description="Namespace of the Template.",
         json_schema_extra=rules(expected="the namespace of a Template", example="default"),
     )
     name: ObjectName = pydantic.Field(
-        description="Its name.", json_schema_extra=rules(expected="the name of a Template", example="debian-13")
+        description="Name of the Template.",
+        json_schema_extra=rules(expected="the name of a Template", example="debian-13"),
     )
     uid: str = pydantic.Field(
-        description="Its uid: one that is made later under the same name is another.",
+        description="UID of the Template. A Template that is created later under the same name has another.",
         json_schema_extra=rules(expected="the uid of the Template", example="8f0c…", maxLength=64),
     )
 
@@ -65,11 +66,11 @@ class TemplatePlacementSpec(Model):
         json_schema_extra=rules(expected="the name of a StoragePool", example="local", immutable=True),
     )
     host: ObjectName = pydantic.Field(
-        description="The host that fetches the copy; may change for shared pools only.",
+        description="The Host that fetches the copy. It changes only in shared pools.",
         json_schema_extra=rules(expected="the name of a Host", example="kvm-1"),
     )
     path: str = pydantic.Field(
-        description="The published file.",
+        description="Path of the published file.",
         json_schema_extra=rules(
             (
                 "self.matches('^(/[^/[:cntrl:]]+)+$')",
@@ -84,77 +85,82 @@ class TemplatePlacementSpec(Model):
 
 
 class Observed(Model):
-    """What lies under the final name. Written by the agent."""
+    """The file under the final name. Written by the agent."""
 
-    present: bool | None = pydantic.Field(None, description="Whether there is a file.")
-    size_bytes: int | None = pydantic.Field(None, description="Its size.")
-    mtime: Time | None = pydantic.Field(None, description="Its modification time.")
+    present: bool | None = pydantic.Field(None, description="Whether the file exists.")
+    size_bytes: int | None = pydantic.Field(None, description="Size of the file.")
+    mtime: Time | None = pydantic.Field(None, description="Modification time of the file.")
     changed: bool | None = pydantic.Field(
-        None, description="Size, modification time or inode are not those of the verified file."
+        None, description="true: size, modification time or inode differ from those of the verified file."
     )
     revision: str | None = pydantic.Field(
         None,
-        description="The `file.revision` that it was compared with; another one says nothing about the present file.",
+        description="The `file.revision` that the file was compared with. If it differs from the present "
+        "`file.revision`, the observation does not count.",
     )
 
 
 class Progress(Model):
-    """Of the running download, or of the last one. Written by the agent."""
+    """Progress of the running or the last download. Written by the agent."""
 
-    bytes_downloaded: int | None = pydantic.Field(None, description="How much has arrived.")
-    bytes_total: int | None = pydantic.Field(None, description="Of how much, where the source tells.")
-    bytes_per_second: int | None = pydantic.Field(None, description="How fast.")
-    eta_seconds: int | None = pydantic.Field(None, description="How long it will take at this rate.")
-    percent: int | None = pydantic.Field(None, description="Of the bytes in all.")
+    bytes_downloaded: int | None = pydantic.Field(None, description="Bytes that have arrived.")
+    bytes_total: int | None = pydantic.Field(None, description="Bytes in all, if the source reports them.")
+    bytes_per_second: int | None = pydantic.Field(None, description="Current rate.")
+    eta_seconds: int | None = pydantic.Field(None, description="Remaining time at this rate.")
+    percent: int | None = pydantic.Field(None, description="Share of the bytes that have arrived.")
     source: str | None = pydantic.Field(None, description="Host name of the source.")
-    updated_time: Time | None = pydantic.Field(None, description="When this was so.")
+    updated_time: Time | None = pydantic.Field(None, description="Time of this progress.")
 
 
 class PlacedFile(Model):
     """The verified copy."""
 
-    path: str = pydantic.Field(description="Where it is.")
-    size_bytes: int | None = pydantic.Field(None, description="Of the file that was published.")
-    served_bytes: int | None = pydantic.Field(None, description="Of the archive that it was unpacked from.")
+    path: str = pydantic.Field(description="Path of the file.")
+    size_bytes: int | None = pydantic.Field(None, description="Size of the published file.")
+    served_bytes: int | None = pydantic.Field(
+        None, description="Size of the archive, if the file was unpacked from one."
+    )
     digest: str | None = pydantic.Field(None, description="`sha256:<hex>` of the file as served.")
     published_digest: str | None = pydantic.Field(
         None,
-        description="`sha256:<hex>` of the published file, which is another one where an archive was unpacked; what a "
-        "verification compares with.",
+        description="`sha256:<hex>` of the published file, which differs from `digest` if an archive was unpacked. A "
+        "verification compares with it.",
     )
-    format: str | None = pydantic.Field(None, description="Of the image.")
-    virtual_size_bytes: int | None = pydantic.Field(None, description="Of the disk in it, where its header tells.")
-    verified_time: Time | None = pydantic.Field(None, description="When it was last read and found as expected.")
+    format: str | None = pydantic.Field(None, description="Format of the image.")
+    virtual_size_bytes: int | None = pydantic.Field(
+        None, description="Virtual size of the image, if its header has it."
+    )
+    verified_time: Time | None = pydantic.Field(None, description="When the file was last read and found as expected.")
     revision: str | None = pydantic.Field(
-        None, description="Opaque name of what was published or verified last; changes with every verification."
+        None, description="Opaque name of the last publication or verification; each verification changes it."
     )
 
 
 class TemplatePlacementStatus(Status):
-    phase: Phase | None = pydantic.Field(None, description="Where in its life the copy is.")
+    phase: Phase | None = pydantic.Field(None, description="Phase of the copy.")
     observed: Observed | None = None
-    started_time: Time | None = pydantic.Field(None, description="When its first job was made.")
+    started_time: Time | None = pydantic.Field(None, description="When its first job was created.")
     progress: Progress | None = None
     file: PlacedFile | None = None
     attempts: int | None = pydantic.Field(
         None,
-        description="Jobs so far: downloads, verifications and removals.",
+        description="Number of jobs so far: downloads, verifications and removals.",
         json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
     )
     recent_failures: int | None = pydantic.Field(
         None,
         description="Failed attempts and repairs since the copy was last good for longer than the Zone's "
-        "`downloads.retry.maximum`; decides the next pause.",
+        "`downloads.retry.maximum`; they decide the next pause.",
         json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
     )
     next_attempt_time: Time | None = pydantic.Field(
-        None, description="When the next attempt starts, after one that failed for a reason that may pass."
+        None, description="When the next attempt starts, after a transient failure."
     )
     observed_inputs: str | None = pydantic.Field(
         None,
-        description="Hash of what the last download was told (URLs, checksum, limits, source policy, file owner); a "
-        "copy that failed for good is tried again when it changes. After a dot, a hash of the host's keystore: after "
-        "`TLSVerificationFailed` another keystore ends the pause.",
+        description="Hash of the inputs of the last download (URLs, checksum, limits, source policy, file owner). A "
+        "copy that failed for good is tried again when it changes. A hash of the host's keystore follows after a dot: "
+        "after `TLSVerificationFailed` a changed keystore ends the pause.",
     )
 
 

@@ -45,42 +45,44 @@ class ZoneCertificates(Model):
     """How the keystores of the zone's hosts are kept."""
 
     expiry_warning: Duration = pydantic.Field(
-        "720h", description="How long before its end a certificate is told as Expiring."
+        "720h", description="How long before its expiry a certificate is reported as Expiring."
     )  # type: ignore[assignment]
     sync_interval: Duration = pydantic.Field(
         "10m",
-        description="How often each host reads its whole keystore back without being told; `0s`: never; less than a "
+        description="How often each host reads its whole keystore back without a cause; `0s`: never; less than a "
         "second counts as one. A change of the file, or of the trust bundle, is noticed within a second in any case.",
     )  # type: ignore[assignment]
 
 
 class ZoneTimeouts(Model):
-    """How long a download waits: CloudStack's `direct.download.*` settings, and for NFS as well."""
+    """How long a download waits: CloudStack's `direct.download.*` settings. They apply to NFS as well."""
 
-    connect: Duration = pydantic.Field("5s", description="Longest time for a connection: name, TCP and TLS together.")  # type: ignore[assignment]
+    connect: Duration = pydantic.Field(
+        "5s", description="Longest time to connect: name resolution, TCP and TLS together."
+    )  # type: ignore[assignment]
     socket: Duration = pydantic.Field(
-        "5s", description="Longest silence while data is expected; no limit on the whole transfer."
+        "5s", description="Longest silence while data is expected; it does not limit the whole transfer."
     )  # type: ignore[assignment]
     connection_request: Duration = pydantic.Field(
-        "5s", description="Longest wait for one of a job's connections to an origin, of which there are at most 8."
+        "5s", description="Longest wait for a free connection to an origin; a job has at most 8 of them."
     )  # type: ignore[assignment]
 
 
 class Retry(Model):
-    """Pauses after attempts that failed for a reason that may pass."""
+    """Pauses after attempts that failed with a transient reason."""
 
     initial: Duration = pydantic.Field(
         "5s",
-        description="Pause after the first failed attempt; doubles with each further one. Each is shortened by up to a "
-        "quarter, so that hosts spread out.",
+        description="Pause after the first failed attempt; each further failure doubles it. Each pause is shortened "
+        "by up to a quarter, so that hosts spread out.",
     )  # type: ignore[assignment]
     maximum: Duration = pydantic.Field(
-        "10m", description="Longest such pause; a server's `Retry-After` may ask for more, up to an hour."
+        "10m", description="Longest pause; the `Retry-After` of a server may lengthen it to an hour at most."
     )  # type: ignore[assignment]
 
 
 class Downloads(Model):
-    """Limits on downloads. They are read when a download starts; a change does not touch running ones."""
+    """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
 
     max_parallel: Count = pydantic.Field(20, description="Downloads at once in the zone; 0: no limit.")
     max_parallel_per_host: Count = pydantic.Field(2, description="Downloads at once on one host; 0: no limit.")
@@ -91,8 +93,8 @@ class Downloads(Model):
     )
     max_parallel_per_namespace: Count = pydantic.Field(
         16,
-        description="Downloads at once in the zone of templates of one namespace; 0: no limit. Less than `maxParallel` "
-        "leaves room for other namespaces, whatever the servers do that one has chosen.",
+        description="Downloads at once in the zone of the templates of one namespace; 0: no limit. A value below "
+        "`maxParallel` leaves room for other namespaces, however slow the servers of one namespace are.",
     )
     connections_per_source: Connections = pydantic.Field(
         0,
@@ -101,36 +103,37 @@ class Downloads(Model):
     )
     bandwidth_per_host: Bytes = pydantic.Field(
         0,
-        description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it "
-        "where that is 0). 0: no limit.",
+        description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it if "
+        "that is 0). 0: no limit.",
     )
     minimum_rate: Bytes = pydantic.Field(
         "64Ki",
-        description="Bytes per second that a download must receive on average over 2 minutes, else the attempt ends as "
-        "`SourceTooSlow` and is tried again. At most half of what `bandwidthPerHost` gives to it; time in which "
-        "it waits for the host and not for its sources does not count. 0: none.",
+        description="Bytes per second that a download must receive on average over 2 minutes. Otherwise the attempt "
+        "ends with `SourceTooSlow` and is tried again. It is never more than half of the download's share of "
+        "`bandwidthPerHost`. Time in which it waits for the host and not for its sources does not count. 0: no "
+        "minimum.",
     )  # type: ignore[assignment]
     deadline: Duration = pydantic.Field("12h", description="Longest time of one attempt; 0: no limit.")  # type: ignore[assignment]
     max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
-    max_virtual_size: Bytes = pydantic.Field(0, description="Largest disk that an image may hold; 0: no limit.")
+    max_virtual_size: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
     retry: Retry = Retry()
 
 
 class NFSUser(Model):
-    """Whom NFS servers are told that the reader is (AUTH_SYS), without further groups."""
+    """The user that reads from NFS servers (AUTH_SYS), without supplementary groups."""
 
     uid: ServerID = pydantic.Field(
-        65534, description="User; `0` reads all that an export without root squashing holds."
+        65534, description="User ID; `0` reads every file of an export without root squashing."
     )
-    gid: ServerID = pydantic.Field(65534, description="Group.")
+    gid: ServerID = pydantic.Field(65534, description="Group ID.")
 
 
 class SourcePolicy(Model):
-    """Where templates may come from. It is read when a download starts."""
+    """Where templates may come from. A download reads it when it starts."""
 
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
         ("HTTP", "HTTPS", "NFS"),
-        description="Protocols that URLs, redirects and what metalinks name may use.",
+        description="Protocols that URLs, redirects and sources of metalinks may use.",
         max_length=3,
     )
     # Bounded, as all of the policy travels to a job in one environment variable (at most 128 KiB, execve(2)).
@@ -148,11 +151,11 @@ class SourcePolicy(Model):
     allowed_cidrs: tuple[Annotated[str, pydantic.Field(max_length=64)], ...] = pydantic.Field(
         (),
         alias="allowedCIDRs",
-        description="Address ranges such as `127.0.0.0/8` or `fd00::/8` that are exceptions to those always denied: "
-        "unspecified, loopback, link-local, multicast, broadcast, the metadata addresses of clouds, and IPv6 ranges "
-        "that stand for IPv4: `64:ff9b:1::/48`, 6to4, Teredo. Private ranges are allowed. "
-        "Checked after the name was resolved, for every URL, redirect and metalink, and the "
-        "connection goes to the address that was checked.",
+        description="Address ranges such as `127.0.0.0/8` or `fd00::/8`: exceptions to the ranges that are always "
+        "denied. Those are unspecified, loopback, link-local, multicast, broadcast, the metadata addresses of clouds, "
+        "and the IPv6 ranges that stand for IPv4: `64:ff9b:1::/48`, 6to4, Teredo. Private ranges are allowed. The "
+        "address is checked after the name is resolved, for every URL, redirect and metalink; the connection goes to "
+        "the address that was checked.",
         max_length=256,
         json_schema_extra=rules(
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
@@ -160,10 +163,10 @@ class SourcePolicy(Model):
     )
     nfs_exports: tuple[Annotated[str, pydantic.Field(max_length=256)], ...] = pydantic.Field(
         (),
-        description="NFS exports, or directories in them, that URLs, mirrors and what metalinks name may read from, as "
-        "`nfs.example.org:/export/templates`; with a port `nfs.example.org:2050:/export/templates`, an IPv6 address as "
-        '`"[fd00::5]:/export"`. All that is below is allowed. Symbolic links are not followed out of it. Empty: NFS is '
-        "refused.",
+        description="NFS exports, or directories in them, that URLs, mirrors and sources of metalinks may read from, "
+        "such as `nfs.example.org:/export/templates`; with a port `nfs.example.org:2050:/export/templates`; an IPv6 "
+        'address as `"[fd00::5]:/export"`. Everything below is allowed. Symbolic links that lead out of it are not '
+        "followed. Empty: NFS is refused.",
         max_length=32,
         json_schema_extra=rules(
             (_NFS_EXPORTS, f"expected a host and a directory without . and .., for example {EXAMPLE}")
@@ -174,7 +177,7 @@ class SourcePolicy(Model):
         5,
         ge=0,
         le=20,
-        description="Redirects followed for one request, 0 to 20.",
+        description="Most redirects of one request, 0 to 20.",
         json_schema_extra=rules(("self >= 0 && self <= 20", "expected a number from 0 to 20, for example 5")),
     )
     require_checksum: bool = pydantic.Field(
@@ -182,17 +185,17 @@ class SourcePolicy(Model):
     )
     require_direct: bool = pydantic.Field(
         False,
-        description="true: downloads never use the chart's proxy. Through a proxy only names and literal addresses "
-        "can be checked, as it is the proxy that resolves.",
+        description="true: downloads never use the chart's proxy. Behind a proxy only names and literal addresses can "
+        "be checked, because the proxy resolves the names.",
     )
     minimum_checksum: Literal["MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"] = pydantic.Field(
-        "MD5", description="Weakest checksum algorithm accepted."
+        "MD5", description="Weakest checksum algorithm that is accepted."
     )
 
 
 class ZoneSpec(Model):
     enabled: bool = pydantic.Field(
-        True, description="false: nothing new starts in the zone. Running downloads go on, nothing is removed."
+        True, description="false: nothing new starts in the zone. Running downloads continue, and nothing is removed."
     )
     node_selector: LabelSelector = pydantic.Field(
         description="Each node that matches becomes a Host of this zone, now and later. `{}` selects every node.",
@@ -206,8 +209,8 @@ class ZoneSpec(Model):
     )
     placements_per_namespace: Count = pydantic.Field(
         10_000,
-        description="Placements in the zone for the TemplateDeployments of one namespace; at the limit no more are "
-        "made, and none is removed. 0: no limit.",
+        description="Most placements in the zone for the TemplateDeployments of one namespace. At the limit no more "
+        "are created, and none is removed. 0: no limit.",
     )
     certificates: ZoneCertificates = ZoneCertificates()
     timeouts: ZoneTimeouts = ZoneTimeouts()
@@ -216,10 +219,10 @@ class ZoneSpec(Model):
 
 
 class ZoneHosts(Model):
-    """How many Hosts the zone has."""
+    """Number of Hosts of the zone."""
 
-    total: int = pydantic.Field(0, description="All of them.")
-    up: int = pydantic.Field(0, description="Those where work may start.")
+    total: int = pydantic.Field(0, description="All Hosts.")
+    up: int = pydantic.Field(0, description="Hosts that are Up: work may start there.")
 
 
 class ZoneStatus(Status):

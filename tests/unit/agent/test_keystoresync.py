@@ -202,7 +202,7 @@ def test_another_path_takes_our_entries_out_of_the_old_store(host: Host) -> None
     moved = host.sync(published("ca", A), path=new, type="PKCS12")
     assert moved.proofs[0].state == "Uploaded"
     assert moved.reason is Reason.KEYSTORE_SYNCED
-    assert "entries of ours stay in a keystore that is not used any more" in moved.message
+    assert "entries of the agent stay in a keystore that is no longer used" in moved.message
     assert str(host.files.path) in moved.message
     assert moved.error is not None, "to be tried again"
     old = HostFiles(host.files.directory, stores.PASSWORD)

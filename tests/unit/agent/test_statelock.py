@@ -110,7 +110,7 @@ async def test_a_note_that_cannot_be_read_names_nobody(tmp_path: pathlib.Path, c
     await first.acquire()
     (tmp_path / statelock.FILE_NAME).write_bytes(content)
     waiting = asyncio.create_task(second.acquire())
-    await until_waiting(second, "of this host; this one does nothing")
+    await until_waiting(second, "of this host; this agent waits")
     waiting.cancel()
     await asyncio.wait([waiting])
     first.release()
@@ -167,7 +167,7 @@ async def test_where_there_can_be_no_lock_the_agent_works_without(
     with caplog.at_level(logging.WARNING):
         await asyncio.wait_for(held.acquire(), 10)
     held.release()
-    assert "working without: see that no other agent runs on this host" in caplog.text
+    assert "running without the lock: make sure that no other agent runs on this host" in caplog.text
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -192,7 +192,7 @@ async def main():
     for what in ("full", "read-only"):
         first = t.lock(state)
         await first.acquire()
-        said[what] = (await second()).partition(" of this host")[2].partition(" this one")[0]
+        said[what] = (await second()).partition(" of this host")[2].partition(" this agent")[0]
         first.release()
         subprocess.run(["mount", "-o", "remount,ro", str(state)], check=True)
 

@@ -134,7 +134,7 @@ def test_what_is_dropped_is_told_by_its_bytes_and_the_rest_stays_byte_for_byte(
     bundle.drop(fingerprints(C))
     assert path_of(tmp_path).read_bytes() == b"".join([parts[0], *parts[2:4]])
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == [f"Trust bundle {path_of(tmp_path)}: took out what is not to be trusted any more"] * 2
+    assert lines == [f"Trust bundle {path_of(tmp_path)}: removed certificates that are no longer trusted"] * 2
 
 
 def test_a_revoked_one_does_not_stay_for_the_way_in_which_it_is_written(tmp_path: pathlib.Path) -> None:

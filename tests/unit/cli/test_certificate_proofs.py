@@ -44,7 +44,7 @@ def host(name: str, *entries: dict[str, Any], state: str | None = "Up", zone: st
 
 
 OTHER = {**UPLOADED, "fingerprintSHA256": "AA:BB"}
-ANOTHER = "it has another certificate of this alias still"
+ANOTHER = "it still has another certificate of this alias"
 PENDING = {"name": "ca", "state": "Pending", "reason": "ZoneDisabled"}
 STORE = condition("KeystoreSynced", "False", "KeystoreMissing", message="/x is not there")
 WELL = condition("KeystoreSynced", "True", "KeystoreSynced", message="7 entries")
@@ -70,7 +70,7 @@ DOWN = condition("Ready", "False", "NodeNotReady")
         ({"revoked": True}, {}, host("h", REVOKED), State.REVOKED, ""),
         ({"revoked": True}, {}, host("h", UPLOADED), State.PENDING, ""),
         ({"revoked": True}, {}, host("h"), State.PENDING, ""),
-        ({"revoked": True}, {"certificate": None}, host("h"), State.REVOKED, "it was never given to hosts"),
+        ({"revoked": True}, {"certificate": None}, host("h"), State.REVOKED, "no host ever got it"),
         ({"revokedHosts": ["h"]}, {}, host("h", REVOKED), State.REVOKED, ""),
         ({"revokedHosts": ["g"]}, {}, host("h", UPLOADED), State.UPLOADED, ""),
         ({"certificate": "damaged"}, {}, host("h", UPLOADED), State.PENDING, ANOTHER),

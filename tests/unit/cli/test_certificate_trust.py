@@ -59,7 +59,7 @@ REFERENCE = {"certificate": None, "certificateRef": {"kind": "ConfigMap", "name"
     ("spec", "decide", "words"),
     [
         (REFERENCE, trust.upload(pem.parse(PEM), None), "takes its bytes from the ConfigMap s"),
-        ({}, trust.upload(pem.parse(SECOND), "a"), "is another one than in the file"),
+        ({}, trust.upload(pem.parse(SECOND), "a"), "differs from the file"),
         ({"revoked": True}, trust.upload(pem.parse(PEM), "a"), "is revoked in all of zone z"),
         ({"revoked": True}, trust.provision("a"), "is revoked in all of zone z"),
     ],
@@ -73,8 +73,8 @@ def test_what_is_refused(spec: dict[str, Any], decide: trust.Decide, words: str)
 def test_a_rotation_tells_of_the_one_before_only_where_hosts_keep_it() -> None:
     published = {"certificate": PEM}
     stays, revoked = (
-        "The one before stays trusted as ca-previous for 1d0h.",
-        "The one before was revoked, and is not kept.",
+        "The previous certificate stays trusted as ca-previous for 1d0h.",
+        "The previous certificate was revoked, and is not kept.",
     )
     for before, told in (
         (certificate(published), stays),

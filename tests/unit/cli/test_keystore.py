@@ -62,7 +62,7 @@ def test_import_list_verify_and_remove(keystore: Commands, tmp_path: pathlib.Pat
     assert path.stat().st_mtime_ns == stamp
     assert writing.keytool_aliases(path) == {"cloud", "cloudca", "my-ca"}
     assert keystore("list", "-o", "name") == "cloud\ncloudca\nmy-ca\n"
-    assert "my-ca holds just that certificate." in keystore("verify", "--alias", "my-ca", "--file", file)
+    assert "my-ca holds exactly that certificate." in keystore("verify", "--alias", "my-ca", "--file", file)
     assert keystore("remove", "--alias", "MY-ca") == f"my-ca was removed from {path}.\n"
     assert keystore("remove", "--alias", "my-ca") == f"my-ca is not in {path}.\n"
     assert writing.keytool_aliases(path) == {"cloud", "cloudca"}
@@ -103,7 +103,7 @@ def test_another_certificate_is_replaced_only_when_asked_for(keystore: Commands,
     one, two = certificate_file(tmp_path, "one"), certificate_file(tmp_path, "two")
     keystore("import", "--alias", "mine", "--file", one)
     text = keystore("import", "--alias", "mine", "--file", two, status=3)
-    assert "has another certificate called mine; take another alias, or --replace it" in text
+    assert "has another certificate named mine; choose another alias, or use --replace" in text
     keystore("verify", "--alias", "mine", "--file", one)
     text = keystore("verify", "--alias", "mine", "--file", two, status=3)
     assert f"expected {pem.fingerprint_sha256(support.certificate('two'))}, found a trustedCertEntry with " in text
@@ -115,7 +115,7 @@ def test_a_key_is_neither_replaced_nor_removed(keystore: Commands, tmp_path: pat
     support.jdks()[0].keytool("-genkeypair", "-alias", "mine", "-keyalg", "EC", "-dname", "CN=x", store=keystore.path)
     before = keystore.path.read_bytes()
     arguments = ("--alias", "mine", "--file", certificate_file(tmp_path, "one"), "--replace")
-    assert "has a PrivateKeyEntry called mine, which is never replaced" in keystore("import", *arguments, status=3)
+    assert "has a PrivateKeyEntry named mine, which is never replaced" in keystore("import", *arguments, status=3)
     assert "mine is a PrivateKeyEntry; only trusted cert" in keystore("remove", "--alias", "mine", status=3)
     assert keystore.path.read_bytes() == before
 
@@ -158,7 +158,7 @@ def test_a_certificate_that_cannot_be_used_is_refused(tmp_path: pathlib.Path) ->
     two = "".join(pem.Certificate(support.certificate(name)).pem for name in ("one", "two"))
     cases = {
         two.encode(): "expected one certificate, found 2",
-        pem.Certificate(expiring(-1)).pem.encode(): "the certificate has expired on ",
+        pem.Certificate(expiring(-1)).pem.encode(): "the certificate expired on ",
         b"-----BEGIN PRIVATE KEY-----": "a block that begins with -----BEGIN PRIVATE KEY",
     }
     for content, words in cases.items():
@@ -200,7 +200,9 @@ def test_the_password_may_stand_in_agent_properties(tmp_path: pathlib.Path) -> N
 
 
 def test_alias_and_file_of_verify_go_together(tmp_path: pathlib.Path) -> None:
-    assert "'--alias' and '--file' go together" in Commands(tmp_path)("verify", "--alias", "mine", status=2)
+    assert "Expected both '--alias' and '--file', or neither" in Commands(tmp_path)(
+        "verify", "--alias", "mine", status=2
+    )
 
 
 @pytest.mark.parametrize("command", ["--help", "list", "import", "remove", "verify"])

@@ -75,7 +75,7 @@ def test_an_odd_certificate_is_imported_and_compared_without_a_word_on_stderr(
     file.write_text(pem.Certificate(oddities.FOREIGN[case]).pem)
     arguments = ("--alias", "odd", "--file", str(file))
     assert quiet(keystore, "import", *arguments) == f"odd is now trusted in {keystore.path}.\n"
-    assert quiet(keystore, "verify", *arguments).endswith("odd holds just that certificate.\n")
+    assert quiet(keystore, "verify", *arguments).endswith("odd holds exactly that certificate.\n")
 
 
 def test_a_warning_that_nothing_expected_is_not_shown(tmp_path: pathlib.Path) -> None:
@@ -114,7 +114,7 @@ def test_a_certificate_that_java_cannot_read_is_named_and_can_be_removed(
     items = json.loads(keystore("list", "-o", "json"))["items"]
     assert {item["alias"]: item["unreadable"] for item in items} == {"known": None, "odd": reason}
     line = (
-        f"odd cannot be read by Java: {reason}; Java then opens no entry of the store; "
+        f"Java cannot read odd: {reason}; Java then opens no entry of the store; "
         "remove it: directdownload keystore remove --alias odd …"
     )
     options = ["--keystore", str(keystore.path), "--password-file", str(keystore.password)]
@@ -123,7 +123,7 @@ def test_a_certificate_that_java_cannot_read_is_named_and_can_be_removed(
     assert len(done.stdout.splitlines()) == 3
     done = directdownload("keystore", "verify", *options)
     assert (done.returncode, done.stdout.splitlines()[1:]) == (3, [line])
-    assert done.stderr == f"Error: {keystore.path}: Java opens no entry of it, as it cannot read 1 of them\n"
+    assert done.stderr == f"Error: {keystore.path}: Java cannot read 1 of its entries, and then opens none\n"
     advised = shlex.split(line.partition("directdownload ")[2].removesuffix("…"))
     assert directdownload(*advised, *options).stdout == f"odd was removed from {keystore.path}.\n"
     assert writing.keytool_aliases(keystore.path) == {"known"}
@@ -138,9 +138,9 @@ def test_what_remove_does_not_take_is_not_advised_to_be_removed(tmp_path: pathli
     done = directdownload("keystore", "verify", *options)
     assert done.returncode == 3
     lines = done.stdout.splitlines()[1:]
-    assert [line.partition(" ")[0] for line in lines] == ["cloudca", "own"]
+    assert [line.partition(":")[0] for line in lines] == ["Java cannot read cloudca", "Java cannot read own"]
     assert all(line.endswith("; restore the store from a backup") for line in lines)
-    assert "cannot read 2 of them" in done.stderr
+    assert "cannot read 2 of its entries" in done.stderr
 
 
 def test_whether_an_alias_holds_a_certificate_is_said_also_of_a_store_that_java_does_not_open(
@@ -152,7 +152,7 @@ def test_whether_an_alias_holds_a_certificate_is_said_also_of_a_store_that_java_
     file.write_text(pem.Certificate(KNOWN).pem)
     options = ["--keystore", str(keystore.path), "--password-file", str(keystore.password), "--file", str(file)]
     done = directdownload("keystore", "verify", *options, "--alias", "known")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (3, "known holds just that certificate.")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (3, "known holds exactly that certificate.")
     done = directdownload("keystore", "verify", *options, "--alias", "odd")
     assert done.returncode == 3
     assert "odd is not that certificate: expected " in done.stderr
@@ -172,7 +172,7 @@ def test_a_certificate_is_taken_from_a_file_of_any_form(form: str, tmp_path: pat
     }
     file.write_bytes(forms[form])
     keystore("import", "--alias", "known", "--file", str(file))
-    assert "known holds just that certificate." in keystore("verify", "--alias", "known", "--file", str(file))
+    assert "known holds exactly that certificate." in keystore("verify", "--alias", "known", "--file", str(file))
     assert writing.keytool_aliases(keystore.path) == {"known"}
 
 

@@ -33,7 +33,7 @@ def test_a_plan_for_people() -> None:
     )
     assert "\n".join(planview.lines(planned(first, wait, *more))).splitlines() == [
         "Template: default/debian-13: QCOW2, 1.0 MiB, a disk of 1.0 GiB",
-        "Checksum: none: what the server sends is taken as it is",
+        "Checksum: none: the bytes are accepted as served",
         "Source:   https://images.example.org/x (HTTPS)",
         "Zone:     zone-1: 20 downloads at once, 2 per host, 16 per source, 16 per namespace",
         "",
@@ -45,9 +45,9 @@ def test_a_plan_for_people() -> None:
         "kvm-5   local   Wait       7 B       -         -          -       HostDown",
         "",
         "Total: 5 copies on 5 hosts: 1 to download, 4 waiting; 1.0 MiB to fetch.",
-        "At most 1 at once, by the limits of the zone: 2 rounds.",
+        "At most 1 at once, by the zone's limits: 2 rounds.",
         "",
-        "What blocks:",
+        "Blocked:",
         "  HostDown on kvm-2, kvm-3, kvm-4 and 1 more: the host is Down: no power",
     ]
 
@@ -98,8 +98,8 @@ def test_exit_status(actions: list[Action], refused: Verdict | None, status: int
 @pytest.mark.parametrize(
     ("exists", "words"),
     [
-        ((False, False), "To do it: directdownload deploy debian-13 --zone zone-1 --host kvm-1 --wait"),
-        ((True, False), "To do it: "),
+        ((False, False), "To deploy: directdownload deploy debian-13 --zone zone-1 --host kvm-1 --wait"),
+        ((True, False), "To deploy: "),
         ((True, True), "Other deployments want all of these copies already"),
     ],
 )

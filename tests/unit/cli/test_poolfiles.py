@@ -117,8 +117,8 @@ def test_what_is_not_known_is_said() -> None:
     elsewhere = Host.model_validate({"metadata": {"name": "x"}, "spec": {"nodeName": "x", "zone": "y"}})
     listing = poolfiles.listing(pool(), [*hosts, elsewhere], [], [])
     assert listing.notes == [
-        "kvm-1: its agent has not reported yet what lies there; only placed files are listed.",
-        "kvm-2: its agent has not reported yet what lies there; only placed files are listed.",
-        "kvm-3: the pool is not usable there (NotMounted); what lies there is not known.",
-        "kvm-4: of the files without a placement only the 1 largest are listed; the others take 1.0 GiB.",
+        "kvm-1: its agent has not reported its files yet; only placed files are listed.",
+        "kvm-2: its agent has not reported its files yet; only placed files are listed.",
+        "kvm-3: the pool is not usable (NotMounted); its files are not known.",
+        "kvm-4: only the 1 largest files without a placement are listed; the others take 1.0 GiB.",
     ]

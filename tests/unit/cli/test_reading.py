@@ -36,7 +36,7 @@ def test_a_list_shows_the_others_and_that_it_is_there(capsys: pytest.CaptureFixt
     assert shown.err.startswith(
         "Warning: TemplateDeployment/team/odd cannot be read: status.failures.0.host: Field required"
     )
-    assert "of another version than the operator" in shown.err
+    assert "Compare the version of this command line" in shown.err
 
 
 def test_what_is_put_together_from_many_objects_goes_without_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_a_single_complaint_and_a_missing_field() -> None:
         (
             errors.AlreadyExists(409, "AlreadyExists", f'{_CALL}templates.directdownload.dev "x" already exists'),
             3,
-            ["there is a template 'x' already in namespace 'default'"],
+            ["template 'x' already exists in namespace 'default'"],
         ),
         (errors.Conflict(409, "Conflict", f"{_CALL}the object has been modified"), 1, ["at the same time"]),
         (errors.TooManyRequests(429, "TooManyRequests", f"{_CALL}slow down", 1.0), 1, ["too busy"]),
@@ -135,9 +135,9 @@ _MISSING = errors.NotFound(404, "NotFound", f'{_CALL}templates.directdownload.de
     ("known", "end"),
     [
         (None, "in namespace 'default'"),
-        ([], "in namespace 'default'; templates there: none yet"),
+        ([], "in namespace 'default'; existing templates: none yet"),
         (["debian", "fedora"], "(did you mean 'debian'?)"),
-        (["arch", "fedora"], "; templates there: arch, fedora"),
+        (["arch", "fedora"], "; existing templates: arch, fedora"),
         ([f"t{number:02d}" for number in range(20)], "t07 and 12 more"),
     ],
 )
@@ -151,7 +151,7 @@ def test_fields_that_the_cluster_does_not_know_are_of_another_version() -> None:
         'Template in version "v1alpha1" cannot be handled as a Template: strict decoding error: unknown field "spec.x"'
     )
     found = refusals.failure(errors.Invalid(400, "BadRequest", _CALL + said))
-    assert 'refused: unknown field "spec.x". Is this command line (0.2.0) of another version' in found.message
+    assert 'refused: unknown field "spec.x". Compare the version of this command line (0.2.0)' in found.message
 
 
 _CHART = pathlib.Path(__file__).resolve().parents[3] / "charts" / "direct-download-operator"

@@ -1,4 +1,4 @@
-"""What the tests of the engine share: a server that misbehaves on purpose, requests, job processes."""
+"""Shared by the tests of the engine: a server that misbehaves on purpose, requests, job processes."""
 
 import contextlib
 import dataclasses
@@ -69,7 +69,7 @@ def leftovers(pool: pathlib.Path) -> set[str]:
 
 
 def wait_for(condition: Callable[[], T], timeout_seconds: float = 120) -> T:
-    """The first true value of `condition`; polls, and fails after the time."""
+    """Poll `condition` and return its first true value; raise TimeoutError after the time."""
     end = time.monotonic() + timeout_seconds
     while not (value := condition()):
         if time.monotonic() > end:
@@ -116,7 +116,7 @@ def start_job(document: dict[str, Any], *prefix: str, code: str = "") -> subproc
 
 @contextlib.contextmanager
 def start_stopping_job(document: dict[str, Any], code: str) -> Iterator[subprocess.Popen[str]]:
-    """A job process whose `code` stops it (SIGSTOP) somewhere; at the end of the block it is gone."""
+    """A job process whose `code` stops it (SIGSTOP) somewhere; it is killed at the end of the block."""
     with start_job(document, code=code) as process:
         try:
             yield process
@@ -130,7 +130,7 @@ def stopped(process: subprocess.Popen[str]) -> bool:
 
 
 def waits_for_locks(marker: pathlib.Path, limit_seconds: float) -> str:
-    """Code for a job: it waits no longer for a lock, and makes `marker` when it begins to."""
+    """Code for a job: it waits up to `limit_seconds` for a lock, and creates `marker` when the wait begins."""
     return f"""
 import pathlib
 from directdownload.download import lock
@@ -208,7 +208,7 @@ class HostileServer:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(10)
-        # a client that has given up is what these tests are about
+        # these tests are about clients that close the connection
         with connection, contextlib.suppress(OSError):
             request = _read_request(connection) if self._reads_request else Received("", {})
             self.received.append(request)
@@ -230,6 +230,6 @@ def _read_request(connection: socket.socket) -> Received:
 def answer(
     connection: socket.socket, body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None
 ) -> None:
-    """A response that says it has `length` bytes, whatever it has."""
+    """A response that declares `length` bytes, regardless of its body."""
     declared = len(body) if length is None else length
     connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {declared}\r\n{headers}\r\n".encode() + body)

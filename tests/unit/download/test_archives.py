@@ -184,8 +184,8 @@ def test_zeros_behind_gz_are_padding(block_bytes: int) -> None:
     archive = gzip.compress(CONTENT[:3000])
     for count in (1, 2, 511, 100_000 if block_bytes > 1 else 10):
         assert unpack(archive + bytes(count), block_bytes=block_bytes) == CONTENT[:3000]
-    assert "behind its padding" in failure(archive + bytes(5) + b"x", block_bytes=block_bytes)
-    assert "behind its padding" in failure(archive + bytes(5) + archive, block_bytes=block_bytes)
+    assert "after its padding" in failure(archive + bytes(5) + b"x", block_bytes=block_bytes)
+    assert "after its padding" in failure(archive + bytes(5) + archive, block_bytes=block_bytes)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, MIB])
@@ -194,7 +194,7 @@ def test_zeros_behind_xz_are_padding_in_units_of_four(block_bytes: int) -> None:
     assert unpack(archive + bytes(8), block_bytes=block_bytes) == CONTENT[:3000]
     assert unpack(archive + bytes(4) + archive + bytes(4), block_bytes=block_bytes) == 2 * CONTENT[:3000]
     assert "multiple of four" in failure(archive + bytes(6), block_bytes=block_bytes)
-    assert "behind its padding" in failure(archive + bytes(6) + archive, block_bytes=block_bytes)
+    assert "after its padding" in failure(archive + bytes(6) + archive, block_bytes=block_bytes)
 
 
 def test_zeros_before_a_first_stream_are_no_padding() -> None:

@@ -167,7 +167,7 @@ def test_urls_that_cannot_be_fetched(pool: pathlib.Path, url: str, reason: Reaso
     assert error.permanent
     assert "secret" not in error.message
     if reason is Reason.UNSUPPORTED_PROTOCOL:
-        assert "http, https and nfs" in error.message
+        assert "http, https or nfs" in error.message
 
 
 def test_a_missing_file_is_refused_for_good(origin: Origin, pool: pathlib.Path) -> None:

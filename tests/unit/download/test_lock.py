@@ -64,7 +64,7 @@ def test_no_job_waits_long_for_a_strangers_lock(
         status, result = run_job(job_document(pool, verb, url=origin.url("image")), code=code)
     assert (status, result.reason) == (1, Reason.WRITE_FAILED), result
     assert result.reason not in PERMANENT
-    assert f"{held} is locked for more than 0.1 s" in result.message
+    assert f"{held} has been locked for more than 0.1 s" in result.message
     assert "lslocks" in result.message
     assert run_job(job_document(pool, verb, url=origin.url("image")))[0] == 0, "and the next attempt finds it free"
 

@@ -313,7 +313,7 @@ def test_as_much_as_is_allowed_is_read() -> None:
 
 def test_messages_name_the_metalink_and_nothing_secret() -> None:
     message = refused(lambda: metalink.parse(b"<x/>", str(Url.parse("https://a.example/x.meta4?token=secret"))))
-    assert message.startswith("https://a.example/x.meta4 is not a metalink")
+    assert message.startswith("https://a.example/x.meta4 is not a usable metalink")
     assert "secret" not in message
 
 

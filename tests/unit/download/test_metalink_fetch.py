@@ -68,7 +68,7 @@ def test_the_size_of_the_metalink_is_expected(
     (served / "image.meta4").write_text(metalink(origin.url("image"), size=len(image) + 1))
     error = fetch_error(make_request(pool, origin.url("image.meta4")))
     assert error.reason is Reason.CHECKSUM_MISMATCH
-    assert "as the metalink says" in error.message
+    assert "(from the metalink)" in error.message
 
 
 def test_a_corrupt_piece_is_fetched_from_another_mirror(

@@ -138,7 +138,7 @@ def test_a_part_that_got_another_name_is_not_published(
 
     monkeypatch.setattr(publish, "regular_file", linked)
     result = run(job_document(pool, url=origin.url("image")))
-    assert (result.reason, "another name" in result.message) == (Reason.WRITE_FAILED, True)
+    assert (result.reason, "hard link" in result.message) == (Reason.WRITE_FAILED, True)
     assert not (pool / "uid-1").exists()
 
 

@@ -160,7 +160,7 @@ def test_a_download_of_this_host_that_is_about_to_end_is_waited_for(
         wait_for(lambda: stopped(download))
         status, result = run_job(removal, code=waits_for_locks(tmp_path / "waits-briefly", 0.1))
         assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-        assert "uid-1.kvm-1.part is locked" in result.message
+        assert "uid-1.kvm-1.part has been locked" in result.message
         assert ".directdownload/uid-1.kvm-1.journal" in leftovers(pool)
         with start_job(removal, code=waits_for_locks(marker, 30)) as process:
             wait_for(marker.exists)
@@ -186,5 +186,5 @@ def test_what_was_removed_under_a_download_is_not_published(
     )
     status, result = run_job(job_document(pool, url=origin.url("image")), code=code)
     assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-    assert "removed by someone else" in result.message
+    assert "another process removed" in result.message
     assert not {"uid-1", ".directdownload/uid-1.record", ".directdownload/uid-1.lock"} & leftovers(pool)

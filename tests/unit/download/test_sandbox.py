@@ -217,7 +217,7 @@ def test_what_it_says_of_the_file_is_compared_with_the_file(
 
     for field, value in (("size_bytes", 5), ("unpacked", True)):
         result = lies(field, value)
-        assert (result.reason, "is not what was reported" in result.message) == (Reason.WRITE_FAILED, True)
+        assert (result.reason, "differs from the report" in result.message) == (Reason.WRITE_FAILED, True)
     request = make_request(pool, origin.url("image"), confined=True, checksum=sha256(DATA))
     result = lies("digests", (sha256(b"other"),))
     assert (result.reason, sha256(DATA) in result.message) == (Reason.WRITE_FAILED, True)

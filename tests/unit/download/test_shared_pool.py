@@ -175,7 +175,7 @@ def test_a_host_that_hangs_while_it_publishes_costs_the_other_one_an_attempt(
         wait_for(lambda: stopped(one))
         status, result = run_job(second, code=waits_for_locks(tmp_path / "waits", 0.1))
         assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-        assert "uid-1.lock is locked" in result.message
+        assert "uid-1.lock has been locked" in result.message
         parts = {f".directdownload/uid-1.{host}.part" for host in ("kvm-1", "kvm-2")}
         assert parts <= leftovers(pool), "each has a part of its own"
     status, result = run_job(second)

@@ -128,7 +128,7 @@ def test_a_file_that_was_put_right_by_hand_is_believed_again(published: pathlib.
 def test_a_record_in_the_pool_vouches_for_nothing(published: pathlib.Path) -> None:
     result = run(job_document(published, "verify", sealDirectory=""))
     assert result.reason is Reason.ALTERED
-    assert "nothing says what it should hold" in result.message
+    assert "no checksum or record says what it should hold" in result.message
 
 
 def test_a_record_is_believed_if_it_is_the_one_that_the_controller_was_told_of(
@@ -304,7 +304,7 @@ def test_a_sigterm_ends_it_without_a_word_about_the_file(endless: pathlib.Path) 
         output, _ = process.communicate(timeout=120)
     result = JobResult.model_validate_json(output)
     assert (process.returncode, result.reason) == (1, Reason.INTERRUPTED)
-    assert result.message == "told to stop; the next check begins anew"
+    assert result.message == "stopped on request; the next check starts from zero"
     assert leftovers(endless) == {"uid-1"}
 
 
@@ -322,7 +322,7 @@ def test_the_deadline_ends_it_too(endless: pathlib.Path) -> None:
     limits = {"deadlineSeconds": 0.3}
     result = run(job_document(endless, "verify", checksum=sha256(b""), limits=limits))
     assert result.reason is Reason.DEADLINE_EXCEEDED
-    assert "the next check begins anew" in result.message
+    assert "the next check starts from zero" in result.message
 
 
 def test_a_file_that_is_replaced_meanwhile_is_read_again(

@@ -151,7 +151,7 @@ REFUSED = {
     **{
         f"a purpose whose identifier is {case}": (
             cert_bag(ONE, attribute(TRUSTED_KEY_USAGE, der.write(der.OID, value)), alias="a"),
-            "an OBJECT IDENTIFIER that is none",
+            "an invalid OBJECT IDENTIFIER",
         )
         for case, value in BAD_OIDS.items()
     },
@@ -234,12 +234,12 @@ def version_1() -> bytes:
     [
         pytest.param(
             test_jks.store(test_jks.trusted(b"a", ONE), test_jks.trusted(b"b", ONE), test_jks.trusted(b"a", TWO)),
-            "two of its entries have the alias 'a', and Java sees the last of them alone",
+            "two of its entries have the alias 'a', and Java sees only the last one",
             id="an alias twice",
         ),
         pytest.param(
             test_jks.store(test_jks.key(b"a", b"x", ONE), test_jks.trusted(b"a", TWO)),
-            "two of its entries have the alias 'a', and Java sees the last of them alone",
+            "two of its entries have the alias 'a', and Java sees only the last one",
             id="a key and a certificate",
         ),
         pytest.param(version_1(), "a JKS store of version 1, expected 2", id="version 1"),

@@ -57,7 +57,7 @@ def imported(path: pathlib.Path, before: str) -> str:
     [
         (READ_ONLY, "read-only file system; let this process write to its directory"),
         (FULL, "no space left on device; free space on its file system"),
-        (IMMUTABLE, "operation not permitted; see whether a file or its directory is immutable (lsattr)"),
+        (IMMUTABLE, "operation not permitted; check that neither file nor directory is immutable (lsattr)"),
     ],
     ids=["read-only", "full", "immutable"],
 )

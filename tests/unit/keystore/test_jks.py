@@ -115,7 +115,7 @@ def test_passwords_are_those_of_java(password: str, reader: StoreReader, tmp_pat
         (store(trusted(b"\xff", ONE)), "an alias that is not Unicode"),
         (store(trusted(b"\xed\xa0\x80", ONE)), "an alias that is not Unicode"),
         # four bytes, as pyjks would write it: Java cannot read that
-        (store(trusted("🔑".encode(), ONE)), "Java would not have written so"),
+        (store(trusted("🔑".encode(), ONE)), "in an encoding that Java does not write"),
     ],
     ids=lambda value: value if isinstance(value, str) else "store",
 )
@@ -128,5 +128,5 @@ def test_what_is_damaged_or_hostile_is_refused(data: bytes, message: str) -> Non
 def test_a_flipped_bit_is_noticed() -> None:
     data = bytearray(store(trusted(b"a", ONE)))
     data[100] ^= 1
-    with pytest.raises(PasswordWrongError, match="or was changed by something that did not know it"):
+    with pytest.raises(PasswordWrongError, match="or was changed without it"):
         load(bytes(data))

@@ -286,7 +286,7 @@ def test_an_entry_without_a_name_is_left_alone() -> None:
     """Java counts them, so that a change of one would rename the others."""
     data = store(safe(cert_bag(ONE, trusted=True), cert_bag(TWO, trusted=True)))
     assert load(data).entries.keys() == {"1", "2"}
-    with pytest.raises(ForeignEntryError, match="has no name of its own"):
+    with pytest.raises(ForeignEntryError, match="has no alias of its own"):
         put(data, {}, ["1"])
     assert load(put(data, {"3": THREE})).entries["3"].trusts(THREE)
 
@@ -465,7 +465,7 @@ def test_what_is_damaged_unknown_or_hostile_is_refused(data: bytes, message: str
 def test_all_keys_of_a_store_together_have_a_limit() -> None:
     keys = pbe.Keys(PASSWORD)
     keys.pkcs12("sha256", 3, b"salt", 10, 32)
-    with pytest.raises(UnreadableError, match="larger than 5000000 in all"):
+    with pytest.raises(UnreadableError, match="larger than 5000000 in total"):
         keys.pkcs12("sha256", 3, b"other", pbe.ITERATION_LIMIT - 9, 32)
     assert keys.pkcs12("sha256", 3, b"good", 10, 32), "what was refused has cost nothing"
 

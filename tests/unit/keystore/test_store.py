@@ -109,7 +109,7 @@ def test_a_missing_store_that_is_not_to_be_made_is_told(tmp_path: pathlib.Path) 
 
 def test_a_missing_directory_is_told(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "no-directory" / "cloud.jks"
-    with pytest.raises(errors.WriteError, match="no such file or directory; make its directory"):
+    with pytest.raises(errors.WriteError, match="no such file or directory; create its directory"):
         store.update(str(path), PASSWORD, writing.put("a"), create="JKS")
 
 
@@ -344,7 +344,7 @@ def test_a_new_version_that_is_not_as_it_should_be_never_gets_the_name(
         return real(self, path.read_bytes(), name=name)
 
     monkeypatch.setattr(formats.Opener, "load", is_blind_to_changes)
-    with pytest.raises(errors.WriteError, match="the new version is not what it should be"):
+    with pytest.raises(errors.WriteError, match="the new version is not as planned"):
         writing.put_all(path, ["a"])
     monkeypatch.undo()
     assert writing.state(path) == before

@@ -102,7 +102,7 @@ def test_what_is_published_is_normalised_and_described(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "true", "message"),
     [
-        (PEM + NEW, "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate, found 2: make one"),
+        (PEM + NEW, "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate, found 2: create"),
         (PEM + "x", "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate and nothing else"),
         (certificates.private_key(), "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate"),
         ("", "InvalidCertificate", {"Stalled"}, "spec.certificate: expected one certificate in PEM, found nothing"),

@@ -1,4 +1,4 @@
-"""Archives: recognising one by its first bytes, and unpacking it while it is downloaded.
+"""Archives: recognising one by its first bytes, and unpacking it during the download.
 
 Called by the engine: it reads the served bytes in order, asks `recognise` about the first of them, and feeds all of
 them to what `create` returns:
@@ -11,10 +11,10 @@ them to what `create` returns:
             output = unpacking.decompress(b"", limit)
     unpacking.finish()
 
-Promised: a call returns at most `max_output` bytes and reads at most 64 KiB of what is pending, so that neither memory
-nor the time of one call grows with the ratio of the archive; the checksums inside of the archive are verified; nothing
-follows the archive but padding that its format allows. Everything that is wrong with an archive is a
-SourceError(DecompressionFailed). What an archive says about names, owners and times is never used.
+Promises: a call returns at most `max_output` bytes and reads at most 64 KiB of the pending input, so that neither
+memory nor the time of one call grows with the compression ratio; the checksums inside the archive are verified; only
+padding that its format allows may follow the archive. Every flaw of an archive is a SourceError(DecompressionFailed).
+Names, owners and times in an archive are never used.
 """
 
 from directdownload.download.archives import streams, zip

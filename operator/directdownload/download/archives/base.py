@@ -1,4 +1,4 @@
-"""What the kinds of archives have in common: their names and first bytes, the interface, the one kind of failure."""
+"""The common parts of all kinds of archives: names, first bytes, the interface, the one kind of failure."""
 
 import enum
 from typing import Protocol
@@ -6,9 +6,9 @@ from typing import Protocol
 from directdownload.download.errors import SourceError
 from directdownload.resources.reasons import Reason
 
-#: How many of the first bytes `recognise` wants to see.
+#: The number of first bytes that `recognise` needs.
 HEAD_BYTES = 6
-#: The most that one call hands to a library. What a stream leaves over is copied, so less is better with tiny streams.
+#: The most that one call passes to a library. The rest after a stream is copied: less is better with tiny streams.
 PIECE_BYTES = 64 * 1024
 
 
@@ -29,14 +29,14 @@ _MAGIC = {
     b"\xfd7zXZ\0": Kind.XZ,
     # RFC 8878, section 3.1.1: the magic number, little-endian
     b"\x28\xb5\x2f\xfd": Kind.ZST,
-    # PKWARE's APPNOTE, sections 4.3.7 and 4.3.16: a local file header; the end of an archive that holds nothing
+    # PKWARE's APPNOTE, sections 4.3.7 and 4.3.16: a local file header; the end of an empty archive
     b"PK\x03\x04": Kind.ZIP,
     b"PK\x05\x06": Kind.ZIP,
 }
 
 
 def recognise(head: bytes) -> Kind | None:
-    """The kind of an archive by its first HEAD_BYTES bytes (fewer if there are no more), None if it is none."""
+    """The kind of an archive by its first HEAD_BYTES bytes (fewer if the file is shorter), None if it is not one."""
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
@@ -54,20 +54,20 @@ class Decompressor(Protocol):
 
     @property
     def needs_input(self) -> bool:
-        """Nothing comes out any more until more data is given."""
+        """Whether there is no more output until `decompress` gets more data."""
 
     def decompress(self, data: bytes | memoryview, max_output: int) -> bytes:
         """At most `max_output` (1 or more) bytes of the content; `data` is b"" unless needs_input.
 
-        `data` is copied: its buffer may be used again. An empty answer says nothing, `needs_input` does.
+        `data` is copied: its buffer may be reused. Empty output does not mean that input is needed; see `needs_input`.
         """
 
     def finish(self) -> None:
-        """No more data follows; raises if the archive does not end here. Only while needs_input."""
+        """State that no more data follows; raises if the archive does not end here. Only while `needs_input`."""
 
 
 class Input:
-    """The data that were given last and are not used up yet."""
+    """The data of the last call that is not used up yet."""
 
     def __init__(self) -> None:
         self._data = b""
@@ -76,7 +76,7 @@ class Input:
 
     @property
     def used_bytes(self) -> int:
-        """How many bytes of the whole archive were used up."""
+        """The number of bytes of the whole archive that were used up."""
         return self._earlier_bytes + self._position
 
     @property
@@ -84,7 +84,7 @@ class Input:
         return len(self._data) - self._position
 
     def give(self, data: bytes | memoryview, *, wanted: bool) -> None:
-        """ValueError if the earlier data are still needed: a mistake of the caller."""
+        """Add data. Raises ValueError if the caller gives more before the earlier data is used up."""
         if not wanted:
             raise ValueError("more data were given before the earlier ones were used up")
         self._earlier_bytes = self.used_bytes
@@ -100,11 +100,11 @@ class Input:
         return piece
 
     def give_back(self, count: int) -> None:
-        """The last `count` bytes that were taken were not needed."""
+        """Return the last `count` bytes taken, which were not needed."""
         self._position -= count
 
     def skip_zeros(self, limit: int) -> int:
-        """How many zeros were skipped, of the next `limit` bytes."""
+        """Skip zeros among the next `limit` bytes; return how many."""
         piece = self._data[self._position : self._position + limit]
         zeros = len(piece) - len(piece.lstrip(b"\0"))
         self._position += zeros
@@ -112,5 +112,5 @@ class Input:
 
 
 def failed(kind: Kind, problem: str) -> SourceError:
-    """The archive is no good: `problem` completes "the … archive …"."""
+    """The error for a bad archive: `problem` completes "the … archive …"."""
     return SourceError(Reason.DECOMPRESSION_FAILED, f"the {kind} archive {problem}")

@@ -1,13 +1,13 @@
 """gz, bz2, xz and zst: streams of one content, one after the other.
 
-Called by `archives.create`. An archive is one or more streams (members, frames); its content is theirs, put together.
+Called by `archives.create`. An archive is one or more streams (members, frames); its content is their concatenation.
 
-- gz: RFC 1952, section 2.2. Zeros may follow, as tapes and `gzip` itself leave them (GNU gzip: "trailing zeros").
-- bz2: what pbzip2 and `cat` make.
+- gz: RFC 1952, section 2.2. Zeros may follow, as on tapes and after `gzip` itself (GNU gzip: "trailing zeros").
+- bz2: several streams, as from pbzip2 and `cat`.
 - xz: the .xz file format, sections 2 and 2.2: zeros in multiples of four bytes may follow each stream. The most memory
-  is what `xz -9` asks for (a dictionary of 64 MiB).
+  is that of `xz -9` (a dictionary of 64 MiB).
 - zst: RFC 8878, section 3.1, with skippable frames. The largest window is 128 MiB (2^27), the limit of `zstd` itself:
-  what `zstd --long` and `zstd --ultra -22` make can be unpacked, what needs `zstd -d --long=28` or more cannot.
+  archives of `zstd --long` and `zstd --ultra -22` unpack, those that need `zstd -d --long=28` or more do not.
 """
 
 import bz2
@@ -20,20 +20,20 @@ from backports import zstd
 
 from directdownload.download.archives.base import PIECE_BYTES, Input, Kind, failed
 
-#: 64 MiB of dictionary and what the decoder itself needs, generously.
+#: 64 MiB of dictionary and ample room for the decoder itself.
 _XZ_MEMORY_BYTES = 68 * 1024 * 1024
 _ZST_WINDOW_LOG = 27
-#: The first piece of each stream; the next ones double. What follows a short stream is read again for the next one.
+#: The first piece of each stream; the next ones double. The rest after a short stream is read again for the next.
 _FIRST_PIECE_BYTES = 1024
 
-#: How many bytes of padding belong together; 0: the format has none.
+#: The unit of padding in bytes; 0: the format has none.
 _PADDING_UNIT = {Kind.GZ: 1, Kind.BZ2: 0, Kind.XZ: 4, Kind.ZST: 0}
 #: bz2 reports bad data as OSError
 _ERRORS = (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError)
 
 
 class Stream(Protocol):
-    """One stream, as bz2, lzma and zstd give it."""
+    """One stream, with the interface of bz2, lzma and zstd."""
 
     @property
     def eof(self) -> bool: ...
@@ -65,7 +65,7 @@ class Inflate:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         output = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        # zlib may hold output back even when it has read everything
+        # zlib may hold back output even after it has read everything
         self._may_have_more = bool(self._inner.unconsumed_tail) or len(output) == max_length
         return output
 
@@ -91,7 +91,7 @@ _STREAMS: dict[Kind, Callable[[], Stream]] = {
 
 
 class Concatenated:
-    """A Decompressor of streams, one after the other."""
+    """A Decompressor of concatenated streams."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
@@ -128,12 +128,12 @@ class Concatenated:
             self._input.give_back(len(self._stream.unused_data))
             self._stream = None
         else:
-            # bz2 wants input while it still holds the rest of a block
+            # bz2 reports that it needs input while it still holds the rest of a block
             self._may_have_more = len(output) == max_output
         return output
 
     def _next_stream(self) -> Stream | None:
-        """What begins behind the padding, None as long as nothing does."""
+        """The stream after the padding; None while there is none."""
         unit = _PADDING_UNIT[self._kind]
         if unit and self._streams:
             self._padding_bytes += self._input.skip_zeros(PIECE_BYTES)
@@ -142,7 +142,7 @@ class Concatenated:
         if not self._input.left:
             return None
         if self._padding_bytes and (self._kind is Kind.GZ or self._padding_bytes % unit):
-            raise failed(self._kind, "is followed by something else behind its padding")
+            raise failed(self._kind, "is followed by other data after its padding")
         self._padding_bytes = 0
         self._streams += 1
         self._piece_bytes = _FIRST_PIECE_BYTES
@@ -161,4 +161,4 @@ def _describe(kind: Kind, error: Exception) -> str:
         return "needs a dictionary of more than 64 MiB to unpack; make it with `xz -9` or less"
     if kind is Kind.ZST and ("memory" in text.lower() or "window" in text.lower()):
         return "needs a window of more than 128 MiB to unpack; make it without `--long` or with `--long=27`"
-    return f"is damaged, or something else follows it: {text or type(error).__name__}"
+    return f"is damaged, or other data follows it: {text or type(error).__name__}"

@@ -1,10 +1,10 @@
 """zip: one member, unpacked from front to back.
 
-Called by `archives.create`. After PKWARE's APPNOTE.TXT 6.3 (section numbers below are its own): the local header, the
-data, perhaps a data descriptor, then the central directory, which must list this one member and nothing else, with the
-CRC-32 and the sizes that were found. ZIP64 is understood. Refused: more than one member, encryption, methods other than
-deflate and none, a stored member whose length is not known before its data (nothing shows where it ends), anything
-between or behind the parts. Names and comments are skipped.
+Called by `archives.create`. Follows PKWARE's APPNOTE.TXT 6.3 (section numbers below are its own): the local header, the
+data, an optional data descriptor, then the central directory, which must list only this member, with the CRC-32 and the
+sizes found. ZIP64 is supported. Refused: more than one member, encryption, methods other than deflate and none, a
+stored member whose length is unknown before its data (nothing shows where it ends), any data between or after the
+parts. Names and comments are skipped.
 """
 
 import stat
@@ -34,13 +34,13 @@ _IN_ZIP64_32 = 0xFFFFFFFF
 _ZIP64_EXTRA = 1
 _MADE_ON_UNIX = 3
 _DOS_DIRECTORY = 0x10
-#: of the ZIP64 end record: its fixed fields, and what we tolerate behind them
+#: of the ZIP64 end record: its fixed fields, and the limit for the fields after them
 _END_64_BYTES = 44
 _END_64_MAX_BYTES = 64 * 1024
 
 _ONE_MEMBER = "holds more than one member; expected exactly one, the image: pack it alone"
 
-#: Yields output, b"" when it waits for input or has none yet.
+#: Yields output; b"" when it needs input or has no output yet.
 _Steps = Generator[bytes, None, None]
 _Taking = Generator[bytes, None, bytes]
 
@@ -53,7 +53,7 @@ class Unzip:
         self._waits = True
         self._complete = False
         self._max_output = 0
-        # what the data turn out to be
+        # found in the data
         self._crc = 0
         self._compressed_bytes = 0
         self._bytes = 0
@@ -78,14 +78,16 @@ class Unzip:
         method = yield from self._member()
         directory_offset = self._input.used_bytes
         if (signature := (yield from self._take(4))) != _CENTRAL_HEADER:
-            raise failed(Kind.ZIP, _ONE_MEMBER if signature == _LOCAL_HEADER else "has no directory behind its member")
+            raise failed(
+                Kind.ZIP, _ONE_MEMBER if signature == _LOCAL_HEADER else "has no central directory after its member"
+            )
         yield from self._central_header(method)
         yield from self._end(directory_offset, self._input.used_bytes - directory_offset)
         self._complete = True
         while not self._input.left:
             self._waits = True
             yield b""
-        raise failed(Kind.ZIP, "is followed by something else")
+        raise failed(Kind.ZIP, "is followed by other data")
 
     def _take(self, count: int) -> _Taking:
         """Exactly `count` bytes of the archive."""
@@ -194,8 +196,8 @@ class Unzip:
         size, packed, offset = _zip64(extra, size, packed, offset)
         self._compare(crc, size, packed)
         if central_method != method or disk or offset:
-            raise failed(Kind.ZIP, "is damaged: its directory describes another member than the one that it holds")
-        # what was read from a pipe is marked as one, and good
+            raise failed(Kind.ZIP, "is damaged: its central directory describes another member than the archive holds")
+        # a member packed from a pipe is marked as a pipe, and accepted
         kind = stat.S_IFMT(attributes >> 16) if made_by >> 8 == _MADE_ON_UNIX else 0
         if kind in (stat.S_IFLNK, stat.S_IFDIR) or attributes & _DOS_DIRECTORY:
             raise failed(Kind.ZIP, "holds a link or a directory; expected one file, the image")
@@ -219,7 +221,7 @@ class Unzip:
                 raise failed(Kind.ZIP, "is damaged: its ZIP64 locator is wrong")
             signature = yield from self._take(4)
         if signature != _END:
-            raise failed(Kind.ZIP, "is damaged: its directory has no end")
+            raise failed(Kind.ZIP, "is damaged: its central directory has no end")
         *found, comment_length = struct.unpack("<HHHHIIH", (yield from self._take(18)))
         expected = (0, 0, 1, 1, directory_bytes, directory_offset)
         in_zip64 = (*[_IN_ZIP64_16] * 4, *[_IN_ZIP64_32] * 2)

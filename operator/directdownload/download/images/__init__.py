@@ -1,18 +1,18 @@
-"""Images: what a downloaded file is, whether it is safe to open, and how large its disk is, by its header alone.
+"""Images: the format of a downloaded file, its safety, and the size of its disk, from its header alone.
 
-Called by the engine: `inspect` before a file gets its name, `inspect_head` in a probe. Promised: at most 4 MiB are
-read, whatever the header says; every number of it is checked before it is used; every failure is a DownloadError. What
-is checked of each format stands in its module.
+Called by the engine: `inspect` before a file gets its name, `inspect_head` in a probe. Promises: at most 4 MiB are
+read, regardless of the header; every number in it is checked before use; every failure is a DownloadError. The module
+of each format says what is checked.
 
     UnsafeImage      a virtual machine would take content from other files of the host
-    FormatMismatch   not the format that was asked for, or not a valid one
+    FormatMismatch   not the requested format, or not a valid one
     TooLarge         its disk is larger than allowed
 
 They are SourceErrors: without a checksum another source may serve better bytes.
 
-RAW is a disk as it is, so it must not carry the mark of anything else: a program that probes would open it as that. A
-partition table or a file system is no such mark. An ISO is one, even if it can be written to a disk ("hybrid"):
-register it as ISO.
+RAW is the plain content of a disk, so it must not carry the mark of another format: a program that probes would open it
+as that. A partition table or a file system is not such a mark. An ISO is, even one that can be written to a disk
+("hybrid"): register it as ISO.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ __all__ = ["FORMATS", "ImageInfo", "inspect", "inspect_head"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """`virtual_size_bytes` is what a virtual machine sees; None for archives, and if it is not known."""
+    """`virtual_size_bytes` is the disk size that a virtual machine sees; None for archives, and if unknown."""
 
     format: str
     virtual_size_bytes: int | None
@@ -56,14 +56,15 @@ _PARSERS: Mapping[str, Callable[[Reader], int | None]] = {
 }
 
 
-#: Every format that an image may be found to be.
+#: Every format that `inspect` may find.
 FORMATS = frozenset(_PARSERS)
 
 
 def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0) -> ImageInfo:
-    """What the first `size_bytes` of an open file are; DownloadError unless they are a safe `image_format`.
+    """Inspect the first `size_bytes` of an open file; raises DownloadError unless they are a safe `image_format`.
 
-    An empty `image_format` accepts a good image of any of our formats, and all else as RAW. A maximum of 0 is none.
+    An empty `image_format` accepts a valid image of any supported format, and everything else as RAW. A maximum of 0
+    means no limit.
     """
     found = _inspect(FileReader(descriptor, size_bytes), image_format)
     size = found.virtual_size_bytes or 0
@@ -77,9 +78,9 @@ def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_
 
 
 def inspect_head(head: bytes, total_size_bytes: int | None, image_format: str) -> ImageInfo | None:
-    """As `inspect`, by the first bytes (64 KiB or more) of a file of which the server says how large it is.
+    """As `inspect`, from the first bytes (64 KiB or more) of a file whose total size the server reports.
 
-    None if they do not tell: an archive, a VHDX, a fixed VHD. For people, not for safety: what the end of the file says
+    None if they do not suffice: an archive, a VHDX, a fixed VHD. For information, not for safety: the end of the file
     is not checked.
     """
     if archives.recognise(head[: archives.HEAD_BYTES]):

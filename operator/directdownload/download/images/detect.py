@@ -1,8 +1,8 @@
-"""What a file is by its first bytes (and a VHD by its last ones), as the programs that might open it would see it.
+"""The format of a file by its first bytes (a VHD by its last ones), as the programs that might open it detect it.
 
 Called by `images`. The marks of disk images are those of qemu's block drivers (bdrv_probe) and of libvirt
-(virstoragefile.c): whoever opens an image without being told its format goes by them. The others are what is served by
-mistake most often.
+(virstoragefile.c), which probe for them when they open an image without a given format. The others are the files that
+are most often served by mistake.
 """
 
 from directdownload.download import archives
@@ -11,11 +11,11 @@ from directdownload.download.images.reader import Reader
 
 RAW = "RAW"
 
-#: enough for every mark at the beginning, and for the first lines of a VMDK descriptor
+#: enough for every mark at the beginning and for the first lines of a VMDK descriptor
 _HEAD_BYTES = 2048
 _VDI_MAGIC_AT = slice(0x40, 0x44)
 
-#: what is none of our formats, in words for people
+#: other formats, as described in messages
 _OTHERS = {
     qcow2.MAGIC + b"\0\0\0\1": "a QCOW image of version 1",
     b"OOOM": "a COW image",
@@ -32,14 +32,14 @@ _OTHERS = {
     b"<html": "a web page",
     b"<?xml": "an XML document",
 }
-#: found behind white space too, and in upper case
+#: also after white space, and in upper case
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 
 
 def detect(image: Reader) -> str:
-    """One of our formats, or else what it is in words, RAW if nothing says; NotInHeadError.
+    """A supported format, else a description of the file, RAW if it has no mark. Raises NotInHeadError.
 
-    What begins with the mark of a disk image is one, whatever else it may be: some program would open it as such.
+    A file that begins with the mark of a disk image counts as that image: some program would open it as such.
     """
     head = image.peek(0, _HEAD_BYTES)
     text = head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,7 +1,7 @@
-"""ISO images: the descriptor that says so.
+"""ISO images: the descriptor that identifies one.
 
 Called by `images`. ECMA-119 (ISO 9660), section 6.2.1 and 8.1: the first volume descriptor is in sector 16, of 2048
-bytes, and holds CD001 behind its type. ECMA-167 (UDF), section 2/9.1: there it may hold BEA01 instead.
+bytes, and has CD001 after its type. ECMA-167 (UDF), section 2/9.1: there it may have BEA01 instead.
 """
 
 from directdownload.download.images.reader import Reader

@@ -1,12 +1,12 @@
 """QCOW2: the header and its extensions.
 
 Called by `images`. Layout and limits are those of qemu's docs/interop/qcow2.txt (called "spec" below) and of what
-qemu's block/qcow2.c opens. The rules of safety are Apache CloudStack's for CVE-2024-50386: no backing file, no external
+qemu's block/qcow2.c opens. The safety rules are Apache CloudStack's for CVE-2024-50386: no backing file, no external
 data file, of the incompatible features only bits 0 (dirty), 1 (corrupt) and 3 (compression type). Bit 4 (extended L2
-entries) is known to qemu since 5.2 and refused as it is there: a host with an older qemu cannot open it.
+entries) is refused as in CloudStack: qemu supports it since 5.2, so a host with an older qemu cannot open the image.
 
-Encrypted images are refused too, although nothing in them is dangerous: no host has their key, so the virtual machine
-would never start.
+Encrypted images are refused too, although they are not dangerous: no host has their key, so the virtual machine would
+never start.
 """
 
 import struct
@@ -31,14 +31,14 @@ _END_OF_EXTENSIONS = 0
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE_NAME = 0x44415441
 
-# what qemu opens: block/qcow2.h
+# the limits of qemu: block/qcow2.h
 _CLUSTER_BITS = range(9, 22)
 _MAX_L1_BYTES = 32 * 1024 * 1024
 _MAX_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024
 _MAX_SNAPSHOTS = 65536
 _MAX_REFCOUNT_ORDER = 6
 _MAX_VIRTUAL_BYTES = 2**63 - 1
-#: Images have about five extensions, of some hundred bytes; what is behind these limits is not looked at but refused.
+#: Images have about five extensions, of some hundred bytes; an image beyond these limits is refused.
 _MAX_EXTENSIONS = 64
 _MAX_EXTENSIONS_BYTES = 32 * 1024
 
@@ -65,7 +65,7 @@ def inspect(image: Reader) -> int:
     _check_extensions(image, header_bytes, cluster_bytes)
     if virtual_bytes > _MAX_VIRTUAL_BYTES:
         raise malformed(FORMAT, f"a virtual size of {virtual_bytes} bytes")
-    # an L1 entry stands for an L2 table of one cluster, eight bytes per cluster
+    # an L1 entry points to an L2 table of one cluster, with eight bytes per cluster
     if l1_entries * 8 > _MAX_L1_BYTES or l1_entries < -(-virtual_bytes // (cluster_bytes * cluster_bytes // 8)):
         raise malformed(FORMAT, f"an L1 table of {l1_entries} entries for {virtual_bytes} bytes")
     if not 0 < refcount_clusters * cluster_bytes <= _MAX_REFCOUNT_TABLE_BYTES:
@@ -89,7 +89,7 @@ def _read(image: Reader, offset: int, count: int, what: str) -> bytes:
 
 
 def _check_features(image: Reader, cluster_bytes: int) -> int:
-    """Version 3; the length of the header."""
+    """Check the features of version 3; return the length of the header in bytes."""
     features = _read(image, _HEADER.size, _FEATURES.size, "its header")
     incompatible, _, autoclear, refcount_order, header_bytes = _FEATURES.unpack(features)
     if incompatible & _DATA_FILE or autoclear & _RAW_DATA_FILE:
@@ -135,7 +135,9 @@ def _check_extensions(image: Reader, header_bytes: int, cluster_bytes: int) -> N
         if kind == _DATA_FILE_NAME:
             raise unsafe("the QCOW2 image names an external data file; make a complete one with `qemu-img convert`")
         if kind == _BACKING_FORMAT:
-            raise unsafe("the QCOW2 image names the format of a backing file; make one with `qemu-img convert`")
+            raise unsafe(
+                "the QCOW2 image names the format of a backing file; make a complete one with `qemu-img convert`"
+            )
         position += -(-length // 8) * 8
     if header_bytes + position < cluster_bytes:
         raise malformed(FORMAT, f"more than {_MAX_EXTENSIONS} header extensions, or {_MAX_EXTENSIONS_BYTES} bytes")

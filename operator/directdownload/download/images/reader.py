@@ -1,7 +1,7 @@
-"""What the parsers of image headers read from: a file on disk, or the first bytes of one that is far away.
+"""The readers for the parsers of image headers: of a file on disk, or of the first bytes of a remote file.
 
-Promised to the parsers: offsets and lengths from a header may be used as they are. A read is bounded, so is the sum of
-all reads of one image, and bytes that are not there are never made up.
+Promises to the parsers: offsets and lengths from a header may be used unchecked. A read is bounded, so is the sum of
+all reads of one image, and missing bytes are never made up.
 """
 
 import os
@@ -10,26 +10,26 @@ from typing import Protocol
 from directdownload.download.errors import SourceError, storage_error
 from directdownload.resources.reasons import Reason
 
-#: More than every header that is accepted needs; one image can make us read no more than this.
+#: More than any accepted header needs; the limit of all reads of one image.
 MAX_READ_BYTES = 4 * 1024 * 1024
 
 
 class NotInHeadError(Exception):
-    """What was asked for lies behind the first bytes of a file that is far away."""
+    """The requested bytes lie after the first bytes of a remote file."""
 
 
 class Reader(Protocol):
-    """`size_bytes` is None, or a lie, only where `complete` is false."""
+    """`size_bytes` may be None or wrong only where `complete` is false."""
 
     @property
     def size_bytes(self) -> int | None: ...
 
     @property
     def complete(self) -> bool:
-        """The whole file can be read, so that what its end says can and must be checked."""
+        """Whether the whole file can be read, so that its end can and must be checked."""
 
     def peek(self, offset: int, count: int) -> bytes:
-        """`count` bytes, fewer (or none) where the file ends; NotInHeadError."""
+        """`count` bytes, fewer (or none) where the file ends. Raises NotInHeadError."""
 
 
 class FileReader:
@@ -57,7 +57,7 @@ class FileReader:
 
 
 class HeadReader:
-    """The first bytes of a file of which the rest is not here; `size_bytes` of the whole is what its server says."""
+    """The first bytes of a remote file; its server reports the `size_bytes` of the whole."""
 
     complete = False
 
@@ -76,7 +76,7 @@ class HeadReader:
 
 
 def read(image: Reader, offset: int, count: int, image_format: str, what: str) -> bytes:
-    """Exactly `count` bytes; FormatMismatch if the file has no `what` there."""
+    """Exactly `count` bytes; raises FormatMismatch if the file has no `what` there."""
     data = image.peek(offset, count)
     if len(data) != count:
         raise malformed(image_format, f"{what} at byte {offset} is not in the file: it is truncated or damaged")
@@ -84,21 +84,21 @@ def read(image: Reader, offset: int, count: int, image_format: str, what: str) -
 
 
 def check_inside(image: Reader, offset: int, count: int, image_format: str, what: str) -> None:
-    """FormatMismatch unless the file has these bytes; what is far away is believed."""
+    """Raise FormatMismatch unless the file has these bytes; the size of a remote file is not checked."""
     if image.complete and image.size_bytes is not None and not 0 <= offset <= image.size_bytes - count:
         raise malformed(image_format, f"{what} at byte {offset} is not in the file: it is truncated or damaged")
 
 
 def unsafe(message: str) -> SourceError:
-    """The image names other files, or may: a virtual machine must not be given it."""
+    """The error for an image that names other files, or may: no virtual machine may get it."""
     return SourceError(Reason.UNSAFE_IMAGE, message)
 
 
 def mismatch(message: str) -> SourceError:
-    """The image is not of the format that it should be."""
+    """The error for an image of another format than expected."""
     return SourceError(Reason.FORMAT_MISMATCH, message)
 
 
 def malformed(image_format: str, problem: str) -> SourceError:
-    """The image has the mark of the format, and is no good one."""
+    """The error for an invalid image that has the mark of the format."""
     return mismatch(f"the image is not a valid {image_format}: {problem}")

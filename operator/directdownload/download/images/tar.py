@@ -1,8 +1,8 @@
 """Tar archives, and OVA appliances, which are tar archives that begin with their descriptor.
 
-Called by `images`. POSIX.1-2001 pax, "ustar Interchange Format": a header of 512 bytes with a checksum; what GNU tar
-and the old tar wrote differs only in fields that are not read here. DMTF DSP0243 (OVF), section 5.3: the first file of
-an OVA is the `.ovf` descriptor. Nothing is unpacked and no other member is looked at.
+Called by `images`. POSIX.1-2001 pax, "ustar Interchange Format": a header of 512 bytes with a checksum; the formats of
+GNU tar and the old tar differ only in fields that are not read here. DMTF DSP0243 (OVF), section 5.3: the first file of
+an OVA is the `.ovf` descriptor. Nothing is unpacked and no other member is read.
 """
 
 import re
@@ -15,7 +15,7 @@ APPLIANCE = "OVA"
 _BLOCK_BYTES = 512
 _CHECKSUM = slice(148, 156)
 _OCTAL = re.compile(rb"[ \0]*([0-7]{1,12})[ \0]*")
-#: headers that only tell more about the next one: pax 'x' and 'g', GNU tar's long names 'L' and 'K'
+#: headers that only extend the next one: pax 'x' and 'g', GNU tar's long names 'L' and 'K'
 _EXTENSIONS = b"xgLK"
 _REGULAR = (b"0", b"\0")
 _MAX_EXTENSIONS = 4
@@ -24,7 +24,7 @@ _PAX_PATH = re.compile(rb"^[0-9]+ path=([^\n]*)$", re.MULTILINE)
 
 
 def recognise(image: Reader) -> str:
-    """TAR, OVA, or empty if it is neither; NotInHeadError if a head is too short to tell."""
+    """TAR, OVA, or empty if it is neither. Raises NotInHeadError if a head is too short."""
     offset = 0
     name = b""
     for _ in range(_MAX_EXTENSIONS + 1):
@@ -51,7 +51,7 @@ def _is_header(header: bytes) -> bool:
     if len(header) < _BLOCK_BYTES or not header[0]:
         return False
     expected = _number(header[_CHECKSUM])
-    # the sum of all bytes, those of the checksum taken as spaces
+    # the sum of all bytes, with the checksum field as spaces
     return expected == sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ")
 
 

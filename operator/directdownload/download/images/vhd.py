@@ -1,11 +1,11 @@
 """VHD (in qemu: vpc): the footer, and the header of a dynamic disk.
 
-Called by `images`. After Microsoft's "Virtual Hard Disk Image Format Specification" 1.0; all numbers are big-endian. A
-fixed disk is the raw content with a footer of 512 bytes behind it; a dynamic one has a copy of the footer in front. A
-differencing disk takes content from its parent, another file: UnsafeImage.
+Called by `images`. Follows Microsoft's "Virtual Hard Disk Image Format Specification" 1.0; all numbers are big-endian.
+A fixed disk is the raw content followed by a footer of 512 bytes; a dynamic one also begins with a copy of the footer.
+A differencing disk takes content from its parent, another file: UnsafeImage.
 
-The virtual size is what qemu shows a virtual machine (block/vpc.c, vpc_open): for images of some programs the field
-"Current Size", for all others the geometry, as Virtual PC did, unless that is the largest that there is.
+The virtual size is the one that qemu gives a virtual machine (block/vpc.c, vpc_open): for images of some programs the
+field "Current Size", for all others the geometry, as in Virtual PC, unless the geometry is at its maximum.
 """
 
 import math
@@ -38,19 +38,19 @@ _SECTOR = 512
 #: qemu with force_size, Hyper-V, Disk2vhd, XenServer, XenConverter, Azure (qemu 10 and later)
 _SIZE_COUNTS = (b"qem2", b"win ", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0")
 _MAX_GEOMETRY = (65535, 16, 255)
-#: what qemu opens: VHD_MAX_SECTORS
+#: the limit of qemu: VHD_MAX_SECTORS
 _MAX_BYTES = 0xFF000000 * _SECTOR
 
 
 def is_fixed(image: Reader) -> bool:
-    """The file ends with the footer of a disk; false where the end cannot be read."""
+    """Whether the file ends with the footer of a disk; false where the end cannot be read."""
     if not image.complete or image.size_bytes is None:
         return False
     return image.peek(image.size_bytes - _FOOTER_BYTES, len(MAGIC)) == MAGIC
 
 
 def inspect(image: Reader) -> int:
-    """The virtual size in bytes; UnsafeImage or FormatMismatch."""
+    """The virtual size in bytes. Raises UnsafeImage or FormatMismatch."""
     if image.peek(0, len(MAGIC)) == MAGIC:
         return _inspect_dynamic(image)
     size = image.size_bytes or 0
@@ -105,5 +105,5 @@ def _read_footer(image: Reader, offset: int) -> tuple[int, int, int, int]:
 
 
 def _sum(block: bytes, checksum_at: int) -> int:
-    """One's complement of the sum of all bytes but those of the checksum."""
+    """One's complement of the sum of all bytes except the checksum field."""
     return ~(sum(block) - sum(block[checksum_at : checksum_at + 4])) & 0xFFFFFFFF

@@ -1,8 +1,8 @@
 """VHDX: headers, region table and metadata.
 
-Called by `images`. After Microsoft's [MS-VHDX] (section numbers below); all numbers are little-endian. A differencing
-disk takes content from its parent, another file: UnsafeImage. So is an image with a log to replay, as that may change
-every field that was looked at.
+Called by `images`. Follows Microsoft's [MS-VHDX] (section numbers below); all numbers are little-endian. A differencing
+disk takes content from its parent, another file: UnsafeImage. So is an image with a log to replay, as the replay may
+change every checked field.
 """
 
 import functools
@@ -50,7 +50,7 @@ _MAX_BLOCK_BYTES = 256 * _MIB
 
 
 def inspect(image: Reader) -> int:
-    """The virtual size in bytes; UnsafeImage or FormatMismatch."""
+    """The virtual size in bytes. Raises UnsafeImage or FormatMismatch."""
     _check_log(image)
     metadata_offset = _find_metadata(image)
     items = _read_items(image, metadata_offset)
@@ -80,7 +80,7 @@ def _differencing() -> SourceError:
 
 
 def _check_log(image: Reader) -> None:
-    """The header that counts is the valid one with the highest sequence number (section 2.2.2)."""
+    """Refuse a log to replay. The valid header with the highest sequence number is current (section 2.2.2)."""
     valid = []
     for offset in _HEADER_OFFSETS:
         block = read(image, offset, _HEADER_BYTES, FORMAT, "its header")
@@ -90,11 +90,11 @@ def _check_log(image: Reader) -> None:
     if not valid:
         raise malformed(FORMAT, "its headers are damaged")
     if any(max(valid)[1]):
-        raise unsafe("the VHDX image was not closed cleanly: its log is to be replayed; open and close it once")
+        raise unsafe("the VHDX image was not closed cleanly: its log must be replayed; open and close it once")
 
 
 def _find_metadata(image: Reader) -> int:
-    """Offset of the metadata region, by the first region table, which is the one that qemu reads."""
+    """The offset of the metadata region in the first region table, which is the one that qemu reads."""
     table = read(image, _REGIONS_OFFSET, _TABLE_BYTES, FORMAT, "its region table")
     signature, _, count = _REGION_HEADER.unpack_from(table)
     if signature != b"regi" or count > _MAX_ITEMS or not _is_intact(table):
@@ -102,7 +102,7 @@ def _find_metadata(image: Reader) -> int:
     offsets = {}
     for guid, offset, length, flags in _entries(table, _REGION, _REGION_HEADER.size, count):
         if guid in offsets or (guid not in (_METADATA_REGION, _BLOCKS_REGION) and flags & _REGION_REQUIRED):
-            raise malformed(FORMAT, "it has a region twice, or one that is unknown and required")
+            raise malformed(FORMAT, "it has a duplicate region, or an unknown region that it requires")
         if offset < _MIB or offset % _MIB:
             raise malformed(FORMAT, f"a region at byte {offset}")
         check_inside(image, offset, length, FORMAT, "a region")
@@ -113,7 +113,7 @@ def _find_metadata(image: Reader) -> int:
 
 
 def _read_items(image: Reader, metadata_offset: int) -> dict[bytes, int]:
-    """Offset in the metadata region, by the GUID of the item."""
+    """The offsets in the metadata region, by the GUID of the item."""
     table = read(image, metadata_offset, _TABLE_BYTES, FORMAT, "its metadata")
     signature, count = _METADATA_HEADER.unpack_from(table)
     if signature != b"metadata" or count > _MAX_ITEMS:
@@ -121,7 +121,7 @@ def _read_items(image: Reader, metadata_offset: int) -> dict[bytes, int]:
     items: dict[bytes, int] = {}
     for guid, offset, _, flags in _entries(table, _ITEM, _METADATA_HEADER.size, count):
         if guid in items or (guid not in _KNOWN_ITEMS and flags & _ITEM_REQUIRED):
-            raise malformed(FORMAT, "it has a metadata item twice, or one that is unknown and required")
+            raise malformed(FORMAT, "it has a duplicate metadata item, or an unknown item that it requires")
         items[guid] = offset
     return items
 
@@ -137,7 +137,7 @@ def _item(image: Reader, metadata_offset: int, items: dict[bytes, int], guid: by
 
 
 def _is_intact(block: bytes) -> bool:
-    """CRC-32C of the whole block, the checksum itself (bytes 4 to 7) taken as zero."""
+    """Check the CRC-32C of the whole block, with the checksum field (bytes 4 to 7) as zero."""
     table = _crc_table()
     crc = 0xFFFFFFFF
     for byte in block[:4] + bytes(4) + block[8:]:

@@ -1,15 +1,16 @@
-"""VMDK: one file that holds its whole disk, and nothing that names another file.
+"""VMDK: one file that contains its whole disk and names no other file.
 
-Called by `images`. After VMware's "Virtual Disk Format 5.0" and qemu's block/vmdk.c. Two kinds are accepted,
-monolithicSparse and streamOptimized: a sparse header with the magic KDMV, an embedded descriptor right behind it.
-UnsafeImage is all that takes content from elsewhere (OpenStack's CVE-2024-32498 and CVE-2022-47951 show the damage):
+Called by `images`. Follows VMware's "Virtual Disk Format 5.0" and qemu's block/vmdk.c. Two kinds are accepted,
+monolithicSparse and streamOptimized: a sparse header with the magic KDMV, directly followed by an embedded descriptor.
+UnsafeImage is every image that takes content from elsewhere (for the damage see OpenStack's CVE-2024-32498 and
+CVE-2022-47951):
 
 - a descriptor file without data, whose extents are other files, and an embedded one that qemu would use as such
   (a capacity of zero);
 - more than one extent, one that is not sparse, or one in another directory;
 - a parent: qemu looks for `parentFileNameHint` anywhere in the descriptor, comments included.
 
-The descriptor is text in lines; a line that is none of its known kinds is refused, as readers differ about those.
+The descriptor is text in lines; a line of an unknown kind is refused, as readers treat those differently.
 """
 
 import re
@@ -19,7 +20,7 @@ from directdownload.download.images.reader import Reader, check_inside, malforme
 
 FORMAT = "VMDK"
 MAGIC = b"KDMV"
-#: an extent of a disk of VMware ESX 2, never a whole disk
+#: an extent of a disk of VMware ESX 2, which is never a whole disk
 EXTENT_MAGIC = b"COWD"
 
 _SECTOR = 512
@@ -35,7 +36,7 @@ _FOOTER = 3
 _END_OF_STREAM = 0
 _FOOTER_BYTES = 3 * _SECTOR
 
-# what qemu opens: vmdk_open_vmdk4, vmdk_add_extent
+# the limits of qemu: vmdk_open_vmdk4, vmdk_add_extent
 _MAX_ENTRIES = 512
 _MAX_GRANULARITY = 0x200000
 _MAX_DIRECTORY_ENTRIES = 32 * 1024 * 1024
@@ -50,12 +51,12 @@ _TEXT_TITLE = b"# disk descriptorfile"
 
 
 def is_descriptor(head: bytes) -> bool:
-    """The first bytes of a descriptor file, as qemu or (by its first line) libvirt recognises it."""
+    """Whether qemu, or libvirt by the first line, recognises a descriptor file in these first bytes."""
     return head[: len(_TEXT_TITLE)].lower() == _TEXT_TITLE or _TEXT.match(head) is not None
 
 
 def inspect(image: Reader) -> int:
-    """The virtual size in bytes; UnsafeImage or FormatMismatch."""
+    """The virtual size in bytes. Raises UnsafeImage or FormatMismatch."""
     if image.peek(0, 4) != MAGIC:
         raise unsafe(
             "the VMDK file is only the description of a disk or a part of one: the content would come from other files "
@@ -88,7 +89,7 @@ def inspect(image: Reader) -> int:
 
 
 def _read_footer(image: Reader, header: tuple[int, ...]) -> int:
-    """The grain directory's sector by the footer, which counts instead of the header and so must say the same."""
+    """The grain directory's sector in the footer, which replaces the header and so must agree with it."""
     size = image.size_bytes or 0
     if size % _SECTOR or size < _FOOTER_BYTES:
         raise malformed(FORMAT, f"{size} bytes; expected whole sectors: it is truncated")
@@ -105,7 +106,7 @@ def _read_footer(image: Reader, header: tuple[int, ...]) -> int:
 
 
 def _check_descriptor(data: bytes) -> None:
-    """Refuse an embedded descriptor that names another file, or that readers may understand differently."""
+    """Refuse an embedded descriptor that names another file, or that readers may interpret differently."""
     if b"parentfilenamehint" in data.lower():
         raise unsafe(
             "the VMDK image has a parent: its content would come from another file of the host; "
@@ -116,7 +117,7 @@ def _check_descriptor(data: bytes) -> None:
         raise malformed(FORMAT, "its descriptor does not end with a zero byte")
     extents = 0
     create_types = []
-    # strict about the structure, which is ASCII; what comments and names are written in does not matter
+    # strict about the structure, which is ASCII; comments and names may have any encoding
     for number, line in enumerate(data[:end].decode("latin-1").lower().splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -131,9 +132,11 @@ def _check_descriptor(data: bytes) -> None:
             if key == "createtype":
                 create_types.append(value)
         else:
-            raise unsafe(f"line {number} of the VMDK image's descriptor is of no known kind")
+            raise unsafe(f"line {number} of the VMDK image's descriptor is of an unknown kind")
     if extents > 1:
-        raise unsafe(f"the VMDK image has {extents} extents; expected one, itself: the others would be other files")
+        raise unsafe(
+            f"the VMDK image has {extents} extents; expected one, in the file itself: others would be other files"
+        )
     if len(create_types) != 1 or create_types[0] not in _CREATE_TYPES:
         raise unsafe(
             f"the VMDK image is of type {', '.join(create_types)[:80] or 'unknown'}; expected monolithicSparse or "
@@ -143,4 +146,4 @@ def _check_descriptor(data: bytes) -> None:
 
 def _check_extent(kind: str, name: str) -> None:
     if kind != "sparse" or "/" in name or "\\" in name:
-        raise unsafe(f"the VMDK image has an extent of type {kind[:20]} in another file; expected one sparse, itself")
+        raise unsafe(f"the VMDK image has an extent of type {kind[:20]} in another file; expected a sparse one inside")

@@ -1,4 +1,4 @@
-"""Sources of bytes by protocol. `create` is the only way that the engine makes one."""
+"""Sources of bytes by protocol. The engine makes one only with `create`."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def create(text: str, options: SourceOptions) -> Source:
     if url.scheme not in kinds:
         raise RequestError(
             Reason.UNSUPPORTED_PROTOCOL,
-            f"{url}: {url.scheme} is not supported; supported are URLs of http, https and nfs",
+            f"{url}: protocol {url.scheme} is not supported; use an http, https or nfs URL",
         )
     policy.check_url(url, options.policy)
     return kinds[url.scheme](url, options)

@@ -1,7 +1,7 @@
-"""The body of an HTTP/1.1 response, in the three ways that RFC 9112 lets it be framed.
+"""The body of an HTTP/1.1 response, in the three framings of RFC 9112, section 6.
 
 Called by the HTTP source. http.client's own readers loop until a whole buffer is full and follow endless trailers;
-these return what has arrived, and are bounded. Raises SourceError(Truncated) when the body ends too early.
+these return the bytes that have arrived, and are bounded. They raise SourceError(Truncated) when a body ends early.
 """
 
 import io
@@ -20,11 +20,11 @@ _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 class Body(Protocol):
     def readinto(self, buffer: memoryview) -> int:
-        """Bytes put into `buffer`; 0 at the proper end."""
+        """Fill `buffer` and return the number of bytes; 0 at the end of the body."""
 
 
 class LengthBody:
-    """Exactly `length_bytes` follow."""
+    """A body of exactly `length_bytes`."""
 
     def __init__(self, url: Url, reader: io.BufferedReader, length_bytes: int) -> None:
         self._url, self._reader, self._left, self._length = url, reader, length_bytes, length_bytes
@@ -36,14 +36,14 @@ class LengthBody:
         if not count:
             raise SourceError(
                 Reason.TRUNCATED,
-                f"{self._url}: the server promised {self._length} bytes and ended after {self._length - self._left}",
+                f"{self._url}: the server announced {self._length} bytes but ended after {self._length - self._left}",
             )
         self._left -= count
         return count
 
 
 class ChunkedBody:
-    """Chunks follow, each with its size, up to one of size 0."""
+    """A body in chunks, each with its size; the last one has size 0."""
 
     def __init__(self, url: Url, reader: io.BufferedReader) -> None:
         self._url, self._reader = url, reader
@@ -84,14 +84,14 @@ class ChunkedBody:
         return line
 
     def _truncated(self) -> SourceError:
-        return SourceError(Reason.TRUNCATED, f"{self._url}: the server ended before the last chunk")
+        return SourceError(Reason.TRUNCATED, f"{self._url}: the server closed the connection before the last chunk")
 
     def _malformed(self) -> SourceError:
         return SourceError(Reason.TRUNCATED, f"{self._url}: the server sent malformed chunks")
 
 
 class UntilCloseBody:
-    """Whatever comes until the server closes: a cut cannot be told from the end."""
+    """All bytes until the server closes the connection: a cut looks like the end."""
 
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader

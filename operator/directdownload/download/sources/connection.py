@@ -1,8 +1,8 @@
-"""One TCP connection: how it is made, and how bytes come out of it.
+"""One TCP connection: connecting and reading.
 
-Called by the sources; `tls` and `proxy` build upon it. Promises: establishing a connection, name resolution included,
-ends within the connect timeout, and goes to an address that was checked; reading ends with SocketTimeout after the
-given silence; both notice the guard at once.
+Called by the sources; `tls` and `proxy` build upon it. Promises: connecting, name resolution included, ends within the
+connect timeout and goes to an address that the policy allows; reading ends with SocketTimeout after the given silence;
+both check the guard every TICK_SECONDS.
 
 Reading uses the kernel's own receive timeout on a blocking socket: one system call per read, where Python's socket
 timeouts take two.
@@ -42,7 +42,7 @@ class Slots:
         self._slots: dict[tuple[str, str, int], threading.BoundedSemaphore] = {}
 
     def acquire(self, url: Url, timeout_seconds: float, guard: Guard) -> Callable[[], None]:
-        """Wait for a slot; returns what gives it back, harmless when called again."""
+        """Wait for a slot; return the function that releases it, which is idempotent."""
         with self._lock:
             slot = self._slots.setdefault(url.origin, threading.BoundedSemaphore(self._limit))
         end = time.monotonic() + timeout_seconds
@@ -65,7 +65,7 @@ class Slots:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Effort:
-    """To establish one connection, for `url`, until `end` on the monotonic clock."""
+    """The attempt to establish one connection for `url`, until `end` on the monotonic clock."""
 
     url: Url
     timeouts: Timeouts
@@ -74,11 +74,11 @@ class Effort:
 
     @classmethod
     def begin(cls, url: Url, timeouts: Timeouts, guard: Guard) -> "Effort":
-        """One that begins now and may take the connect timeout."""
+        """An attempt that begins now and may take the connect timeout."""
         return cls(url, timeouts, guard, time.monotonic() + timeouts.connect_seconds)
 
     def wait(self, connection: socket.socket, event: int, problem: str) -> None:
-        """Until `connection` is ready for `event`; ConnectTimeout with `problem` when the end comes first."""
+        """Wait until `connection` is ready for `event`; raise ConnectTimeout with `problem` when `end` comes first."""
         poll = select.poll()
         poll.register(connection, event)
         while True:
@@ -94,23 +94,24 @@ class Effort:
 
 
 def resolve(url: Url, timeouts: Timeouts, guard: Guard, policy: Policy) -> list[AddressInfo]:
-    """The addresses of the host of `url` that may be connected to, at least one, found within the connect timeout.
+    """Resolve the host of `url` within the connect timeout, to the allowed addresses: at least one.
 
-    Whoever connects must use these and not ask again. RequestError(URLNotAllowed) if every address is denied.
+    The caller must connect to these and not resolve again. Raises RequestError(URLNotAllowed) if the policy denies
+    every address.
     """
     return _resolve_allowed(Effort.begin(url, timeouts, guard), policy)
 
 
 def connect(effort: Effort, policy: Policy) -> socket.socket:
-    """A connection to the origin of the URL, at an address that `policy` allows; not blocking."""
+    """Connect to the origin of the URL, at an address that `policy` allows. The socket is non-blocking."""
     return connect_any(effort, _resolve_allowed(effort, policy))
 
 
 def connect_any(effort: Effort, addresses: Sequence[AddressInfo], through: str = "") -> socket.socket:
-    """A connection to the first of `addresses` that takes it; `through` is for messages."""
+    """Connect to the first of `addresses` that accepts; `through` is for messages."""
     failures: list[SourceError] = []
     for index, address in enumerate(addresses):
-        # an address that swallows packets must leave time for those after it
+        # an address that drops packets must leave time for the next ones
         share = (effort.end - time.monotonic()) / (len(addresses) - index)
         try:
             return _connect_address(dataclasses.replace(effort, end=time.monotonic() + share), address, through)
@@ -120,9 +121,9 @@ def connect_any(effort: Effort, addresses: Sequence[AddressInfo], through: str =
 
 
 def resolve_any(effort: Effort, host: str, port: int) -> list[AddressInfo]:
-    """Every address of `host`, at least one, whatever the policy says.
+    """Every address of `host`, at least one, regardless of the policy.
 
-    getaddrinfo knows no timeout: it runs in a thread; one that hangs is left behind.
+    getaddrinfo has no timeout, so it runs in a thread; a thread that hangs is abandoned.
     """
     answers: queue.SimpleQueue[list[AddressInfo] | OSError | UnicodeError] = queue.SimpleQueue()
 
@@ -180,7 +181,7 @@ def _connect_address(effort: Effort, address: AddressInfo, through: str) -> sock
 
 
 class Wire(io.RawIOBase):
-    """The bytes of a plain connection. While a response's head is read, a budget of bytes and seconds bounds it."""
+    """The bytes of a plain connection. A budget of bytes and seconds bounds the head of a response."""
 
     def __init__(self, effort: Effort, connection: socket.socket) -> None:
         self._url = effort.url
@@ -195,7 +196,7 @@ class Wire(io.RawIOBase):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
 
     def set_budget(self, limit_bytes: int | None, seconds: float = 0) -> None:
-        """Bound what is read from now on; None lifts the bound."""
+        """Bound all reading from now on; None removes the bound."""
         self._budget_bytes = limit_bytes
         self._budget_end = time.monotonic() + seconds
 
@@ -212,7 +213,8 @@ class Wire(io.RawIOBase):
             self._budget_bytes -= count
             if self._budget_bytes < 0 or time.monotonic() > self._budget_end:
                 raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE, f"{self._url}: the server's headers are endless; is it an HTTP server?"
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"{self._url}: the server's headers do not end; check that the URL names an HTTP server",
                 )
         return count
 
@@ -252,7 +254,7 @@ class Wire(io.RawIOBase):
     def _check_silence(self, last: float) -> None:
         if time.monotonic() - last >= self._silence_seconds:
             raise SourceError(
-                Reason.SOCKET_TIMEOUT, f"{self._url}: silence for {self._silence_seconds:g} s (timeouts.socket)"
+                Reason.SOCKET_TIMEOUT, f"{self._url}: no data for {self._silence_seconds:g} s (timeouts.socket)"
             )
 
     def _broken(self, error: OSError) -> SourceError:

@@ -1,9 +1,9 @@
 """http and https: one GET with redirects, ranges and validators.
 
-Created by `sources.create`. Promises: every hop is checked against the policy before it is connected to, and the
-connection goes to the address that was checked; headers that the user gave go to the origin of the first URL only; no
-other credentials are ever sent to a server; a stream that begins at the offset asked for is of the version asked for,
-as far as the server can be believed.
+Created by `sources.create`. Promises: every hop is checked against the policy before connecting, and the connection
+goes to the checked address; the user's headers go to the origin of the first URL only; no other credentials are ever
+sent to a server; a stream that begins at the offset asked for is of the version asked for, as far as the server is
+truthful.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from directdownload.resources.reasons import Reason
 _HEAD_LIMIT_BYTES = 256 * 1024
 _HEAD_SECONDS = 30
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: the server, not the request, is at fault: worth another attempt
+#: the server is at fault, not the request: another attempt may succeed
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _RETRY_AFTER_LIMIT_SECONDS = 86_400.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
-#: archives that servers are known to label with an encoding, which is not one of the transfer
+#: archives that servers label with a Content-Encoding although the transfer is not encoded
 _ENCODED_SUFFIXES = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
 _SLOTS = connection.Slots()
 
@@ -140,7 +140,8 @@ class HTTPSource:
             location = response.headers.get("Location")
             if not location:
                 raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE, f"{url}: the server redirects (status {response.status}) to nowhere"
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"{url}: the server redirects (status {response.status}) without a Location header",
                 )
             following = url.join(location)
             policy.check_redirect(url, following, self._options.policy)
@@ -198,7 +199,7 @@ def _request(url: Url, headers: _Headers, ask: Ask, proxied: proxy.Proxy | None)
         f"Host: {url.authority}",
         "User-Agent: directdownload",
         "Accept: */*",
-        # the bytes as they are: a checksum is of the file, not of some encoding of it
+        # a checksum is of the file, not of an encoding of it
         "Accept-Encoding: identity",
         "Connection: close",
     ]
@@ -218,7 +219,7 @@ def _is_partial(ask: Ask) -> bool:
 
 
 def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
-    """The stream of a final answer; None if the file must be asked for from its beginning."""
+    """The stream of a final answer; None if the caller must ask for the file from its beginning."""
     status = response.status
     if status == 200:
         length = _content_length(response)
@@ -231,7 +232,7 @@ def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
 
 
 def _partial(response: _Response, ask: Ask) -> HTTPStream | None:
-    """206: only exactly what was asked for is used."""
+    """The stream of a 206; None unless it has exactly the range asked for."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if match is None:
         return None
@@ -263,11 +264,11 @@ def _body(response: _Response, length: int | None) -> body.Body:
 
 
 def _check_encoding(response: _Response, asked: Url) -> None:
-    """SourceError if the body is not the file.
+    """Raise SourceError if the body is an encoding of the file.
 
-    An encoding was refused by `Accept-Encoding: identity`. Some servers label an archive with that of its name
-    (`AddEncoding` of Apache): there the bytes are those of the file, and the checksum is of them. Everything else was
-    encoded on its way, and no checksum or range would fit.
+    The request has `Accept-Encoding: identity`. Some servers label an archive by its name all the same (`AddEncoding`
+    of Apache): its bytes are those of the file, and the checksum is of them. Any other encoding is of the transfer, and
+    no checksum or range would match.
     """
     values = ",".join(response.headers.get_all("Content-Encoding", [])).lower().split(",")
     encodings = [value for text in values if (value := text.strip()) not in ("", "identity")]
@@ -278,8 +279,8 @@ def _check_encoding(response: _Response, asked: Url) -> None:
         return
     raise SourceError(
         Reason.SOURCE_UNAVAILABLE,
-        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}) although it was asked for "
-        "the bytes as they are; switch compression of images off on the server",
+        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}), expected no encoding; "
+        "switch off compression of images on the server",
     )
 
 
@@ -340,7 +341,7 @@ def _retry_after(text: str) -> float | None:
 
 def _date(text: str) -> datetime.datetime | None:
     try:
-        # the parser is lenient, and what it accepts may go into a request again
+        # the parser is lenient, and the text may go into a request again
         return email.utils.parsedate_to_datetime(text) if len(text) <= 64 and text.isascii() else None
     except (TypeError, ValueError):
         return None

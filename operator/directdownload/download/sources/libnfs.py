@@ -1,9 +1,9 @@
-"""A thin binding to libnfs, an NFS client in user space: one context is one connection, driven by whoever polls it.
+"""A thin binding to libnfs, an NFS client in user space: one context is one connection, and its caller polls it.
 
-Called by the NFS source. Only the asynchronous functions are bound, so that nothing here ever waits: every operation
-returns a Call, which is done after enough `service`. A context and its calls belong to one thread at a time. The
-library is found by its soname, no compiler and no ldconfig take part. Signatures are those of libnfs.h of the releases
-4.0.0, 5.0.2 and 6.0.2; struct nfs_stat_64 is the same in all of them.
+Called by the NFS source. Only the asynchronous functions are bound, so nothing here waits: every operation returns a
+Call, which is done after enough calls of `service`. A context and its calls belong to one thread at a time. The library
+is loaded by its soname, without compiler or ldconfig. Signatures are those of libnfs.h of the releases 4.0.0, 5.0.2 and
+6.0.2; struct nfs_stat_64 is the same in all of them.
 """
 
 import ctypes
@@ -52,9 +52,9 @@ class Attributes(ctypes.Structure):
 
 
 class Call:
-    """An operation under way. When `done`, `status` is its result, or an errno negated; `value` is what it brought.
+    """An operation in progress. When `done`, `status` is its result, or a negated errno; `value` is the decoded answer.
 
-    With `explained`, `text` may tell why the server did not take the call.
+    With `explained`, `text` may say why the server rejected the call.
     """
 
     __slots__ = ("_explained", "_limit", "_take", "done", "status", "text", "value")
@@ -71,11 +71,11 @@ class Call:
         self.value: Any = None
 
     def finish(self, status: int, data: int | None) -> None:
-        """`take` turns the library's data into the value; more than `limit` is no answer to what was asked."""
+        """`take` converts the library's data to the value. A status above `limit` is an invalid answer."""
         self.done = True
         self.status = status
         if status < 0:
-            # only here is it known to be text: other calls hand out whatever they had
+            # only these calls pass text here; others pass any data
             if status == -errno.EFAULT and self._explained and data:
                 self.text = (ctypes.c_char_p(data).value or b"")[:_ERROR_LIMIT_BYTES].decode("latin-1")
             return
@@ -88,9 +88,9 @@ class Call:
 
 
 class Context:
-    """A client of one server over one protocol version (3 or 4). Nothing is asked of the server before `mount`.
+    """A client of one server over one protocol version (3 or 4). It sends nothing before `mount`.
 
-    `user` is the user and the group that AUTH_SYS names; None: those of the process. Further groups are never named.
+    `user` is the user and the group for AUTH_SYS; None takes those of the process. Further groups are never sent.
     """
 
     def __init__(self, version: int, port: int, user: tuple[int, int] | None) -> None:
@@ -105,22 +105,22 @@ class Context:
         if user is not None:
             self._library.nfs_set_uid(self._context, user[0])
             self._library.nfs_set_gid(self._context, user[1])
-        # a lost connection is ours to judge: the library would try for ever, and print
+        # the source handles a lost connection: the library would retry for ever, and print
         self._library.nfs_set_autoreconnect(self._context, 0)
-        # releases 4 and 5 take these from a URL only; nested exports would be one more list that the server can blow up
+        # releases 4 and 5 take these from a URL only; the server could make the list of nested exports arbitrarily long
         arguments = self._library.nfs_parse_url_incomplete(
             self._context, f"nfs://?nfsport={port}&auto-traverse-mounts=0".encode()
         )
         if arguments:
             self._library.nfs_destroy_url(arguments)
-        # The library's own name is made of process id and second: two clients with the same one, in two containers or
-        # in one process, would throw each other's open files away (RFC 7530, section 9.1.1).
+        # The library's own name consists of process id and second: two clients with the same name, in two containers
+        # or in one process, would discard each other's open files (RFC 7530, section 9.1.1).
         self._library.nfs4_set_client_name(self._context, f"directdownload {uuid.uuid4()}".encode())
         self._library.nfs4_set_verifier(self._context, os.urandom(_VERIFIER_BYTES))
 
     @property
     def descriptor(self) -> int:
-        """To poll, -1 if there is none; another one after each step of a mount."""
+        """The descriptor to poll, -1 if there is none. It changes with each step of a mount."""
         return int(self._library.nfs_get_fd(self._context))
 
     @property
@@ -129,16 +129,16 @@ class Context:
 
     @property
     def error(self) -> str:
-        """What the library says about the last failure; parts of it may come from the server."""
+        """The library's message about the last failure; parts of it may come from the server."""
         parts: list[bytes] = [
             self._library.rpc_get_error(self._library.nfs_get_rpc_context(self._context)) or b"",
             self._library.nfs_get_error(self._context) or b"",
         ]
-        # one and the same in release 4
+        # both are the same in release 4
         return "; ".join(part[:_ERROR_LIMIT_BYTES].decode("latin-1") for part in dict.fromkeys(filter(None, parts)))
 
     def service(self, events: int) -> bool:
-        """Move bytes and finish calls; False when the connection is of no more use."""
+        """Move bytes and finish calls; False when the connection is unusable."""
         status: int = self._library.nfs_service(self._context, events)
         return status == 0
 
@@ -146,7 +146,7 @@ class Context:
         return self._start(Call(explained=True), self._library.nfs_mount_async, address.encode(), os.fsencode(export))
 
     def open(self, path: str) -> Call:
-        """For reading; the value is a handle. ELOOP for a link, over version 3 also for one on the way."""
+        """Open for reading; the value is a handle. ELOOP for a link; over version 3 also for a link in the path."""
         flags = os.O_RDONLY | os.O_NOFOLLOW
         return self._start(Call(lambda _, data: data), self._library.nfs_open_async, os.fsencode(path), flags)
 
@@ -155,19 +155,20 @@ class Context:
         return self._start(Call(_copy_attributes), self._library.nfs_lstat64_async, os.fsencode(path))
 
     def read_link(self, path: str) -> Call:
-        """The value is where it leads, and perhaps more behind that: over version 4 releases 4 and 5 do not see its
+        """The value is the target, perhaps with bytes after it: over version 4, releases 4 and 5 do not find its
         end."""
         take = Call(lambda _, data: os.fsdecode(ctypes.c_char_p(data).value or b""))
         return self._start(take, self._library.nfs_readlink_async, os.fsencode(path))
 
     def attributes(self, handle: int) -> Call:
-        """As the server has them now; the value is Attributes."""
+        """Ask the server for the current attributes; the value is Attributes."""
         return self._start(Call(_copy_attributes), self._library.nfs_fstat64_async, handle)
 
     def read(self, handle: int, offset: int, count: int, address: int) -> Call:
-        """Up to `count` bytes to the memory at `address`, which must live until the call is done or the context closed.
+        """Read up to `count` bytes into the memory at `address`, which must live until the call is done or the context
+        is closed.
 
-        The status is the number of bytes; the server may give less than there is.
+        The status is the number of bytes; the server may return fewer than the file has.
         """
         if self._release >= 6:
             return self._start(Call(limit=count), self._library.nfs_pread_async, handle, address, count, offset)
@@ -178,7 +179,7 @@ class Context:
         return self._start(Call(), self._library.nfs_close_async, handle)
 
     def close(self) -> None:
-        """Let the connection go; calls that are not done fail. Harmless when called again."""
+        """Close the connection; calls that are not done fail. Idempotent."""
         if self._context:
             self._library.nfs_destroy_context(self._context)
             self._context = None
@@ -193,7 +194,7 @@ class Context:
         return call
 
     def _finished(self, status: int, _context: int | None, data: int | None, token: int | None) -> None:
-        """Called by the library, where an exception would be lost."""
+        """The callback of the library, which would lose an exception."""
         call = self._waiting.pop(token or 0, None)
         if call is not None:
             call.finish(status, data)

@@ -1,23 +1,23 @@
-"""Symbolic links on a server, resolved as its own system would, but never out of a directory.
+"""Symbolic links on a server, resolved as the server's own system does, but never out of a directory.
 
 Called by the NFS session, which asks the server.
 """
 
 from collections.abc import Callable, Sequence
 
-#: as Linux has it (path_resolution(7))
+#: the limit of Linux (path_resolution(7))
 LIMIT = 40
 
 
 class AstrayError(Exception):
-    """A link leads out, or there are too many; the message says which."""
+    """A link leads out of the directory, or there are too many links; the message says which."""
 
 
 def resolve(names: Sequence[str], root: Sequence[str], read: Callable[[Sequence[str]], str | None]) -> list[str]:
-    """`names`, the way to a file from the server's root, without links. They begin with `root`, which stays as it is.
+    """Resolve all links in `names`, the path to a file from the server's root. `names` begin with `root`, which stays.
 
-    `read` gives where the link at some names leads, None if there is something else. Absolute ones lead from the
-    server's root. AstrayError for one that leads out of `root`, and for one more than LIMIT.
+    `read` returns the target of the link at some names, None if it is not a link. Absolute targets start at the
+    server's root. Raises AstrayError for a link out of `root`, and for more than LIMIT links.
     """
     reached, ahead = list(root), list(reversed(names[len(root) :]))
     followed = 0
@@ -36,7 +36,7 @@ def resolve(names: Sequence[str], root: Sequence[str], read: Callable[[Sequence[
             continue
         followed += 1
         if followed > LIMIT:
-            raise AstrayError(f"more than {LIMIT} symbolic links are on the way")
+            raise AstrayError(f"more than {LIMIT} symbolic links are in the path")
         if target.startswith("/"):
             parts = [part for part in target.split("/") if part not in ("", ".")]
             if parts[: len(root)] != list(root):

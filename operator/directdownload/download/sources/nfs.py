@@ -1,20 +1,20 @@
 """nfs: one file of an export, read in user space through libnfs, several reads in flight.
 
-Created by `sources.create`. No mount, no privilege but a source port below 1024, which most exports demand: libnfs
-takes one where the process may (net.ipv4.ip_unprivileged_port_start).
+Created by `sources.create`. It needs no mount, and no privilege but a source port below 1024, which most exports
+require: libnfs takes one where the process may (net.ipv4.ip_unprivileged_port_start).
 
-`nfs://host[:port]/export/path/file`: the port is that of the NFS service. Version 4 is tried first: it takes one
-connection, and no port mapper. Version 3 is tried when the server, reached that way, does not give the file; the mount
-service is found by the port mapper.
+`nfs://host[:port]/export/path/file`: the port is that of the NFS service. Version 4 is tried first: it needs one
+connection, and no port mapper. Version 3 is tried if the server answers over version 4 but does not give the file; the
+port mapper then names the mount service.
 
-What is mounted is the directory that the policy allows (`exports.allowed_root`), so that no handle of anything above it
-is ever held. A server of version 3 may give no part of an export: then a directory above is mounted, and no link
-followed but by us. Nothing below is mounted, as the server resolves links on the way to what it mounts; only where all
-of the server is allowed are the directories above the file, the longest first.
+The source mounts the directory that the policy allows (`exports.allowed_root`), so it never holds a handle of anything
+above it. A server of version 3 may refuse to mount a part of an export: then the source mounts a directory above, and
+resolves all links itself. It mounts no directory below the allowed one, as the server follows links in the path that it
+mounts. Only where the policy allows the whole server, it mounts directories above the file, the longest first.
 
 Promises: connecting, mounting and opening take no longer than the connect timeout; reading ends with SocketTimeout
-after the given silence; both notice the guard at once; the addresses used are those that the policy has allowed; at
-most READ_BYTES * READS_IN_FLIGHT bytes are held, and none is delivered of a file that was found changed in the end.
+after the given silence; both check the guard every TICK_SECONDS; only addresses that the policy allows are used; at
+most READ_BYTES * READS_IN_FLIGHT bytes are held; the last bytes of a file that changed are not delivered.
 """
 
 import collections
@@ -36,7 +36,7 @@ _READ_BYTES_LEAST = 4096
 
 
 class NFSSource:
-    """See `base.Source`. RequestError(InvalidURL, URLNotAllowed) for a path that is not allowed."""
+    """See `base.Source`. Raises RequestError(InvalidURL, URLNotAllowed) for a path that is not allowed."""
 
     def __init__(self, url: Url, options: SourceOptions) -> None:
         self.url = url
@@ -53,13 +53,13 @@ class NFSSource:
             raise
 
     def _connect(self, guard: Guard) -> Session:
-        """The file, opened at the first address of the host that can be reached."""
+        """Open the file at the first reachable address of the host."""
         timeouts = self._options.timeouts
         end = time.monotonic() + timeouts.connect_seconds
         addresses = connection.resolve(self.url, timeouts, guard, self._options.policy)
         failure: SourceError | None = None
         for index, address in enumerate(addresses):
-            # an address that swallows packets must leave time for those after it
+            # an address that drops packets must leave time for the next ones
             share = (end - time.monotonic()) / (len(addresses) - index)
             try:
                 return self._open_at(str(address[4][0]), time.monotonic() + share, guard)
@@ -83,11 +83,11 @@ class NFSSource:
                 if not error.mounting:
                     raise
                 if error.reason is not Reason.SOURCE_REFUSED:
-                    # most likely there is no version 3: what version 4 said is to the point
+                    # the server most likely has no version 3: the failure of version 4 is the relevant one
                     if failure.reason is Reason.SOURCE_REFUSED:
                         raise failure from error
                     raise SourceError(error.reason, f"{failure.message}; version 3: {error.told}") from error
-                # the exports that are not there say "not found": less than "denied"
+                # absent exports answer "not found", which explains less than "denied"
                 if error.denied and not failure.denied:
                     failure = error
         raise failure
@@ -143,15 +143,15 @@ class NFSStream:
         return count
 
     def close(self) -> None:
-        # the library frees what reads under way still use; those that were not closed end with the server's lease
+        # the library frees the memory of pending reads; files that were not closed end with the server's lease
         if all(read.call.done for read in self._reads):
             self._session.close_file()
         self._session.close()
 
     def _ask_ahead(self) -> None:
-        """Keep the server busy: as many reads under way as there may be."""
+        """Keep as many reads in flight as allowed."""
         if self._session.lost is not None:
-            # what arrived before may still be taken
+            # bytes that arrived before may still be delivered
             if not self._reads:
                 raise self._session.lost
             return
@@ -168,7 +168,7 @@ class NFSStream:
             self._session.turn(0)
 
     def _wait(self, read: Read) -> None:
-        """Until all of `read` is there."""
+        """Wait until all bytes of `read` have arrived."""
         session = self._session
         last = time.monotonic()
         while read.received < read.length:
@@ -179,7 +179,7 @@ class NFSStream:
                 last = time.monotonic()
             elif time.monotonic() - last >= session.silence_seconds:
                 raise SourceError(
-                    Reason.SOCKET_TIMEOUT, f"{session.url}: silence for {session.silence_seconds:g} s (timeouts.socket)"
+                    Reason.SOCKET_TIMEOUT, f"{session.url}: no data for {session.silence_seconds:g} s (timeouts.socket)"
                 )
 
     def _take(self, read: Read) -> None:
@@ -190,24 +190,23 @@ class NFSStream:
             self._check_unchanged()
             raise SourceError(
                 Reason.TRUNCATED,
-                f"{session.url}: the server has {read.offset + read.received} bytes and no more, "
-                f"expected {self.size_bytes}",
+                f"{session.url}: the file ends after {read.offset + read.received} bytes, expected {self.size_bytes}",
             )
         read.received += status
         if read.received < read.length:
-            # as much as the server gives at once: asking for more would cost a round trip each time
+            # the server's limit of one read: asking for more would cost a round trip each time
             self._read_bytes = min(self._read_bytes, max(_READ_BYTES_LEAST, status))
             session.start_read(read)
 
     def _check_unchanged(self) -> None:
         if _version(self._session.current_attributes()) != self.validator:
             raise SourceError(
-                Reason.SOURCE_CHANGED, f"{self._session.url}: the file has changed while it was read; it is read anew"
+                Reason.SOURCE_CHANGED, f"{self._session.url}: the file changed while it was read; it is read again"
             )
 
 
 def _version(attributes: libnfs.Attributes) -> str:
-    """Names a version of a file: ctime also tells of those changes after which mtime was set back."""
+    """Name a version of a file: ctime also shows a change after which mtime was set back."""
     return (
         f"{attributes.ino:x}-{attributes.size:x}-{attributes.mtime:x}.{attributes.mtime_nsec:x}"
         f"-{attributes.ctime:x}.{attributes.ctime_nsec:x}"
@@ -215,7 +214,7 @@ def _version(attributes: libnfs.Attributes) -> str:
 
 
 def _parents(path: str) -> Iterator[str]:
-    """The directories above, the longest first."""
+    """The directories above `path`, the longest first."""
     while path != "/":
         path = path.rpartition("/")[0] or "/"
         yield path

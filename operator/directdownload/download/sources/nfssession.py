@@ -1,8 +1,7 @@
-"""One NFS connection with at most one open file: the loop that drives libnfs, and what its failures mean.
+"""One NFS connection with at most one open file: the loop that drives libnfs, and the meaning of its failures.
 
-Called by the NFS source. Promises: nothing waits longer than TICK_SECONDS before it looks at the guard; every failure
-is a SourceError whose message holds nothing that the server has made up but names of statuses and bounded, printable
-text.
+Called by the NFS source. Promises: every wait checks the guard every TICK_SECONDS; every failure is a SourceError; its
+message takes from the server only names of statuses and bounded, printable text.
 """
 
 import contextlib
@@ -25,14 +24,14 @@ from directdownload.download.urls import Url, redact
 from directdownload.resources.jobs import NFSUser, Timeouts
 from directdownload.resources.reasons import Reason
 
-#: how libnfs names an answer of the server at the end of its own messages
+#: libnfs ends its messages with the name of the server's status
 _STATUS = re.compile(r"\b(?:NFS3ERR|NFS4ERR|MNT3ERR)_([A-Z_]{2,32})\b")
 _CONNECT_ERROR = re.compile(r"connect\(\) to server failed\. [^()]*\((\d{1,3})\)")
 _ABSENT = frozenset({"NOENT", "NOTDIR", "NAMETOOLONG", "BADNAME", "BADCHAR"})
 _DENIED = frozenset({"PERM", "ACCES", "ACCESS", "WRONGSEC"})
-#: libnfs has looked itself at what the server allows
+#: libnfs checks the server's ACCESS answer itself
 _DENIED_TEXTS = ("Insufficient ACCESS", "ACCESS denied")
-#: RFC 5531, MSG_DENIED: a server that does not like the source port answers with AUTH_TOOWEAK
+#: RFC 5531, MSG_DENIED: a server that rejects the source port answers with AUTH_TOOWEAK
 _REJECTED = "RPC Packet not accepted by the server"
 _NO_FILE = frozenset({"ISDIR", "INVAL", "SYMLINK", "WRONG_TYPE", "NXIO", "NODEV"})
 _STATUS_OF_ERRNO = {
@@ -50,7 +49,7 @@ _SIZE_LIMIT_BYTES = 10**18
 
 @dataclasses.dataclass(slots=True)
 class Read:
-    """`length` bytes of the file from `offset`, `received` of them in `memory`, `taken` of those delivered."""
+    """`length` bytes of the file from `offset`: `received` of them are in `memory`, `taken` of those are delivered."""
 
     offset: int
     length: int
@@ -63,7 +62,7 @@ class Read:
 class NFSError(SourceError):
     """`told` is the message without the name of the source.
 
-    `mounting`: the export, not the file in it, is what the server does not give; `denied`: that it may not.
+    `mounting`: the server refused the export, not the file in it; `denied`: it denied access.
     """
 
     def __init__(self, reason: Reason, source: str, told: str, *, mounting: bool, denied: bool = False) -> None:
@@ -87,7 +86,7 @@ class Session:
         self._export = "/"
         self._handle = 0
         self._mounted = False
-        #: why the connection is of no more use; what has arrived before may still be taken
+        #: the reason why the connection is unusable; bytes that arrived before may still be delivered
         self.lost: SourceError | None = None
         try:
             self._context = libnfs.Context(version, url.port, self._user)
@@ -104,11 +103,10 @@ class Session:
         self._export = export
 
     def open(self, path: str, root: str, end: float) -> None:
-        """A regular file, and its attributes: `path` and `root`, both from the server's root. No link may lead out of
-        `root`, nor out of the export.
+        """Open a regular file and read its attributes. `path` and `root` start at the server's root. No link may lead
+        out of `root` or out of the export.
 
-        Links are followed here and not by libnfs: its releases treat absolute ones differently, and what they make of
-        some ends the process.
+        Links are resolved here and not by libnfs: its releases treat absolute links differently, and crash on some.
         """
         fence = max(_names(root), _names(self._export), key=len)
         try:
@@ -121,10 +119,12 @@ class Session:
         if not stat.S_ISREG(self.attributes.mode):
             raise self._refused("it is not a regular file")
         if self.attributes.size > _SIZE_LIMIT_BYTES:
-            raise self._error(Reason.NFS_ERROR, f"no file has {self.attributes.size} bytes")
+            raise self._error(
+                Reason.NFS_ERROR, f"the server reports an impossible size of {self.attributes.size} bytes"
+            )
 
     def _link(self, names: Sequence[str], end: float) -> str | None:
-        """Where it leads, if what `names` are the way to is a symbolic link."""
+        """The target of the symbolic link at `names`; None if it is not a link."""
         path = self._below(names)
         found: libnfs.Attributes = self._finish(self._context.look_at(path), end, "the file cannot be opened")
         if not stat.S_ISLNK(found.mode):
@@ -133,7 +133,7 @@ class Session:
         return os.fsdecode(os.fsencode(target)[: found.size])
 
     def _below(self, names: Sequence[str]) -> str:
-        """A path from the server's root as one from the export."""
+        """The path from the export, of a path from the server's root."""
         return "/" + "/".join(names[len(_names(self._export)) :])
 
     def current_attributes(self) -> libnfs.Attributes:
@@ -144,14 +144,14 @@ class Session:
         return found
 
     def start_read(self, read: Read) -> None:
-        """What is missing in `read`."""
+        """Ask for the missing bytes of `read`."""
         place = ctypes.addressof(ctypes.c_char.from_buffer(read.memory, read.received))
         read.call = self._context.read(self._handle, read.offset + read.received, read.length - read.received, place)
 
     def turn(self, seconds: float) -> bool:
-        """Wait for the server for some time, and let the library work; whether anything was received.
+        """Wait for the server up to `seconds` and run the library; return whether anything was received.
 
-        A connection that breaks fails its calls and sets `lost`, which is raised the next time.
+        A broken connection fails its calls and sets `lost`, which the next call raises.
         """
         if self.lost is not None:
             raise self.lost
@@ -165,24 +165,24 @@ class Session:
         if not ready:
             return False
         events = ready[0][1]
-        # the library forgets it
+        # before the library clears it
         error_number = _socket_error(descriptor) if events & select.POLLERR else 0
         if events & select.POLLNVAL or not self._context.service(events):
             self.lost = self._broken(error_number)
         return bool(events & select.POLLIN)
 
     def failure(self, call: libnfs.Call, problem: str) -> SourceError:
-        """What the negative result of a call means."""
+        """The error for the negative result of a call."""
         if self.lost is not None:
             return self.lost
         text = self._context.error
         names = _STATUS.findall(text)
-        # a path, perhaps chosen by the server, comes before the status
+        # a path, which the server may choose, comes before the status
         name = names[-1] if names else _STATUS_OF_ERRNO.get(-call.status, "")
         if not names and (refusal := _CONNECT_ERROR.search(text)):
             return self._unreachable(int(refusal[1]))
         if -call.status == errno.ELOOP:
-            return self._refused(f"{problem}: a symbolic link stands in the way")
+            return self._refused(f"{problem}: a symbolic link is in the path")
         if name in _DENIED or any(sign in text for sign in _DENIED_TEXTS) or call.text == _REJECTED:
             hints = self._user_hint() + self._port_hint()
             return self._refused(f"{problem}: access denied{hints}", denied=True)
@@ -190,11 +190,11 @@ class Session:
             return self._refused(f"{problem}: no such file or directory{self._port_hint()}")
         if name in _NO_FILE:
             return self._refused(f"{problem}: it is not a regular file")
-        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server does not take the call"
+        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server rejects the call"
         return self._error(Reason.NFS_ERROR, f"{problem}: {detail}")
 
     def close_file(self) -> None:
-        """Tell the server, if it listens, that the file is no longer open; no reads may be under way."""
+        """Close the file on the server, if it answers. No reads may be in flight."""
         if not self._handle or self.lost is not None:
             return
         handle, self._handle = self._handle, 0
@@ -250,17 +250,17 @@ class Session:
 
     def _user_hint(self) -> str:
         if self._user is None:
-            return f"; asked as user {os.getuid()}, group {os.getgid()}"
-        return f"; asked as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
+            return f"; requested as user {os.getuid()}, group {os.getgid()}"
+        return f"; requested as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
 
     def _port_hint(self) -> str:
         port = _local_port(self._context.descriptor)
         if port < socket.IPPORT_RESERVED:
             return ""
         return (
-            f"; the source port was {port}, most exports demand one below {socket.IPPORT_RESERVED}, or are not even "
-            "seen: in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or export with "
-            "`insecure`"
+            f"; the source port was {port}: most exports require one below {socket.IPPORT_RESERVED}, or look absent "
+            "without it; in a pod set the sysctl net.ipv4.ip_unprivileged_port_start=0, elsewhere run as root or "
+            "export with `insecure`"
         )
 
 
@@ -274,7 +274,7 @@ def _socket_error(descriptor: int) -> int:
 
 
 def _local_port(descriptor: int) -> int:
-    """0 if there is no connection any more."""
+    """The local port; 0 if the connection is gone."""
     try:
         with socket.socket(fileno=os.dup(descriptor)) as copy:
             return int(copy.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Proxies: which one a URL goes through, and how a connection is made through it.
+"""Proxies: choosing one for a URL, and connecting through it.
 
-Called by the HTTP source. `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are understood as curl does; an entry of the last
-may also have a port, or begin with `*.`. What is checked of a request through a proxy is the URL, not the address: the
-proxy resolves the name. The proxy itself was named by the administrator, and may have any address. Credentials of a
-proxy never stand in a message.
+Called by the HTTP source. `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` mean the same as for curl; an entry of `NO_PROXY`
+may also have a port, or begin with `*.`. For a request through a proxy only the URL is checked, not the address: the
+proxy resolves the name. The administrator names the proxy itself, which may have any address. Messages never contain
+the credentials of a proxy.
 """
 
 import base64
@@ -42,7 +42,7 @@ class Proxy:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proxies:
-    """The environment's wishes, as they stand there: the URLs may hold passwords."""
+    """The proxy variables of the environment, unparsed: the URLs may contain passwords."""
 
     http: str = dataclasses.field(default="", repr=False)
     https: str = dataclasses.field(default="", repr=False)
@@ -50,7 +50,7 @@ class Proxies:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Proxies":
-        """Lower case counts before upper case."""
+        """Read the variables; lower case takes precedence over upper case."""
 
         def read(name: str) -> str:
             return environment.get(name.lower(), environment.get(name, "")).strip()
@@ -64,7 +64,7 @@ class Proxies:
         )
 
     def choose(self, url: Url) -> Proxy | None:
-        """The proxy for `url`, None for none; SourceError if what is configured is not one."""
+        """The proxy for `url`, None for none. Raises SourceError if the variable is not the URL of a proxy."""
         text = self.http if url.scheme == "http" else self.https
         if not text or any(_is_exception(entry, url) for entry in re.split(r"[\s,]+", self.exceptions)):
             return None
@@ -72,7 +72,7 @@ class Proxies:
 
 
 def connect(effort: Effort, proxy: Proxy) -> socket.socket:
-    """A connection to `proxy`; for https on through it, to the origin of the URL. Not blocking."""
+    """Connect to `proxy`; for https, through it to the origin of the URL. The socket is non-blocking."""
     addresses = connection.resolve_any(effort, proxy.host, proxy.port)
     connected = connection.connect_any(effort, addresses, f"{proxy} at ")
     if effort.url.scheme == "https":
@@ -85,25 +85,25 @@ def connect(effort: Effort, proxy: Proxy) -> socket.socket:
 
 
 def refusal(url: Url, proxy: Proxy, status: int) -> SourceError:
-    """What a status other than success means if it is the proxy's own."""
+    """The error for a status of the proxy itself other than success."""
     message = f"{url}: {proxy} answered {status}"
     if status == 407:
         return SourceError(
             Reason.SOURCE_REFUSED,
-            f"{message}: it does not accept its credentials; put them into the proxy's URL ({url.protocol}_PROXY)",
+            f"{message}: it requires valid credentials; put them into the proxy's URL ({url.protocol}_PROXY)",
         )
     return SourceError(Reason.SOURCE_REFUSED if 400 <= status < 500 else Reason.SOURCE_UNAVAILABLE, message)
 
 
 def _tunnel(effort: Effort, proxy: Proxy, connected: socket.socket) -> None:
-    """CONNECT (RFC 9110, 9.3.6): after a 2xx and the end of its head, the bytes are the origin's."""
+    """Send CONNECT (RFC 9110, 9.3.6): after the head of a 2xx answer the bytes are the origin's."""
     host = f"[{effort.url.host}]" if ":" in effort.url.host else effort.url.host
     target = f"{host}:{effort.url.port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: directdownload"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     try:
-        effort.wait(connected, select.POLLOUT, f"{proxy} did not take the request")
+        effort.wait(connected, select.POLLOUT, f"{proxy} did not accept the request")
         connected.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -123,7 +123,7 @@ def _tunnel(effort: Effort, proxy: Proxy, connected: socket.socket) -> None:
         raise refusal(effort.url, proxy, int(status[1]))
     if not answer.endswith(b"\r\n\r\n"):
         raise SourceError(
-            Reason.SOURCE_UNAVAILABLE, f"{effort.url}: {proxy} answered CONNECT with more than a head; expected nothing"
+            Reason.SOURCE_UNAVAILABLE, f"{effort.url}: {proxy} sent data after its answer to CONNECT; expected none"
         )
 
 
@@ -138,7 +138,7 @@ def _parse(text: str, variable: str) -> Proxy:
     try:
         url = Url.parse(f"http://{match[3]}/")
     except DownloadError:
-        # its message may hold a part of a password
+        # its message may contain a part of a password
         raise problem from None
     if match[2] is None:
         return Proxy(url.host, url.port)
@@ -147,7 +147,7 @@ def _parse(text: str, variable: str) -> Proxy:
 
 
 def _is_exception(entry: str, url: Url) -> bool:
-    """An entry of NO_PROXY: `*`, a domain with all below it, an address or range of them; perhaps with a port."""
+    """Whether `url` matches an entry of NO_PROXY: `*`, a domain or all below it, an address, a range; port optional."""
     if entry in ("", "*"):
         return entry == "*"
     address = policy.literal_address(url.host)

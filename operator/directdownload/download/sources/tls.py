@@ -1,8 +1,8 @@
-"""TLS over a connection, and which servers are trusted.
+"""TLS over a connection, and the trust in servers.
 
-Called by the HTTP source. A server is trusted if its certificate is signed by the system's roots or by a certificate of
-the trust bundle, or is itself in the bundle, and names the host. One that is byte for byte in the bundle may name
-another host: whoever uploaded it knew the server. Dates are checked in every case.
+Called by the HTTP source. A server is trusted if its certificate names the host and is signed by the system's roots or
+by a certificate of the trust bundle, or is itself in the bundle. A certificate that is byte for byte in the bundle may
+name another host: the administrator who uploaded it knew the server. Dates are always checked.
 
 TLS goes through memory BIOs, fed with large reads: two system calls per record of 16 KiB would cost more than the
 decryption.
@@ -32,26 +32,26 @@ _OTHER_NAME = frozenset({62, 64})
 
 
 class Trust:
-    """What servers are verified against: the system's roots, and `certificates` (DER) of the trust bundle."""
+    """The trust anchors for servers: the system's roots, and `certificates` (DER) of the trust bundle."""
 
     def __init__(self, certificates: frozenset[bytes] = frozenset()) -> None:
         self.certificates = certificates
         self.context = ssl.create_default_context()
-        #: for servers that present a certificate of the bundle, under whatever name
+        #: for servers that present a certificate of the bundle, under any name
         self.nameless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.nameless.check_hostname = False
         self.nameless.verify_mode = ssl.CERT_REQUIRED
         for context in (self.context, self.nameless):
-            # Python 3.13 made it the default; it refuses many a private authority that every other client accepts
+            # the default since Python 3.13; it refuses many private authorities that every other client accepts
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if certificates:
                 context.load_verify_locations(cadata=b"".join(sorted(certificates)))
-                # a server certificate in the bundle is an anchor by itself, whoever signed it
+                # a server certificate in the bundle is an anchor by itself, regardless of its issuer
                 context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def trust(bundle: str) -> Trust:
-    """The system's roots and, if it exists, the PEM file `bundle`, as it is now; SourceError if that is not PEM."""
+    """The system's roots and, if it exists, the current PEM file `bundle`. Raises SourceError if it is not PEM."""
     try:
         status = os.stat(bundle) if bundle else None
     except FileNotFoundError:
@@ -66,13 +66,13 @@ def trust(bundle: str) -> Trust:
 
 
 def preload(bundle: str) -> None:
-    """Read it now, and the system's roots: a process that gives up its rights may not be able to later."""
+    """Read `bundle` and the system's roots now: a process that drops its rights may be unable to later."""
     with contextlib.suppress(SourceError):
         _preloaded[bundle] = trust(bundle)
 
 
 def connect(dial: Callable[[], socket.socket], effort: Effort, trusted: Trust) -> "TLSWire":
-    """A verified TLS connection over what `dial` connects; SourceError(TLSVerificationFailed) if it is not trusted."""
+    """A verified TLS connection over the socket of `dial`. Raises SourceError(TLSVerificationFailed)."""
     try:
         return TLSWire(effort, dial(), trusted.context)
     except _OtherNameError as error:
@@ -86,13 +86,13 @@ def connect(dial: Callable[[], socket.socket], effort: Effort, trusted: Trust) -
 
 
 class _OtherNameError(SourceError):
-    """The certificate is good, but for another host."""
+    """The certificate is trusted, but names another host."""
 
 
 class TLSWire(Wire):
     """The decrypted bytes of a TLS connection; the handshake is done when the constructor returns.
 
-    Owns `connection`, also when it fails.
+    Owns `connection`, also when the handshake fails.
     """
 
     def __init__(self, effort: Effort, connection: socket.socket, context: ssl.SSLContext) -> None:
@@ -109,7 +109,7 @@ class TLSWire(Wire):
 
     @property
     def certificate(self) -> bytes | None:
-        """The server's, in DER."""
+        """The server's certificate in DER."""
         return self._tls.getpeercert(binary_form=True)
 
     def send(self, data: bytes) -> None:
@@ -150,9 +150,9 @@ class TLSWire(Wire):
         filled = 0
         while True:
             try:
-                # what was received holds many records: take them all before asking the kernel again
+                # the received bytes hold many records: read them all before the next system call
                 while filled < len(buffer):
-                    # with a buffer it returns a number, whatever typeshed says
+                    # with a buffer it returns a number, unlike typeshed's annotation
                     count: Any = self._tls.read(len(buffer) - filled, buffer[filled:])
                     if not count:
                         return filled
@@ -166,7 +166,7 @@ class TLSWire(Wire):
             except ssl.SSLEOFError as error:
                 if filled:
                     return filled
-                raise self._cut("the connection ended without a proper end of TLS") from error
+                raise self._cut("the connection ended without TLS close_notify") from error
             except ssl.SSLError as error:
                 raise SourceError(
                     Reason.TLS_VERIFICATION_FAILED, f"{self._url}: damaged TLS data: {error.reason or error}"
@@ -176,7 +176,7 @@ class TLSWire(Wire):
 
 @functools.lru_cache(maxsize=2)
 def _trust(bundle: str, _inode: int, _mtime_ns: int, _size_bytes: int) -> Trust:
-    """Read once for all sources: the system's roots alone take milliseconds and megabytes."""
+    """Read the roots once for all sources: they take milliseconds and megabytes."""
     if not bundle:
         return Trust()
     try:
