@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests import certificates
+from tests.world import certificates
 
 from directdownload import scraping, servingcertificate
 from directdownload.scraping import Gate, Verdict

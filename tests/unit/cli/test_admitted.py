@@ -12,7 +12,7 @@ from typing import Any
 import click.testing
 import pytest
 import rich.console
-from tests.admitted import KINDS, NAMES, NAMESPACES, Document, Draw
+from tests.world.admitted import KINDS, NAMES, NAMESPACES, Document, Draw
 
 from directdownload.cli import boards, main, progress, proofs, proving, rollout, session, trust, waiting
 from directdownload.cluster import errors, kinds

@@ -6,9 +6,9 @@ import pathlib
 from typing import Any, cast
 
 import pytest
-from tests import certificates
 from tests.unit.planning import build
 from tests.unit.planning.build import Document
+from tests.world import certificates
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.controller import events, settings

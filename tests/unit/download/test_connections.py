@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     FAST,
     HostileServer,
@@ -21,6 +20,7 @@ from tests.unit.download.support import (
     make_request,
     sha256,
 )
+from tests.world.origin import Origin
 
 from directdownload.download import schedule
 from directdownload.download.sources import http

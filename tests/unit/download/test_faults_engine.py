@@ -9,7 +9,6 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     HostileServer,
     Received,
@@ -20,6 +19,7 @@ from tests.unit.download.support import (
     sha256,
     wait_for,
 )
+from tests.world.origin import Origin
 
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces

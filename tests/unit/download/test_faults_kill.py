@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     HostileServer,
     Received,
@@ -30,6 +29,7 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.origin import Origin
 
 from directdownload.download import seal
 from directdownload.download.journal import Journal, read_journal

@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from tests.origin import Origin, free_port
 from tests.unit.download.support import FAST, content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
+from tests.world.origin import Origin, free_port
 
 from directdownload.download import engine
 from directdownload.download.errors import SourceError

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.sourcing import Certificate, bundle, drain, guard, make_source, read, read_error, tls_server
 from tests.unit.download.support import (
     FAST,
@@ -27,6 +26,7 @@ from tests.unit.download.support import (
     make_request,
     sha256,
 )
+from tests.world.origin import Origin
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources import Ask, connection

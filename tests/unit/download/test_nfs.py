@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from tests import ganesha
-from tests.ganesha import Ganesha
 from tests.unit.download.support import FAST, PATIENT, content, make_request, sha256
+from tests.world import ganesha
+from tests.world.ganesha import Ganesha
 
 from directdownload.download import engine, exports, pace, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from tests import ganesha
-from tests.ganesha import Ganesha
 from tests.unit.download.support import PATIENT, fetch, fetch_error, make_request
+from tests.world import ganesha
+from tests.world.ganesha import Ganesha
 
 from directdownload.download import sources
 from directdownload.download.errors import SourceError

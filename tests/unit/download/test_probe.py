@@ -11,7 +11,6 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin, free_port
 from tests.unit.download.support import (
     FAST,
     HostileServer,
@@ -23,6 +22,7 @@ from tests.unit.download.support import (
     make_request,
     run_job,
 )
+from tests.world.origin import Origin, free_port
 
 from directdownload.download import probe
 from directdownload.download.errors import DownloadError

@@ -9,9 +9,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import free_port
 from tests.unit.download.sourcing import Certificate, bundle, make_source, read, read_error, secure_url, tls_server
 from tests.unit.download.support import FAST, HostileServer, Received, answer, content
+from tests.world.origin import free_port
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources.proxy import Proxies

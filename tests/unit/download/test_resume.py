@@ -7,7 +7,6 @@ import signal
 import socket
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     HostileServer,
     Received,
@@ -23,6 +22,7 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.origin import Origin
 
 from directdownload.download.journal import Journal, read_journal
 from directdownload.resources.jobs import JobResult

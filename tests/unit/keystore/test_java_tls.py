@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests import origin
 from tests.unit.keystore import support, writing
+from tests.world import origin
 
 from directdownload.keystore import store
 from directdownload.keystore.entries import Changes, StoreType

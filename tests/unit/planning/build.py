@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests import kstatus
+from tests.world import kstatus
 
 from directdownload.planning.deployments import Fleet
 from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement

@@ -19,8 +19,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
-from tests import certificates, damage, jdks
 from tests.unit.resources import refused_certificates, unreadable_certificates
+from tests.world import certificates, damage, jdks
 
 from directdownload.keystore import formats
 from directdownload.keystore.entries import Changes, StoreType

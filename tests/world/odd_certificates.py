@@ -8,7 +8,7 @@ import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests import certificates
+from tests.world import certificates
 
 from directdownload.resources.pem import Certificate
 
