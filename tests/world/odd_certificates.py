@@ -3,11 +3,7 @@
 The classes of what Java cannot read are each tested in `tests/unit/resources`; here are those that other tests need.
 """
 
-import datetime
-
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from tests.world import certificates
 
 from directdownload.resources.pem import Certificate
@@ -15,18 +11,8 @@ from directdownload.resources.pem import Certificate
 
 def no_names(host: str = "images.example.org") -> bytes:
     """As cert-manager's selfSigned issuer makes it of `dnsNames` alone: Java reads no certificate without an issuer."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(x509.Name([]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=True)
-    )
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    nobody = x509.Name([])
+    return certificates.Certificate(host, subject=nobody, critical_names=True, days=(-1, 3650)).der
 
 
 def _unparsed() -> bytes:

@@ -1,25 +1,14 @@
 """Several connections, to one source or to many: who fetches what, and that the bytes come together."""
 
-import contextlib
 import pathlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.unit.download.support import (
-    FAST,
-    HostileServer,
-    Received,
-    content,
-    fetch,
-    fetch_error,
-    leftovers,
-    make_request,
-    sha256,
-)
+from tests.unit.download.support import FAST, content, fetch, fetch_error, leftovers, make_request, sha256
+from tests.world.http import HostileServer, RangeServer, Received
 from tests.world.origin import Origin
 
 from directdownload.download import schedule
@@ -29,60 +18,6 @@ from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024
 DATA = content(40 * MIB + 12_345)
-
-
-class RangeServer(HostileServer):
-    """Serves `data` with ranges and an ETag, each connection at `rate` bytes per second; 0: as fast as it goes.
-
-    `spoil(position, block)` may alter what is sent; `gone` after so many bytes of a connection cuts it.
-    """
-
-    def __init__(self, data: bytes, *, rate: int = 0, etag: str = '"one"', stall_after: int | None = None) -> None:
-        self.data = data
-        self.rate = rate
-        self.etag = etag
-        self.stall_after = stall_after
-        self.sent_bytes = 0
-        self.open_now = 0
-        self._count = threading.Lock()
-        super().__init__(self._serve_range)
-
-    def _serve_range(self, connection: socket.socket, request: Received, _number: int) -> None:
-        first, last = 0, len(self.data) - 1
-        status = "200 OK"
-        wanted = request.headers.get("range", "")
-        if wanted and request.headers.get("if-range", self.etag) == self.etag:
-            low, _, high = wanted.removeprefix("bytes=").partition("-")
-            first, last = int(low), min(int(high or last), last)
-            status = f"206 Partial Content\r\nContent-Range: bytes {first}-{last}/{len(self.data)}"
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {last - first + 1}\r\nETag: {self.etag}\r\n"
-        with self._counted():
-            connection.sendall(f"{head}Accept-Ranges: bytes\r\n\r\n".encode())
-            position = first
-            began = time.monotonic()
-            while position <= last and not self.ended.is_set():
-                if self.stall_after is not None and position - first >= self.stall_after:
-                    self.ended.wait(0.05)
-                    continue
-                block = self.data[position : min(position + 64 * 1024, last + 1)]
-                connection.sendall(block)
-                position += len(block)
-                with self._count:
-                    self.sent_bytes += len(block)
-                if self.rate:
-                    pause = began + (position - first) / self.rate - time.monotonic()
-                    if pause > 0:
-                        self.ended.wait(pause)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._count:
-            self.open_now += 1
-        try:
-            yield
-        finally:
-            with self._count:
-                self.open_now -= 1
 
 
 def limits(connections: int = 0) -> Limits:
@@ -128,11 +63,11 @@ def test_a_source_without_ranges_gets_one_connection(pool: pathlib.Path) -> None
 
 def test_a_server_that_takes_no_second_connection_is_asked_no_more(pool: pathlib.Path) -> None:
     class Jealous(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if self.open_now:
                 connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
                 return
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     with Jealous(DATA, rate=16 * MIB) as server:
         assert fetch(make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(4))).done
@@ -218,10 +153,10 @@ def test_a_source_that_changes_between_its_connections_restarts_once(pool: pathl
     other = content(len(DATA), seed=9)
 
     class Changing(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
                 self.data, self.etag = other, '"two"'
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     with Changing(DATA, rate=16 * MIB) as server:
         assert fetch(make_request(pool, server.url(), limits=limits(2))).digest == sha256(other)
@@ -230,9 +165,9 @@ def test_a_source_that_changes_between_its_connections_restarts_once(pool: pathl
 
 def test_a_source_that_keeps_changing_is_given_up(pool: pathlib.Path) -> None:
     class Fickle(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             self.etag = f'"{number}"'
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     with Fickle(DATA, rate=16 * MIB) as server:
         error = fetch_error(make_request(pool, server.url(), limits=limits(2)))

@@ -9,16 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    content,
-    fetch,
-    leftovers,
-    make_request,
-    sha256,
-    wait_for,
-)
+from tests.unit.download.support import content, fetch, leftovers, make_request, sha256, wait_for
+from tests.world.http import HostileServer, Received
 from tests.world.origin import Origin
 
 from directdownload.download import archives, engine

@@ -16,9 +16,6 @@ from typing import Any
 
 import pytest
 from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     job_document,
@@ -29,6 +26,7 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 
 from directdownload.download import seal

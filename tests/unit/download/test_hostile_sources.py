@@ -3,7 +3,6 @@
 import email.utils
 import pathlib
 import socket
-import struct
 import threading
 import time
 
@@ -11,9 +10,6 @@ import pytest
 from tests.unit.download.support import (
     FAST,
     LOCAL_CIDRS,
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     fetch_error,
@@ -22,6 +18,7 @@ from tests.unit.download.support import (
     sha256,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer, redirect, reset
 
 from directdownload.download.sources import http
 from directdownload.resources.jobs import Limits, Policy
@@ -151,11 +148,6 @@ def test_what_is_not_http_is_told(pool: pathlib.Path, garbage: bytes) -> None:
     assert "not HTTP" in error.message
 
 
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_connection_that_ends_without_an_answer(pool: pathlib.Path, polite: bool) -> None:
     with HostileServer(lambda c, r, n: None if polite else reset(c)) as server:
@@ -254,10 +246,6 @@ def test_a_retry_after_that_is_none_is_ignored(pool: pathlib.Path, value: str) -
     headers = f"Retry-After: {value}\r\n"
     with HostileServer(lambda c, r, n: answer(c, b"", status="503 Busy", headers=headers)) as server:
         assert fetch_error(make_request(pool, server.url())).retry_after_seconds is None
-
-
-def redirect(connection: socket.socket, to: str, status: str = "302 Found") -> None:
-    answer(connection, b"", status=status, headers=f"Location: {to}\r\n")
 
 
 @pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])

@@ -11,21 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.unit.download.sourcing import Certificate, bundle, drain, guard, make_source, read, read_error, tls_server
-from tests.unit.download.support import (
-    FAST,
-    LOCAL,
-    LOCAL_CIDRS,
-    PATIENT,
-    HostileServer,
-    Received,
-    Respond,
-    answer,
-    content,
-    fetch,
-    make_request,
-    sha256,
-)
+from tests.unit.download.sourcing import drain, guard, make_source, read, read_error
+from tests.unit.download.support import FAST, LOCAL, LOCAL_CIDRS, PATIENT, content, fetch, make_request, sha256
+from tests.world.certificates import Certificate, bundle
+from tests.world.http import HostileServer, Received, Respond, answer, tls_server
 from tests.world.origin import Origin
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.unit.download.sourcing import guard, make_source
-from tests.unit.download.support import HostileServer, Received, answer
+from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 
 from directdownload.download import metalink

@@ -8,9 +8,6 @@ import socket
 
 import pytest
 from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     fetch_error,
@@ -22,6 +19,7 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 
 from directdownload.download.journal import Journal, read_journal
