@@ -110,14 +110,18 @@ def tls_server(certificate: Certificate, directory: pathlib.Path, respond: Respo
 class RangeServer(HostileServer):
     """Serves `data` with ranges and an ETag, each connection at `rate` bytes per second; 0: as fast as it goes.
 
-    `stall_after` so many bytes of a connection it sends no more. A subclass changes one of its connections by `serve`.
+    `stall_after` so many bytes of a connection it sends no more. It sends no byte of a body before so many connections
+    have been made as it `gathers`. A subclass changes one of its connections by `serve`.
     """
 
-    def __init__(self, data: bytes, *, rate: int = 0, etag: str = '"one"', stall_after: int | None = None) -> None:
+    def __init__(
+        self, data: bytes, *, rate: int = 0, etag: str = '"one"', stall_after: int | None = None, gathers: int = 1
+    ) -> None:
         self.data = data
         self.rate = rate
         self.etag = etag
         self.stall_after = stall_after
+        self.gathers = gathers
         self.sent_bytes = 0
         self.open_now = 0
         self._count = threading.Lock()
@@ -138,6 +142,8 @@ class RangeServer(HostileServer):
         head, first, last = self.head(request)
         with self._counted():
             connection.sendall(head)
+            while len(self.received) < self.gathers and not self.ended.wait(0.005):
+                pass
             position = first
             began = time.monotonic()
             while position <= last and not self.ended.is_set():
