@@ -20,7 +20,17 @@ THINGS = kinds.Resource(GROUP, "v1", "things", "Thing", namespaced=True)
 DEFINITIONS = kinds.Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
-_OBJECT = {"type": "object", "properties": {"number": {"type": "integer"}, "text": {"type": "string"}}}
+_TEXT = {"type": "string"}
+_CONDITIONS = {
+    "type": "array",
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["type"],
+    "items": {"type": "object", "properties": {"type": _TEXT, "reason": _TEXT}, "required": ["type"]},
+}
+_OBJECT = {
+    "type": "object",
+    "properties": {"number": {"type": "integer"}, "text": _TEXT, "conditions": _CONDITIONS},
+}
 _DEFINITION = {
     "metadata": {"name": f"things.{GROUP}"},
     "spec": {

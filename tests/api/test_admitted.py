@@ -1,16 +1,16 @@
-"""What the unit tests draw as admitted (`tests/admitted.py`) is admitted: a real API server takes it, and what it makes
-of it is read.
+"""What the unit tests draw as admitted (`tests/world/admitted.py`) is admitted: a real API server takes it, and what
+it makes of it is read.
 """
 
 import json
 from collections.abc import Iterator
 
 import pytest
-from tests.admitted import KINDS, Draw, refused, schema_of
 from tests.api import kube
 from tests.api.kube import Kube
 from tests.api.samples import FULL, NAMESPACE
 from tests.cluster import harness
+from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds
 from directdownload.controller.context import PROJECTIONS

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests import certificates
 from tests.api import agent_world
 from tests.api.agent_world import HealthPort, World
 from tests.cluster import harness
+from tests.world import certificates
 from tests.world.waiting import until_async
 
 from directdownload.resources import pem

@@ -55,61 +55,6 @@ def kubeconfig_with_token_file(source: Path, target: Path, token_file: Path) -> 
     return target
 
 
-async def test_pages_show_one_moment_and_list_joins_them(api: client.Api, namespace: str) -> None:
-    names = [f"t{number}" for number in range(7)]
-    for name in names:
-        await api.create(THINGS, thing(name), namespace=namespace)
-    sizes: list[int] = []
-    versions = set()
-    async for items, version in api.pages(THINGS, namespace=namespace, page_size=3):
-        if not sizes:
-            await api.create(THINGS, thing("later"), namespace=namespace)
-        sizes.append(len(items))
-        versions.add(version)
-    assert sizes == [3, 3, 1]
-    assert len(versions) == 1
-    listed, _ = await api.list(THINGS, namespace=namespace, page_size=2)
-    assert [item["metadata"]["name"] for item in listed] == ["later", *names]
-    chosen, _ = await api.list(THINGS, namespace=namespace, field_selector="metadata.name=t3")
-    assert [item["metadata"]["name"] for item in chosen] == ["t3"]
-    assert {item["kind"] for item in (await api.list(kinds.NAMESPACES))[0]} == {"Namespace"}
-
-
-async def test_two_managers_own_their_fields_side_by_side(api: client.Api, namespace: str) -> None:
-    def status(**fields: Any) -> dict[str, Any]:
-        return {"metadata": {"name": "t", "namespace": namespace}, "status": fields}
-
-    await api.create(THINGS, thing("t"), namespace=namespace)
-    await api.apply(THINGS, status(number=1), manager="controller", subresource="status")
-    both = await api.apply(THINGS, status(text="x"), manager="agent", subresource="status")
-    assert both["status"] == {"number": 1, "text": "x"}
-    same = await api.apply(THINGS, status(text="x"), manager="agent", subresource="status")
-    assert same["metadata"]["resourceVersion"] == both["metadata"]["resourceVersion"]
-    await api.apply(THINGS, status(text="forced"), manager="controller", subresource="status")
-    assert (await api.get(THINGS, "t", namespace=namespace))["status"] == {"text": "forced"}
-
-
-async def test_apply_with_uid_does_not_bring_back_a_deleted_object(api: client.Api, namespace: str) -> None:
-    created = await api.apply(THINGS, thing("t", number=1), manager="m", namespace=namespace)
-    await api.delete(THINGS, "t", namespace=namespace)
-    body = thing("t", number=2)
-    body["metadata"]["uid"] = created["metadata"]["uid"]
-    with pytest.raises(errors.NotFound):
-        await api.apply(THINGS, body, manager="m", namespace=namespace)
-    with pytest.raises(errors.NotFound):
-        await api.get(THINGS, "t", namespace=namespace)
-
-
-async def test_apply_with_uid_leaves_another_object_of_that_name_alone(api: client.Api, namespace: str) -> None:
-    first = await api.create(THINGS, thing("t", number=1), namespace=namespace)
-    await api.delete(THINGS, "t", namespace=namespace)
-    second = await api.create(THINGS, thing("t", number=2), namespace=namespace)
-    body = {"metadata": {"name": "t", "uid": first["metadata"]["uid"]}, "spec": {"number": 3}}
-    with pytest.raises(errors.NotFound):
-        await api.apply(THINGS, body, manager="m", namespace=namespace)
-    assert await api.get(THINGS, "t", namespace=namespace) == second
-
-
 @pytest.mark.parametrize("spec", [{"unknown": 1}, {"number": "text"}])
 async def test_fields_the_schema_refuses_are_permanent(api: client.Api, namespace: str, spec: dict[str, Any]) -> None:
     await api.create(THINGS, thing("t"), namespace=namespace)
@@ -119,50 +64,6 @@ async def test_fields_the_schema_refuses_are_permanent(api: client.Api, namespac
         await api.create(THINGS, thing("other", **spec), namespace=namespace)
     with pytest.raises(errors.Invalid):
         await api.merge_patch(THINGS, "t", {"spec": spec}, namespace=namespace)
-
-
-async def test_merge_patch_and_replace(api: client.Api, namespace: str) -> None:
-    created = await api.create(THINGS, thing("t", number=1, text="x"), namespace=namespace)
-    patched = await api.merge_patch(THINGS, "t", {"spec": {"text": None}}, namespace=namespace)
-    assert patched["spec"] == {"number": 1}
-    with pytest.raises(errors.Conflict):
-        await api.replace(THINGS, created)
-    patched["spec"]["number"] = 2
-    assert (await api.replace(THINGS, patched))["spec"] == {"number": 2}
-    with pytest.raises(errors.AlreadyExists):
-        await api.create(THINGS, thing("t"), namespace=namespace)
-
-
-async def test_delete_means_the_object_with_that_uid(api: client.Api, namespace: str) -> None:
-    created = await api.create(THINGS, thing("t"), namespace=namespace)
-    await api.delete(THINGS, "t", namespace=namespace, uid="00000000-0000-0000-0000-000000000000")
-    assert (await api.get(THINGS, "t", namespace=namespace))["metadata"]["uid"] == created["metadata"]["uid"]
-    for _ in range(2):
-        await api.delete(THINGS, "t", namespace=namespace, uid=created["metadata"]["uid"])
-        with pytest.raises(errors.NotFound):
-            await api.get(THINGS, "t", namespace=namespace)
-
-
-async def test_watch_reports_changes_and_ends_with_the_servers_timeout(api: client.Api, namespace: str) -> None:
-    _, version = await api.list(THINGS, namespace=namespace)
-    created = await api.create(THINGS, thing("t", number=1, text="x" * 300_000), namespace=namespace)
-    await api.merge_patch(THINGS, "t", {"spec": {"number": 2}}, namespace=namespace)
-    await api.delete(THINGS, "t", namespace=namespace)
-    seen = [
-        (kind, item["spec"]["number"], int(item["metadata"]["resourceVersion"]))
-        async for kind, item in api.watch(THINGS, resource_version=version, namespace=namespace, timeout_seconds=1)
-        if kind != "BOOKMARK"
-    ]
-    assert [(kind, number) for kind, number, _ in seen] == [("ADDED", 1), ("MODIFIED", 2), ("DELETED", 2)]
-    versions = [number for _, _, number in seen]
-    assert versions[0] == int(created["metadata"]["resourceVersion"])
-    assert versions == sorted(set(versions))
-
-
-async def test_watch_from_a_version_that_is_too_old(api: client.Api, namespace: str) -> None:
-    with pytest.raises(errors.Gone):
-        async for _ in api.watch(THINGS, resource_version="1", namespace=namespace):
-            pass
 
 
 async def test_forbidden(control_plane: harness.ControlPlane, api: client.Api, namespace: str, tmp_path: Path) -> None:
@@ -279,29 +180,6 @@ async def test_watch_that_falls_silent_or_is_cut(
             with pytest.raises(errors.Unreachable, match=reason):
                 await anext(events)
         await api.close()
-
-
-async def test_writes_are_not_sent_when_the_process_may_not_write(api: client.Api, namespace: str) -> None:
-    class NotNowError(Exception):
-        pass
-
-    def refuse() -> None:
-        raise NotNowError
-
-    await api.create(THINGS, thing("there"), namespace=namespace)
-    api.before_write = refuse
-    with pytest.raises(NotNowError):
-        await api.create(THINGS, thing("new"), namespace=namespace)
-    with pytest.raises(NotNowError):
-        await api.merge_patch(THINGS, "there", {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
-    with pytest.raises(NotNowError):
-        await api.delete(THINGS, "there", namespace=namespace)
-    # What only reads goes on, and so does what decides who may write.
-    found, _ = await api.list(THINGS, namespace=namespace)
-    assert [item["metadata"]["name"] for item in found] == ["there"]
-    assert "labels" not in found[0]["metadata"]
-    lease = {"metadata": {"name": "l"}, "spec": {}}
-    await api.request("POST", kinds.LEASES, namespace=namespace, body=lease, verb="create", urgent=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.api.disks import SIZE_BYTES, Disk
 from tests.api.disks import Origin as SimulatedOrigin
-from tests.origin import Origin
+from tests.world.origin import Origin
 
 from directdownload.download import job
 from directdownload.download.record import read_record

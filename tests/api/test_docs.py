@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 import yaml
-from tests import docs
 from tests.api import kube
 from tests.cluster import harness
+from tests.world import docs
 
 
 def _examples() -> list[tuple[str, str]]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests import certificates, docs
 from tests.api import agents, disks
 from tests.api.kube import Object
 from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world import certificates, docs
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

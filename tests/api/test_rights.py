@@ -9,10 +9,10 @@ import sys
 
 import pytest
 import yaml
-from tests import certificates
 from tests.api import kube
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import certificates
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -23,7 +23,7 @@ from tests.e2e import cluster as clusters
 from tests.e2e import keystores
 from tests.e2e.cluster import Cluster, Object
 from tests.e2e.evidence import HOSTS
-from tests.unit.download.sourcing import Certificate
+from tests.world.certificates import Certificate
 from tests.world.waiting import until
 
 from directdownload import health

@@ -11,10 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from tests import origin
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
+from tests.world import origin
 from tests.world.waiting import until
 
 SIZE_BYTES = 1 << 30

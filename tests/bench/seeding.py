@@ -23,7 +23,7 @@ from typing import Any, Self
 from tests.api.kube import Kube, Object
 from tests.api.machines import Machine
 from tests.api.simulation import Simulation
-from tests.certificates import pem
+from tests.world.certificates import pem
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

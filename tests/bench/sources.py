@@ -19,9 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tests import origin
 from tests.cluster import harness
-from tests.ganesha import Ganesha
+from tests.world import origin
+from tests.world.ganesha import Ganesha
 
 from directdownload.resources import jobs
 

@@ -10,11 +10,9 @@ import atexit
 import base64
 import contextlib
 import dataclasses
-import datetime
 import fcntl
 import functools
 import http.client
-import ipaddress
 import json
 import os
 import pathlib
@@ -29,15 +27,16 @@ import types
 import typing
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import oid
+from tests.world import certificates
+from tests.world.certificates import Certificate
 
 CLUSTER_DIRECTORY = pathlib.Path(__file__).resolve().parent
 ISSUER = "https://kubernetes.default.svc"
 STARTUP_TIMEOUT_SECONDS = 60.0
 ADMINISTRATORS = ("system:masters",)
+#: How long certificates are valid, from today.
+_DAYS = (-1, 7)
 
 
 class ControlPlaneError(RuntimeError):
@@ -99,69 +98,25 @@ class _Authority:
     """A certificate authority whose certificates pass strict verification (key usage, key identifiers)."""
 
     def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("directdownload-test-ca", ())
-        builder = _builder(self._name, self._name, self._key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(ca=True), critical=True)
-        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
-        self._certificate = builder.add_extension(self._identifier, critical=False).sign(self._key, hashes.SHA256())
+        name = certificates.common_name("directdownload-test-ca")
+        self._certificate = Certificate(subject=name, authority=True, days=_DAYS, strict=True)
 
     @property
     def pem(self) -> bytes:
-        return self._certificate.public_bytes(serialization.Encoding.PEM)
+        return self._certificate.pem
 
     def issue(self, user: str, groups: typing.Sequence[str] = (), *, server: bool = False) -> tuple[bytes, bytes]:
         """A certificate and its key as PEM; Kubernetes reads the user from CN and the groups from O."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        purpose = oid.ExtendedKeyUsageOID.SERVER_AUTH if server else oid.ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = _builder(_name(user, groups), self._name, key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(ca=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
-        builder = builder.add_extension(authority, critical=False)
-        if server:
-            names: list[x509.GeneralName] = [
-                x509.DNSName("localhost"),
-                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            ]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
-
-
-def _name(user: str, groups: typing.Sequence[str]) -> x509.Name:
-    attributes = [x509.NameAttribute(oid.NameOID.ORGANIZATION_NAME, group) for group in groups]
-    return x509.Name([*attributes, x509.NameAttribute(oid.NameOID.COMMON_NAME, user)])
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=7))
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
+        issued = Certificate(
+            *(("localhost", "127.0.0.1") if server else ()),
+            subject=certificates.common_name(user, groups),
+            issuer=self._certificate,
+            authority=False,
+            days=_DAYS,
+            strict=True,
+            purpose=oid.ExtendedKeyUsageOID.SERVER_AUTH if server else oid.ExtendedKeyUsageOID.CLIENT_AUTH,
+        )
+        return issued.pem, issued.key_pem
 
 
 def _write_private(path: pathlib.Path, content: bytes) -> pathlib.Path:
@@ -294,8 +249,7 @@ class ControlPlane:
         self.etcd_url = etcd
         self.ca_file.write_bytes(self._authority.pem)
         certificate, key = self._authority.issue("kube-apiserver", server=True)
-        service_account_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        sa_key = _write_private(self.directory / "sa.key", _key_pem(service_account_key))
+        sa_key = _write_private(self.directory / "sa.key", certificates.key_pem(certificates.rsa_key()))
         self._daemon(
             "etcd",
             *("--name", "test", "--data-dir", str(self.directory / "etcd"), "--unsafe-no-fsync", "--log-level", "warn"),

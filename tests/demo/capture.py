@@ -24,7 +24,7 @@ from tests.cluster import harness
 from tests.demo import image
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import REPOSITORY, Cluster
-from tests.origin import Origin
+from tests.world.origin import Origin
 from tests.world.waiting import until
 
 PICTURE = REPOSITORY / "docs" / "images" / "terminal.svg"

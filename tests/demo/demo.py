@@ -23,7 +23,7 @@ from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, PRIVATE, RELEASE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
 from tests.e2e import evidence
-from tests.origin import Origin, Request
+from tests.world.origin import Origin, Request
 
 EXAMPLES = CHECKOUT / "examples"
 MIB = 1024**2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 from tests.demo.stage import DemoError, Stage
 from tests.demo.target import PRIVATE, Target
-from tests.origin import Origin
+from tests.world.origin import Origin
 
 ALIAS = "images"
 KIND = "directdownloadcertificate"

@@ -8,10 +8,10 @@ import pathlib
 from collections.abc import Collection, Iterator
 
 import pytest
-from tests import origin
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster
-from tests.ganesha import Ganesha
+from tests.world import origin
+from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY

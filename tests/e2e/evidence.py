@@ -6,9 +6,9 @@ import json
 import pathlib
 from collections.abc import Iterable, Set
 
-from tests import origin
 from tests.cluster import harness
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
+from tests.world import origin
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY

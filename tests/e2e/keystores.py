@@ -9,7 +9,7 @@ import sys
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import Cluster, Object
 from tests.e2e.evidence import HOSTS
-from tests.unit.download.sourcing import Certificate
+from tests.world.certificates import Certificate
 
 from directdownload.resources import pem
 

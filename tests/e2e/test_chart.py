@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests import origin
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster
 from tests.e2e.conftest import Image
+from tests.world import origin
 from tests.world.waiting import until
 
 from directdownload.resources import crd

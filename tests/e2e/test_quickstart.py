@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from tests import docs
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import conftest
 from tests.e2e.cluster import Cluster
+from tests.world import docs
 
 _PAGE = (docs.DOCS / "quickstart.md").read_text()
 _BLOCK = re.compile(r"^<!-- tests run this block(?P<dry> as a dry run)? -->\n```sh\n(?P<text>.*?)^```$", re.M | re.S)

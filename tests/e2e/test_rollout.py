@@ -4,12 +4,12 @@ import hashlib
 import json
 import time
 
-from tests import origin
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS, condition, wait_for_gets, work_files
+from tests.world import origin
 from tests.world.waiting import until
 
 from directdownload.controller.watches import SUMMARY_SECONDS

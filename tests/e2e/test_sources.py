@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import pytest
-from tests import origin
 from tests.cluster import harness
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence, keystores
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import exported, remove_all, served
 from tests.e2e.evidence import HOSTS
-from tests.ganesha import Ganesha
-from tests.unit.download.sourcing import Certificate
+from tests.world import origin
+from tests.world.certificates import Certificate
+from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 
 from directdownload.resources.headers import ORIGINS_ANNOTATION, SECRET_TYPE

@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests import origin
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Image, exported
+from tests.world import origin
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from tests import origin
 from tests.e2e import cluster as clusters
 from tests.e2e import evidence
 from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster
 from tests.e2e.conftest import Image
 from tests.e2e.evidence import HOSTS
+from tests.world import origin
 from tests.world.waiting import until
 
 

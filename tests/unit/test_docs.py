@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 from tests import values_reference
-from tests.docs import DOCS, PAGES, REPOSITORY
+from tests.world.docs import DOCS, PAGES, REPOSITORY
 
 from directdownload.cli.main import cli
 from directdownload.resources import crd, reference

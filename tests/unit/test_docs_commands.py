@@ -11,8 +11,8 @@ from typing import Any
 import click
 import pytest
 import yaml
-from tests import docs
-from tests.docs import REPOSITORY, Command
+from tests.world import docs
+from tests.world.docs import REPOSITORY, Command
 
 from directdownload.cli.main import cli
 from directdownload.resources import base, crd

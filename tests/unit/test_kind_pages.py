@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests import docs
+from tests.world import docs
 
 from directdownload.resources import base, crd, reference
 from directdownload.resources.reasons import Reason

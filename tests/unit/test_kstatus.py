@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kstatus import assert_kstatus, violations
+from tests.world.kstatus import assert_kstatus, violations
 
 CREATED, EARLIER, LATER = "2026-01-31T12:00:00Z", "2026-01-31T12:00:10Z", "2026-01-31T12:00:20Z"
 Object = dict[str, Any]

@@ -9,9 +9,7 @@ import aiohttp
 import prometheus_client
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from tests import certificates
+from tests.world import certificates
 
 from directdownload import scraping, servingcertificate
 from directdownload.scraping import Gate, Verdict
@@ -127,12 +125,6 @@ def put(directory: pathlib.Path, name: str) -> bytes:
     return ssl.PEM_cert_to_DER_cert(certificate)
 
 
-def another_key() -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    encoding, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, private, serialization.NoEncryption())
-
-
 async def test_a_process_signs_a_certificate_of_its_own() -> None:
     first, second = ServingCertificate(None), ServingCertificate(None)
     shown = x509.load_der_x509_certificate(await served(first))
@@ -158,7 +150,7 @@ async def test_files_are_served_and_their_successors_without_a_restart(
     for path in pairs.values():
         path.mkdir()
     shown = {name: put(path, name) for name, path in pairs.items()}
-    (pairs["unfit"] / "tls.key").write_bytes(another_key())
+    (pairs["unfit"] / "tls.key").write_bytes(certificates.Certificate().key_pem)
 
     def mount(name: str) -> None:
         """As the kubelet does: all files of a volume change at once."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from image import audit
-from tests import origin
+from tests.world import origin
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")

@@ -15,7 +15,12 @@ DEADLINE_SECONDS = 120
 _POLL_SECONDS = 0.05
 
 
-def until(what: str, condition: Callable[[], T | None], seconds: float = DEADLINE_SECONDS) -> T:
+def until(
+    what: str,
+    condition: Callable[[], T | None],
+    seconds: float = DEADLINE_SECONDS,
+    poll_seconds: float = _POLL_SECONDS,
+) -> T:
     """Polls until `condition` returns something true, and returns that.
 
     A condition that raises KeyError reads a field that nobody has written yet: it does not hold yet.
@@ -33,7 +38,7 @@ def until(what: str, condition: Callable[[], T | None], seconds: float = DEADLIN
             missing = error
         if time.monotonic() >= end:
             raise _late(what, seconds, missing)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)
 
 
 async def until_async(

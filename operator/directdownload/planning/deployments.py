@@ -112,19 +112,19 @@ def _fetching_host(template: Template, pool: StoragePool, members: list[Host], f
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Names:
-    """The fleet by name, for lookups for each of thousands of copies."""
+class Names:
+    """The fleet by name: asked for each of thousands of copies."""
 
     hosts: Mapping[str, Host]
     pools: Mapping[str, StoragePool]
 
     @classmethod
-    def of(cls, fleet: Fleet) -> "_Names":
+    def of(cls, fleet: Fleet) -> "Names":
         return cls({host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools})
 
 
 def _covers(
-    deployment: TemplateDeployment, placement: PlacementView, wanted: Mapping[str, Target], names: _Names
+    deployment: TemplateDeployment, placement: PlacementView, wanted: Mapping[str, Target], names: Names
 ) -> bool:
     """Whether `deployment` still wants `placement`.
 
@@ -178,8 +178,8 @@ def plan_placements(
     for deployment in asking:
         wanted.update(wishes[deployment.key])
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
-    # `edited` computes a hash, and there may be thousands of placements.
-    names, narrowed = _Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
+    # A hash of each, and there may be thousands of placements.
+    names, narrowed = Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []

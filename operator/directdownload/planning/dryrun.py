@@ -4,6 +4,7 @@ It calls the controller's planners with a deployment that does not exist: they d
 has to wait for and how many may run at once. A plan does not hold what only the download itself can find out.
 """
 
+import collections
 import dataclasses
 import datetime
 import enum
@@ -12,11 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, Target
+from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.resources import naming, quantities
-from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -91,7 +91,7 @@ class DryRun:
     @property
     def most_at_once(self) -> int:
         rounds = [copy.round for copy in self.copies if copy.round is not None]
-        return max(map(rounds.count, set(rounds)), default=0)
+        return max(collections.Counter(rounds).values(), default=0)
 
 
 def plan_dry_run(
@@ -107,9 +107,11 @@ def plan_dry_run(
     restored = frozenset(placement.key for placement in changes.restore)
     # In the controller's order: existing ones first, then those with the most space.
     names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
-    names += [name for name in wanted if name not in names]
+    names = list(dict.fromkeys([*names, *wanted]))
     refused = rights.refusal(deployment, template, fleet)
-    run = _Run(template, fleet, existing, now, refused, _Room.after(deployment, changes.create, fleet))
+    room = _Room.after(deployment, changes.create, fleet)
+    unpacked = _unpacked_bytes(existing.values())
+    run = _Run(template, fleet, Names.of(fleet), existing, unpacked, now, refused, room)
     copies = [run.copy(wanted[name], restored, deployment) for name in names]
     if not wanted and refused is None:
         status = deployments.plan_deployment(deployment, template, fleet, existing, now)
@@ -141,14 +143,16 @@ class _Room:
 class _Run:
     template: Template
     fleet: Fleet
+    names: Names
     existing: Mapping[str, PlacementView]
+    unpacked_bytes: int | None
     now: datetime.datetime
     refused: Verdict | None
     room: "_Room"
 
     def copy(self, target: Target, restored: Collection[str], deployment: TemplateDeployment) -> Copy:
         view = self.existing.get(target.name)
-        pool = next(pool for pool in self.fleet.pools if pool.name == target.pool)
+        pool = self.names.pools[target.pool]
         if view is None:
             view = _unmade(target)
         elif view.key in restored:
@@ -156,7 +160,7 @@ class _Run:
         around = self._around(view, pool, deployment)
         if around.successor:
             view = dataclasses.replace(view, host=around.successor)
-            around = dataclasses.replace(around, host=self._host(view.host), successor="")
+            around = dataclasses.replace(around, host=self.names.hosts.get(view.host), successor="")
         return self._with_space(self._decided(target, view, around), view, around)
 
     def _decided(self, target: Target, view: PlacementView, around: Surroundings) -> Copy:
@@ -203,7 +207,7 @@ class _Run:
         reserve = None
         if around.pool is not None and capacity is not None:
             reserve = quantities.parse_reserve(around.pool.spec.reserve, capacity)
-        size, unpacked = self.template.status.size_bytes, _unpacked_bytes(self.existing.values())
+        size, unpacked = self.template.status.size_bytes, self.unpacked_bytes
         fetch: int | None = 0
         taken, peak = 0, 0
         if copy.action not in (Action.PRESENT, Action.ADOPT):
@@ -226,7 +230,7 @@ class _Run:
         )
 
     def _around(self, view: PlacementView, pool: StoragePool, deployment: TemplateDeployment) -> Surroundings:
-        host = self._host(view.host)
+        host = self.names.hosts.get(view.host)
         successor = ""
         if pool.spec.shared:
             members = [other for other in self.fleet.hosts if other.spec.zone == view.zone]
@@ -240,9 +244,6 @@ class _Run:
             pool_roots=self.fleet.pool_roots,
             successor=successor,
         )
-
-    def _host(self, name: str) -> Host | None:
-        return next((host for host in self.fleet.hosts if host.name == name), None)
 
 
 def _unmade(target: Target) -> PlacementView:
@@ -323,13 +324,18 @@ def _in_rounds(copies: Sequence[Copy], template: Template, zone: Zone, deploymen
         )
         for copy in waiting
     }
+    of_all = frozenset.intersection(*map(frozenset, groups.values())) if groups else frozenset()
     while waiting:
         number += 1
-        ledger, left = slots.Ledger(), []
-        for copy in waiting:
-            if ledger.full_group(groups[copy.placement]) is None:
+        ledger, left = slots.Ledger(), list[Copy]()
+        for at, copy in enumerate(waiting):
+            full = ledger.full_group(groups[copy.placement])
+            if full is None:
                 ledger.occupy(copy.placement, [group.name for group in groups[copy.placement]])
                 rounds[copy.placement] = number
+            elif full in of_all:
+                left += waiting[at:]
+                break
             else:
                 left.append(copy)
         waiting = left

@@ -342,13 +342,14 @@ def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
 
 
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
-    known: dict[str, Owned] = {}
+    names: dict[str, str] = {}
+    fingerprints: dict[str, set[str]] = {}
     for each in published:
-        # Java cannot read it: it is removed only if it is revoked or we imported it.
-        fingerprints = each.fingerprints if each.revoked_on(host) else each.readable
         for alias in each.aliases:
-            known[alias] = Owned(each.name, fingerprints | known.get(alias, _NONE).fingerprints)
-    return known
+            names[alias] = each.name
+            # One that Java cannot read is taken out only by order of who revokes it, unless we have imported it.
+            fingerprints.setdefault(alias, set()).update(each.fingerprints if each.revoked_on(host) else each.readable)
+    return {alias: Owned(name, frozenset(fingerprints[alias])) for alias, name in names.items()}
 
 
 def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) -> Proof:

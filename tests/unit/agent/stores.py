@@ -4,7 +4,7 @@ import functools
 import pathlib
 from typing import Any
 
-from tests import certificates
+from tests.world import certificates
 
 from directdownload.keystore import store
 from directdownload.keystore.entries import Changes, Entry, StoreType

@@ -5,8 +5,8 @@ failure names.
 import datetime
 
 import pytest
-from tests import foreign
-from tests.admitted import Draw
+from tests.world import foreign
+from tests.world.admitted import Draw
 
 from directdownload.agent import keystoresync, owners, proof, storage, views
 from directdownload.agent.keystoresync import Synced

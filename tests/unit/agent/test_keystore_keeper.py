@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from tests import certificates
 from tests.unit.agent import stores
 from tests.unit.agent.stores import HostFiles
+from tests.world import certificates
 from tests.world.waiting import until_async
 
 from directdownload.agent import trust

@@ -7,8 +7,8 @@ import pathlib
 import time
 
 import pytest
-from tests.faulty_fs import Fault, FaultyFileSystem
 from tests.unit.agent import support
+from tests.world.faulty_fs import Fault, FaultyFileSystem
 
 from directdownload.agent import copies, ledger
 from directdownload.agent.ledger import Ledger, Outcome

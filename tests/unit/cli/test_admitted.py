@@ -12,10 +12,11 @@ from typing import Any
 import click.testing
 import pytest
 import rich.console
-from tests.admitted import KINDS, NAMES, NAMESPACES, Document, Draw
+from tests.world.admitted import KINDS, NAMES, NAMESPACES, Document, Draw
+from tests.world.api import FakeApi
 
 from directdownload.cli import boards, main, progress, proofs, proving, rollout, session, trust, waiting
-from directdownload.cluster import errors, kinds
+from directdownload.cluster import kinds
 from directdownload.resources.templateplacement import TemplatePlacement
 
 NOW = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
@@ -25,26 +26,6 @@ _COMMANDS: tuple[Sequence[str], ...] = (
     *(("certificate", "list"), ("certificate", "list", "--hosts"), ("pool", "files", "NAME")),
     *(("template", "describe", "NAME"), ("status", "NAME"), ("plan", "NAME", "--zone", "NAME")),
 )
-
-
-class _Cluster:
-    """Stands where `client.Api` does: answers with `documents`, whatever the selectors."""
-
-    def __init__(self, documents: dict[str, list[Document]], namespace: str) -> None:
-        self._documents = documents
-        self.namespace = namespace
-
-    async def pages(self, resource: kinds.Resource, **_: Any) -> AsyncIterator[tuple[list[Document], str]]:
-        yield await self.list(resource)
-
-    async def list(self, resource: kinds.Resource, **_: Any) -> tuple[list[Document], str]:
-        return self._documents.get(resource.plural, []), "1"
-
-    async def get(self, resource: kinds.Resource, name: str, **_: Any) -> Document:
-        for document in self._documents.get(resource.plural, []):
-            if document["metadata"]["name"] == name:
-                return document
-        raise errors.NotFound(404, "NotFound", f"no {resource.plural} {name}")
 
 
 def documents(draw: Draw) -> dict[str, list[Document]]:
@@ -68,7 +49,11 @@ def run(
 ) -> click.testing.Result:
     @contextlib.asynccontextmanager
     async def opened(*_: object) -> AsyncIterator[session.Session]:
-        yield session.Session(_Cluster(found, NAMESPACES[0]), NAMESPACES[0])  # type: ignore[arg-type]
+        api = FakeApi(namespace=NAMESPACES[0], selects=False)
+        for kind in kinds.OURS:
+            for document in found[kind.plural]:
+                api.put(kind, document)
+        yield session.Session(api, NAMESPACES[0])
 
     monkeypatch.setattr(session, "open_session", opened)
     return click.testing.CliRunner().invoke(main.cli, list(command))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import rich.console
-from tests import certificates
 from tests.unit.cli.support import condition
+from tests.world import certificates
 
 from directdownload.cli import progress, proofs
 from directdownload.cli.proofs import State, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import certificates
+from tests.world import certificates
 
 from directdownload.cli import aliases, trust
 from directdownload.cli.outcome import PERMANENT, Failure

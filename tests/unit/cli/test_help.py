@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
-from tests import certificates
+from tests.world import certificates
 
 from directdownload.cli import examples
 from directdownload.cli.main import cli

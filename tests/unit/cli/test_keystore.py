@@ -9,9 +9,9 @@ import pathlib
 
 import pytest
 import yaml
-from tests import certificates
 from tests.unit.cli.test_start import directdownload, imported
 from tests.unit.keystore import support, writing
+from tests.world import certificates
 
 from directdownload.cli import main
 from directdownload.keystore.entries import StoreType

@@ -5,11 +5,11 @@ import pathlib
 import shlex
 
 import pytest
-from tests import certificates, odd_certificates
 from tests.unit.cli.test_keystore import Commands
 from tests.unit.cli.test_start import directdownload
 from tests.unit.keystore import oddities, support, test_jks, test_pkcs12, writing
 from tests.unit.keystore.test_pkcs12 import cert_bag, safe
+from tests.world import certificates, odd_certificates
 
 from directdownload.keystore.entries import StoreType
 from directdownload.resources import pem

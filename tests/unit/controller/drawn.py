@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from tests import admitted, foreign
-from tests.admitted import NAMES, Document, Draw
+from tests.world import admitted, foreign
+from tests.world.admitted import NAMES, Document, Draw
 
 from directdownload.cluster import kinds, objects
 from directdownload.cluster.reflector import Store

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from tests import foreign
-from tests.admitted import KINDS, Draw, refused, schema_of
 from tests.unit.controller.drawn import Drawn
 from tests.unit.planning.build import NOW
+from tests.world import foreign
+from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
 from directdownload.controller import installations, jobs, metrics, results

@@ -1,19 +1,14 @@
 """What a host's reconcile tells of repairs in its keystore, whatever the clocks of agent and controller say."""
 
 import datetime
-import pathlib
-from typing import Any, cast
 
 import pytest
+from tests.unit.controller import scenes
 from tests.unit.planning import build
-from tests.unit.planning.build import NOW, Document, seconds, stamp
+from tests.unit.planning.build import NOW, seconds, stamp
 
-from directdownload.cluster import client, kinds
-from directdownload.controller import events, settings
-from directdownload.controller.context import Context
-from directdownload.controller.queue import WorkQueue
+from directdownload.cluster import kinds
 from directdownload.controller.reconcile import hosts
-from directdownload.controller.world import World
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 
@@ -29,32 +24,18 @@ class Recorder:
             self.told.append(message)
 
 
-class Scene:
+class Scene(scenes.Scene):
     """One controller, and the Host `kvm-1`, whose node is gone."""
 
     def __init__(self) -> None:
-        async def nothing(_: object) -> None: ...
-
-        self.recorder, self.version = Recorder(), 1
-        self.context = Context(
-            cast(client.Api, self),
-            World(()),
-            WorkQueue(nothing),
-            settings.Settings("operator", "pod", pathlib.Path("job.yaml"), ()),
-            {},
-            cast(events.Recorder, self.recorder),
-        )
-
-    async def apply(self, _: kinds.Resource, __: Document, **___: Any) -> Document:
-        return build.host(resourceVersion=str(self.version)).model_dump(mode="json", by_alias=True)
+        self.recorder = Recorder()
+        super().__init__(recorder=self.recorder)
 
     async def look(self, repaired: datetime.datetime | None, alias: str = "my-ca") -> list[str]:
         """All that was told so far, once the host says when it was last `repaired`."""
         drift = {"kind": "EntryMissing", "alias": alias, "time": stamp(repaired)} if repaired is not None else None
-        self.version += 1
         keystore = {"type": "JKS", **({"lastDrift": drift} if drift is not None else {})}
-        item = build.host(status={"keystore": keystore}, resourceVersion=str(self.version))
-        self.context.world.hosts.observe(item)
+        self.put(kinds.HOSTS, build.host_document(status={"keystore": keystore}))
         await hosts.reconcile(self.context, "kvm-1")
         return self.recorder.told
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.origin import Origin
+from tests.world.origin import Origin
 
 
 @pytest.fixture

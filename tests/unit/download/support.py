@@ -1,20 +1,17 @@
-"""Shared by the tests of the engine: a server that misbehaves on purpose, requests, job processes."""
+"""What the tests of the engine share: requests and job processes."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import random
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
@@ -151,85 +148,3 @@ def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int
         output, errors = process.communicate(timeout=120)
     assert output, errors
     return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
-
-
-@dataclasses.dataclass(frozen=True)
-class Received:
-    """A request as the misbehaving server saw it; header names are lower-case."""
-
-    target: str
-    headers: dict[str, str]
-
-
-Respond = Callable[[socket.socket, Received, int], None]
-
-
-class HostileServer:
-    """Answers each connection by `respond(connection, request, number of the connection from 0)`, then closes it."""
-
-    def __init__(self, respond: Respond, *, reads_request: bool = True) -> None:
-        self._respond = respond
-        self._reads_request = reads_request
-        self.received: list[Received] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.ended = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._acceptor = threading.Thread(target=self._accept)
-        self._acceptor.start()
-
-    def url(self, path: str = "file") -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.ended.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        number = 0
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(connection, number))
-            self._threads.append(thread)
-            thread.start()
-            number += 1
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        connection.settimeout(10)
-        # these tests are about clients that close the connection
-        with connection, contextlib.suppress(OSError):
-            request = _read_request(connection) if self._reads_request else Received("", {})
-            self.received.append(request)
-            self._respond(connection, request, number)
-
-
-def _read_request(connection: socket.socket) -> Received:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = connection.recv(65536)
-        if not more:
-            break
-        data += more
-    lines = data.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
-    return Received(lines[0].split(" ")[1] if " " in lines[0] else "", headers)
-
-
-def answer(
-    connection: socket.socket, body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None
-) -> None:
-    """A response that declares `length` bytes, regardless of its body."""
-    declared = len(body) if length is None else length
-    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {declared}\r\n{headers}\r\n".encode() + body)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.faulty_fs import Fault, FaultyFileSystem
-from tests.origin import Origin
 from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
+from tests.world.faulty_fs import Fault, FaultyFileSystem
+from tests.world.origin import Origin
 
 from directdownload.download import sync
 from directdownload.download.journal import Journal, read_journal

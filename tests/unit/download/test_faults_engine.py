@@ -9,17 +9,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
-from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    content,
-    fetch,
-    leftovers,
-    make_request,
-    sha256,
-    wait_for,
-)
+from tests.unit.download.support import content, fetch, leftovers, make_request, sha256, wait_for
+from tests.world.http import HostileServer, Received
+from tests.world.origin import Origin
 
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces

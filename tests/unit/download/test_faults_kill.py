@@ -15,11 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     job_document,
@@ -30,6 +26,8 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer
+from tests.world.origin import Origin
 
 from directdownload.download import seal
 from directdownload.download.journal import Journal, read_journal

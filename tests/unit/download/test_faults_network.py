@@ -2,25 +2,12 @@
 
 import pathlib
 import socket
-import struct
 import threading
-import time
 
 import pytest
-from tests.unit.download.support import (
-    PATIENT,
-    HostileServer,
-    Received,
-    answer,
-    content,
-    fetch,
-    fetch_error,
-    leftovers,
-    make_request,
-    sha256,
-    wait_for,
-)
-from tests.unit.download.test_connections import RangeServer, hurry, limits
+from tests.unit.download.support import PATIENT, content, fetch, fetch_error, leftovers, make_request, sha256
+from tests.unit.download.test_connections import hurry, limits
+from tests.world.http import CutServer, HostileServer, RangeServer, Received, answer, reset
 
 from directdownload.download import engine
 from directdownload.download.journal import read_journal
@@ -36,44 +23,11 @@ CUTS = [0, 1, len(HEAD) // 2, len(HEAD) - 1, len(HEAD)]
 CUTS += [len(HEAD) + len(DATA) * tenth // 10 + 1 for tenth in range(10)] + [len(HEAD) + len(DATA) - 1]
 
 
-def reset(connection: socket.socket) -> None:
-    """The next packet of this connection is a RST."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-def wait_until_read(connection: socket.socket) -> None:
-    """A RST discards what the other side has not read: wait until it has it all."""
-    tcp_info_unacked = 24
-
-    def unacknowledged() -> int:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        return int(struct.unpack_from("I", info, tcp_info_unacked)[0])
-
-    wait_for(lambda: not unacknowledged())
-
-
-class CutServer(RangeServer):
-    """Resets its first `times` connections after `cut` bytes of its answer, head included."""
-
-    def __init__(self, cut: int, times: int = 1) -> None:
-        self.cut, self.times = cut, times
-        super().__init__(DATA)
-
-    def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
-        if number >= self.times:
-            super()._serve_range(connection, request, number)
-            return
-        connection.sendall((HEAD + DATA)[: self.cut])
-        wait_until_read(connection)
-        reset(connection)
-
-
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("connections", [0, 4])
 def test_a_reset_at_any_byte_is_told_and_continued(pool: pathlib.Path, cut: int, connections: int) -> None:
     """With several connections the others may have begun by then: they do all of it."""
-    with CutServer(cut) as server:
+    with CutServer(DATA, cut) as server:
         request = make_request(pool, server.url(), limits=limits(connections))
         first = engine.outcome(lambda: fetch(request))
         if not connections or cut < len(HEAD) or not first.done:
@@ -96,16 +50,9 @@ def test_a_server_that_resets_each_connection_is_left_for_the_mirror(
     hurry(monkeypatch)
 
     class Cutting(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
-            low = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-            status = "206 Partial Content" if "range" in request.headers else "200 OK"
-            content_range = f"Content-Range: bytes {low}-{len(DATA) - 1}/{len(DATA)}\r\nAccept-Ranges: bytes\r\n"
-            if "range" in request.headers and not request.headers["range"].endswith("-"):
-                high = int(request.headers["range"].rpartition("-")[2])
-                content_range = f"Content-Range: bytes {low}-{high}/{len(DATA)}\r\n"
-            else:
-                high = len(DATA) - 1
-            answer(connection, DATA[low : low + MIB], status=status, headers=content_range, length=high - low + 1)
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
+            head, first, _ = self.head(request)
+            connection.sendall(head + DATA[first : first + MIB])
             reset(connection)
 
     with Cutting(DATA) as cutting, RangeServer(DATA, rate=8 * MIB) as mirror:
@@ -120,7 +67,7 @@ def test_a_server_that_resets_each_connection_is_left_for_the_mirror(
 def test_an_only_source_that_resets_each_connection_comes_to_an_end_and_each_attempt_goes_on(
     pool: pathlib.Path,
 ) -> None:
-    with CutServer(len(HEAD) + MIB, times=1000) as server:
+    with CutServer(DATA, len(HEAD) + MIB, times=1000) as server:
         request = make_request(pool, server.url(), limits=limits(4))
         assert fetch_error(request).reason is Reason.TRUNCATED
         assert len(server.received) <= 12
@@ -173,9 +120,8 @@ def test_a_slow_drip_ends_with_the_deadline(pool: pathlib.Path, connections: int
             limits=Limits(progress_interval_seconds=0.05, deadline_seconds=1.2, connections=connections),
             timeouts=PATIENT,
         )
-        began = time.monotonic()
+        # it would drip for a minute and a half
         error = fetch_error(request)
-        assert time.monotonic() - began < 5
         assert (error.reason, error.permanent) == (Reason.DEADLINE_EXCEEDED, False)
         kept = read_journal(str(pool / JOURNAL))
         assert kept is not None
@@ -205,9 +151,9 @@ class OneAtATime(RangeServer):
         self._one = threading.Lock()
         super().__init__(data, rate=rate)
 
-    def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+    def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         with self._one:
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
 
 @pytest.mark.parametrize("connections", [2, 4])
@@ -228,10 +174,10 @@ def test_without_version_and_digest_there_is_one_connection(
     hurry(monkeypatch)
 
     class Nameless(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
                 self.data = DATA[::-1]
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     with Nameless(DATA, rate=8 * MIB, etag="nameless") as server:
         assert fetch(make_request(pool, server.url(), limits=limits(4))).digest == sha256(DATA)
@@ -243,7 +189,7 @@ def test_a_part_that_lacks_its_beginning_is_only_continued_with_the_same_version
     other = content(len(DATA), seed=9)
 
     class Slow(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number == 0:
                 # so much that others begin, and then nothing
                 connection.sendall(HEAD)
@@ -253,7 +199,7 @@ def test_a_part_that_lacks_its_beginning_is_only_continued_with_the_same_version
             if number > 2:
                 reset(connection)
                 return
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     with Slow(DATA, rate=MIB, stall_after=MIB) as server:
         request = make_request(

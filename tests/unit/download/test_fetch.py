@@ -10,8 +10,9 @@ import threading
 import time
 
 import pytest
-from tests.origin import Origin, free_port
 from tests.unit.download.support import FAST, content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
+from tests.world import waiting
+from tests.world.origin import Origin, free_port
 
 from directdownload.download import engine
 from directdownload.download.errors import SourceError
@@ -267,7 +268,7 @@ def test_the_rate_is_limited(origin: Origin, image: bytes, pool: pathlib.Path) -
     started = time.monotonic()
     fetch(make_request(pool, origin.url("image"), limits=Limits(bandwidth_bytes_per_second=rate)))
     seconds = time.monotonic() - started
-    assert len(image) / rate * 0.8 < seconds < len(image) / rate * 3
+    assert len(image) / rate * 0.8 < seconds < len(image) / rate + waiting.DEADLINE_SECONDS
 
 
 def test_the_deadline_ends_it_and_what_came_stays(served: pathlib.Path, image: bytes, pool: pathlib.Path) -> None:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, sha256, wait_for
+from tests.world.origin import Origin
 
 DATA = content(400_000)
 

@@ -4,7 +4,8 @@ import io
 import pathlib
 
 import pytest
-from tests.unit.download.support import HostileServer, content, fetch, fetch_error, leftovers, make_request
+from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request
+from tests.world.http import HostileServer
 
 from directdownload.download.errors import SourceError
 from directdownload.download.sources import head

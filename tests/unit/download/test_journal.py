@@ -10,8 +10,8 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, fetch, make_request, sha256
+from tests.world.origin import Origin
 
 from directdownload.download.journal import RANGES_LIMIT, SOURCES_LIMIT, Journal, read_journal
 

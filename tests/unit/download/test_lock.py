@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, run_job, waits_for_locks
+from tests.world.origin import Origin
 
 from directdownload.download import lock
 from directdownload.download.errors import StorageError

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.sourcing import guard, make_source
-from tests.unit.download.support import HostileServer, Received, answer
+from tests.world.http import HostileServer, Received, answer
+from tests.world.origin import Origin
 
 from directdownload.download import metalink
 from directdownload.download.checksum import Pieces

@@ -4,8 +4,8 @@ import hashlib
 import pathlib
 
 import pytest
-from tests.origin import Origin, free_port
 from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256
+from tests.world.origin import Origin, free_port
 
 from directdownload.download import offers
 from directdownload.download.errors import RequestError

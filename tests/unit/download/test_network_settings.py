@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.download.support import HostileServer, answer, content, job_document
+from tests.unit.download.support import content, job_document
+from tests.world.http import HostileServer, answer
 
 DATA = content(400_000)
 

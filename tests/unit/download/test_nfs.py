@@ -10,16 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from tests import ganesha
-from tests.ganesha import Ganesha
 from tests.unit.download.support import FAST, PATIENT, content, make_request, sha256
+from tests.world import ganesha
+from tests.world.ganesha import Ganesha
+from tests.world.relay import Relay
 
 from directdownload.download import engine, exports, pace, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError
@@ -92,59 +91,6 @@ def private(tmp_path: pathlib.Path, server: Ganesha) -> Iterator[Ganesha]:
     (directory / "image.qcow2").write_bytes(IMAGE)
     with Ganesha(directory, versions=server.versions) as running:
         yield running
-
-
-class Relay:
-    """Connections to a server that end after so many bytes from it, or trickle from then on."""
-
-    def __init__(self, host: str, port: int, cut_bytes: int, *, trickles: bool = False) -> None:
-        self._trickles = trickles
-        self._target = (host, port)
-        self._cut_bytes = cut_bytes
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                thread = threading.Thread(target=self._serve, args=(self._listener.accept()[0],))
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target, 10) as server:
-            client.settimeout(10)
-            requests = threading.Thread(target=_copy, args=(client, server, len(IMAGE)))
-            requests.start()
-            _copy(server, client, self._cut_bytes)
-            if self._trickles:
-                _copy(server, client, len(IMAGE), pause_seconds=0.1)
-            # what was sent still arrives: a reset would overtake it
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_WR)
-            requests.join()
-
-
-def _copy(source: socket.socket, sink: socket.socket, left: int, *, pause_seconds: float = 0) -> None:
-    """With pauses, byte by byte."""
-    with contextlib.suppress(OSError):
-        while left and (data := source.recv(1 if pause_seconds else min(left, 65536))):
-            sink.sendall(data)
-            left -= len(data)
-            time.sleep(pause_seconds)
 
 
 def open_stream(

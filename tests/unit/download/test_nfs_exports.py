@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from tests import ganesha
-from tests.ganesha import Ganesha
 from tests.unit.download.support import PATIENT, fetch, fetch_error, make_request
+from tests.world import ganesha, waiting
+from tests.world.ganesha import Ganesha
 
 from directdownload.download import sources
 from directdownload.download.errors import SourceError
@@ -156,7 +156,7 @@ def test_a_server_that_gives_only_the_whole_export(server: Ganesha, name: str, t
     url = Url.parse(server.url(f"templates/{name}"))
     root = f"{server.pseudo}/templates"
     session = Session(url, server.versions[0], NFSUser(), PATIENT, Guard.start(threading.Event()))
-    end = time.monotonic() + 10
+    end = time.monotonic() + waiting.DEADLINE_SECONDS
     try:
         session.mount(server.host, server.pseudo, end)
         if told:
@@ -174,7 +174,7 @@ def test_a_link_does_not_lead_out_of_what_is_mounted(server: Ganesha) -> None:
     url = Url.parse(server.url("templates/deep/up"))
     deep = f"{server.pseudo}/templates/deep"
     session = Session(url, server.versions[0], NFSUser(), PATIENT, Guard.start(threading.Event()))
-    end = time.monotonic() + 10
+    end = time.monotonic() + waiting.DEADLINE_SECONDS
     try:
         session.mount(server.host, deep, end)
         with pytest.raises(SourceError, match="leads out of"):

@@ -7,11 +7,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     fetch_error,
@@ -19,7 +15,9 @@ from tests.unit.download.support import (
     make_request,
     sha256,
 )
-from tests.unit.download.test_connections import MIB, RangeServer, hurry, limits
+from tests.unit.download.test_connections import MIB, hurry, limits
+from tests.world.http import HostileServer, RangeServer, Received, answer
+from tests.world.origin import Origin
 
 from directdownload.download import schedule
 from directdownload.download.ranges import Ranges
@@ -38,7 +36,7 @@ class Balancer(RangeServer):
         self._cut = cut
         super().__init__(DATA, rate=rate)
 
-    def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+    def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         etag = self._etags[number % len(self._etags)]
         first, last = 0, len(DATA) - 1
         status = "200 OK"
@@ -62,12 +60,12 @@ class Choosy(RangeServer):
         self.refused = 0
         super().__init__(DATA, rate=rate)
 
-    def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+    def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         if self.open_now:
             self.refused += 1
             self._refuse(connection, request, number)
             return
-        super()._serve_range(connection, request, number)
+        super().serve(connection, request, number)
 
 
 def status(text: str, *lines: str) -> Serve:
@@ -135,11 +133,11 @@ def test_a_link_for_one_use_is_used_once(pool: pathlib.Path, monkeypatch: pytest
     hurry(monkeypatch)
 
     class Once(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
                 answer(connection, b"", status="403 Forbidden")
                 return
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     for connections in (0, 4):
         with Once(DATA, rate=8 * MIB) as server:
@@ -190,9 +188,9 @@ def test_a_file_that_was_replaced_meanwhile_is_fetched_from_its_beginning(
     old = DATA[::-1]
 
     class Replaced(Balancer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
-                super()._serve_range(connection, request, number)
+                super().serve(connection, request, number)
                 return
             head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(old)}\r\nETag: "old"\r\nAccept-Ranges: bytes\r\n\r\n'
             connection.sendall(head.encode())
@@ -229,11 +227,11 @@ def test_further_ranges_come_from_where_a_redirect_led(pool: pathlib.Path, monke
     hurry(monkeypatch)
 
     class Leaving(RangeServer):
-        def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
                 answer(connection, b"", status="410 Gone")
                 return
-            super()._serve_range(connection, request, number)
+            super().serve(connection, request, number)
 
     class Redirecting(HostileServer):
         def __init__(self) -> None:

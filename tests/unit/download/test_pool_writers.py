@@ -11,8 +11,8 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, run_job, sha256
+from tests.world.origin import Origin
 
 from directdownload.download import job, lock, publish
 from directdownload.download.guard import Guard

@@ -11,18 +11,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin, free_port
-from tests.unit.download.support import (
-    FAST,
-    HostileServer,
-    Received,
-    answer,
-    content,
-    fetch_error,
-    job_document,
-    make_request,
-    run_job,
-)
+from tests.unit.download.support import FAST, content, fetch_error, job_document, make_request, run_job
+from tests.world.http import HostileServer, Received, answer
+from tests.world.origin import Origin, free_port
 
 from directdownload.download import probe
 from directdownload.download.errors import DownloadError

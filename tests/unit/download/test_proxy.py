@@ -3,15 +3,17 @@
 import base64
 import contextlib
 import pathlib
-import select
 import socket
 import threading
 from typing import Any
 
 import pytest
-from tests.origin import free_port
-from tests.unit.download.sourcing import Certificate, bundle, make_source, read, read_error, secure_url, tls_server
-from tests.unit.download.support import FAST, HostileServer, Received, answer, content
+from tests.unit.download.sourcing import make_source, read, read_error
+from tests.unit.download.support import FAST, content
+from tests.world.certificates import Certificate, bundle
+from tests.world.http import HostileServer, Received, answer, tls_server
+from tests.world.origin import free_port
+from tests.world.relay import carry
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources.proxy import Proxies
@@ -33,15 +35,9 @@ def relay(server: HostileServer) -> HostileServer:
     """A proxy that carries bytes to `server`, wherever its client wants to go."""
 
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
-        with socket.create_connection(("127.0.0.1", server.port)) as onward:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as onward:
             connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
-            ends = {connection: onward, onward: connection}
-            while True:
-                for end in select.select(list(ends), [], [], 10)[0]:
-                    data = end.recv(65_536)
-                    if not data:
-                        return
-                    ends[end].sendall(data)
+            carry(connection, onward)
 
     return HostileServer(respond)
 
@@ -311,5 +307,5 @@ def test_secure_servers_are_reached_directly_if_they_are_excepted(tmp_path: path
     ):
         url = f"http://127.0.0.1:{proxy.port}"
         proxies = Proxies(url, url, "127.0.0.0/8")
-        assert read(secure_url(server), proxies=proxies, trust_bundle=bundle(tmp_path, [leaf])) == DATA
+        assert read(server.secure_url(), proxies=proxies, trust_bundle=bundle(tmp_path, [leaf])) == DATA
     assert proxy.received == []

@@ -3,8 +3,8 @@
 import pathlib
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
+from tests.world.origin import Origin
 
 from directdownload.resources.reasons import Reason
 

@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     content,
     job_document,
@@ -20,6 +19,7 @@ from tests.unit.download.support import (
     wait_for,
     waits_for_locks,
 )
+from tests.world.origin import Origin
 
 from directdownload.download import job, lock
 from directdownload.resources.jobs import JobDocument, JobResult

@@ -7,11 +7,7 @@ import signal
 import socket
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
     content,
     fetch,
     fetch_error,
@@ -23,6 +19,8 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.http import HostileServer, Received, answer
+from tests.world.origin import Origin
 
 from directdownload.download.journal import Journal, read_journal
 from directdownload.resources.jobs import JobResult

@@ -18,8 +18,8 @@ from typing import Any
 
 import pydantic
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, leftovers, make_request, run_job, sha256
+from tests.world.origin import Origin
 
 from directdownload.download import confinement, engine, sandbox
 from directdownload.download.errors import DownloadError, SourceError, StorageError

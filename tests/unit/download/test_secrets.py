@@ -12,7 +12,8 @@ import urllib.parse
 from collections.abc import Callable
 
 import pytest
-from tests.unit.download.support import HostileServer, Received, answer, content, job_document, start_job
+from tests.unit.download.support import content, job_document, start_job
+from tests.world.http import HostileServer, Received, answer
 
 from directdownload.download import secrets
 from directdownload.resources.jobs import JobDocument

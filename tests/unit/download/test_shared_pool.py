@@ -9,7 +9,6 @@ import subprocess
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import (
     content,
     job_document,
@@ -22,6 +21,7 @@ from tests.unit.download.support import (
     wait_for,
     waits_for_locks,
 )
+from tests.world.origin import Origin
 
 from directdownload.download.record import read_record
 from directdownload.resources.jobs import JobResult

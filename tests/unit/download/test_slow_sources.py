@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.unit.download.support import (
-    HostileServer,
-    Received,
-    answer,
-    content,
-    fetch,
-    fetch_error,
-    leftovers,
-    make_request,
-    sha256,
-)
-from tests.unit.download.test_connections import RangeServer, hurry
+from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256
+from tests.unit.download.test_connections import hurry
+from tests.world.http import HostileServer, RangeServer, Received, answer
 
 from directdownload.cli.fetch import fetch as fetch_command
 from directdownload.download import assembly, pace
@@ -53,7 +44,7 @@ class Trickle(RangeServer):
         self.chunked = chunked
         super().__init__(data)
 
-    def _serve_range(self, connection: socket.socket, request: Received, number: int) -> None:
+    def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         if self.chunked:
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             while not self.ended.wait(0.1):

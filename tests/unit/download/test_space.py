@@ -9,8 +9,9 @@ import re
 from typing import Any
 
 import pytest
-from tests.origin import Origin
-from tests.unit.download.support import HostileServer, job_document, start_job
+from tests.unit.download.support import job_document, start_job
+from tests.world.http import HostileServer
+from tests.world.origin import Origin
 
 from directdownload.download.errors import storage_error
 from directdownload.resources.jobs import JobResult

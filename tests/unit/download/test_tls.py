@@ -4,8 +4,10 @@ import pathlib
 import socket
 
 import pytest
-from tests.unit.download.sourcing import Certificate, bundle, read, read_error, secure_url, tls_server
-from tests.unit.download.support import FAST, HostileServer, Received, answer, content, wait_for
+from tests.unit.download.sourcing import read, read_error
+from tests.unit.download.support import FAST, content, wait_for
+from tests.world.certificates import Certificate, bundle
+from tests.world.http import HostileServer, Received, answer, tls_server
 
 from directdownload.download.errors import DownloadError
 from directdownload.resources.reasons import Reason
@@ -21,7 +23,7 @@ def refusal(
     tmp_path: pathlib.Path, presented: Certificate, trusted: list[Certificate], host: str = "127.0.0.1"
 ) -> DownloadError:
     with tls_server(presented, tmp_path, respond) as server:
-        error = read_error(secure_url(server, host), trust_bundle=bundle(tmp_path, trusted))
+        error = read_error(server.secure_url(host), trust_bundle=bundle(tmp_path, trusted))
     assert error.reason is Reason.TLS_VERIFICATION_FAILED
     assert not error.permanent
     return error
@@ -31,7 +33,7 @@ def accepted(
     tmp_path: pathlib.Path, presented: Certificate, trusted: list[Certificate], host: str = "127.0.0.1"
 ) -> HostileServer:
     with tls_server(presented, tmp_path, respond) as server:
-        assert read(secure_url(server, host), trust_bundle=bundle(tmp_path, trusted)) == DATA
+        assert read(server.secure_url(host), trust_bundle=bundle(tmp_path, trusted)) == DATA
     return server
 
 
@@ -111,7 +113,7 @@ def test_a_server_that_changes_its_certificate_between_the_handshakes_is_refused
             secure.recv(1)
 
     with HostileServer(serve, reads_request=False) as server:
-        error = read_error(secure_url(server), trust_bundle=bundle(tmp_path, [authority, uploaded]))
+        error = read_error(server.secure_url(), trust_bundle=bundle(tmp_path, [authority, uploaded]))
     assert error.reason is Reason.TLS_VERIFICATION_FAILED
     assert "127.0.0.1" in error.message
     assert len(server.received) == 2
@@ -127,9 +129,9 @@ def test_a_bundle_is_read_again_when_it_changes(tmp_path: pathlib.Path) -> None:
             new.write_bytes(b"".join(certificate.pem for certificate in trusted))
             new.replace(path)
             if leaf in trusted:
-                assert read(secure_url(server), trust_bundle=str(path)) == DATA
+                assert read(server.secure_url(), trust_bundle=str(path)) == DATA
             else:
-                assert read_error(secure_url(server), trust_bundle=str(path)).reason is Reason.TLS_VERIFICATION_FAILED
+                assert read_error(server.secure_url(), trust_bundle=str(path)).reason is Reason.TLS_VERIFICATION_FAILED
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_bundles_that_are_none(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "bundle.pem"
     path.write_bytes(content)
     with tls_server(Certificate("127.0.0.1"), tmp_path, respond) as server:
-        error = read_error(secure_url(server), trust_bundle=str(path))
+        error = read_error(server.secure_url(), trust_bundle=str(path))
     assert error.reason is Reason.TLS_VERIFICATION_FAILED
     assert str(path) in error.message
 
@@ -156,7 +158,7 @@ def test_text_between_the_certificates_of_a_bundle_is_skipped(tmp_path: pathlib.
     path = tmp_path / "bundle.pem"
     path.write_bytes("Zürich\n".encode() + leaf.pem + b"# end\n")
     with tls_server(leaf, tmp_path, respond) as server:
-        assert read(secure_url(server), trust_bundle=str(path)) == DATA
+        assert read(server.secure_url(), trust_bundle=str(path)) == DATA
 
 
 @pytest.mark.parametrize("after", [b"", b"\x16\x03\x03\x40\x00"])
@@ -166,7 +168,7 @@ def test_a_handshake_that_stalls_is_a_connect_timeout(after: bytes) -> None:
         server.ended.wait(10)
 
     with HostileServer(stall, reads_request=False) as server:
-        error = read_error(secure_url(server), timeouts=FAST)
+        error = read_error(server.secure_url(), timeouts=FAST)
     assert error.reason is Reason.CONNECT_TIMEOUT
     assert "handshake" in error.message
 
@@ -176,14 +178,14 @@ def test_a_body_without_length_needs_a_proper_end_of_tls(tmp_path: pathlib.Path)
     trusted = bundle(tmp_path, [leaf])
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with tls_server(leaf, tmp_path, lambda c, r, n: c.sendall(head + DATA)) as server:
-        assert read(secure_url(server), trust_bundle=trusted) == DATA
+        assert read(server.secure_url(), trust_bundle=trusted) == DATA
 
     def cut(connection: socket.socket, _request: Received, _number: int) -> None:
         connection.sendall(head + DATA)
         connection.shutdown(socket.SHUT_RDWR)
 
     with tls_server(leaf, tmp_path, cut) as server:
-        assert read_error(secure_url(server), trust_bundle=trusted).reason is Reason.TRUNCATED
+        assert read_error(server.secure_url(), trust_bundle=trusted).reason is Reason.TRUNCATED
 
 
 def test_damaged_records_are_told(tmp_path: pathlib.Path) -> None:
@@ -198,7 +200,7 @@ def test_damaged_records_are_told(tmp_path: pathlib.Path) -> None:
         raw.close()
 
     with tls_server(leaf, tmp_path, damage) as server:
-        error = read_error(secure_url(server), trust_bundle=bundle(tmp_path, [leaf]))
+        error = read_error(server.secure_url(), trust_bundle=bundle(tmp_path, [leaf]))
         server.ended.set()
     assert error.reason is Reason.TLS_VERIFICATION_FAILED
     assert "damaged" in error.message

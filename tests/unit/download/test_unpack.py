@@ -11,7 +11,6 @@ import zipfile
 
 import pytest
 from backports import zstd
-from tests.origin import Origin
 from tests.unit.download.support import (
     content,
     fetch,
@@ -24,6 +23,7 @@ from tests.unit.download.support import (
     start_job,
     wait_for,
 )
+from tests.world.origin import Origin
 
 from directdownload.download.journal import read_journal
 from directdownload.download.record import read_record

@@ -12,8 +12,8 @@ import threading
 from typing import Any
 
 import pytest
-from tests.origin import Origin
 from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job, wait_for
+from tests.world.origin import Origin
 
 from directdownload.download import job, publish
 from directdownload.download.record import Record, read_record

@@ -2,7 +2,7 @@
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
-from tests import certificates
+from tests.world import certificates
 
 _SERIAL_1 = bytes.fromhex("a003020102 020101")
 

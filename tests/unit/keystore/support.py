@@ -15,8 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from tests.world.certificates import Certificate, common_name, der
 
 PASSWORD = "changeit"
 KEY_PASSWORD = "keyspass"
@@ -27,7 +26,8 @@ NOW = datetime.datetime(2026, 5, 4, 3, 2, 1, 234_000, tzinfo=datetime.UTC)
 @functools.cache
 def certificate(name: str) -> bytes:
     """A self-signed certificate of this common name, in DER; the same one during a test run."""
-    return _signed(name, _signing_key())
+    names = (x509.SubjectAlternativeName([x509.DNSName("localhost")]),)
+    return der(name, serial=x509.random_serial_number(), extensions=names)
 
 
 def certificates(count: int, prefix: str = "server-") -> dict[str, bytes]:
@@ -36,30 +36,9 @@ def certificates(count: int, prefix: str = "server-") -> dict[str, bytes]:
 
 
 @functools.cache
-def private_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-@functools.cache
-def key_certificate() -> bytes:
-    """Of `private_key`, in DER."""
-    return _signed("own", private_key())
-
-
-@functools.cache
-def _signing_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _signed(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(days=1))
-        .not_valid_after(NOW + datetime.timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    )
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+def own() -> Certificate:
+    """With its key, as an entry of another's has both."""
+    return Certificate("localhost", subject=common_name("own"), days=(-1, 3650))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.faulty_fs import Fault, FaultyFileSystem
 from tests.unit.keystore import support, writing
+from tests.world.faulty_fs import Fault, FaultyFileSystem
 
 from directdownload.keystore import errors, store
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("store_type", TYPES)
 
 def with_key(store_type: StoreType) -> bytes:
     """A store with a private key "own" and a trusted certificate "one"."""
-    key, own = support.private_key(), support.key_certificate()
+    key, own = support.own().key, support.own().der
     if store_type == "JKS":
         unencrypted = serialization.NoEncryption()
         pkcs8 = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, unencrypted)
@@ -45,7 +45,7 @@ def test_the_type_is_told_by_the_content(store_type: StoreType) -> None:
 def test_entries_have_kind_certificate_and_fingerprint(store_type: StoreType) -> None:
     entries = formats.load(with_key(store_type), PASSWORD, name="store").entries
     assert {alias: (entry.alias, entry.kind, entry.certificate) for alias, entry in entries.items()} == {
-        "own": ("own", EntryKind.PRIVATE_KEY, support.key_certificate()),
+        "own": ("own", EntryKind.PRIVATE_KEY, support.own().der),
         "one": ("one", EntryKind.TRUSTED_CERTIFICATE, ONE),
     }
     assert entries["one"].fingerprint_sha256 == hashlib.sha256(ONE).digest().hex(":").upper()

@@ -46,7 +46,7 @@ def real(name: str) -> bytes:
         case "jks":
             return test_formats.with_key("JKS")
         case "pkcs12":
-            inner = [safe(key_bag("own", b"Time 1")), safe(cert_bag(support.key_certificate(), key_id=b"Time 1"))]
+            inner = [safe(key_bag("own", b"Time 1")), safe(cert_bag(support.own().der, key_id=b"Time 1"))]
             mac = pbe.mac(
                 pbe.Keys(PASSWORD), der.only(test_pkcs12.SHA256), der.only(test_pkcs12.SALT), None, sequence(*inner)
             )

@@ -80,7 +80,7 @@ def cert_bag(
 
 
 def encrypted_key() -> bytes:
-    return support.private_key().private_bytes(
+    return support.own().key.private_bytes(
         serialization.Encoding.DER,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(PASSWORD.encode()),
@@ -123,8 +123,8 @@ def openssl_store(tmp_path: pathlib.Path, *options: str) -> bytes:
     """With a private key, its certificate and another one."""
     key, chain, made = tmp_path / "key.pem", tmp_path / "chain.pem", tmp_path / "openssl.p12"
     pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    key.write_bytes(support.private_key().private_bytes(*pem))
-    chain.write_text(ssl.DER_cert_to_PEM_cert(support.key_certificate()) + ssl.DER_cert_to_PEM_cert(ONE))
+    key.write_bytes(support.own().key.private_bytes(*pem))
+    chain.write_text(ssl.DER_cert_to_PEM_cert(support.own().der) + ssl.DER_cert_to_PEM_cert(ONE))
     arguments = f"-inkey {key} -in {chain} -passout pass:{PASSWORD} -out {made} -name".split()
     support.command("openssl", "pkcs12", "-export", *arguments, "Own Key", *options)
     return made.read_bytes()
@@ -335,7 +335,7 @@ def test_stores_of_openssl_are_changed_and_read_by_openssl(options: str, tmp_pat
             load(path.read_bytes(), "other")
     if options != "-keypbe NONE -certpbe NONE -nomac":
         key = load(path.read_bytes()).entries["own key"]
-        assert (key.kind, key.certificate) == (EntryKind.PRIVATE_KEY, support.key_certificate())
+        assert (key.kind, key.certificate) == (EntryKind.PRIVATE_KEY, support.own().der)
 
 
 @pytest.mark.parametrize("algorithm", [hashes.SHA1, hashes.SHA256, hashes.SHA384, hashes.SHA512])
@@ -350,7 +350,7 @@ def test_the_mac_is_that_of_another_implementation(algorithm: type[hashes.HashAl
         .hmac_hash(algorithm())
         .build(password.encode())
     )
-    key, certificate = support.private_key(), x509.load_der_x509_certificate(support.key_certificate())
+    key, certificate = support.own().key, x509.load_der_x509_certificate(support.own().der)
     data = cryptography_pkcs12.serialize_key_and_certificates(b"own", key, certificate, None, encryption)
     after = load(data, password).changed(Changes({"new": TWO}), NOW)
     found = cryptography_pkcs12.load_pkcs12(after, password.encode())

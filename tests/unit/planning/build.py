@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests import kstatus
+from tests.world import kstatus
 
 from directdownload.planning.deployments import Fleet
 from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement
@@ -75,7 +75,7 @@ def node(name: str = "kvm-1", **fields: Any) -> Node:
     return Node(**{"name": name, "labels": {"zone": "zone-1"}, "ready": True, **fields})
 
 
-def host(
+def host_document(
     name: str = "kvm-1",
     state: str | None = "Up",
     *,
@@ -84,16 +84,20 @@ def host(
     spec: Document | None = None,
     status: Document | None = None,
     **meta: Any,
-) -> ObservedHost:
+) -> Document:
     reported: Document = {"storage": list(storage), **(status or {})}
     if state is not None:
         reported["state"] = state
-    document = {
+    return {
         "metadata": metadata(name, **meta),
         "spec": {"nodeName": name, "zone": zone, **(spec or {})},
         "status": reported,
     }
-    return project_host(document)
+
+
+def host(name: str = "kvm-1", state: str | None = "Up", **fields: Any) -> ObservedHost:
+    """`fields` as of `host_document`."""
+    return project_host(host_document(name, state, **fields))
 
 
 def facts(pool: str = "local", **fields: Any) -> Document:

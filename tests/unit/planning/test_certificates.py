@@ -6,9 +6,9 @@ import gc
 from typing import Any
 
 import pytest
-from tests import certificates
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document, metadata, seconds, stamp
+from tests.world import certificates
 
 from directdownload.planning import certificates as planning
 from directdownload.planning import observed, publications

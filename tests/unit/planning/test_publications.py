@@ -4,10 +4,10 @@ import base64
 from typing import Any
 
 import pytest
-from tests import certificates
-from tests import odd_certificates as odd
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document, seconds, stamp
+from tests.world import certificates
+from tests.world import odd_certificates as odd
 
 from directdownload.planning import certificates as planning
 from directdownload.planning import publications

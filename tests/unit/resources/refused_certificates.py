@@ -5,8 +5,8 @@ Used by `test_java_reads_what_we_accept`.
 
 from collections.abc import Mapping
 
-from tests import asn1
-from tests.asn1 import algorithm, bits, certificate, extension, integer, name, oid, sequence, tlv
+from tests.world import asn1
+from tests.world.asn1 import algorithm, bits, certificate, extension, integer, name, oid, sequence, tlv
 
 from directdownload.resources.x509.accepted import Reason
 

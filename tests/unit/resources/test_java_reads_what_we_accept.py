@@ -19,8 +19,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
-from tests import certificates, damage, jdks
 from tests.unit.resources import refused_certificates, unreadable_certificates
+from tests.world import certificates, damage, jdks
 
 from directdownload.keystore import formats
 from directdownload.keystore.entries import Changes, StoreType
@@ -158,10 +158,10 @@ _SELF_SIGNED = "openssl req -x509 -nodes -keyout key.pem -out FILE -days 900 -su
 @pytest.mark.parametrize(
     "command",
     [
-        f"{_SELF_SIGNED} -newkey rsa:2048",
+        f"{_SELF_SIGNED} -key rsa.pem",
         f"{_SELF_SIGNED} -newkey rsa:1024 -sha1",
-        f"{_SELF_SIGNED} -newkey rsa:2048 -md5",
-        f"{_SELF_SIGNED} -newkey rsa:2048 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest -sha256",
+        f"{_SELF_SIGNED} -key rsa.pem -md5",
+        f"{_SELF_SIGNED} -key rsa.pem -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest -sha256",
         f"{_SELF_SIGNED} -newkey rsa-pss -pkeyopt rsa_keygen_bits:2048",
         *(
             f"{_SELF_SIGNED} -newkey ec -pkeyopt ec_paramgen_curve:{curve}"
@@ -177,14 +177,16 @@ _SELF_SIGNED = "openssl req -x509 -nodes -keyout key.pem -out FILE -days 900 -su
     ],
 )
 def test_what_openssl_makes_is_taken(command: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "rsa.pem").write_bytes(certificates.key_pem(certificates.rsa_key()))
     made = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert made.returncode == 0, made.stderr
     assert _wrong([pem.read((tmp_path / "FILE").read_bytes()).der]) == []
 
 
 def test_what_openssl_makes_of_a_request_is_taken_as_of_version_1(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "key.pem").write_bytes(certificates.key_pem(certificates.rsa_key()))
     for command in (
-        "openssl req -new -newkey rsa:2048 -nodes -keyout key.pem -out request -subj /O=x/CN=a",
+        "openssl req -new -key key.pem -out request -subj /O=x/CN=a",
         "openssl x509 -req -in request -signkey key.pem -days 900 -out FILE",
     ):
         subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True, timeout=120)

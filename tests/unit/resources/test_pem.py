@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies
-from tests import certificates
+from tests.world import certificates
 
 from directdownload.resources import pem
 

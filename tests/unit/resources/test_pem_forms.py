@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 from cryptography.x509.oid import NameOID
-from tests import asn1, certificates
 from tests.unit.resources.test_pem import BARE, BEGIN, DER, END, OTHER, PEM, refusal
+from tests.world import asn1, certificates
 
 from directdownload.resources import pem
 

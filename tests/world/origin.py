@@ -5,8 +5,6 @@ Used by unit, api and e2e tests, by the bench and the demo. One process, ended b
 
 import contextlib
 import dataclasses
-import datetime
-import ipaddress
 import json
 import os
 import pathlib
@@ -19,10 +17,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.world.certificates import Certificate, common_name
 
 _START_SECONDS = 10
 
@@ -104,7 +99,11 @@ class Origin:
         self.certificate = self._runtime / "certificate.pem"
         key = self._runtime / "key.pem"
         if tls:
-            write_certificate(self.certificate, key, certificate_host or host, self_signed=self_signed)
+            named = certificate_host or host
+            issuer = None if self_signed else Certificate(subject=common_name("unknown authority"))
+            own = Certificate("localhost", named, issuer=issuer, subject=common_name(named))
+            own.save(self.certificate)
+            key.write_bytes(own.key_pem)
         configuration = self._runtime / "nginx.conf"
         configuration.write_text(
             _CONFIGURATION.format(
@@ -190,35 +189,6 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def write_certificate(
-    certificate_path: pathlib.Path, key_path: pathlib.Path, host: str, *, self_signed: bool = True
-) -> None:
-    """A certificate for `host` and localhost, valid for a day; self-signed, or signed by an unknown authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    alternatives: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    try:
-        alternatives.append(x509.IPAddress(ipaddress.ip_address(host)))
-    except ValueError:
-        alternatives.append(x509.DNSName(host))
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name if self_signed else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unknown authority")]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .sign(key if self_signed else ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-    )
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
 
 
 def _nginx() -> str:

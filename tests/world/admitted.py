@@ -173,7 +173,7 @@ class Draw(random.Random):
         rules = [each["rule"] for each in schema.get("x-kubernetes-validations", ())]
         if schema.get("type") != "object" or "properties" not in schema:
             if rules and rules[0] not in NARROWED:
-                raise ValueError(f"tests.admitted.NARROWED: expected values that obey the rule {rules[0]}")
+                raise ValueError(f"tests.world.admitted.NARROWED: expected values that obey the rule {rules[0]}")
             if rules:
                 return self.choice(self.names if rules[0] == _NAME_RULE else NARROWED[rules[0]])
         if "enum" in schema:
@@ -208,7 +208,7 @@ class Draw(random.Random):
             if "oldSelf" in rule or _REQUIRED.fullmatch(rule):
                 continue
             if rule not in _OBEY:
-                raise ValueError(f"tests.admitted: expected to know how an object obeys the rule {rule}")
+                raise ValueError(f"tests.world.admitted: expected to know how an object obeys the rule {rule}")
             _OBEY[rule](item, self)
         if self.newer and self.chance(0.05):
             item["ofTomorrow"] = self.choice(({"a": [1]}, "a", 1, True))

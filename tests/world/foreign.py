@@ -1,7 +1,7 @@
 """Objects of Kubernetes' own kinds and the results of jobs, as any allowed writer could make them.
 
-No schema of the product limits them: each field that the product reads has a list of hostile values that the API server
-admits. A `tests.admitted.Draw` selects them, so a seed reproduces them.
+No schema of ours says what they may hold: each field that the product reads has a list of hostile values, within what
+the API server lets through. Drawn with a `tests.world.admitted.Draw`, so that a seed says which.
 """
 
 import base64
@@ -11,8 +11,8 @@ import json
 from typing import Any
 
 from cryptography import x509
-from tests import certificates
-from tests.admitted import ANNOTATIONS, LARGEST, NAMES, TEXTS, TIMES, UIDS, Document, Draw
+from tests.world import certificates
+from tests.world.admitted import ANNOTATIONS, LARGEST, NAMES, TEXTS, TIMES, UIDS, Document, Draw
 
 from directdownload.controller import world
 from directdownload.resources import headers, pem

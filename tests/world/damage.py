@@ -5,7 +5,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
-from tests import asn1
+from tests.world import asn1
 
 _NUMBERS = (b"", b"\0", b"\1", b"\x7f", b"\x80", b"\0\x80", b"\xff", b"\0\1", b"\xff\xff", b"\1\0\1")
 _LARGE_NUMBERS = (b"\x7f\xff\xff\xff", b"\0\x80\0\0\0", b"\x80\0\0\0", b"\xff\x7f\xff\xff\xff", b"\1" * 9)

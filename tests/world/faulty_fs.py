@@ -44,7 +44,7 @@ class FaultyFileSystem:
         self.fail()
         arguments = [str(path) for path in (self.path, self.backing, self._rules)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faulty_fs", *arguments],
+            [sys.executable, "-m", "tests.world.faulty_fs", *arguments],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stderr=subprocess.PIPE,
         )

