@@ -120,6 +120,21 @@ async def test_watch_reports_changes_and_ends_with_the_servers_timeout(api: clie
     assert versions == sorted(set(versions))
 
 
+async def test_watch_without_a_version_brings_the_present_content_first(api: client.Api, namespace: str) -> None:
+    for name in ("t", "u"):
+        await api.create(THINGS, thing(name), namespace=namespace)
+    seen = []
+    selector = "metadata.name=t"
+    async for kind, item in api.watch(
+        THINGS, resource_version="", namespace=namespace, field_selector=selector, timeout_seconds=1
+    ):
+        if kind != "BOOKMARK":
+            seen.append((kind, item["metadata"]["name"]))
+        if kind == "ADDED":
+            await api.delete(THINGS, "t", namespace=namespace)
+    assert seen == [("ADDED", "t"), ("DELETED", "t")]
+
+
 async def test_watch_from_a_version_that_is_too_old(api: client.Api, namespace: str) -> None:
     with pytest.raises(errors.Gone):
         async for _ in api.watch(THINGS, resource_version="1", namespace=namespace):

@@ -152,8 +152,14 @@ class FakeApi(client.Api):
         field_selector: str | None = None,
         timeout_seconds: float = 300,
     ) -> AsyncGenerator[tuple[str, Object], None]:
-        since = int(resource_version)
         chosen = _Selection(resource, namespace, label_selector or "", field_selector or "")
+        if resource_version:
+            since = int(resource_version)
+        else:
+            # the present content comes first
+            since = self._version
+            for item in [item for item in self.objects(resource) if item in chosen]:
+                yield "ADDED", copy.deepcopy(item)
         end = asyncio.get_running_loop().time() + timeout_seconds
         while True:
             if since + 1 < self._first_version:
@@ -166,7 +172,9 @@ class FakeApi(client.Api):
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self._changed.wait(), left)
+                # not wait_for: in Python 3.11 it may swallow a cancellation
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
             except TimeoutError:
                 return
 

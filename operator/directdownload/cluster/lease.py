@@ -75,7 +75,9 @@ class LeaderElection:
         renew_deadline_seconds: float = 8,
         retry_seconds: float = 2,
         request_timeout_seconds: float = 3,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        """`clock` counts the seconds of everything but the watchdog's waits."""
         if not retry_seconds + request_timeout_seconds < renew_deadline_seconds < lease_seconds:
             raise ValueError(
                 f"Lease {namespace}/{name}: expected retry + request timeout < renew deadline < lease, got "
@@ -91,6 +93,7 @@ class LeaderElection:
         self._deadline_seconds = renew_deadline_seconds
         self._retry_seconds = retry_seconds
         self._timeout_seconds = request_timeout_seconds
+        self._now = clock or _now
         #: the Lease as last read or written
         self._lease: dict[str, Any] | None = None
         self._seen: _Record | None = None
@@ -184,11 +187,11 @@ class LeaderElection:
     async def hold(self) -> None:
         """Renews; returns when leadership is lost. The caller then ends the process: the watchdog stays armed."""
         # Pauses count from the start of a try: slow answers would use up the deadline otherwise.
-        began = _now() if self._renewed_at is None else self._renewed_at
+        began = self._now() if self._renewed_at is None else self._renewed_at
         interval = self._retry_seconds
-        while (pause := max(0.0, began + interval - _now())) < self._remaining_seconds():
+        while (pause := max(0.0, began + interval - self._now())) < self._remaining_seconds():
             await asyncio.sleep(pause)
-            began = _now()
+            began = self._now()
             interval = self._retry_seconds
             try:
                 async with asyncio.timeout(self._remaining_seconds()):
@@ -238,7 +241,7 @@ class LeaderElection:
                 if self._renewed_at is None:
                     self._changed.wait()
                     continue
-                left_seconds = self._renewed_at + limit_seconds - _now()
+                left_seconds = self._renewed_at + limit_seconds - self._now()
                 if left_seconds <= 0:
                     break
                 # Not one long wait: a sleeping machine stops the clock that waits are measured by.
@@ -251,7 +254,7 @@ class LeaderElection:
             self._changed.notify_all()
 
     def _remaining_seconds(self) -> float:
-        return -math.inf if self._renewed_at is None else self._renewed_at + self._deadline_seconds - _now()
+        return -math.inf if self._renewed_at is None else self._renewed_at + self._deadline_seconds - self._now()
 
     async def _try_to_take(self) -> bool:
         await self._read()
@@ -271,18 +274,18 @@ class LeaderElection:
         """Records what `lease` says; a new record starts to stand still now."""
         record = _Record.of(lease)
         if record != self._seen:
-            self._seen, self._seen_since = record, _now()
+            self._seen, self._seen_since = record, self._now()
         return record
 
     def _vacant_in_seconds(self) -> float:
         """Seconds that the record seen last must still stand before another may take the Lease."""
         spec_seconds = ((self._lease or {}).get("spec") or {}).get("leaseDurationSeconds") or 0
         # A holder that was started with a longer lease keeps it.
-        return self._seen_since + max(self._lease_seconds, spec_seconds) - _now()
+        return self._seen_since + max(self._lease_seconds, spec_seconds) - self._now()
 
     async def _renew(self, *, took_over: bool = False) -> bool:
         """True: the Lease is ours. False: another's. Raises ApiError: unknown."""
-        began = _now()
+        began = self._now()
         try:
             await self._write(holder=self._identity, took_over=took_over)
         except errors.Conflict:
@@ -292,7 +295,7 @@ class LeaderElection:
             if self._lease is not None and _Record.of(self._lease).holder != self._identity:
                 return False
             # ours still: a renewal that we gave up waiting for was written after all, or someone changed a label
-            began = _now()
+            began = self._now()
             await self._write(holder=self._identity, took_over=False)
         self._arm(began)
         self._leading = True
