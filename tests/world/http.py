@@ -212,7 +212,7 @@ def wait_until_read(connection: socket.socket) -> None:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         return not struct.unpack_from("I", info, _TCP_INFO_UNACKED)[0]
 
-    waiting.until("the client has read all", read, poll_seconds=0.01)
+    waiting.closely("the client has read all", read)
 
 
 def _read_request(connection: socket.socket) -> Received | None:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 DEADLINE_SECONDS = 120
 _POLL_SECONDS = 0.05
+_CLOSE_SECONDS = 0.01
 
 
 def until(
@@ -39,6 +40,11 @@ def until(
         if time.monotonic() >= end:
             raise _late(what, seconds, missing)
         time.sleep(poll_seconds)
+
+
+def closely(what: str, condition: Callable[[], T | None]) -> T:
+    """`until` for what a test must meet in the moment that it comes."""
+    return until(what, condition, poll_seconds=_CLOSE_SECONDS)
 
 
 async def until_async(

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 from aiohttp import web
+from tests.world.api import FakeApi
 
 from directdownload.cli import session
 from directdownload.cluster import errors, kinds
@@ -56,3 +57,24 @@ def test_a_busy_api_server_is_waited_for(tmp_path: pathlib.Path) -> None:
 def test_one_that_stays_busy_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.TooManyRequests):
         asyncio.run(_served(100, tmp_path))
+
+
+class _Patient(session._PatientApi, FakeApi):
+    pass
+
+
+async def test_writes_are_waited_for_too_for_as_long_as_the_server_asks_and_no_longer_than_some_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    api = _Patient()
+    # its own way to let others run
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    api.busy = [1, 300]
+    await api.create(kinds.ZONES, {"metadata": {"name": "z"}, "spec": {}})
+    assert [seconds for seconds in pauses if seconds] == [1, session._LONGEST_PAUSE_SECONDS]
+    assert [item["metadata"]["name"] for item in api.objects(kinds.ZONES)] == ["z"]

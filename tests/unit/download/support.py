@@ -9,17 +9,14 @@ import random
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
 from directdownload.download.place import Place
 from directdownload.download.request import FetchRequest
 from directdownload.resources.jobs import JobResult, Limits, Policy, Timeouts
-
-T = TypeVar("T")
 
 FAST = Timeouts(connect_seconds=1, socket_seconds=0.6, connection_request_seconds=1)
 PATIENT = Timeouts(connect_seconds=10, socket_seconds=10, connection_request_seconds=10)
@@ -65,6 +62,7 @@ def leftovers(pool: pathlib.Path) -> set[str]:
     return {str(path.relative_to(pool)) for path in pool.rglob("*") if not path.is_dir()}
 
 
+<<<<<<< HEAD
 def wait_for(condition: Callable[[], T], timeout_seconds: float = 120) -> T:
     """Poll `condition` and return its first true value; raise TimeoutError after the time."""
     end = time.monotonic() + timeout_seconds
@@ -75,6 +73,8 @@ def wait_for(condition: Callable[[], T], timeout_seconds: float = 120) -> T:
     return value
 
 
+=======
+>>>>>>> fakes
 def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> dict[str, Any]:
     pool.mkdir(exist_ok=True)
     document = {

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
+from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download import sync
 from directdownload.download.journal import Journal, read_journal
@@ -95,7 +96,7 @@ def test_a_disk_that_fails_gives_no_file_and_the_next_attempt_completes(
     assert fetch(request).done
     assert (disk.backing / "uid-1").read_bytes() == DATA
     # what was removed while it was open goes a moment after it is closed
-    wait_for(lambda: leftovers(disk.backing) == {"uid-1", f"{WORK}/uid-1.record"})
+    closely("it is published", lambda: leftovers(disk.backing) == {"uid-1", f"{WORK}/uid-1.record"})
 
 
 @needs_fuse
@@ -107,7 +108,10 @@ def test_what_was_synced_before_the_disk_failed_is_not_fetched_again(
         failures: list[Any] = []
         thread = threading.Thread(target=lambda: failures.append(fetch_error(request)))
         thread.start()
-        wait_for(lambda: (kept := read_journal(str(disk.backing / JOURNAL))) and kept.bytes_on_disk > 2 * MIB)
+        closely(
+            "two MiB are on disk",
+            lambda: (kept := read_journal(str(disk.backing / JOURNAL))) and kept.bytes_on_disk > 2 * MIB,
+        )
         disk.fail(Fault("write", errno.EIO, ".part"))
         thread.join()
         assert failures[0].reason is Reason.WRITE_FAILED
@@ -146,7 +150,7 @@ def test_a_disk_that_fails_while_it_takes_what_an_archive_holds(
     assert fetch(request).done
     assert (disk.backing / "uid-1").read_bytes() == DATA
     # what was removed while it was open goes a moment after it is closed
-    wait_for(lambda: leftovers(disk.backing) == {"uid-1", f"{WORK}/uid-1.record"})
+    closely("it is published", lambda: leftovers(disk.backing) == {"uid-1", f"{WORK}/uid-1.record"})
 
 
 @needs_fuse
@@ -176,7 +180,7 @@ def test_a_sync_that_fails_while_the_last_bytes_are_hashed_is_not_lost(
     monkeypatch.setattr(sync.Sync, "begin", note)
 
     def fail_at_the_end(_descriptor: int) -> None:
-        wait_for(lambda: syncing[0]._ended.is_set())
+        closely("it has ended", lambda: syncing[0]._ended.is_set())
         raise OSError(errno.EIO, "lost")
 
     monkeypatch.setattr(os, "fdatasync", fail_at_the_end)

@@ -9,9 +9,10 @@ import threading
 from typing import Any
 
 import pytest
-from tests.unit.download.support import content, fetch, leftovers, make_request, sha256, wait_for
+from tests.unit.download.support import content, fetch, leftovers, make_request, sha256
 from tests.world.http import HostileServer, Received
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces
@@ -217,7 +218,7 @@ def test_what_was_seen_before_a_restart_is_not_said_after_it(
         with sync.paused():
             told.clear()
             written[0] = Ranges([(0, 1)])
-        wait_for(lambda: told)
+        closely("it is told", lambda: told)
         sync.end(sync=True)
     assert {tuple(ranges) for ranges in told} == {((0, 1),)}
 
@@ -273,5 +274,5 @@ def test_no_descriptor_and_no_thread_stays(origin: Origin, served: pathlib.Path,
     run(1)
     run(2, checksum=f"sha256:{'0' * 64}")
     run(3, mirrors=(origin.url("none"), origin.url("image.gz?again")))
-    wait_for(lambda: threading.active_count() <= threads)
+    closely("the threads have ended", lambda: threading.active_count() <= threads)
     assert len(os.listdir("/proc/self/fd")) <= descriptors

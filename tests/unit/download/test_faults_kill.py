@@ -24,10 +24,10 @@ from tests.unit.download.support import (
     run_job,
     sha256,
     start_job,
-    wait_for,
 )
 from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download import seal
 from directdownload.download.journal import Journal, read_journal
@@ -134,12 +134,13 @@ def kill_at(seconds: float, document: dict[str, Any], pool: pathlib.Path) -> boo
     part = pool / PART
     before = part.stat().st_ctime_ns if part.exists() else 0
     with start_job(document) as process:
-        wait_for(
+        closely(
+            "the job has begun",
             lambda: (
                 process.poll() is not None
                 or (pool / "uid-1").exists()
                 or (part.exists() and part.stat().st_ctime_ns != before)
-            )
+            ),
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)

@@ -10,9 +10,10 @@ import threading
 import time
 
 import pytest
-from tests.unit.download.support import FAST, content, fetch, fetch_error, leftovers, make_request, sha256, wait_for
+from tests.unit.download.support import FAST, content, fetch, fetch_error, leftovers, make_request, sha256
 from tests.world import waiting
 from tests.world.origin import Origin, free_port
+from tests.world.waiting import closely
 
 from directdownload.download import engine
 from directdownload.download.errors import SourceError
@@ -294,7 +295,7 @@ def test_a_second_process_waits_and_finds_it_present(served: pathlib.Path, image
         request = make_request(pool, origin.url("image"), checksum=sha256(image))
         first = threading.Thread(target=fetch, args=(request,))
         first.start()
-        wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
+        closely("a journal", lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
         assert fetch(request).reason is Reason.ALREADY_PRESENT
         first.join()
         assert len(origin.wait_for_requests(1)) == 1

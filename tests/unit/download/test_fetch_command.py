@@ -12,8 +12,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.download.support import content, job_document, sha256, wait_for
+from tests.unit.download.support import content, job_document, sha256
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 DATA = content(400_000)
 
@@ -140,8 +141,9 @@ def test_an_interrupted_run_is_continued(served: pathlib.Path, pool: pathlib.Pat
     with Origin(served, rate=200_000) as origin:
         arguments = ("fetch", origin.url("image"), "-o", str(pool / "out"), "--json")
         with start(*arguments) as process:
-            wait_for(
-                lambda: (pool / ".out.part").exists() and (pool / ".out.part").read_bytes()[:100_001] == DATA[:100_001]
+            closely(
+                "half of it is there",
+                lambda: (pool / ".out.part").exists() and (pool / ".out.part").read_bytes()[:100_001] == DATA[:100_001],
             )
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=120)

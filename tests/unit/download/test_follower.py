@@ -6,6 +6,7 @@ import pathlib
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.unit.download.support import content
@@ -38,13 +39,20 @@ def descriptor(tmp_path: pathlib.Path) -> Iterator[int]:
     os.close(opened)
 
 
-def follow(descriptor: int, released: "queue.SimpleQueue[memoryview]", stop: threading.Event | None = None) -> Follower:
+def follow(
+    descriptor: int,
+    released: "queue.SimpleQueue[memoryview] | None" = None,
+    stop: threading.Event | None = None,
+    hasher: Hasher | None = None,
+    **pieces: Any,
+) -> Follower:
     return Follower(
-        Hasher(),
+        hasher or Hasher(),
         descriptor,
         open_direct(descriptor, os.O_RDONLY),
         Guard(stop or threading.Event()),
-        release=released.put,
+        release=(released or queue.SimpleQueue[memoryview]()).put,
+        **pieces,
     )
 
 
@@ -91,15 +99,8 @@ def test_a_bad_piece_goes_back_to_its_beginning(descriptor: int) -> None:
         told.append((start, end))
         follower.rewind(start)
 
-    follower = Follower(
-        Hasher([Algorithm.MD5]),
-        descriptor,
-        open_direct(descriptor, os.O_RDONLY),
-        Guard(threading.Event()),
-        release=lambda _buffer: None,
-        pieces=PIECES,
-        size_bytes=len(DATA),
-        bad_piece=bad_piece,
+    follower = follow(
+        descriptor, hasher=Hasher([Algorithm.MD5]), pieces=PIECES, size_bytes=len(DATA), bad_piece=bad_piece
     )
     follower.offer(0, len(DATA), None)
     assert not follower.settle()
@@ -115,15 +116,7 @@ def test_a_bad_piece_goes_back_to_its_beginning(descriptor: int) -> None:
 
 
 def test_only_whole_good_pieces_are_verified(descriptor: int) -> None:
-    follower = Follower(
-        Hasher(),
-        descriptor,
-        open_direct(descriptor, os.O_RDONLY),
-        Guard(threading.Event()),
-        release=lambda _buffer: None,
-        pieces=PIECES,
-        size_bytes=len(DATA),
-    )
+    follower = follow(descriptor, pieces=PIECES, size_bytes=len(DATA))
     follower.offer(0, MIB + 500_000, None)
     assert follower.settle()
     assert follower.verified_bytes == MIB

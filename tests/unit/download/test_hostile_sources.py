@@ -16,9 +16,9 @@ from tests.unit.download.support import (
     leftovers,
     make_request,
     sha256,
-    wait_for,
 )
 from tests.world.http import HostileServer, Received, answer, redirect, reset
+from tests.world.waiting import closely
 
 from directdownload.download.sources import http
 from directdownload.resources.jobs import Limits, Policy, Timeouts
@@ -158,7 +158,7 @@ def test_a_connection_that_ends_without_an_answer(pool: pathlib.Path, polite: bo
 def test_a_reset_in_the_body_is_truncated(pool: pathlib.Path) -> None:
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
         answer(connection, DATA[:50_000], length=len(DATA))
-        wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
+        closely("a journal", lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
         reset(connection)
 
     with HostileServer(respond) as server:
@@ -317,7 +317,7 @@ def test_stopping_waits_for_no_byte(pool: pathlib.Path) -> None:
 
     def respond(connection: socket.socket, _request: Received, _number: int) -> None:
         answer(connection, DATA[:100_000], length=len(DATA))
-        wait_for(lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
+        closely("a journal", lambda: (pool / ".directdownload/uid-1.kvm-1.journal").exists())
         stop.set()
         server.ended.wait()
 

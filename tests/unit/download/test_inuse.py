@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.unit.download.support import content, job_document, leftovers, wait_for
+from tests.unit.download.images.support import qemu_img
+from tests.unit.download.support import content, job_document, leftovers
+from tests.world.waiting import closely
 
 from directdownload.download import inuse, job
 from directdownload.download.errors import DownloadError, StoppedError
@@ -33,10 +35,6 @@ def remove(pool: pathlib.Path, **fields: Any) -> JobResult:
     return job.run_job(JobDocument.model_validate(document), threading.Event())
 
 
-def qemu_img(*arguments: str | pathlib.Path) -> None:
-    subprocess.run(["qemu-img", *arguments], check=True, capture_output=True)
-
-
 @contextlib.contextmanager
 def opened_by_qemu(image: pathlib.Path, *options: str) -> Iterator[None]:
     """QEMU has the image open, as for a virtual machine, until the block ends."""
@@ -46,7 +44,10 @@ def opened_by_qemu(image: pathlib.Path, *options: str) -> Iterator[None]:
         command = ["qemu-nbd", "--persistent", f"--socket={directory}/socket", f"--pid-file={written}", *options]
         with subprocess.Popen([*command, image], stderr=subprocess.PIPE) as process:
             try:
-                wait_for(lambda: process.poll() is not None or (written.exists() and written.read_text().strip()))
+                closely(
+                    "the lock is held",
+                    lambda: process.poll() is not None or (written.exists() and written.read_text().strip()),
+                )
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 yield
             finally:

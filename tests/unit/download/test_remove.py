@@ -16,10 +16,10 @@ from tests.unit.download.support import (
     start_job,
     start_stopping_job,
     stopped,
-    wait_for,
     waits_for_locks,
 )
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download import job, lock
 from directdownload.resources.jobs import JobDocument, JobResult
@@ -157,13 +157,13 @@ def test_a_download_of_this_host_that_is_about_to_end_is_waited_for(
     marker = tmp_path / "waits"
     removal = job_document(pool, "remove")
     with start_stopping_job(document, code) as download:
-        wait_for(lambda: stopped(download))
+        closely("the download has stopped", lambda: stopped(download))
         status, result = run_job(removal, code=waits_for_locks(tmp_path / "waits-briefly", 0.1))
         assert (status, result.reason) == (1, Reason.WRITE_FAILED)
         assert "uid-1.kvm-1.part has been locked" in result.message
         assert ".directdownload/uid-1.kvm-1.journal" in leftovers(pool)
         with start_job(removal, code=waits_for_locks(marker, 30)) as process:
-            wait_for(marker.exists)
+            closely("the removal waits for the lock", marker.exists)
             download.send_signal(signal.SIGCONT)
             assert JobResult.model_validate_json(download.communicate(timeout=120)[0]).reason is Reason.DOWNLOADED
             assert JobResult.model_validate_json(process.communicate(timeout=120)[0]).message == "removed"

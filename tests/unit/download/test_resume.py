@@ -17,10 +17,10 @@ from tests.unit.download.support import (
     run_job,
     sha256,
     start_job,
-    wait_for,
 )
 from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download.journal import Journal, read_journal
 from directdownload.resources.jobs import JobResult
@@ -39,7 +39,7 @@ def half_way(pool: pathlib.Path) -> Journal | None:
 
 def interrupt_at_half(document: dict[str, object], pool: pathlib.Path, number: signal.Signals) -> Journal:
     with start_job(document) as process:
-        wait_for(lambda: half_way(pool))
+        closely("it is half way", lambda: half_way(pool))
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
         if number is signal.SIGTERM:
@@ -78,7 +78,10 @@ def test_what_a_sigterm_finds_is_kept_to_the_byte(served: pathlib.Path, pool: pa
         document = job_document(pool, url=origin.url("image"))
         document["limits"] = {"progressIntervalSeconds": 3600}
         with start_job(document) as process:
-            wait_for(lambda: (pool / PART).exists() and (pool / PART).read_bytes()[:HALF] == DATA[:HALF])
+            closely(
+                "its first half is there",
+                lambda: (pool / PART).exists() and (pool / PART).read_bytes()[:HALF] == DATA[:HALF],
+            )
             process.terminate()
             process.communicate(timeout=120)
     journal = read_journal(str(pool / JOURNAL))

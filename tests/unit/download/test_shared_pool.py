@@ -18,10 +18,10 @@ from tests.unit.download.support import (
     start_job,
     start_stopping_job,
     stopped,
-    wait_for,
     waits_for_locks,
 )
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download.record import read_record
 from directdownload.resources.jobs import JobResult
@@ -143,10 +143,10 @@ def test_two_hosts_that_publish_at_once(
     first = job_document(pool, url=origin.url("image"), host="kvm-1", sealDirectory="")
     code = PAUSE.format(step=step) + waits_for_locks(tmp_path / "none", 60)
     with start_stopping_job(first, code) as one:
-        wait_for(lambda: one.poll() is not None or stopped(one))
+        closely("one has stopped", lambda: one.poll() is not None or stopped(one))
         assert (one.poll() is not None) == (before == "end"), "the list of steps is not that of publishing any more"
         with start_job({**first, "host": "kvm-2"}, code=waits_for_locks(marker, 60)) as two:
-            wait_for(lambda: two.poll() is not None or marker.exists())
+            closely("the other waits", lambda: two.poll() is not None or marker.exists())
             one.send_signal(signal.SIGCONT)
             results = [result_of(one), result_of(two)]
     # what the other one has published it reads, and leaves there
@@ -172,7 +172,7 @@ def test_a_host_that_hangs_while_it_publishes_costs_the_other_one_an_attempt(
         "publish.write_record = lambda *arguments: os.kill(os.getpid(), signal.SIGSTOP)"
     )
     with start_stopping_job(first, code) as one:
-        wait_for(lambda: stopped(one))
+        closely("one has stopped", lambda: stopped(one))
         status, result = run_job(second, code=waits_for_locks(tmp_path / "waits", 0.1))
         assert (status, result.reason) == (1, Reason.WRITE_FAILED)
         assert "uid-1.lock has been locked" in result.message

@@ -5,9 +5,10 @@ import socket
 
 import pytest
 from tests.unit.download.sourcing import read, read_error
-from tests.unit.download.support import FAST, content, wait_for
+from tests.unit.download.support import FAST, content
 from tests.world.certificates import Certificate, bundle
 from tests.world.http import HostileServer, Received, answer, tls_server
+from tests.world.waiting import closely
 
 from directdownload.download.errors import DownloadError
 from directdownload.resources.reasons import Reason
@@ -196,7 +197,7 @@ def test_damaged_records_are_told(tmp_path: pathlib.Path) -> None:
         # past the TLS layer: application data that nobody encrypted
         raw = socket.socket(fileno=connection.detach())
         raw.sendall(b"\x17\x03\x03\x00\x40" + b"x" * 64)
-        wait_for(server.ended.is_set)
+        closely("the client has what it needs", server.ended.is_set)
         raw.close()
 
     with tls_server(leaf, tmp_path, damage) as server:

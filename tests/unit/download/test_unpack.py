@@ -21,9 +21,9 @@ from tests.unit.download.support import (
     run_job,
     sha256,
     start_job,
-    wait_for,
 )
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download.journal import read_journal
 from directdownload.download.record import read_record
@@ -104,7 +104,10 @@ def test_a_killed_job_continues_the_archive(served: pathlib.Path, pool: pathlib.
     with Origin(served, rate=2 * MIB) as slow:
         document = job_document(pool, url=slow.url("image.gz"), checksum=sha256(archive))
         with start_job(document) as process:
-            wait_for(lambda: (kept := read_journal(journal)) and kept.bytes_on_disk > len(archive) // 2)
+            closely(
+                "half of the archive is there",
+                lambda: (kept := read_journal(journal)) and kept.bytes_on_disk > len(archive) // 2,
+            )
             process.send_signal(number)
             process.communicate(timeout=120)
         kept = read_journal(journal)

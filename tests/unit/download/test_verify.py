@@ -12,8 +12,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job, wait_for
+from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download import job, publish
 from directdownload.download.record import Record, read_record
@@ -299,7 +300,7 @@ def endless(pool: pathlib.Path) -> pathlib.Path:
 
 def test_a_sigterm_ends_it_without_a_word_about_the_file(endless: pathlib.Path) -> None:
     with start_job(job_document(endless, "verify", checksum=sha256(b""))) as process:
-        wait_for(lambda: "uid-1" in str(open_files(process.pid)))
+        closely("the file is open", lambda: "uid-1" in str(open_files(process.pid)))
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
     result = JobResult.model_validate_json(output)

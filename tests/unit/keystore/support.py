@@ -11,6 +11,7 @@ import functools
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -79,6 +80,19 @@ def jdks() -> tuple[Jdk, ...]:
     candidates += sorted(pathlib.Path("/usr/lib/jvm").glob("*/bin/keytool"))
     directories = sorted({candidate.resolve().parent for candidate in candidates})
     return tuple(Jdk(directory.parent.name, directory) for directory in directories)
+
+
+def no_file(path: pathlib.Path, kind: str) -> None:
+    """Puts there what is no regular file; `missing`: nothing."""
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "loop":
+            path.symlink_to(path)
+        case "socket":
+            os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
 def command(*arguments: str | pathlib.Path, stdin: bytes = b"") -> str:

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.keystore import support, writing
 
 from directdownload.keystore import errors, exchange, store
-from directdownload.keystore.entries import Changes, Entry, StoreType
+from directdownload.keystore.entries import Changes, Entry
 
 PASSWORD = support.PASSWORD
 Write = Callable[[pathlib.Path], None]
@@ -33,12 +33,6 @@ def by_rename(path: pathlib.Path) -> None:
 
 def by_keytool(path: pathlib.Path) -> None:
     writing.keytool_import(path, "theirs")
-
-
-@pytest.fixture(params=writing.TYPES)
-def path(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> pathlib.Path:
-    store_type: StoreType = request.param
-    return writing.make(tmp_path, store_type)
 
 
 class Between:

@@ -19,12 +19,6 @@ NEW, REPLACING = support.certificate("new"), support.certificate("replacing")
 CHANGES = Changes({"server-7": REPLACING, "new": NEW, "zwölf": NEW}, ("server-9", "not-there"))
 
 
-@pytest.fixture(scope="session", params=["JKS", "PKCS12"])
-def store_type(request: pytest.FixtureRequest) -> StoreType:
-    found: StoreType = request.param
-    return found
-
-
 @pytest.fixture(scope="session")
 def made(jdk: Jdk, store_type: StoreType, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """By keytool: hundreds of certificates, keys with aliases of all kinds, and what only one of the types can have."""

@@ -13,7 +13,6 @@ from tests.unit.keystore import support, writing
 from tests.world.soak import EACH_ROUND, seed_of
 
 from directdownload.keystore import store
-from directdownload.keystore.entries import StoreType
 
 #: Of stores of both types together.
 KILLS = 50
@@ -71,12 +70,6 @@ for path in paths:
 """
 #: More than there are.
 STEPS = 60
-
-
-@pytest.fixture(params=writing.TYPES)
-def path(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> pathlib.Path:
-    store_type: StoreType = request.param
-    return writing.make(tmp_path, store_type)
 
 
 def start(program: str, *paths: str) -> subprocess.Popen[bytes]:

@@ -1,10 +1,10 @@
 """Where a password comes from, read as Java reads it; no message ever has one."""
 
-import os
 import pathlib
 from collections.abc import Callable
 
 import pytest
+from tests.unit.keystore import support
 
 from directdownload.keystore import errors, passwords
 
@@ -96,13 +96,7 @@ def test_what_is_no_file_is_told_and_never_waited_for(
     tmp_path: pathlib.Path, kind: str, read: Callable[[str], str]
 ) -> None:
     path = tmp_path / "secret"
-    match kind:
-        case "directory":
-            path.mkdir()
-        case "fifo":
-            os.mkfifo(path)
-        case "loop":
-            path.symlink_to(path)
+    support.no_file(path, kind)
     with pytest.raises(errors.PasswordMissingError, match=f"{path} .*expected the keystore's password in it"):
         read(str(path))
 

@@ -22,17 +22,6 @@ ACL = struct.pack("<I", 2) + b"".join(
 )
 
 
-@pytest.fixture(params=writing.TYPES)
-def store_type(request: pytest.FixtureRequest) -> StoreType:
-    found: StoreType = request.param
-    return found
-
-
-@pytest.fixture
-def path(tmp_path: pathlib.Path, store_type: StoreType) -> pathlib.Path:
-    return writing.make(tmp_path, store_type)
-
-
 def test_a_certificate_is_put_and_read_back(path: pathlib.Path, store_type: StoreType) -> None:
     result = writing.put_all(path, ["a", "b"])
     assert result.written
@@ -271,15 +260,7 @@ def test_a_wrong_password_is_told_and_the_store_left(path: pathlib.Path) -> None
 @pytest.mark.parametrize("kind", ["directory", "fifo", "loop", "socket"])
 def test_what_is_no_regular_file_is_told_and_never_waited_for(tmp_path: pathlib.Path, kind: str) -> None:
     path = tmp_path / "cloud.jks"
-    match kind:
-        case "directory":
-            path.mkdir()
-        case "fifo":
-            os.mkfifo(path)
-        case "loop":
-            path.symlink_to(path)
-        case "socket":
-            os.mknod(path, stat.S_IFSOCK | 0o600)
+    support.no_file(path, kind)
     for attempt in (
         lambda: store.read(str(path), PASSWORD),
         lambda: store.sha256(str(path)),

@@ -17,7 +17,9 @@ SECRET = ("--object", "secret,id=key,data=abc123")
 
 
 def qemu_img(*arguments: str | pathlib.Path) -> str:
-    done = subprocess.run(["qemu-img", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        ["qemu-img", *map(str, arguments)], capture_output=True, text=True, errors="replace", timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
