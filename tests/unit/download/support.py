@@ -62,19 +62,6 @@ def leftovers(pool: pathlib.Path) -> set[str]:
     return {str(path.relative_to(pool)) for path in pool.rglob("*") if not path.is_dir()}
 
 
-<<<<<<< HEAD
-def wait_for(condition: Callable[[], T], timeout_seconds: float = 120) -> T:
-    """Poll `condition` and return its first true value; raise TimeoutError after the time."""
-    end = time.monotonic() + timeout_seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout_seconds} s")
-        time.sleep(0.01)
-    return value
-
-
-=======
->>>>>>> fakes
 def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> dict[str, Any]:
     pool.mkdir(exist_ok=True)
     document = {
