@@ -1,9 +1,11 @@
 # shellcheck shell=bash
-# What tools.sh sources: does several parts at once, says every few seconds how far they are, and keeps their output apart.
+# What tools.sh sources: does several parts at once, says every few seconds how far they are, and keeps their output
+# apart.
 #
 # A part NAME is: there_NAME, whether nothing is to do (quick, silent); make_NAME, which does it; optionally doing_NAME,
-# which prints in some words how far it is; AFTER[NAME], the parts that must be there before. The output of a part goes to
-# a file; if the part fails, all of it is shown. Two callers at once: the second waits and finds what the first has made.
+# which prints in some words how far it is; AFTER[NAME], the parts that must be there before. The output of a part goes
+# to a file; if the part fails, all of it is shown. Two callers at once: the second waits and finds what the first has
+# made.
 
 declare -A AFTER=() PID=() BEGAN=() TOOK=()
 TODO=()                # what has work, in an order that respects AFTER

@@ -19,7 +19,7 @@ KUBE_VERSION=v1.35.4
 HELM_VERSION=v4.1.4
 GO_MINIMUM=1.25
 KUBE_NAMES=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl helm)
-# The same for all, so that a package is compiled once. The linker would drop debugging data, so none is made: an eighth.
+# The same for all, so that a package is compiled once. The linker would drop debugging data: making none saves a seventh.
 BUILD=(build -trimpath -buildvcs=false -gcflags=all=-dwarf=false)
 PYTHON=${PYTHON:-python3}
 # The Makefile puts .venv first; it may be in the making, and is none to make others with.
