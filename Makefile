@@ -2,11 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
 # Unit and api tests wait more than they work: more processes than this machine has cores, each with servers of its own.
 PROCESSES ?= $(shell expr $$(nproc) + 1)
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 include tests/cluster/cluster.mk
 
@@ -14,24 +12,23 @@ include tests/cluster/cluster.mk
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-$(BIN)/.installed: requirements-dev.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install -q --no-deps -e .
-	touch $@
-
 .PHONY: venv
-venv: $(BIN)/.installed ## Install the locked dependencies into .venv
+venv: ## Install the locked dependencies into .venv
+	PYTHON=$(PYTHON) tests/cluster/tools.sh venv
 
 .PHONY: tools
-tools: ## Install or build what the tests need beyond Python (Debian packages, Kubernetes, Helm)
-	tests/cluster/tools.sh
+tools: ## Install or build what the tests need beyond Python (Debian packages, Kubernetes, Helm, Java)
+	PYTHON=$(PYTHON) tests/cluster/tools.sh
+
+.PHONY: setup
+setup: ## Both, side by side; all other targets do what they need of it
+	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause jdks
 
 .PHONY: check
 check: lint unit ## What each commit must pass, within minutes: lint and unit tests
 
 .PHONY: test
-test: lint unit api e2e ## Run every check and every test
+test: setup lint unit api e2e ## Run every check and every test
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import rules, generated files current
@@ -47,15 +44,15 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
 
 .PHONY: unit
-unit: venv tools ## Tests of decisions, engine and command line
+unit: setup ## Tests of decisions, engine and command line
 	pytest tests/unit -n $(PROCESSES) --dist worksteal
 
 .PHONY: api
-api: venv tools ## Tests against a real kube-apiserver
+api: setup ## Tests against a real kube-apiserver
 	pytest tests/api -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: e2e
-e2e: venv tools ## Tests on a real three-node cluster
+e2e: setup ## Tests on a real three-node cluster
 	pytest tests/e2e
 	@# The local cluster's own tests; not where KUBECONFIG and IMAGE name another one.
 	[ -n "$$KUBECONFIG" ] && [ -n "$$IMAGE" ] || pytest tests/cluster
@@ -74,7 +71,7 @@ soak: venv tools ## Random tests with new inputs, ROUNDS=10 times as many, also 
 	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/e2e -m soak
 
 .PHONY: bench
-bench: venv tools ## Measure speed and memory (docs/performance.md)
+bench: setup ## Measure speed and memory (docs/performance.md)
 	python -m tests.bench
 
 .PHONY: sbom
@@ -86,11 +83,11 @@ audit: venv ## Ask for known vulnerabilities in requirements.lock (needs pypi.or
 	python -m image.audit requirements.lock $(OPTIONS)
 
 .PHONY: bench-scale
-bench-scale: venv tools ## Measure the controller with 5,000 hosts and 50,000 copies (docs/performance.md)
+bench-scale: setup ## Measure the controller with 5,000 hosts and 50,000 copies (docs/performance.md)
 	python -m tests.bench scale
 
 .PHONY: demo
-demo: venv tools ## A cluster, the operator, and one template on every host, shown live
+demo: setup ## A cluster, the operator, and one template on every host, shown live
 	tests/demo/demo.sh
 
 .PHONY: crds

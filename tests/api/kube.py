@@ -157,7 +157,7 @@ def await_definitions(control_plane: harness.ControlPlane) -> None:
 
 def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs helm, built on first use (minutes, once per machine); `check` fails the test with its words."""
-    subprocess.run([str(harness.CLUSTER_DIRECTORY / "tools.sh"), "helm"], check=True)
+    subprocess.run([str(harness.CLUSTER_DIRECTORY / "tools.sh"), "kube"], check=True)
     binary = harness.state_root() / "bin" / "helm"
     result = subprocess.run([str(binary), *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert not check or result.returncode == 0, f"helm {' '.join(arguments)}: {result.stderr}"

