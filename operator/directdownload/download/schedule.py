@@ -116,7 +116,7 @@ class Board:
         claim.bytes_per_second = claim.rate.at(now, claim.position)
 
     def give_back(self, claim: Claim) -> None:
-        """Release the rest of a claim: to the claim before it, if its stream reaches that far, else to any connection."""
+        """Release the rest of a claim: to the one before it if its stream reaches that far, else to any connection."""
         if claim not in self.claims:
             return
         self.claims.remove(claim)
