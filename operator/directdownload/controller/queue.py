@@ -37,7 +37,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Key(NamedTuple):
-    """What to reconcile: a kind of work and the key of its object in the store."""
+    """An item of the queue: a kind of work and the key of its object in the store."""
 
     kind: str
     name: str

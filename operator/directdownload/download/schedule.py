@@ -116,7 +116,7 @@ class Board:
         claim.bytes_per_second = claim.rate.at(now, claim.position)
 
     def give_back(self, claim: Claim) -> None:
-        """What is left of it is anybody's: first of the one before it, if its stream goes on to there."""
+        """Release the rest of a claim: to the one before it if its stream reaches that far, else to any connection."""
         if claim not in self.claims:
             return
         self.claims.remove(claim)

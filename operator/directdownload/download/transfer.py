@@ -355,7 +355,7 @@ class Transfer:
                     f"{supplier.source.url}: it ended after {claim.position} bytes of {self.size_bytes}",
                 )
 
-    # What went wrong; all under the lock
+    # Failures; all under the lock
 
     def _note_failure(self, connection: Connection, error: DownloadError) -> bool:
         """Whether the connection should try once more."""

@@ -10,7 +10,7 @@ from directdownload.resources.reasons import Reason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Versions:
-    """What the bytes of one transfer may be of.
+    """The versions of a file that the bytes of one transfer may be of.
 
     `promised_bytes`: the size of the file by a metalink. `verified`: a digest proves in the end that the bytes belong
     together. `mixing`: until then they may be of several versions, as servers behind one name call the same bytes

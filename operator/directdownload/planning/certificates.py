@@ -1,4 +1,4 @@
-"""What a DirectDownloadCertificate publishes to the hosts of its zone, and what they have proved of it.
+"""The content that a DirectDownloadCertificate publishes to the hosts of its zone, and their proofs.
 
 Hosts use the status alone: they trust the certificate in `status.certificate`. An invalid spec does not withdraw it, as
 the servers behind it still serve; only another object that has the alias does. A deletion is held back until every
@@ -43,7 +43,7 @@ class CertificatePlan:
 
 @dataclasses.dataclass(slots=True)
 class _Count:
-    """What the hosts of the zone report: counts over all of them, and details of those that are Up."""
+    """The reports of the zone's hosts: counts over all of them, and details of those that are Up."""
 
     hosts: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CertificateHosts.model_fields, 0))
     #: of Up hosts: how many are done, which failed, how many are still working on it
@@ -95,7 +95,7 @@ def plan_certificate(
     return CertificatePlan(status, needs_finalizer, min((turn for turn in turns if turn is not None), default=None))
 
 
-# What hosts have proved of it
+# The hosts' proofs
 
 
 def _down(host: ObservedHost) -> bool:

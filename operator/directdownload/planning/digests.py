@@ -62,7 +62,7 @@ class Learnt:
 
 
 def learn(template: Template, lessons: Iterable[Checksum]) -> Learnt:
-    """What stands in the Template after `lessons`, in any order."""
+    """The Template's digest after `lessons`, in any order."""
     if disputed(template):
         return Learnt(None)
     known = template.status.digest

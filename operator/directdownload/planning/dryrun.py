@@ -1,4 +1,4 @@
-"""What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, no host is asked.
+"""The effect of a deployment if it were created now: for `directdownload plan`. It writes nothing and asks no host.
 
 It calls the controller's planners with a deployment that does not exist: they decide which copies it wants, what each
 has to wait for and how many may run at once. A plan does not hold what only the download itself can find out.
@@ -26,7 +26,7 @@ from directdownload.resources.zone import Zone
 
 
 class Action(enum.StrEnum):
-    """What happens to one copy."""
+    """The effect on one copy."""
 
     DOWNLOAD = "Download"
     #: an earlier deployment's verified file lies there: it is found, not fetched

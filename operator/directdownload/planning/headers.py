@@ -37,7 +37,7 @@ class Headers:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """What is remembered: the Secret's name, its problem, since when, and when that was last seen."""
+    """One memory: the Secret's name, its problem, and the times when that was first and last seen."""
 
     name: str
     problem: Verdict | None

@@ -1,4 +1,4 @@
-"""What one host's keystore should hold of our certificates, and what to change in it. Pure.
+"""Our certificates in one host's keystore: the wanted content, and the changes that lead to it. Pure.
 
 Called by the agent: `desired` from the state of the cluster, `plan` against the entries found, and after the write once
 more against the entries read back, then `proofs`. Planned again after its changes, a plan changes nothing.

@@ -27,7 +27,7 @@ _LEAST = 1000
 
 
 class Account(NamedTuple):
-    """What placements count for."""
+    """The quotas that placements count for."""
 
     namespace: str
     zone: str

@@ -28,7 +28,7 @@ class Requested(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Served:
-    """What a status says of requests: the value that was served last, and when."""
+    """The requests in a status: the value that was served last, and its time."""
 
     request: str | None
     time: datetime.datetime | None

@@ -1,4 +1,4 @@
-"""What a deployment may decide about the copies of its Template: to get new ones, to hold existing ones, to end them.
+"""The rights of a deployment over the copies of its Template: to get new ones, to hold existing ones, to end them.
 
 Called by `deployments`, and by the controller to find the deployments that want a copy. The rules:
 

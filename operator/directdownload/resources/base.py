@@ -299,7 +299,7 @@ def request_in(annotations: Mapping[str, str]) -> str:
 
 
 class Status(Model):
-    """What every status has."""
+    """The part that every status has."""
 
     observed_generation: int | None = pydantic.Field(
         None, description="The `metadata.generation` that this status is about."

@@ -167,7 +167,7 @@ UNPLACED_LIMIT = 50
 
 
 class UnplacedFile(Model):
-    """What lies in a pool by the product's hand and belongs to no placement (any more)."""
+    """Files in a pool that the product made and that belong to no placement (any more)."""
 
     name: str = pydantic.Field(
         description="Path relative to the pool; characters that cannot be shown are escaped, such as `\\xff` or "

@@ -97,7 +97,7 @@ def _lesson(context: Context, template: Template, placement: PlacementView, now:
 
 
 def _follow(context: Context, before: Template) -> None:
-    """What others do because of the status that was just written, and when the Secret is looked at again."""
+    """Wake others because of the status that was just written, and plan the next look at the Secret."""
     world = context.world
     after = world.templates.get(before.key)
     if after is None or after.uid != before.uid:

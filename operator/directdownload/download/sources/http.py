@@ -191,7 +191,7 @@ class HTTPSource:
 
 
 def _request(url: Url, headers: _Headers, ask: Ask, proxied: proxy.Proxy | None) -> bytes:
-    # RFC 9112, 3.2.2: a proxy is told the whole URL; through a tunnel it sees nothing
+    # RFC 9112, 3.2.2: a proxy gets the whole URL; through a tunnel it sees nothing
     seen_by_proxy = proxied is not None and url.scheme == "http"
     target = f"http://{url.authority}{url.target}" if seen_by_proxy else url.target
     lines = [
