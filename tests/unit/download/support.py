@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
@@ -135,3 +135,62 @@ def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int
         output, errors = process.communicate(timeout=120)
     assert output, errors
     return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
+
+
+_NURSERY = """
+import json, os, sys, traceback
+from directdownload.download import job
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.environ["DIRECTDOWNLOAD_JOB"] = json.dumps(order["document"])
+        status = 1
+        try:
+            exec(order["code"], {})
+            status = job.main(order["document"]["verb"])
+        except SystemExit as error:
+            status = error.code
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Nursery:
+    """Runs jobs one after the other, each in a process of its own that has imported the engine already.
+
+    For tests of many jobs: the import takes longer than a small job. Use as a context manager.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._log = directory / "job.log"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def run(self, document: dict[str, Any], code: str = "") -> tuple[int, str]:
+        """The exit status of a job, below 0 the signal that killed it, and its output; `code` runs before it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"document": document, "code": code, "log": str(self._log)}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline()), self._log.read_text()

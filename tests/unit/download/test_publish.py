@@ -3,9 +3,10 @@
 import pathlib
 
 import pytest
-from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
+from tests.unit.download.support import Nursery, content, job_document, leftovers, sha256
 from tests.world.origin import Origin
 
+from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 
 DATA = content(200_000)
@@ -34,28 +35,29 @@ def test_dying_at_any_step_leaves_nothing_or_everything(
 ) -> None:
     (served / "image").write_bytes(DATA)
     seen = set()
-    for step in range(1, 100):
-        pool = tmp_path / f"pool-{step}"
-        document = job_document(pool, url=origin.url("image"), checksum=sha256(DATA))
-        if old is not None:
-            (pool / "uid-1").write_bytes(old)
-        with start_job(document, code=DIE.format(step=step)) as process:
-            process.communicate(timeout=120)
-        found = (pool / "uid-1").read_bytes() if (pool / "uid-1").exists() else None
-        seen.add(found)
-        assert found in (old, DATA), f"step {step}"
-        if process.returncode == 0:
-            break
-        # the one that dies is the job itself, or the process that fetches for it
-        assert process.returncode in (-9, 1)
-        if step % 4 == 0 or found == DATA:
-            # the next attempt ends what this one began
-            status, result = run_job(document)
-            assert status == 0
-            assert result.reason is (Reason.ALREADY_PRESENT if found == DATA else Reason.DOWNLOADED)
-            assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
-            assert (pool / "uid-1").read_bytes() == DATA
-    else:
-        raise AssertionError("the job never got to its end")
+    with Nursery(tmp_path) as nursery:
+        for step in range(1, 100):
+            pool = tmp_path / f"pool-{step}"
+            document = job_document(pool, url=origin.url("image"), checksum=sha256(DATA))
+            if old is not None:
+                (pool / "uid-1").write_bytes(old)
+            status, output = nursery.run(document, DIE.format(step=step))
+            found = (pool / "uid-1").read_bytes() if (pool / "uid-1").exists() else None
+            seen.add(found)
+            assert found in (old, DATA), f"step {step}"
+            if status == 0:
+                break
+            # the one that dies is the job itself, or the process that fetches for it
+            assert status in (-9, 1), output
+            if step % 4 == 0 or found == DATA:
+                # the next attempt ends what this one began
+                status, output = nursery.run(document)
+                assert status == 0, output
+                expected = Reason.ALREADY_PRESENT if found == DATA else Reason.DOWNLOADED
+                assert JobResult.model_validate_json(output.splitlines()[-1]).reason is expected
+                assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
+                assert (pool / "uid-1").read_bytes() == DATA
+        else:
+            raise AssertionError("the job never got to its end")
     assert step > 10
     assert seen == {old, DATA}
