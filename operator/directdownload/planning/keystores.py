@@ -342,13 +342,15 @@ def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
 
 
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
-    known: dict[str, Owned] = {}
+    names: dict[str, str] = {}
+    found: dict[str, set[str]] = {}
     for each in published:
         # Java cannot read it: it is removed only if it is revoked or we imported it.
         fingerprints = each.fingerprints if each.revoked_on(host) else each.readable
         for alias in each.aliases:
-            known[alias] = Owned(each.name, fingerprints | known.get(alias, _NONE).fingerprints)
-    return known
+            names[alias] = each.name
+            found.setdefault(alias, set()).update(fingerprints)
+    return {alias: Owned(name, frozenset(found[alias])) for alias, name in names.items()}
 
 
 def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) -> Proof:
