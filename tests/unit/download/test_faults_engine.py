@@ -172,7 +172,7 @@ def test_what_nobody_foresaw_in_the_unpacking_publishes_nothing(
     (served / "image.gz").write_bytes(gzip.compress(DATA, 1))
     monkeypatch.setattr(archives, "create", lambda _kind: BrokenDecompressor())
     request = make_request(pool, origin.url("image.gz"), image_format="RAW")
-    result = engine.outcome(lambda: fetch(request))
+    result = engine.outcome(lambda: fetch(request), str)
     assert not result.done
     assert "not foreseen" in result.message
     assert "uid-1" not in leftovers(pool)
@@ -262,7 +262,7 @@ def test_a_piece_that_is_bad_from_every_source_comes_to_an_end(
         f'<pieces length="{MIB}" type="sha-256">{"".join(f"<hash>{digest}</hash>" for digest in hashes)}</pieces>'
         f"<url>{origin.url('one')}</url><url>{origin.url('two')}</url></file></metalink>"
     )
-    result = engine.outcome(lambda: fetch(make_request(pool, origin.url("image.meta4"))))
+    result = engine.outcome(lambda: fetch(make_request(pool, origin.url("image.meta4"))), str)
     assert (result.reason, result.done) == (Reason.CHECKSUM_MISMATCH, False)
     assert "uid-1" not in leftovers(pool)
     asked = [request for request in origin.wait_for_requests(3) if request.path != "/image.meta4"]
@@ -274,7 +274,7 @@ def test_no_descriptor_and_no_thread_stays(origin: Origin, served: pathlib.Path,
 
     def run(number: int, **fields: Any) -> None:
         request = make_request(pool / str(number), origin.url("image.gz"), image_format="RAW", **fields)
-        engine.outcome(lambda: fetch(request))
+        engine.outcome(lambda: fetch(request), str)
 
     run(0)
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
