@@ -137,12 +137,15 @@ class World:
         #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;
         #: monotonic seconds
         self.summaries: dict[str, float] = {}
+        #: names of placements whose creation failed in the last look at their Template, by the Template's key
+        self.refused: dict[str, frozenset[str]] = {}
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
         self.jobs.subscribe(_forgetting(self._result_missing_since))
         self.jobs.subscribe(_forgetting(self.equipped))
+        self.templates.subscribe(_forgetting(self.refused))
         self.templates.subscribe(self._forget_secret)
         self.hosts.subscribe(self._remember_drift)
         self.certificates.subscribe(self._forget_source)

@@ -1,6 +1,7 @@
 """A template's reconcile in a large fleet: how many placements one look makes, and that refused ones stop no others."""
 
 import asyncio
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable
@@ -31,9 +32,12 @@ class Api:
     def __init__(self, refused: frozenset[str]) -> None:
         self.refused = refused
         self.made: list[str] = []
+        #: how many placements were to be made
+        self.asked_for = 0
         self._versions = itertools.count(1000)
 
     async def create(self, _: kinds.Resource, body: Document) -> Document:
+        self.asked_for += 1
         if body["spec"]["host"] in self.refused:
             raise errors.Forbidden(403, "Forbidden", body["metadata"]["name"])
         self.made.append(body["spec"]["host"])
@@ -236,11 +240,50 @@ async def test_a_request_that_was_handed_on_is_served_at_once_though_counts_stil
 
 
 async def test_placements_that_are_refused_stop_no_others_however_many_they_are() -> None:
+    """Each look makes one portion. Those that were refused come last, and only they wait for the pause of a failure."""
     refused = frozenset(f"kvm-{number}" for number in range(300))
     scene = Scene(Api(refused))
+    made = []
+    for _ in range(3):
+        asked = scene.api.asked_for
+        with contextlib.suppress(errors.Forbidden):
+            await reconcile.reconcile(scene.context, KEY.name)
+        assert scene.api.asked_for - asked <= 200
+        made.append(len(scene.api.made))
+    assert set(scene.api.made) == {f"kvm-{number}" for number in range(300, HOSTS)}
+    assert made[-1] == 150
     with pytest.raises(errors.Forbidden):
         await reconcile.reconcile(scene.context, KEY.name)
-    assert set(scene.api.made) == {f"kvm-{number}" for number in range(300, HOSTS)}
+    assert len(scene.context.world.refused[KEY.name]) == 300
+    scene.context.world.templates.forget(KEY.name, 10**6)
+    assert not scene.context.world.refused
+
+
+class Throttling(Api):
+    """Takes so many placements, and then asks for a pause of a minute."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__(frozenset())
+        self.takes = takes
+
+    async def create(self, resource: kinds.Resource, body: Document) -> Document:
+        await asyncio.sleep(0)
+        if len(self.made) >= self.takes:
+            self.asked_for += 1
+            raise errors.TooManyRequests(429, "TooManyRequests", "later", 60)
+        return await super().create(resource, body)
+
+
+@pytest.mark.parametrize(("takes", "most"), [(0, 1), (10, 11), (40, 40 + 16), (200, 201)])
+async def test_nothing_more_is_sent_to_a_server_that_throttles(takes: int, most: int) -> None:
+    """The queue then waits for the time that the server asked for."""
+    scene = Scene(Throttling(takes))
+    for _ in range(takes // 200):
+        await reconcile.reconcile(scene.context, KEY.name)
+    with pytest.raises(errors.TooManyRequests):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert len(scene.api.made) == takes
+    assert scene.api.asked_for <= most
 
 
 async def test_what_changes_while_others_are_removed_is_planned_before_it_goes() -> None:

@@ -4,7 +4,6 @@ In this order, in one place: a deployment's observedGeneration promises that its
 finalizers go only once removals are marked durably.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import logging
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from directdownload.cluster import errors, kinds
-from directdownload.controller import headers
+from directdownload.controller import creation, headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
@@ -30,11 +29,7 @@ from directdownload.resources.templateplacement import Phase
 
 logger = logging.getLogger(__name__)
 
-#: This many placements are created one after the other, so that the free slots go to the first of them, those with the
-#: most space. The others have to wait in line, where they are sorted.
-_IN_ORDER = 32
-#: This many placements are created in one look, and the next one follows at once: thousands would keep a worker for a
-#: minute, in which nobody looks at the Template.
+#: For how many copies one look writes the namespace that they count for.
 _PORTION = 200
 
 
@@ -172,10 +167,11 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
     changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
+    changes = dataclasses.replace(changes, create=creation.in_order(context, template, changes.create))
     _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
     world.charges.wait(template.key, changes.full)
     # From here on, before anything else happens.
-    with world.charges.making(changes.create[:_PORTION]):
+    with world.charges.making(changes.create[: creation.PORTION]):
         return await _carry_out(context, template, deployments, fleet, existing, changes)
 
 
@@ -199,8 +195,8 @@ async def _carry_out(
         # Before a copy is created: a deployment that is denied copies later keeps those that it was given.
         await gather(_grant(context, d.key, template) for d, may in standings if may.refused is None)
     if changes.create:
-        await _create_all(context, changes.create)
-        left = len(changes.create) - _PORTION
+        await creation.create(context, template, changes.create)
+        left = len(changes.create) - creation.PORTION
         if left > 0:
             context.queue.add(Key("template", template.key))
         else:
@@ -311,61 +307,3 @@ def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
 
 def _leaving(placement: PlacementView) -> bool:
     return placement.phase is Phase.REMOVING or placement.deleting
-
-
-async def _create_all(context: Context, targets: Sequence[planning.Target]) -> None:
-    """Creates the first `_PORTION` of them. If one fails, all are tried, whatever their results, and it is raised.
-
-    If the others were left to the next try, its pause would double with each one created meanwhile, and it would start
-    with those that are refused.
-    """
-    made = 0
-    try:
-        for target in targets[:_IN_ORDER]:
-            made += 1
-            await _create(context, target)
-        portion = targets[made:_PORTION]
-        made += len(portion)
-        await gather(_create(context, target) for target in portion)
-    except errors.ApiError:
-        # In order they could each wait for the whole time of a request.
-        with contextlib.suppress(errors.ApiError):
-            await gather(_create(context, other) for other in targets[made:])
-        raise
-
-
-async def _create(context: Context, target: planning.Target) -> None:
-    template = target.template
-    body = {
-        "apiVersion": kinds.TEMPLATE_PLACEMENTS.api_version,
-        "kind": kinds.TEMPLATE_PLACEMENTS.kind,
-        "metadata": {
-            "name": target.name,
-            "finalizers": [base.FINALIZER],
-            "labels": {
-                f"{base.GROUP}/zone": naming.label_value(target.zone),
-                f"{base.GROUP}/host": naming.label_value(target.host),
-                f"{base.GROUP}/pool": naming.label_value(target.pool),
-                f"{base.GROUP}/template": naming.label_value(template.name),
-                f"{base.GROUP}/template-namespace": template.metadata.namespace,
-                base.NAMESPACE_LABEL: target.namespace,
-            },
-        },
-        "spec": {
-            "templateRef": {
-                "namespace": template.metadata.namespace,
-                "name": template.name,
-                "uid": template.uid,
-            },
-            "zone": target.zone,
-            "pool": target.pool,
-            "host": target.host,
-            "path": target.path,
-        },
-    }
-    try:
-        answer = await context.api.create(kinds.TEMPLATE_PLACEMENTS, body)
-    except errors.AlreadyExists:
-        answer = await context.api.get(kinds.TEMPLATE_PLACEMENTS, target.name)
-    context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
-    context.queue.add(Key("placement", target.name))
