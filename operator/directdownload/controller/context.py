@@ -72,15 +72,15 @@ class Context:
             self.queue.add_later(key, (when - self.now()).total_seconds())
 
     async def apply(
-        self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
+        self, resource: kinds.Resource, item: Any, body: Mapping[str, Any], *, subresource: str | None = None
     ) -> None:
         """Server-side apply to `item`, by uid. A deleted object is not created again; for a status the API server
         compares no uids, and only the next reconcile notices another object of that name."""
         namespace, _, name = item.key.rpartition("/")
-        metadata = {"name": name, "uid": item.uid, **body.pop("metadata", {})}
+        metadata = {"name": name, "uid": item.uid, **body.get("metadata", {})}
         if namespace:
             metadata["namespace"] = namespace
-        document = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **body}
+        document = {**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
         try:
             answer = await self.api.apply(
                 resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None

@@ -26,7 +26,7 @@ PORTION = 200
 
 def in_order(context: Context, template: Template, targets: Sequence[Target]) -> tuple[Target, ...]:
     """Those last whose creation failed in the last look: if they were first, no others would ever follow."""
-    failed = context.world.refused.get(template.key, frozenset())
+    failed = context.world.refused.get(template.uid, frozenset())
     return tuple(sorted(targets, key=lambda target: target.name in failed))
 
 
@@ -43,8 +43,8 @@ async def create(context: Context, template: Template, targets: Sequence[Target]
         await _try(context, portion[tried], failed, ending)
         tried += 1
     await gather(_try(context, target, failed, ending) for target in portion[tried:])
-    before = context.world.refused.get(template.key, frozenset())
-    context.world.refused[template.key] = before.intersection(t.name for t in targets[PORTION:]).union(failed)
+    before = context.world.refused.get(template.uid, frozenset())
+    context.world.refused[template.uid] = before.intersection(t.name for t in targets[PORTION:]).union(failed)
     if ending or len(failed) == len(portion):
         raise (ending or list(failed.values()))[0]
     if failed:

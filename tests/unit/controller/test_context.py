@@ -76,6 +76,14 @@ async def test_the_status_of_a_host_is_written_once_whatever_its_agent_says(cont
     assert found.proofs["my-ca"].state == "Uploaded"
 
 
+async def test_a_write_leaves_the_body_of_its_caller_as_it_is(context: Context) -> None:
+    context.world.hosts.observe(build.host())
+    body: Document = {"metadata": {"labels": {"rack": "a"}}, "status": {"conditions": []}}
+    for _ in range(2):
+        await context.apply(kinds.HOSTS, context.world.hosts.get("kvm-1"), body)
+        assert body == {"metadata": {"labels": {"rack": "a"}}, "status": {"conditions": []}}
+
+
 class Gone(Api):
     """Whatever is written is not there any more."""
 

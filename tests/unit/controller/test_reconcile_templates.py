@@ -254,7 +254,7 @@ async def test_placements_that_are_refused_stop_no_others_however_many_they_are(
     assert made[-1] == 150
     with pytest.raises(errors.Forbidden):
         await reconcile.reconcile(scene.context, KEY.name)
-    assert len(scene.context.world.refused[KEY.name]) == 300
+    assert len(scene.context.world.refused[build.TEMPLATE_UID]) == 300
     scene.context.world.templates.forget(KEY.name, 10**6)
     assert not scene.context.world.refused
 

@@ -23,6 +23,7 @@ from tests.unit.download.support import (
 
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces
+from directdownload.download.errors import SourceError, chosen_failure
 from directdownload.download.follower import Follower
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
@@ -283,3 +284,10 @@ def test_no_descriptor_and_no_thread_stays(origin: Origin, served: pathlib.Path,
     run(3, mirrors=(origin.url("none"), origin.url("image.gz?again")))
     wait_for(lambda: threading.active_count() <= threads)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_the_failure_that_is_told_leaves_those_of_the_sources_as_they_are() -> None:
+    failures = [SourceError(Reason.TRUNCATED, "cut off"), SourceError(Reason.SOURCE_REFUSED, "no")]
+    for _ in range(2):
+        assert chosen_failure(failures).message == "cut off (other sources: SourceRefused)"
+    assert [failure.message for failure in failures] == ["cut off", "no"]
