@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pydantic
 
-from directdownload import escaping, logs
+from directdownload import escaping, logs, slices
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 
@@ -180,13 +180,15 @@ class Store(Generic[T]):
         if self._unreadable is not None:
             self._unreadable.rewind()
 
-    def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
+    async def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
         """After a complete list of `keys`: an object not on it is gone, unless it is newer than the list."""
         gone = [item.key for item in self if item.key not in keys]
         if self._unreadable is not None:
             gone += [item.key for item in self._unreadable if item.key not in keys]
+        worked = slices.Slices()
         for key in gone:
             self.forget(key, resource_version)
+            await worked.give_way()
 
     def _expire_tombstones(self, now: float) -> None:
         while self._tombstones:
@@ -292,7 +294,7 @@ class Reflector(Generic[T]):
                     self._version = version
                 for document in page:
                     seen.add(self._observe(document))
-        self._store.forget_all_but(seen, version)
+        await self._store.forget_all_but(seen, version)
         self._version = version
         self.last_relist_monotonic = time.monotonic()
         self.synced.set()

@@ -140,4 +140,4 @@ class Lists:
                 for document in page:
                     seen.add(objects.key_of(document["metadata"]))
                     self._context.observe(resource, document)
-        store.forget_all_but(seen, int(version))
+        await store.forget_all_but(seen, int(version))

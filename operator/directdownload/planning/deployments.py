@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping, 
 from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, requests, rights, sharing
+from directdownload.planning import quotas, requests, rights, sharing, steps
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -185,23 +185,41 @@ def plan_placements(
     `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that exist and
     cannot be read.
     """
-    standings = {d.key: (d, rights.standing(d, template, fleet)) for d in deployments}
-    # A refused wish decides nothing (architecture, rule 15), and costs nothing.
-    deciding = sorted(
-        ((d, may) for d, may in standings.values() if may.decides), key=lambda each: (each[0].seniority, each[0].key)
-    )
-    wishes = [_Wish.of(d, may, template, fleet) for d, may in deciding]
+    return steps.finish(place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unreadable))
+
+
+def place_in_steps(
+    template: Template,
+    deployments: Iterable[TemplateDeployment],
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    *,
+    held: bool = False,
+    unreadable: Container[str] = (),
+) -> steps.Steps[PlacementChanges]:
+    """The same in steps. The last one allots the room for new placements, by the usage at that moment."""
+    wishes: list[_Wish] = []
+    for each in deployments:
+        may = rights.standing(each, template, fleet)
+        # A refused wish decides nothing (architecture, rule 15), and costs nothing.
+        if may.decides:
+            wishes.append(_Wish.of(each, may, template, fleet))
+        yield
+    wishes.sort(key=lambda wish: (wish.deployment.seniority, wish.deployment.key))
     wanted: dict[str, Target] = {}
     asking = [wish for wish in wishes if not wish.deployment.deleting and wish.standing.refused is None]
     for wish in asking:
         wanted.update(wish.targets)
+        yield
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
     names = _Names.of(fleet)
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
     charge: list[tuple[PlacementView, str]] = []
-    for placement in existing.values():
+    for number, placement in enumerate(existing.values()):
+        if not number % steps.OBJECTS:
+            yield
         if placement.deleting or placement.phase is Phase.UNKNOWN:
             continue
         if placement.phase is Phase.REMOVING:
@@ -228,7 +246,9 @@ def plan_placements(
         last = [wish.deployment for wish in covering if wish.standing.votes]
         last += [wish.deployment for wish in wishes if wish.narrowed and wish.deployment.spec.zone == placement.zone]
         (remove if _removes(template, last) else release).append(placement)
+    yield
     ordered = _by_space(create, fleet)
+    yield
     allotted = quotas.allot(((t.zone, _namespaces(asking, t)) for t in ordered), fleet.zones, fleet.usage)
     made = zip(ordered, allotted.namespaces, strict=True)
     return PlacementChanges(

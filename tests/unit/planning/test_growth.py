@@ -416,7 +416,12 @@ def line(host_of: Callable[[int], str], *, full: bool) -> Callable[[int], Call]:
 
 
 CASES: Mapping[str, Callable[[int], Call]] = {
-    **{f"deployments.plan_placements, {each.__name__}": of(each, Scene.changes) for each in SCENES},
+    **{
+        f"deployments.plan_placements, deployments.place_in_steps, steps.finish, {each.__name__}": of(
+            each, Scene.changes
+        )
+        for each in SCENES
+    },
     **{f"deployments.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
     **{f"dryrun.plan_dry_run, {each.__name__}": of(each, Scene.dry_run) for each in (*SCENES, archive, refused)},
     "deployments.targets": lambda number: functools.partial(

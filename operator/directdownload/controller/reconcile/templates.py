@@ -8,9 +8,10 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from directdownload import slices
 from directdownload.cluster import errors, kinds
 from directdownload.controller import creation, headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
@@ -25,7 +26,7 @@ from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import WAITING
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import Phase, TemplatePlacementStatus
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,8 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     existing = _existing(context, template)
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
-    changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
+    steps = planning.place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unread)
+    changes = await slices.run(steps)
     changes = dataclasses.replace(changes, create=creation.in_order(context, template, changes.create))
     _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
     world.charges.wait(template.key, changes.full)
@@ -208,12 +210,8 @@ async def _carry_out(
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
     now = context.now()
-    marks = [(p, plans.mark_removing(p, now)) for p in changes.remove]
-    marks += [(p, plans.mark_wanted(p, now)) for p in changes.restore]
-    await gather(
-        context.apply(kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(status)}, subresource="status")
-        for p, status in marks
-    )
+    await gather(_mark(context, p, plans.mark_removing, now) for p in changes.remove)
+    await gather(_mark(context, p, plans.mark_wanted, now) for p in changes.restore)
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
     await _charge(context, template, changes.charge)
@@ -222,6 +220,19 @@ async def _carry_out(
     if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
     return bool(changes.create)
+
+
+async def _mark(
+    context: Context,
+    planned: PlacementView,
+    mark: Callable[[PlacementView, datetime.datetime], TemplatePlacementStatus],
+    now: datetime.datetime,
+) -> None:
+    """Writes the mark into the placement as it is by now: thousands are marked, one after the other."""
+    present = context.world.placements.get(planned.key)
+    placement = present if present is not None and present.uid == planned.uid else planned
+    status = dump(mark(placement, now))
+    await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": status}, subresource="status")
 
 
 def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
@@ -237,13 +248,13 @@ def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
 
 async def _charge(context: Context, template: Template, charges: Sequence[tuple[PlacementView, str]]) -> None:
     """Writes for which namespaces copies count from now on, a portion at a time."""
-    patches = [
-        (placement.key, {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}})
-        for placement, namespace in charges[:_PORTION]
-    ]
-    answers = await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, key, patch) for key, patch in patches)
-    for answer in answers:
+
+    async def charge(placement: PlacementView, namespace: str) -> None:
+        patch = {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}}
+        answer = await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
         context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+
+    await gather(charge(placement, namespace) for placement, namespace in charges[:_PORTION])
     if len(charges) > _PORTION:
         context.queue.add(Key("template", template.key))
 
@@ -282,7 +293,9 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     existing = _existing(context, template) if template is not None else {}
     fleet = world.fleet()
     held = template is not None and world.held(template)
+    worked = slices.Slices()
     for before in planned:
+        await worked.give_way()
         deployment = world.deployments.get(before.key)
         if deployment is None or decided_anew(before, deployment):
             # Its placements are planned in the look that this change asked for. Until then it must neither count as
