@@ -26,6 +26,25 @@ class Slices:
             self._began = time.monotonic()
 
 
+class SharedSlices:
+    """One slice for several workers: once they have used it up together, all give way."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._ending = False
+
+    async def give_way(self) -> None:
+        """As `Slices.give_way`. In one turn of the event loop, all workers together exceed the slice once."""
+        while time.monotonic() - self._began > SECONDS:
+            if not self._ending:
+                self._ending = True
+                asyncio.get_running_loop().call_soon(self._begin)
+            await asyncio.sleep(0)
+
+    def _begin(self) -> None:
+        self._began, self._ending = time.monotonic(), False
+
+
 async def run(steps: Generator[None, None, T]) -> T:
     """The result of `steps`, which are short. Nothing else happens between the last one and the return."""
     slices = Slices()

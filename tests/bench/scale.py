@@ -1,7 +1,8 @@
 """What the controller costs in a large fleet: thousands of hosts, hundreds of certificates, ten copies on each host.
 
 A real kube-apiserver with etcd, no kubelets; `seeding.py` fills it. The controller is the real process with the rights
-of the chart. SCALE_HOSTS, SCALE_CERTIFICATES, SCALE_TEMPLATES, SCALE_ROUNDS and SCALE_WINDOW (seconds) make it smaller.
+of the chart, and records how long it keeps its event loop. SCALE_HOSTS, SCALE_CERTIFICATES, SCALE_TEMPLATES,
+SCALE_ROUNDS and SCALE_WINDOW (seconds) make it smaller.
 """
 
 import collections
@@ -19,16 +20,15 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
-from prometheus_client import parser
 from tests.api import kube as api
 from tests.api.kube import Kube
 from tests.api.simulation import Simulation
-from tests.bench import machines, seeding
+from tests.bench import changes, machines, seeding, turns
+from tests.bench.controller import Controller, Metrics
 from tests.cluster import harness
 from tests.world.waiting import until
 
@@ -54,7 +54,16 @@ def measure() -> str:
         fleet = Fleet(control_plane, pathlib.Path(directory))
         fleet.fill()
         starts = [start(fleet) for _ in range(ROUNDS)]
-        return "\n".join((*_start_rows(starts), *in_service(fleet)))
+        return "\n".join((*_start_rows(starts), *in_service(fleet), "", *changed(fleet)))
+
+
+def measure_turns() -> str:
+    """A Markdown table: how long the event loop is kept at a time. Without all that takes long."""
+    with harness.ControlPlane() as control_plane, tempfile.TemporaryDirectory() as directory:
+        api.install_definitions(control_plane)
+        fleet = Fleet(control_plane, pathlib.Path(directory))
+        fleet.fill()
+        return "\n".join(changed(fleet))
 
 
 class Fleet:
@@ -101,7 +110,7 @@ class Fleet:
                 assert each["status"]["placements"]["ready"] == HOSTS, each["status"]
 
     @contextlib.contextmanager
-    def controller(self) -> Iterator["Controller"]:
+    def controller(self) -> Iterator[Controller]:
         """A process; it is asked to end, as kubelets do."""
         self._started += 1
         name = f"controller-{self._started}"
@@ -113,14 +122,18 @@ class Fleet:
             "KUBECONFIG": str(self.control_plane.token_kubeconfig(token, name)),
             "POD_NAME": name,
             "POD_NAMESPACE": self.world.namespace,
+            # Of tests and product, for a program that measures itself.
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            turns.FILE_VARIABLE: str(self.directory / f"{name}.turns"),
         }
         log = self.directory / f"{name}.log"
-        program = os.environ.get("SCALE_PROGRAM") or str(pathlib.Path(sys.executable).with_name("directdownload"))
-        arguments = [program, *self._arguments, f"--health-port={port}", "--log-format=text"]
+        program = os.environ.get("SCALE_PROGRAM")
+        command = [program] if program else [sys.executable, "-m", turns.__name__]
+        arguments = [*command, *self._arguments, f"--health-port={port}", "--log-format=text"]
         with log.open("wb") as output:
             began = time.monotonic()
             process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        controller = Controller(process, port, log, began)
+        controller = Controller(process, port, log, began, turns.Record(self.directory / f"{name}.turns"))
         try:
             yield controller
         finally:
@@ -136,62 +149,6 @@ class Fleet:
         user = f"system:serviceaccount:{self.world.namespace}:{self._account}"
         events = harness.read_audit_log(self.control_plane.audit_log)
         return [event for event in events if event["user"]["username"] == user]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Controller:
-    process: subprocess.Popen[bytes]
-    port: int
-    log: pathlib.Path
-    began: float
-
-    def metrics(self) -> "Metrics":
-        """Raises OSError while nothing answers."""
-        url = f"http://127.0.0.1:{self.port}/metrics"
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return Metrics(answer.read().decode())
-
-    def says(self, words: str) -> bool:
-        return words in self.log.read_text()
-
-    def cpu_seconds(self) -> float:
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self, field: str) -> float:
-        """MiB; `VmHWM` is the peak, `VmRSS` what it has now."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1024
-
-
-class Metrics:
-    """One scrape."""
-
-    def __init__(self, text: str) -> None:
-        self._samples = [
-            (sample.name, sample.labels, sample.value)
-            for family in parser.text_string_to_metric_families(text)
-            for sample in family.samples
-        ]
-
-    def sum(self, name: str, **labels: str) -> float:
-        return sum(
-            value
-            for found, has, value in self._samples
-            if found == name and all(has.get(key) == wanted for key, wanted in labels.items())
-        )
-
-    @property
-    def depth(self) -> float:
-        return self.sum("directdownload_queue_depth")
-
-    def reconciles(self) -> dict[str, dict[float, float]]:
-        """How many took at most so many seconds, by kind."""
-        found: dict[str, dict[float, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
-        for name, has, value in self._samples:
-            if name == "directdownload_reconcile_duration_seconds_bucket":
-                found[has["kind"]][float(has["le"])] += value
-        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -289,6 +246,20 @@ def in_service(fleet: Fleet) -> list[str]:
         f"| p99 of a reconcile meanwhile, seconds | {rollout.p99['all']} | < 1 |",
         *(f"| p99 of kind {kind} | {text} | |" for kind, text in rollout.p99.items() if kind != "all"),
         f"| peak memory of all, MiB | {peak:.0f} | < 600 |",
+    ]
+
+
+def changed(fleet: Fleet) -> list[str]:
+    """Rows: how long the event loop was kept, at the start and by changes of the whole fleet."""
+    with fleet.controller() as controller:
+        caught_up(controller)
+        found = [("start to caught up", controller.turns.longest(controller.began))]
+        found += changes.measured(fleet, controller, HOSTS)
+    return [
+        f"| {HOSTS:,} hosts, {CERTIFICATES} certificates, {HOSTS * TEMPLATES:,} placements "
+        "| longest turn, ms of CPU | ms of wall time | aim |",
+        "|---|---|---|---|",
+        *(f"| {name} | {turn.cpu * 1000:.0f} | {turn.wall * 1000:.0f} | ≤ 200 of CPU |" for name, turn in found),
     ]
 
 

@@ -4,7 +4,7 @@ Failures are retried with exponential backoff per key; nothing is ever dropped, 
 ends a backoff early, as it may be what was missing; but not the time that the API server asked us to wait.
 
 Most reconciles find nothing to do and wait for nothing. Fifty thousand of them in a row would keep the event loop from
-all else, above all from renewing the Lease: so workers give way after a slice (`slices`).
+all else, above all from renewing the Lease: so workers give way after a slice (`slices`), which they share.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class WorkQueue:
         self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
+        self._slices = slices.SharedSlices()
         self._closed = False
         self._idle = asyncio.Event()
 
@@ -118,13 +119,12 @@ class WorkQueue:
                     await self._idle.wait()
 
     async def _work(self) -> None:
-        worked = slices.Slices()
         while True:
-            await worked.give_way()
-            while self._closed or not self._waiting:
+            await self._slices.give_way()
+            if self._closed or not self._waiting:
                 self._wakeup.clear()
                 await self._wakeup.wait()
-                worked = slices.Slices()
+                continue
             key, _ = self._waiting.popitem(last=False)
             self._running.add(key)
             try:

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import itertools
 import pathlib
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from directdownload import health
 from directdownload.cluster import client, kinds
 from directdownload.controller import events, metrics, settings
 from directdownload.controller.context import Context
-from directdownload.controller.queue import WorkQueue
+from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
 from directdownload.planning.observed import PlacementView
@@ -162,3 +163,28 @@ def test_metrics_of_a_large_fleet_are_written_in_slices(longest: Measure) -> Non
 
     assert longest(scrape) < LIMIT_SECONDS
     assert bodies[0].count(b"directdownload_pool_ready{") == 4 * HOSTS
+
+
+def test_workers_share_one_slice(longest: Measure) -> None:
+    """Each with one of its own, sixteen would keep the loop for sixteen slices."""
+    done: list[Key] = []
+    all_done = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.004:
+            pass
+        done.append(key)
+        if len(done) == 50:
+            all_done.set()
+
+    async def all_keys() -> None:
+        queue = WorkQueue(work)
+        for number in range(50):
+            queue.add(Key("placement", str(number)))
+        working = asyncio.create_task(queue.run(16))
+        await all_done.wait()
+        working.cancel()
+
+    assert longest(all_keys) < 0.03
+    assert len(done) == 50
