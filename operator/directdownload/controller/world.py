@@ -140,6 +140,8 @@ class World:
         self.summaries: Notes[float] = Notes(self.templates, self.deployments, self.certificates)
         #: names of placements whose creation failed in the last look at their Template, by the Template's uid
         self.refused: Notes[frozenset[str]] = Notes(self.templates)
+        #: how many copies a deployment wants: its generation, when that was counted (monotonic seconds), and the number
+        self.desired: Notes[tuple[int, float, int]] = Notes(self.deployments)
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}

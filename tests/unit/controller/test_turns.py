@@ -9,7 +9,7 @@ import gc
 import itertools
 import pathlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import prometheus_client
@@ -21,13 +21,17 @@ from tests.world.turns import Longest
 
 from directdownload import health
 from directdownload.cluster import client, kinds
-from directdownload.controller import events, metrics, settings
+from directdownload.controller import events, metrics, settings, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.reconcile import placements
 from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
+from directdownload.planning import deployments
+from directdownload.planning.deployments import Target
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
+from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
 HOSTS = 5000
@@ -163,6 +167,28 @@ def test_metrics_of_a_large_fleet_are_written_in_slices(longest: Measure) -> Non
 
     assert longest(scrape) < LIMIT_SECONDS
     assert bodies[0].count(b"directdownload_pool_ready{") == 4 * HOSTS
+
+
+def test_a_percentage_is_of_copies_that_are_counted_once_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, counted = make_context(), list[str]()
+
+    def targets(deployment: TemplateDeployment, *given: Any) -> Mapping[str, Target]:
+        counted.append(deployment.name)
+        return deployments.targets(deployment, *given)
+
+    monkeypatch.setattr(placements, "targets", targets)
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for generation, number in ((1, HOSTS), (2, 7)):
+        rollout = {"rollout": {"maxParallel": "10%"}, "hosts": NAMES[:number]}
+        wish = build.deployment(generation=generation, spec=rollout, resourceVersion=str(generation), **FINALIZERS)
+        context.world.deployments.observe(wish)
+        for _ in range(20):
+            assert placements._desired(context, wish, build.template()) == number
+    assert len(counted) == 2
+    now += watches.COUNT_SECONDS
+    assert placements._desired(context, wish, build.template()) == 7
+    assert len(counted) == 3
 
 
 def test_workers_share_one_slice(longest: Measure) -> None:
