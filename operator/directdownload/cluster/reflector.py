@@ -292,8 +292,10 @@ class Reflector(Generic[T]):
                     )
                     self._store.rewind()
                     self._version = version
+                worked = slices.Slices()
                 for document in page:
                     seen.add(self._observe(document))
+                    await worked.give_way()
         await self._store.forget_all_but(seen, version)
         self._version = version
         self.last_relist_monotonic = time.monotonic()
@@ -311,12 +313,14 @@ class Reflector(Generic[T]):
             field_selector=self._field_selector,
             timeout_seconds=max(1.0, seconds),
         )
-        progress = False
+        progress, worked = False, slices.Slices()
         async with contextlib.aclosing(events):
             async for kind, document in events:
                 progress = True
                 self._failures = 0
                 self._take(kind, document)
+                # Thousands of changes at once come without a pause between them.
+                await worked.give_way()
         if not progress and time.monotonic() - began < _SHORT_WATCH_SECONDS:
             raise errors.Unreachable(0, "WatchCutOff", f"WATCH {self._resource.plural}: ended at once")
         self._failures = 0

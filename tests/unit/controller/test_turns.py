@@ -9,7 +9,7 @@ import gc
 import itertools
 import pathlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import prometheus_client
@@ -21,6 +21,7 @@ from tests.world.turns import Longest
 
 from directdownload import health
 from directdownload.cluster import client, kinds
+from directdownload.cluster.reflector import Reflector, Store
 from directdownload.controller import events, metrics, settings, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
@@ -29,12 +30,12 @@ from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
 from directdownload.planning import deployments
 from directdownload.planning.deployments import Target
-from directdownload.planning.observed import PlacementView
+from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.resources import base, naming
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
-HOSTS = 5000
+HOSTS, PER_HOST = 5000, 5
 LIMIT_SECONDS = 0.08
 FINALIZERS: Document = {"finalizers": [base.FINALIZER]}
 NAMES = [f"kvm-{number:04}" for number in range(HOSTS)]
@@ -148,6 +149,33 @@ def test_what_a_list_has_no_more_is_forgotten_in_slices(longest: Measure) -> Non
         store.observe(dataclasses.replace(copy_on("kvm-0001"), key=f"copy-{number}", uid=f"uid-{number}"))
     assert longest(lambda: store.forget_all_but(set(), 10)) < LIMIT_SECONDS
     assert not len(store)
+
+
+class Pages:
+    """One page of placements, and as many changes without a pause."""
+
+    def __init__(self) -> None:
+        first = build.placement_document(phase="Ready")
+        names = [f"{name}-{number}" for name in NAMES for number in range(PER_HOST)]
+        self._page = [
+            {**first, "metadata": {**first["metadata"], "name": name, "uid": f"uid-{name}"}} for name in names
+        ]
+
+    async def pages(self, _: kinds.Resource, **__: Any) -> AsyncGenerator[tuple[list[Document], str], None]:
+        yield self._page, "2"
+
+    async def watch(self, _: kinds.Resource, **__: Any) -> AsyncGenerator[tuple[str, Document], None]:
+        for document in self._page:
+            yield "MODIFIED", {**document, "metadata": {**document["metadata"], "resourceVersion": "3"}}
+
+
+@pytest.mark.parametrize("work", ["_list", "_watch"])
+def test_what_comes_in_by_thousands_is_read_in_slices(longest: Measure, work: str) -> None:
+    store = Store[PlacementView]()
+    api = cast(client.Api, Pages())
+    found = Reflector(api, kinds.TEMPLATE_PLACEMENTS, project_placement, store)
+    assert longest(lambda: found._list() if work == "_list" else found._watch(time.monotonic() + 100)) < LIMIT_SECONDS
+    assert len(store) == PER_HOST * HOSTS
 
 
 def test_metrics_of_a_large_fleet_are_written_in_slices(longest: Measure) -> None:
