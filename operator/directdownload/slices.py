@@ -45,13 +45,12 @@ class SharedSlices:
         self._began, self._ending = time.monotonic(), False
 
 
-async def run(steps: Generator[None, None, T]) -> T:
+async def run(steps: Generator[None, None, T], worked: SharedSlices) -> T:
     """The result of `steps`, which are short. Nothing else happens between the last one and the return."""
-    slices = Slices()
     while True:
+        await worked.give_way()
         try:
             next(steps)
         except StopIteration as end:
             result: T = end.value
             return result
-        await slices.give_way()

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from directdownload import slices
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, settings, world
@@ -165,11 +164,11 @@ class Context:
         deployments would write to each copy.
         """
         patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-        unasked, looked = list[PlacementView](), slices.Slices()
+        unasked = list[PlacementView]()
         for each in copies:
             if each.requested_at != request and not self._is_asked(each):
                 unasked.append(each)
-            await looked.give_way()
+            await self.queue.slices.give_way()
 
         async def ask(placement: PlacementView) -> None:
             answer = await self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)

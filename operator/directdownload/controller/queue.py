@@ -54,7 +54,8 @@ class WorkQueue:
         self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
-        self._slices = slices.SharedSlices()
+        #: of all workers, also within a reconcile that takes long
+        self.slices = slices.SharedSlices()
         self._closed = False
         self._idle = asyncio.Event()
 
@@ -120,7 +121,7 @@ class WorkQueue:
 
     async def _work(self) -> None:
         while True:
-            await self._slices.give_way()
+            await self.slices.give_way()
             if self._closed or not self._waiting:
                 self._wakeup.clear()
                 await self._wakeup.wait()

@@ -134,6 +134,32 @@ def test_many_deployments_of_one_template_are_planned_in_slices(longest: Measure
     assert found < LIMIT_SECONDS
 
 
+def test_templates_that_are_looked_at_at_once_share_one_slice(longest: Measure) -> None:
+    """Each takes part of it for its status alone."""
+    context = make_context()
+    keys = []
+    for number in range(16):
+        template = build.template(f"t-{number}", uid=f"uid-{number}", **FINALIZERS)
+        context.world.templates.observe(template)
+        spec = {"templateRef": {"name": template.name}, "hosts": NAMES}
+        context.world.deployments.observe(build.deployment(f"of-{number}", spec=spec, **FINALIZERS))
+        keys.append(template.key)
+        for name in NAMES:
+            key = naming.placement_name(template.name, template.uid, "local", name)
+            changes: Document = {
+                "key": key,
+                "uid": f"uid-{key}",
+                "template_uid": template.uid,
+                "template_key": template.key,
+            }
+            context.world.placements.observe(dataclasses.replace(copy_on(name), **changes))
+
+    async def look() -> None:
+        await asyncio.gather(*(reconcile.reconcile(context, key) for key in keys))
+
+    assert longest(look) < 2 * LIMIT_SECONDS
+
+
 def test_a_request_that_is_handed_on_to_all_copies_is_handed_on_in_slices(longest: Measure) -> None:
     context = make_context()
     asked = [dataclasses.replace(copy_on(name, 2), requested_at="again") for name in NAMES] * 16

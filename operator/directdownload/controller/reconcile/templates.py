@@ -168,7 +168,7 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
     steps = planning.place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unread)
-    changes = await slices.run(steps)
+    changes = await slices.run(steps, context.queue.slices)
     changes = dataclasses.replace(changes, create=creation.in_order(context, template, changes.create))
     _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
     world.charges.wait(template.key, changes.full)
@@ -293,9 +293,8 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     existing = _existing(context, template) if template is not None else {}
     fleet = world.fleet()
     held = template is not None and world.held(template)
-    worked = slices.Slices()
     for before in planned:
-        await worked.give_way()
+        await context.queue.slices.give_way()
         deployment = world.deployments.get(before.key)
         if deployment is None or decided_anew(before, deployment):
             # Its placements are planned in the look that this change asked for. Until then it must neither count as
