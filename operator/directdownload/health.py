@@ -4,21 +4,23 @@ Controller and agent start it first and stop it last, so that it answers from pr
 (architecture, rule 13). Promises: a check that raises counts as a failed one, and is answered; nothing else is served.
 """
 
+import asyncio
 import contextlib
 import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 import prometheus_client
 from aiohttp import web
 from prometheus_client import exposition
+from prometheus_client.core import Metric
 
 import directdownload
-from directdownload import catalogue, escaping
+from directdownload import catalogue, escaping, slices
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +95,35 @@ class HealthServer(Server):
 
 
 async def _metrics(registry: prometheus_client.CollectorRegistry, request: web.Request) -> web.Response:
-    return exposition_for(request, registry)
+    return await exposition_for(request, registry)
 
 
-def exposition_for(request: web.Request, registry: prometheus_client.CollectorRegistry) -> web.Response:
-    """The answer to a scrape, in the format that it asks for."""
+class _Families:
+    """What was collected, for an encoder that would collect it."""
+
+    def __init__(self) -> None:
+        self._found: list[Metric] = []
+
+    def add(self, family: Metric) -> None:
+        self._found.append(family)
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._found)
+
+
+async def exposition_for(request: web.Request, registry: prometheus_client.CollectorRegistry) -> web.Response:
+    """The answer to a scrape, in the format that it asks for.
+
+    Collectors read what belongs to the event loop, so they run in it, in slices: they yield where others may change
+    that. The text of a large fleet takes longer, and is written by a thread.
+    """
     encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+    families, collected = _Families(), slices.Slices()
+    for family in registry.collect():
+        families.add(family)
+        await collected.give_way()
+    body = await asyncio.to_thread(encode, families)
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _handler(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -156,7 +156,7 @@ class ScrapeServer(health.Server):
         except errors.ApiError as error:
             logger.warning("Cannot ask the API server who may read metrics: %s", error)
             return web.Response(status=503, text="the API server cannot be asked", headers={"Retry-After": "5"})
-        return health.exposition_for(request, self._registry) if verdict is Verdict.ALLOWED else _refusal(verdict)
+        return await health.exposition_for(request, self._registry) if verdict is Verdict.ALLOWED else _refusal(verdict)
 
 
 def _refusal(verdict: Verdict) -> web.Response:

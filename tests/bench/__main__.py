@@ -1,6 +1,6 @@
-"""`make bench`: speed and memory, as tables of docs/performance.md. For one bench: `python -m tests.bench sources`.
+"""`make bench`: speed and memory, as tables of docs/performance.md. One alone: `python -m tests.bench sources`.
 
-`scale` takes ten minutes, and runs only by its name (`make bench-scale`).
+`scale` takes ten minutes, and is run by its name only (`make bench-scale`), as is `turns`, a part of it.
 """
 
 import argparse
@@ -19,13 +19,15 @@ BENCHES = {
     "fleet": certificates.fleet,
     "failover": failover.measure,
     "scale": scale.measure,
+    "turns": scale.measure_turns,
 }
+LONG = ("scale", "turns")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"one of {', '.join(BENCHES)}")
-    chosen = parser.parse_args().bench or [name for name in BENCHES if name != "scale"]
+    chosen = parser.parse_args().bench or [name for name in BENCHES if name not in LONG]
     unknown = [name for name in chosen if name not in BENCHES]
     if unknown:
         parser.error(f"no bench {unknown[0]}: expected one of {', '.join(BENCHES)}")

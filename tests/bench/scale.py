@@ -1,7 +1,8 @@
-"""The cost of the controller in a large fleet: thousands of hosts, hundreds of certificates, ten copies on each host.
+"""What the controller costs in a large fleet: thousands of hosts, hundreds of certificates, ten copies on each host.
 
 A real kube-apiserver with etcd, no kubelets; `seeding.py` fills it. The controller is the real process with the rights
-of the chart. SCALE_HOSTS, SCALE_CERTIFICATES, SCALE_TEMPLATES, SCALE_ROUNDS and SCALE_WINDOW (seconds) make it smaller.
+of the chart, and records how long it keeps its event loop. SCALE_HOSTS, SCALE_CERTIFICATES, SCALE_TEMPLATES,
+SCALE_ROUNDS and SCALE_WINDOW (seconds) make it smaller.
 """
 
 import collections
@@ -19,16 +20,15 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
-from prometheus_client import parser
 from tests.api import kube as api
 from tests.api.kube import Kube
 from tests.api.simulation import Simulation
-from tests.bench import machines, seeding
+from tests.bench import changes, machines, seeding, turns
+from tests.bench.controller import Controller, Metrics
 from tests.cluster import harness
 from tests.world.waiting import until
 
@@ -42,7 +42,7 @@ WINDOW_SECONDS = float(os.environ.get("SCALE_WINDOW", "120"))
 HEARTBEAT_SECONDS = 300.0
 RELIST_SECONDS = 600.0
 SCRAPE_SECONDS = 15.0
-#: The queue must stay empty for so long. Proofs of certificates are collected for up to 10 s before they are counted.
+#: The queue has to stay empty for so long. Proofs of certificates are gathered for up to 10 s before they are counted.
 QUIET_SECONDS = 20.0
 _POLL_SECONDS = 0.5
 
@@ -54,11 +54,20 @@ def measure() -> str:
         fleet = Fleet(control_plane, pathlib.Path(directory))
         fleet.fill()
         starts = [start(fleet) for _ in range(ROUNDS)]
-        return "\n".join((*_start_rows(starts), *in_service(fleet)))
+        return "\n".join((*_start_rows(starts), *in_service(fleet), "", *changed(fleet)))
+
+
+def measure_turns() -> str:
+    """A Markdown table: how long the event loop is kept at a time. Without all that takes long."""
+    with harness.ControlPlane() as control_plane, tempfile.TemporaryDirectory() as directory:
+        api.install_definitions(control_plane)
+        fleet = Fleet(control_plane, pathlib.Path(directory))
+        fleet.fill()
+        return "\n".join(changed(fleet))
 
 
 class Fleet:
-    """The objects in one control plane, and its controllers."""
+    """The objects in one control plane, and controllers that look after them."""
 
     def __init__(self, control_plane: harness.ControlPlane, directory: pathlib.Path) -> None:
         self.control_plane = control_plane
@@ -67,7 +76,7 @@ class Fleet:
         self._started = 0
 
     def fill(self) -> None:
-        """Create one host by controller and agent, all others as its copies, then update the sums in statuses."""
+        """One host by controller and agent, all others as its copies, and the sums of statuses over all of them."""
         with self.world as world:
             manifests = api.rendered("release", world.namespace)
             self.control_plane.kubectl("apply", "-f", "-", input=manifests, check=True)
@@ -90,7 +99,7 @@ class Fleet:
         self._check()
 
     def _check(self) -> None:
-        """Check that the fleet is complete, and that all statuses report it."""
+        """The fleet is what it should be, and everybody has said so."""
         assert not self.world.jobs(), "something was to be done"
         with self.world.kube() as kube:
             zone = kube.get(kinds.ZONES, self.world.zone).object()
@@ -101,8 +110,8 @@ class Fleet:
                 assert each["status"]["placements"]["ready"] == HOSTS, each["status"]
 
     @contextlib.contextmanager
-    def controller(self) -> Iterator["Controller"]:
-        """A controller process; it ends by SIGTERM, as from a kubelet."""
+    def controller(self) -> Iterator[Controller]:
+        """A process; it is asked to end, as kubelets do."""
         self._started += 1
         name = f"controller-{self._started}"
         token = self.control_plane.service_account_token(self._account, self.world.namespace)
@@ -113,14 +122,18 @@ class Fleet:
             "KUBECONFIG": str(self.control_plane.token_kubeconfig(token, name)),
             "POD_NAME": name,
             "POD_NAMESPACE": self.world.namespace,
+            # Of tests and product, for a program that measures itself.
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            turns.FILE_VARIABLE: str(self.directory / f"{name}.turns"),
         }
         log = self.directory / f"{name}.log"
-        program = os.environ.get("SCALE_PROGRAM") or str(pathlib.Path(sys.executable).with_name("directdownload"))
-        arguments = [program, *self._arguments, f"--health-port={port}", "--log-format=text"]
+        program = os.environ.get("SCALE_PROGRAM")
+        command = [program] if program else [sys.executable, "-m", turns.__name__]
+        arguments = [*command, *self._arguments, f"--health-port={port}", "--log-format=text"]
         with log.open("wb") as output:
             began = time.monotonic()
             process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        controller = Controller(process, port, log, began)
+        controller = Controller(process, port, log, began, turns.Record(self.directory / f"{name}.turns"))
         try:
             yield controller
         finally:
@@ -132,66 +145,10 @@ class Fleet:
                 process.wait()
 
     def writes(self) -> list[dict[str, Any]]:
-        """The controllers' writes, from the audit log, which omits Leases and Events."""
+        """Of the controllers, from the audit log; Leases and Events are not in it."""
         user = f"system:serviceaccount:{self.world.namespace}:{self._account}"
         events = harness.read_audit_log(self.control_plane.audit_log)
         return [event for event in events if event["user"]["username"] == user]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Controller:
-    process: subprocess.Popen[bytes]
-    port: int
-    log: pathlib.Path
-    began: float
-
-    def metrics(self) -> "Metrics":
-        """Raises OSError while the server does not answer."""
-        url = f"http://127.0.0.1:{self.port}/metrics"
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return Metrics(answer.read().decode())
-
-    def says(self, words: str) -> bool:
-        return words in self.log.read_text()
-
-    def cpu_seconds(self) -> float:
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self, field: str) -> float:
-        """Memory in MiB; `VmHWM` is the peak, `VmRSS` the current value."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1024
-
-
-class Metrics:
-    """One scrape."""
-
-    def __init__(self, text: str) -> None:
-        self._samples = [
-            (sample.name, sample.labels, sample.value)
-            for family in parser.text_string_to_metric_families(text)
-            for sample in family.samples
-        ]
-
-    def sum(self, name: str, **labels: str) -> float:
-        return sum(
-            value
-            for found, has, value in self._samples
-            if found == name and all(has.get(key) == wanted for key, wanted in labels.items())
-        )
-
-    @property
-    def depth(self) -> float:
-        return self.sum("directdownload_queue_depth")
-
-    def reconciles(self) -> dict[str, dict[float, float]]:
-        """The cumulative counts by upper bound in seconds, by kind."""
-        found: dict[str, dict[float, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
-        for name, has, value in self._samples:
-            if name == "directdownload_reconcile_duration_seconds_bucket":
-                found[has["kind"]][float(has["le"])] += value
-        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,9 +164,9 @@ class Start:
 
 
 def caught_up(controller: Controller, seconds: float = 900) -> Start:
-    """Wait until the controller leads, its first lists are complete, and its queue is and stays empty.
+    """Waits until the controller leads, its first lists are complete, and its queue is empty and stays so.
 
-    It caught up at the first look that found the queue empty, after a reconcile of every object.
+    It had then caught up at the first look that found the queue empty, after every object had been looked at.
     """
     marks: dict[str, tuple[float, float]] = {}
     empty: tuple[float, float] | None = None
@@ -237,7 +194,7 @@ def caught_up(controller: Controller, seconds: float = 900) -> Start:
 
 
 def start(fleet: Fleet) -> Start:
-    """Start a controller in a fleet with nothing left to do: it must write nothing."""
+    """A controller begins with a fleet in which nothing is left to do: it must find just that."""
     before = len(fleet.writes())
     with fleet.controller() as controller:
         found = caught_up(controller)
@@ -292,8 +249,22 @@ def in_service(fleet: Fleet) -> list[str]:
     ]
 
 
+def changed(fleet: Fleet) -> list[str]:
+    """Rows: how long the event loop was kept, at the start and by changes of the whole fleet."""
+    with fleet.controller() as controller:
+        caught_up(controller)
+        found = [("start to caught up", controller.turns.longest(controller.began))]
+        found += changes.measured(fleet, controller, HOSTS)
+    return [
+        f"| {HOSTS:,} hosts, {CERTIFICATES} certificates, {HOSTS * TEMPLATES:,} placements "
+        "| longest turn, ms of CPU | ms of wall time | aim |",
+        "|---|---|---|---|",
+        *(f"| {name} | {turn.cpu * 1000:.0f} | {turn.wall * 1000:.0f} | ≤ 200 of CPU |" for name, turn in found),
+    ]
+
+
 def quiet_window(fleet: Fleet, controller: Controller) -> tuple[float, float]:
-    """Cores and MiB while only nodes report their status, with occasional scrapes by Prometheus."""
+    """Cores and MiB while nothing changes but that nodes report; Prometheus looks in now and then."""
     with heartbeats(fleet):
         before = len(fleet.writes())
         looks = controller.metrics().sum("directdownload_reconcile_duration_seconds_count")
@@ -310,7 +281,7 @@ def quiet_window(fleet: Fleet, controller: Controller) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def heartbeats(fleet: Fleet) -> Iterator[None]:
-    """The node status that kubelets report every five minutes without a change."""
+    """What kubelets tell of their nodes every five minutes, though nothing has changed."""
     ended = threading.Event()
 
     def beat() -> int:
@@ -323,7 +294,7 @@ def heartbeats(fleet: Fleet) -> Iterator[None]:
                 ended.wait(max(0.0, began + sent * HEARTBEAT_SECONDS / HOSTS - time.monotonic()))
         return sent
 
-    # Only the time of the kubelet's report changes.
+    # What changes is only when the kubelet has spoken.
     def _renewed(kube: Kube) -> list[dict[str, Any]]:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return [{**each, "lastHeartbeatTime": now} for each in conditions]
@@ -351,7 +322,7 @@ class Rollout:
 
 
 def rolled_out(fleet: Fleet, controller: Controller) -> Rollout:
-    """Roll one more template out to every host; Jobs end at once, agents report the files."""
+    """One more template goes onto every host; Jobs end at once, agents see the files."""
     world, name = fleet.world, "rollout"
     before, writes, cpu = controller.metrics(), len(fleet.writes()), controller.cpu_seconds()
     began = time.monotonic()
@@ -377,7 +348,7 @@ def rolled_out(fleet: Fleet, controller: Controller) -> Rollout:
 
 
 def _p99(before: Metrics, after: Metrics) -> dict[str, str]:
-    """The upper bound of the bucket with the p99, by kind."""
+    """The bound of the bucket that holds it, by kind."""
     earlier, total = before.reconciles(), collections.Counter[float]()
     found = {}
     for kind, buckets in after.reconciles().items():

@@ -324,7 +324,7 @@ class PoolBook:
             uid=known.uid,
             pool=self._target.pool,
             shared=self._target.shared,
-            progress=progress.complete(done.size_bytes, progress.utc(done.verified_time)) if done is not None else None,
+            progress=_complete(done) if done is not None else None,
             observed=_observed(copy, state),
             settled=True,
             writer=known.writer,
@@ -354,6 +354,11 @@ class PoolBook:
             # the journal's name says so
             writer=self._host,
         )
+
+
+def _complete(done: record.Record) -> Progress:
+    """Of an archive its own bytes, as while it was downloaded, and not those of the file that was unpacked from it."""
+    return progress.complete(done.served_bytes or done.size_bytes, progress.utc(done.verified_time))
 
 
 def _observed(copy: _Copy, state: FileState | None) -> Observed:

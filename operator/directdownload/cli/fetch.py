@@ -160,6 +160,7 @@ def fetch(
     from directdownload.download.guard import Guard
     from directdownload.download.place import Place
     from directdownload.download.request import FetchRequest
+    from directdownload.download.secrets import Secrets
     from directdownload.download.sources.proxy import Proxies
     from directdownload.resources.jobs import Limits, Policy, Timeouts
 
@@ -187,11 +188,13 @@ def fetch(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
+    hide = Secrets.of_request(request).hide
     with _Bar(quiet=quiet or only_probe) as bar:
         if only_probe:
-            result = engine.outcome(lambda: probe.probe(request, Guard.start(stop, deadline, "nothing is kept")))
+            guard = Guard.start(stop, deadline, "nothing is kept")
+            result = engine.outcome(lambda: probe.probe(request, guard), hide)
         else:
-            result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback))
+            result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback), hide)
     if as_json:
         click.echo(result.to_message())
     if not (as_json or quiet) or not result.done:

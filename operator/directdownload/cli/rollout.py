@@ -117,9 +117,11 @@ def downloaded_of(placement: TemplatePlacement) -> int:
 
 
 def size_of(placement: TemplatePlacement) -> int | None:
-    """Bytes of this copy as served; None: not known."""
-    if placement.status.file is not None and placement.status.file.size_bytes is not None:
-        return placement.status.file.size_bytes
+    """Bytes of this copy as served, as far as known."""
+    file = placement.status.file
+    if file is not None and file.size_bytes is not None:
+        # A published file may be larger than the archive that it was unpacked from.
+        return file.served_bytes or file.size_bytes
     return placement.status.progress.bytes_total if placement.status.progress else None
 
 

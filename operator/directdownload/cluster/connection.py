@@ -36,6 +36,8 @@ _KEEPALIVE_SECONDS = 60
 _DEAD_PEER_SECONDS = 30
 _RELOAD_INTERVAL_SECONDS = 10
 _CLOSE_SECONDS = 2
+#: After this time nothing runs over a client with earlier credentials: the longest watches take 300 s.
+_RETIREMENT_SECONDS = 600
 _LOAD_ERRORS = (library_config.ConfigException, OSError, ValueError, TypeError, KeyError, yaml.YAMLError)
 
 
@@ -50,7 +52,8 @@ class Connection:
         self._rest: Any = None
         self._connector: aiohttp.TCPConnector | None = None
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._retired: list[tuple[Any, aiohttp.TCPConnector | None]] = []
+        #: earlier credentials' clients, and when each was replaced
+        self._retired: list[tuple[Any, aiohttp.TCPConnector | None, float]] = []
         self._loaded_monotonic = 0.0
         self._reloading = asyncio.Lock()
         #: counts how often credentials were loaded
@@ -97,11 +100,10 @@ class Connection:
             return True
 
     async def close(self) -> None:
-        for client, connector in [*self._retired, (self._rest, self._connector)]:
-            await client.close()
-            if connector is not None:
-                await connector.close()
+        for client, connector, _ in self._retired:
+            await _close(client, connector)
         self._retired.clear()
+        await _close(self._rest, self._connector)
         # aiohttp does not wait for connections that were given up before (watches, timeouts): their TLS shutdown may
         # take half a minute with a silent peer. Closing the sockets makes the event loop drop them now.
         for sock in self._open_sockets():
@@ -138,9 +140,14 @@ class Connection:
         configuration.client_session_kwargs = {"connector": connector, "trust_env": False}
         if self._rest is not None:
             # Watches still run over the old one.
-            self._retired.append((self._rest, self._connector))
+            self._retired.append((self._rest, self._connector, self._loaded_monotonic))
         self._configuration, self._rest, self._connector = configuration, client, connector
         self.generation += 1
+        over = self._loaded_monotonic - _RETIREMENT_SECONDS
+        ended = [each for each in self._retired if each[2] <= over]
+        self._retired = [each for each in self._retired if each[2] > over]
+        for old, its_connector, _ in ended:
+            await _close(old, its_connector)
 
     async def _load_kubeconfig(self, configuration: Any) -> str:
         paths = self._kubeconfig_paths()
@@ -181,6 +188,12 @@ class Connection:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return sock
+
+
+async def _close(client: Any, connector: aiohttp.TCPConnector | None) -> None:
+    await client.close()
+    if connector is not None:
+        await connector.close()
 
 
 def _in_cluster() -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pydantic
 
-from directdownload import escaping, logs
+from directdownload import escaping, logs, slices
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 
@@ -180,13 +180,15 @@ class Store(Generic[T]):
         if self._unreadable is not None:
             self._unreadable.rewind()
 
-    def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
+    async def forget_all_but(self, keys: Container[str], resource_version: int) -> None:
         """After a complete list of `keys`: an object not on it is gone, unless it is newer than the list."""
         gone = [item.key for item in self if item.key not in keys]
         if self._unreadable is not None:
             gone += [item.key for item in self._unreadable if item.key not in keys]
+        worked = slices.Slices()
         for key in gone:
             self.forget(key, resource_version)
+            await worked.give_way()
 
     def _expire_tombstones(self, now: float) -> None:
         while self._tombstones:
@@ -290,9 +292,11 @@ class Reflector(Generic[T]):
                     )
                     self._store.rewind()
                     self._version = version
+                worked = slices.Slices()
                 for document in page:
                     seen.add(self._observe(document))
-        self._store.forget_all_but(seen, version)
+                    await worked.give_way()
+        await self._store.forget_all_but(seen, version)
         self._version = version
         self.last_relist_monotonic = time.monotonic()
         self.synced.set()
@@ -309,12 +313,14 @@ class Reflector(Generic[T]):
             field_selector=self._field_selector,
             timeout_seconds=max(1.0, seconds),
         )
-        progress = False
+        progress, worked = False, slices.Slices()
         async with contextlib.aclosing(events):
             async for kind, document in events:
                 progress = True
                 self._failures = 0
                 self._take(kind, document)
+                # Thousands of changes at once come without a pause between them.
+                await worked.give_way()
         if not progress and time.monotonic() - began < _SHORT_WATCH_SECONDS:
             raise errors.Unreachable(0, "WatchCutOff", f"WATCH {self._resource.plural}: ended at once")
         self._failures = 0

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -72,15 +73,15 @@ class Context:
             self.queue.add_later(key, (when - self.now()).total_seconds())
 
     async def apply(
-        self, resource: kinds.Resource, item: Any, body: dict[str, Any], *, subresource: str | None = None
+        self, resource: kinds.Resource, item: Any, body: Mapping[str, Any], *, subresource: str | None = None
     ) -> None:
         """Server-side apply to `item`, by uid. A deleted object is not created again; for a status the API server
         compares no uids, and only the next reconcile notices another object of that name."""
         namespace, _, name = item.key.rpartition("/")
-        metadata = {"name": name, "uid": item.uid, **body.pop("metadata", {})}
+        metadata = {"name": name, "uid": item.uid, **body.get("metadata", {})}
         if namespace:
             metadata["namespace"] = namespace
-        document = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **body}
+        document = {**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
         try:
             answer = await self.api.apply(
                 resource, document, manager=base.CONTROLLER, subresource=subresource, namespace=namespace or None
@@ -163,9 +164,17 @@ class Context:
         deployments would write to each copy.
         """
         patch = {"metadata": {"annotations": {base.REQUESTED_AT: request}}}
-        unasked = [p for p in copies if p.requested_at != request and not self._is_asked(p)]
-        for answer in await gather(self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, p.key, patch) for p in unasked):
+        unasked = list[PlacementView]()
+        for each in copies:
+            if each.requested_at != request and not self._is_asked(each):
+                unasked.append(each)
+            await self.queue.slices.give_way()
+
+        async def ask(placement: PlacementView) -> None:
+            answer = await self.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
             self.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+
+        await gather(ask(each) for each in unasked)
 
     def _is_asked(self, placement: PlacementView) -> bool:
         """Whether an attempt is still to start for the request on `placement`."""
@@ -187,15 +196,23 @@ def same_conditions(wanted: base.Status, present: base.Status, *, words: bool = 
 
 
 async def gather(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """All results, a bounded number of calls at once; every call is made, then the first error is raised."""
-    gate = asyncio.Semaphore(_PARALLEL_REQUESTS)
+    """All results, a bounded number of calls at once; every call is made, then the first error is raised.
 
-    async def one(call: Awaitable[T]) -> T:
-        async with gate:
-            return await call
+    `calls` is iterated as they are made: thousands are never there at once.
+    """
+    numbered = enumerate(calls)
+    results: dict[int, T] = {}
+    failures: dict[int, Exception] = {}
 
-    results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
+    async def work(number: int, call: Awaitable[T]) -> None:
+        for each, awaited in itertools.chain(((number, call),), numbered):
+            try:
+                results[each] = await awaited
+            except Exception as error:
+                failures[each] = error
+
+    first = list(itertools.islice(numbered, _PARALLEL_REQUESTS))
+    await asyncio.gather(*(work(number, call) for number, call in first))
+    if failures:
+        raise failures[min(failures)]
+    return [results[number] for number in sorted(results)]

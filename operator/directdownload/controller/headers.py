@@ -74,13 +74,12 @@ async def give(context: Context, job: JobView, found: planning.Headers) -> None:
     """Creates the copy of `found` for `job`, if its pod waits for one, and remembers that it exists."""
     if _waits(context, job):
         await copy_for(context.api, job, found)
-        context.world.equipped[job.key] = job.uid
+        context.world.equipped[job.uid] = True
 
 
 def _waits(context: Context, job: JobView) -> bool:
     """A Job that was created before the Template named a Secret, and was adopted, waits for none."""
-    has_it = context.world.equipped.get(job.key) == job.uid
-    return world.HEADERS_ANNOTATION in job.annotations and not (job.deleting or has_it)
+    return world.HEADERS_ANNOTATION in job.annotations and not (job.deleting or job.uid in context.world.equipped)
 
 
 async def make_way(api: client.Api, manifest: Mapping[str, Any]) -> None:

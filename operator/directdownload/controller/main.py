@@ -23,7 +23,7 @@ import prometheus_client
 from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, installations, jobs, memory, metrics, watch_kinds, watches
+from directdownload.controller import events, garbage, installations, jobs, memory, metrics, watch_kinds, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
@@ -122,6 +122,7 @@ class Controller:
                 await synced.wait()
             gc.freeze()
             gc.enable()
+            garbage.Survivors().watch()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
             with self._metrics.registered():

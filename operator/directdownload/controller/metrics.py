@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -23,7 +23,7 @@ from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
 from directdownload.resources import quantities
 from directdownload.resources.base import ConditionStatus
-from directdownload.resources.host import Host
+from directdownload.resources.host import Host, HostStorage
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
@@ -214,70 +214,92 @@ class Collector(PrometheusCollector):
     def describe(self) -> Iterable[Metric]:
         return (gauge.family() for gauge in COMPUTED)
 
-    def collect(self) -> Iterable[Metric]:
-        """One pass over each store. Known label values (queues, phases and states of zones) are 0, not absent."""
-        families = {gauge: gauge.family() for gauge in COMPUTED}
-        for gauge, counts in self._counts():
-            for labels, count in counts.items():
-                families[gauge].add_metric(labels, count)
-        families[PLACEMENTS_LIMIT].add_metric((), self._world.usage().most)
-        depths = self._queue.depths()
-        for kind in QUEUES:
-            families[QUEUE_DEPTH].add_metric((kind,), depths[kind])
-        for resource, store in self._world.ours.items():
-            families[UNREADABLE_OBJECTS].add_metric((resource.kind,), len(store.unreadable))
-        self._collect_certificates(families)
-        self._collect_pools(families)
-        return families.values()
+    def collect(self) -> Iterator[Metric]:
+        """One pass over each store; the world may change after each family.
 
-    def _counts(self) -> Iterator[tuple[ComputedGauge, collections.Counter[tuple[str, ...]]]]:
-        world = self._world
-        zones = [zone.name for zone in world.zones]
+        Known label values (queues, phases and states of zones) are 0, not absent.
+        """
+        for part in (
+            self._placements,
+            self._hosts,
+            self._down,
+            self._active_jobs,
+            self._queues,
+            self._certificates,
+            self._ready,
+            self._available,
+            self._capacity,
+        ):
+            yield from part()
 
-        def counter(*values: Iterable[str]) -> collections.Counter[tuple[str, ...]]:
-            return collections.Counter(dict.fromkeys(itertools.product(zones, *values), 0))
+    def _placements(self) -> Iterable[Metric]:
+        placements = self._counter(phase for phase in Phase if phase is not Phase.UNKNOWN)
+        placements.update((p.zone, p.phase or Phase.PENDING) for p in self._world.placements)
+        limit = PLACEMENTS_LIMIT.family()
+        limit.add_metric((), self._world.usage().most)
+        return _family(PLACEMENTS, placements), limit
 
-        placements = counter(phase for phase in Phase if phase is not Phase.UNKNOWN)
-        placements.update((p.zone, p.phase or Phase.PENDING) for p in world.placements)
-        yield PLACEMENTS, placements
-        hosts, keystores, down = counter(HOST_STATES), counter(KEYSTORE_STATES.values()), set()
-        for host in world.hosts:
-            # A host without a state yet starts nothing either.
-            state = host.status.state or "Down"
-            hosts[host.spec.zone, state] += 1
+    def _hosts(self) -> Iterable[Metric]:
+        hosts, keystores = self._counter(HOST_STATES), self._counter(KEYSTORE_STATES.values())
+        for host in self._world.hosts:
+            hosts[host.spec.zone, _state(host)] += 1
             told = host.status.condition("KeystoreSynced")
             keystores[host.spec.zone, KEYSTORE_STATES[told.status if told else ConditionStatus.UNKNOWN]] += 1
-            if state == "Down":
-                down.add(host.name)
-        yield HOSTS, hosts
-        yield KEYSTORES, keystores
-        yield HOST_DOWN_PLACEMENTS, collections.Counter((p.zone, p.host) for p in world.placements if p.host in down)
-        jobs = counter()
-        jobs.update((zone,) for zone in self._zones_of_active_jobs())
-        yield JOBS_ACTIVE, jobs
+        return _family(HOSTS, hosts), _family(KEYSTORES, keystores)
 
-    def _collect_pools(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
+    def _down(self) -> Iterable[Metric]:
+        down = {host.name for host in self._world.hosts if _state(host) == "Down"}
+        held = ((p.zone, p.host) for p in self._world.placements if p.host in down)
+        counts = collections.Counter[tuple[str, ...]](held)
+        return (_family(HOST_DOWN_PLACEMENTS, counts),)
+
+    def _active_jobs(self) -> Iterable[Metric]:
+        jobs = self._counter()
+        jobs.update((zone,) for zone in self._zones_of_active_jobs())
+        return (_family(JOBS_ACTIVE, jobs),)
+
+    def _queues(self) -> Iterable[Metric]:
+        depths, depth = self._queue.depths(), QUEUE_DEPTH.family()
+        for kind in QUEUES:
+            depth.add_metric((kind,), depths[kind])
+        unreadable = UNREADABLE_OBJECTS.family()
+        for resource, store in self._world.ours.items():
+            unreadable.add_metric((resource.kind,), len(store.unreadable))
+        return depth, unreadable
+
+    def _ready(self) -> Iterable[Metric]:
+        return self._of_pools(POOL_READY, lambda storage: storage.reason in (None, Reason.READY))
+
+    def _available(self) -> Iterable[Metric]:
+        return self._of_pools(POOL_AVAILABLE_BYTES, lambda storage: storage.available_bytes)
+
+    def _capacity(self) -> Iterable[Metric]:
+        return self._of_pools(POOL_CAPACITY_BYTES, lambda storage: storage.capacity_bytes)
+
+    def _of_pools(self, gauge: ComputedGauge, value_of: Callable[[HostStorage], int | None]) -> Iterable[Metric]:
+        family = gauge.family()
         for host in self._world.hosts:
             for storage in host.status.storage:
                 # Agents write these: only names of existing objects become labels.
-                if storage.pool not in self._world.pools:
-                    continue
-                labels = (host.spec.zone, storage.pool, host.name)
-                families[POOL_READY].add_metric(labels, storage.reason in (None, Reason.READY))
-                if storage.available_bytes is not None:
-                    families[POOL_AVAILABLE_BYTES].add_metric(labels, storage.available_bytes)
-                if storage.capacity_bytes is not None:
-                    families[POOL_CAPACITY_BYTES].add_metric(labels, storage.capacity_bytes)
+                if storage.pool in self._world.pools and (value := value_of(storage)) is not None:
+                    family.add_metric((host.spec.zone, storage.pool, host.name), value)
+        return (family,)
 
-    def _collect_certificates(self, families: dict[ComputedGauge, GaugeMetricFamily]) -> None:
+    def _certificates(self) -> Iterable[Metric]:
         """Only published certificates count: of two objects with one alias one is published."""
+        hosts, expiry = CERTIFICATE_HOSTS.family(), CERTIFICATE_NOT_AFTER.family()
         for certificate in self._world.certificates:
             status, labels = certificate.status, (certificate.spec.zone, certificate.spec.keystore_alias)
             if status.hosts is None or status.not_after is None:
                 continue
-            families[CERTIFICATE_NOT_AFTER].add_metric(labels, status.not_after.timestamp())
+            expiry.add_metric(labels, status.not_after.timestamp())
             for state in CERTIFICATE_STATES:
-                families[CERTIFICATE_HOSTS].add_metric((*labels, state), getattr(status.hosts, state.lower()))
+                hosts.add_metric((*labels, state), getattr(status.hosts, state.lower()))
+        return hosts, expiry
+
+    def _counter(self, *values: Iterable[str]) -> collections.Counter[tuple[str, ...]]:
+        zones = [zone.name for zone in self._world.zones]
+        return collections.Counter(dict.fromkeys(itertools.product(zones, *values), 0))
 
     def _zones_of_active_jobs(self) -> Iterator[str]:
         for job in self._world.jobs:
@@ -292,6 +314,18 @@ COMPUTED = (
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),
     *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, UNREADABLE_OBJECTS, QUEUE_DEPTH),
 )
+
+
+def _family(gauge: ComputedGauge, counts: Mapping[tuple[str, ...], int]) -> GaugeMetricFamily:
+    family = gauge.family()
+    for labels, count in counts.items():
+        family.add_metric(labels, count)
+    return family
+
+
+def _state(host: Host) -> str:
+    """A host without a state yet starts nothing either."""
+    return host.status.state or "Down"
 
 
 def _forget_host(_: str, old: Host | None, new: Host | None) -> None:

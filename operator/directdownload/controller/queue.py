@@ -4,7 +4,7 @@ Failures are retried with exponential backoff per key; nothing is ever dropped, 
 ends a backoff early, as it may be what was missing; but not the time that the API server asked us to wait.
 
 Most reconciles find nothing to do and wait for nothing. Fifty thousand of them in a row would keep the event loop from
-all else, above all from renewing the Lease: so workers give way after `_SLICE_SECONDS`.
+all else, above all from renewing the Lease: so workers give way after a slice (`slices`), which they share.
 """
 
 import asyncio
@@ -12,11 +12,10 @@ import collections
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from directdownload import logs
+from directdownload import logs, slices
 from directdownload.cluster import errors
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ OBJECTS = {
     "probe": "Template",
     "certificate": "DirectDownloadCertificate",
 }
-_SLICE_SECONDS = 0.005
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -56,6 +54,8 @@ class WorkQueue:
         self._held: set[Key] = set()
         self._failures: collections.Counter[Key] = collections.Counter()
         self._wakeup = asyncio.Event()
+        #: of all workers, also within a reconcile that takes long
+        self.slices = slices.SharedSlices()
         self._closed = False
         self._idle = asyncio.Event()
 
@@ -120,15 +120,12 @@ class WorkQueue:
                     await self._idle.wait()
 
     async def _work(self) -> None:
-        gave_way = time.monotonic()
         while True:
-            if time.monotonic() - gave_way > _SLICE_SECONDS:
-                await asyncio.sleep(0)
-                gave_way = time.monotonic()
-            while self._closed or not self._waiting:
+            await self.slices.give_way()
+            if self._closed or not self._waiting:
                 self._wakeup.clear()
                 await self._wakeup.wait()
-                gave_way = time.monotonic()
+                continue
             key, _ = self._waiting.popitem(last=False)
             self._running.add(key)
             try:

@@ -19,6 +19,7 @@ from typing import Any
 
 import kopf
 
+from directdownload import slices
 from directdownload.cluster import client, errors, kinds, objects
 from directdownload.controller.context import Context
 from directdownload.resources.base import GROUP
@@ -136,8 +137,9 @@ class Lists:
         # Page by page: thousands of Hosts with hundreds of certificates each would fill the memory.
         async with contextlib.aclosing(self._api.pages(resource)) as pages:
             async for page, text in pages:
-                version = text
+                version, worked = text, slices.Slices()
                 for document in page:
                     seen.add(objects.key_of(document["metadata"]))
                     self._context.observe(resource, document)
-        store.forget_all_but(seen, int(version))
+                    await worked.give_way()
+        await store.forget_all_but(seen, int(version))

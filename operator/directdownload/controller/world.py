@@ -14,6 +14,7 @@ from directdownload.cluster.reflector import Store
 from directdownload.controller import results
 from directdownload.controller.charges import Charges
 from directdownload.controller.indexes import Index
+from directdownload.controller.notes import Notes
 from directdownload.planning import (
     deployments,
     headers,
@@ -28,7 +29,7 @@ from directdownload.planning import (
 )
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
 from directdownload.resources import naming
-from directdownload.resources.base import GROUP, REQUEST_LENGTH, Resource, request_in
+from directdownload.resources.base import GROUP, REQUEST_LENGTH, request_in
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import KeystoreDrift
 from directdownload.resources.jobs import Verb
@@ -125,29 +126,28 @@ class World:
         self.probe_line: dict[str, None] = {}
         self.probes_without_host: set[str] = set()
         #: the findings on Templates' header Secrets, by the Template's uid; never a value
-        self.secrets: dict[str, headers.Look] = {}
-        #: jobs that have their copy of the headers: uid by key
-        self.equipped: dict[str, str] = {}
+        self.secrets: Notes[headers.Look] = Notes(self.templates)
+        #: jobs that have their copy of the headers
+        self.equipped: Notes[bool] = Notes(self.jobs)
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
-        self.sources: dict[str, publications.Look] = {}
+        self.sources: Notes[publications.Look] = Notes(self.certificates)
         #: zones whose certificates all need a look, and none was taken since that became known
         self.gathering: set[str] = set()
         #: the last drift of a host's keystore that was reported, by the Host's key; at first that of the first look
         self.drifts: dict[str, KeystoreDrift | None] = {}
         #: when the status of a Template, TemplateDeployment or DirectDownloadCertificate was last written, by uid;
         #: monotonic seconds
-        self.summaries: dict[str, float] = {}
+        self.summaries: Notes[float] = Notes(self.templates, self.deployments, self.certificates)
+        #: names of placements whose creation failed in the last look at their Template, by the Template's uid
+        self.refused: Notes[frozenset[str]] = Notes(self.templates)
+        #: how many copies a deployment wants: its generation, when that was counted (monotonic seconds), and the number
+        self.desired: Notes[tuple[int, float, int]] = Notes(self.deployments)
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
         self.jobs.subscribe(_forgetting(self._result_missing_since))
-        self.jobs.subscribe(_forgetting(self.equipped))
-        self.templates.subscribe(self._forget_secret)
         self.hosts.subscribe(self._remember_drift)
-        self.certificates.subscribe(self._forget_source)
-        for store in (self.templates, self.deployments, self.certificates):
-            store.subscribe(self._forget_summary)
 
     def _remember_drift(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
         """A drift that exists at the first look is no news. No clock decides that, as the agent has another one."""
@@ -155,20 +155,6 @@ class World:
             self.drifts.pop(key, None)
         elif old is None:
             self.drifts[key] = new.status.keystore.last_drift if new.status.keystore is not None else None
-
-    def _forget_summary(self, _: str, old: Resource | None, new: Resource | None) -> None:
-        if old is not None and new is None:
-            self.summaries.pop(old.uid, None)
-
-    def _forget_secret(self, _: str, old: Template | None, new: Template | None) -> None:
-        if old is not None and (new is None or new.uid != old.uid):
-            self.secrets.pop(old.uid, None)
-
-    def _forget_source(
-        self, _: str, old: DirectDownloadCertificate | None, new: DirectDownloadCertificate | None
-    ) -> None:
-        if old is not None and (new is None or new.uid != old.uid):
-            self.sources.pop(old.uid, None)
 
     def rivals(self, certificate: DirectDownloadCertificate) -> Iterator[DirectDownloadCertificate]:
         """The other objects of its zone with its alias."""
@@ -200,7 +186,11 @@ class World:
 
     def agent(self, node: str, now: datetime.datetime) -> Agent:
         pods = [pod for pod in self.agents_of_node[node] if not pod.deleting]
-        if any(pod.ready for pod in pods):
+        ready = any(pod.ready for pod in pods)
+        if node not in self.nodes:
+            # Its Host may stay for ever; nothing depends on its agent.
+            return Agent(ready)
+        if ready:
             self._agent_missing_since[node] = None
             return Agent(True)
         since = self._agent_missing_since.get(node)

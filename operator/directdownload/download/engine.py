@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from directdownload.download import images, journal, publish, sandbox
+from directdownload.download import defects, images, journal, publish, sandbox
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import DownloadError, UnsoundError
 from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
@@ -34,16 +34,24 @@ def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCal
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
-def outcome(action: Callable[[], JobResult]) -> JobResult:
-    """The result of `action`; every failure, expected or not, becomes a result."""
+def outcome(action: Callable[[], JobResult], hide: defects.Hide) -> JobResult:
+    """The result of `action`; every failure, expected or not, becomes a result.
+
+    `hide` removes secrets from the text of an unexpected failure, which is logged.
+    """
     started = time.monotonic()
     try:
         return action()
     except DownloadError as error:
-        failure = JobResult(reason=error.reason, message=error.message, retry_after_seconds=error.retry_after_seconds)
+        failure = error
     except Exception as error:  # the last resort: a job without a result is worse
-        failure = JobResult(reason=Reason.WRITE_FAILED, message=f"unexpected: {type(error).__name__}: {error}")
-    return failure.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+        failure = defects.report(error, hide)
+    return JobResult(
+        reason=failure.reason,
+        message=failure.message,
+        retry_after_seconds=failure.retry_after_seconds,
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 class _Fetch:

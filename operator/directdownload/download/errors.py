@@ -81,6 +81,7 @@ def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
     """The failure to report of several: a transient one first, as then another attempt may succeed."""
     chosen = next((error for error in failures if not error.permanent), failures[0])
     others = ", ".join(error.reason for error in failures if error is not chosen)
-    if others:
-        chosen.message += f" (other sources: {others})"
-    return chosen
+    if not others:
+        return chosen
+    message = f"{chosen.message} (other sources: {others})"
+    return type(chosen)(chosen.reason, message, retry_after_seconds=chosen.retry_after_seconds)

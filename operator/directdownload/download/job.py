@@ -120,7 +120,8 @@ def run_job(document: JobDocument, stop: threading.Event) -> JobResult:
         _check_mounted(document.pool)
         return action(document, stop)
 
-    return secrets.Secrets.of_job(document, os.environ).hide_in(engine.outcome(run))
+    known = secrets.Secrets.of_job(document, os.environ)
+    return known.hide_in(engine.outcome(run, known.hide))
 
 
 def _place(document: JobDocument) -> Place:

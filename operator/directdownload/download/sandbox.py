@@ -15,7 +15,6 @@ import codecs
 import contextlib
 import functools
 import json
-import logging
 import os
 import queue
 import select
@@ -28,20 +27,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from directdownload.download import confinement, images
+from directdownload.download import confinement, defects, images
 from directdownload.download import probe as probing
 from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
 from directdownload.download.gathering import LARGEST_BYTES, Gathered, Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.journal import Journal
 from directdownload.download.request import FetchRequest
+from directdownload.download.secrets import Secrets
 from directdownload.download.sources import tls
 from directdownload.download.staging import StagedFile, Staging
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document, JobResult
 from directdownload.resources.reasons import PERMANENT, TRANSIENT, Reason
-
-logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")
@@ -95,6 +93,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
             descriptors=part.descriptors,
             trust_bundle=request.trust_bundle,
             answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
+            hide=Secrets.of_request(request).hide,
         )
     finally:
         part.close()
@@ -122,7 +121,8 @@ def probe(request: FetchRequest, guard: Guard) -> JobResult:
     def task(_link: "_Link", stop: threading.Event) -> Any:
         return probing.probe(request, guard.for_stop(stop)).model_dump(mode="json")
 
-    return run(task, functools.partial(_document, JobResult), guard, trust_bundle=request.trust_bundle)
+    hide = Secrets.of_request(request).hide
+    return run(task, functools.partial(_document, JobResult), guard, trust_bundle=request.trust_bundle, hide=hide)
 
 
 def run(
@@ -133,11 +133,12 @@ def run(
     descriptors: Iterable[int] = (),
     trust_bundle: str = "",
     answers: Answers | None = None,
+    hide: defects.Hide = str,
 ) -> T:
     """Run `task` in a process that has `descriptors`; return its result (JSON), parsed. Raises DownloadError.
 
     `parse` raises ValueError for an invalid result. `task` gets an event that is set when it must end. `answers` do in
-    this process what the child asks for.
+    this process what the child asks for. `hide`: as for `defects.report`, in the child.
     """
     hears, says = os.pipe()
     ours, theirs = socket.socketpair()
@@ -147,7 +148,7 @@ def run(
     ours.settimeout(_ANSWER_SECONDS)
     process = os.fork()
     if process == 0:
-        _child(task, says, theirs, {*descriptors}, trust_bundle)
+        _child(task, says, theirs, {*descriptors}, trust_bundle, hide)
     theirs.close()
     os.close(says)
     ended: str | None = None
@@ -276,7 +277,12 @@ class _Link:
 
 
 def _child(
-    task: Callable[[_Link, threading.Event], Any], says: int, link: socket.socket, kept: set[int], trust_bundle: str
+    task: Callable[[_Link, threading.Event], Any],
+    says: int,
+    link: socket.socket,
+    kept: set[int],
+    trust_bundle: str,
+    hide: defects.Hide,
 ) -> NoReturn:
     try:
         # the parent decides, and sends stop over the link
@@ -294,10 +300,8 @@ def _child(
         message = ["done", task(_Link(says, link, stop), stop)]
     except DownloadError as error:
         message = ["failed", _failure(error)]
-    except BaseException as error:  # the child must not return into the parent's code
-        logger.exception("the fetching process failed unexpectedly")
-        text = f"unexpected: {type(error).__name__}: {error}"
-        message = ["failed", _failure(DownloadError(Reason.WRITE_FAILED, text))]
+    except BaseException as error:  # nothing may return from here into the parent's code
+        message = ["failed", _failure(defects.report(error, hide))]
     with contextlib.suppress(BaseException):
         _say(says, message)
         sys.stderr.flush()

@@ -11,12 +11,15 @@ import contextlib
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from directdownload.download import headers
 from directdownload.download.errors import DownloadError
 from directdownload.download.sources.proxy import Proxies
 from directdownload.resources.jobs import JobDocument, JobResult
+
+if TYPE_CHECKING:
+    from directdownload.download.request import FetchRequest
 
 MASK = "***"
 #: Shorter values would match in ordinary words, and are not secrets.
@@ -39,11 +42,21 @@ class Secrets:
     @classmethod
     def of_job(cls, document: JobDocument, environment: Mapping[str, str]) -> Self:
         """The headers for the origin, the queries of its URLs, and the proxies' passwords."""
-        values = [value for url in (document.url, *document.mirrors) for value in _of_query(url)]
+        found: Iterable[tuple[str, str]] = ()
         # Unreadable headers were never sent.
         with contextlib.suppress(DownloadError):
-            values += [value for _, value in headers.read(document.headers_directory)]
-        proxies = Proxies.from_environment(environment)
+            found = headers.read(document.headers_directory)
+        return cls._of((document.url, *document.mirrors), found, Proxies.from_environment(environment))
+
+    @classmethod
+    def of_request(cls, request: "FetchRequest") -> Self:
+        """The same, of a request."""
+        return cls._of((request.url, *request.mirrors), request.headers, request.proxies)
+
+    @classmethod
+    def _of(cls, urls: Iterable[str], found: Iterable[tuple[str, str]], proxies: Proxies) -> Self:
+        values = [value for url in urls for value in _of_query(url)]
+        values += [value for _, value in found]
         for url in (proxies.http, proxies.https):
             values += _of_user(url)
         return cls(values)

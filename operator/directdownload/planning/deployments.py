@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping, 
 from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, requests, rights, sharing
+from directdownload.planning import quotas, requests, rights, sharing, steps
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -112,27 +112,50 @@ def _fetching_host(template: Template, pool: StoragePool, members: list[Host], f
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Names:
-    """The fleet by name: asked for each of thousands of copies."""
+class _Names:
+    """The fleet by name, for lookups for each of thousands of copies."""
 
     hosts: Mapping[str, Host]
     pools: Mapping[str, StoragePool]
 
     @classmethod
-    def of(cls, fleet: Fleet) -> "Names":
+    def of(cls, fleet: Fleet) -> "_Names":
         return cls({host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools})
 
 
-def _covers(
-    deployment: TemplateDeployment, placement: PlacementView, wanted: Mapping[str, Target], names: Names
-) -> bool:
-    """Whether `deployment` still wants `placement`.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Wish:
+    """A deployment that decides, and what is computed of it once, for each of thousands of copies.
+
+    `changed`: its selection differs from the one by which its placements were last planned. `narrowed`: it may decide
+    about copies that it no longer selects.
+    """
+
+    deployment: TemplateDeployment
+    standing: rights.Standing
+    targets: Mapping[str, Target]
+    changed: bool
+    narrowed: bool
+
+    @classmethod
+    def of(cls, deployment: TemplateDeployment, standing: rights.Standing, template: Template, fleet: Fleet) -> "_Wish":
+        return cls(
+            deployment,
+            standing,
+            targets(deployment, template, fleet),
+            changed=deployment.status.observed_selection != rights.selection(deployment),
+            narrowed=standing.votes and rights.edited(deployment),
+        )
+
+
+def _covers(wish: _Wish, placement: PlacementView, names: _Names) -> bool:
+    """Whether the deployment still wants `placement`.
 
     The zone, pools and hosts that it names decide. Selectors decide only if the deployment itself has changed since it
     was last observed: a label or an object that vanishes is no order to remove (architecture, rule 12).
     """
-    spec = deployment.spec
-    if placement.key in wanted:
+    spec = wish.deployment.spec
+    if placement.key in wish.targets:
         return True
     if spec.zone != placement.zone or (spec.pools and placement.pool not in spec.pools):
         return False
@@ -142,15 +165,10 @@ def _covers(
         return True
     if not spec.names(placement.host):
         return False
-    if not _changed(deployment):
+    if not wish.changed:
         return True
     observable = host is not None and host.spec.zone == spec.zone
     return not observable or (host is not None and spec.host_selector.matches(host.metadata.labels))
-
-
-def _changed(deployment: TemplateDeployment) -> bool:
-    """Whether its selection differs from the one by which its placements were last planned."""
-    return deployment.status.observed_selection != rights.selection(deployment)
 
 
 def plan_placements(
@@ -167,24 +185,41 @@ def plan_placements(
     `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that exist and
     cannot be read.
     """
-    standings = {d.key: (d, rights.standing(d, template, fleet)) for d in deployments}
-    # A refused wish decides nothing (architecture, rule 15), and costs nothing.
-    deciding = sorted(
-        ((d, may) for d, may in standings.values() if may.decides), key=lambda each: (each[0].seniority, each[0].key)
-    )
-    wishes = {d.key: targets(d, template, fleet) for d, _ in deciding}
+    return steps.finish(place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unreadable))
+
+
+def place_in_steps(
+    template: Template,
+    deployments: Iterable[TemplateDeployment],
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    *,
+    held: bool = False,
+    unreadable: Container[str] = (),
+) -> steps.Steps[PlacementChanges]:
+    """The same in steps. The last one allots the room for new placements, by the usage at that moment."""
+    wishes: list[_Wish] = []
+    for each in deployments:
+        may = rights.standing(each, template, fleet)
+        # A refused wish decides nothing (architecture, rule 15), and costs nothing.
+        if may.decides:
+            wishes.append(_Wish.of(each, may, template, fleet))
+        yield
+    wishes.sort(key=lambda wish: (wish.deployment.seniority, wish.deployment.key))
     wanted: dict[str, Target] = {}
-    asking = [d for d, may in deciding if not d.deleting and may.refused is None]
-    for deployment in asking:
-        wanted.update(wishes[deployment.key])
+    asking = [wish for wish in wishes if not wish.deployment.deleting and wish.standing.refused is None]
+    for wish in asking:
+        wanted.update(wish.targets)
+        yield
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
-    # A hash of each, and there may be thousands of placements.
-    names, narrowed = Names.of(fleet), {d.key for d, may in deciding if may.votes and rights.edited(d)}
+    names = _Names.of(fleet)
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
     charge: list[tuple[PlacementView, str]] = []
-    for placement in existing.values():
+    for number, placement in enumerate(existing.values()):
+        if not number % steps.OBJECTS:
+            yield
         if placement.deleting or placement.phase is Phase.UNKNOWN:
             continue
         if placement.phase is Phase.REMOVING:
@@ -198,17 +233,23 @@ def plan_placements(
             # A host that moves to another zone keeps its files.
             release.append(placement)
             continue
-        covering = [(d, may) for d, may in deciding if _covers(d, placement, wishes[d.key], names)]
-        having = [d.metadata.namespace for d, may in covering if not d.deleting and may.has(placement)]
+        covering = [wish for wish in wishes if _covers(wish, placement, names)]
+        having = [
+            wish.deployment.metadata.namespace
+            for wish in covering
+            if not wish.deployment.deleting and wish.standing.has(placement)
+        ]
         if having and not template.deleting:
             if placement.namespace not in having:
                 charge.append((placement, having[0]))
             continue
-        last = [d for d, may in covering if may.votes]
-        last += [d for d, may in deciding if may.votes and d.key in narrowed and d.spec.zone == placement.zone]
+        last = [wish.deployment for wish in covering if wish.standing.votes]
+        last += [wish.deployment for wish in wishes if wish.narrowed and wish.deployment.spec.zone == placement.zone]
         (remove if _removes(template, last) else release).append(placement)
+    yield
     ordered = _by_space(create, fleet)
-    allotted = quotas.allot(((t.zone, _namespaces(asking, wishes, t)) for t in ordered), fleet.zones, fleet.usage)
+    yield
+    allotted = quotas.allot(((t.zone, _namespaces(asking, t)) for t in ordered), fleet.zones, fleet.usage)
     made = zip(ordered, allotted.namespaces, strict=True)
     return PlacementChanges(
         create=tuple(dataclasses.replace(target, namespace=name) for target, name in made if name is not None),
@@ -220,11 +261,9 @@ def plan_placements(
     )
 
 
-def _namespaces(
-    asking: Iterable[TemplateDeployment], wishes: Mapping[str, Mapping[str, Target]], target: Target
-) -> Sequence[str]:
+def _namespaces(asking: Iterable[_Wish], target: Target) -> Sequence[str]:
     """The namespaces of the deployments that want `target`, oldest deployment first."""
-    return tuple(dict.fromkeys(d.metadata.namespace for d in asking if target.name in wishes[d.key]))
+    return tuple(dict.fromkeys(w.deployment.metadata.namespace for w in asking if target.name in w.targets))
 
 
 def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:

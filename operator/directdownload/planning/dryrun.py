@@ -1,4 +1,4 @@
-"""The effect of a deployment if it were created now: for `directdownload plan`. It writes nothing and asks no host.
+"""What a deployment would do if it were created now: for `directdownload plan`. Nothing is written, no host is asked.
 
 It calls the controller's planners with a deployment that does not exist: they decide which copies it wants, what each
 has to wait for and how many may run at once. A plan does not hold what only the download itself can find out.
@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, Names, Target
+from directdownload.planning.deployments import Fleet, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.resources import naming, quantities
+from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -26,7 +27,7 @@ from directdownload.resources.zone import Zone
 
 
 class Action(enum.StrEnum):
-    """The effect on one copy."""
+    """What happens to one copy."""
 
     DOWNLOAD = "Download"
     #: an earlier deployment's verified file lies there: it is found, not fetched
@@ -90,8 +91,8 @@ class DryRun:
 
     @property
     def most_at_once(self) -> int:
-        rounds = [copy.round for copy in self.copies if copy.round is not None]
-        return max(collections.Counter(rounds).values(), default=0)
+        rounds = collections.Counter(copy.round for copy in self.copies if copy.round is not None)
+        return max(rounds.values(), default=0)
 
 
 def plan_dry_run(
@@ -107,12 +108,19 @@ def plan_dry_run(
     restored = frozenset(placement.key for placement in changes.restore)
     # In the controller's order: existing ones first, then those with the most space.
     names = [*(name for name in wanted if name in existing), *(target.name for target in changes.create)]
-    names = list(dict.fromkeys([*names, *wanted]))
     refused = rights.refusal(deployment, template, fleet)
-    room = _Room.after(deployment, changes.create, fleet)
-    unpacked = _unpacked_bytes(existing.values())
-    run = _Run(template, fleet, Names.of(fleet), existing, unpacked, now, refused, room)
-    copies = [run.copy(wanted[name], restored, deployment) for name in names]
+    run = _Run(
+        template,
+        fleet,
+        existing,
+        now,
+        refused,
+        _Room.after(deployment, changes.create, fleet),
+        hosts={host.name: host for host in fleet.hosts},
+        pools={pool.name: pool for pool in fleet.pools},
+        unpacked_bytes=_unpacked_bytes(existing.values()),
+    )
+    copies = [run.copy(wanted[name], restored, deployment) for name in dict.fromkeys((*names, *wanted))]
     if not wanted and refused is None:
         status = deployments.plan_deployment(deployment, template, fleet, existing, now)
         refused = Verdict(False, status.conditions[0].reason, status.conditions[0].message)
@@ -143,16 +151,17 @@ class _Room:
 class _Run:
     template: Template
     fleet: Fleet
-    names: Names
     existing: Mapping[str, PlacementView]
-    unpacked_bytes: int | None
     now: datetime.datetime
     refused: Verdict | None
     room: "_Room"
+    hosts: Mapping[str, Host]
+    pools: Mapping[str, StoragePool]
+    unpacked_bytes: int | None
 
     def copy(self, target: Target, restored: Collection[str], deployment: TemplateDeployment) -> Copy:
         view = self.existing.get(target.name)
-        pool = self.names.pools[target.pool]
+        pool = self.pools[target.pool]
         if view is None:
             view = _unmade(target)
         elif view.key in restored:
@@ -160,7 +169,7 @@ class _Run:
         around = self._around(view, pool, deployment)
         if around.successor:
             view = dataclasses.replace(view, host=around.successor)
-            around = dataclasses.replace(around, host=self.names.hosts.get(view.host), successor="")
+            around = dataclasses.replace(around, host=self.hosts.get(view.host), successor="")
         return self._with_space(self._decided(target, view, around), view, around)
 
     def _decided(self, target: Target, view: PlacementView, around: Surroundings) -> Copy:
@@ -230,7 +239,7 @@ class _Run:
         )
 
     def _around(self, view: PlacementView, pool: StoragePool, deployment: TemplateDeployment) -> Surroundings:
-        host = self.names.hosts.get(view.host)
+        host = self.hosts.get(view.host)
         successor = ""
         if pool.spec.shared:
             members = [other for other in self.fleet.hosts if other.spec.zone == view.zone]
@@ -314,29 +323,30 @@ def _in_rounds(copies: Sequence[Copy], template: Template, zone: Zone, deploymen
     waiting = sorted(
         (copy for copy in copies if copy.action in _STARTING), key=lambda copy: copy.action is not Action.DOWNLOADING
     )
-    number = 0
-    groups = {
-        copy.placement: slots.groups_of(
-            _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path)),
-            template,
-            zone,
-            [(deployment, len(copies))],
-        )
-        for copy in waiting
-    }
-    of_all = frozenset.intersection(*map(frozenset, groups.values())) if groups else frozenset()
-    while waiting:
-        number += 1
-        ledger, left = slots.Ledger(), list[Copy]()
-        for at, copy in enumerate(waiting):
-            full = ledger.full_group(groups[copy.placement])
-            if full is None:
-                ledger.occupy(copy.placement, [group.name for group in groups[copy.placement]])
-                rounds[copy.placement] = number
-            elif full in of_all:
-                left += waiting[at:]
-                break
-            else:
-                left.append(copy)
-        waiting = left
+    taken: collections.Counter[tuple[str, int]] = collections.Counter()
+    #: for a round in which a group is full: a later one, up to which it is full
+    after: dict[tuple[str, int], int] = {}
+
+    def with_room(group: slots.Group, number: int) -> int:
+        """The first round from `number` in which the group has room."""
+        full = []
+        while (group.name, number) in after:
+            full.append(number)
+            number = after[group.name, number]
+        for each in full:
+            after[group.name, each] = number
+        return number
+
+    for copy in waiting:
+        view = _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path))
+        groups = slots.groups_of(view, template, zone, [(deployment, len(copies))])
+        limits = [group for group in groups if group.limit]
+        number, later = 0, 1
+        while later > number:
+            number, later = later, max((with_room(group, later) for group in limits), default=later)
+        rounds[copy.placement] = number
+        for group in limits:
+            taken[group.name, number] += 1
+            if taken[group.name, number] == group.limit:
+                after[group.name, number] = number + 1
     return [dataclasses.replace(copy, round=rounds.get(copy.placement)) for copy in copies]

@@ -1,4 +1,4 @@
-"""Our certificates in one host's keystore: the wanted content, and the changes that lead to it. Pure.
+"""What one host's keystore should hold of our certificates, and what to change in it. Pure.
 
 Called by the agent: `desired` from the state of the cluster, `plan` against the entries found, and after the write once
 more against the entries read back, then `proofs`. Planned again after its changes, a plan changes nothing.
@@ -343,13 +343,14 @@ def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
 
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
     names: dict[str, str] = {}
-    fingerprints: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for each in published:
+        # Java cannot read it: it is removed only if it is revoked or we imported it.
+        fingerprints = each.fingerprints if each.revoked_on(host) else each.readable
         for alias in each.aliases:
             names[alias] = each.name
-            # One that Java cannot read is taken out only by order of who revokes it, unless we have imported it.
-            fingerprints.setdefault(alias, set()).update(each.fingerprints if each.revoked_on(host) else each.readable)
-    return {alias: Owned(name, frozenset(fingerprints[alias])) for alias, name in names.items()}
+            found.setdefault(alias, set()).update(fingerprints)
+    return {alias: Owned(name, frozenset(found[alias])) for alias, name in names.items()}
 
 
 def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) -> Proof:

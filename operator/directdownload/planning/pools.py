@@ -23,7 +23,7 @@ def hosts_of(pool: StoragePool, hosts: Iterable[Host]) -> list[Host]:
 
 def facts(pool: StoragePool, host: Host) -> HostStorage | None:
     """The report of `host`'s agent on the pool; None before the first."""
-    return next((entry for entry in host.status.storage if entry.pool == pool.name), None)
+    return host.status.storage_by_pool.get(pool.name)
 
 
 def exposed(path: str, roots: Iterable[str], *, shared: bool) -> bool:

@@ -23,7 +23,7 @@ CONDITION = "SourceReachable"
 #: Jitter takes up to a quarter off: the shortest pause is a minute.
 RETRY = Retry.model_validate({"initial": "80s", "maximum": "1h"})
 #: Reasons that say nothing about the source.
-_OF_THE_JOB = frozenset({Reason.INTERRUPTED, Reason.WRITE_FAILED, Reason.POOL_NOT_READY})
+_OF_THE_JOB = frozenset({Reason.INTERRUPTED, Reason.WRITE_FAILED, Reason.INTERNAL_ERROR, Reason.POOL_NOT_READY})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -76,11 +76,15 @@ class Line:
     a namespace gets all that its limits permit.
 
     Placements whose groups differ only in the host stand in one queue. A queue is skipped as a whole if one of these
-    groups is full: in a rollout thousands wait for their zone.
+    groups is full: in a rollout thousands wait for their zone. So are those of one host, of which the queue has only
+    the first.
     """
 
     def __init__(self) -> None:
+        #: by the groups that are not of a host: the first one of each host
         self._queues: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
+        #: by all groups
+        self._alike: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
         self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
         #: those that were called for a slot and have not answered, with the group of their namespace
         self._called: dict[str, str] = {}
@@ -92,18 +96,34 @@ class Line:
         """Puts `name` into the line; joining again replaces."""
         self.leave(name)
         self._waiting[name] = (space_bytes, groups)
-        bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), (-space_bytes, name))
+        entry, alike = (-space_bytes, name), self._alike.setdefault(groups, [])
+        bisect.insort(alike, entry)
+        if alike[0] == entry:
+            if len(alike) > 1:
+                self._drop(alike[1], groups)
+            bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), entry)
 
     def leave(self, name: str) -> None:
         """Takes `name` out of the line; it is no error if it is not there."""
         entry = self._waiting.pop(name, None)
         if entry is not None:
             space_bytes, groups = entry
-            shared = _of_many_hosts(groups)
-            queue = self._queues[shared]
-            del queue[bisect.bisect_left(queue, (-space_bytes, name))]
-            if not queue:
-                del self._queues[shared]
+            alike = self._alike[groups]
+            place = bisect.bisect_left(alike, (-space_bytes, name))
+            first = alike.pop(place)
+            if not place:
+                self._drop(first, groups)
+            if not alike:
+                del self._alike[groups]
+            elif not place:
+                bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), alike[0])
+
+    def _drop(self, first: tuple[int, str], groups: tuple[Group, ...]) -> None:
+        shared = _of_many_hosts(groups)
+        queue = self._queues[shared]
+        del queue[bisect.bisect_left(queue, first)]
+        if not queue:
+            del self._queues[shared]
 
     def first(self, ledger: "Ledger") -> str | None:
         """The first one that has room in all its groups."""

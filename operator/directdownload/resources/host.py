@@ -1,5 +1,7 @@
 """Host: one KVM host, made by the controller for each node that a Zone selects; it has its node's name."""
 
+import functools
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import pydantic
@@ -231,6 +233,11 @@ class HostStatus(Status):
         description="Each pool as the host sees it. Written by the agent.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]},
     )
+
+    @functools.cached_property
+    def storage_by_pool(self) -> Mapping[str, HostStorage]:
+        """Looked up for each of thousands of copies."""
+        return {entry.pool: entry for entry in self.storage}
 
 
 class Host(Resource):

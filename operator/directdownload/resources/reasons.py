@@ -107,6 +107,7 @@ class Reason(Word):
     INSUFFICIENT_SPACE = "InsufficientSpace"
     POOL_NOT_READY = "PoolNotReady"
     WRITE_FAILED = "WriteFailed"
+    INTERNAL_ERROR = "InternalError"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INTERRUPTED = "Interrupted"
     # Placements: repaired
@@ -178,6 +179,7 @@ TRANSIENT = frozenset(
         Reason.POOL_NOT_READY,
         Reason.NOT_MOUNTED,
         Reason.WRITE_FAILED,
+        Reason.INTERNAL_ERROR,
         Reason.DEADLINE_EXCEEDED,
         Reason.INTERRUPTED,
     }

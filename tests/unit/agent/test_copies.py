@@ -88,6 +88,17 @@ def test_a_published_copy_is_told_whole_and_what_the_file_is_like(pool: Pool) ->
     assert not pool.book.unsettled(support.now())
 
 
+def test_an_unpacked_copy_is_told_with_the_bytes_of_its_archive(pool: Pool) -> None:
+    """As its download was told: the sums of a deployment must not jump once it is published."""
+    place = support.make_place(pool.path, "t1")
+    support.write_journal(place, "p1", "u1", 1000)
+    downloading = pool.wanted()["p1"].status["progress"]
+    support.publish(place, "p1", "u1", b"x" * 5000, served_digest="sha256:11", served_bytes=1000)
+    progress = pool.wanted(HOUR)["p1"].status["progress"]
+    assert (progress["bytesDownloaded"], progress["bytesTotal"], progress["percent"]) == (1000, 1000, 100)
+    assert downloading["bytesTotal"] == progress["bytesTotal"]
+
+
 def test_a_record_is_no_finding_before_its_file_has_its_name(pool: Pool) -> None:
     place = support.make_place(pool.path, "t1")
     support.publish(place, "p1", "u1", b"12345")

@@ -47,6 +47,7 @@ def placement(
     *,
     done: int | None = None,
     total: int | None = None,
+    served: int | None = None,
     rate: int | None = None,
     eta: int | None = None,
     reason: str = "",
@@ -58,7 +59,7 @@ def placement(
 ) -> TemplatePlacement:
     status: dict[str, Any] = {"phase": phase} if phase else {}
     if phase == "Ready":
-        status["file"] = {"path": "/p/u", "sizeBytes": total}
+        status["file"] = {"path": "/p/u", "sizeBytes": total, "servedBytes": served}
     elif done is not None:
         status["progress"] = {
             "bytesDownloaded": done,

@@ -56,6 +56,19 @@ def test_counts_and_bytes_from_placements() -> None:
     assert state.eta_seconds == 182
 
 
+def test_an_unpacked_copy_counts_the_bytes_of_its_archive() -> None:
+    """The sums must not jump when a copy is unpacked: its neighbours download the archive."""
+    state = rollout.snapshot(
+        deployment(status={"placements": {"desired": 3}}),
+        [
+            placement("k1", "Ready", total=124 * MIB, served=10 * MIB),
+            placement("k2", "Downloading", done=5 * MIB, total=10 * MIB),
+        ],
+    )
+    assert (state.bytes_downloaded, state.bytes_total) == (15 * MIB, 30 * MIB)
+    assert [rollout.size_of(item) for item in state.placements] == [10 * MIB, 10 * MIB]
+
+
 def test_without_placements_the_deployment_sums_up() -> None:
     status = {
         "placements": {"desired": 9, "ready": 2, "downloading": 3, "pending": 3, "failed": 1},

@@ -93,6 +93,25 @@ async def test_nobody_listens(tmp_path: Path) -> None:
     await api.close()
 
 
+async def test_earlier_credentials_are_dropped_once_no_watch_can_run_over_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller whose token is renewed each hour must not grow by a client each time."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    link = await connection.Connection.open(str(kubeconfig(tmp_path / "k", {"token": "t"})), None, "test")
+    connectors = []
+    for _ in range(5):
+        connectors.append(link._connector)
+        now += 300
+        assert await link.reload(link.generation)
+    closed = [each.closed for each in connectors if each is not None]
+    assert closed == [True, True, True, False, False]
+    assert len(link._retired) == 2
+    await link.close()
+    assert all(each.closed for each in connectors if each is not None)
+
+
 _WRITER = """
 import asyncio, sys
 from directdownload.cluster import client, kinds

@@ -97,14 +97,14 @@ def test_nothing_goes_back() -> None:
     assert found.keys() == ([], ["n/a"])
 
 
-def test_a_list_forgets_what_is_not_on_it_and_nothing_else() -> None:
+async def test_a_list_forgets_what_is_not_on_it_and_nothing_else() -> None:
     found = Recorded()
     found.take(document(5, "large"))
-    found.store.forget_all_but({"n/a"}, 8)
+    await found.store.forget_all_but({"n/a"}, 8)
     assert found.keys() == ([], ["n/a"])
-    found.store.forget_all_but(set(), 4)
+    await found.store.forget_all_but(set(), 4)
     assert found.keys() == ([], ["n/a"])
-    found.store.forget_all_but(set(), 8)
+    await found.store.forget_all_but(set(), 8)
     assert found.keys() == ([], [])
 
 

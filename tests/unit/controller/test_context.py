@@ -48,6 +48,14 @@ async def test_the_status_of_a_host_is_written_once_whatever_its_agent_says(scen
     assert found.proofs["my-ca"].state == "Uploaded"
 
 
+async def test_a_write_leaves_the_body_of_its_caller_as_it_is(scene: Scene) -> None:
+    scene.put(kinds.HOSTS, build.host())
+    body: Document = {"metadata": {"labels": {"rack": "a"}}, "status": {"conditions": []}}
+    for _ in range(2):
+        await scene.context.apply(kinds.HOSTS, scene.world.hosts.get("kvm-1"), body)
+        assert body == {"metadata": {"labels": {"rack": "a"}}, "status": {"conditions": []}}
+
+
 async def test_what_the_api_server_does_not_find_is_not_there(scene: Scene) -> None:
     """No watch need tell of it: it may have vanished between the first list and the beginning of the watch."""
     context, world = scene.context, scene.world

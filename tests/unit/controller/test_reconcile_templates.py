@@ -1,6 +1,7 @@
 """A template's reconcile in a large fleet: how many placements one look makes, and that refused ones stop no others."""
 
 import asyncio
+import contextlib
 
 import pytest
 from tests.unit.controller import scenes
@@ -142,11 +143,42 @@ async def test_a_request_that_was_handed_on_is_served_at_once_though_counts_stil
 
 
 async def test_placements_that_are_refused_stop_no_others_however_many_they_are() -> None:
+    """Each look makes one portion. Those that were refused come last, and only they wait for the pause of a failure."""
     scene = Scene()
     scene.refuse("create", *(f"kvm-{number}" for number in range(300)))
+    made = []
+    for _ in range(3):
+        asked = len(scene.api.called("create", kinds.TEMPLATE_PLACEMENTS))
+        with contextlib.suppress(errors.Forbidden):
+            await reconcile.reconcile(scene.context, KEY.name)
+        assert len(scene.api.called("create", kinds.TEMPLATE_PLACEMENTS)) - asked <= 200
+        made.append(len(scene.made()))
+    assert set(scene.made()) == {f"kvm-{number}" for number in range(300, HOSTS)}
+    assert made[-1] == HOSTS - 300
     with pytest.raises(errors.Forbidden):
         await reconcile.reconcile(scene.context, KEY.name)
-    assert set(scene.made()) == {f"kvm-{number}" for number in range(300, HOSTS)}
+    assert len(scene.context.world.refused[build.TEMPLATE_UID]) == 300
+    scene.context.world.templates.forget(KEY.name, 10**6)
+    assert not scene.context.world.refused
+
+
+@pytest.mark.parametrize(("takes", "most"), [(0, 1), (10, 11), (40, 40 + 16), (200, 201)])
+async def test_nothing_more_is_sent_to_a_server_that_throttles(takes: int, most: int) -> None:
+    """The queue then waits for the time that the server asked for."""
+    scene = Scene()
+
+    def throttle(call: Call) -> None:
+        creates = scene.api.called("create", kinds.TEMPLATE_PLACEMENTS)
+        if call.verb == "create" and call.resource is kinds.TEMPLATE_PLACEMENTS and len(creates) > takes:
+            raise errors.TooManyRequests(429, "TooManyRequests", "later", 60)
+
+    scene.api.on_call = throttle
+    for _ in range(takes // 200):
+        await reconcile.reconcile(scene.context, KEY.name)
+    with pytest.raises(errors.TooManyRequests):
+        await reconcile.reconcile(scene.context, KEY.name)
+    assert len(scene.made()) == takes
+    assert len(scene.api.called("create", kinds.TEMPLATE_PLACEMENTS)) <= most
 
 
 async def test_what_changes_while_others_are_removed_is_planned_before_it_goes() -> None:

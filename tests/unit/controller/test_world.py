@@ -61,6 +61,13 @@ def test_an_index_may_be_read_while_its_store_changes() -> None:
 # --- agents
 
 
+@pytest.fixture
+def nodes(world: World) -> None:
+    for number in (1, 2, 3):
+        world.nodes.observe(kube.node(f"kvm-{number}"))
+
+
+@pytest.mark.usefixtures("nodes")
 def test_agents(world: World) -> None:
     later = NOW + seconds(30)
     assert world.agent("kvm-1", NOW) == Agent(False, NOW)
@@ -73,11 +80,13 @@ def test_agents(world: World) -> None:
     assert world.agent("kvm-1", later) == Agent(False, later)
 
 
+@pytest.mark.usefixtures("nodes")
 def test_the_first_look_knows_how_long_an_agent_has_been_away(world: World) -> None:
     world.pods.observe(kube.agent(ready=False, since=NOW - seconds(500)))
     assert world.agent("kvm-1", NOW) == Agent(False, NOW - seconds(500))
 
 
+@pytest.mark.usefixtures("nodes")
 def test_a_pod_that_is_replaced_again_and_again_does_not_renew_the_grace(world: World) -> None:
     world.pods.observe(kube.agent())
     world.agent("kvm-1", NOW)
@@ -347,7 +356,8 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
     world.deployments.observe(deployment)
     world.summaries.update({template.uid: 1.0, deployment.uid: 2.0})
     world.secrets[template.uid] = headers.Look("token", None, NOW, NOW)
-    world.equipped[job.key] = job.uid
+    world.equipped[job.uid] = True
+    world.refused[template.uid] = frozenset({"copy"})
     before = world.result_due(world.jobs_of_placement[PLACEMENT.key])
     assert before is not None
     for store, key in (
@@ -359,9 +369,16 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
         store.forget(key, 10**9)
     memories = (
         *(world.summaries, world._agent_missing_since, world._result_missing_since),
-        *(world.secrets, world.equipped),
+        *(world.secrets, world.equipped, world.refused),
     )
-    assert [len(memory) for memory in memories] == [0] * 5
+    assert [len(memory) for memory in memories] == [0] * 6
+    # A reconcile that has waited for an answer meanwhile, and one of a Host whose node is gone for good.
+    world.summaries[template.uid] = world.summaries[deployment.uid] = 1.0
+    world.secrets[template.uid] = headers.Look("token", None, NOW, NOW)
+    world.equipped[job.uid] = True
+    world.refused[template.uid] = frozenset({"copy"})
+    world.agent("kvm-9", NOW)
+    assert [len(memory) for memory in memories] == [0] * 6
 
 
 # --- probes

@@ -16,6 +16,7 @@ from tests.world.waiting import closely
 
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces
+from directdownload.download.errors import SourceError, chosen_failure
 from directdownload.download.follower import Follower
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
@@ -165,7 +166,7 @@ def test_what_nobody_foresaw_in_the_unpacking_publishes_nothing(
     (served / "image.gz").write_bytes(gzip.compress(DATA, 1))
     monkeypatch.setattr(archives, "create", lambda _kind: BrokenDecompressor())
     request = make_request(pool, origin.url("image.gz"), image_format="RAW")
-    result = engine.outcome(lambda: fetch(request))
+    result = engine.outcome(lambda: fetch(request), str)
     assert not result.done
     assert "not foreseen" in result.message
     assert "uid-1" not in leftovers(pool)
@@ -255,7 +256,7 @@ def test_a_piece_that_is_bad_from_every_source_comes_to_an_end(
         f'<pieces length="{MIB}" type="sha-256">{"".join(f"<hash>{digest}</hash>" for digest in hashes)}</pieces>'
         f"<url>{origin.url('one')}</url><url>{origin.url('two')}</url></file></metalink>"
     )
-    result = engine.outcome(lambda: fetch(make_request(pool, origin.url("image.meta4"))))
+    result = engine.outcome(lambda: fetch(make_request(pool, origin.url("image.meta4"))), str)
     assert (result.reason, result.done) == (Reason.CHECKSUM_MISMATCH, False)
     assert "uid-1" not in leftovers(pool)
     asked = [request for request in origin.wait_for_requests(3) if request.path != "/image.meta4"]
@@ -267,7 +268,7 @@ def test_no_descriptor_and_no_thread_stays(origin: Origin, served: pathlib.Path,
 
     def run(number: int, **fields: Any) -> None:
         request = make_request(pool / str(number), origin.url("image.gz"), image_format="RAW", **fields)
-        engine.outcome(lambda: fetch(request))
+        engine.outcome(lambda: fetch(request), str)
 
     run(0)
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
@@ -276,3 +277,10 @@ def test_no_descriptor_and_no_thread_stays(origin: Origin, served: pathlib.Path,
     run(3, mirrors=(origin.url("none"), origin.url("image.gz?again")))
     closely("the threads have ended", lambda: threading.active_count() <= threads)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_the_failure_that_is_told_leaves_those_of_the_sources_as_they_are() -> None:
+    failures = [SourceError(Reason.TRUNCATED, "cut off"), SourceError(Reason.SOURCE_REFUSED, "no")]
+    for _ in range(2):
+        assert chosen_failure(failures).message == "cut off (other sources: SourceRefused)"
+    assert [failure.message for failure in failures] == ["cut off", "no"]

@@ -29,7 +29,7 @@ def test_a_reset_at_any_byte_is_told_and_continued(pool: pathlib.Path, cut: int,
     """With several connections the others may have begun by then: they do all of it."""
     with CutServer(DATA, cut) as server:
         request = make_request(pool, server.url(), limits=limits(connections))
-        first = engine.outcome(lambda: fetch(request))
+        first = engine.outcome(lambda: fetch(request), str)
         if not connections or cut < len(HEAD) or not first.done:
             expected = Reason.SOURCE_UNREACHABLE if cut < len(HEAD) else Reason.TRUNCATED
             assert (first.reason, first.permanent) == (expected, False)

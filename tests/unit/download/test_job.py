@@ -82,10 +82,40 @@ def test_a_bad_document_is_a_usage_error(pool: pathlib.Path, document: str | dic
 
 
 def test_the_unforeseen_is_a_result_too(pool: pathlib.Path) -> None:
-    code = "from directdownload.download import engine; engine.fetch = None"
-    status, result = run_job(job_document(pool), code=code)
-    assert (status, result.reason) == (1, Reason.WRITE_FAILED)
-    assert "TypeError" in result.message
+    """It has a reason of its own, is tried again, and its traceback is in the log, without what is secret."""
+    code = (
+        "from directdownload.download import engine\n"
+        "def fetch(request, **options):\n"
+        "    raise TypeError(f'no such thing: {request.url}')\n"
+        "engine.fetch = fetch"
+    )
+    with start_job(job_document(pool, url="http://127.0.0.1:9/x?sign=planted-4711"), code=code) as process:
+        output, log = process.communicate(timeout=120)
+    result = JobResult.model_validate_json(output.splitlines()[-1])
+    assert (process.returncode, result.reason) == (1, Reason.INTERNAL_ERROR)
+    assert result.message == "unexpected: TypeError: no such thing: http://127.0.0.1:9/x?***"
+    assert "Traceback (most recent call last)" in log
+    assert "in outcome" in log
+    assert "planted-4711" not in log + output
+
+
+def test_the_unforeseen_in_the_process_for_foreign_bytes_is_a_result_too(pool: pathlib.Path) -> None:
+    (pool / "headers").mkdir()
+    (pool / "headers" / "X-Token").write_text("planted-token-4711")
+    code = (
+        "from directdownload.download import gathering\n"
+        "def run(self):\n"
+        "    raise LookupError(f'defective: {self._request.headers}')\n"
+        "gathering.Gathering.run = run"
+    )
+    document = job_document(pool, url="http://127.0.0.1:9/x", headersDirectory=str(pool / "headers"))
+    with start_job(document, code=code) as process:
+        output, log = process.communicate(timeout=120)
+    result = JobResult.model_validate_json(output.splitlines()[-1])
+    assert (process.returncode, result.reason) == (1, Reason.INTERNAL_ERROR)
+    assert result.message == "unexpected: LookupError: defective: (('X-Token', '***'),)"
+    assert "Traceback (most recent call last)" in log
+    assert "planted-token-4711" not in log + output
 
 
 def test_the_result_is_short_enough_for_the_kubelet(pool: pathlib.Path) -> None:

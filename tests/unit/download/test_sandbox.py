@@ -213,7 +213,7 @@ def test_what_it_says_of_the_file_is_compared_with_the_file(
 
     def lies(field: str, value: Any) -> JobResult:
         monkeypatch.setattr(sandbox, "gather", lambda *given: honest(*given).model_copy(update={field: value}))
-        return engine.outcome(lambda: engine.fetch(request, stop=threading.Event()))
+        return engine.outcome(lambda: engine.fetch(request, stop=threading.Event()), str)
 
     for field, value in (("size_bytes", 5), ("unpacked", True)):
         result = lies(field, value)

@@ -1,6 +1,7 @@
 """One placement: plan it, start or end its job, write its status."""
 
 import logging
+import time
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
@@ -199,10 +200,19 @@ async def _hand_over(context: Context, placement: PlacementView, successor: str)
 
 
 def _desired(context: Context, deployment: TemplateDeployment, template: Template) -> int:
-    """The number of copies that a percentage refers to; counted only if there is a percentage."""
+    """The number of copies that a percentage refers to; counted only if there is a percentage.
+
+    At most once in `watches.COUNT_SECONDS`: thousands of copies ask, and each count looks at thousands of hosts.
+    """
     if not deployment.spec.rollout.max_parallel.endswith("%"):
         return 0
-    return len(targets(deployment, template, context.world.fleet()))
+    now, generation, known = time.monotonic(), deployment.metadata.generation, context.world.desired
+    before = known.get(deployment.uid)
+    if before is not None and before[0] == generation and now - before[1] < watches.COUNT_SECONDS:
+        return before[2]
+    number = len(targets(deployment, template, context.world.fleet()))
+    known[deployment.uid] = (generation, now, number)
+    return number
 
 
 async def _create_job(

@@ -4,16 +4,16 @@ In this order, in one place: a deployment's observedGeneration promises that its
 finalizers go only once removals are marked durably.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from directdownload import slices
 from directdownload.cluster import errors, kinds
-from directdownload.controller import headers
+from directdownload.controller import creation, headers
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
@@ -26,15 +26,11 @@ from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import WAITING
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import Phase, TemplatePlacementStatus
 
 logger = logging.getLogger(__name__)
 
-#: This many placements are created one after the other, so that the free slots go to the first of them, those with the
-#: most space. The others have to wait in line, where they are sorted.
-_IN_ORDER = 32
-#: This many placements are created in one look, and the next one follows at once: thousands would keep a worker for a
-#: minute, in which nobody looks at the Template.
+#: For how many copies one look writes the namespace that they count for.
 _PORTION = 200
 
 
@@ -171,11 +167,13 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     existing = _existing(context, template)
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
-    changes = planning.plan_placements(template, deployments, fleet, existing, held=held, unreadable=unread)
+    steps = planning.place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unread)
+    changes = await slices.run(steps, context.queue.slices)
+    changes = dataclasses.replace(changes, create=creation.in_order(context, template, changes.create))
     _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)
     world.charges.wait(template.key, changes.full)
     # From here on, before anything else happens.
-    with world.charges.making(changes.create[:_PORTION]):
+    with world.charges.making(changes.create[: creation.PORTION]):
         return await _carry_out(context, template, deployments, fleet, existing, changes)
 
 
@@ -199,8 +197,8 @@ async def _carry_out(
         # Before a copy is created: a deployment that is denied copies later keeps those that it was given.
         await gather(_grant(context, d.key, template) for d, may in standings if may.refused is None)
     if changes.create:
-        await _create_all(context, changes.create)
-        left = len(changes.create) - _PORTION
+        await creation.create(context, template, changes.create)
+        left = len(changes.create) - creation.PORTION
         if left > 0:
             context.queue.add(Key("template", template.key))
         else:
@@ -212,12 +210,8 @@ async def _carry_out(
         # The objects go with their definition: nobody has asked to remove files (architecture, rule 12).
         changes = dataclasses.replace(changes, remove=(), release=(*changes.release, *changes.remove))
     now = context.now()
-    marks = [(p, plans.mark_removing(p, now)) for p in changes.remove]
-    marks += [(p, plans.mark_wanted(p, now)) for p in changes.restore]
-    await gather(
-        context.apply(kinds.TEMPLATE_PLACEMENTS, p, {"status": dump(status)}, subresource="status")
-        for p, status in marks
-    )
+    await gather(_mark(context, p, plans.mark_removing, now) for p in changes.remove)
+    await gather(_mark(context, p, plans.mark_wanted, now) for p in changes.restore)
     # Without our mark a deleted placement is released and its file stays.
     await gather(context.api.delete(kinds.TEMPLATE_PLACEMENTS, p.key, uid=p.uid) for p in changes.release)
     await _charge(context, template, changes.charge)
@@ -226,6 +220,19 @@ async def _carry_out(
     if template.deleting and not unknown and all(_leaving(p) for p in _existing(context, template).values()):
         await context.set_finalizer(kinds.TEMPLATES, template, present=False)
     return bool(changes.create)
+
+
+async def _mark(
+    context: Context,
+    planned: PlacementView,
+    mark: Callable[[PlacementView, datetime.datetime], TemplatePlacementStatus],
+    now: datetime.datetime,
+) -> None:
+    """Writes the mark into the placement as it is by now: thousands are marked, one after the other."""
+    present = context.world.placements.get(planned.key)
+    placement = present if present is not None and present.uid == planned.uid else planned
+    status = dump(mark(placement, now))
+    await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": status}, subresource="status")
 
 
 def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
@@ -241,13 +248,13 @@ def _tell_full(context: Context, usage: quotas.Usage, *, full: bool) -> None:
 
 async def _charge(context: Context, template: Template, charges: Sequence[tuple[PlacementView, str]]) -> None:
     """Writes for which namespaces copies count from now on, a portion at a time."""
-    patches = [
-        (placement.key, {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}})
-        for placement, namespace in charges[:_PORTION]
-    ]
-    answers = await gather(context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, key, patch) for key, patch in patches)
-    for answer in answers:
+
+    async def charge(placement: PlacementView, namespace: str) -> None:
+        patch = {"metadata": {"uid": placement.uid, "labels": {base.NAMESPACE_LABEL: namespace}}}
+        answer = await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
         context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+
+    await gather(charge(placement, namespace) for placement, namespace in charges[:_PORTION])
     if len(charges) > _PORTION:
         context.queue.add(Key("template", template.key))
 
@@ -287,6 +294,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
     fleet = world.fleet()
     held = template is not None and world.held(template)
     for before in planned:
+        await context.queue.slices.give_way()
         deployment = world.deployments.get(before.key)
         if deployment is None or decided_anew(before, deployment):
             # Its placements are planned in the look that this change asked for. Until then it must neither count as
@@ -311,61 +319,3 @@ def _existing(context: Context, template: Template) -> dict[str, PlacementView]:
 
 def _leaving(placement: PlacementView) -> bool:
     return placement.phase is Phase.REMOVING or placement.deleting
-
-
-async def _create_all(context: Context, targets: Sequence[planning.Target]) -> None:
-    """Creates the first `_PORTION` of them. If one fails, all are tried, whatever their results, and it is raised.
-
-    If the others were left to the next try, its pause would double with each one created meanwhile, and it would start
-    with those that are refused.
-    """
-    made = 0
-    try:
-        for target in targets[:_IN_ORDER]:
-            made += 1
-            await _create(context, target)
-        portion = targets[made:_PORTION]
-        made += len(portion)
-        await gather(_create(context, target) for target in portion)
-    except errors.ApiError:
-        # In order they could each wait for the whole time of a request.
-        with contextlib.suppress(errors.ApiError):
-            await gather(_create(context, other) for other in targets[made:])
-        raise
-
-
-async def _create(context: Context, target: planning.Target) -> None:
-    template = target.template
-    body = {
-        "apiVersion": kinds.TEMPLATE_PLACEMENTS.api_version,
-        "kind": kinds.TEMPLATE_PLACEMENTS.kind,
-        "metadata": {
-            "name": target.name,
-            "finalizers": [base.FINALIZER],
-            "labels": {
-                f"{base.GROUP}/zone": naming.label_value(target.zone),
-                f"{base.GROUP}/host": naming.label_value(target.host),
-                f"{base.GROUP}/pool": naming.label_value(target.pool),
-                f"{base.GROUP}/template": naming.label_value(template.name),
-                f"{base.GROUP}/template-namespace": template.metadata.namespace,
-                base.NAMESPACE_LABEL: target.namespace,
-            },
-        },
-        "spec": {
-            "templateRef": {
-                "namespace": template.metadata.namespace,
-                "name": template.name,
-                "uid": template.uid,
-            },
-            "zone": target.zone,
-            "pool": target.pool,
-            "host": target.host,
-            "path": target.path,
-        },
-    }
-    try:
-        answer = await context.api.create(kinds.TEMPLATE_PLACEMENTS, body)
-    except errors.AlreadyExists:
-        answer = await context.api.get(kinds.TEMPLATE_PLACEMENTS, target.name)
-    context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
-    context.queue.add(Key("placement", target.name))

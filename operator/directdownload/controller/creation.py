@@ -1,0 +1,103 @@
+"""Creates the placements of a plan, a portion in each look at their Template.
+
+Called by `reconcile/templates`. Promises: no look creates more than `PORTION`, whatever fails; placements that the API
+server refuses stop no others; an API server that throttles gets nothing more until the pause that it asked for is over.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from directdownload.cluster import errors, kinds
+from directdownload.controller.context import Context, gather
+from directdownload.controller.queue import Key
+from directdownload.planning.deployments import Target
+from directdownload.resources import base, naming
+from directdownload.resources.template import Template
+
+logger = logging.getLogger(__name__)
+
+#: This many placements are created one after the other, so that the free slots go to the first of them, those with the
+#: most space. The others have to wait in line, where they are sorted.
+_IN_ORDER = 32
+#: The next look follows at once: thousands of placements would keep a worker for a minute, in which nobody looks at the
+#: Template.
+PORTION = 200
+
+
+def in_order(context: Context, template: Template, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Those last whose creation failed in the last look: if they were first, no others would ever follow."""
+    failed = context.world.refused.get(template.uid, frozenset())
+    return tuple(sorted(targets, key=lambda target: target.name in failed))
+
+
+async def create(context: Context, template: Template, targets: Sequence[Target]) -> None:
+    """Creates the first `PORTION` of them; one that is refused stops no others.
+
+    Raises the error if none could be created: then the next look comes after a pause. Nothing more is sent to an API
+    server that throttles or does not answer, and its error is raised.
+    """
+    portion, tried = targets[:PORTION], 0
+    failed, ending = dict[str, errors.ApiError](), list[errors.ApiError]()
+    # In order each failing one could wait for the whole time of a request.
+    while tried < min(_IN_ORDER, len(portion)) and not failed:
+        await _try(context, portion[tried], failed, ending)
+        tried += 1
+    await gather(_try(context, target, failed, ending) for target in portion[tried:])
+    before = context.world.refused.get(template.uid, frozenset())
+    context.world.refused[template.uid] = before.intersection(t.name for t in targets[PORTION:]).union(failed)
+    if ending or len(failed) == len(portion):
+        raise (ending or list(failed.values()))[0]
+    if failed:
+        error = next(iter(failed.values()))
+        logger.warning("Template %s: %d placements could not be created: %s", template.key, len(failed), error)
+
+
+async def _try(
+    context: Context, target: Target, failed: dict[str, errors.ApiError], ending: list[errors.ApiError]
+) -> None:
+    """Notes the error in `failed`, and in `ending` if it is one of the API server and not of this placement."""
+    if ending:
+        return
+    try:
+        await _create(context, target)
+    except errors.ApiError as error:
+        failed[target.name] = error
+        if isinstance(error, errors.TooManyRequests | errors.Unreachable):
+            ending.append(error)
+
+
+async def _create(context: Context, target: Target) -> None:
+    template = target.template
+    body = {
+        "apiVersion": kinds.TEMPLATE_PLACEMENTS.api_version,
+        "kind": kinds.TEMPLATE_PLACEMENTS.kind,
+        "metadata": {
+            "name": target.name,
+            "finalizers": [base.FINALIZER],
+            "labels": {
+                f"{base.GROUP}/zone": naming.label_value(target.zone),
+                f"{base.GROUP}/host": naming.label_value(target.host),
+                f"{base.GROUP}/pool": naming.label_value(target.pool),
+                f"{base.GROUP}/template": naming.label_value(template.name),
+                f"{base.GROUP}/template-namespace": template.metadata.namespace,
+                base.NAMESPACE_LABEL: target.namespace,
+            },
+        },
+        "spec": {
+            "templateRef": {
+                "namespace": template.metadata.namespace,
+                "name": template.name,
+                "uid": template.uid,
+            },
+            "zone": target.zone,
+            "pool": target.pool,
+            "host": target.host,
+            "path": target.path,
+        },
+    }
+    try:
+        answer = await context.api.create(kinds.TEMPLATE_PLACEMENTS, body)
+    except errors.AlreadyExists:
+        answer = await context.api.get(kinds.TEMPLATE_PLACEMENTS, target.name)
+    context.observe(kinds.TEMPLATE_PLACEMENTS, answer)
+    context.queue.add(Key("placement", target.name))
