@@ -109,6 +109,7 @@ class Reason(Word):
     WRITE_FAILED = "WriteFailed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INTERRUPTED = "Interrupted"
+    POD_BLOCKED = "PodBlocked"
     # Placements: repaired
     ALTERED = "Altered"
     MISSING = "Missing"
@@ -180,6 +181,7 @@ TRANSIENT = frozenset(
         Reason.WRITE_FAILED,
         Reason.DEADLINE_EXCEEDED,
         Reason.INTERRUPTED,
+        Reason.POD_BLOCKED,
     }
 )
 
