@@ -157,8 +157,9 @@ def test_events_are_asked_for_while_a_job_is_late_and_nothing_else_tells() -> No
     assert not startup.asks(unstarted(LATE - SECOND, Start()), NOW)
     assert startup.asks(unstarted(LATE, Start()), NOW)
     assert not startup.asks(unstarted(LATE, BLOCKED), NOW)
-    for ended in ({"started": True}, {"deleting": True}, {"finished": True}):
-        assert not startup.asks(unstarted(LATE, Start(), **ended), NOW)
+    for ended in ("started", "deleting", "finished"):
+        ended_fields: dict[str, Any] = {ended: True}
+        assert not startup.asks(dataclasses.replace(unstarted(LATE, Start()), **ended_fields), NOW)
     for age, pause in ((seconds(12), ASK_PAUSE), (seconds(100), LATER_ASK_PAUSE)):
         assert not startup.asks(unstarted(age, Start(), asked=NOW - pause + SECOND), NOW)
         assert startup.asks(unstarted(age, Start(), asked=NOW - pause), NOW)
@@ -225,7 +226,8 @@ def test_no_attempt_counts_and_the_pauses_grow() -> None:
         assert (plan.status.attempts, plan.outcome and plan.outcome.reason) == (0, Reason.POD_BLOCKED)
         view = applied(view, plan.status)
         assert plan_placement(view, around(), None, now).step is Step.NONE
-        assert plan.look_again == view.next_attempt is not None
+        assert plan.look_again is not None
+        assert plan.look_again == view.next_attempt
         pauses.append((plan.look_again - now).total_seconds())
         now = plan.look_again
     assert pauses[:7] == sorted(pauses[:7])
