@@ -49,6 +49,19 @@ def start_of(job: JobView, pod: PodView | None, told: Told | None) -> Start:
     return startup.with_pod(reason, message, prepared=pod.prepared, event=event)
 
 
+def cause_of_agent(pods: Iterable[PodView], told: Mapping[str, Told]) -> str:
+    """What keeps the first of an agent's `pods` that has not started; empty: there is none, or nothing is known."""
+    for pod in pods:
+        if not pod.started:
+            reason, message = line(pod.waiting_reason, REASON_LIMIT), line(pod.waiting_message)
+            found = told.get(pod.key)
+            event = found.event if found is not None and found.uid == pod.uid else None
+            start = startup.with_pod(reason, message, prepared=pod.prepared, event=event)
+            if start.blocked:
+                return start.cause
+    return ""
+
+
 def happenings(documents: Iterable[Mapping[str, Any]]) -> Iterable[Happening]:
     """Events as the API serves them (core/v1)."""
     for document in documents:

@@ -143,12 +143,13 @@ class World:
         self._result_missing_since: dict[str, datetime.datetime] = {}
         #: of jobs: uid, and when it was looked at first
         self._seen: dict[str, tuple[str, datetime.datetime]] = {}
-        #: of jobs that are late to start: what their Events said last
+        #: of jobs and agents' pods that are late to start, by key: what their Events said last
         self.told: dict[str, starts.Told] = {}
-        self.event_turns = Turns()
+        self.event_turns, self.agent_event_turns = Turns(), Turns()
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
         for memory in (self._result_missing_since, self.equipped, self._seen, self.told):
             self.jobs.subscribe(_forgetting(memory))
+        self.pods.subscribe(_forgetting(self.told))
         self.templates.subscribe(self._forget_secret)
         self.hosts.subscribe(self._remember_drift)
         self.certificates.subscribe(self._forget_source)
@@ -215,7 +216,7 @@ class World:
             # Only for the time before this process started the pods know more.
             known = () if node in self._agent_missing_since else (p.ready_changed for p in pods if p.ready_changed)
             since = self._agent_missing_since[node] = min(now, max(known, default=now))
-        return Agent(False, since)
+        return Agent(False, since, starts.cause_of_agent(pods, self.told))
 
     def template_of(self, placement: PlacementView) -> Template | None:
         """The very Template that was placed; one of the same name created later is another."""

@@ -39,6 +39,8 @@ class Agent:
 
     ready: bool
     unready_since: datetime.datetime | None = None
+    #: in words, what keeps its pod from starting; empty: nothing is known
+    cause: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

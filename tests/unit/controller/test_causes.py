@@ -11,12 +11,15 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster import client, errors, kinds
+from directdownload.cluster.objects import PodView
 from directdownload.controller import causes, events, settings, starts, turns
 from directdownload.controller.context import Context
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.world import World
+from directdownload.planning import hosts
 from directdownload.planning.observed import Happening, Job, Start
 from directdownload.planning.startup import ASK_PAUSE, LATE, LATER_ASK_PAUSE
+from directdownload.resources.reasons import Reason
 
 PLACEMENT = build.placement(phase="Downloading", status={"attempts": 1})
 
@@ -165,6 +168,47 @@ def test_a_suspended_job_says_so(scene: Scene) -> None:
     suspended = dataclasses.replace(scene.view, suspended="by\nKueue")
     found = starts.start_of(suspended, None, None)
     assert found == Start("its Job is suspended: Suspended: by Kueue", blocked=True)
+
+
+# --- agents
+
+
+def unstarted_agent(scene: Scene, uid: str = "uid-agent-1") -> PodView:
+    pod = dataclasses.replace(kube.agent(ready=None), uid=uid, waiting_reason="ContainerCreating")
+    scene.world.pods.observe(pod)
+    return pod
+
+
+def test_a_host_says_what_keeps_its_agent(scene: Scene, clock: Clock) -> None:
+    """A pool root that it lacks, for example."""
+    pod = unstarted_agent(scene)
+    assert scene.world.agent("kvm-1", NOW).cause == ""
+    scene.answers = [{"items": [event("FailedMount", "/srv is not a directory")]}, {"items": []}]
+    early = pod.created + LATE - seconds(1)
+    asyncio.run(causes.ask_about_agent(scene.context, pod, early))
+    assert scene.asked == []
+    late = pod.created + LATE
+    asyncio.run(causes.ask_about_agent(scene.context, pod, late))
+    cause = "a volume of its pod cannot be mounted: FailedMount: /srv is not a directory"
+    assert scene.world.agent("kvm-1", NOW).cause == cause
+    assert [query["fieldSelector"] for query in scene.asked] == [f"involvedObject.uid={pod.uid}"]
+    node, before = build.node(), build.host(state=None)
+    plan = hosts.plan_host(before, node, [build.zone()], scene.world.agent("kvm-1", NOW), NOW)
+    told = plan.status.conditions[0]
+    assert (told.reason, told.message) == (Reason.AGENT_NOT_READY, f"no ready agent pod runs on the node: {cause}")
+    clock.now += 1
+    asyncio.run(causes.ask_about_agent(scene.context, pod, late + seconds(9)))
+    assert len(scene.asked) == 1, "not so soon again"
+    unstarted_agent(scene, "another")
+    assert scene.world.agent("kvm-1", NOW).cause == ""
+    scene.world.pods.forget(pod.key, 10**9)
+    assert scene.world.told == {}
+
+
+def test_an_agent_that_has_run_is_not_asked_about(scene: Scene) -> None:
+    pod = dataclasses.replace(unstarted_agent(scene), started=True)
+    asyncio.run(causes.ask_about_agent(scene.context, pod, NOW + seconds(900)))
+    assert scene.asked == []
 
 
 # --- how it is asked
