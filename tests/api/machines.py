@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.api.disks import Disk, Origin
 from tests.api.kube import Kube, Object
+from tests.api.stuck import Stuck, StuckPods
 
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL
@@ -96,6 +97,9 @@ class Kubelets:
         self.overwrote: Callable[[str, str], None] = lambda disk, name: None
         #: how long a pod goes on once its Job was deleted
         self.linger_seconds: Callable[[], float] = lambda: 0.0
+        #: how the pod of a job does not come up; None: it does
+        self.stuck: Callable[[jobs.JobDocument], Stuck | None] = lambda document: None
+        self._stuck = StuckPods(namespace)
         self._namespace = namespace
         self._disk_of = disk_of
         self._origin = origin
@@ -118,6 +122,7 @@ class Kubelets:
                 run = self._runs.get(uid) or self._start(kube, uid, job)
                 if run is not None:
                     self._advance(kube, run)
+            self._stuck.collect(kube, set(uids))
             for uid in [uid for uid in self._runs if uid not in set(uids)]:
                 self._abandon(kube, uid, self._runs[uid])
 
@@ -207,7 +212,17 @@ class Kubelets:
             document=document,
             disk=Disk(name) if probe else self._disk_of(document.host, document.pool.name),
         )
-        self._create_pod(kube, job, run)
+        stuck, pod = self.stuck(document), self._pod(job, run)
+        if stuck is not None:
+            self._stuck.hold(kube, job, stuck, pod)
+            return None
+        if not self._stuck.holds(uid):
+            answer = kube.create(kinds.PODS, pod, run.namespace)
+            if answer.code == 403:
+                self._stuck.refuse(kube, job, answer)
+                return None
+            answer.object()
+        self._tell(kube, run, "Running", {"running": {"startedAt": _now()}}, ready=True)
         run.disk.begin(document)
         self._runs[uid] = run
         entry = (document.host, str(document.verb), int(name.rpartition("-")[2]))
@@ -219,14 +234,12 @@ class Kubelets:
         names = [volume["secret"]["secretName"] for volume in pod_spec.get("volumes", ()) if "secret" in volume]
         return all(kube.get(kinds.SECRETS, name, self._namespace).ok for name in names)
 
-    def _create_pod(self, kube: Kube, job: Object, run: Run) -> None:
+    def _pod(self, job: Object, run: Run) -> Object:
         template = job["spec"]["template"]
         labels = {**template["metadata"]["labels"], "batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
         spec = {**template["spec"], "nodeName": run.machine.name}
         spec.pop("affinity", None)
-        pod = {"metadata": {"name": run.pod, "labels": labels}, "spec": spec}
-        kube.create(kinds.PODS, pod, run.namespace).object()
-        self._tell(kube, run, "Running", {"running": {"startedAt": _now()}}, ready=True)
+        return {"metadata": {"name": run.pod, "labels": labels}, "spec": spec}
 
     def _advance(self, kube: Kube, run: Run) -> None:
         if run.reported or not run.machine.power:

@@ -477,7 +477,11 @@ def test_the_download_job_has_no_rights(world: World) -> None:
 def test_the_controller_keeps_to_its_namespace_and_only_reads_secrets_there(world: World, controller: Kube) -> None:
     elsewhere = rules_of(controller, "default")
     here = rules_of(controller, world.namespace)
-    assert {name for _, name, _ in here - elsewhere} == {"jobs", "pods", "leases", "secrets", "configmaps"}
+    own = {"jobs", "pods", "leases", "secrets", "configmaps", "events"}
+    assert {name for _, name, _ in here - elsewhere} == own
+    # What keeps a pod is asked for here; elsewhere Events are only written.
+    assert {(group, verb) for group, name, verb in here - elsewhere if name == "events"} == {("", "list")}
+    assert not {"get", "list", "watch"} & {verb for _, name, verb in elsewhere if name == "events"}
     assert not {"secrets", "configmaps", "pods", "jobs", "*"} & {name for _, name, _ in elsewhere}
     # To see whether another installation leads.
     assert {verb for _, name, verb in elsewhere if name == "leases"} == {"list"}

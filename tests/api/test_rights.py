@@ -11,6 +11,8 @@ import pytest
 import yaml
 from tests.api import kube
 from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
+from tests.api.steps import until_state
+from tests.api.stuck import Stuck
 from tests.cluster import harness
 from tests.world import certificates
 from tests.world.waiting import until
@@ -70,12 +72,19 @@ def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlP
             return fail(Reason.SOURCE_UNAVAILABLE) if attempts[document.host] <= 2 else succeed(document)
 
         fleet.behaviour = fail_twice
+        quota = "exceeded quota: none"
+        blocked = {hosts[0]: Stuck(pod=False, events=(("Warning", "FailedCreate", quota),))}
+        fleet.kubelets.stuck = lambda document: blocked.get(document.host)
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen([program, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             fleet.create_template()
             fleet.deploy()
+            placement = until_state(fleet, hosts[0], "Pending", "PodBlocked")
+            # Only an Event tells it.
+            assert quota in placement["status"]["conditions"][0]["message"]
+            blocked.clear()
             fleet.converged(len(hosts))
             source = {"metadata": {"name": "ca"}, "data": {"ca.crt": certificates.pem()}}
             reference = {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"}

@@ -151,7 +151,9 @@ def pod(draw: Draw, name: str, labels: Document) -> Document:
         draw,
         phase=draw.choice(("Pending", "Running", "Succeeded", "Failed", "Unknown", "")),
         reason=draw.choice(TEXTS),
-        conditions=[_condition(draw, "Ready", "PodScheduled") for _ in range(draw.randrange(3))],
+        conditions=[
+            _condition(draw, "Ready", "PodScheduled", "PodReadyToStartContainers") for _ in range(draw.randrange(3))
+        ],
     )
     if draw.chance(0.9):
         status["containerStatuses"] = containers
@@ -175,12 +177,30 @@ def job(draw: Draw, name: str, owner: Document, owner_uid: str) -> Document:
         REQUESTED_AT: draw.choice((*ANNOTATIONS, "x" * 40000)),
     }
     kept = {key: value for key, value in annotations.items() if draw.chance(0.8)}
-    conditions = [_condition(draw, "Complete", "Failed") for _ in range(draw.randrange(2))]
+    conditions = [_condition(draw, "Complete", "Failed", "Suspended") for _ in range(draw.randrange(2))]
     return {
         "metadata": _metadata(draw, name, NAMESPACE, labels=owner, annotations=kept),
         "spec": {},
         **_some(draw, status=_some(draw, conditions=conditions, active=draw.choice((0, 1, 2**31 - 1)))),
     }
+
+
+def event(draw: Draw, name: str) -> Document:
+    """Of core/v1: texts have no bound of ours, and any field may be missing."""
+    reasons = ("FailedMount", "FailedCreate", "Pulling", "SuccessfulCreate", *TEXTS)
+    fields = _some(
+        draw,
+        reason=draw.choice(reasons),
+        message=draw.choice((*TEXTS, "x" * 100_000, "https://a:b@example.org/?token=secret", "\U0001d54f" * 5000)),
+        type=draw.choice(("Warning", "Normal", "", "OfTomorrow")),
+        count=draw.choice((0, 1, -1, 2**31 - 1)),
+        firstTimestamp=draw.choice(FOREIGN_TIMES),
+        lastTimestamp=draw.choice(FOREIGN_TIMES),
+        eventTime=draw.choice(FOREIGN_TIMES),
+        source={},
+    )
+    reference = _some(draw, kind="Pod", name=name, uid=draw.choice(UIDS))
+    return {"metadata": _metadata(draw, name, NAMESPACE), "involvedObject": reference, **fields}
 
 
 def secret(draw: Draw, name: str) -> Document:

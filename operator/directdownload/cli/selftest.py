@@ -46,7 +46,8 @@ _HINTS = {
     Reason.UNSUPPORTED_PROTOCOL: "sourcePolicy.protocols of the Zone must list HTTP",
     Reason.SOURCE_UNREACHABLE: _NOT_REACHED,
     Reason.CONNECT_TIMEOUT: _NOT_REACHED,
-    Reason.INTERRUPTED: "check the pods of the download: image, priority, resources, Pod Security of the namespace",
+    Reason.INTERRUPTED: "check the pods of the download: memory, evictions, the node",
+    Reason.POD_BLOCKED: "quotas, limits, Pod Security, image and priority class decide whether its pod may start",
 }
 
 

@@ -12,6 +12,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+#: Characters kept of a message.
+_TEXT_LIMIT = 1024
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -44,6 +46,9 @@ class PodView:
     started: bool
     #: why no container runs: `ImagePullBackOff`, `ContainerCreating`, `Unschedulable`, …
     waiting_reason: str
+    waiting_message: str
+    #: it is on a node, and its volumes and network are there; True also where the kubelet does not report this
+    prepared: bool
     termination_message: str | None
     exit_code: int | None
     #: the container's (`Completed`, `Error`, `OOMKilled`, `StartError`), else the pod's (`Evicted`, `OutOfcpu`)
@@ -71,6 +76,8 @@ class JobView:
     failed: bool
     #: of the condition Failed: `BackoffLimitExceeded`, `DeadlineExceeded`, …
     failure_reason: str
+    #: the message of the condition Suspended; None: it is not True
+    suspended: str | None
     active: int
     deleting: bool
 
@@ -119,6 +126,8 @@ def project_pod(document: Mapping[str, Any]) -> PodView:
     ready = _condition(document, "Ready")
     containers = status.get("containerStatuses") or []
     states = [container.get("state") or {} for container in containers]
+    node = document.get("spec", {}).get("nodeName") or ""
+    waiting_reason, waiting_message = _waiting(document, states)
     terminated: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
     return PodView(
         key=key_of(metadata),
@@ -126,13 +135,15 @@ def project_pod(document: Mapping[str, Any]) -> PodView:
         namespace=sys.intern(metadata["namespace"]),
         uid=metadata["uid"],
         resource_version=int(metadata["resourceVersion"]),
-        node=sys.intern(document.get("spec", {}).get("nodeName") or ""),
+        node=sys.intern(node),
         labels=shared(metadata.get("labels")),
         phase=sys.intern(status.get("phase") or ""),
         ready=ready.get("status") == "True",
         ready_changed=parse_time(ready.get("lastTransitionTime")),
         started=any(map(_has_run, containers)),
-        waiting_reason=_waiting_reason(document, states),
+        waiting_reason=waiting_reason,
+        waiting_message=waiting_message,
+        prepared=bool(node) and _condition(document, "PodReadyToStartContainers").get("status") != "False",
         termination_message=terminated.get("message") or None,
         exit_code=terminated.get("exitCode"),
         termination_reason=sys.intern(terminated.get("reason") or status.get("reason") or ""),
@@ -143,7 +154,7 @@ def project_pod(document: Mapping[str, Any]) -> PodView:
 
 def project_job(document: Mapping[str, Any]) -> JobView:
     metadata = document["metadata"]
-    failed = _condition(document, "Failed")
+    failed, suspended = _condition(document, "Failed"), _condition(document, "Suspended")
     return JobView(
         key=key_of(metadata),
         name=metadata["name"],
@@ -156,6 +167,7 @@ def project_job(document: Mapping[str, Any]) -> JobView:
         succeeded=_condition(document, "Complete").get("status") == "True",
         failed=failed.get("status") == "True",
         failure_reason=sys.intern(failed.get("reason") or ""),
+        suspended=(suspended.get("message") or "")[:_TEXT_LIMIT] if suspended.get("status") == "True" else None,
         active=document.get("status", {}).get("active") or 0,
         deleting="deletionTimestamp" in metadata,
     )
@@ -171,9 +183,13 @@ def _has_run(container: Mapping[str, Any]) -> bool:
     return "running" in state or "terminated" in state or bool(container.get("lastState"))
 
 
-def _waiting_reason(document: Mapping[str, Any], states: list[Mapping[str, Any]]) -> str:
+def _waiting(document: Mapping[str, Any], states: list[Mapping[str, Any]]) -> tuple[str, str]:
+    """Reason and message of the container that waits, else of the pod that no node takes."""
     for state in states:
-        if reason := (state.get("waiting") or {}).get("reason"):
-            return sys.intern(reason)
+        waiting = state.get("waiting") or {}
+        if reason := waiting.get("reason"):
+            return sys.intern(reason), (waiting.get("message") or "")[:_TEXT_LIMIT]
     scheduled = _condition(document, "PodScheduled")
-    return sys.intern(scheduled.get("reason") or "") if scheduled.get("status") == "False" else ""
+    if scheduled.get("status") != "False":
+        return "", ""
+    return sys.intern(scheduled.get("reason") or ""), (scheduled.get("message") or "")[:_TEXT_LIMIT]

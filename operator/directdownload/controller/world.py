@@ -11,10 +11,11 @@ from directdownload import sourcing
 from directdownload.cluster import kinds
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Store
-from directdownload.controller import results
+from directdownload.controller import results, starts
 from directdownload.controller.charges import Charges
 from directdownload.controller.indexes import Index
 from directdownload.controller.notes import Notes
+from directdownload.controller.turns import Turns
 from directdownload.planning import (
     deployments,
     headers,
@@ -145,8 +146,15 @@ class World:
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
+        #: of jobs: uid, and when it was looked at first
+        self._seen: dict[str, tuple[str, datetime.datetime]] = {}
+        #: of jobs and agents' pods that are late to start, by key: what their Events said last
+        self.told: dict[str, starts.Told] = {}
+        self.event_turns, self.agent_event_turns = Turns(), Turns()
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
-        self.jobs.subscribe(_forgetting(self._result_missing_since))
+        for memory in (self._result_missing_since, self._seen, self.told):
+            self.jobs.subscribe(_forgetting(memory))
+        self.pods.subscribe(_forgetting(self.told))
         self.hosts.subscribe(self._remember_drift)
 
     def _remember_drift(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
@@ -199,7 +207,7 @@ class World:
             # Only for the time before this process started the pods know more.
             known = () if node in self._agent_missing_since else (p.ready_changed for p in pods if p.ready_changed)
             since = self._agent_missing_since[node] = min(now, max(known, default=now))
-        return Agent(False, since)
+        return Agent(False, since, starts.cause_of_agent(pods, self.told))
 
     def template_of(self, placement: PlacementView) -> Template | None:
         """The very Template that was placed; one of the same name created later is another."""
@@ -269,19 +277,14 @@ class World:
         A pod outlives its deleted Job by its grace period, and may publish until it ends: until then it counts as a job
         that is being deleted. A pod on another host, from which a shared copy was taken over, does not count.
         """
-        views = [
-            view
-            for view in self.jobs_of_placement[placement.key]
-            # A deleted placement of the same name may have left a job behind.
-            if view.annotations.get(PLACEMENT_UID_ANNOTATION) == placement.uid
-        ]
-        if not views:
+        view = self.latest_job(placement)
+        if view is None:
             present = self.pods_of_placement[placement.key]
             lingering = next((pod for pod in present if pod.running and pod.node == placement.host), None)
             if lingering is None:
                 return None
             return Job(lingering.name, Verb.FETCH, placement.attempts, lingering.created, started=True, deleting=True)
-        return self._job(max(views, key=_attempt), now)
+        return self._job(view, now)
 
     def probe(self, name: str, now: datetime.datetime) -> probes.Probe | None:
         """The existing probe of this name; the latest attempt if there are several."""
@@ -298,8 +301,9 @@ class World:
 
     def _job(self, view: JobView, now: datetime.datetime) -> Job:
         """A job with its pod's report."""
-        pods = sorted(self.pods_of_job[view.uid], key=lambda p: p.created)
-        pod = pods[-1] if pods else None
+        pod, told = self.pod_of(view), self.told.get(view.key)
+        if self._seen.get(view.key, ("",))[0] != view.uid:
+            self._seen[view.key] = (view.uid, now)
         ended = pod is not None and pod.exit_code is not None
         if not ended and (view.succeeded or view.failed):
             ended = now >= self._result_missing_since.setdefault(view.key, now) + RESULT_GRACE
@@ -317,6 +321,22 @@ class World:
             hint=(pod.termination_reason or pod.waiting_reason) if pod is not None else view.failure_reason,
             deleting=view.deleting,
             request=request_in(view.annotations),
+            start=starts.start_of(view, pod, told),
+            seen=self._seen[view.key][1],
+            asked=told.at if told is not None and told.uid == starts.asked_about(view, pod) else None,
+        )
+
+    def pod_of(self, view: JobView) -> PodView | None:
+        """The job's pod; the latest if there are several."""
+        return max(self.pods_of_job[view.uid], key=lambda pod: pod.created, default=None)
+
+    def latest_job(self, placement: PlacementView) -> JobView | None:
+        """The placement's job of the latest attempt. A deleted placement of the same name may have left one behind."""
+        jobs = self.jobs_of_placement[placement.key]
+        return max(
+            (j for j in jobs if j.annotations.get(PLACEMENT_UID_ANNOTATION) == placement.uid),
+            key=_attempt,
+            default=None,
         )
 
     def result_due(self, views: Iterable[JobView]) -> datetime.datetime | None:

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 
+from directdownload.planning import startup
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources import naming
 from directdownload.resources.jobs import SUCCESSES, JobResult
@@ -10,8 +11,6 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Retry
 
-#: A pod that has not run by then never will: its host path is missing, or its image cannot be pulled.
-START_DEADLINE = datetime.timedelta(minutes=5)
 #: A server can delay a host's next attempt by this much at most.
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 #: Each pause is shortened by up to this share, so that hosts that failed together do not return together.
@@ -23,26 +22,48 @@ def one_more(number: int) -> int:
     return min(number + 1, naming.ATTEMPT_LIMIT)
 
 
-def result_of(job: Job, now: datetime.datetime) -> JobResult | None:
-    """How the job ended, even if it left no result; None while it runs or may still start."""
-    deadline = start_deadline(job)
-    if job.finished:
-        what = "the job ended without a result"
-    elif deadline is not None and now >= deadline:
-        what = "the pod did not start within 5 minutes"
-    else:
-        return None
+def result_of(job: Job, now: datetime.datetime, *, reachable: bool = True) -> JobResult | None:
+    """How the job ended, even if it left no result or its pod is blocked; None while it runs or may still start.
+
+    `reachable`: its host is not Down.
+    """
+    if not job.finished:
+        words = startup.blocked(job, now, reachable=reachable)
+        return JobResult(reason=Reason.POD_BLOCKED, message=words) if words is not None else None
     hint = f": {job.hint}" if job.hint else ""
     # A job that has met foreign bytes may say anything. A success that its verb cannot have is no result.
     told = job.result
     if told is not None and told.done and job.verb is not None and told.reason not in SUCCESSES[job.verb]:
         told = None
-    return told or JobResult(reason=Reason.INTERRUPTED, message=what + hint)
+    return told or JobResult(reason=Reason.INTERRUPTED, message="the job ended without a result" + hint)
 
 
-def start_deadline(job: Job) -> datetime.datetime | None:
-    """When a job that has not started counts as ended; None once it has started."""
-    return None if job.started else job.created + START_DEADLINE
+def gives_up(job: Job) -> bool:
+    """Whether a job that counts as ended is given up: it has not begun to run."""
+    return not (job.started or job.finished)
+
+
+def counted(job: Job) -> int:
+    """The number of attempts once `job` has ended. One that was given up is no attempt: the next one has its number."""
+    return max(job.attempt - 1, 0) if gives_up(job) else job.attempt
+
+
+def given_up(placement: PlacementView, job: Job, now: datetime.datetime) -> bool:
+    """Whether `job` has been given up already, and the pause after it has begun: only its deletion is left."""
+    pauses = placement.next_attempt is not None and placement.next_attempt > now
+    # The one that serves a newer request was created in that pause.
+    return gives_up(job) and pauses and job.request in ("", placement.last_handled_request)
+
+
+def pause_end(placement: PlacementView, request: datetime.datetime | None) -> datetime.datetime | None:
+    """When the next attempt is due, None: at once. `request`: when the request on the placement may be served.
+
+    A request ends the pause after a blocked pod, which has asked no server.
+    """
+    pause = placement.next_attempt
+    if pause is None or request is None or placement.reason is not Reason.POD_BLOCKED:
+        return pause
+    return min(pause, request)
 
 
 def retry_pause_seconds(name: str, failures: int, retry: Retry, retry_after_seconds: float | None) -> float:

@@ -382,14 +382,16 @@ def _verdict(
     return Verdict(False, Reason.DOWNLOADING, progress)
 
 
+def _has_failed(placement: PlacementView) -> bool:
+    """Whether its last attempt failed, or its pod did not start, which is no attempt."""
+    reason = placement.reason
+    tried = placement.attempts > 0 or reason is Reason.POD_BLOCKED
+    return tried and reason is not None and reason not in WAITING | DONE
+
+
 def _failures(placements: list[PlacementView]) -> tuple[PlacementFailure, ...]:
     """A sample: permanent failures first, then those that are tried again."""
-    failing = [
-        p
-        for p in placements
-        if p.phase is Phase.FAILED
-        or (p.phase is Phase.PENDING and p.attempts and p.reason is not None and p.reason not in WAITING | DONE)
-    ]
+    failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
     failing.sort(key=lambda p: (p.phase is not Phase.FAILED, p.host, p.pool))
     return tuple(
         PlacementFailure(host=p.host, pool=p.pool, reason=p.reason, message=p.message[:500])

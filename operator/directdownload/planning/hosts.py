@@ -78,7 +78,8 @@ def _state(
     if not agent.ready:
         grace_ends = (agent.unready_since or now) + AGENT_GRACE
         if before.state not in ("Up", "Maintenance") or now >= grace_ends:
-            return "Down", Verdict(False, Reason.AGENT_NOT_READY, "no ready agent pod runs on the node"), None
+            message = "no ready agent pod runs on the node" + (f": {agent.cause}" if agent.cause else "")
+            return "Down", Verdict(False, Reason.AGENT_NOT_READY, message), None
         look_again = grace_ends
     if node.unschedulable:
         return "Maintenance", Verdict(False, Reason.MAINTENANCE, "the node is cordoned"), look_again

@@ -39,6 +39,31 @@ class Agent:
 
     ready: bool
     unready_since: datetime.datetime | None = None
+    #: in words, what keeps its pod from starting; empty: nothing is known
+    cause: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Happening:
+    """An Event of Kubernetes about a job or its pod; its texts fit for a status."""
+
+    reason: str
+    message: str
+    warning: bool
+    #: the API server's order
+    version: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """How far the pod of a job that has not started has come (`startup`)."""
+
+    #: in words; empty: nothing is known
+    cause: str = ""
+    #: it does not start by itself
+    blocked: bool = False
+    #: for all that is known only its image is missing, which takes as long as it takes
+    pulling: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +84,11 @@ class Job:
     deleting: bool = False
     #: the placement's `requested-at` at its creation: the job serves that request, and no later one
     request: str = ""
+    #: how far its pod has come, if it has not started
+    start: Start = Start()
+    #: by the controller's clock: when it saw the job first, and when it asked last for Events about it
+    seen: datetime.datetime | None = None
+    asked: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from directdownload.planning import attempts, digests, headers, removal, repair, requests
+from directdownload.planning import attempts, digests, headers, removal, repair, requests, startup
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
@@ -84,17 +84,20 @@ def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: d
     if placement.attempts >= job.attempt and placement.phase not in (None, Phase.DOWNLOADING):
         # Its result is in the status already: only its deletion is left.
         return PlacementPlan(None, drop_job=True)
-    result = attempts.result_of(job, now)
+    if attempts.given_up(placement, job, now):
+        return PlacementPlan(None, drop_job=True, gives_up=True)
+    obstacle = _host_down(around)
+    result = attempts.result_of(job, now, reachable=obstacle is None)
     if result is not None:
         return _after_fetch(placement, around, job, result, now)
     status = downloading(placement, job.attempt, now, job=job)
-    if (obstacle := _host_down(around)) is not None:
+    if obstacle is not None:
         # The job may go on there unseen, or end with its node: its host will report it when it is back.
         verdict = Verdict(False, Reason.HOST_DOWN, f"{obstacle.message}; attempt {job.attempt} was running there")
         status = status_of(placement, Phase.DOWNLOADING, verdict, now, attempts=job.attempt, keep_file=False, job=job)
     # While the pool does not answer, time alone may give a shared copy to another host.
-    hangs = around.shared and not attempts.start_deadline(job) and _obstacle(around) is not None
-    return PlacementPlan(status, look_again=now + _HANG_LOOK if hangs else attempts.start_deadline(job))
+    hangs = around.shared and job.started and _obstacle(around) is not None
+    return PlacementPlan(status, look_again=now + _HANG_LOOK if hangs else startup.look_again(job, now))
 
 
 def _after_fetch(
@@ -126,10 +129,11 @@ def _after_fetch(
         return PlacementPlan(status, drop_job=True, outcome=result)
     when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
     verdict = Verdict(False, result.reason, message)
+    count = attempts.counted(job)
     status = status_of(
-        placement, Phase.PENDING, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures, job=job
+        placement, Phase.PENDING, verdict, now, attempts=count, next_attempt=when, failures=failures, job=job
     )
-    return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
+    return PlacementPlan(status, drop_job=True, look_again=when, outcome=result, gives_up=attempts.gives_up(job))
 
 
 def _without_job(
@@ -137,7 +141,9 @@ def _without_job(
 ) -> PlacementPlan:
     if job is not None:
         # A job that removes a wanted copy, or one that is being deleted: the next one waits until it is gone.
-        return PlacementPlan(None, drop_job=not job.deleting)
+        down = _host_down(around) if placement.phase in (None, Phase.PENDING) else None
+        shown = held_up(placement, Phase.PENDING, down, now) if down is not None else None
+        return PlacementPlan(shown, drop_job=not job.deleting)
     if placement.phase is Phase.READY:
         return repair.plan_ready(placement, around, _obstacle(around), now)
     changed = placement.observed_generation not in (None, placement.generation)
@@ -151,9 +157,10 @@ def _without_job(
     if obstacle is not None:
         return PlacementPlan(held_up(placement, Phase.PENDING, obstacle, now), look_again=requests.later(request, now))
     trusts_otherwise = placement.reason is Reason.TLS_VERIFICATION_FAILED and trusted != trusted_before
-    if placement.next_attempt is not None and placement.next_attempt > now and not trusts_otherwise:
+    pause = attempts.pause_end(placement, request)
+    if pause is not None and pause > now and not trusts_otherwise:
         # A request in between is served then: it lifts a stall, and no pause.
-        return PlacementPlan(None, look_again=placement.next_attempt)
+        return PlacementPlan(None, look_again=pause)
     return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import enum
 
-from directdownload.planning import requests
+from directdownload.planning import requests, startup
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources.host import Host
@@ -79,6 +79,8 @@ class PlacementPlan:
     look_again: datetime.datetime | None = None
     outcome: JobResult | None = None
     teaches: bool = False
+    #: the job is dropped because its pod is blocked: not if it has begun to run meanwhile
+    gives_up: bool = False
 
 
 def status_of(
@@ -173,7 +175,11 @@ def downloading(
 
     `job`: its present state, unless it has just been created.
     """
-    verdict = Verdict(False, Reason.DOWNLOADING, f"attempt {attempt} runs on host {placement.host}")
+    message = f"attempt {attempt} runs on host {placement.host}"
+    if job is not None and startup.late(job, now):
+        message = f"attempt {attempt} waits for its pod on host {placement.host}"
+        message += f": {job.start.cause}" if job.start.cause else ""
+    verdict = Verdict(False, Reason.DOWNLOADING, message)
     return status_of(
         placement,
         Phase.DOWNLOADING,

@@ -86,7 +86,8 @@ def plan_pool(
         verdict = Verdict(True, Reason.READY, f"usable on {len(ready)} of {len(members)} hosts")
     else:
         found = next((reason for reason in obstacles.values() if reason is not None), Reason.NO_READY_HOSTS)
-        verdict = Verdict(False, found, f"usable on none of {len(members)} hosts; see status.storage of the Hosts")
+        message = f"usable on none of {len(members)} hosts; see status.storage of the Hosts"
+        verdict = Verdict(False, found, message + _first_down(members))
     generation = pool.metadata.generation
     return StoragePoolStatus(
         observed_generation=generation,
@@ -96,3 +97,10 @@ def plan_pool(
         **requests.served(pool, now).fields(),
         conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),
     )
+
+
+def _first_down(hosts: Iterable[Host]) -> str:
+    """Why the first host that is Down is so, for a pool that no host can use; empty: none is."""
+    down = next((host for host in hosts if host.status.state == "Down"), None)
+    ready = down.status.condition("Ready") if down is not None else None
+    return f"; {down.name} is Down: {ready.message}" if down is not None and ready is not None else ""

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from directdownload.planning import attempts
+from directdownload.planning import attempts, startup
 from directdownload.planning.conditions import condition
 from directdownload.planning.observed import Job
 from directdownload.resources.base import Condition, ConditionStatus
@@ -23,7 +23,9 @@ CONDITION = "SourceReachable"
 #: Jitter takes up to a quarter off: the shortest pause is a minute.
 RETRY = Retry.model_validate({"initial": "80s", "maximum": "1h"})
 #: Reasons that say nothing about the source.
-_OF_THE_JOB = frozenset({Reason.INTERRUPTED, Reason.WRITE_FAILED, Reason.INTERNAL_ERROR, Reason.POOL_NOT_READY})
+_OF_THE_JOB = frozenset(
+    {Reason.INTERRUPTED, Reason.POD_BLOCKED, Reason.WRITE_FAILED, Reason.INTERNAL_ERROR, Reason.POOL_NOT_READY}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,9 +93,9 @@ def next_attempt(template: Template) -> int:
     return attempts.one_more(template.status.probe.attempts if template.status.probe is not None else 0)
 
 
-def look_again(probe: Probe) -> datetime.datetime | None:
-    """When a probe that has not started counts as ended."""
-    return attempts.start_deadline(probe.job)
+def look_again(probe: Probe, now: datetime.datetime) -> datetime.datetime | None:
+    """When there may be news of a probe that has not started."""
+    return startup.look_again(probe.job, now)
 
 
 def due(template: Template, inputs: str, now: datetime.datetime) -> datetime.datetime | None:

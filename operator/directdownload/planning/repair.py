@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import math
 
-from directdownload.planning import attempts
+from directdownload.planning import attempts, startup
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings, request_due, status_of
@@ -42,9 +42,11 @@ def plan_verification(
     if placement.phase is not Phase.READY or placement.attempts >= job.attempt:
         # No longer needed, or its result is written already.
         return PlacementPlan(None, drop_job=True)
-    result = attempts.result_of(job, now)
+    if attempts.given_up(placement, job, now):
+        return PlacementPlan(None, drop_job=True, gives_up=True)
+    result = attempts.result_of(job, now, reachable=around.host is not None and around.host.status.state != "Down")
     if result is None:
-        return PlacementPlan(None, look_again=attempts.start_deadline(job))
+        return PlacementPlan(None, look_again=startup.look_again(job, now))
     if result.reason in _FOUND_BAD:
         return _repair(placement, around, result.reason, result.message, job.attempt, now, job)
     if result.reason is Reason.VERIFIED and placement.file is not None:
@@ -63,10 +65,11 @@ def plan_verification(
         placement.reason or Reason.DOWNLOADED,
         f"the last verification ended with {result.reason}: {result.message}",
     )
+    count = attempts.counted(job)
     status = status_of(
-        placement, Phase.READY, verdict, now, attempts=job.attempt, next_attempt=when, failures=failures, job=job
+        placement, Phase.READY, verdict, now, attempts=count, next_attempt=when, failures=failures, job=job
     )
-    return PlacementPlan(status, drop_job=True, look_again=when, outcome=result)
+    return PlacementPlan(status, drop_job=True, look_again=when, outcome=result, gives_up=attempts.gives_up(job))
 
 
 def _repair(

@@ -110,6 +110,7 @@ class Reason(Word):
     INTERNAL_ERROR = "InternalError"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INTERRUPTED = "Interrupted"
+    POD_BLOCKED = "PodBlocked"
     # Placements: repaired
     ALTERED = "Altered"
     MISSING = "Missing"
@@ -182,6 +183,7 @@ TRANSIENT = frozenset(
         Reason.INTERNAL_ERROR,
         Reason.DEADLINE_EXCEEDED,
         Reason.INTERRUPTED,
+        Reason.POD_BLOCKED,
     }
 )
 

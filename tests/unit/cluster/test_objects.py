@@ -49,6 +49,24 @@ def test_pod_that_waits() -> None:
     assert unplaced.waiting_reason == "Unschedulable"
 
 
+def test_pod_that_waits_says_why() -> None:
+    waiting = {"reason": "ErrImagePull", "message": "no such host"}
+    view = pod({"containerStatuses": [{"state": {"waiting": waiting}}]}, nodeName="kvm-1")
+    assert (view.waiting_reason, view.waiting_message) == ("ErrImagePull", "no such host")
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    view = pod({"conditions": [scheduled]})
+    assert (view.waiting_reason, view.waiting_message, view.prepared) == ("Unschedulable", "0/3 nodes", False)
+    long = pod({"containerStatuses": [{"state": {"waiting": {"reason": "X", "message": "x" * 9000}}}]})
+    assert len(long.waiting_message) == 1024
+
+
+@pytest.mark.parametrize(("status", "prepared"), [("True", True), ("False", False), (None, True)])
+def test_pod_whose_volumes_and_network_are_there(status: str | None, prepared: bool) -> None:
+    condition = {"type": "PodReadyToStartContainers", "status": status}
+    assert pod({"conditions": [condition] if status else []}, nodeName="kvm-1").prepared is prepared
+    assert not pod({"conditions": [condition]}).prepared
+
+
 def test_pod_that_runs() -> None:
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": CREATED}
     status = {"phase": "Running", "conditions": [ready], "containerStatuses": [{"state": {"running": {}}}]}
@@ -79,7 +97,13 @@ def test_job() -> None:
     }
     view = objects.project_job(document)
     assert (view.failed, view.failure_reason, view.succeeded) == (True, "DeadlineExceeded", False)
-    assert (view.active, view.deleting, view.annotations) == (1, True, {"x": "y"})
+    assert (view.active, view.deleting, view.annotations, view.suspended) == (1, True, {"x": "y"}, None)
+    conditions.append({"type": "Suspended", "status": "True", "message": "Job suspended"})
+    assert objects.project_job(document).suspended == "Job suspended"
+    conditions[1] = {"type": "Suspended", "status": "True"}
+    assert objects.project_job(document).suspended == ""
+    conditions[1] = {"type": "Suspended", "status": "False", "message": "Job resumed"}
+    assert objects.project_job(document).suspended is None
     conditions[0] = {"type": "Complete", "status": "True"}
     assert objects.project_job(document).succeeded
 

@@ -8,12 +8,12 @@ from tests.world.admitted import NAMES, Document, Draw
 
 from directdownload.cluster import kinds, objects
 from directdownload.cluster.reflector import Store
-from directdownload.controller import metrics
+from directdownload.controller import metrics, starts
 from directdownload.controller.context import PROJECTIONS
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.watches import Watches
 from directdownload.controller.world import COMPONENT_LABEL, JOB_UID_LABEL, PLACEMENT_LABEL, PROBE_LABEL, World
-from directdownload.planning import observed
+from directdownload.planning import observed, startup
 from directdownload.resources import naming
 
 _WRITTEN = (
@@ -141,6 +141,10 @@ class Drawn:
         if made is not None and draw.chance(0.8):
             labels = {**made.labels, JOB_UID_LABEL: made.uid}
             world.pods.take(kinds.PODS, objects.project_pod, foreign.pod(draw, f"{name}-pod", labels))
+        if made is not None and draw.chance(0.3):
+            event = startup.latest(starts.happenings([foreign.event(draw, "e")]))
+            about = starts.asked_about(made, world.pod_of(made))
+            world.told[made.key] = starts.Told(about, made.created, event)
 
 
 async def _unworked(_: object) -> None:

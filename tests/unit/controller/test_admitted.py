@@ -19,7 +19,7 @@ from tests.world import foreign
 from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
-from directdownload.controller import installations, jobs, metrics, results
+from directdownload.controller import installations, jobs, metrics, results, starts
 from directdownload.controller.context import PROJECTIONS, dump
 from directdownload.planning import (
     certificates,
@@ -35,6 +35,7 @@ from directdownload.planning import (
     publications,
     rights,
     slots,
+    startup,
     templates,
     zones,
 )
@@ -287,8 +288,19 @@ def test_objects_of_kubernetes_are_read_whatever_stands_in_them() -> None:
         trial("a Namespace", lambda draw=draw: project_namespace(foreign.namespace(draw, "a")))  # type: ignore[misc]
         trial("a Secret", lambda draw=draw: project_revision(foreign.secret(draw, "a")))  # type: ignore[misc]
         trial("a ConfigMap", lambda draw=draw: project_revision(foreign.config_map(draw, "a")))  # type: ignore[misc]
+        trial("Events", lambda draw=draw: _shown(draw))  # type: ignore[misc]
         trial("Leases", lambda draw=draw: _judged(draw))  # type: ignore[misc]
     assert not trial.problems, told(trial.problems)
+
+
+def _shown(draw: Draw) -> None:
+    event = startup.latest(starts.happenings(foreign.event(draw, f"e{number}") for number in range(4)))
+    job, pod = objects.project_job(foreign.job(draw, "a", {}, "u")), objects.project_pod(foreign.pod(draw, "a", {}))
+    for found in (None, pod):
+        told = starts.Told(starts.asked_about(job, found), NOW, event)
+        cause = starts.start_of(job, found, told).cause
+        assert cause.isprintable()
+        assert len(cause) <= 500
 
 
 def _judged(draw: Draw) -> installation_planning.Verdict:

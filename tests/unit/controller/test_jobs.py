@@ -366,6 +366,31 @@ def test_a_job_mounts_the_root_of_its_own_pool_alone() -> None:
     assert container["securityContext"]["capabilities"]["add"] == ["CHOWN", "SETUID", "SETGID"]
 
 
+@pytest.mark.parametrize(
+    ("pool", "root"),
+    [
+        ("/var/lib/libvirt/images", "pool-root-0"),
+        ("/var/lib/libvirt/images/nfs", "pool-root-0"),
+        ("/srv/pools", "pool-root-1"),
+        ("/srv/pools/a", "pool-root-1"),
+        ("/var/lib/other", "pool-root-2"),
+        ("/var/lib/libvirt/images-2", "pool-root-2"),
+        # One that no root contains: the path of another root begins alike.
+        ("/srv/pools-2/a", None),
+    ],
+)
+@pytest.mark.parametrize("verb", [Verb.FETCH, Verb.VERIFY, Verb.REMOVE])
+def test_a_root_that_a_host_lacks_hangs_no_job_of_other_pools(pool: str, root: str | None, verb: Verb) -> None:
+    placed = dataclasses.replace(PLACEMENT, path=f"{pool}/{build.TEMPLATE_UID}")
+    document = jobs.document(placed, build.around(), verb, 0)
+    pod = jobs.manifest(POOLED, "ns", placed, document, 1, GROUPS)["spec"]["template"]["spec"]
+    expected = [root] if root is not None else []
+    assert [v["name"] for v in pod["volumes"] if v["name"].startswith("pool-root-")] == expected
+    mounts = [m["name"] for m in pod["containers"][1]["volumeMounts"] if m["name"].startswith("pool-root-")]
+    assert mounts == expected
+    assert {"trust", "seals", "tmp"} <= {v["name"] for v in pod["volumes"]}
+
+
 @pytest.mark.parametrize(("value", "told"), [("true", True), ("yes", False), (None, False)])
 def test_only_a_removal_is_told_that_a_mention_does_not_count(value: str | None, told: bool) -> None:
     annotations = {"directdownload.dev/remove-mentioned": value} if value else {}

@@ -282,6 +282,7 @@ def test_failures_are_a_bounded_sample_that_begins_with_those_that_stay() -> Non
         ("Failed", Reason.CHECKSUM_MISMATCH, 1, True),
         ("Pending", Reason.SOURCE_UNREACHABLE, 1, True),
         ("Pending", Reason.INSUFFICIENT_SPACE, 3, True),
+        ("Pending", Reason.POD_BLOCKED, 0, True),
         ("Pending", Reason.POOL_NOT_READY, 0, False),
         ("Pending", Reason.WAITING_FOR_SLOT, 1, False),
         ("Pending", Reason.HOST_DOWN, 1, False),

@@ -10,7 +10,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, applied, around, host, job, placement, seconds, zone
 from tests.world.soak import SOAKING
 
-from directdownload.planning import attempts, plans
+from directdownload.planning import plans, startup
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
@@ -56,7 +56,7 @@ def jobs() -> Iterator[Job | None]:
     for verb, attempt in itertools.product(("fetch", "remove", "verify"), (1, 2)):
         yield job(verb, attempt)
         yield job(verb, attempt, started=False, created=NOW)
-        yield job(verb, attempt, started=False, created=NOW - attempts.START_DEADLINE)
+        yield job(verb, attempt, started=False, created=NOW - startup.DEADLINE)
         yield job(verb, attempt, deleting=True)
         for result in RESULTS:
             yield job(verb, attempt, result=result, finished=True)

@@ -10,7 +10,7 @@ from tests.unit.planning.build import NOW, applied, around, host, job, placement
 from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
 from directdownload.planning import placements, plans, requests
-from directdownload.planning.attempts import START_DEADLINE, one_more, retry_pause_seconds
+from directdownload.planning.attempts import one_more, retry_pause_seconds
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import Step, Surroundings
@@ -151,30 +151,6 @@ def test_a_job_without_a_result_is_interrupted(hint: str) -> None:
     assert told(running(), plan) == (Phase.PENDING, Reason.INTERRUPTED, ["Reconciling"])
     assert plan.status is not None
     assert hint in plan.status.conditions[0].message
-
-
-@pytest.mark.parametrize(
-    ("age", "started", "phase"),
-    [
-        (seconds(0), False, Phase.DOWNLOADING),
-        (START_DEADLINE - seconds(1), False, Phase.DOWNLOADING),
-        (START_DEADLINE, False, Phase.PENDING),
-        (START_DEADLINE + seconds(9), False, Phase.PENDING),
-        (seconds(86400), True, Phase.DOWNLOADING),
-    ],
-)
-def test_a_pod_that_never_runs_fails_its_attempt(age: Any, started: bool, phase: Phase) -> None:
-    view = job(created=NOW - age, started=started, hint="ContainerCreating")
-    plan = plan_placement(placement(), around(), view, NOW)
-    assert told(placement(), plan)[0] is phase
-    if phase is Phase.DOWNLOADING:
-        assert plan.look_again == (None if started else view.created + START_DEADLINE)
-        assert not plan.drop_job
-    else:
-        assert told(placement(), plan)[1] is Reason.INTERRUPTED
-        assert plan.drop_job
-        assert plan.status is not None
-        assert "ContainerCreating" in plan.status.conditions[0].message
 
 
 @pytest.mark.parametrize("before", [waiting(), failed(), placement(phase="Ready", status={"attempts": 3})])

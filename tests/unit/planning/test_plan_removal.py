@@ -23,10 +23,11 @@ from tests.unit.planning.build import (
 from tests.unit.planning.obstacles import OBSTACLES, REASONS
 
 from directdownload.planning import plans
-from directdownload.planning.attempts import START_DEADLINE
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import Step
+from directdownload.planning.startup import DEADLINE, LATE
+from directdownload.resources.jobs import Verb
 from directdownload.resources.reasons import DONE, Reason
 from directdownload.resources.templateplacement import Phase
 
@@ -63,7 +64,7 @@ def test_removal_ends_other_work_first(view: Job) -> None:
 def test_a_removal_that_runs_is_waited_for() -> None:
     assert plan_placement(removing(), around(), job("remove", 2), NOW) == plans.PlacementPlan(None)
     young = job("remove", 2, started=False, created=NOW)
-    assert plan_placement(removing(), around(), young, NOW).look_again == NOW + START_DEADLINE
+    assert plan_placement(removing(), around(), young, NOW).look_again == NOW + LATE
 
 
 @pytest.mark.parametrize("reason", list(Reason))
@@ -84,12 +85,16 @@ def test_every_reason_that_a_removal_may_give(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [job("remove", 2, finished=True), job("remove", 2, started=False, created=NOW - START_DEADLINE)]
+    ("view", "reason", "attempts"),
+    [
+        (job("remove", 2, finished=True), Reason.INTERRUPTED, 2),
+        (job("remove", 2, started=False, created=NOW - DEADLINE), Reason.POD_BLOCKED, 1),
+    ],
 )
-def test_a_removal_without_a_result_is_tried_again(view: Job) -> None:
+def test_a_removal_without_a_result_is_tried_again(view: Job, reason: Reason, attempts: int) -> None:
     plan = plan_placement(removing(), around(), view, NOW)
-    assert told(removing(), plan) == (Phase.REMOVING, Reason.INTERRUPTED, ["Reconciling"])
-    assert plan.drop_job
+    assert told(removing(), plan) == (Phase.REMOVING, reason, ["Reconciling"])
+    assert (plan.drop_job, plan.status and plan.status.attempts) == (True, attempts)
 
 
 def test_a_failed_removal_is_accounted_once_and_tried_again_in_time() -> None:
@@ -196,6 +201,17 @@ def test_what_is_wanted_again_is_looked_for_once_its_removal_has_ended() -> None
     assert plan_placement(after, around(), leaving, NOW) == plans.PlacementPlan(None)
     plan = plan_placement(after, around(), None, NOW)
     assert (plan.step, plan.attempt) == (Step.FETCH, 3)
+
+
+@pytest.mark.parametrize("view", [job(deleting=True), job("verify", deleting=True), job("remove", 2, deleting=True)])
+def test_a_pod_that_lingers_on_a_lost_host_does_not_hide_that_it_is_down(view: Job) -> None:
+    down = around(host=host(state="Down"))
+    plan = plan_placement(removing(), down, view, NOW)
+    assert told(removing(), plan) == (Phase.REMOVING, Reason.HOST_DOWN, ["Reconciling"])
+    assert (plan.step, plan.drop_job) == (Step.NONE, False)
+    ends = plan_placement(removing(), down, dataclasses.replace(view, verb=Verb.FETCH, deleting=False), NOW)
+    assert told(removing(), ends) == (Phase.REMOVING, Reason.HOST_DOWN, ["Reconciling"])
+    assert ends.drop_job
 
 
 def test_a_removal_on_a_host_that_went_down_says_so_and_is_waited_for() -> None:

@@ -25,6 +25,7 @@ from directdownload.planning import plans, requests
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import PlacementPlan, Step
+from directdownload.planning.startup import LATE
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import DONE, Reason
 from directdownload.resources.templateplacement import Phase
@@ -110,7 +111,7 @@ def test_a_changed_file_is_verified_and_stays_ready_meanwhile() -> None:
     assert plan == PlacementPlan(None, Step.VERIFY, attempt=4)
     assert plan_placement(before, around(), job("verify", 4), NOW) == PlacementPlan(None)
     young = job("verify", 4, started=False, created=NOW)
-    assert plan_placement(before, around(), young, NOW).look_again == NOW + seconds(300)
+    assert plan_placement(before, around(), young, NOW).look_again == NOW + LATE
 
 
 def test_a_verified_file_is_what_it_was() -> None:

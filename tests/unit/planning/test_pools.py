@@ -129,3 +129,16 @@ def test_what_one_host_claims_spoils_no_sum() -> None:
     hosts = [up("kvm-1", capacityBytes=largest, availableBytes=largest), up("kvm-2", capacityBytes=1, availableBytes=1)]
     status = plan_pool(build.pool(), True, hosts, (build.ROOT,), NOW)
     assert (status.capacity_bytes, status.available_bytes) == (largest, largest)
+
+
+def test_a_pool_that_no_host_can_use_says_why_one_is_down() -> None:
+    words = "no ready agent pod runs on the node: a volume of its pod cannot be mounted: /srv is not a directory"
+    ready = {**build.condition("Ready", "False", Reason.AGENT_NOT_READY), "message": words}
+    down = build.host("kvm-2", state="Down", status={"conditions": [ready]})
+    members = [build.host("kvm-1", state="Maintenance"), down]
+    told = plan_pool(build.pool(), True, members, (build.ROOT,), NOW).conditions[0]
+    assert told.reason is Reason.NO_READY_HOSTS
+    assert told.message == f"usable on none of 2 hosts; see status.storage of the Hosts; kvm-2 is Down: {words}"
+    missing = build.host(storage=[build.facts(writable=False, mounted=False, reason="PathMissing")])
+    told = plan_pool(build.pool(), True, [missing], (build.ROOT,), NOW).conditions[0]
+    assert (told.reason, "Down" in told.message) == (Reason.PATH_MISSING, False)

@@ -9,8 +9,8 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, host, seconds, zone
 
 from directdownload.planning import probes
-from directdownload.planning.attempts import START_DEADLINE
 from directdownload.planning.probes import Outcome, Probe
+from directdownload.planning.startup import DEADLINE
 from directdownload.planning.templates import plan_template
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult
@@ -192,15 +192,15 @@ def test_every_reason_that_a_probe_may_give(reason: Reason) -> None:
 
 
 def test_a_probe_that_could_not_run_says_nothing_of_the_source() -> None:
-    for found in (
-        probe(Reason.INTERRUPTED),
-        probe(started=False, created=NOW - START_DEADLINE),
-        probe(JobResult(reason=Reason.DOWNLOADED, size_bytes=1)),
+    for found, reason in (
+        (probe(Reason.INTERRUPTED), Reason.INTERRUPTED),
+        (probe(started=False, created=NOW - DEADLINE), Reason.POD_BLOCKED),
+        (probe(JobResult(reason=Reason.DOWNLOADED, size_bytes=1)), Reason.INTERRUPTED),
     ):
         status = after(build.template(status={"sizeBytes": 7, "etag": '"y"'}), found)[1]
         reachable = status.condition("SourceReachable")
         assert reachable is not None
-        assert (reachable.status, reachable.reason) == ("Unknown", Reason.INTERRUPTED)
+        assert (reachable.status, reachable.reason) == ("Unknown", reason)
         assert (status.size_bytes, status.etag) == (7, '"y"')
 
 

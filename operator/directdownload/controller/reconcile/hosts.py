@@ -3,6 +3,7 @@
 import logging
 
 from directdownload.cluster import errors, kinds
+from directdownload.controller import causes
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
 from directdownload.planning import hosts
@@ -11,6 +12,8 @@ from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
+#: While an agent's pod does not start.
+_AGENT_LOOK_SECONDS = 10.0
 _DRIFTS = {
     DriftKind.ENTRY_MISSING: "someone else had removed an entry",
     DriftKind.ENTRY_REPLACED: "someone else had replaced an entry",
@@ -21,6 +24,7 @@ _DRIFTS = {
 
 async def reconcile(context: Context, name: str) -> None:
     """`name` is the node's and the Host's."""
+    await _ask_about_agent(context, name)
     world, now = context.world, context.now()
     host = world.hosts.get(name)
     if name in world.hosts.unreadable:
@@ -75,3 +79,12 @@ def _tell_drift(context: Context, host: Host) -> None:
     what = f"{_DRIFTS[drift.kind]}: {drift.alias}" if drift.alias is not None else _DRIFTS[drift.kind]
     logger.warning("Host %s: keystore repaired: %s", host.name, what)
     context.recorder.tell(kinds.HOSTS, host, "Warning", Reason.KEYSTORE_REPAIRED, f"{drift.kind}: {what}", drift.kind)
+
+
+async def _ask_about_agent(context: Context, node: str) -> None:
+    """Asks for the Events of an agent's pod that does not start. Before anything is decided."""
+    world, now = context.world, context.now()
+    for pod in list(world.agents_of_node[node]):
+        if not pod.started and not pod.deleting:
+            await causes.ask_about_agent(context, pod, now)
+            context.queue.add_later(Key("host", node), _AGENT_LOOK_SECONDS)

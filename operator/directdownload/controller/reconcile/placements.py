@@ -5,7 +5,7 @@ import time
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import headers, jobs, metrics, watches, world
+from directdownload.controller import causes, headers, jobs, metrics, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import headers as header_planning
@@ -39,6 +39,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 async def _reconcile(context: Context, name: str) -> None:
     await _make_sure(context, name)
+    await _ask_for_cause(context, name)
     placement = context.world.placements.get(name)
     context.world.line.leave(name)
     if placement is None:
@@ -70,7 +71,10 @@ async def _reconcile(context: Context, name: str) -> None:
     if plan.teaches and around.template is not None:
         # The Template records the job's digest, and asks for another look here once that is durable.
         context.queue.add(Key("template", around.template.key))
-    if plan.drop_job:
+    if plan.gives_up and _has_begun(context, placement):
+        # Its pod has started meanwhile: the job goes on, and the next look says so.
+        context.queue.add(Key("placement", name))
+    elif plan.drop_job:
         # Last, so that its result is still there if a write before this one fails.
         for view in list(context.world.jobs_of_placement[name]):
             await _delete_job(context, view)
@@ -81,6 +85,23 @@ async def _reconcile(context: Context, name: str) -> None:
             await headers.equip(context, view, around.template)
     for when in (plan.look_again, context.world.result_due(context.world.jobs_of_placement[name])):
         context.look_again(Key("placement", name), when)
+
+
+async def _ask_for_cause(context: Context, name: str) -> None:
+    """Asks for the Events of a job that is late to start, unless its host is Down. The plan comes after that."""
+    world, now = context.world, context.now()
+    placement = world.placements.get(name)
+    view = world.latest_job(placement) if placement is not None else None
+    if placement is None or view is None:
+        return
+    job, host = world.job(placement, now), world.hosts.get(placement.host)
+    if job is not None and host is not None and host.status.state != "Down":
+        await causes.ask(context, view, job, now)
+
+
+def _has_begun(context: Context, placement: PlacementView) -> bool:
+    job = context.world.job(placement, context.now())
+    return job is not None and job.started
 
 
 def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus) -> None:
@@ -233,10 +254,11 @@ async def _create_job(
     except errors.AlreadyExists:
         # Created before a restart, and adopted; one of an earlier placement of this name is deleted first.
         answer = await context.api.get(kinds.JOBS, body["metadata"]["name"], namespace=namespace)
-        if answer["metadata"].get("annotations", {}).get(world.PLACEMENT_UID_ANNOTATION) != placement.uid:
-            await context.api.delete(
-                kinds.JOBS, answer["metadata"]["name"], namespace=namespace, uid=answer["metadata"]["uid"]
-            )
+        # Nor is one that is on its way out: one that was given up has the name of the next.
+        metadata = answer["metadata"]
+        leaving = "deletionTimestamp" in metadata
+        if leaving or metadata.get("annotations", {}).get(world.PLACEMENT_UID_ANNOTATION) != placement.uid:
+            await context.api.delete(kinds.JOBS, metadata["name"], namespace=namespace, uid=metadata["uid"])
             raise
     context.observe(kinds.JOBS, answer)
 

@@ -6,7 +6,7 @@ The reconciler of the Template takes in a probe's result, as it alone writes the
 import logging
 
 from directdownload.cluster import errors, kinds
-from directdownload.controller import headers, jobs, watches
+from directdownload.controller import causes, headers, jobs, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
 from directdownload.planning import probes, slots
@@ -30,6 +30,7 @@ async def reconcile(context: Context, name: str) -> None:
 
 
 async def _reconcile(context: Context, name: str) -> None:
+    await _ask_for_cause(context, name)
     world, now = context.world, context.now()
     template = next(world.templates_of_probe[name], None)
     probe = world.probe(name, now)
@@ -50,8 +51,17 @@ async def _reconcile(context: Context, name: str) -> None:
         if not probe.job.started:
             for view in world.jobs_of_probe[name]:
                 await headers.equip(context, view, template)
-        for when in (probes.look_again(probe), world.result_due(world.jobs_of_probe[name])):
+        for when in (probes.look_again(probe, now), world.result_due(world.jobs_of_probe[name])):
             context.look_again(Key("probe", name), when)
+
+
+async def _ask_for_cause(context: Context, name: str) -> None:
+    """Asks for the Events of a probe that is late to start. Before anything is decided."""
+    world, now = context.world, context.now()
+    probe = world.probe(name, now)
+    for view in list(world.jobs_of_probe[name]):
+        if probe is not None and view.name == probe.job.name:
+            await causes.ask(context, view, probe.job, now)
 
 
 async def _clear(context: Context, name: str) -> None:
