@@ -4,9 +4,9 @@ import collections.abc
 import itertools
 
 import pytest
-from tests.api import kube
-from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world import kube
+from tests.world.simulation import Simulation
 
 from directdownload.cluster import kinds
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.api import kube
-from tests.api.kube import Kube
-from tests.api.samples import FULL, NAMESPACE
 from tests.cluster import harness
+from tests.world import kube
 from tests.world.admitted import KINDS, Draw, refused, schema_of
+from tests.world.kube import Kube
+from tests.world.samples import FULL, NAMESPACE
 
 from directdownload.cluster import kinds
 from directdownload.controller.context import PROJECTIONS

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from tests.api import agent_world
-from tests.api.agent_world import World
-from tests.api.cli_world import PROGRAM
 from tests.cluster import harness
+from tests.world import agent_world
+from tests.world.agent_world import World
+from tests.world.cli_world import PROGRAM
 from tests.world.waiting import until_async
 
 from directdownload.resources.naming import WORK_DIRECTORY

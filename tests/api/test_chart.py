@@ -13,9 +13,9 @@ import click
 import pytest
 import yaml
 from tests import denied_networks
-from tests.api import kube, samples
-from tests.api.kube import CHART, Kube, Object
 from tests.cluster import harness
+from tests.world import kube, samples
+from tests.world.kube import CHART, Kube, Object
 
 from directdownload.cli import agent, controller
 from directdownload.cluster.kinds import (

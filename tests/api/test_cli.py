@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api.cli_world import API_VERSION, PROGRAM, SHA256, Cluster, condition
 from tests.cluster import harness
+from tests.world.cli_world import API_VERSION, PROGRAM, SHA256, Cluster, condition
 
 CRDS = pathlib.Path(__file__).resolve().parents[2] / "crds"
 MIB = 1024**2

@@ -12,10 +12,9 @@ import subprocess
 from typing import Any
 
 import pytest
-from tests.api import kube
-from tests.api.cli_world import API_VERSION, Cluster, condition
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import certificates, kube
+from tests.world.cli_world import API_VERSION, Cluster, condition
 
 from directdownload.cli import aliases, session, trust
 from directdownload.resources import pem

@@ -9,10 +9,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.api import cli_world
-from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import certificates, cli_world
+from tests.world.cli_world import API_VERSION, Cluster
 
 #: A window's title, a colour, C1's way to begin a sequence, a line that overwrites itself, text that reads backwards.
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2Jgone\rover\u202ebackwards\x7f"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.api import kube as api
-from tests.api.cli_world import PROGRAM
-from tests.api.simulation import SIZE_BYTES, Simulation
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world.cli_world import PROGRAM
+from tests.world.simulation import SIZE_BYTES, Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

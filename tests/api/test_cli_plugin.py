@@ -8,8 +8,8 @@ import sys
 import sysconfig
 
 import pytest
-from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
+from tests.world.cli_world import API_VERSION, Cluster
 from tests.world.waiting import until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

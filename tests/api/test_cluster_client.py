@@ -12,8 +12,8 @@ import kubernetes.aio.config.incluster_config
 import pytest
 import pytest_asyncio
 import yaml
-from tests.api.cluster_support import THINGS, namespace_with_things, proxied, thing
 from tests.cluster import harness
+from tests.world.cluster_support import THINGS, namespace_with_things, proxied, thing
 
 from directdownload.cluster import client, connection, errors, kinds
 

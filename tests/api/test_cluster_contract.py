@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api.cluster_support import THINGS, namespace_with_things, thing
 from tests.cluster import harness
 from tests.world.api import FakeApi
+from tests.world.cluster_support import THINGS, namespace_with_things, thing
 
 from directdownload.cluster import client, errors, kinds
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api import weather
-from tests.api.cluster_support import namespace_with_things, proxied, until
 from tests.cluster import harness
+from tests.world import weather
+from tests.world.cluster_support import namespace_with_things, proxied, until
 
 from directdownload.cluster import client, kinds, lease
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api.cluster_support import THINGS, namespace_with_things, proxied, thing, until
 from tests.cluster import harness
+from tests.world.cluster_support import THINGS, namespace_with_things, proxied, thing, until
 
 from directdownload.cluster import client, errors, kinds, objects, reflector
 

@@ -5,9 +5,8 @@ import subprocess
 
 import pytest
 import yaml
-from tests.api import kube
 from tests.cluster import harness
-from tests.world import docs
+from tests.world import docs, kube
 
 
 def _examples() -> list[tuple[str, str]]:

@@ -16,9 +16,9 @@ import prometheus_client
 import pytest
 import pytest_asyncio
 from prometheus_client import parser
-from tests.api import cluster_support, kube
-from tests.api.simulation import SIZE_BYTES, Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import cluster_support, kube
+from tests.world.simulation import SIZE_BYTES, Controller, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds

@@ -4,10 +4,9 @@ import pathlib
 
 import pytest
 import yaml
-from tests.api import disks
-from tests.api.kube import REPOSITORY, Object
-from tests.api.simulation import Simulation
-from tests.world import certificates
+from tests.world import certificates, disks
+from tests.world.kube import REPOSITORY, Object
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api import steps
-from tests.api.cluster_support import namespace_with_things
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, fail, succeed
 from tests.api.test_headers import TOKEN, begin, copies
 from tests.cluster import harness
+from tests.world import steps
+from tests.world.cluster_support import namespace_with_things
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, errors, kinds

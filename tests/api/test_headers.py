@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import kube as api
-from tests.api import steps, weather
-from tests.api.kube import Kube, Object
-from tests.api.simulation import Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world import steps, weather
+from tests.world.kube import Kube, Object
+from tests.world.simulation import Controller, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from tests.api import kube, samples
-from tests.api.kube import Kube, Object
 from tests.cluster import harness
+from tests.world import kube, samples
+from tests.world.kube import Kube, Object
 from tests.world.waiting import until
 
 from directdownload.cluster import definitions, kinds

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.kube import Answer, Kube, Object, resource
 from tests.cluster import harness
+from tests.world import kube
+from tests.world.kube import Answer, Kube, Object, resource
 from tests.world.waiting import until
 
 from directdownload.agent import copies, hostreport, proof

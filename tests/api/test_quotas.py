@@ -5,10 +5,10 @@ import json
 import subprocess
 from typing import Any
 
-from tests.api.cli_world import PROGRAM
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
-from tests.api.steps import delete, edit, hosts_of_a_zone, settle, states
+from tests.world.cli_world import PROGRAM
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
+from tests.world.steps import delete, edit, hosts_of_a_zone, settle, states
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

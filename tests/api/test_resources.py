@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.api import kube
-from tests.api.kube import Answer, Kube, Object, resource
-from tests.api.samples import (
+from tests.cluster import harness
+from tests.world import kube
+from tests.world.kube import Answer, Kube, Object, resource
+from tests.world.samples import (
     BAD,
     COLUMNS,
     DEFAULTS,
@@ -30,7 +31,6 @@ from tests.api.samples import (
     SELECTOR,
     condition,
 )
-from tests.cluster import harness
 
 from directdownload.cluster.kinds import (
     CERTIFICATES,

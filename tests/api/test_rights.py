@@ -9,10 +9,9 @@ import sys
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import certificates, kube
+from tests.world.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

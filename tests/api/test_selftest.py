@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, fail, succeed
+from tests.world import kube
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

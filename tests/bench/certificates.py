@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import prometheus_client
-from tests.api import kube as api
-from tests.api.simulation import Simulation
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import keystores
-from tests.e2e.cluster import Cluster, Object
-from tests.e2e.evidence import HOSTS
+from tests.world import cluster as clusters
+from tests.world import keystores
+from tests.world import kube as api
 from tests.world.certificates import Certificate
+from tests.world.cluster import Cluster, Object
+from tests.world.evidence import HOSTS
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload import health

@@ -7,9 +7,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from tests.e2e import cluster as clusters
-from tests.e2e import failover
-from tests.e2e.cluster import NAMESPACE, Cluster
+from tests.world import cluster as clusters
+from tests.world import failover
+from tests.world.cluster import NAMESPACE, Cluster
 from tests.world.waiting import until
 
 ROUNDS = 3

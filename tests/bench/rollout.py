@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import Cluster
+from tests.world import cluster as clusters
 from tests.world import origin
+from tests.world.cluster import Cluster
 from tests.world.waiting import until
 
 SIZE_BYTES = 1 << 30

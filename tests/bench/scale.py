@@ -25,11 +25,11 @@ from typing import Any
 
 import yaml
 from prometheus_client import parser
-from tests.api import kube as api
-from tests.api.kube import Kube
-from tests.api.simulation import Simulation
 from tests.bench import machines, seeding
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world.kube import Kube
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

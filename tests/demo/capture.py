@@ -22,8 +22,8 @@ import rich.terminal_theme
 import rich.text
 from tests.cluster import harness
 from tests.demo import image
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import REPOSITORY, Cluster
+from tests.world import cluster as clusters
+from tests.world.cluster import REPOSITORY, Cluster
 from tests.world.origin import Origin
 from tests.world.waiting import until
 

@@ -22,7 +22,7 @@ from tests.demo import image, target
 from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, PRIVATE, RELEASE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
-from tests.e2e import evidence
+from tests.world import evidence
 from tests.world.origin import Origin, Request
 
 EXAMPLES = CHECKOUT / "examples"

@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Collection, Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import Cluster
+from tests.world import cluster as clusters
 from tests.world import origin
+from tests.world.cluster import Cluster
 from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 

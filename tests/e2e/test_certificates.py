@@ -13,13 +13,12 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, keystores
-from tests.e2e.cluster import Cluster, Object
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, keystores, origin
 from tests.world.certificates import Certificate
+from tests.world.cluster import Cluster, Object
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 KIND = "directdownloadcertificate"

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
+from tests.world.evidence import HOSTS
 from tests.world.soak import EACH_ROUND, seed_of
 from tests.world.waiting import until
 

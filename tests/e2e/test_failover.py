@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, failover
-from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, failover, origin
+from tests.world.cluster import NAMESPACE, Cluster
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 #: What issue and documentation promise, from the failure to the first write of the next leader.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
 from tests.e2e import conftest
-from tests.e2e.cluster import Cluster
+from tests.world import cluster as clusters
 from tests.world import docs
+from tests.world.cluster import Cluster
 
 _PAGE = (docs.DOCS / "quickstart.md").read_text()
 _BLOCK = re.compile(r"^<!-- tests run this block(?P<dry> as a dry run)? -->\n```sh\n(?P<text>.*?)^```$", re.M | re.S)

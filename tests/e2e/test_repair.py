@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import Image, remove_all
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import POOL_ROOT, Cluster, Object
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY

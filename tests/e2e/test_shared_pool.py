@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, SCRIPTS, Cluster
 from tests.e2e.conftest import Image
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, SCRIPTS, Cluster
 from tests.world.waiting import until
 
 SHARED, HUNG = f"{POOL_ROOT}/shared", f"{POOL_ROOT}/hung"

@@ -16,13 +16,12 @@ from typing import TextIO
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, keystores
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import exported, remove_all, served
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, keystores, origin
 from tests.world.certificates import Certificate
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
+from tests.world.evidence import HOSTS
 from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 

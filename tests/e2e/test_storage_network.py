@@ -4,11 +4,10 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Image, exported
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import Cluster
 
 
 @pytest.fixture

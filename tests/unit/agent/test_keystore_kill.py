@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores
-from tests.unit.agent.stores import HostFiles
+from tests.world import stores
+from tests.world.stores import HostFiles
 from tests.world.waiting import until
 
 from directdownload.agent.keystoresync import KeystoreSync, Wishes

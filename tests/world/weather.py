@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import yaml
 from aiohttp import web
-from tests.api import kube
+from tests.world import kube
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "host", "accept-encoding")

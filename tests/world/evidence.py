@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Iterable, Set
 
 from tests.cluster import harness
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.world import origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY

@@ -4,11 +4,11 @@ import dataclasses
 import random
 import subprocess
 
-from tests.api.convergence_invariants import Invariants
-from tests.api.convergence_model import FileKey, Key, Pool, WishedDeployment, WishedHost, WishedTemplate, Wishes
-from tests.api.disks import Disk
-from tests.api.kube import Kube, Object, resource
-from tests.api.simulation import POOL_PATH, Controller, Simulation
+from tests.api.convergence.invariants import Invariants
+from tests.api.convergence.model import FileKey, Key, Pool, WishedDeployment, WishedHost, WishedTemplate, Wishes
+from tests.world.disks import Disk
+from tests.world.kube import Kube, Object, resource
+from tests.world.simulation import POOL_PATH, Controller, Simulation
 
 from directdownload.cluster import kinds
 from directdownload.resources.base import REQUESTED_AT

@@ -6,10 +6,10 @@ import re
 import subprocess
 import sys
 
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import Cluster, Object
-from tests.e2e.evidence import HOSTS
+from tests.world import cluster as clusters
 from tests.world.certificates import Certificate
+from tests.world.cluster import Cluster, Object
+from tests.world.evidence import HOSTS
 
 from directdownload.resources import pem
 

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from tests.api.convergence_model import FileKey
-from tests.api.kube import Kube, Object
-from tests.api.simulation import Simulation
+from tests.api.convergence.model import FileKey
 from tests.world import kstatus
+from tests.world.kube import Kube, Object
+from tests.world.simulation import Simulation
 
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL

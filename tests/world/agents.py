@@ -4,10 +4,10 @@ import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.api.disks import CAPACITY_BYTES, Disk, File, Record
-from tests.api.keystores import Keystore
-from tests.api.kube import Kube, Object
-from tests.api.machines import Machine
+from tests.world.disks import CAPACITY_BYTES, Disk, File, Record
+from tests.world.kube import Kube, Object
+from tests.world.machines import Machine
+from tests.world.simulated_keystores import Keystore
 
 import directdownload
 from directdownload.agent import progress

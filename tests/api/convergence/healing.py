@@ -2,9 +2,9 @@
 
 import random
 
-from tests.api.convergence_accidents import bring_back, forget, join_again, move_to
-from tests.api.convergence_invariants import LIMITS
-from tests.api.convergence_stage import RETRY, Stage
+from tests.api.convergence.accidents import bring_back, forget, join_again, move_to
+from tests.api.convergence.invariants import LIMITS
+from tests.api.convergence.stage import RETRY, Stage
 
 from directdownload.cluster import kinds
 from directdownload.resources.reasons import Reason

@@ -7,7 +7,7 @@
 import hashlib
 from typing import Any
 
-from tests.api.kube import Object
+from tests.world.kube import Object
 
 from directdownload.cluster.kinds import (
     CERTIFICATES,

@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 import prometheus_client
-from tests.api import kube
 from tests.cluster import harness
-from tests.unit.agent.stores import HostFiles
+from tests.world import kube
+from tests.world.stores import HostFiles
 from tests.world.waiting import until_async
 
 from directdownload.agent import main

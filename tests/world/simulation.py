@@ -18,13 +18,13 @@ import time
 from typing import Any
 
 import yaml
-from tests.api.agents import Agents
-from tests.api.disks import SIZE_BYTES, Disk, Origin, digest_of
-from tests.api.keystores import Keystore
-from tests.api.kube import Kube, Object, resource
-from tests.api.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.cluster import harness
 from tests.world import kstatus
+from tests.world.agents import Agents
+from tests.world.disks import SIZE_BYTES, Disk, Origin, digest_of
+from tests.world.kube import Kube, Object, resource
+from tests.world.machines import Behaviour, Kubelets, Machine, fail, succeed
+from tests.world.simulated_keystores import Keystore
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

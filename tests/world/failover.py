@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
-from tests.api.kube import Answer, Kube
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster
+from tests.world import cluster as clusters
+from tests.world import evidence
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster
+from tests.world.kube import Answer, Kube
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

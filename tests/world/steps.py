@@ -14,8 +14,8 @@ import urllib.parse
 from typing import Any, Self
 
 import yaml
-from tests.api.kube import Object, tls_context
-from tests.api.simulation import Controller, Simulation
+from tests.world.kube import Object, tls_context
+from tests.world.simulation import Controller, Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

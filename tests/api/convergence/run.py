@@ -1,6 +1,6 @@
 """A random run: hundreds of steps by people, machines and accidents, then the world must be what the objects say.
 
-`Run` takes the steps and tells the model (`convergence_model.py`) of each before it takes it. What a step does depends
+`Run` takes the steps and tells the model (`model.py`) of each before it takes it. What a step does depends
 on the seed, its number and the wishes so far, never on what the controller has done, so that a seed gives the same
 steps each time. From time to time, and at the end, `settle` heals what is broken, waits, and compares.
 """
@@ -9,13 +9,13 @@ import random
 import time
 from collections.abc import Callable, Collection
 
-from tests.api.convergence_accidents import ACCIDENTS
-from tests.api.convergence_check import World, compare, held_up
-from tests.api.convergence_healing import heal_all_but_hosts, heal_hosts
-from tests.api.convergence_stage import Stage
-from tests.api.convergence_steps import OPENING, STEPS
-from tests.api.kube import Kube
-from tests.api.simulation import Simulation, succeed
+from tests.api.convergence.accidents import ACCIDENTS
+from tests.api.convergence.check import World, compare, held_up
+from tests.api.convergence.healing import heal_all_but_hosts, heal_hosts
+from tests.api.convergence.stage import Stage
+from tests.api.convergence.steps import OPENING, STEPS
+from tests.world.kube import Kube
+from tests.world.simulation import Simulation, succeed
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from tests.api.kube import Object
+from tests.world.kube import Object
 
 from directdownload.resources import pem
 from directdownload.resources.certificate import PREVIOUS_SUFFIX, DirectDownloadCertificate

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from tests.api.kube import Kube
 from tests.cluster import harness
 from tests.world import kstatus
+from tests.world.kube import Kube
 from tests.world.waiting import until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -1,6 +1,6 @@
 """What was wished so far in a random run, and what each wish orders, permits and forbids to happen to files.
 
-The driver (`convergence.py`) notes every step here before it takes it. The model is not the planner written twice: it
+The driver (`run.py`) notes every step here before it takes it. The model is not the planner written twice: it
 knows neither placements nor time. It only tells, of a file that went, whether anybody ordered that, and of a file that
 is nobody's, whether it may lie there. Where the outcome depends on how soon the controller sees a step, both are
 allowed until the next time that all is quiet.

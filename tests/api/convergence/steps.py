@@ -7,9 +7,9 @@ import dataclasses
 import random
 from collections.abc import Callable, Mapping
 
-from tests.api.convergence_model import Key, WishedDeployment, WishedTemplate
-from tests.api.convergence_stage import TEAM, Stage
-from tests.api.disks import digest_of
+from tests.api.convergence.model import Key, WishedDeployment, WishedTemplate
+from tests.api.convergence.stage import TEAM, Stage
+from tests.world.disks import digest_of
 
 from directdownload.cluster import kinds
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.api.disks import Disk, Origin
-from tests.api.kube import Kube, Object
+from tests.world.disks import Disk, Origin
+from tests.world.kube import Kube, Object
 
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL

@@ -3,9 +3,9 @@
 import random
 from collections.abc import Callable
 
-from tests.api.convergence_model import WishedHost
-from tests.api.convergence_stage import Stage
-from tests.api.convergence_steps import Step, turns
+from tests.api.convergence.model import WishedHost
+from tests.api.convergence.stage import Stage
+from tests.api.convergence.steps import Step, turns
 
 from directdownload.cluster import kinds
 from directdownload.resources.reasons import Reason

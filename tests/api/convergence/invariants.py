@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.api.kube import Object
+from tests.world.kube import Object
 
 from directdownload.controller import world
 from directdownload.resources import jobs
