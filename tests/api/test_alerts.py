@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.world import kube, promql
-from tests.world.kube import CHART, REPOSITORY, Object
+from tests.world.checkout import CHART, REPOSITORY
+from tests.world.kube import Object
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)

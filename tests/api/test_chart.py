@@ -15,7 +15,8 @@ import yaml
 from tests import denied_networks
 from tests.cluster import harness
 from tests.world import kube, samples
-from tests.world.kube import CHART, Kube, Object
+from tests.world.checkout import CHART, REPOSITORY
+from tests.world.kube import Kube, Object
 
 from directdownload.cli import agent, controller
 from directdownload.cluster.kinds import (
@@ -282,7 +283,7 @@ def test_lint() -> None:
 
 
 def test_definitions_are_current() -> None:
-    made = {path.name: path.read_text() for path in (kube.REPOSITORY / "crds").glob("*.yaml")}
+    made = {path.name: path.read_text() for path in (REPOSITORY / "crds").glob("*.yaml")}
     assert made
     assert {path.name: path.read_text() for path in (CHART / "crds").iterdir()} == made
 
@@ -473,7 +474,7 @@ def pods_of(namespace: str, *arguments: str) -> dict[str, Object]:
 
 #: They need no host, so the strictest Pod Security standard admits them.
 RESTRICTED = {"controller", "definitions", "test"}
-DOCUMENTED = (kube.REPOSITORY / "docs" / "install.md").read_text()
+DOCUMENTED = (REPOSITORY / "docs" / "install.md").read_text()
 
 
 def judged(api: Kube, level: str, *arguments: str) -> dict[str, str]:

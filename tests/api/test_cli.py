@@ -3,7 +3,6 @@
 import collections.abc
 import json
 import os
-import pathlib
 import pty
 import re
 import signal
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import harness
-from tests.world.cli_world import API_VERSION, PROGRAM, SHA256, Cluster, condition
+from tests.world import checkout
+from tests.world.checkout import CRDS
+from tests.world.cli_world import API_VERSION, SHA256, Cluster, condition, directdownload
 
-CRDS = pathlib.Path(__file__).resolve().parents[2] / "crds"
 MIB = 1024**2
 
 
@@ -72,14 +72,7 @@ def test_a_template_is_registered_listed_described_and_deleted(cluster: Cluster)
 
 def test_deleting_asks_first(cluster: Cluster) -> None:
     cluster.template()
-    question = subprocess.run(
-        cluster.arguments("template", "delete", "debian"),
-        input="n\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    question = cluster.run("template", "delete", "debian", input="n\n")
     assert question.returncode == 1
     assert question.stderr.endswith("Error: nothing was deleted\n")
     assert f"Delete template debian in namespace {cluster.name} (no host has a copy)?" in question.stderr
@@ -198,13 +191,7 @@ def test_the_object_follows_the_progress(cluster: Cluster) -> None:
 
 def test_resources_that_are_not_installed() -> None:
     with harness.ControlPlane() as empty:
-        done = subprocess.run(
-            [PROGRAM, "zone", "list", "--kubeconfig", str(empty.kubeconfig())],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = directdownload("zone", "list", "--kubeconfig", str(empty.kubeconfig()))
     assert done.returncode == 3
     assert "not installed" in done.stderr
     assert "helm install" in done.stderr
@@ -463,7 +450,7 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     cluster.status(
         "ddplacement", cluster.placement("kvm-1"), {"phase": "Ready", "file": {"path": "/p", "sizeBytes": MIB}}
     )
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    environment = checkout.environment(TERM="xterm", COLUMNS="120", LINES="30")
     process = subprocess.Popen(cluster.arguments("status", "d", "-w"), stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     shown = b""

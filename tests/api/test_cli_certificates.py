@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.cluster import harness
-from tests.world import certificates, kube
+from tests.world import certificates, checkout, kube
 from tests.world.cli_world import API_VERSION, Cluster, condition
 
 from directdownload.cli import aliases, session, trust
@@ -670,7 +670,7 @@ def test_a_terminal_gets_a_live_table(fleet: Fleet, terminal: tuple[int, int]) -
     host = fleet.host("1")
     path = fleet.uploaded()
     arguments = fleet.arguments(*fleet.arguments_of("upload", "--file", path, "--wait"))
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    environment = checkout.environment(TERM="xterm", COLUMNS="120", LINES="30")
     process = subprocess.Popen(arguments, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     shown = b""

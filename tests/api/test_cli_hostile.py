@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.cluster import harness
-from tests.world import certificates, cli_world
+from tests.world import certificates, checkout, cli_world
 from tests.world.cli_world import API_VERSION, Cluster
 
 #: A window's title, a colour, C1's way to begin a sequence, a line that overwrites itself, text that reads backwards.
@@ -67,7 +67,7 @@ def on_a_terminal(arguments: list[str]) -> str:
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    environment = checkout.environment(TERM="xterm", COLUMNS="200")
     ended = subprocess.run(arguments, stdout=terminal, stderr=terminal, env=environment, timeout=60, check=False)
     os.close(terminal)
     reader.join(timeout=120)

@@ -9,11 +9,9 @@ import sysconfig
 
 import pytest
 from tests.cluster import harness
+from tests.world.checkout import CRDS, REPOSITORY
 from tests.world.cli_world import API_VERSION, Cluster
 from tests.world.waiting import until
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CRDS = REPOSITORY / "crds"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +60,7 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
     # It is the installed one that runs, not the one of the source tree.
     where = subprocess.run(
         [str(installed / "python"), "-c", "import directdownload; print(directdownload.__file__)"],
+        env={"PATH": os.defpath},
         capture_output=True,
         text=True,
         timeout=120,

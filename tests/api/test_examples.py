@@ -5,7 +5,8 @@ import pathlib
 import pytest
 import yaml
 from tests.world import certificates, disks
-from tests.world.kube import REPOSITORY, Object
+from tests.world.checkout import REPOSITORY
+from tests.world.kube import Object
 from tests.world.simulation import Simulation
 from tests.world.waiting import until
 

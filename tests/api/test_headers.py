@@ -2,17 +2,15 @@
 
 import base64
 import json
-import os
 import pathlib
 import subprocess
-import sys
 from typing import Any
 
 import pytest
 import yaml
 from tests.cluster import harness
+from tests.world import checkout, steps, weather
 from tests.world import kube as api
-from tests.world import steps, weather
 from tests.world.kube import Kube, Object
 from tests.world.simulation import Controller, Simulation, fail, succeed
 from tests.world.waiting import until
@@ -290,16 +288,10 @@ def test_with_the_rights_of_the_chart_only_listed_namespaces_are_read(tmp_path: 
                 assert answer.code == (200 if expected else 403), (method, name, namespace)
         fleet.create_zone()
         fleet.add_host("kvm-1")
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "KUBECONFIG": str(kubeconfig),
-            "POD_NAME": "controller-0",
-            "POD_NAMESPACE": fleet.namespace,
-        }
-        program = str(pathlib.Path(sys.executable).with_name("directdownload"))
+        pod = {"POD_NAME": "controller-0", "POD_NAMESPACE": fleet.namespace}
+        environment = checkout.pod_environment(tmp_path, kubeconfig, **pod)
         options = ("--job-template", str(tmp_path / "job.yaml"), "--health-port", "0", "--log-format", "json")
-        arguments = [program, "controller", *options, "--pool-root", "/var/lib/libvirt/images"]
+        arguments = [checkout.DIRECTDOWNLOAD, "controller", *options, "--pool-root", "/var/lib/libvirt/images"]
         arguments += ["--lease-name", "release-direct-download-operator-controller"]
         log = tmp_path / "log"
         with log.open("wb") as output:

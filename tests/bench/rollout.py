@@ -6,14 +6,13 @@ All on one machine, from one nginx with a warm page cache, with the local cluste
 import hashlib
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 
 from tests.cluster import harness
+from tests.world import checkout, origin
 from tests.world import cluster as clusters
-from tests.world import origin
 from tests.world.cluster import Cluster
 from tests.world.waiting import until
 
@@ -41,7 +40,7 @@ def _measure(cluster: Cluster) -> str:
         checksum = _image(directory / "image.raw")
         with origin.Origin(directory, cluster.origin_host) as server:
             url = server.url("image.raw")
-            fetch = [str(pathlib.Path(sys.executable).with_name("directdownload")), "fetch", "--quiet", url]
+            fetch = [checkout.DIRECTDOWNLOAD, "fetch", "--quiet", url]
             fetch += ["--checksum", checksum, "--format", "RAW", "-o"]
             ways: dict[str, Callable[[], float]] = {
                 "operator: `kubectl apply` of the deployment until every placement is Ready": lambda: _deploy(

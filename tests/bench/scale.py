@@ -27,6 +27,7 @@ import yaml
 from prometheus_client import parser
 from tests.bench import machines, seeding
 from tests.cluster import harness
+from tests.world import checkout
 from tests.world import kube as api
 from tests.world.kube import Kube
 from tests.world.simulation import Simulation
@@ -107,15 +108,14 @@ class Fleet:
         name = f"controller-{self._started}"
         token = self.control_plane.service_account_token(self._account, self.world.namespace)
         port = _free_port()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.directory),
-            "KUBECONFIG": str(self.control_plane.token_kubeconfig(token, name)),
-            "POD_NAME": name,
-            "POD_NAMESPACE": self.world.namespace,
-        }
+        kubeconfig = self.control_plane.token_kubeconfig(token, name)
+        pod = {"POD_NAME": name, "POD_NAMESPACE": self.world.namespace}
+        environment = checkout.pod_environment(self.directory, kubeconfig, **pod)
         log = self.directory / f"{name}.log"
-        program = os.environ.get("SCALE_PROGRAM") or str(pathlib.Path(sys.executable).with_name("directdownload"))
+        program = checkout.DIRECTDOWNLOAD
+        if other := os.environ.get("SCALE_PROGRAM"):
+            # Another version's, which has its own code.
+            program, environment = other, {**environment, "PYTHONPATH": ""}
         arguments = [program, *self._arguments, f"--health-port={port}", "--log-format=text"]
         with log.open("wb") as output:
             began = time.monotonic()

@@ -19,13 +19,14 @@ from typing import Any
 import yaml
 from tests.cluster import harness
 from tests.demo import image, target
-from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
+from tests.demo.stage import DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, NAMESPACE, PRIVATE, RELEASE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
 from tests.world import evidence
+from tests.world.checkout import REPOSITORY
 from tests.world.origin import Origin, Request
 
-EXAMPLES = CHECKOUT / "examples"
+EXAMPLES = REPOSITORY / "examples"
 MIB = 1024**2
 SIZE_MIB = int(os.environ.get("SIZE_MIB", "256"))
 RATE_MIB = int(os.environ.get("RATE_MIB", "24"))
@@ -382,7 +383,7 @@ def end(stage: Stage, cluster: Target, status: int) -> int:
     if KEEP:
         kubeconfig = stage.environment.get("KUBECONFIG", "")
         stage.heading("Everything is still up (KEEP=1)")
-        stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={CHECKOUT}/.venv/bin:{_bin()}:$PATH")
+        stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={REPOSITORY}/.venv/bin:{_bin()}:$PATH")
         stage.say("                  kubectl get directdownload -A; kubectl directdownload status")
         stage.say(f"                  kubectl -n {NAMESPACE} logs deployment/{RELEASE}-controller -f")
         stage.say(f"    Take it down: {cluster.how_to_take_down()}")

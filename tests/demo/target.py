@@ -13,7 +13,8 @@ import urllib.parse
 from typing import Protocol
 
 from tests.cluster import harness
-from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
+from tests.demo.stage import DemoError, RefusedError, Stage
+from tests.world.checkout import REPOSITORY
 
 NAMESPACE = "direct-download-system"
 RELEASE = "direct-download-operator"
@@ -23,7 +24,7 @@ PRIVATE = "private-image"
 #: A label on the namespace, from before the chart is installed: the demo may remove a namespace with it.
 MARK = "made-by=direct-download-demo"
 IMAGE = "localhost/direct-download-operator"
-LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
+LOCAL_KUBECONFIG = REPOSITORY / ".cluster" / "kubeconfig"
 KEYSTORE = "/etc/cloudstack/agent/cloud.jks"
 KEYSTORE_PASSWORD = "demo-passphrase"
 _REMOVAL_SECONDS = 45

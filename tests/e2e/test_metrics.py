@@ -13,7 +13,8 @@ from tests.e2e.conftest import Image
 from tests.world import cluster as clusters
 from tests.world import evidence, keystores, origin, promql
 from tests.world.certificates import Certificate
-from tests.world.cluster import CHART, NAMESPACE, RELEASE, Cluster, Object
+from tests.world.checkout import CHART
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 

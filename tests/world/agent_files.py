@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.world import checkout
+
 from directdownload.download import journal, place, record
 
 HOST = "kvm-1"
@@ -16,7 +18,7 @@ HOST = "kvm-1"
 def in_namespace(script: str, *arguments: str) -> dict[str, Any]:
     """Runs Python in a private mount namespace (as root, or as root of a user namespace); the JSON that it prints."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = checkout.environment()
     finished = subprocess.run(
         [*unshare, sys.executable, "-c", script, *arguments],
         env=environment,

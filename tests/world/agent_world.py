@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import prometheus_client
 from tests.cluster import harness
-from tests.world import kube
+from tests.world import checkout, kube
 from tests.world.stores import HostFiles
 from tests.world.waiting import until_async
 
@@ -335,7 +335,7 @@ def quick_process(world: World, *before: str, **settings: Any) -> Iterator[subpr
 def _in_namespace(before: tuple[str, ...], program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     script = "; ".join([*before, 'exec "$@"'])
     command = ["unshare", "--mount", "sh", "-ec", script, "agent", sys.executable, "-c", program, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = checkout.environment()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running_process:
         try:
             yield running_process

@@ -6,15 +6,24 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import uuid
 from typing import Any
 
 from tests.cluster import harness
+from tests.world import checkout
 
-PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
 API_VERSION = "directdownload.dev/v1alpha1"
 SHA256 = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
+
+
+def directdownload(*arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The program, which has ended without a traceback."""
+    command = [checkout.DIRECTDOWNLOAD, *arguments]
+    done = subprocess.run(
+        command, env=checkout.environment(), input=input, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 class Cluster:
@@ -59,14 +68,15 @@ class Cluster:
         return name
 
     def arguments(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> list[str]:
-        return [PROGRAM, "--kubeconfig", str(kubeconfig or self.kubeconfig), "-n", self.name, *arguments]
+        return [checkout.DIRECTDOWNLOAD, *self._scope(kubeconfig), *arguments]
 
-    def run(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.arguments(*arguments, kubeconfig=kubeconfig), capture_output=True, text=True, timeout=120, check=False
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+    def _scope(self, kubeconfig: pathlib.Path | None) -> tuple[str, ...]:
+        return ("--kubeconfig", str(kubeconfig or self.kubeconfig), "-n", self.name)
+
+    def run(
+        self, *arguments: str, kubeconfig: pathlib.Path | None = None, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return directdownload(*self._scope(kubeconfig), *arguments, input=input)
 
     def start(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> "Running":
         return Running(self.arguments(*arguments, kubeconfig=kubeconfig))
@@ -78,7 +88,13 @@ class Running:
     def __init__(self, arguments: list[str]) -> None:
         # Whoever runs the tests in the background has children ignore Ctrl-C.
         heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heeded)
+        self.process = subprocess.Popen(
+            arguments,
+            env=checkout.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=heeded,
+        )
         self.text = ""
 
     def __enter__(self) -> "Running":

@@ -15,11 +15,10 @@ from typing import Any
 import yaml
 from tests.cluster import harness
 from tests.world import kstatus
+from tests.world.checkout import CHART, REPOSITORY
 from tests.world.kube import Kube
 from tests.world.waiting import until
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CHART = REPOSITORY / "charts" / "direct-download-operator"
 SCRIPTS = REPOSITORY / "tests" / "cluster"
 LOCAL_IMAGE = "localhost/direct-download-operator:dev"
 #: The host side of the local cluster's bridge.

@@ -4,8 +4,8 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 
+from tests.world import checkout
 from tests.world import cluster as clusters
 from tests.world.certificates import Certificate
 from tests.world.cluster import Cluster, Object
@@ -106,9 +106,9 @@ def proofs(cluster: Cluster, name: str) -> dict[str, tuple[str, str]]:
 
 def command(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`directdownload …` as an administrator types it."""
-    program = pathlib.Path(sys.executable).with_name("directdownload")
     return subprocess.run(
-        [str(program), "--kubeconfig", str(cluster.kubeconfig), *arguments],
+        [checkout.DIRECTDOWNLOAD, "--kubeconfig", str(cluster.kubeconfig), *arguments],
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -19,13 +19,12 @@ from typing import Any, Self, TypeVar
 
 import yaml
 from tests.cluster import harness
+from tests.world.checkout import CHART, CRDS
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
 from directdownload.resources import base
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CHART = REPOSITORY / "charts" / "direct-download-operator"
 MERGE_PATCH, APPLY_PATCH = "application/merge-patch+json", "application/apply-patch+yaml"
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -141,8 +140,8 @@ def resource(kind: kinds.Resource, name: str, spec: Object, namespace: str | Non
 
 def install_definitions(control_plane: harness.ControlPlane) -> None:
     """Makes the control plane serve our kinds; harmless when it does already."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"), check=True)
-    for path in (REPOSITORY / "crds").glob("*.yaml"):
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS), check=True)
+    for path in CRDS.glob("*.yaml"):
         name = f"crd/{path.stem}.{base.GROUP}"
         control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", name, check=True)
     await_definitions(control_plane)

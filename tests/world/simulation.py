@@ -7,7 +7,6 @@ simulated agents publish what lies there (`agents.py`). Everything else, the con
 
 import dataclasses
 import datetime
-import os
 import pathlib
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 from tests.cluster import harness
-from tests.world import kstatus
+from tests.world import checkout, kstatus
 from tests.world.agents import Agents
 from tests.world.disks import SIZE_BYTES, Disk, Origin, digest_of
 from tests.world.kube import Kube, Object, resource
@@ -396,7 +395,7 @@ class Simulation:
                     *("controller", "--pod-name", user, "--pod-namespace", self.namespace, "--health-port", "0"),
                     *("--job-template", str(template), "--pool-root", POOL_PATH, *arguments),
                 ],
-                env={"PATH": os.environ["PATH"], "HOME": str(self._directory), "KUBECONFIG": str(kubeconfig)},
+                env=checkout.pod_environment(self._directory, kubeconfig),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -406,7 +405,7 @@ class Simulation:
 
     def _program(self) -> list[str]:
         if self.request_interval_seconds is None:
-            return [str(pathlib.Path(sys.executable).with_name("directdownload"))]
+            return [checkout.DIRECTDOWNLOAD]
         interval = f"datetime.timedelta(seconds={self.request_interval_seconds})"
         changed = f"import datetime; from directdownload.planning import requests; requests.INTERVAL = {interval}"
         return [sys.executable, "-c", f"{changed}; from directdownload.cli.main import main; main()"]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.world import agent_files
+from tests.world import agent_files, checkout
 
 from directdownload.agent import statelock
 from directdownload.agent.settings import Settings
@@ -80,7 +80,7 @@ def holding(state: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-c", program, str(state)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         start_new_session=True,
     ) as process:
         try:

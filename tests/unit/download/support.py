@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -12,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+
+from tests.world import checkout
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
@@ -100,11 +101,7 @@ def start_job(document: dict[str, Any], *prefix: str, code: str = "") -> subproc
     program = f"{code}\nimport sys\nfrom directdownload.download import job\nsys.exit(job.main({verb!r}))"
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "DIRECTDOWNLOAD_JOB": json.dumps(document),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        env=checkout.environment(DIRECTDOWNLOAD_JOB=json.dumps(document)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.unit.download.support import content, job_document, leftovers, wait_for
+from tests.world import checkout
 
 from directdownload.download import inuse, job
 from directdownload.download.errors import DownloadError, StoppedError
@@ -259,7 +260,7 @@ def test_an_unreadable_image_may_use_it(pool: pathlib.Path, template: pathlib.Pa
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
         process = subprocess.run(
             [*command, sys.executable, "-c", script, template, pool],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=checkout.environment(),
             capture_output=True,
             text=True,
         )
