@@ -38,8 +38,7 @@ FLEET_ROUNDS = 5
 
 def three_hosts() -> str:
     """A Markdown table."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         for host in HOSTS:
             keystores.set_password(cluster, host, keystores.PASSWORD)
@@ -50,8 +49,6 @@ def three_hosts() -> str:
             seconds = [_apply_and_wait(cluster, connection, f"bench-{number}") for number in range(ROUNDS)]
         cluster.kubectl("delete", "directdownloadcertificates", "--all", "--timeout=120s")
         keystores.remove(cluster)
-    finally:
-        cluster.release()
     return "\n".join(
         (
             f"| `kubectl apply` of a certificate to its proof by three real hosts, {ROUNDS} times | seconds | aim |",

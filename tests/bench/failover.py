@@ -18,14 +18,11 @@ Failure = Callable[[Cluster, str], contextlib.AbstractContextManager[None]]
 
 def measure() -> str:
     """A Markdown table: the median and the longest of some rounds of each failure."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         cluster.apply(clusters.zone(), clusters.pool())
         with failover.Work(cluster):
             return _measure(cluster)
-    finally:
-        cluster.release()
 
 
 def _measure(cluster: Cluster) -> str:

@@ -23,17 +23,14 @@ NAME = "bench"
 
 def measure() -> str:
     """A Markdown table: the median of some rounds, the three ways in turn."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         return _measure(cluster)
-    finally:
-        cluster.release()
 
 
 def _measure(cluster: Cluster) -> str:
     cluster.install()
     cluster.apply(clusters.zone(), clusters.pool())
-    until("Up hosts", lambda: _up(cluster) == 3, 120)
+    cluster.await_hosts(3)
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         directory.chmod(0o755)
@@ -58,12 +55,6 @@ def _measure(cluster: Cluster) -> str:
     rows = [f"| {way} | {median:.1f} | {median / base:.2f} | {median - base:+.1f} |" for way, median in medians.items()]
     header = "| 1 GiB onto three hosts, median of three rounds | seconds | ratio to fetch | difference |"
     return "\n".join((header, "|---|---|---|---|", *rows))
-
-
-def _up(cluster: Cluster) -> int:
-    return sum(
-        h.get("status", {}).get("state") == "Up" and bool(h["status"].get("storage")) for h in cluster.list("hosts")
-    )
 
 
 def _image(path: pathlib.Path) -> str:

@@ -173,20 +173,12 @@ def play(cluster: Cluster, directory: pathlib.Path) -> Terminal:
 
 
 def main() -> None:
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         cluster.apply(clusters.zone(downloads={"bandwidthPerHost": "48Mi"}), clusters.pool())
-        until("hosts that are Up", lambda: _up(cluster), 120)
+        cluster.await_hosts(3)
         with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
             play(cluster, pathlib.Path(name)).save(PICTURE, "A template goes onto three hosts")
-    finally:
-        cluster.release()
-
-
-def _up(cluster: Cluster) -> bool:
-    hosts = cluster.list("hosts")
-    return len(hosts) == 3 and all(host.get("status", {}).get("storage") for host in hosts)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ class RefusedError(DemoError):
     """The demo would disturb an installation that it did not make; it has changed nothing."""
 
 
+#: Ends of a step that are shown without a traceback.
+FAILURES = (DemoError, AssertionError, RuntimeError, OSError, subprocess.SubprocessError)
+
+
 class Stage:
     """Prints to standard output; commands get `environment`."""
 

@@ -117,7 +117,7 @@ def test_downloads_from_a_private_server_work_while_its_authority_is_uploaded(
         stores.apply(keystores.certificate("private-ca", authority))
         stores.converged("private", 3, 60)
         for host, placement in stores.placements("private").items():
-            assert evidence.sha256(stores.file(host, placement["spec"]["path"])) == image.sha256
+            assert clusters.sha256(stores.file(host, placement["spec"]["path"])) == image.sha256
 
         named = ("--name", "private-ca", "--zone", "zone-1", "--wait")
         done = keystores.command(stores, "certificate", "revoke", *named)

@@ -90,7 +90,7 @@ class Driver:
         for host in HOSTS:
             pool = self._cluster.file(host, POOL_ROOT)
             expected = {self.uids[name]: self.images[name].sha256 for name, on in wanted if on == host}
-            found = {name: evidence.sha256(pool / name) for name in evidence.names(pool) - {WORK_DIRECTORY}}
+            found = {name: clusters.sha256(pool / name) for name in evidence.names(pool) - {WORK_DIRECTORY}}
             if found != expected:
                 wrong.append(f"{host} has {found}, expected {expected}")
             work = evidence.names(pool / WORK_DIRECTORY)

@@ -49,7 +49,7 @@ class Damage:
     def intact(self, template: str, host: str) -> bool:
         """The file is as published, and the product says so of what lies there now."""
         ready = self.status(template, host)["phase"] == "Ready"
-        return ready and evidence.sha256(self.path(template, host)) == self.images[template].sha256
+        return ready and clusters.sha256(self.path(template, host)) == self.images[template].sha256
 
     def verified_again(self, template: str, host: str) -> bool:
         before = self.placements[template][host]["status"]["file"]["verifiedTime"]

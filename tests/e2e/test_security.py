@@ -171,7 +171,7 @@ def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Or
     published = local.file(host, placement["spec"]["path"])
     work = published.parent / WORK_DIRECTORY
     published.write_bytes(b"evil")
-    path, digest = placement["spec"]["path"], f"sha256:{evidence.sha256(published)}"
+    path, digest = placement["spec"]["path"], f"sha256:{clusters.sha256(published)}"
     forged = Record.of(published.stat(), path=path, digest=digest, checksum="")
     owner = {"placement": name, "placement_uid": placement["metadata"]["uid"], "host": host, "format": "RAW"}
     (record,) = work.glob("*.record")
@@ -194,5 +194,5 @@ def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Or
     after = precious.stat()
     assert precious.read_bytes() == b"precious"
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (state.st_mode, state.st_uid, state.st_mtime_ns)
-    assert evidence.sha256(local.file(host, local.placements("linked")[host]["spec"]["path"])) == image.sha256
+    assert clusters.sha256(local.file(host, local.placements("linked")[host]["spec"]["path"])) == image.sha256
     precious.unlink()

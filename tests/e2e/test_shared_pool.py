@@ -57,7 +57,7 @@ def test_one_copy_by_one_job_and_none_where_nothing_is_mounted(
     local.converged("one", 1)
     (placement,) = local.placements("one").values()
     assert placement["spec"]["host"] in ("kvm-1", "kvm-2")
-    assert evidence.sha256(common / pathlib.Path(placement["spec"]["path"]).name) == image.sha256
+    assert clusters.sha256(common / pathlib.Path(placement["spec"]["path"]).name) == image.sha256
     assert evidence.verbs(placement["metadata"]["name"]) == ["fetch"]
     assert len(evidence.gets(server)) == 1
     for host in evidence.HOSTS:
@@ -89,7 +89,7 @@ def test_a_host_that_is_cut_off_is_replaced_and_its_return_harms_nothing(
     assert placement["spec"]["host"] == second
     file = common / pathlib.Path(placement["spec"]["path"]).name
     until("every job to end", lambda: not evidence.pods(local, "job"))
-    assert evidence.sha256(file) == image.sha256
+    assert clusters.sha256(file) == image.sha256
     assert evidence.names(common) == {file.name, ".directdownload"}
     assert local.reasons("taken")[second][0] == "Ready"
 

@@ -39,6 +39,6 @@ def test_servers_that_let_only_hosts_in_serve_downloads(local: Cluster, director
         for name in urls:
             local.converged(name, len(hosts))
             for host, placement in local.placements(name).items():
-                assert evidence.sha256(local.file(host, placement["spec"]["path"])) == image.sha256
+                assert clusters.sha256(local.file(host, placement["spec"]["path"])) == image.sha256
                 assert placement["status"]["attempts"] == 1
         assert {request.client for request in evidence.gets(server)} == hosts

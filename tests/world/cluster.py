@@ -1,15 +1,17 @@
-"""A cluster with real nodes that has the product installed, as the e2e tests and the bench use it.
+"""A cluster with real nodes that has the product installed, as the e2e tests, the bench and the demo use it.
 
 Without anything given it is the local cluster of tests/cluster, brought up and filled on demand. With `KUBECONFIG` and
 `IMAGE` in the environment it is that cluster; `ORIGIN_ADDRESS` is then an address of this machine that its pods reach.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -20,6 +22,7 @@ from tests.world.kube import Kube
 from tests.world.waiting import until
 
 SCRIPTS = REPOSITORY / "tests" / "cluster"
+LOCAL_KUBECONFIG = REPOSITORY / ".cluster" / "kubeconfig"
 LOCAL_IMAGE = "localhost/direct-download-operator:dev"
 #: The host side of the local cluster's bridge.
 LOCAL_ORIGIN_HOST = "10.89.0.1"
@@ -28,6 +31,11 @@ RELEASE = "direct-download-operator"
 NAMESPACE = "direct-download-system"
 POOL_ROOT = "/var/lib/libvirt/images"
 
+#: The image has no shell and no tools, only Python.
+_DIGEST = """
+import hashlib, os, sys
+if os.path.exists(sys.argv[1]): print(hashlib.file_digest(open(sys.argv[1], "rb"), "sha256").hexdigest())
+"""
 Object = dict[str, Any]
 
 
@@ -40,6 +48,14 @@ def run(*command: str, input: str | None = None, env: dict[str, str] | None = No
     if result.returncode != 0:
         raise CommandError(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
     return result.stdout
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file's bytes; "" if it does not exist."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +83,22 @@ class Cluster:
         subprocess.run([SCRIPTS / "tools.sh"], check=True)
         subprocess.run([SCRIPTS / "up.sh"], check=True, env=environment)
         subprocess.run([SCRIPTS / "image.sh"], check=True)
-        return cls(REPOSITORY / ".cluster" / "kubeconfig", LOCAL_IMAGE, LOCAL_ORIGIN_HOST, local=True)
+        return cls.on_this_machine()
+
+    @classmethod
+    def on_this_machine(cls) -> "Cluster":
+        """The local one, which somebody has brought up or will."""
+        return cls(LOCAL_KUBECONFIG, LOCAL_IMAGE, LOCAL_ORIGIN_HOST, local=True)
+
+    @classmethod
+    @contextlib.contextmanager
+    def acquired(cls) -> Iterator["Cluster"]:
+        """`acquire`, and `release` in the end."""
+        found = cls.acquire()
+        try:
+            yield found
+        finally:
+            found.release()
 
     def release(self) -> None:
         """Takes the local cluster down, unless KEEP=1 asks to leave it; one that was given stays as it is."""
@@ -79,10 +110,7 @@ class Cluster:
 
         The chart's hook brings definitions to this version that a cluster that was kept has of an earlier one.
         """
-        repository, _, tag = self.image.rpartition(":")
-        values = [f"image.repository={repository}", f"image.tag={tag}", "log.format=text", *settings]
-        if self.local:
-            values.append("image.pullPolicy=Never")
+        values = [*self.image_values(), "log.format=text", *settings]
         arguments = [argument for value in values for argument in ("--set", value)]
         told = self.helm("upgrade", "--install", release, str(CHART), "--create-namespace", "-n", namespace, *arguments)
         if "has been upgraded" in told:
@@ -93,21 +121,41 @@ class Cluster:
                 self.kubectl("rollout", "status", f"{kind}/{name}", "-n", namespace, "--timeout=180s")
         return told
 
+    def image_values(self) -> list[str]:
+        """Helm's values for the product's image."""
+        repository, at, digest = self.image.partition("@")
+        if at:
+            return [f"image.repository={repository}", f"image.digest={digest}"]
+        name, colon, tag = repository.rpartition(":")
+        if not colon or "/" in tag:
+            return [f"image.repository={repository}", "image.tag=latest"]
+        never = ["image.pullPolicy=Never"] if self.local else []
+        return [f"image.repository={name}", f"image.tag={tag}", *never]
+
     def names(self, kind: str, namespace: str = NAMESPACE) -> list[str]:
         return [item["metadata"]["name"] for item in self.list(kind, namespace)]
 
     def helm(self, *arguments: str) -> str:
         """What it has said; the logs of hooks go to standard error."""
-        command = [str(self._program("helm")), "--kubeconfig", str(self.kubeconfig), *arguments]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+            [str(self._program("helm")), *arguments],
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
         )
         if done.returncode != 0:
             raise CommandError(f"helm {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
         return done.stdout
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
-        return run(str(self._program("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments, input=input)
+        return run(str(self._program("kubectl")), *arguments, input=input, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        # Not an option: KUBECONFIG may name several files.
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
 
     def _program(self, name: str) -> pathlib.Path | str:
         return harness.state_root() / "bin" / name if self.local else name
@@ -122,9 +170,10 @@ class Cluster:
             kstatus.assert_kstatus(found, lagging=True)
         return found
 
-    def list(self, kind: str, namespace: str | None = None) -> list[Object]:
+    def list(self, kind: str, namespace: str | None = None, *options: str) -> list[Object]:
+        """`options`: further ones of `kubectl get`, for instance selectors."""
         scope = ["-n", namespace] if namespace else ["-A"]
-        return list(json.loads(self.kubectl("get", kind, *scope, "-o", "json"))["items"])
+        return list(json.loads(self.kubectl("get", kind, *scope, *options, "-o", "json"))["items"])
 
     def placements(self, template: str) -> dict[str, Object]:
         """The placements of a template by host, each checked against kstatus."""
@@ -166,6 +215,29 @@ class Cluster:
 
     def hosts(self) -> Sequence[str]:
         return sorted(host["metadata"]["name"] for host in self.list("hosts"))
+
+    def await_hosts(self, number: int = 0, seconds: float = 120) -> None:
+        """Waits until all hosts are Up and report their storage: `number` of them, or at least one."""
+
+        def all_up() -> bool:
+            statuses = [host.get("status", {}) for host in self.list("hosts")]
+            usable = [status for status in statuses if status.get("state") == "Up" and status.get("storage")]
+            return len(usable) == (number or max(1, len(statuses)))
+
+        until("hosts that are Up and report their storage", all_up, seconds)
+
+    # --- the nodes' files
+
+    def sha256(self, node: str, path: str) -> str:
+        """Of a file on a node; "" if it does not exist. The agent's pod reads it where the nodes are not here."""
+        if self.local:
+            return sha256(self.file(node, path))
+        selectors = ("-l", "app.kubernetes.io/component=agent", "--field-selector", f"spec.nodeName={node}")
+        pods = self.list("pods", NAMESPACE, *selectors)
+        if not pods:
+            raise CommandError(f"no agent runs on {node}")
+        command = ("exec", pods[0]["metadata"]["name"], "-n", NAMESPACE, "--", "python3", "-c", _DIGEST, path)
+        return self.kubectl(*command).strip()
 
     # --- the nodes of the local cluster
 

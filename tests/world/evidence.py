@@ -1,7 +1,6 @@
 """What e2e tests look at besides the objects: pods, Events, metrics, Jobs that were made, files on the nodes' disks."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Set
@@ -102,14 +101,6 @@ def wait_for_gets(server: origin.Origin, count: int) -> list[origin.Request]:
     """The same, once there are at least `count`: the log is written after the client has its answer."""
     until(f"{count} requests of downloads", lambda: len(gets(server)) >= count)
     return gets(server)
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Of a file's bytes; "" if it does not exist."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def names(directory: pathlib.Path) -> set[str]:
