@@ -1,9 +1,7 @@
 """The command line against a real API server: the test writes status as the controller would."""
 
-import collections.abc
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -14,22 +12,14 @@ import pytest
 import yaml
 from tests.cluster import harness
 from tests.world import checkout
-from tests.world.checkout import CRDS
 from tests.world.cli_world import API_VERSION, SHA256, Cluster, condition, directdownload
 
 MIB = 1024**2
 
 
-@pytest.fixture(scope="module")
-def with_crds(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
-    return control_plane
-
-
 @pytest.fixture
-def cluster(with_crds: harness.ControlPlane) -> Cluster:
-    return Cluster(with_crds)
+def cluster(definitions: harness.ControlPlane) -> Cluster:
+    return Cluster(definitions)
 
 
 def converged(generation: int, copies: int) -> dict[str, Any]:
@@ -434,13 +424,6 @@ def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
 )
 def test_options_that_do_not_go_together_are_a_usage_error(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     assert cluster.run(*arguments).returncode == 2
-
-
-@pytest.fixture
-def terminal() -> collections.abc.Iterator[tuple[int, int]]:
-    master, slave = pty.openpty()
-    yield master, slave
-    os.close(master)
 
 
 def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> None:

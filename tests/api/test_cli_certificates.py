@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import pathlib
-import pty
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cluster import harness
-from tests.world import certificates, checkout, kube
+from tests.world import certificates, checkout
 from tests.world.cli_world import API_VERSION, Cluster, condition
 
 from directdownload.cli import aliases, session, trust
@@ -98,15 +97,9 @@ class Fleet(Cluster):
 _STALLED = (("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True"))
 
 
-@pytest.fixture(scope="module")
-def with_crds(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    kube.install_definitions(control_plane)
-    return control_plane
-
-
 @pytest.fixture
-def fleet(with_crds: harness.ControlPlane, tmp_path: pathlib.Path) -> Fleet:
-    return Fleet(with_crds, tmp_path)
+def fleet(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> Fleet:
+    return Fleet(definitions, tmp_path)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -656,13 +649,6 @@ def test_a_certificate_that_is_deleted_meanwhile(fleet: Fleet) -> None:
         fleet.control_plane.kubectl("delete", "ddcert", fleet.alias, check=True)
         assert waiting.end()[0] == 3
     assert f"certificate '{fleet.alias}' was deleted meanwhile" in waiting.text
-
-
-@pytest.fixture
-def terminal() -> collections.abc.Iterator[tuple[int, int]]:
-    master, slave = pty.openpty()
-    yield master, slave
-    os.close(master)
 
 
 def test_a_terminal_gets_a_live_table(fleet: Fleet, terminal: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ import sysconfig
 
 import pytest
 from tests.cluster import harness
-from tests.world.checkout import CRDS, REPOSITORY
+from tests.world.checkout import REPOSITORY
 from tests.world.cli_world import API_VERSION, Cluster
 from tests.world.waiting import until
 
@@ -74,10 +74,8 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: harness.ControlPlane) -> Cluster:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
-    found = Cluster(control_plane)
+def cluster(definitions: harness.ControlPlane) -> Cluster:
+    found = Cluster(definitions)
     found.template("debian")
     found.template("fedora")
     other = f"{found.name}-b"

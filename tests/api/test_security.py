@@ -24,10 +24,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api.test_headers import WITH_HEADERS, begin, copies, delete_secret
-from tests.api.test_headers import tenant as namespace_of_headers
 from tests.cluster import harness
 from tests.world import steps
+from tests.world.header_secrets import WITH_HEADERS, begin, copies, delete_secret
+from tests.world.header_secrets import tenant as namespace_of_headers
 from tests.world.kube import Kube, Object, rendered, resource
 from tests.world.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.world.waiting import until
