@@ -68,6 +68,13 @@ def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
     return control_plane
 
 
+@pytest.fixture(scope="module")
+def admin(definitions: harness.ControlPlane) -> collections.abc.Iterator[kube.Kube]:
+    """An administrator's connection to the shared control plane, with the product's kinds."""
+    with kube.Kube(definitions.kubeconfig()) as connection:
+        yield connection
+
+
 @pytest_asyncio.fixture
 async def api(control_plane: harness.ControlPlane) -> collections.abc.AsyncIterator[client.Api]:
     """The product's client, as an administrator."""

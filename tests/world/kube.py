@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import tempfile
 import urllib.parse
+import uuid
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
@@ -136,6 +137,11 @@ def resource(kind: kinds.Resource, name: str, spec: Object, namespace: str | Non
     """A whole object of `kind`."""
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": copy.deepcopy(spec)}
+
+
+def unique(prefix: str) -> str:
+    """A name that nobody else has."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
 def install_definitions(control_plane: harness.ControlPlane) -> None:
