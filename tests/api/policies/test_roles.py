@@ -1,11 +1,8 @@
 """What the chart's roles allow agents, jobs and the controller, on a real API server."""
 
-from collections.abc import Iterator
-
 import pytest
-from tests.cluster import harness
 from tests.world.kube import Answer, Kube, resource, unique
-from tests.world.policies import OURS, ROLE_BINDINGS, RULES_REVIEWS, SERVICE_ACCOUNTS, World, installed
+from tests.world.policies import OURS, ROLE_BINDINGS, RULES_REVIEWS, SERVICE_ACCOUNTS, World
 
 from directdownload.cluster.kinds import (
     HOSTS,
@@ -22,25 +19,6 @@ from directdownload.resources import base
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def world(control_plane: harness.ControlPlane) -> Iterator[World]:
-    with installed(control_plane) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def agent(world: World) -> Iterator[Kube]:
-    """The agent of the first host."""
-    with world.service_account("agent", world.hosts[0]) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def controller(world: World) -> Iterator[Kube]:
-    with world.service_account("controller") as connection:
-        yield connection
 
 
 def refused(answer: Answer, verb: str, plural: str) -> None:

@@ -17,7 +17,6 @@ from tests.world.policies import (
     denied_by,
     fence,
     install,
-    installed,
     system_rules,
 )
 from tests.world.waiting import until
@@ -27,18 +26,6 @@ from directdownload.resources import base
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def world(control_plane: harness.ControlPlane) -> Iterator[World]:
-    with installed(control_plane) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def controller(world: World) -> Iterator[Kube]:
-    with world.service_account("controller") as connection:
-        yield connection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from tests.world.policies import (
     denied_by,
     fence,
     install,
-    installed,
     report,
 )
 from tests.world.waiting import until
@@ -31,25 +30,6 @@ from directdownload.resources import base, crd, host
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def world(control_plane: harness.ControlPlane) -> Iterator[World]:
-    with installed(control_plane) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def agent(world: World) -> Iterator[Kube]:
-    """The agent of the first host."""
-    with world.service_account("agent", world.hosts[0]) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def controller(world: World) -> Iterator[Kube]:
-    with world.service_account("controller") as connection:
-        yield connection
 
 
 # --- the node fence
