@@ -17,7 +17,8 @@ import pytest
 from prometheus_client import parser
 from tests.cluster import harness
 from tests.world import cluster_support, kube
-from tests.world.simulation import SIZE_BYTES, Controller, Simulation, fail, succeed
+from tests.world.controllers import Controller
+from tests.world.simulation import SIZE_BYTES, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds

@@ -10,9 +10,10 @@ import yaml
 from tests.cluster import harness
 from tests.world import checkout, steps, weather
 from tests.world import kube as api
+from tests.world.controllers import Controller
 from tests.world.header_secrets import TOKEN, WITH_HEADERS, begin, copies, create_secret, delete_secret, tenant
 from tests.world.kube import Kube, Object
-from tests.world.simulation import Controller, Simulation, fail, succeed
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 from tests.cluster import harness
 from tests.world import steps, weather
-from tests.world.simulation import Controller, Simulation
+from tests.world.controllers import Controller
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 from tests.world.weather import Call, Proxy
 

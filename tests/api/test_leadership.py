@@ -6,7 +6,8 @@ import time
 
 from tests.cluster import harness
 from tests.world import steps, weather
-from tests.world.simulation import Controller, Simulation, succeed
+from tests.world.controllers import Controller
+from tests.world.simulation import Simulation, succeed
 from tests.world.waiting import until
 from tests.world.weather import Call, Proxy
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import pytest
 from tests.cluster import harness
 from tests.world import agent_files, agent_world, steps, weather
-from tests.world.simulation import Behaviour, Controller, Simulation, succeed
+from tests.world.controllers import Controller
+from tests.world.simulation import Behaviour, Simulation, succeed
 from tests.world.waiting import until, until_async
 from tests.world.weather import Call, Fault, Matches, Proxy
 

@@ -5,8 +5,9 @@ import pathlib
 from typing import Any
 
 from tests.world import steps
+from tests.world.controllers import Controller
 from tests.world.kube import Object
-from tests.world.simulation import Controller, Simulation
+from tests.world.simulation import Simulation
 
 from directdownload.cluster import kinds
 

@@ -5,21 +5,16 @@ result that `behaviour` gives for the job's document. Jobs work on simulated dis
 simulated agents publish what lies there (`agents.py`). Everything else, the controller above all, is real.
 """
 
-import dataclasses
 import datetime
 import pathlib
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from typing import Any
 
-import yaml
 from tests.cluster import harness
-from tests.world import checkout, kstatus
+from tests.world import kstatus
 from tests.world.agents import Agents
+from tests.world.controllers import Controller, Controllers
 from tests.world.disks import SIZE_BYTES, Disk, Origin, digest_of
 from tests.world.kube import Kube, Object, resource
 from tests.world.machines import Behaviour, Kubelets, Machine, fail, succeed
@@ -29,49 +24,13 @@ from tests.world.waiting import until
 from directdownload.cluster import kinds
 from directdownload.controller.world import PROBE_LABEL
 
-__all__ = ["DIGEST", "POOL_PATH", "SIZE_BYTES", "Behaviour", "Controller", "Simulation", "fail", "succeed"]
+__all__ = ["DIGEST", "POOL_PATH", "SIZE_BYTES", "Behaviour", "Simulation", "fail", "succeed"]
 
 POOL_PATH = "/var/lib/libvirt/images"
 URL = "http://images.example.org/debian.qcow2"
 DIGEST = digest_of(URL)
-JOB_TEMPLATE = {
-    "apiVersion": "batch/v1",
-    "kind": "Job",
-    "spec": {
-        "backoffLimit": 0,
-        "template": {
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "containers": [{"name": "download", "image": "localhost/none"}],
-            }
-        },
-    },
-}
 _KUBELETS_SECONDS = 0.05
 _AGENTS_SECONDS = 0.2
-
-
-@dataclasses.dataclass(slots=True)
-class Controller:
-    """One controller process with an identity of its own towards the API."""
-
-    user: str
-    process: subprocess.Popen[bytes]
-    log: pathlib.Path
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(timeout=120)
-
-    def stop(self) -> int:
-        """Asks it to end, as the kubelet does, and returns its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=120)
 
 
 class Simulation:
@@ -102,8 +61,7 @@ class Simulation:
         self._kube = Kube(control_plane.kubeconfig())
         self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
-        self._controllers: list[Controller] = []
-        self._directory = pathlib.Path(tempfile.mkdtemp(prefix="simulation-", dir=control_plane.directory))
+        self._controllers = Controllers(control_plane, prefix)
 
     def __enter__(self) -> "Simulation":
         self._create_namespace(self.namespace, {})
@@ -111,9 +69,7 @@ class Simulation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for controller in self._controllers:
-            if controller.alive:
-                controller.kill()
+        self._controllers.kill()
         self._stop.set()
         self._thread.join(timeout=120)
         # An older Lease that somebody still holds is watched for half a minute by every controller that begins later.
@@ -378,54 +334,22 @@ class Simulation:
     @property
     def controllers(self) -> list[Controller]:
         """All that were started, in order."""
-        return self._controllers
+        return self._controllers.started
 
     def start_controller(
         self, user: str = "controller", *arguments: str, kubeconfig: pathlib.Path | None = None
     ) -> Controller:
         """`arguments`: further ones of its command; `kubeconfig`: another way to the API server than the direct one."""
-        template = self._directory / "job.yaml"
-        template.write_text(yaml.safe_dump(JOB_TEMPLATE))
-        log = self._directory / f"{user}-{len(self._controllers)}.log"
-        kubeconfig = kubeconfig or self.control_plane.kubeconfig(f"{self.prefix}-{user}")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *self._program(),
-                    *("controller", "--pod-name", user, "--pod-namespace", self.namespace, "--health-port", "0"),
-                    *("--job-template", str(template), "--pool-root", POOL_PATH, *arguments),
-                ],
-                env=checkout.pod_environment(self._directory, kubeconfig),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        controller = Controller(f"{self.prefix}-{user}", process, log)
-        self._controllers.append(controller)
-        return controller
-
-    def _program(self) -> list[str]:
-        if self.request_interval_seconds is None:
-            return [checkout.DIRECTDOWNLOAD]
-        interval = f"datetime.timedelta(seconds={self.request_interval_seconds})"
-        changed = f"import datetime; from directdownload.planning import requests; requests.INTERVAL = {interval}"
-        return [sys.executable, "-c", f"{changed}; from directdownload.cli.main import main; main()"]
+        options = ("--pool-root", POOL_PATH, *arguments)
+        return self._controllers.start(user, *options, kubeconfig=kubeconfig, interval=self.request_interval_seconds)
 
     def writes(self, user: str) -> list[dict[str, Any]]:
         """The audit log's writes of one controller; Leases, Events (architecture, rule 6) and probes left out."""
-        return [event for event in self._writes(user) if not _of_probe(event)]
+        return self._controllers.writes(user)
 
     def probe_writes(self, user: str) -> list[dict[str, Any]]:
         """Those to the Jobs of probes and to their Secrets."""
-        return [event for event in self._writes(user) if _of_probe(event)]
-
-    def _writes(self, user: str) -> list[dict[str, Any]]:
-        events = harness.read_audit_log(self.control_plane.audit_log)
-        return [
-            event
-            for event in events
-            if event["user"]["username"] == f"{self.prefix}-{user}"
-            and event["objectRef"]["resource"] not in ("leases", "events")
-        ]
+        return self._controllers.writes(user, of_probes=True)
 
     # --- kubelets and agents
 
@@ -439,10 +363,6 @@ class Simulation:
                     agents_due = time.monotonic() + _AGENTS_SECONDS
         except BaseException as error:
             self._failure = error
-
-
-def _of_probe(event: dict[str, Any]) -> bool:
-    return event["objectRef"]["resource"] in ("jobs", "secrets") and "-probe-" in event["objectRef"].get("name", "")
 
 
 def _condition(name: str, truth: bool) -> dict[str, str]:

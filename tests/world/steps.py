@@ -14,8 +14,9 @@ import urllib.parse
 from typing import Any, Self
 
 import yaml
+from tests.world.controllers import Controller
 from tests.world.kube import Object, tls_context
-from tests.world.simulation import Controller, Simulation
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -4,7 +4,8 @@ import random
 
 from tests.api.convergence.accidents import bring_back, forget, join_again, move_to
 from tests.api.convergence.invariants import LIMITS
-from tests.api.convergence.stage import RETRY, Stage
+from tests.api.convergence.stage import Stage
+from tests.world.steps import RETRY
 
 from directdownload.cluster import kinds
 from directdownload.resources.reasons import Reason

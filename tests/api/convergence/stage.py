@@ -6,15 +6,15 @@ import subprocess
 
 from tests.api.convergence.invariants import Invariants
 from tests.api.convergence.model import FileKey, Key, Pool, WishedDeployment, WishedHost, WishedTemplate, Wishes
+from tests.world.controllers import Controller
 from tests.world.disks import Disk
 from tests.world.kube import Kube, Object, resource
-from tests.world.simulation import POOL_PATH, Controller, Simulation
+from tests.world.simulation import POOL_PATH, Simulation
+from tests.world.steps import LEASE, RETRY
 
 from directdownload.cluster import kinds
 from directdownload.resources.base import REQUESTED_AT
 
-RETRY = {"initial": "1s", "maximum": "3s"}
-LEASE = "direct-download-operator"
 TEAM = "blue"
 
 

@@ -47,6 +47,10 @@ def delete_template(stage: Stage, rng: random.Random) -> str | None:
     key = _pick(rng, stage.wishes.templates)
     if key is None:
         return None
+    return _delete_template(stage, key)
+
+
+def _delete_template(stage: Stage, key: Key) -> str:
     made = bool(stage.wishes.templates[key].uid)
     stage.wishes.delete_template(key)
     if made:
@@ -58,11 +62,7 @@ def recreate_template(stage: Stage, rng: random.Random) -> str | None:
     key = _pick(rng, stage.wishes.templates)
     if key is None:
         return None
-    made = bool(stage.wishes.templates[key].uid)
-    stage.wishes.delete_template(key)
-    if made:
-        stage.kube.delete(kinds.TEMPLATES, key[1], key[0]).object()
-    return f"delete template {_name(key)} and {_create_template(stage, rng, key)}"
+    return f"{_delete_template(stage, key)} and {_create_template(stage, rng, key)}"
 
 
 def edit_template(stage: Stage, rng: random.Random) -> str | None:
