@@ -2,13 +2,17 @@
 
 import collections.abc
 import itertools
+import os
+import pty
 
 import pytest
-from tests.api import kube
-from tests.api.simulation import Simulation
+import pytest_asyncio
 from tests.cluster import harness
+from tests.world import kube
+from tests.world.cluster_support import namespace_with_things
+from tests.world.simulation import Simulation
 
-from directdownload.cluster import kinds
+from directdownload.cluster import client, kinds
 
 _LOG_CHARACTERS = 6000
 #: Namespaces stay when a test is over: nothing deletes them without Kubernetes' own controllers.
@@ -62,6 +66,35 @@ def definitions(control_plane: harness.ControlPlane) -> harness.ControlPlane:
     """The shared control plane, with the product's kinds."""
     kube.install_definitions(control_plane)
     return control_plane
+
+
+@pytest.fixture(scope="module")
+def admin(definitions: harness.ControlPlane) -> collections.abc.Iterator[kube.Kube]:
+    """An administrator's connection to the shared control plane, with the product's kinds."""
+    with kube.Kube(definitions.kubeconfig()) as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture
+async def api(control_plane: harness.ControlPlane) -> collections.abc.AsyncIterator[client.Api]:
+    """The product's client, as an administrator."""
+    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
+    yield connected
+    await connected.close()
+
+
+@pytest_asyncio.fixture
+async def namespace(api: client.Api) -> str:
+    """A fresh one, in a cluster that serves `cluster_support.THINGS`."""
+    return await namespace_with_things(api)
+
+
+@pytest.fixture
+def terminal() -> collections.abc.Iterator[tuple[int, int]]:
+    """Both ends, ours first."""
+    master, slave = pty.openpty()
+    yield master, slave
+    os.close(master)
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@ it makes of it is read.
 """
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from tests.api import kube
-from tests.api.kube import Kube
-from tests.api.samples import FULL, NAMESPACE
-from tests.cluster import harness
+from tests.world import kube
 from tests.world.admitted import KINDS, Draw, refused, schema_of
+from tests.world.kube import Kube
+from tests.world.samples import FULL, NAMESPACE
 
 from directdownload.cluster import kinds
 from directdownload.controller.context import PROJECTIONS
@@ -20,21 +18,14 @@ _SPECS, _STATUSES = 40, 25
 _LARGEST_BYTES = 500_000
 
 
-@pytest.fixture(scope="module")
-def api(control_plane: harness.ControlPlane) -> Iterator[Kube]:
-    kube.install_definitions(control_plane)
-    with Kube(control_plane.kubeconfig()) as connection:
-        yield connection
-
-
 @pytest.mark.parametrize("kind", kinds.OURS, ids=lambda kind: kind.kind)
-def test_every_spec_that_is_drawn_is_admitted_and_read(api: Kube, kind: kinds.Resource) -> None:
+def test_every_spec_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kinds.Resource) -> None:
     namespace = NAMESPACE if kind.namespaced else None
     for seed in range(_SPECS):
         document = Draw(seed, newer=False).document(kind, served=False)
         if namespace is not None:
             document["metadata"]["namespace"] = namespace
-        answer = api.create(kind, document, namespace, dry=True)
+        answer = admin.create(kind, document, namespace, dry=True)
         assert answer.ok, (seed, answer.message)
         made = answer.object()
         # A dry run gives no version.
@@ -44,10 +35,10 @@ def test_every_spec_that_is_drawn_is_admitted_and_read(api: Kube, kind: kinds.Re
 
 
 @pytest.mark.parametrize("kind", kinds.OURS, ids=lambda kind: kind.kind)
-def test_every_status_that_is_drawn_is_admitted_and_read(api: Kube, kind: kinds.Resource) -> None:
+def test_every_status_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kinds.Resource) -> None:
     namespace = NAMESPACE if kind.namespaced else None
     name = "kvm-1" if kind is kinds.HOSTS else "admitted"
-    api.create(kind, kube.resource(kind, name, FULL[kind], namespace), namespace).object()
+    admin.create(kind, kube.resource(kind, name, FULL[kind], namespace), namespace).object()
     try:
         written = 0
         for seed in range(_STATUSES):
@@ -58,11 +49,11 @@ def test_every_status_that_is_drawn_is_admitted_and_read(api: Kube, kind: kinds.
             if len(json.dumps(status)) > _LARGEST_BYTES:
                 continue
             assert not list(refused(schema_of(kind)["status"], status)), seed
-            answer = api.patch(kind, name, {"status": None}, namespace, subresource="status")
-            answer = api.patch(kind, name, {"status": status}, namespace, subresource="status")
+            answer = admin.patch(kind, name, {"status": None}, namespace, subresource="status")
+            answer = admin.patch(kind, name, {"status": status}, namespace, subresource="status")
             assert answer.ok, (seed, answer.message[:1000])
             assert PROJECTIONS[kind](answer.object()) is not None
             written += 1
         assert written > _STATUSES // 2
     finally:
-        api.delete(kind, name, namespace)
+        admin.delete(kind, name, namespace)

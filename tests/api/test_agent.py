@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator
 import prometheus_client
 import pytest
 import pytest_asyncio
-from tests.api import agent_world
-from tests.api.agent_world import Object, World
 from tests.cluster import harness
-from tests.unit.agent import support
+from tests.world import agent_files, agent_world
+from tests.world.agent_world import Object, World
 from tests.world.waiting import until_async
 
 import directdownload
@@ -43,7 +42,7 @@ async def test_an_agent_without_a_host_is_ready_and_reports_its_storage_once_the
             "status": "True",
             "reason": "Up",
             "message": "",
-            "lastTransitionTime": support.now(),
+            "lastTransitionTime": agent_files.now(),
         }
         condition["lastTransitionTime"] = created["metadata"]["creationTimestamp"]
         body = {"metadata": {"name": world.host}, "status": {"state": "Up", "conditions": [condition]}}
@@ -88,12 +87,12 @@ async def test_a_pool_over_its_budget_is_not_usable_and_the_others_are_served(
 ) -> None:
     await world.create_host()
     crowded, served = await world.create_pool("crowded"), await world.create_pool("served")
-    work = pathlib.Path(support.make_place(crowded, "t0", world.host).record).parent
+    work = pathlib.Path(agent_files.make_place(crowded, "t0", world.host).record).parent
     names = [work / f"{number}.record" for number in range(50)]
     for path in names:
         path.touch()
     name, uid = await world.create_placement("t1", served)
-    support.publish(support.make_place(served, "t1", world.host), name, uid, b"x" * 1000)
+    agent_files.publish(agent_files.make_place(served, "t1", world.host), name, uid, b"x" * 1000)
     settings = world.settings(pool_budget=prober.Budget(names=49), facts_interval_seconds=0.2)
 
     async def reasons(expected: dict[str, str | None]) -> bool:
@@ -120,10 +119,10 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
     await world.create_host()
     pool = await world.create_pool("local")
     name, uid = await world.create_placement("t1", pool)
-    place = support.make_place(pool, "t1", world.host)
+    place = agent_files.make_place(pool, "t1", world.host)
     async with agent_world.running(world.settings()):
         await until_async("ready", world.ready)
-        support.write_journal(place, name, uid, 250, progress_interval_seconds=0.1)
+        agent_files.write_journal(place, name, uid, 250, progress_interval_seconds=0.1)
 
         async def downloaded() -> int:
             progress: Object = (await world.status(name)).get("progress", {})
@@ -142,7 +141,7 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
         assert (status["phase"], status["attempts"]) == ("Downloading", 1), "the controller's fields are its own"
         assert "observed" not in status
 
-        known = support.publish(place, name, uid, b"x" * 1000)
+        known = agent_files.publish(place, name, uid, b"x" * 1000)
 
         async def complete() -> bool:
             return await downloaded() == 1000
@@ -159,7 +158,7 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
             "the changed file",
             lambda: agent_world.sees(world, name, present=True, changed=True, revision=known.revision),
         )
-        verified = known.model_copy(update={"mtime_ns": 10**18, "verified_time": support.now()})
+        verified = known.model_copy(update={"mtime_ns": 10**18, "verified_time": agent_files.now()})
         verified.write(place.record)
         await until_async(
             "the verification", lambda: agent_world.sees(world, name, present=True, revision=verified.revision)
@@ -182,18 +181,18 @@ async def test_progress_is_written_once_per_interval_of_the_journal_and_the_end_
     await world.create_host()
     pool = await world.create_pool("local")
     (name, uid), (other, other_uid) = [await world.create_placement(n, pool) for n in ("t1", "t2")]
-    place, other_place = (support.make_place(pool, n, world.host) for n in ("t1", "t2"))
+    place, other_place = (agent_files.make_place(pool, n, world.host) for n in ("t1", "t2"))
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
-        support.write_journal(place, name, uid, 100, progress_interval_seconds=3600)
+        agent_files.write_journal(place, name, uid, 100, progress_interval_seconds=3600)
         await until_async("first progress", lambda: agent_world.has(world, name, bytesDownloaded=100))
-        support.write_journal(place, name, uid, 200, progress_interval_seconds=3600)
+        agent_files.write_journal(place, name, uid, 200, progress_interval_seconds=3600)
         # told after the journal above was read: by then that one waits for its interval
-        support.write_journal(other_place, other, other_uid, 1, progress_interval_seconds=3600)
+        agent_files.write_journal(other_place, other, other_uid, 1, progress_interval_seconds=3600)
         await until_async("progress of the other", lambda: agent_world.has(world, other, bytesDownloaded=1))
         assert await agent_world.has(world, name, bytesDownloaded=100)
         await agent_world.wrote(before, 2)
-        support.publish(place, name, uid, b"x" * 1000)
+        agent_files.publish(place, name, uid, b"x" * 1000)
         await until_async("the end", lambda: agent_world.has(world, name, bytesDownloaded=1000))
         await agent_world.wrote(before, 3)
 
@@ -204,9 +203,9 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
     name, uid = await world.create_placement("t1", pool)
     again, _ = await world.create_placement("t2", pool)
     gone = f"gone-{world.id}"
-    support.publish(support.make_place(pool, "t1", world.host), name, uid, b"x" * 10)
-    support.publish(support.make_place(pool, "t2", world.host), again, str(uuid.uuid4()), b"x" * 10)
-    support.publish(support.make_place(pool, "t3", world.host), gone, str(uuid.uuid4()), b"x" * 10)
+    agent_files.publish(agent_files.make_place(pool, "t1", world.host), name, uid, b"x" * 10)
+    agent_files.publish(agent_files.make_place(pool, "t2", world.host), again, str(uuid.uuid4()), b"x" * 10)
+    agent_files.publish(agent_files.make_place(pool, "t3", world.host), gone, str(uuid.uuid4()), b"x" * 10)
     before = agent_world.applies()
     async with agent_world.running(world.settings()):
         await agent_world.settled(world, **{name: "published", again: "published", gone: "gone"})
@@ -221,7 +220,7 @@ async def test_a_restarted_agent_writes_nothing_again_and_leaves_alone_what_is_g
     late, late_uid = await world.create_placement("t4", pool)
     async with agent_world.running(world.settings()):
         await until_async("ready", world.ready)
-        support.publish(support.make_place(pool, "t4", world.host), late, late_uid, b"x" * 10)
+        agent_files.publish(agent_files.make_place(pool, "t4", world.host), late, late_uid, b"x" * 10)
         await until_async("the new copy", lambda: agent_world.has(world, late, bytesDownloaded=10))
         # one write for the new copy, none for those known
         await agent_world.wrote(before, 4)

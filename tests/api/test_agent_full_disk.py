@@ -5,10 +5,9 @@ import pathlib
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from tests.api import agent_world
-from tests.api.agent_world import World, sees
 from tests.cluster import harness
-from tests.unit.agent import support
+from tests.world import agent_files, agent_world
+from tests.world.agent_world import World, sees
 from tests.world.waiting import until_async
 
 COMPLAINT = "copies are not reported before it can be written"
@@ -24,7 +23,7 @@ async def test_copies_wait_for_the_ledger_and_nothing_else_does(world: World) ->
     await world.create_host()
     pool = await world.create_pool("local")
     (known, known_uid), (new, new_uid) = [await world.create_placement(name, pool) for name in ("t1", "t2")]
-    record = support.publish(support.make_place(pool, "t1", world.host), known, known_uid, b"x" * 10)
+    record = agent_files.publish(agent_files.make_place(pool, "t1", world.host), known, known_uid, b"x" * 10)
     with agent_world.quick_process(
         world, f"mount -t tmpfs -o size=32k state {world.state}", numbers_interval_seconds=0.5
     ) as agent:
@@ -33,10 +32,10 @@ async def test_copies_wait_for_the_ledger_and_nothing_else_does(world: World) ->
         await until_async("it to be noted", lambda: _saved(world, 1))
         filler = state / "filler"
         fill(filler)
-        place = support.make_place(pool, "t2", world.host)
-        support.write_journal(place, new, new_uid, 250, progress_interval_seconds=0.1)
+        place = agent_files.make_place(pool, "t2", world.host)
+        agent_files.write_journal(place, new, new_uid, 250, progress_interval_seconds=0.1)
         await until_async("progress", lambda: agent_world.has(world, new, bytesDownloaded=250))
-        fresh = support.publish(place, new, new_uid, b"x" * 1000)
+        fresh = agent_files.publish(place, new, new_uid, b"x" * 1000)
         await until_async("the gauge", lambda: _saved(world, 0))
         # findings are told, and what is known of the pool
         (pool / "t1").unlink()

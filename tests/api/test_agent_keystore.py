@@ -12,10 +12,9 @@ from typing import Any
 import prometheus_client
 import pytest
 import pytest_asyncio
-from tests.api import agent_world, kube
-from tests.api.agent_world import World, running
 from tests.cluster import harness
-from tests.unit.agent import stores
+from tests.world import agent_world, kube, stores
+from tests.world.agent_world import World, running
 from tests.world.waiting import until_async
 
 from directdownload.agent import retry

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.api import agent_world
-from tests.api.agent_world import HealthPort, World
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import agent_world, certificates
+from tests.world.agent_world import HealthPort, World
 from tests.world.waiting import until_async
 
 from directdownload.resources import pem

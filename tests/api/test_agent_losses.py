@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
-from tests.api import agent_world, kube
-from tests.api.agent_world import Object, World, remembered, sees, settled, wrote
 from tests.cluster import harness
-from tests.unit.agent import support
+from tests.world import agent_files, agent_world, kube
+from tests.world.agent_world import Object, World, remembered, sees, settled, wrote
 from tests.world.waiting import until_async
 
 from directdownload.cluster import client, errors, kinds
@@ -40,7 +39,7 @@ async def world(definitions: harness.ControlPlane, tmp_path: pathlib.Path) -> As
 async def published(world: World, template: str, pool: pathlib.Path, **fields: Any) -> tuple[str, str]:
     """Name of a placement, and the revision of its copy, which is on disk."""
     name, uid = await world.create_placement(template, pool)
-    known = support.publish(support.make_place(pool, template, world.host), name, uid, b"x" * 10, **fields)
+    known = agent_files.publish(agent_files.make_place(pool, template, world.host), name, uid, b"x" * 10, **fields)
     return name, known.revision
 
 
@@ -66,7 +65,7 @@ async def test_a_pool_that_was_wiped_is_told_once_and_for_good(world: World) -> 
     late, _ = await world.create_placement("t3", pool)
     async with agent_world.running(world.settings()):
         # told after all that is known from before
-        support.publish(support.make_place(pool, "t3", world.host), late, str(uuid.uuid4()), b"x" * 10)
+        agent_files.publish(agent_files.make_place(pool, "t3", world.host), late, str(uuid.uuid4()), b"x" * 10)
         await until_async("a new copy", lambda: sees(world, late, present=True))
         await wrote(before, 1)
     assert set(remembered(world)) == {kept, lost, late}
@@ -84,9 +83,9 @@ async def test_what_was_lost_while_no_agent_ran_is_told_by_the_next(world: World
     async with agent_world.running(world.settings()):
         await until_async("the loss", lambda: sees(world, name, present=False, revision=revision))
         await wrote(before, 1)
-        place = support.make_place(pool, "t1", world.host)
+        place = agent_files.make_place(pool, "t1", world.host)
         uid = (await world.api.get(kinds.TEMPLATE_PLACEMENTS, name))["metadata"]["uid"]
-        again = support.publish(place, name, uid, b"x" * 10)
+        again = agent_files.publish(place, name, uid, b"x" * 10)
         await until_async("the repair", lambda: sees(world, name, present=True, revision=again.revision))
 
 
@@ -151,7 +150,9 @@ async def test_an_unmounted_pool_has_lost_nothing(world: World, kind: str) -> No
         await until_async("ready", world.ready)
         assert "reason" not in (await world.storage())["disk"]
         inside = pathlib.Path(f"/proc/{agent.pid}/root{pool}")
-        known = support.publish(support.make_place(inside, "t1", world.host), name, uid, b"x" * 10, path=f"{pool}/t1")
+        known = agent_files.publish(
+            agent_files.make_place(inside, "t1", world.host), name, uid, b"x" * 10, path=f"{pool}/t1"
+        )
         await until_async("the copy", lambda: sees(world, name, present=True, revision=known.revision))
         command = ["nsenter", "-t", str(agent.pid), "-m", "umount", str(pool)]
         await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
@@ -252,11 +253,11 @@ async def test_files_without_a_placement_are_listed_and_only_leftovers_are_swept
 
     def left(template: str, *, seconds: float, journal_of: tuple[str, str] | None = None) -> list[pathlib.Path]:
         """What an ended download of `template` left behind so long ago."""
-        place = support.make_place(pool, template, world.host)
+        place = agent_files.make_place(pool, template, world.host)
         pathlib.Path(place.part).write_bytes(b"x" * 5000)
         made = [pathlib.Path(place.part)]
         if journal_of is not None:
-            support.write_journal(place, *journal_of, 10)
+            agent_files.write_journal(place, *journal_of, 10)
             made.append(pathlib.Path(place.journal))
         for path in made:
             os.utime(path, (seconds, seconds))
@@ -358,8 +359,8 @@ async def test_on_a_shared_pool_each_agent_tells_of_its_own_placements_only(
             ("t3", moved, moved_uid, world.host),
             ("t1", mine, mine_uid, world.host),
         ):
-            place = support.make_place(inside, template, host)
-            revisions[name] = support.publish(place, name, uid, b"x" * 10, path=f"{pool}/{template}").revision
+            place = agent_files.make_place(inside, template, host)
+            revisions[name] = agent_files.publish(place, name, uid, b"x" * 10, path=f"{pool}/{template}").revision
         await until_async("our own", lambda: sees(world, mine, present=True, revision=revisions[mine]))
 
         async def left() -> bool:

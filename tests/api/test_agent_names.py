@@ -3,15 +3,14 @@
 import asyncio
 import os
 import pathlib
-import subprocess
 import time
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from tests.api import agent_world
-from tests.api.agent_world import World
-from tests.api.cli_world import PROGRAM
 from tests.cluster import harness
+from tests.world import agent_world
+from tests.world.agent_world import World
+from tests.world.cli_world import directdownload
 from tests.world.waiting import until_async
 
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -43,8 +42,9 @@ async def unplaced(world: World, pool: str) -> set[str]:
 
 
 async def pool_files(world: World, pool: str) -> str:
-    command = [PROGRAM, "--kubeconfig", str(world.kubeconfig), "pool", "files", f"{pool}-{world.id}"]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=True)
+    command = ("--kubeconfig", str(world.kubeconfig), "pool", "files", f"{pool}-{world.id}")
+    done = await asyncio.to_thread(directdownload, *command)
+    assert done.returncode == 0, done
     return done.stdout
 
 

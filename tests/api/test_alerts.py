@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import kube, promql
-from tests.api.kube import CHART, REPOSITORY, Object
+from tests.world import kube, promql
+from tests.world.checkout import CHART, REPOSITORY
+from tests.world.kube import Object
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)

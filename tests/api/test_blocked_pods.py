@@ -4,11 +4,11 @@ import re
 from typing import Any
 
 import pytest
-from tests.api import simulation, steps
-from tests.api.kube import Kube, Object
-from tests.api.simulation import Simulation, succeed
-from tests.api.steps import until_state
-from tests.api.stuck import Stuck
+from tests.world import controllers, steps
+from tests.world.kube import Kube, Object
+from tests.world.simulation import Simulation, succeed
+from tests.world.steps import until_state
+from tests.world.stuck import Stuck
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -200,7 +200,7 @@ def test_what_the_api_server_refuses_is_told_in_its_words(
 ) -> None:
     (host,) = steps.hosts_of_a_zone(world, 1)
     if what == "PriorityClass":
-        pod = simulation.JOB_TEMPLATE["spec"]["template"]["spec"]  # type: ignore[index]
+        pod = controllers.JOB_TEMPLATE["spec"]["template"]["spec"]  # type: ignore[index]
         monkeypatch.setitem(pod, "priorityClassName", "absent")
     with world.kube() as kube:
         restrict(kube, world, what)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
 from tests.cluster import harness
 from tests.world import certificates
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

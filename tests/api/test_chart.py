@@ -1,138 +1,23 @@
 """The Helm chart against a real API server: values install or are refused in words, and nothing collides."""
 
-import ipaddress
-import json
 import pathlib
 import re
-import tempfile
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import click
 import pytest
 import yaml
-from tests import denied_networks
-from tests.api import kube, samples
-from tests.api.kube import CHART, Kube, Object
 from tests.cluster import harness
+from tests.world import kube
+from tests.world.chart import DIGEST, MATRIX, NFS, documents, job_of, new_namespace, one, probe_of, tried
+from tests.world.checkout import CHART, REPOSITORY
+from tests.world.kube import Kube
 
 from directdownload.cli import agent, controller
-from directdownload.cluster.kinds import (
-    HOSTS,
-    JOBS,
-    NAMESPACES,
-    PODS,
-    TEMPLATE_PLACEMENTS,
-    TEMPLATES,
-    ZONES,
-    Resource,
-)
-from directdownload.controller import jobs as controller_jobs
-from directdownload.download import policy
-from directdownload.planning import observed
-from directdownload.resources import host, jobs, template, zone
+from directdownload.cluster.kinds import JOBS
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
-
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
-DIGEST = "sha256:" + "0123456789abcdef" * 4
-#: Arguments of helm, each set of which must make valid manifests.
-MATRIX: dict[str, list[str]] = {
-    "defaults": [],
-    "image by tag": ["--set", "image.repository=images.example.org/x/ddo,image.tag=v2,image.pullPolicy=Always"],
-    "image by digest": ["--set", f"image.digest={DIGEST}"],
-    "pull secrets": ["--set", "imagePullSecrets[0].name=registry"],
-    "three controllers": ["--set", "controller.replicas=3,controller.priorityClassName=system-cluster-critical"],
-    "pool roots": ["--set-json", 'agent.poolRoots=["/srv/pools","/mnt/a b","/data/.hidden"]'],
-    "SELinux": ["--set", "seLinuxOptions.type=spc_t,seLinuxOptions.level=s0"],
-    "placed": [
-        "--set-json",
-        'controller.nodeSelector={"a":"b"}',
-        "--set-json",
-        'controller.tolerations=[{"key":"k","operator":"Equal","value":"v","effect":"NoExecute","tolerationSeconds":5}]',
-        "--set-json",
-        'controller.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
-        '{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Exists"}]}]}}}',
-        "--set-json",
-        'agent.nodeSelector={"example.org/kvm":"true"}',
-        "--set-json",
-        "agent.tolerations=[]",
-    ],
-    "agents": [
-        "--set",
-        "agent.capabilities={CHOWN,DAC_OVERRIDE,DAC_READ_SEARCH,FOWNER},agent.maxUnavailable=3,agent.priorityClassName=system-node-critical",
-        "--set-string",
-        "agent.podAnnotations.example\\.org/a=true",
-    ],
-    "jobs": ["--set-json", "job.capabilities=[]", "--set", "job.priorityClassName=low,job.resources.limits.memory=1Gi"],
-    "logs": ["--set", "log.format=text,log.level=debug"],
-    "header Secrets": ["--set", "headerSecrets.namespaces={default,kube-public}"],
-    "a proxy": [
-        "--set",
-        "proxy.http=http://proxy:3128,proxy.https=http://[fd00::1]:3128,proxy.noProxy=.x\\,10.0.0.0/8",
-    ],
-    "a proxy with a password": ["--set", "proxy.secretName=proxy,proxy.http=http://other:3128/"],
-    "metrics with authentication": ["--set", "metrics.authentication=true,metrics.tls.secretName=metrics-tls"],
-    "jobs on the hosts' network": ["--set", "job.hostNetwork=true"],
-    "no hook, no roles": ["--set", "crds.upgrade=false,rbac.createUserRoles=false"],
-    "roles that do not aggregate": ["--set", "rbac.aggregate=false"],
-    "one controller": ["--set", "controller.replicas=1"],
-    "none": ["--set", "controller.replicas=0"],
-    "a budget in percent": ["--set", "controller.podDisruptionBudget.maxUnavailable=50%"],
-    "spread": [
-        "--set-json",
-        'controller.topologySpreadConstraints=[{"maxSkew":1,"topologyKey":"topology.kubernetes.io/zone",'
-        '"whenUnsatisfiable":"ScheduleAnyway"},{"maxSkew":1,"topologyKey":"rack","whenUnsatisfiable":"DoNotSchedule",'
-        '"labelSelector":{"matchLabels":{"a":"b"}}}]',
-        "--set-json",
-        'agent.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
-        '{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"DoesNotExist"}]}]}}}',
-    ],
-    "labels": [
-        "--set",
-        "commonLabels.team=storage,controller.podLabels.a=b,agent.podLabels.c=d,job.podLabels.e=f,job.podAnnotations.g=h",
-    ],
-    "network policies": ["--set", "networkPolicy.enabled=true"],
-    "narrow network policies": [
-        "--set",
-        "networkPolicy.enabled=true,networkPolicy.apiServer.ports={6443},networkPolicy.dns.ports={53,5353}",
-        "--set-json",
-        'networkPolicy.apiServer.to=[{"ipBlock":{"cidr":"192.0.2.1/32"}},{"ipBlock":{"cidr":"fd00::1/128"}}]',
-        "--set-json",
-        'networkPolicy.dns.to=[{"namespaceSelector":{},"podSelector":{"matchLabels":{"k8s-app":"kube-dns"}}}]',
-        "--set-json",
-        'networkPolicy.metrics.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"m"}}}]',
-        "--set-json",
-        'networkPolicy.job.to=[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}]',
-    ],
-    "much at once": [
-        "--set",
-        "job.hostNetwork=true,networkPolicy.enabled=true,metrics.authentication=true,dashboard.enabled=true,"
-        "seLinuxOptions.type=spc_t,imagePullSecrets[0].name=registry,headerSecrets.namespaces={default},"
-        "proxy.secretName=proxy,commonLabels.team=storage,controller.priorityClassName=system-cluster-critical,"
-        "agent.priorityClassName=system-node-critical,job.priorityClassName=system-node-critical",
-        "--set-json",
-        'controller.nodeSelector={"a":"b"}',
-        "--set-json",
-        'controller.tolerations=[{"operator":"Exists"}]',
-    ],
-    "little": [
-        "--set",
-        "crds.upgrade=false,rbac.createUserRoles=false,controller.replicas=1,controller.podDisruptionBudget.enabled=false",
-        "--set-json",
-        "agent.keystoreRoots=[]",
-        "--set-json",
-        "job.capabilities=[]",
-        "--set-json",
-        "job.resources={}",
-        "--set-json",
-        "agent.tolerations=[]",
-    ],
-    "names": ["--set", "nameOverride=ddo,fullnameOverride=direct"],
-    "global values of a parent chart": ["--set", "global.anything=1"],
-}
 #: (arguments, what helm must say)
 REFUSED: list[tuple[str, str]] = [
     ("nonsense=1", "additional properties 'nonsense' not allowed"),
@@ -189,92 +74,9 @@ REFUSED: list[tuple[str, str]] = [
 ]
 
 
-def unique(prefix: str) -> str:
-    return f"{prefix}-{uuid.uuid4().hex[:8]}"
-
-
 @pytest.fixture(scope="module")
-def api(control_plane: harness.ControlPlane) -> Iterator[Kube]:
-    kube.install_definitions(control_plane)
-    with Kube(control_plane.kubeconfig()) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def namespace(api: Kube) -> str:
-    return new_namespace(api)
-
-
-def new_namespace(api: Kube, **labels: str) -> str:
-    metadata = {"name": unique("chart"), "labels": {f"pod-security.kubernetes.io/{key}": labels[key] for key in labels}}
-    api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).object()
-    return str(metadata["name"])
-
-
-def documents(release: str, namespace: str, *arguments: str, hooks: bool = False) -> list[Object]:
-    return [each for each in yaml.safe_load_all(kube.rendered(release, namespace, *arguments, hooks=hooks)) if each]
-
-
-def tried(control_plane: harness.ControlPlane, found: list[Object]) -> str:
-    """What the API server says to all of them, without keeping them; a pod needs an account that is really there."""
-    accounts = [each for each in found if each["kind"] == "ServiceAccount"]
-    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(accounts), check=True)
-    arguments = ["--dry-run=server", "--validate=strict", "-f", "-"]
-    applied = control_plane.kubectl("apply", *arguments, input=yaml.safe_dump_all(found))
-    assert applied.returncode == 0, applied.stderr
-    return applied.stderr
-
-
-def one(found: list[Object], kind: str, component: str = "") -> Object:
-    (match,) = (
-        each
-        for each in found
-        if each["kind"] == kind and each["metadata"]["name"].endswith(f"-{component}" * bool(component))
-    )
-    return match
-
-
-def skeleton_of(found: list[Object]) -> Object:
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(one(found, "ConfigMap", "job-template")["data"]["job.yaml"])
-        file.flush()
-        return controller_jobs.load_template(pathlib.Path(file.name))
-
-
-#: A Job that may read from it is made for NFS.
-NFS: dict[str, Any] = {"url": "nfs://nas/e/a", "policy": jobs.Policy(nfs_exports=("nas:/e",))}
-
-
-def job_of(found: list[Object], pool: str = "/var/lib/libvirt/images", **fields: Any) -> Object:
-    """The Job that the controller makes of the chart's template, by the controller's own code."""
-    spec = {**samples.FULL[TEMPLATE_PLACEMENTS], "path": f"{pool}/f"}
-    metadata = {"name": "debian-0123456789", "uid": "u", "resourceVersion": "1", "generation": 1}
-    placement = observed.project_placement({"metadata": metadata, "spec": spec})
-    document = jobs.JobDocument(
-        verb=jobs.Verb.FETCH,
-        placement=placement.key,
-        placement_uid=placement.uid,
-        template_uid=placement.template_uid,
-        host=placement.host,
-        pool=jobs.JobPool(name="local", path=pool),
-        file_name="f",
-        **{"url": "https://images.example.org/debian-13.qcow2", **fields},
-    )
-    namespace = one(found, "ConfigMap", "job-template")["metadata"]["namespace"]
-    return controller_jobs.manifest(skeleton_of(found), namespace, placement, document, 1, ())
-
-
-def probe_of(found: list[Object]) -> Object:
-    """The same of a probe."""
-    metadata = {"name": "debian-13", "namespace": "default", "uid": "u"}
-    spec = {**samples.MINIMAL[TEMPLATES], "headersSecretRef": {"name": "token"}}
-    made = template.Template.model_validate({"metadata": metadata, "spec": spec})
-    where = host.Host.model_validate({"metadata": {"name": "kvm-1"}, "spec": samples.MINIMAL[HOSTS]})
-    document = controller_jobs.probe_document(
-        made, zone.Zone.model_validate({"spec": samples.MINIMAL[ZONES]}), where.name
-    )
-    namespace = one(found, "ConfigMap", "job-template")["metadata"]["namespace"]
-    return controller_jobs.probe_manifest(skeleton_of(found), namespace, made, where, document, 1, "told")
+def namespace(admin: Kube) -> str:
+    return new_namespace(admin)
 
 
 def test_lint() -> None:
@@ -282,20 +84,20 @@ def test_lint() -> None:
 
 
 def test_definitions_are_current() -> None:
-    made = {path.name: path.read_text() for path in (kube.REPOSITORY / "crds").glob("*.yaml")}
+    made = {path.name: path.read_text() for path in (REPOSITORY / "crds").glob("*.yaml")}
     assert made
     assert {path.name: path.read_text() for path in (CHART / "crds").iterdir()} == made
 
 
 @pytest.mark.parametrize("arguments", MATRIX.values(), ids=MATRIX.keys())
 def test_values_make_valid_manifests(
-    control_plane: harness.ControlPlane, api: Kube, namespace: str, arguments: list[str]
+    control_plane: harness.ControlPlane, admin: Kube, namespace: str, arguments: list[str]
 ) -> None:
     found = documents("release", namespace, *arguments, hooks=True)
     assert "Warning" not in tried(control_plane, found)
     everything = {**NFS, "headers_directory": "/var/run/directdownload/headers"}
     for job in (job_of(found), job_of(found, **everything), probe_of(found)):
-        api.create(JOBS, job, namespace, dry=True).object()
+        admin.create(JOBS, job, namespace, dry=True).object()
 
 
 @pytest.mark.parametrize(("value", "words"), REFUSED, ids=[value for value, _ in REFUSED])
@@ -451,249 +253,6 @@ def test_a_changed_job_template_restarts_the_controller(namespace: str) -> None:
     assert annotations() == annotations("--set", "agent.maxUnavailable=3")
 
 
-def pods_of(namespace: str, *arguments: str) -> dict[str, Object]:
-    """Every pod of the product by what it is; those of Helm's hooks too."""
-    found = documents("release", namespace, *arguments, hooks=True)
-    (test,) = (each for each in found if each["kind"] == "Pod")
-    templates = {
-        "controller": one(found, "Deployment")["spec"]["template"],
-        "definitions": one(found, "Job")["spec"]["template"],
-        "test": test,
-        "agent": one(found, "DaemonSet")["spec"]["template"],
-        "job": job_of(found)["spec"]["template"],
-        "job for NFS": job_of(found, **NFS)["spec"]["template"],
-        "probe": probe_of(found)["spec"]["template"],
-    }
-    head = {"apiVersion": "v1", "kind": "Pod"}
-    return {
-        name: {**head, "metadata": {"name": name.lower().replace(" ", "-")}, "spec": each["spec"]}
-        for name, each in templates.items()
-    }
-
-
-#: They need no host, so the strictest Pod Security standard admits them.
-RESTRICTED = {"controller", "definitions", "test"}
-DOCUMENTED = (kube.REPOSITORY / "docs" / "install.md").read_text()
-
-
-def judged(api: Kube, level: str, *arguments: str) -> dict[str, str]:
-    """What the API server's own Pod Security says to each pod in a namespace of this level; empty: admitted."""
-    namespace = new_namespace(api, enforce=level)
-    answers = {}
-    for component, pod in pods_of(namespace, *arguments).items():
-        account = {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": pod["spec"]["serviceAccountName"]},
-        }
-        api.create(SERVICE_ACCOUNTS, account, namespace)
-        answer = api.create(PODS, pod, namespace, dry=True)
-        answers[component] = "" if answer.ok else answer.message.partition("violates PodSecurity ")[2]
-    return answers
-
-
-def test_security_contexts(api: Kube) -> None:
-    """Controller and hooks are restricted; agents and downloads baseline but for host directories."""
-    restricted, baseline, privileged = (judged(api, level) for level in ("restricted", "baseline", "privileged"))
-    assert {component for component, refusal in restricted.items() if not refusal} == RESTRICTED
-    assert {component for component, refusal in baseline.items() if not refusal} == RESTRICTED
-    assert set(privileged.values()) == {""}
-    for component in baseline.keys() - RESTRICTED:
-        assert re.fullmatch(r'"baseline:latest": hostPath volumes \([^)]*\)', baseline[component]), component
-        for words in re.findall(r"[a-zA-Z ]+(?= \(|$)", restricted[component].partition(": ")[2]):
-            assert f"`{words.strip()}`" in DOCUMENTED, f"{component}: {words}"
-    for component, pod in pods_of("default").items():
-        (container,) = pod["spec"]["containers"]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True, component
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False, component
-        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"], component
-        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, component
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys(), component
-
-
-def test_downloads_on_the_network_of_the_hosts(api: Kube) -> None:
-    """With NFS a capability takes the place of the sysctl, which the API server refuses there."""
-    setting = ("--set", "job.hostNetwork=true")
-    for component, refusal in judged(api, "baseline", *setting).items():
-        assert ("host namespaces (hostNetwork=true)" in refusal) is (component in ("job", "job for NFS", "probe"))
-        assert "capabilit" not in refusal, "baseline admits NET_BIND_SERVICE"
-    pods = pods_of("default", *setting)
-    for component in ("job", "job for NFS", "probe"):
-        assert pods[component]["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
-        assert "sysctls" not in pods[component]["spec"]["securityContext"]
-    (container,) = pods["job for NFS"]["spec"]["containers"]
-    assert container["securityContext"]["capabilities"]["add"][-1] == "NET_BIND_SERVICE"
-    assert "hostNetwork" not in pods["controller"]["spec"].keys() | pods["agent"]["spec"].keys()
-
-
-# --- disruptions and the network
-
-
-@pytest.mark.parametrize(("replicas", "expected"), [(0, 0), (1, 0), (2, 1), (3, 1)])
-def test_a_budget_only_where_it_keeps_something(replicas: int, expected: int) -> None:
-    """With one replica it would have nothing to keep; a controller that is ill anyway holds no drain up."""
-    found = documents("release", "default", "--set", f"controller.replicas={replicas}")
-    budgets = [each for each in found if each["kind"] == "PodDisruptionBudget"]
-    assert len(budgets) == expected
-    for budget in budgets:
-        pods = one(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
-        assert budget["spec"]["selector"]["matchLabels"].items() <= pods.items()
-        assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
-
-
-def test_a_spread_without_selector_is_of_the_controllers() -> None:
-    deployment = one(documents("release", "default", *MATRIX["spread"]), "Deployment")["spec"]["template"]
-    zones, racks = deployment["spec"]["topologySpreadConstraints"]
-    assert zones["labelSelector"]["matchLabels"].items() <= deployment["metadata"]["labels"].items()
-    assert racks["labelSelector"] == {"matchLabels": {"a": "b"}}
-
-
-def policies(*arguments: str) -> dict[str, Object]:
-    """The NetworkPolicies by component, each of which selects just the pods of it."""
-    found = documents("release", "default", "--set", "networkPolicy.enabled=true", *arguments, hooks=True)
-    labels = {
-        "controller": one(found, "Deployment")["spec"]["template"]["metadata"]["labels"],
-        "agent": one(found, "DaemonSet")["spec"]["template"]["metadata"]["labels"],
-        "job": job_of(found)["spec"]["template"]["metadata"]["labels"],
-        "crds": one(found, "Job")["spec"]["template"]["metadata"]["labels"],
-        "test": next(each for each in found if each["kind"] == "Pod")["metadata"]["labels"],
-    }
-    made = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
-    by_component = {
-        component: [each for each in made if each["podSelector"]["matchLabels"].items() <= given.items()]
-        for component, given in labels.items()
-    }
-    assert [len(matching) for matching in by_component.values()] == [1] * len(made)
-    assert all(each["policyTypes"] == ["Ingress", "Egress"] for each in made)
-    return {component: matching[0] for component, matching in by_component.items()}
-
-
-def denied_by(blocks: dict[str, list[str]], address: str) -> list[str]:
-    """The exceptions, by the block, that keep an address from being reached."""
-    parsed = ipaddress.ip_address(address)
-    return [each for exceptions in blocks.values() for each in exceptions if parsed in ipaddress.ip_network(each)]
-
-
-def test_network_policies_let_no_more_through_than_is_needed() -> None:
-    """What they say; that a plugin enforces them cannot be seen here."""
-    assert not [each for each in documents("release", "default", hooks=True) if each["kind"] == "NetworkPolicy"]
-    found = policies()
-    ports = [[443, 6443], [53, 53]]
-    for component in ("controller", "agent", "crds", "test"):
-        assert [[port["port"] for port in rule["ports"]] for rule in found[component]["egress"]] == ports
-    assert [component for component, policy in found.items() if "ingress" in policy] == ["test"]
-    everywhere, dns = found["job"]["egress"]
-    blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in everywhere["to"] if "ipBlock" in peer}
-    # What the source policy denies by itself, and no private range.
-    made = denied_networks.networks()
-    assert blocks == {"0.0.0.0/0": made["ipv4"], "::/0": made["ipv6"]}
-    assert {str(network) for _, network in policy.DENIED} <= {*made["ipv4"], *made["ipv6"]}
-    for source in ("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "64:ff9b::a00:1"):
-        assert not denied_by(blocks, source), source
-    for refused in ("169.254.1.1", "127.0.0.1", "fe80::1", "64:ff9b::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::"):
-        assert denied_by(blocks, refused), refused
-    assert {port["port"] for port in dns["ports"]} == {53}
-    # What `helm test` serves is reached by downloads, and by nobody else.
-    (rule,) = found["test"]["ingress"]
-    assert rule["from"] == [{"podSelector": found["job"]["podSelector"]}]
-    assert {"podSelector": found["test"]["podSelector"]} in everywhere["to"]
-
-
-def test_network_policies_as_narrow_as_they_are_told() -> None:
-    found = policies(*MATRIX["narrow network policies"])
-    to_api, dns = found["controller"]["egress"]
-    assert [peer["ipBlock"]["cidr"] for peer in to_api["to"]] == ["192.0.2.1/32", "fd00::1/128"]
-    assert [port["port"] for port in to_api["ports"]] == [6443]
-    assert {port["port"] for port in dns["ports"]} == {53, 5353}
-    assert dns["to"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
-    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "m"}}}
-    for component in ("controller", "agent"):
-        (rule,) = found[component]["ingress"]
-        assert rule == {"ports": [{"protocol": "TCP", "port": "health"}], "from": [monitoring]}
-    block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}
-    assert found["job"]["egress"][0]["to"] == [block, {"podSelector": found["test"]["podSelector"]}]
-    # Where metrics have a port of their own, it is that one.
-    (rule,) = policies(*MATRIX["narrow network policies"], "--set", "metrics.authentication=true")["agent"]["ingress"]
-    assert [port["port"] for port in rule["ports"]] == ["metrics"]
-    # Who leaves open where downloads go keeps them from the API server, where its addresses are given.
-    addresses = [{"ipBlock": {"cidr": cidr}} for cidr in ("192.0.2.1/32", "198.51.100.0/24", "fd00::1/128")]
-    given = [*addresses, {"podSelector": {}}]
-    open_to = policies("--set-json", f"networkPolicy.apiServer.to={json.dumps(given)}")["job"]["egress"][0]["to"]
-    blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in open_to if "ipBlock" in peer}
-    assert denied_by(blocks, "192.0.2.1") == ["192.0.2.1/32"]
-    assert denied_by(blocks, "fd00::1") == ["fd00::1/128"]
-    # In a wider range there may be servers of images.
-    assert not denied_by(blocks, "198.51.100.1")
-    # Downloads on the network of a host come from addresses that no selector knows.
-    (rule,) = policies("--set", "job.hostNetwork=true")["test"]["ingress"]
-    assert "from" not in rule
-
-
-def test_labels_arrive_and_select_nothing() -> None:
-    found = documents("release", "default", *MATRIX["labels"], hooks=True)
-    assert [each for each in found if each["metadata"]["labels"].get("team") != "storage"] == []
-    for kind, label in (("Deployment", "a"), ("DaemonSet", "c")):
-        spec = one(found, kind)["spec"]
-        assert label in spec["template"]["metadata"]["labels"]
-        assert spec["selector"] == one(documents("release", "default"), kind)["spec"]["selector"]
-    template = job_of(found)["spec"]["template"]["metadata"]
-    assert (template["labels"]["e"], template["annotations"]["g"]) == ("f", "h")
-
-
-def identities(found: list[Object]) -> set[tuple[str, str, str]]:
-    return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in found}
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("a", "b"),
-        ("direct-download-operator", "direct-download-operator-2"),
-        ("x" * 52 + "a", "x" * 52 + "b"),
-        ("1", "2"),
-    ],
-    ids=["short", "chart's name", "long", "digits"],
-)
-def test_two_releases_share_no_name(
-    control_plane: harness.ControlPlane, namespace: str, first: str, second: str
-) -> None:
-    every = ("--set", "networkPolicy.enabled=true")
-    one_release, other = (documents(release, namespace, *every, hooks=True) for release in (first, second))
-    assert not identities(one_release) & identities(other)
-    for found in (one_release, other):
-        # Their names become label values.
-        assert max(len(name) for kind, _, name in identities(found) if kind in ("Deployment", "DaemonSet")) <= 63
-        tried(control_plane, found)
-
-
-def test_install_upgrade_uninstall_of_two_releases(control_plane: harness.ControlPlane, tmp_path: pathlib.Path) -> None:
-    """By Helm itself, which refuses to touch what another release owns; afterwards only the definitions are left."""
-    releases = {unique("one"): unique("ns"), unique("two"): unique("ns")}
-    access = ["--kubeconfig", str(control_plane.kubeconfig())]
-    notes = ""
-    for release, namespace in releases.items():
-        where = ["--namespace", namespace, *access]
-        # Without nodes no hook would ever end.
-        notes = kube.helm("install", release, str(CHART), "--create-namespace", "--no-hooks", *where).stdout
-    for release, namespace in releases.items():
-        changes = ["--set", "controller.replicas=3", "--namespace", namespace, *access]
-        kube.helm("upgrade", release, str(CHART), "--no-hooks", *changes)
-    for release, namespace in releases.items():
-        name = f"{release}-direct-download-operator-controller"
-        shown = ["get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.replicas}"]
-        assert control_plane.kubectl(*shown, check=True).stdout == "3"
-        kube.helm("uninstall", release, "--no-hooks", "--namespace", namespace, *access)
-        kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
-        left = control_plane.kubectl(
-            "get", kinds, "-l", f"app.kubernetes.io/instance={release}", "-o", "name", check=True
-        )
-        assert left.stdout == ""
-    # The command that the notes tell next does what it says.
-    manifest = re.search(r"<<EOF\n(.*?)^EOF$", notes, re.DOTALL | re.MULTILINE)
-    assert manifest is not None, notes
-    control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=manifest[1], check=True)
-
-
 def test_the_notes_tell_what_comes_next_and_what_the_values_mean() -> None:
     def notes(*settings: str) -> str:
         dry = ["--dry-run=client", "--namespace", "images", *(word for each in settings for word in ("--set", each))]
@@ -715,57 +274,6 @@ def test_the_notes_tell_what_comes_next_and_what_the_values_mean() -> None:
     told = notes(*depending, "rbac.createUserRoles=false")
     assert [words for words in depending.values() if words not in told] == []
     assert "has the role" not in told
-
-
-def test_every_rule_of_rbac_has_its_reason() -> None:
-    """A comment right above each rule, in the source of the templates."""
-    given, without = 0, []
-    for path in sorted((CHART / "templates").rglob("*.yaml")):
-        lines = path.read_text().splitlines()
-        rules = [number for number, line in enumerate(lines) if re.match(r"- (apiGroups|nonResourceURLs):", line)]
-        given += len(rules)
-        without += [
-            f"{path.name}, line {number + 1}: {lines[number]}"
-            for number in rules
-            if not re.match(r"# \w.{15,}", lines[number - 1])
-        ]
-    settings = "headerSecrets.namespaces={images},metrics.authentication=true"
-    rendered = documents("release", "default", "--set", settings, hooks=True)
-    assert given == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
-    assert given
-    assert without == []
-
-
-def test_no_rule_of_rbac_has_a_wildcard_and_none_of_the_cluster_secrets() -> None:
-    for role in documents("release", "default", hooks=True):
-        forbidden = {"*", "escalate", "bind", "impersonate", *(("secrets",) if role["kind"] == "ClusterRole" else ())}
-        for rule in role.get("rules", ()) if role["kind"] in ("ClusterRole", "Role") else ():
-            words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
-            assert not words & forbidden, f"{role['metadata']['name']}: {rule}"
-
-
-def test_secrets_are_read_in_the_own_namespace_and_those_that_are_listed_and_nowhere_else() -> None:
-    found = documents("release", "operator", "--set", "headerSecrets.namespaces={images,team}", hooks=True)
-    about_secrets = {
-        (each["kind"], each["metadata"].get("namespace"), tuple(rule["verbs"]), "resourceNames" in rule)
-        for each in found
-        if each["kind"] in ("ClusterRole", "Role")
-        for rule in each["rules"]
-        if "secrets" in rule["resources"]
-    }
-    assert about_secrets == {
-        ("Role", "images", ("get",), False),
-        ("Role", "team", ("get",), False),
-        ("Role", "operator", ("create", "delete"), False),
-        ("Role", "operator", ("get", "list", "watch"), False),
-    }
-    for each in found:
-        if each["kind"] == "RoleBinding" and each["metadata"]["namespace"] != "operator":
-            (subject,) = each["subjects"]
-            assert (subject["name"], subject["namespace"]) == (
-                "release-direct-download-operator-controller",
-                "operator",
-            )
 
 
 def test_every_value_has_a_comment() -> None:

@@ -9,8 +9,8 @@ import pathlib
 import click
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.kube import Object
+from tests.world import kube
+from tests.world.kube import Object
 
 from directdownload.cli import agent, controller
 

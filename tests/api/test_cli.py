@@ -1,10 +1,7 @@
 """The command line against a real API server: the test writes status as the controller would."""
 
-import collections.abc
 import json
 import os
-import pathlib
-import pty
 import re
 import signal
 import subprocess
@@ -13,23 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api.cli_world import API_VERSION, PROGRAM, SHA256, Cluster, condition
 from tests.cluster import harness
+from tests.world import checkout
+from tests.world.cli_world import API_VERSION, SHA256, Cluster, condition, directdownload
 
-CRDS = pathlib.Path(__file__).resolve().parents[2] / "crds"
 MIB = 1024**2
 
 
-@pytest.fixture(scope="module")
-def with_crds(control_plane: harness.ControlPlane) -> harness.ControlPlane:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
-    return control_plane
-
-
 @pytest.fixture
-def cluster(with_crds: harness.ControlPlane) -> Cluster:
-    return Cluster(with_crds)
+def cluster(definitions: harness.ControlPlane) -> Cluster:
+    return Cluster(definitions)
 
 
 def converged(generation: int, copies: int) -> dict[str, Any]:
@@ -72,14 +62,7 @@ def test_a_template_is_registered_listed_described_and_deleted(cluster: Cluster)
 
 def test_deleting_asks_first(cluster: Cluster) -> None:
     cluster.template()
-    question = subprocess.run(
-        cluster.arguments("template", "delete", "debian"),
-        input="n\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    question = cluster.run("template", "delete", "debian", input="n\n")
     assert question.returncode == 1
     assert question.stderr.endswith("Error: nothing was deleted\n")
     assert f"Delete template debian in namespace {cluster.name} (no host has a copy)?" in question.stderr
@@ -198,13 +181,7 @@ def test_the_object_follows_the_progress(cluster: Cluster) -> None:
 
 def test_resources_that_are_not_installed() -> None:
     with harness.ControlPlane() as empty:
-        done = subprocess.run(
-            [PROGRAM, "zone", "list", "--kubeconfig", str(empty.kubeconfig())],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = directdownload("zone", "list", "--kubeconfig", str(empty.kubeconfig()))
     assert done.returncode == 3
     assert "not installed" in done.stderr
     assert "helm install" in done.stderr
@@ -449,13 +426,6 @@ def test_options_that_do_not_go_together_are_a_usage_error(cluster: Cluster, arg
     assert cluster.run(*arguments).returncode == 2
 
 
-@pytest.fixture
-def terminal() -> collections.abc.Iterator[tuple[int, int]]:
-    master, slave = pty.openpty()
-    yield master, slave
-    os.close(master)
-
-
 def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> None:
     master, slave = terminal
     cluster.template()
@@ -463,7 +433,7 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     cluster.status(
         "ddplacement", cluster.placement("kvm-1"), {"phase": "Ready", "file": {"path": "/p", "sizeBytes": MIB}}
     )
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    environment = checkout.environment(TERM="xterm", COLUMNS="120", LINES="30")
     process = subprocess.Popen(cluster.arguments("status", "d", "-w"), stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     shown = b""

@@ -9,10 +9,9 @@ import threading
 from typing import Any
 
 import pytest
-from tests.api import cli_world
-from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import certificates, checkout, cli_world
+from tests.world.cli_world import API_VERSION, Cluster
 
 #: A window's title, a colour, C1's way to begin a sequence, a line that overwrites itself, text that reads backwards.
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2Jgone\rover\u202ebackwards\x7f"
@@ -68,7 +67,7 @@ def on_a_terminal(arguments: list[str]) -> str:
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    environment = checkout.environment(TERM="xterm", COLUMNS="200")
     ended = subprocess.run(arguments, stdout=terminal, stderr=terminal, env=environment, timeout=60, check=False)
     os.close(terminal)
     reader.join(timeout=120)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.api import kube as api
-from tests.api.cli_world import PROGRAM
-from tests.api.simulation import SIZE_BYTES, Simulation
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world.cli_world import directdownload
+from tests.world.simulation import SIZE_BYTES, Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -35,10 +35,8 @@ def world(fleet: harness.ControlPlane) -> Iterator[Simulation]:
 
 def plan(world: Simulation, *arguments: str, kubeconfig: Any = None) -> subprocess.CompletedProcess[str]:
     config = str(kubeconfig or world.control_plane.kubeconfig())
-    command = [PROGRAM, "plan", "--kubeconfig", config, "-n", world.namespace, "--zone", world.zone, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "Traceback" not in done.stderr
-    return done
+    scope = ("--kubeconfig", config, "-n", world.namespace, "--zone", world.zone)
+    return directdownload("plan", *scope, *arguments)
 
 
 def planned(world: Simulation, *arguments: str) -> dict[str, Any]:

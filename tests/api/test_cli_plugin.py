@@ -9,13 +9,11 @@ import sys
 import sysconfig
 
 import pytest
-from tests.api.cli_world import API_VERSION, Cluster
 from tests.cluster import harness
 from tests.world import docs, origin
+from tests.world.checkout import REPOSITORY
+from tests.world.cli_world import API_VERSION, Cluster
 from tests.world.waiting import until
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CRDS = REPOSITORY / "crds"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +100,7 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
     # It is the installed one that runs, not the one of the source tree.
     where = subprocess.run(
         [str(installed / "python"), "-c", "import directdownload; print(directdownload.__file__)"],
+        env={"PATH": os.defpath},
         capture_output=True,
         text=True,
         timeout=120,
@@ -115,10 +114,8 @@ def test_kubectl_finds_and_runs_the_plugin(installed: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: harness.ControlPlane) -> Cluster:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS), check=True)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS), check=True)
-    found = Cluster(control_plane)
+def cluster(definitions: harness.ControlPlane) -> Cluster:
+    found = Cluster(definitions)
     found.template("debian")
     found.template("fedora")
     other = f"{found.name}-b"

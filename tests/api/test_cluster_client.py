@@ -4,32 +4,18 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import kubernetes.aio.config.incluster_config
 import pytest
-import pytest_asyncio
 import yaml
-from tests.api.cluster_support import THINGS, namespace_with_things, proxied, thing
 from tests.cluster import harness
+from tests.world.cluster_support import THINGS, proxied, thing
 
 from directdownload.cluster import client, connection, errors, kinds
 
 SERVICE_ACCOUNTS = kinds.Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
-
-
-@pytest_asyncio.fixture
-async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
-    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
-    yield connected
-    await connected.close()
-
-
-@pytest_asyncio.fixture
-async def namespace(api: client.Api) -> str:
-    return await namespace_with_things(api)
 
 
 async def token_of(api: client.Api, namespace: str, account: str) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api.cluster_support import THINGS, namespace_with_things, thing
 from tests.cluster import harness
 from tests.world.api import FakeApi
+from tests.world.cluster_support import THINGS, thing
 
 from directdownload.cluster import client, errors, kinds
 
@@ -20,11 +20,6 @@ async def api(request: pytest.FixtureRequest, control_plane: harness.ControlPlan
     connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
     yield connected
     await connected.close()
-
-
-@pytest_asyncio.fixture
-async def namespace(api: client.Api) -> str:
-    return await namespace_with_things(api)
 
 
 async def test_pages_show_one_moment_and_list_joins_them(api: client.Api, namespace: str) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from tests.api import weather
-from tests.api.cluster_support import namespace_with_things, proxied, until
 from tests.cluster import harness
+from tests.world import weather
+from tests.world.cluster_support import proxied, until
 
 from directdownload.cluster import client, kinds, lease
 
@@ -26,18 +25,6 @@ TIMES: dict[str, Any] = {
     "retry_seconds": 0.6,
     "request_timeout_seconds": 1.2,
 }
-
-
-@pytest_asyncio.fixture
-async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
-    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
-    yield connected
-    await connected.close()
-
-
-@pytest_asyncio.fixture
-async def namespace(api: client.Api) -> str:
-    return await namespace_with_things(api)
 
 
 def candidate(api: client.Api, namespace: str, name: str) -> lease.LeaderElection:

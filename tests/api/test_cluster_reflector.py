@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from tests.api.cluster_support import THINGS, namespace_with_things, proxied, thing, until
 from tests.cluster import harness
+from tests.world.cluster_support import THINGS, proxied, thing, until
 
 from directdownload.cluster import client, errors, kinds, objects, reflector
 
@@ -71,18 +70,6 @@ async def following(api: client.Api, namespace: str, **options: Any) -> AsyncIte
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-@pytest_asyncio.fixture
-async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
-    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
-    yield connected
-    await connected.close()
-
-
-@pytest_asyncio.fixture
-async def namespace(api: client.Api) -> str:
-    return await namespace_with_things(api)
 
 
 async def create(api: client.Api, namespace: str, **numbers: int) -> None:

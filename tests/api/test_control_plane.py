@@ -1,7 +1,6 @@
 """The control plane that the other tests of this folder rely on keeps its promises."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 import uuid
 
 from tests.cluster import harness
+from tests.world import checkout
 
 
 def _unique(prefix: str) -> str:
@@ -65,17 +65,12 @@ sys.stdin.read()
 
 def test_its_processes_end_when_the_tests_are_killed(tmp_path: pathlib.Path) -> None:
     # TMPDIR: the killed process cannot remove its directory, pytest can.
-    environment = {
-        **os.environ,
-        "TMPDIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
     child = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=harness.CLUSTER_DIRECTORY.parents[1],
-        env=environment,
+        env=checkout.environment(TMPDIR=str(tmp_path)),
     )
     with child:
         assert child.stdout is not None

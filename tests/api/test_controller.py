@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.api import kube as api
-from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -8,10 +8,10 @@ import os
 import sys
 
 import pytest
-from tests.api.convergence import Run
-from tests.api.kube import install_definitions
-from tests.api.simulation import Simulation
+from tests.api.convergence.run import Run
 from tests.cluster import harness
+from tests.world.kube import install_definitions
+from tests.world.simulation import Simulation
 from tests.world.soak import EACH_ROUND, seed_of
 
 STEPS = int(os.environ.get("DIRECTDOWNLOAD_STEPS", "120"))

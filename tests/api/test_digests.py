@@ -1,9 +1,9 @@
 """What a Template learns of its bytes, and from whom: a real controller against forged statuses and forged results."""
 
-from tests.api.disks import digest_of
-from tests.api.kube import Object
-from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, succeed
-from tests.api.steps import hang, hosts_of_a_zone, kill, settle, unchecked
+from tests.world.disks import digest_of
+from tests.world.kube import Object
+from tests.world.simulation import DIGEST, SIZE_BYTES, Simulation, succeed
+from tests.world.steps import hang, hosts_of_a_zone, kill, settle, unchecked
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.api.disks import SIZE_BYTES, Disk
-from tests.api.disks import Origin as SimulatedOrigin
+from tests.world.disks import SIZE_BYTES, Disk
+from tests.world.disks import Origin as SimulatedOrigin
 from tests.world.origin import Origin
 
 from directdownload.download import job

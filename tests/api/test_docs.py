@@ -5,16 +5,16 @@ import subprocess
 
 import pytest
 import yaml
-from tests.api import kube
 from tests.cluster import harness
-from tests.world import docs
+from tests.world import docs, kube
+from tests.world.checkout import REPOSITORY
 
 
 def _examples() -> list[tuple[str, str]]:
     """Name and text of each example: the files of examples/, and the fenced blocks of every page."""
     found = [
-        (str(path.relative_to(kube.REPOSITORY)), path.read_text())
-        for path in sorted((kube.REPOSITORY / "examples").glob("*.yaml"))
+        (str(path.relative_to(REPOSITORY)), path.read_text())
+        for path in sorted((REPOSITORY / "examples").glob("*.yaml"))
     ]
     for path in docs.PAGES:
         for number, block in enumerate(docs.manifests(path), start=1):

@@ -14,11 +14,11 @@ from typing import Any
 
 import prometheus_client
 import pytest
-import pytest_asyncio
 from prometheus_client import parser
-from tests.api import cluster_support, kube
-from tests.api.simulation import SIZE_BYTES, Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import cluster_support, kube
+from tests.world.controllers import Controller
+from tests.world.simulation import SIZE_BYTES, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds
@@ -33,13 +33,6 @@ class Regarded:
 
     key: str
     uid: str = "7d4f7a44-0000-4000-8000-000000000001"
-
-
-@pytest_asyncio.fixture
-async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
-    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
-    yield connected
-    await connected.close()
 
 
 @contextlib.asynccontextmanager

@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 import yaml
-from tests.api import disks
-from tests.api.kube import REPOSITORY, Object
-from tests.api.simulation import Simulation
-from tests.world import certificates
+from tests.world import certificates, disks
+from tests.world.checkout import REPOSITORY
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

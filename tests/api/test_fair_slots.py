@@ -2,9 +2,9 @@
 
 import itertools
 
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, fail, succeed
-from tests.api.steps import History, counted, hosts_of_a_zone, settle
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, fail, succeed
+from tests.world.steps import History, counted, hosts_of_a_zone, settle
 from tests.world.waiting import until
 
 from directdownload.resources.jobs import JobDocument, JobResult

@@ -1,17 +1,13 @@
 """What lies where the copy of a Job's headers belongs, on a real API server: no Job is ever given another one's."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from tests.api import steps
-from tests.api.cluster_support import namespace_with_things
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, fail, succeed
-from tests.api.test_headers import TOKEN, begin, copies
-from tests.cluster import harness
+from tests.world import steps
+from tests.world.header_secrets import TOKEN, begin, copies
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, errors, kinds
@@ -23,18 +19,6 @@ from directdownload.resources.reasons import Reason
 
 NAME = "the-copy"
 FRESH, STALE = (base64.b64encode(text).decode() for text in (TOKEN.encode(), b"Bearer of-yesterday"))
-
-
-@pytest_asyncio.fixture
-async def api(control_plane: harness.ControlPlane) -> AsyncIterator[client.Api]:
-    connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
-    yield connected
-    await connected.close()
-
-
-@pytest_asyncio.fixture
-async def namespace(api: client.Api) -> str:
-    return await namespace_with_things(api)
 
 
 async def make_job(api: client.Api, namespace: str, name: str = "a-job") -> JobView:

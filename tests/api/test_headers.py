@@ -2,19 +2,18 @@
 
 import base64
 import json
-import os
 import pathlib
 import subprocess
-import sys
-from typing import Any
 
 import pytest
 import yaml
-from tests.api import kube as api
-from tests.api import steps, weather
-from tests.api.kube import Kube, Object
-from tests.api.simulation import Controller, Simulation, fail, succeed
 from tests.cluster import harness
+from tests.world import checkout, steps, weather
+from tests.world import kube as api
+from tests.world.controllers import Controller
+from tests.world.header_secrets import TOKEN, WITH_HEADERS, begin, copies, create_secret, delete_secret, tenant
+from tests.world.kube import Kube, Object
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds
@@ -23,52 +22,6 @@ from directdownload.controller import headers
 from directdownload.planning.headers import Headers
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
-
-#: What must show up nowhere.
-TOKEN = "Bearer very-secret-token"
-ORIGIN = "http://images.example.org"
-WITH_HEADERS: dict[str, Any] = {"headersSecretRef": {"name": "token"}}
-
-
-def create_secret(world: Simulation, value: str = TOKEN, *, origins: str = ORIGIN, **fields: Any) -> None:
-    body: Object = {
-        "metadata": {"name": "token", "annotations": {"directdownload.dev/origins": origins}},
-        "type": "directdownload.dev/headers",
-        "data": {"Authorization": base64.b64encode(value.encode()).decode()},
-        **fields,
-    }
-    with world.kube() as kube:
-        kube.create(kinds.SECRETS, body, tenant(world)).object()
-
-
-def delete_secret(world: Simulation) -> None:
-    with world.kube() as kube:
-        kube.delete(kinds.SECRETS, "token", tenant(world)).object()
-
-
-def tenant(world: Simulation) -> str:
-    """The namespace of the Template; the operator's is another."""
-    return f"{world.prefix}-tenant"
-
-
-def copies(world: Simulation) -> list[Object]:
-    """The Secrets in the operator's namespace."""
-    with world.kube() as kube:
-        return list(kube.request("GET", kinds.SECRETS.path(None, world.namespace)).object()["items"])
-
-
-def begin(
-    world: Simulation, hosts: int = 1, *, secret: bool = False, kubeconfig: pathlib.Path | None = None
-) -> Controller:
-    """A template with headers, deployed on so many hosts; `secret`: the good one is there from the start."""
-    steps.hosts_of_a_zone(world, hosts)
-    world.create_namespace("tenant")
-    if secret:
-        create_secret(world)
-    controller = world.start_controller(kubeconfig=kubeconfig)
-    world.create_template(namespace=tenant(world), allowedNamespaces={}, **WITH_HEADERS)
-    world.deploy(templateRef={"name": "debian", "namespace": tenant(world)})
-    return controller
 
 
 def ready(world: Simulation) -> tuple[str, str]:
@@ -290,16 +243,10 @@ def test_with_the_rights_of_the_chart_only_listed_namespaces_are_read(tmp_path: 
                 assert answer.code == (200 if expected else 403), (method, name, namespace)
         fleet.create_zone()
         fleet.add_host("kvm-1")
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "KUBECONFIG": str(kubeconfig),
-            "POD_NAME": "controller-0",
-            "POD_NAMESPACE": fleet.namespace,
-        }
-        program = str(pathlib.Path(sys.executable).with_name("directdownload"))
+        pod = {"POD_NAME": "controller-0", "POD_NAMESPACE": fleet.namespace}
+        environment = checkout.pod_environment(tmp_path, kubeconfig, **pod)
         options = ("--job-template", str(tmp_path / "job.yaml"), "--health-port", "0", "--log-format", "json")
-        arguments = [program, "controller", *options, "--pool-root", "/var/lib/libvirt/images"]
+        arguments = [checkout.DIRECTDOWNLOAD, "controller", *options, "--pool-root", "/var/lib/libvirt/images"]
         arguments += ["--lease-name", "release-direct-download-operator-controller"]
         log = tmp_path / "log"
         with log.open("wb") as output:

@@ -1,8 +1,8 @@
 """Hosts join, move, rest, vanish and return: what becomes of their copies, and that nothing is deleted unasked."""
 
 import pytest
-from tests.api.simulation import POOL_PATH, Simulation, succeed
-from tests.api.steps import (
+from tests.world.simulation import POOL_PATH, Simulation, succeed
+from tests.world.steps import (
     counted,
     delete,
     deployed,

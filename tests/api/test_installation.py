@@ -6,14 +6,13 @@ By the program itself with the rights that the chart gives it, on a control plan
 import copy
 import pathlib
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import yaml
-from tests.api import kube, samples
-from tests.api.kube import Kube, Object
 from tests.cluster import harness
+from tests.world import cli_world, kube, samples
+from tests.world.kube import Kube, Object
 from tests.world.waiting import until
 
 from directdownload.cluster import definitions, kinds
@@ -24,7 +23,6 @@ from directdownload.resources.base import FINALIZER, GROUP
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
 
-PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
 NAMES = [f"{kind.DEFINITION.plural}.{GROUP}" for kind in crd.KINDS]
 REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 
@@ -75,11 +73,10 @@ class Hook:
         return set(done.stdout.splitlines())
 
 
-def directdownload(kubeconfig: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [PROGRAM, *arguments, "--kubeconfig", str(kubeconfig)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+def directdownload(
+    kubeconfig: pathlib.Path, *arguments: str, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return cli_world.directdownload(*arguments, "--kubeconfig", str(kubeconfig), input=input)
 
 
 def older(version: str = "0.0.9") -> list[Object]:
@@ -191,7 +188,7 @@ def test_the_account_of_the_hook_may_do_no_more(own: harness.ControlPlane, hook:
 
 
 def test_what_is_printed_can_be_applied(own: harness.ControlPlane, api: Kube, hook: Hook) -> None:
-    printed = subprocess.run([PROGRAM, "crds", "print"], capture_output=True, text=True, check=True).stdout
+    printed = cli_world.directdownload("crds", "print").stdout
     assert list(yaml.safe_load_all(printed)) == [crd.definition(kind) for kind in crd.KINDS]
     installed(own, older())
     own.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=printed, check=True)
@@ -225,8 +222,7 @@ def test_they_are_not_deleted_under_a_controller_that_runs(
 def test_who_does_not_say_yes_deletes_nothing(own: harness.ControlPlane, api: Kube) -> None:
     kube.install_definitions(own)
     api.create(kinds.ZONES, kube.resource(kinds.ZONES, "zone-1", samples.MINIMAL[kinds.ZONES])).object()
-    command = [PROGRAM, "crds", "delete", "--kubeconfig", str(own.kubeconfig())]
-    done = subprocess.run(command, input="n\n", capture_output=True, text=True, timeout=120, check=False)
+    done = directdownload(own.kubeconfig(), "crds", "delete", input="n\n")
     assert done.returncode == 1
     assert "Delete 1 Zone, and their definitions; files on hosts stay. Continue?" in done.stderr
     assert stored(api)

@@ -11,11 +11,12 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from tests.api import steps, weather
-from tests.api.simulation import Controller, Simulation
-from tests.api.weather import Call, Proxy
 from tests.cluster import harness
+from tests.world import steps, weather
+from tests.world.controllers import Controller
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
+from tests.world.weather import Call, Proxy
 
 from directdownload.cluster import kinds
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import agents, disks
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
 from tests.cluster import harness
-from tests.world import certificates, docs
+from tests.world import agents, certificates, disks, docs
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -4,11 +4,12 @@ import pathlib
 import signal
 import time
 
-from tests.api import steps, weather
-from tests.api.simulation import Controller, Simulation, succeed
-from tests.api.weather import Call, Proxy
 from tests.cluster import harness
+from tests.world import steps, weather
+from tests.world.controllers import Controller
+from tests.world.simulation import Simulation, succeed
 from tests.world.waiting import until
+from tests.world.weather import Call, Proxy
 
 from directdownload.cluster import kinds
 from directdownload.resources.jobs import JobDocument, JobResult

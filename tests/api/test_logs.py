@@ -7,9 +7,9 @@ import base64
 import json
 from typing import Any
 
-from tests.api.kube import resource
-from tests.api.simulation import Simulation, succeed
 from tests.world import certificates
+from tests.world.kube import resource
+from tests.world.simulation import Simulation, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

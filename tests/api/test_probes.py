@@ -3,9 +3,9 @@
 import collections
 
 import pytest
-from tests.api import steps
-from tests.api.kube import Object
-from tests.api.simulation import SIZE_BYTES, Simulation, fail, succeed
+from tests.world import steps
+from tests.world.kube import Object
+from tests.world.simulation import SIZE_BYTES, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -2,13 +2,12 @@
 
 import collections
 import json
-import subprocess
 from typing import Any
 
-from tests.api.cli_world import PROGRAM
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
-from tests.api.steps import delete, edit, hosts_of_a_zone, settle, states
+from tests.world.cli_world import directdownload
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
+from tests.world.steps import delete, edit, hosts_of_a_zone, settle, states
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -44,8 +43,8 @@ def until_told(world: Simulation, reason: str, words: str, name: str = "everywhe
 
 def plan(world: Simulation, template: str) -> dict[str, Any]:
     config = str(world.control_plane.kubeconfig())
-    command = [PROGRAM, "plan", "--kubeconfig", config, "-n", world.namespace, "--zone", world.zone, template]
-    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=120, check=False)
+    scope = ("--kubeconfig", config, "-n", world.namespace, "--zone", world.zone)
+    done = directdownload("plan", *scope, template, "-o", "json")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -2,9 +2,9 @@
 
 import datetime
 
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, succeed
-from tests.api.steps import (
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, succeed
+from tests.world.steps import (
     History,
     ask,
     counted,

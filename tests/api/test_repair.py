@@ -5,10 +5,10 @@ import datetime
 import time
 
 import pytest
-from tests.api.kube import Object
-from tests.api.machines import Run
-from tests.api.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
-from tests.api.steps import (
+from tests.world.kube import Object
+from tests.world.machines import Run
+from tests.world.simulation import DIGEST, SIZE_BYTES, Simulation, fail, succeed
+from tests.world.steps import (
     History,
     ask,
     counted,

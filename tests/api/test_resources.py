@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.api import kube
-from tests.api.kube import Answer, Kube, Object, resource
-from tests.api.samples import (
+from tests.cluster import harness
+from tests.world import kube
+from tests.world.kube import Answer, Kube, Object, resource
+from tests.world.samples import (
     BAD,
     COLUMNS,
     DEFAULTS,
@@ -30,7 +31,6 @@ from tests.api.samples import (
     SELECTOR,
     condition,
 )
-from tests.cluster import harness
 
 from directdownload.cluster.kinds import (
     CERTIFICATES,
@@ -42,13 +42,6 @@ from directdownload.cluster.kinds import (
 )
 from directdownload.resources import base, crd, host
 from directdownload.resources.checksum import Algorithm
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: harness.ControlPlane) -> Iterator[Kube]:
-    kube.install_definitions(control_plane)
-    with Kube(control_plane.kubeconfig()) as connection:
-        yield connection
 
 
 def in_namespace(kind: Resource) -> str | None:
@@ -74,18 +67,18 @@ def name_for(kind: Resource) -> str:
     return "kvm-1" if kind is HOSTS else f"resources-{uuid.uuid4().hex[:8]}"
 
 
-def create(api: Kube, kind: Resource, spec: Object, *, dry: bool = True) -> kube.Answer:
+def create(admin: Kube, kind: Resource, spec: Object, *, dry: bool = True) -> kube.Answer:
     namespace = in_namespace(kind)
-    return api.create(kind, resource(kind, name_for(kind), spec, namespace), namespace, dry=dry)
+    return admin.create(kind, resource(kind, name_for(kind), spec, namespace), namespace, dry=dry)
 
 
 @pytest.fixture
-def existing(api: Kube, request: pytest.FixtureRequest) -> Iterator[tuple[Resource, Object]]:
+def existing(admin: Kube, request: pytest.FixtureRequest) -> Iterator[tuple[Resource, Object]]:
     """An object of the kind that the test's parameter names, with every field set."""
     kind: Resource = request.param
-    made = create(api, kind, FULL[kind], dry=False).object()
+    made = create(admin, kind, FULL[kind], dry=False).object()
     yield kind, made
-    api.delete(kind, made["metadata"]["name"], in_namespace(kind)).object()
+    admin.delete(kind, made["metadata"]["name"], in_namespace(kind)).object()
 
 
 #: What the API server itself says about limits and types: field and what was expected, but no example.
@@ -110,9 +103,9 @@ def assert_helpful(answer: kube.Answer, field: str, *, limits: bool = False) -> 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 @pytest.mark.parametrize("specs", [MINIMAL, FULL], ids=["minimal", "full"])
 def test_good_objects_are_accepted_and_kept_as_written(
-    api: Kube, kind: Resource, specs: dict[Resource, Object]
+    admin: Kube, kind: Resource, specs: dict[Resource, Object]
 ) -> None:
-    answer = create(api, kind, specs[kind]).object()
+    answer = create(admin, kind, specs[kind]).object()
     assert subset(specs[kind], answer["spec"]) == specs[kind]
 
 
@@ -149,20 +142,20 @@ def _written(value: Object, prefix: str = "") -> Iterator[str]:
                 yield from (f"{prefix}{name}.{each}" for each in ("matchLabels", "matchExpressions"))
 
 
-def test_every_field_of_a_selector_is_kept(api: Kube) -> None:
+def test_every_field_of_a_selector_is_kept(admin: Kube) -> None:
     spec = changed(FULL[TEMPLATES], "allowedNamespaces", SELECTOR)
-    assert create(api, TEMPLATES, spec).object()["spec"]["allowedNamespaces"] == SELECTOR
+    assert create(admin, TEMPLATES, spec).object()["spec"]["allowedNamespaces"] == SELECTOR
 
 
-def test_password_from_agent_properties(api: Kube) -> None:
+def test_password_from_agent_properties(admin: Kube) -> None:
     source = {"agentProperties": "/etc/cloudstack/agent/other.properties"}
     spec = changed(FULL[HOSTS], "keystore.passwordFrom", source)
-    assert create(api, HOSTS, spec).object()["spec"]["keystore"]["passwordFrom"] == source
+    assert create(admin, HOSTS, spec).object()["spec"]["keystore"]["passwordFrom"] == source
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_defaults_appear(api: Kube, kind: Resource) -> None:
-    spec = create(api, kind, MINIMAL[kind]).object()["spec"]
+def test_defaults_appear(admin: Kube, kind: Resource) -> None:
+    spec = create(admin, kind, MINIMAL[kind]).object()["spec"]
     assert {key: value for key, value in spec.items() if key not in MINIMAL[kind]} == DEFAULTS[kind]
 
 
@@ -179,7 +172,7 @@ def _short(value: Any) -> str:
     ],
 )
 def test_bad_value_is_refused_with_field_expectation_and_example(
-    api: Kube, kind: Resource, field: str, value: Any
+    admin: Kube, kind: Resource, field: str, value: Any
 ) -> None:
     spec = MINIMAL[kind]
     if field.startswith("certificateRef"):
@@ -187,16 +180,16 @@ def test_bad_value_is_refused_with_field_expectation_and_example(
         spec = {**changed(spec, "certificate", MISSING), "certificateRef": reference}
     if field.startswith("keystore.passwordFrom.file"):
         spec = FULL[HOSTS]
-    assert create(api, kind, spec).ok
-    assert_helpful(create(api, kind, changed(spec, field, value)), f"spec.{field}")
+    assert create(admin, kind, spec).ok
+    assert_helpful(create(admin, kind, changed(spec, field, value)), f"spec.{field}")
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "value"),
     [pytest.param(*each, id=f"{each[0].kind}-{each[1]}-{_short(each[2])}") for each in LIMITS],
 )
-def test_limits_and_types_are_told(api: Kube, kind: Resource, field: str, value: Any) -> None:
-    assert_helpful(create(api, kind, changed(MINIMAL[kind], field, value)), f"spec.{field}", limits=True)
+def test_limits_and_types_are_told(admin: Kube, kind: Resource, field: str, value: Any) -> None:
+    assert_helpful(create(admin, kind, changed(MINIMAL[kind], field, value)), f"spec.{field}", limits=True)
 
 
 @pytest.mark.parametrize(
@@ -208,41 +201,41 @@ def test_limits_and_types_are_told(api: Kube, kind: Resource, field: str, value:
     ],
     ids=["url", "mirrors", "certificate"],
 )
-def test_a_refusal_does_not_repeat_a_secret(api: Kube, kind: Resource, field: str, value: Any) -> None:
+def test_a_refusal_does_not_repeat_a_secret(admin: Kube, kind: Resource, field: str, value: Any) -> None:
     """What is refused stands in the audit log and in the logs of whoever applied it."""
-    answer = create(api, kind, changed(MINIMAL[kind], field, value))
+    answer = create(admin, kind, changed(MINIMAL[kind], field, value))
     assert_helpful(answer, f"spec.{field}")
     assert "s3cret" not in str(answer.body)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_an_object_without_spec_is_refused(api: Kube, kind: Resource) -> None:
+def test_an_object_without_spec_is_refused(admin: Kube, kind: Resource) -> None:
     body = {**resource(kind, name_for(kind), {}), "spec": None}
-    answer = api.create(kind, body, in_namespace(kind), dry=True)
+    answer = admin.create(kind, body, in_namespace(kind), dry=True)
     assert answer.code == 422
     assert f"spec is missing: see kubectl explain {kind.plural}.spec" in answer.message
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_a_certificate_has_one_source(api: Kube, both: bool) -> None:
+def test_a_certificate_has_one_source(admin: Kube, both: bool) -> None:
     spec = changed(MINIMAL[CERTIFICATES], "certificate", PEM if both else MISSING)
     if both:
         spec["certificateRef"] = {"kind": "Secret", "name": "images-ca", "key": "ca.crt"}
-    assert_helpful(create(api, CERTIFICATES, spec), "spec")
+    assert_helpful(create(admin, CERTIFICATES, spec), "spec")
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 @pytest.mark.parametrize("notation", ["{{{title}}}{hex}", "{{{lower}}}{hex}", "{plain}:{hex}", "{title}:{hex}"])
 @pytest.mark.parametrize("upper", [False, True], ids=["lower", "upper"])
-def test_checksum_notations_are_accepted(api: Kube, algorithm: Algorithm, notation: str, upper: bool) -> None:
+def test_checksum_notations_are_accepted(admin: Kube, algorithm: Algorithm, notation: str, upper: bool) -> None:
     digits = DIGESTS[algorithm].upper() if upper else DIGESTS[algorithm]
     text = notation.format(title=algorithm.title, lower=algorithm.title.lower(), plain=algorithm.value, hex=digits)
-    create(api, TEMPLATES, changed(MINIMAL[TEMPLATES], "checksum", text)).object()
+    create(admin, TEMPLATES, changed(MINIMAL[TEMPLATES], "checksum", text)).object()
 
 
 @pytest.mark.parametrize("text", [MD5, MD5.upper(), "0e51dfa74b87f19dd5e0124d6a2195e3"])
-def test_a_bare_checksum_is_md5(api: Kube, text: str) -> None:
-    create(api, TEMPLATES, changed(MINIMAL[TEMPLATES], "checksum", text)).object()
+def test_a_bare_checksum_is_md5(admin: Kube, text: str) -> None:
+    create(admin, TEMPLATES, changed(MINIMAL[TEMPLATES], "checksum", text)).object()
 
 
 @pytest.mark.parametrize(
@@ -256,17 +249,17 @@ def test_a_bare_checksum_is_md5(api: Kube, text: str) -> None:
         "https://images.example.org/a@b:c",
     ],
 )
-def test_urls_that_are_accepted(api: Kube, url: str) -> None:
-    create(api, TEMPLATES, changed(MINIMAL[TEMPLATES], "url", url)).object()
+def test_urls_that_are_accepted(admin: Kube, url: str) -> None:
+    create(admin, TEMPLATES, changed(MINIMAL[TEMPLATES], "url", url)).object()
 
 
 @pytest.mark.parametrize(
     ("existing", "fields"), IMMUTABLE.items(), indirect=["existing"], ids=lambda value: getattr(value, "kind", "")
 )
-def test_immutable_fields(api: Kube, existing: tuple[Resource, Object], fields: Object) -> None:
+def test_immutable_fields(admin: Kube, existing: tuple[Resource, Object], fields: Object) -> None:
     kind, made = existing
     for field, value in fields.items():
-        answer = api.patch(kind, made["metadata"]["name"], {"spec": {field: value}}, in_namespace(kind))
+        answer = admin.patch(kind, made["metadata"]["name"], {"spec": {field: value}}, in_namespace(kind))
         assert answer.code == 422, field
         assert f"spec.{field}: Invalid value" in answer.message or f"spec.{field}" in answer.message, answer.message
         assert f"{field} is immutable: expected the value it was created with; for another value" in answer.message
@@ -275,34 +268,36 @@ def test_immutable_fields(api: Kube, existing: tuple[Resource, Object], fields: 
 @pytest.mark.parametrize(
     ("existing", "fields"), MUTABLE.items(), indirect=["existing"], ids=lambda value: getattr(value, "kind", "")
 )
-def test_other_fields_may_change(api: Kube, existing: tuple[Resource, Object], fields: Object) -> None:
+def test_other_fields_may_change(admin: Kube, existing: tuple[Resource, Object], fields: Object) -> None:
     kind, made = existing
     for field, value in fields.items():
-        spec = api.patch(kind, made["metadata"]["name"], {"spec": {field: value}}, in_namespace(kind)).object()["spec"]
+        spec = admin.patch(kind, made["metadata"]["name"], {"spec": {field: value}}, in_namespace(kind)).object()[
+            "spec"
+        ]
         assert spec.get(field) != made["spec"].get(field), field
 
 
 @pytest.mark.parametrize("existing", [TEMPLATES], indirect=True, ids=["Template"])
-def test_a_checksum_cannot_be_removed(api: Kube, existing: tuple[Resource, Object]) -> None:
+def test_a_checksum_cannot_be_removed(admin: Kube, existing: tuple[Resource, Object]) -> None:
     kind, made = existing
-    answer = api.patch(kind, made["metadata"]["name"], {"spec": {"checksum": None}}, NAMESPACE)
+    answer = admin.patch(kind, made["metadata"]["name"], {"spec": {"checksum": None}}, NAMESPACE)
     assert answer.code == 422
     assert "checksum is immutable" in answer.message
 
 
-def test_a_checksum_cannot_be_added_later(api: Kube) -> None:
-    made = create(api, TEMPLATES, MINIMAL[TEMPLATES], dry=False).object()
-    answer = api.patch(TEMPLATES, made["metadata"]["name"], {"spec": {"checksum": MD5}}, NAMESPACE)
+def test_a_checksum_cannot_be_added_later(admin: Kube) -> None:
+    made = create(admin, TEMPLATES, MINIMAL[TEMPLATES], dry=False).object()
+    answer = admin.patch(TEMPLATES, made["metadata"]["name"], {"spec": {"checksum": MD5}}, NAMESPACE)
     assert answer.code == 422
     assert "checksum is immutable" in answer.message
-    api.delete(TEMPLATES, made["metadata"]["name"], NAMESPACE).object()
+    admin.delete(TEMPLATES, made["metadata"]["name"], NAMESPACE).object()
 
 
 @pytest.mark.parametrize(
     ("existing", "columns"), COLUMNS.items(), indirect=["existing"], ids=lambda value: getattr(value, "kind", "")
 )
 def test_columns_status_and_short_name(
-    api: Kube,
+    admin: Kube,
     control_plane: harness.ControlPlane,
     existing: tuple[Resource, Object],
     columns: tuple[Object, Object, Object],
@@ -310,7 +305,7 @@ def test_columns_status_and_short_name(
     kind, made = existing
     name, (status, narrow, wide) = made["metadata"]["name"], columns
     status = {"observedGeneration": 1, "lastHandledRequest": "x", "conditions": [condition("Ready")], **status}
-    kept = api.patch(kind, name, {"status": status}, in_namespace(kind), subresource="status").object()
+    kept = admin.patch(kind, name, {"status": status}, in_namespace(kind), subresource="status").object()
     assert kept["status"] == status
     short = next(each.DEFINITION.short_name for each in crd.KINDS if each.DEFINITION.kind == kind.kind)
     for arguments, expected in (((), narrow), (("-o", "wide"), {**narrow, **wide})):
@@ -322,22 +317,22 @@ def test_columns_status_and_short_name(
 
 
 @pytest.mark.parametrize("existing", KINDS, indirect=True, ids=lambda kind: kind.kind)
-def test_status_is_a_subresource(api: Kube, existing: tuple[Resource, Object]) -> None:
+def test_status_is_a_subresource(admin: Kube, existing: tuple[Resource, Object]) -> None:
     """A write of the spec leaves the status, and the other way round; generation counts specs only."""
     kind, made = existing
     name, namespace = made["metadata"]["name"], in_namespace(kind)
     assert "status" not in made
     status: Object = {"observedGeneration": 1}
-    assert "status" not in api.patch(kind, name, {"status": status}, namespace).object()
+    assert "status" not in admin.patch(kind, name, {"status": status}, namespace).object()
     field, value = next(iter(MUTABLE[kind].items()))
-    both = api.patch(kind, name, {"status": status, "spec": {field: value}}, namespace, subresource="status").object()
+    both = admin.patch(kind, name, {"status": status, "spec": {field: value}}, namespace, subresource="status").object()
     assert both["status"] == status
     assert both["spec"] == made["spec"]
     assert both["metadata"]["generation"] == made["metadata"]["generation"] == 1
 
 
 @pytest.mark.parametrize("existing", KINDS, indirect=True, ids=lambda kind: kind.kind)
-def test_two_managers_share_the_conditions(api: Kube, existing: tuple[Resource, Object]) -> None:
+def test_two_managers_share_the_conditions(admin: Kube, existing: tuple[Resource, Object]) -> None:
     kind, made = existing
     namespace = in_namespace(kind)
     head = {
@@ -348,7 +343,7 @@ def test_two_managers_share_the_conditions(api: Kube, existing: tuple[Resource, 
 
     def conditions(manager: str, *owned: Object) -> set[tuple[str, str]]:
         body = {**head, "status": {"conditions": list(owned)}}
-        kept = api.apply(kind, body, manager, namespace, subresource="status").object()["status"]["conditions"]
+        kept = admin.apply(kind, body, manager, namespace, subresource="status").object()["status"]["conditions"]
         return {(each["type"], each["status"]) for each in kept}
 
     assert conditions(base.CONTROLLER, condition("Ready"), condition("Stalled", "False")) == {
@@ -361,12 +356,12 @@ def test_two_managers_share_the_conditions(api: Kube, existing: tuple[Resource, 
 
 
 @pytest.mark.parametrize("existing", [HOSTS], indirect=True, ids=["Host"])
-def test_storage_of_a_host_is_a_map_by_pool(api: Kube, existing: tuple[Resource, Object]) -> None:
+def test_storage_of_a_host_is_a_map_by_pool(admin: Kube, existing: tuple[Resource, Object]) -> None:
     _, made = existing
     head = {"apiVersion": HOSTS.api_version, "kind": "Host", "metadata": {"name": made["metadata"]["name"]}}
     for manager, pool in (("one", "a"), ("two", "b")):
         body = {**head, "status": {"storage": [{"pool": pool, "writable": True}]}}
-        kept = api.apply(HOSTS, body, manager, subresource="status").object()
+        kept = admin.apply(HOSTS, body, manager, subresource="status").object()
     assert [each["pool"] for each in kept["status"]["storage"]] == ["a", "b"]
 
 
@@ -393,18 +388,18 @@ def test_storage_of_a_host_is_a_map_by_pool(api: Kube, existing: tuple[Resource,
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_status_that_nobody_could_read_is_refused(
-    api: Kube, existing: tuple[Resource, Object], status: Object, words: str
+    admin: Kube, existing: tuple[Resource, Object], status: Object, words: str
 ) -> None:
     kind, made = existing
     name = made["metadata"]["name"]
-    answer = api.patch(kind, name, {"status": status}, in_namespace(kind), subresource="status")
+    answer = admin.patch(kind, name, {"status": status}, in_namespace(kind), subresource="status")
     assert answer.code == 422
     assert words in answer.message
 
 
 @pytest.mark.parametrize("existing", [HOSTS], indirect=True, ids=["Host"])
 def test_a_host_has_room_for_the_proofs_of_thousands_of_certificates(
-    api: Kube, existing: tuple[Resource, Object]
+    admin: Kube, existing: tuple[Resource, Object]
 ) -> None:
     _, made = existing
     head = {"apiVersion": HOSTS.api_version, "kind": "Host", "metadata": {"name": made["metadata"]["name"]}}
@@ -412,7 +407,9 @@ def test_a_host_has_room_for_the_proofs_of_thousands_of_certificates(
     proofs = [{"name": f"{number:063}", **proven} for number in range(host.CERTIFICATES_LIMIT + 1)]
 
     def answer(count: int) -> Answer:
-        return api.apply(HOSTS, {**head, "status": {"certificates": proofs[:count]}}, base.AGENT, subresource="status")
+        return admin.apply(
+            HOSTS, {**head, "status": {"certificates": proofs[:count]}}, base.AGENT, subresource="status"
+        )
 
     for count in (300, host.CERTIFICATES_LIMIT):
         assert answer(count).object()["status"]["certificates"] == proofs[:count]
@@ -434,23 +431,23 @@ def test_a_host_has_room_for_the_proofs_of_thousands_of_certificates(
     ],
 )
 def test_a_status_out_of_bounds_is_refused(
-    api: Kube, existing: tuple[Resource, Object], status: Object, field: str
+    admin: Kube, existing: tuple[Resource, Object], status: Object, field: str
 ) -> None:
     kind, made = existing
-    answer = api.patch(kind, made["metadata"]["name"], {"status": status}, NAMESPACE, subresource="status")
+    answer = admin.patch(kind, made["metadata"]["name"], {"status": status}, NAMESPACE, subresource="status")
     assert answer.code == 422
     assert field in answer.message
 
 
-def test_the_category_lists_all_kinds(control_plane: harness.ControlPlane, api: Kube) -> None:
-    made = [(kind, create(api, kind, MINIMAL[kind], dry=False).object()["metadata"]["name"]) for kind in KINDS]
+def test_the_category_lists_all_kinds(control_plane: harness.ControlPlane, admin: Kube) -> None:
+    made = [(kind, create(admin, kind, MINIMAL[kind], dry=False).object()["metadata"]["name"]) for kind in KINDS]
     try:
         shown = control_plane.kubectl("get", "directdownload", "-A", "-o", "name", check=True).stdout.split()
         expected = {f"{kind.kind.lower()}.{kind.group}/{name}" for kind, name in made}
         assert expected <= set(shown)
     finally:
         for kind, name in made:
-            api.delete(kind, name, in_namespace(kind))
+            admin.delete(kind, name, in_namespace(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)

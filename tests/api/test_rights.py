@@ -2,19 +2,16 @@
 
 import base64
 import collections
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
-from tests.api.steps import until_state
-from tests.api.stuck import Stuck
 from tests.cluster import harness
-from tests.world import certificates
+from tests.world import certificates, checkout, kube
+from tests.world.simulation import POOL_PATH, Simulation, fail, succeed
+from tests.world.steps import until_state
+from tests.world.stuck import Stuck
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -55,14 +52,8 @@ def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlP
         assert f"--pool-root={POOL_PATH}" in arguments
         account = str(deployment["metadata"]["name"])
         token = own.service_account_token(account, fleet.namespace)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "KUBECONFIG": str(own.token_kubeconfig(token, "controller")),
-            "POD_NAME": "controller-0",
-            "POD_NAMESPACE": fleet.namespace,
-        }
-        program = str(pathlib.Path(sys.executable).with_name("directdownload"))
+        pod = {"POD_NAME": "controller-0", "POD_NAMESPACE": fleet.namespace}
+        environment = checkout.pod_environment(tmp_path, own.token_kubeconfig(token, "controller"), **pod)
         fleet.create_zone(downloads={"retry": {"initial": "1s", "maximum": "1s"}})
         hosts = [fleet.add_host(f"kvm-{number}") for number in (1, 2)]
         attempts: collections.Counter[str] = collections.Counter()
@@ -77,7 +68,9 @@ def test_the_controller_needs_no_more_than_the_chart_gives(own: harness.ControlP
         fleet.kubelets.stuck = lambda document: blocked.get(document.host)
         log = tmp_path / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen([program, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                [checkout.DIRECTDOWNLOAD, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
         try:
             fleet.create_template()
             fleet.deploy()

@@ -4,9 +4,9 @@ import datetime
 import itertools
 
 import pytest
-from tests.api.disks import CAPACITY_BYTES, File, digest_of
-from tests.api.simulation import Simulation, fail, succeed
-from tests.api.steps import counted, hang, hosts_of_a_zone, phase_and_reason, settle, states, until_state
+from tests.world.disks import CAPACITY_BYTES, File, digest_of
+from tests.world.simulation import Simulation, fail, succeed
+from tests.world.steps import counted, hang, hosts_of_a_zone, phase_and_reason, settle, states, until_state
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

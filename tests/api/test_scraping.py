@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import pytest
 import yaml
-from tests.api import kube
 from tests.cluster import harness
+from tests.world import kube
 
 from directdownload import scraping
 from directdownload.cluster import client

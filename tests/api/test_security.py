@@ -3,9 +3,9 @@ namespace, and may write Secrets there that they cannot read back.
 
 Which threat is tested where (SECURITY.md says what each of them means):
 
-- a stolen agent token: `test_policies.py` (the fence, also with too many rights), `tests/e2e/test_security.py` (a real
+- a stolen agent token: `policies/test_node_fence.py` (also with too many rights), `tests/e2e/test_security.py` (a real
   one)
-- a SYSTEM template without the verb: `test_policies.py`
+- a SYSTEM template without the verb: `policies/test_system_templates.py`
 - Secrets through headersSecretRef: type, origins, line breaks in `test_headers.py`; redirects, mirrors and metalinks in
   `tests/unit/download/` (`test_fetch`, `test_hostile_sources`, `test_http_source`, `test_metalink_fetch`,
   `test_probe`), the whole way in `tests/e2e/test_sources.py`; here: other namespaces, and what becomes of copies
@@ -24,12 +24,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import steps
-from tests.api.kube import Kube, Object, rendered, resource
-from tests.api.simulation import POOL_PATH, Simulation, fail, succeed
-from tests.api.test_headers import WITH_HEADERS, begin, copies, delete_secret
-from tests.api.test_headers import tenant as namespace_of_headers
 from tests.cluster import harness
+from tests.world import steps
+from tests.world.header_secrets import WITH_HEADERS, begin, copies, delete_secret
+from tests.world.header_secrets import tenant as namespace_of_headers
+from tests.world.kube import Kube, Object, rendered, resource
+from tests.world.simulation import POOL_PATH, Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -5,19 +5,17 @@ real nodes it runs in tests/e2e/test_chart.py.
 """
 
 import hashlib
-import os
 import pathlib
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.kube import Object
-from tests.api.simulation import Simulation, fail, succeed
+from tests.world import checkout, kube
+from tests.world.kube import Object
+from tests.world.simulation import Simulation, fail, succeed
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -27,7 +25,6 @@ from directdownload.resources.reasons import Reason
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
 
-PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
 NAME = "release-direct-download-operator-test"
 MADE = (kinds.TEMPLATES, kinds.TEMPLATE_DEPLOYMENTS, kinds.ZONES, kinds.STORAGE_POOLS)
 
@@ -44,12 +41,12 @@ class Runner:
         token = world.control_plane.service_account_token(pod["serviceAccountName"], world.namespace)
         access = ["--kubeconfig", str(world.control_plane.token_kubeconfig(token, NAME)), "-n", world.namespace]
         # Of two equal options the last one counts: a free port.
-        self._command = [PROGRAM, *pod["containers"][0]["args"], "--port=0", *access]
+        self._command = [checkout.DIRECTDOWNLOAD, *pod["containers"][0]["args"], "--port=0", *access]
         self._world = world
 
     def start(self, *arguments: str) -> "Running":
         # A name: a zone refuses the address that it stands for before any job is made.
-        environment = {**os.environ, "POD_IP": "localhost", "PYTHONUNBUFFERED": "1"}
+        environment = checkout.environment(POD_IP="localhost", PYTHONUNBUFFERED="1")
         return Running([*self._command, *arguments], environment, self._world.control_plane.directory / "selftest.log")
 
     def run(self, *arguments: str) -> tuple[int, str, str]:

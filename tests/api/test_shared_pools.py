@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from tests.api.disks import CAPACITY_BYTES
-from tests.api.kube import Object
-from tests.api.simulation import DIGEST, Simulation, succeed
-from tests.api.steps import delete, file_of, hang, hosts_of_a_zone, phase_and_reason, settle
 from tests.world import kstatus
+from tests.world.disks import CAPACITY_BYTES
+from tests.world.kube import Object
+from tests.world.simulation import DIGEST, Simulation, succeed
+from tests.world.steps import delete, file_of, hang, hosts_of_a_zone, phase_and_reason, settle
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

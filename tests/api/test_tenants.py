@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.api import kube
-from tests.api.kube import Kube, Object
-from tests.api.simulation import Simulation
-from tests.api.steps import ask, counted, edit, empty, hosts_of_a_zone, settle, states, until_state
+from tests.world import kube
+from tests.world.kube import Kube, Object
+from tests.world.simulation import Simulation
+from tests.world.steps import ask, counted, edit, empty, hosts_of_a_zone, settle, states, until_state
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

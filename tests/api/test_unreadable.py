@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.api import kube
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
-from tests.api.steps import counted, delete, deployed, edit, empty, hosts_of_a_zone, kill, settle, states, unchecked
 from tests.cluster import harness
+from tests.world import kube
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
+from tests.world.steps import counted, delete, deployed, edit, empty, hosts_of_a_zone, kill, settle, states, unchecked
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -11,12 +11,11 @@ import subprocess
 from typing import Any
 
 import pytest_asyncio
-from tests.api import agent_world, kube
-from tests.api.agent_world import World
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
 from tests.cluster import harness
-from tests.unit.agent import stores
+from tests.world import agent_world, kube, stores
+from tests.world.agent_world import World
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
 from tests.world.waiting import until_async
 
 from directdownload.cluster import client, kinds

@@ -3,10 +3,10 @@
 import json
 import pathlib
 
-from tests.api.kube import Object
-from tests.api.simulation import Simulation
-from tests.api.steps import counted, empty, phase_and_reason, settle, unchecked
 from tests.cluster import harness
+from tests.world.kube import Object
+from tests.world.simulation import Simulation
+from tests.world.steps import counted, empty, phase_and_reason, settle, unchecked
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

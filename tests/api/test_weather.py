@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.api import agent_world, steps, weather
-from tests.api.simulation import Behaviour, Controller, Simulation, succeed
-from tests.api.weather import Call, Fault, Matches, Proxy
 from tests.cluster import harness
-from tests.unit.agent import support
+from tests.world import agent_files, agent_world, steps, weather
+from tests.world.controllers import Controller
+from tests.world.simulation import Behaviour, Simulation, succeed
 from tests.world.waiting import until, until_async
+from tests.world.weather import Call, Fault, Matches, Proxy
 
 from directdownload.cluster import kinds
 from directdownload.controller import watch_kinds
@@ -383,15 +383,15 @@ async def test_an_agent_without_api_server_stays_ready_and_loses_nothing_that_it
             await world.create_host()
             pool = await world.create_pool("local")
             (first, first_uid), (second, second_uid) = [await world.create_placement(n, pool) for n in ("t1", "t2")]
-            places = [support.make_place(pool, name, world.host) for name in ("t1", "t2")]
+            places = [agent_files.make_place(pool, name, world.host) for name in ("t1", "t2")]
             with agent_world.quick_process(world) as agent:
                 await until_async("ready", world.ready)
-                support.write_journal(places[0], first, first_uid, 100, progress_interval_seconds=0.1)
+                agent_files.write_journal(places[0], first, first_uid, 100, progress_interval_seconds=0.1)
                 await until_async("progress", lambda: agent_world.has(world, first, bytesDownloaded=100))
                 with proxy.away():
                     # One download ends and one begins; then the disk of the pool changes, too.
-                    support.publish(places[0], first, first_uid, b"x" * 1000)
-                    support.write_journal(places[1], second, second_uid, 250, progress_interval_seconds=0.1)
+                    agent_files.publish(places[0], first, first_uid, b"x" * 1000)
+                    agent_files.write_journal(places[1], second, second_uid, 250, progress_interval_seconds=0.1)
                     await world.create_pool("late")
                     for _ in range(12):
                         await asyncio.sleep(0.5)

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from tests.api.disks import SIZE_BYTES, File, digest_of
-from tests.api.kube import Object
-from tests.api.simulation import DIGEST, Simulation, fail, succeed
-from tests.api.steps import (
+from tests.world.disks import SIZE_BYTES, File, digest_of
+from tests.world.kube import Object
+from tests.world.simulation import DIGEST, Simulation, fail, succeed
+from tests.world.steps import (
     ask,
     counted,
     delete,

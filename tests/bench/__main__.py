@@ -9,6 +9,7 @@ import platform
 import sys
 
 from tests.bench import certificates, failover, keystore, planning, rollout, scale, sources
+from tests.world import checkout
 
 BENCHES = {
     "sources": sources.measure,
@@ -32,6 +33,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no bench {unknown[0]}: expected one of {', '.join(BENCHES)}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    # Programs that a bench starts are this checkout's.
+    os.environ.update(checkout.environment())
     print(f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}")
     for name in chosen:
         print(f"\n{BENCHES[name]()}", flush=True)

@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import prometheus_client
-from tests.api import kube as api
-from tests.api.simulation import Simulation
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import keystores
-from tests.e2e.cluster import Cluster, Object
-from tests.e2e.evidence import HOSTS
+from tests.world import cluster as clusters
+from tests.world import keystores
+from tests.world import kube as api
 from tests.world.certificates import Certificate
+from tests.world.cluster import Cluster, Object
+from tests.world.evidence import HOSTS
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload import health
@@ -38,8 +38,7 @@ FLEET_ROUNDS = 5
 
 def three_hosts() -> str:
     """A Markdown table."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         for host in HOSTS:
             keystores.set_password(cluster, host, keystores.PASSWORD)
@@ -50,8 +49,6 @@ def three_hosts() -> str:
             seconds = [_apply_and_wait(cluster, connection, f"bench-{number}") for number in range(ROUNDS)]
         cluster.kubectl("delete", "directdownloadcertificates", "--all", "--timeout=120s")
         keystores.remove(cluster)
-    finally:
-        cluster.release()
     return "\n".join(
         (
             f"| `kubectl apply` of a certificate to its proof by three real hosts, {ROUNDS} times | seconds | aim |",

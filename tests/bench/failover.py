@@ -7,9 +7,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from tests.e2e import cluster as clusters
-from tests.e2e import failover
-from tests.e2e.cluster import NAMESPACE, Cluster
+from tests.world import cluster as clusters
+from tests.world import failover
+from tests.world.cluster import NAMESPACE, Cluster
 from tests.world.waiting import until
 
 ROUNDS = 3
@@ -18,14 +18,11 @@ Failure = Callable[[Cluster, str], contextlib.AbstractContextManager[None]]
 
 def measure() -> str:
     """A Markdown table: the median and the longest of some rounds of each failure."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         cluster.apply(clusters.zone(), clusters.pool())
         with failover.Work(cluster):
             return _measure(cluster)
-    finally:
-        cluster.release()
 
 
 def _measure(cluster: Cluster) -> str:

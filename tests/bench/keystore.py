@@ -10,13 +10,13 @@ import functools
 import pathlib
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 
 from tests.cluster import harness
 from tests.unit.keystore import support, writing
+from tests.world import checkout
 
 from directdownload.keystore import store
 from directdownload.keystore.entries import StoreType
@@ -24,7 +24,7 @@ from directdownload.resources import pem
 
 ENTRIES = 150
 ROUNDS = 9
-_COMMAND = str(pathlib.Path(sys.executable).with_name("directdownload"))
+_COMMAND = checkout.DIRECTDOWNLOAD
 
 
 def measure() -> str:

@@ -1,6 +1,6 @@
 """Kubelets and agents of thousands of hosts, for one template: its Jobs succeed at once, and agents report its files.
 
-Lighter than `tests/api/machines.py`, which lists everything at each step: this one follows watches.
+Lighter than `tests/world/machines.py`, which lists everything at each step: this one follows watches.
 """
 
 import asyncio

@@ -6,9 +6,9 @@
 import datetime
 import pathlib
 
-from tests.api import kube as api
-from tests.api.simulation import Simulation
 from tests.cluster import harness
+from tests.world import kube as api
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

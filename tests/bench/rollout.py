@@ -6,15 +6,14 @@ All on one machine, from one nginx with a warm page cache, with the local cluste
 import hashlib
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import Cluster
-from tests.world import origin
+from tests.world import checkout, origin
+from tests.world import cluster as clusters
+from tests.world.cluster import Cluster
 from tests.world.waiting import until
 
 SIZE_BYTES = 1 << 30
@@ -24,24 +23,21 @@ NAME = "bench"
 
 def measure() -> str:
     """A Markdown table: the median of some rounds, the three ways in turn."""
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         return _measure(cluster)
-    finally:
-        cluster.release()
 
 
 def _measure(cluster: Cluster) -> str:
     cluster.install()
     cluster.apply(clusters.zone(), clusters.pool())
-    until("Up hosts", lambda: _up(cluster) == 3, 120)
+    cluster.await_hosts(3)
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         directory.chmod(0o755)
         checksum = _image(directory / "image.raw")
         with origin.Origin(directory, cluster.origin_host) as server:
             url = server.url("image.raw")
-            fetch = [str(pathlib.Path(sys.executable).with_name("directdownload")), "fetch", "--quiet", url]
+            fetch = [checkout.DIRECTDOWNLOAD, "fetch", "--quiet", url]
             fetch += ["--checksum", checksum, "--format", "RAW", "-o"]
             ways: dict[str, Callable[[], float]] = {
                 "operator: `kubectl apply` of the deployment until every placement is Ready": lambda: _deploy(
@@ -59,12 +55,6 @@ def _measure(cluster: Cluster) -> str:
     rows = [f"| {way} | {median:.1f} | {median / base:.2f} | {median - base:+.1f} |" for way, median in medians.items()]
     header = "| 1 GiB onto three hosts, median of three rounds | seconds | ratio to fetch | difference |"
     return "\n".join((header, "|---|---|---|---|", *rows))
-
-
-def _up(cluster: Cluster) -> int:
-    return sum(
-        h.get("status", {}).get("state") == "Up" and bool(h["status"].get("storage")) for h in cluster.list("hosts")
-    )
 
 
 def _image(path: pathlib.Path) -> str:

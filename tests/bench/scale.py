@@ -24,12 +24,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
-from tests.api import kube as api
-from tests.api.kube import Kube
-from tests.api.simulation import Simulation
 from tests.bench import changes, machines, seeding, turns
 from tests.bench.controller import Controller, Metrics
 from tests.cluster import harness
+from tests.world import checkout
+from tests.world import kube as api
+from tests.world.kube import Kube
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -116,19 +117,20 @@ class Fleet:
         name = f"controller-{self._started}"
         token = self.control_plane.service_account_token(self._account, self.world.namespace)
         port = _free_port()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.directory),
-            "KUBECONFIG": str(self.control_plane.token_kubeconfig(token, name)),
+        kubeconfig = self.control_plane.token_kubeconfig(token, name)
+        # Of tests and product, for a program that measures itself.
+        pod = {
             "POD_NAME": name,
             "POD_NAMESPACE": self.world.namespace,
-            # Of tests and product, for a program that measures itself.
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             turns.FILE_VARIABLE: str(self.directory / f"{name}.turns"),
         }
+        environment = {**checkout.pod_environment(self.directory, kubeconfig), **pod}
         log = self.directory / f"{name}.log"
-        program = os.environ.get("SCALE_PROGRAM")
-        command = [program] if program else [sys.executable, "-m", turns.__name__]
+        command = [sys.executable, "-m", turns.__name__]
+        if other := os.environ.get("SCALE_PROGRAM"):
+            # Another version's, which has its own code.
+            command, environment = [other], {**environment, "PYTHONPATH": ""}
         arguments = [*command, *self._arguments, f"--health-port={port}", "--log-format=text"]
         with log.open("wb") as output:
             began = time.monotonic()

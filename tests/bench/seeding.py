@@ -1,7 +1,7 @@
 """A fleet of thousands of hosts in seconds: one host is made by the real parts, the others are its copies.
 
-A real controller and a simulated agent (`tests/api/simulation.py`) write the first host's Host and placements; its Node
-and Pod are as from a kubelet. etcd's content is then copied under other names, uids and times, by etcd's own API:
+A real controller and a simulated agent (`tests/world/simulation.py`) write the first host's Host and placements; its
+Node and Pod are as from a kubelet. etcd's content is then copied under other names, uids and times, by etcd's own API:
 through the API server this would take a quarter of an hour. All names have the same length, so that the API server's
 encoding of objects does not matter.
 """
@@ -20,10 +20,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from tests.api.kube import Kube, Object
-from tests.api.machines import Machine
-from tests.api.simulation import Simulation
 from tests.world.certificates import pem
+from tests.world.kube import Kube, Object
+from tests.world.machines import Machine
+from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tests.cluster import harness
-from tests.world import origin
+from tests.world import checkout, origin
 from tests.world.ganesha import Ganesha
 
 from directdownload.resources import jobs
@@ -29,8 +29,8 @@ ROUNDS = 5
 SIZE_BYTES = 2 << 30
 SLOW_BYTES = 192 << 20
 _BLOCK = 1 << 20
-_FETCH = [str(pathlib.Path(sys.executable).with_name("directdownload")), "fetch", "--quiet"]
-_JOB = [str(pathlib.Path(sys.executable).with_name("directdownload")), "job", "fetch"]
+_FETCH = [checkout.DIRECTDOWNLOAD, "fetch", "--quiet"]
+_JOB = [checkout.DIRECTDOWNLOAD, "job", "fetch"]
 _LOCAL = ["--allow-cidr", "127.0.0.0/8"]
 
 

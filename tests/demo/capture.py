@@ -13,7 +13,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 
@@ -22,8 +21,10 @@ import rich.terminal_theme
 import rich.text
 from tests.cluster import harness
 from tests.demo import image
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import REPOSITORY, Cluster
+from tests.world import checkout
+from tests.world import cluster as clusters
+from tests.world.checkout import REPOSITORY
+from tests.world.cluster import Cluster
 from tests.world.origin import Origin
 from tests.world.waiting import until
 
@@ -139,9 +140,9 @@ def play(cluster: Cluster, directory: pathlib.Path) -> Terminal:
     served = directory / "served"
     served.mkdir()
     directory.chmod(0o755)
-    programs = f"{pathlib.Path(sys.executable).parent}:{harness.state_root() / 'bin'}"
-    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "TERM": "xterm-256color"}
-    terminal = Terminal(environment | {"PATH": f"{programs}:{os.environ['PATH']}"})
+    programs = f"{checkout.PROGRAMS}:{harness.state_root() / 'bin'}"
+    path = f"{programs}:{os.environ['PATH']}"
+    terminal = Terminal(checkout.environment(KUBECONFIG=str(cluster.kubeconfig), TERM="xterm-256color", PATH=path))
     digest = image.write(served / f"{_TEMPLATE}.qcow2", SIZE_BYTES)
     with Origin(served, cluster.origin_host) as origin:
         url, checksum = origin.url(f"{_TEMPLATE}.qcow2"), f"sha256:{digest}"
@@ -172,20 +173,12 @@ def play(cluster: Cluster, directory: pathlib.Path) -> Terminal:
 
 
 def main() -> None:
-    cluster = Cluster.acquire()
-    try:
+    with Cluster.acquired() as cluster:
         cluster.install()
         cluster.apply(clusters.zone(downloads={"bandwidthPerHost": "48Mi"}), clusters.pool())
-        until("hosts that are Up", lambda: _up(cluster), 120)
+        cluster.await_hosts(3)
         with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
             play(cluster, pathlib.Path(name)).save(PICTURE, "A template goes onto three hosts")
-    finally:
-        cluster.release()
-
-
-def _up(cluster: Cluster) -> bool:
-    hosts = cluster.list("hosts")
-    return len(hosts) == 3 and all(host.get("status", {}).get("storage") for host in hosts)
 
 
 if __name__ == "__main__":

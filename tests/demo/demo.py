@@ -19,13 +19,15 @@ from typing import Any
 import yaml
 from tests.cluster import harness
 from tests.demo import image, target
-from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
-from tests.demo.target import DEPLOYMENT, NAMESPACE, PRIVATE, RELEASE, TEMPLATE, Target
+from tests.demo.stage import FAILURES, DemoError, RefusedError, Stage
+from tests.demo.target import DEPLOYMENT, PRIVATE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
-from tests.e2e import evidence
+from tests.world import evidence
+from tests.world.checkout import REPOSITORY
+from tests.world.cluster import NAMESPACE, RELEASE
 from tests.world.origin import Origin, Request
 
-EXAMPLES = CHECKOUT / "examples"
+EXAMPLES = REPOSITORY / "examples"
 MIB = 1024**2
 SIZE_MIB = int(os.environ.get("SIZE_MIB", "256"))
 RATE_MIB = int(os.environ.get("RATE_MIB", "24"))
@@ -36,7 +38,8 @@ ROLLOUT_TIMEOUT = "150s"
 class Demo:
     def __init__(self, stage: Stage, cluster: Target, directory: pathlib.Path) -> None:
         self.stage = stage
-        self.cluster = cluster
+        self.target = cluster
+        self.cluster = cluster.cluster
         self.directory = directory
         self.hosts: list[str] = []
 
@@ -48,7 +51,7 @@ class Demo:
         served = self.directory / "served"
         # nginx's workers do not run as root, and must reach the file.
         self.directory.chmod(0o755)
-        with Origin(served, self.cluster.origin_address) as origin:
+        with Origin(served, self.target.origin_address) as origin:
             self.show_origin(origin)
             self.apply_fleet()
             self.apply_template(origin, sha256)
@@ -61,7 +64,7 @@ class Demo:
             self.add_a_host()
             self.find_it_again(lost, sha256, origin)
             self.compare(sha256)
-        Trust(self.stage, self.cluster, self.directory, self.hosts, served / "debian-13.qcow2").play(sha256)
+        Trust(self.stage, self.target, self.directory, self.hosts, served / "debian-13.qcow2").play(sha256)
         if not KEEP:
             self.remove_again()
 
@@ -91,10 +94,10 @@ class Demo:
             "API server, controller manager, scheduler, and nodes with kubelet and containerd. The nodes play KVM",
             "hosts: each has its own /var/lib/libvirt/images, which no other node sees.",
         )
-        self.cluster.bring_up(stage)
+        self.target.bring_up(stage)
         stage.run("kubectl", "get", "nodes", "-o", "wide")
         stage.heading("The product's image", "One image for controller, agent and download jobs.")
-        self.values = self.cluster.provide_image(stage)
+        self.values = self.target.provide_image(stage)
 
     def install(self) -> None:
         stage = self.stage
@@ -142,23 +145,22 @@ class Demo:
             "Administrators say which nodes are hosts of a zone, and where templates are put on them. Here they also",
             f"limit each of two downloads of a host to {RATE_MIB} MiB/s, so that there is something to watch.",
         )
-        selector = {"matchLabels": self.cluster.node_labels}
+        selector = {"matchLabels": self.target.node_labels}
         limits = {"maxParallel": 20, "maxParallelPerHost": 2, "bandwidthPerHost": f"{2 * RATE_MIB}Mi"}
         zone = self.manifest("zone", {"nodeSelector": selector, "downloads": limits})
         pool = self.manifest("storagepool", {})
         stage.run("kubectl", "apply", "-f", str(zone), "-f", str(pool))
-        labels = ",".join(f"{key}={value}" for key, value in self.cluster.node_labels.items())
-        nodes = json.loads(stage.read("kubectl", "get", "nodes", "-l", labels, "-o", "json"))["items"]
-        self.hosts = sorted(node["metadata"]["name"] for node in nodes)
+        labels = ",".join(f"{key}={value}" for key, value in self.target.node_labels.items())
+        self.hosts = sorted(node["metadata"]["name"] for node in self.cluster.list("nodes", None, "-l", labels))
         if not self.hosts:
             raise DemoError(f"no node has the labels {labels}")
         stage.until("every host to be Up and the pool to be Ready", 90, self.fleet_is_ready)
         stage.run("kubectl", "directdownload", "host", "list")
 
     def fleet_is_ready(self) -> bool:
-        hosts = json.loads(self.stage.read("kubectl", "get", "ddhost", "-o", "json"))["items"]
+        hosts = self.cluster.list("ddhost")
         up = sorted(host["metadata"]["name"] for host in hosts if host.get("status", {}).get("state") == "Up")
-        pool = json.loads(self.stage.read("kubectl", "get", "ddpool", "local", "-o", "json"))
+        pool = self.cluster.get("ddpool", "local")
         ready = [c for c in pool.get("status", {}).get("conditions", []) if c["type"] == "Ready"]
         usable = pool.get("status", {}).get("hosts", {}).get("ready")
         return up == self.hosts and usable == len(up) and bool(ready) and ready[0]["status"] == "True"
@@ -176,7 +178,7 @@ class Demo:
         stage.run("kubectl", "wait", f"ddtemplate/{TEMPLATE}", "--for=condition=SourceReachable", "--timeout=60s")
         columns = "custom-columns=NAME:.metadata.name,SIZE:.status.sizeBytes,DISK:.status.virtualSizeBytes"
         stage.run("kubectl", "get", "ddtemplate", TEMPLATE, "-o", columns)
-        status = json.loads(stage.read("kubectl", "get", "ddtemplate", TEMPLATE, "-o", "json"))["status"]
+        status = self.cluster.get("ddtemplate", TEMPLATE, "default")["status"]
         found = (status.get("sizeBytes"), status.get("virtualSizeBytes"))
         expected = ((self.directory / "served" / "debian-13.qcow2").stat().st_size, SIZE_MIB * MIB)
         if found != expected:
@@ -218,7 +220,7 @@ class Demo:
         placements = self.placements()
         rows, wrong = [("origin", "debian-13.qcow2", sha256, "")], []
         for host, path in placements:
-            found = self.cluster.digest(stage, host, path)
+            found = self.cluster.sha256(host, path)
             rows.append((host, path, found or "missing", "same" if found == sha256 else "DIFFERENT"))
             if found != sha256:
                 wrong.append(host)
@@ -237,17 +239,17 @@ class Demo:
         )
         gets = self.downloads(origin)
         rows = [
-            (self.cluster.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.bytes_sent)) for r in gets
+            (self.target.host_of(r.client), r.client, f"GET {r.path}", str(r.status), str(r.bytes_sent)) for r in gets
         ]
         stage.table(("host", "client", "request", "status", "bytes"), sorted(rows))
         size = (self.directory / "served" / "debian-13.qcow2").stat().st_size
         if len(gets) != len(self.hosts) or any(r.status != 200 or r.bytes_sent != size for r in gets):
             raise DemoError(f"expected {len(self.hosts)} complete downloads of {size} bytes, one for each host")
-        if len({self.cluster.host_of(r.client) for r in gets}) != len(self.hosts):
+        if len({self.target.host_of(r.client) for r in gets}) != len(self.hosts):
             raise DemoError("some host did not download by itself")
 
     def downloads(self, origin: Origin) -> list[Request]:
-        own = self.cluster.origin_address
+        own = self.target.origin_address
         return [request for request in evidence.gets(origin) if request.client != own]
 
     def lose_a_file(self) -> tuple[str, str]:
@@ -258,15 +260,15 @@ class Demo:
             "Somebody tidied up. It is missed within a minute: time for something else.",
         )
         host, path = self.placements()[-1]
-        self.cluster.lose(stage, host, path)
-        if self.cluster.digest(stage, host, path):
+        self.target.lose(stage, host, path)
+        if self.cluster.sha256(host, path):
             raise DemoError(f"{path} is still there on {host}")
         return host, path
 
     def add_a_host(self) -> None:
         stage = self.stage
         stage.heading("A host joins", "The deployment stays in force, so nobody has to ask for the copy.")
-        host = self.cluster.add_host(stage)
+        host = self.target.add_host(stage)
         if not host:
             return
         self.hosts = sorted([*self.hosts, host])
@@ -277,7 +279,7 @@ class Demo:
         stage = self.stage
         host, path = lost
         stage.heading("The lost file is back", f"The agent of {host} has missed it, and {host} has fetched it again.")
-        stage.until(f"the file on {host}", 120, lambda: self.cluster.digest(stage, host, path) == sha256)
+        stage.until(f"the file on {host}", 120, lambda: self.cluster.sha256(host, path) == sha256)
         stage.run("kubectl", "wait", f"dddeploy/{DEPLOYMENT}", "--for=condition=Ready", "--timeout=30s")
         stage.run("kubectl", "get", "events", "--field-selector", "reason=Missing")
         stage.run("kubectl", "directdownload", "status", DEPLOYMENT)
@@ -292,7 +294,7 @@ class Demo:
         stage.heading("Delete the deployment", "Nobody wants the copies any more: each host removes its file.")
         stage.run("kubectl", "delete", "dddeploy", DEPLOYMENT, "--timeout=60s")
         stage.until("the placements to be gone", 60, lambda: not self.placements())
-        rows = [(host, path, self.cluster.digest(stage, host, path) or "gone") for host, path in placements]
+        rows = [(host, path, self.cluster.sha256(host, path) or "gone") for host, path in placements]
         stage.table(("host", "file", "sha-256"), rows)
         left = [host for host, _, found in rows if found != "gone"]
         if left:
@@ -306,8 +308,7 @@ class Demo:
 
     def placements(self) -> list[tuple[str, str]]:
         """Host and path of each copy of the demo's template."""
-        items = json.loads(self.stage.read("kubectl", "get", "ddplacement", "-o", "json"))["items"]
-        specs = [item["spec"] for item in items]
+        specs = [item["spec"] for item in self.cluster.list("ddplacement")]
         return sorted((spec["host"], spec["path"]) for spec in specs if spec["templateRef"]["name"] == TEMPLATE)
 
     def manifest(self, name: str, spec: dict[str, Any]) -> pathlib.Path:
@@ -350,7 +351,7 @@ def main() -> int:
         except RefusedError as error:
             stage.say(f"\nRefused: {error}.")
             return 2
-        except (DemoError, RuntimeError, OSError) as error:
+        except FAILURES as error:
             complain(stage, error)
         except KeyboardInterrupt:
             stage.say("\nInterrupted.")
@@ -382,7 +383,7 @@ def end(stage: Stage, cluster: Target, status: int) -> int:
     if KEEP:
         kubeconfig = stage.environment.get("KUBECONFIG", "")
         stage.heading("Everything is still up (KEEP=1)")
-        stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={CHECKOUT}/.venv/bin:{_bin()}:$PATH")
+        stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={REPOSITORY}/.venv/bin:{_bin()}:$PATH")
         stage.say("                  kubectl get directdownload -A; kubectl directdownload status")
         stage.say(f"                  kubectl -n {NAMESPACE} logs deployment/{RELEASE}-controller -f")
         stage.say(f"    Take it down: {cluster.how_to_take_down()}")
@@ -390,7 +391,7 @@ def end(stage: Stage, cluster: Target, status: int) -> int:
         stage.heading("Take everything down")
         try:
             cluster.take_down(stage)
-        except (DemoError, OSError) as error:
+        except FAILURES as error:
             stage.say(f"!!! not everything could be taken down: {error}")
             return 1
     if status == 0:

@@ -1,6 +1,5 @@
 """The demo's output: numbered headings, commands as a user types them, their output, checks that fail loudly."""
 
-import os
 import pathlib
 import shlex
 import subprocess
@@ -8,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+from tests.world import checkout
+
 _POLL_SECONDS = 0.3
 
 
@@ -20,11 +20,15 @@ class RefusedError(DemoError):
     """The demo would disturb an installation that it did not make; it has changed nothing."""
 
 
+#: Ends of a step that are shown without a traceback.
+FAILURES = (DemoError, AssertionError, RuntimeError, OSError, subprocess.SubprocessError)
+
+
 class Stage:
     """Prints to standard output; commands get `environment`."""
 
     def __init__(self) -> None:
-        self.environment = dict(os.environ)
+        self.environment = checkout.environment()
         self.began_monotonic = time.monotonic()
         self.heading_text = ""
         self._number = -1
@@ -47,7 +51,7 @@ class Stage:
     def run(self, *command: str, shown: str = "") -> None:
         """Show and run a command whose output is for the reader; raises DemoError when it fails."""
         self.command(shown or shlex.join(command))
-        status = subprocess.run(list(command), env=self.environment, cwd=CHECKOUT, check=False).returncode
+        status = subprocess.run(list(command), env=self.environment, cwd=checkout.REPOSITORY, check=False).returncode
         if status != 0:
             raise DemoError(f"`{shown or shlex.join(command)}` ended with exit status {status}")
 
@@ -58,7 +62,7 @@ class Stage:
     def read(self, *command: str) -> str:
         """The output of a command that the reader need not see; raises DemoError when it fails."""
         done = subprocess.run(
-            list(command), env=self.environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
+            list(command), env=self.environment, cwd=checkout.REPOSITORY, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise DemoError(f"`{shlex.join(command)}` ended with {done.returncode}: {done.stderr.strip()}")

@@ -1,9 +1,8 @@
 """The cluster of the demo: the local one that it makes, or one that the user gives.
 
-Both have the same interface; a given cluster's files are read through the agents' pods.
+`tests/world/cluster.py` drives both; this module has what the reader sees of it.
 """
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -13,23 +12,23 @@ import urllib.parse
 from typing import Protocol
 
 from tests.cluster import harness
-from tests.demo.stage import CHECKOUT, DemoError, RefusedError, Stage
+from tests.demo.stage import FAILURES, DemoError, RefusedError, Stage
+from tests.world import cluster as clusters
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster
 
-NAMESPACE = "direct-download-system"
-RELEASE = "direct-download-operator"
 TEMPLATE, DEPLOYMENT = "debian-13", "debian-13-everywhere"
 #: Template and deployment of the second half.
 PRIVATE = "private-image"
 #: A label on the namespace, from before the chart is installed: the demo may remove a namespace with it.
 MARK = "made-by=direct-download-demo"
-IMAGE = "localhost/direct-download-operator"
-LOCAL_KUBECONFIG = CHECKOUT / ".cluster" / "kubeconfig"
 KEYSTORE = "/etc/cloudstack/agent/cloud.jks"
 KEYSTORE_PASSWORD = "demo-passphrase"
 _REMOVAL_SECONDS = 45
 
 
 class Target(Protocol):
+    #: for what the reader need not see
+    cluster: Cluster
     #: the address of this machine for nodes
     origin_address: str
     #: nodes with these labels are the zone's hosts
@@ -41,9 +40,6 @@ class Target(Protocol):
 
     def host_of(self, client: str) -> str:
         """The host of an address in the origin's access log; the address itself if the host is unknown."""
-
-    def digest(self, stage: Stage, host: str, path: str) -> str:
-        """SHA-256 of a file on a host, read without the product if possible; "" if it does not exist."""
 
     def lose(self, stage: Stage, host: str, path: str) -> None:
         """Delete a file on a host without the product."""
@@ -67,9 +63,10 @@ class Target(Protocol):
 class LocalCluster:
     """Three nodes (NODES) on this machine, each with its own directories."""
 
-    origin_address = "10.89.0.1"
+    origin_address = clusters.LOCAL_ORIGIN_HOST
 
     def __init__(self) -> None:
+        self.cluster = Cluster.on_this_machine()
         self.node_labels = {"topology.kubernetes.io/zone": "zone-1"}
         self._started_it = False
         self._installing = False
@@ -77,21 +74,21 @@ class LocalCluster:
 
     def bring_up(self, stage: Stage) -> None:
         harness.use_cluster_alone()
-        stage.environment["KUBECONFIG"] = str(LOCAL_KUBECONFIG)
+        stage.environment["KUBECONFIG"] = str(self.cluster.kubeconfig)
         if stage.ask("kubectl", "get", "--raw", "/readyz") == "ok":
-            refuse_what_others_installed(stage)
+            refuse_what_others_installed(stage, self.cluster)
         else:
             self._started_it = True
         stage.run("tests/cluster/up.sh")
         # Again, as up.sh may have waited for another user who was bringing a cluster up.
-        refuse_what_others_installed(stage)
+        refuse_what_others_installed(stage, self.cluster)
         self._installing = True
 
     def provide_image(self, stage: Stage) -> list[str]:
         stage.command("tests/cluster/image.sh")
         reference = stage.read("tests/cluster/image.sh").splitlines()[-1]
         stage.say(reference)
-        values = [f"image.repository={IMAGE}", "image.tag=dev", "image.pullPolicy=Never"]
+        values = self.cluster.image_values()
         if stage.ask("helm", "list", "--namespace", NAMESPACE, "--short") == RELEASE:
             # From a run with KEEP=1. A moved tag does not restart pods by itself.
             digest = reference.rpartition("@")[2].removeprefix("sha256:")[:16]
@@ -105,15 +102,8 @@ class LocalCluster:
                 return f"kvm-{number}"
         return client
 
-    def digest(self, stage: Stage, host: str, path: str) -> str:
-        file = harness.host_directory(host) / path.lstrip("/")
-        if not file.exists():
-            return ""
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-
     def lose(self, stage: Stage, host: str, path: str) -> None:
-        stage.run("rm", str(harness.host_directory(host) / path.lstrip("/")))
+        stage.run("rm", str(self.cluster.file(host, path)))
 
     def add_host(self, stage: Stage) -> str:
         nodes = (harness.state_root() / "nodes").iterdir()
@@ -139,13 +129,12 @@ class LocalCluster:
         listed = stage.ask(*_keytool(self._keystore(host), "-list"))
         return {line.partition(",")[0] for line in listed.splitlines() if line.rstrip(", ").endswith("Entry")}
 
-    @staticmethod
-    def _keystore(host: str) -> pathlib.Path:
-        return harness.host_directory(host) / KEYSTORE.lstrip("/")
+    def _keystore(self, host: str) -> pathlib.Path:
+        return self.cluster.file(host, KEYSTORE)
 
     def take_down(self, stage: Stage) -> None:
         if self._installing:
-            _uninstall(stage)
+            _uninstall(stage, self.cluster)
         if self._started_it:
             stage.run("tests/cluster/down.sh")
         else:
@@ -161,16 +150,15 @@ class GivenCluster:
     """The user's cluster: `KUBECONFIG` and `IMAGE`. The demo touches only what it installs."""
 
     def __init__(self, kubeconfig: str, image: str, origin_address: str) -> None:
-        self._kubeconfig = kubeconfig
-        self._image = image
+        self.cluster = Cluster(pathlib.Path(kubeconfig), image, origin_address, local=False)
         self.origin_address = origin_address
         self.node_labels = {"kubernetes.io/os": "linux"}
         self._installing = False
 
     def bring_up(self, stage: Stage) -> None:
-        stage.say(f"    KUBECONFIG={self._kubeconfig} is given: that cluster is used.")
-        stage.environment["KUBECONFIG"] = self._kubeconfig
-        refuse_what_others_installed(stage)
+        stage.say(f"    KUBECONFIG={self.cluster.kubeconfig} is given: that cluster is used.")
+        stage.environment["KUBECONFIG"] = str(self.cluster.kubeconfig)
+        refuse_what_others_installed(stage, self.cluster)
         self._installing = True
         if not self.origin_address:
             server = stage.read("kubectl", "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
@@ -178,35 +166,11 @@ class GivenCluster:
         stage.say(f"    Its nodes must reach this machine at {self.origin_address} (else set ORIGIN_ADDRESS).")
 
     def provide_image(self, stage: Stage) -> list[str]:
-        stage.say(f"    IMAGE={self._image} is given: nothing is built.")
-        repository, at, digest = self._image.partition("@")
-        if at:
-            return [f"image.repository={repository}", f"image.digest={digest}"]
-        name, colon, tag = repository.rpartition(":")
-        if not colon or "/" in tag:
-            return [f"image.repository={repository}", "image.tag=latest"]
-        return [f"image.repository={name}", f"image.tag={tag}"]
+        stage.say(f"    IMAGE={self.cluster.image} is given: nothing is built.")
+        return self.cluster.image_values()
 
     def host_of(self, client: str) -> str:
         return client
-
-    def digest(self, stage: Stage, host: str, path: str) -> str:
-        pods = json.loads(
-            stage.read(
-                *("kubectl", "-n", NAMESPACE, "get", "pods", "-o", "json"),
-                *("-l", "app.kubernetes.io/component=agent", "--field-selector", f"spec.nodeName={host}"),
-            )
-        )["items"]
-        if not pods:
-            raise DemoError(f"no agent runs on {host}")
-        # The image has no shell and no tools, only Python.
-        program = (
-            "import hashlib, os, sys\n"
-            "if os.path.exists(sys.argv[1]): print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())"
-        )
-        command = ("python3", "-c", program, path)
-        answer = stage.read("kubectl", "-n", NAMESPACE, "exec", pods[0]["metadata"]["name"], "--", *command)
-        return answer.strip()
 
     def lose(self, stage: Stage, host: str, path: str) -> None:
         """Delete the file in a separate pod: the product's agents mount the pool read-only."""
@@ -214,7 +178,7 @@ class GivenCluster:
         volume = {"name": "pool", "hostPath": {"path": directory, "type": "Directory"}}
         container = {
             "name": "remove",
-            "image": self._image,
+            "image": self.cluster.image,
             "command": ["python3", "-c", "import os, sys; os.unlink(sys.argv[1])", path],
             "securityContext": {"runAsUser": 0},
             "volumeMounts": [{"name": "pool", "mountPath": directory}],
@@ -227,7 +191,7 @@ class GivenCluster:
         }
         stage.command(f"rm {path}    # by a pod on {host}")
         stage.read(
-            *("kubectl", "-n", NAMESPACE, "run", pod, f"--image={self._image}", "--restart=Never"),
+            *("kubectl", "-n", NAMESPACE, "run", pod, f"--image={self.cluster.image}", "--restart=Never"),
             f"--overrides={json.dumps({'apiVersion': 'v1', 'spec': spec})}",
         )
         done = "--for=jsonpath={.status.phase}=Succeeded"
@@ -250,7 +214,7 @@ class GivenCluster:
 
     def take_down(self, stage: Stage) -> None:
         if self._installing:
-            _uninstall(stage)
+            _uninstall(stage, self.cluster)
 
     def how_to_take_down(self) -> str:
         return f"helm uninstall {RELEASE} -n {NAMESPACE}; kubectl delete -f crds; kubectl delete namespace {NAMESPACE}"
@@ -268,7 +232,7 @@ def choose() -> Target:
     return LocalCluster()
 
 
-def refuse_what_others_installed(stage: Stage) -> None:
+def refuse_what_others_installed(stage: Stage, cluster: Cluster) -> None:
     """Raise RefusedError where the operator is installed, but not by a demo (with KEEP=1)."""
     if "NotFound" in stage.ask("kubectl", "get", "crd", "zones.directdownload.dev", "-o", "name"):
         return
@@ -277,7 +241,7 @@ def refuse_what_others_installed(stage: Stage) -> None:
             "the operator is installed in this cluster already, and not by this demo: it would get in the way of "
             "whoever uses it. Remove it first, or use another cluster"
         )
-    others = _foreign(stage)
+    others = _foreign(cluster)
     if others:
         raise RefusedError(f"the cluster holds more than the demo's own: {', '.join(others)}")
 
@@ -289,11 +253,11 @@ def mark(stage: Stage) -> None:
     stage.read("kubectl", "label", "namespace", NAMESPACE, MARK, "--overwrite")
 
 
-def _uninstall(stage: Stage) -> None:
+def _uninstall(stage: Stage, cluster: Cluster) -> None:
     """Remove the demo's objects and the operator; keep the operator if another user now uses it."""
     if "NotFound" not in stage.ask("kubectl", "get", "crd", "templateplacements.directdownload.dev", "-o", "name"):
-        _remove_own(stage)
-        others = _foreign(stage)
+        _remove_own(stage, cluster)
+        others = _foreign(cluster)
         if others:
             raise DemoError(f"somebody else uses the operator by now ({', '.join(others)}): it stays installed")
     stage.run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
@@ -301,38 +265,36 @@ def _uninstall(stage: Stage) -> None:
     stage.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
 
-def _remove_own(stage: Stage) -> None:
+def _remove_own(stage: Stage, cluster: Cluster) -> None:
     """Remove the objects while the controller runs, so that hosts remove their files; after a failure it may hang."""
     own = (f"dddeploy/{DEPLOYMENT}", f"dddeploy/{PRIVATE}", f"ddtemplate/{TEMPLATE}", f"ddtemplate/{PRIVATE}")
     stage.run("kubectl", "delete", *own, "--ignore-not-found", "--wait=false")
     try:
-        stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _own(stage))
-    except DemoError as error:
+        stage.until("every copy to be removed", _REMOVAL_SECONDS, lambda: not _own(cluster))
+    except FAILURES as error:
         stage.say(f"    {error}: letting go of them, files may remain on hosts")
-        for namespace, name in _own(stage):
+        for namespace, name in _own(cluster):
             where = ("-n", namespace) if namespace else ()
             stage.ask("kubectl", *where, "patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
 
-def _own(stage: Stage) -> list[tuple[str, str]]:
-    return [(namespace, name) for namespace, name, template in _managed(stage) if template in (TEMPLATE, PRIVATE)]
+def _own(cluster: Cluster) -> list[tuple[str, str]]:
+    return [(namespace, name) for namespace, name, template in _managed(cluster) if template in (TEMPLATE, PRIVATE)]
 
 
-def _foreign(stage: Stage) -> list[str]:
-    return [name for _, name, template in _managed(stage) if template not in (TEMPLATE, PRIVATE)]
+def _foreign(cluster: Cluster) -> list[str]:
+    return [name for _, name, template in _managed(cluster) if template not in (TEMPLATE, PRIVATE)]
 
 
-def _managed(stage: Stage) -> list[tuple[str, str, str]]:
+def _managed(cluster: Cluster) -> list[tuple[str, str, str]]:
     """Namespace, kind/name and template of each deployment, template and placement."""
-    kinds = "templatedeployments,templates,templateplacements"
-    items = json.loads(stage.read("kubectl", "get", kinds, "--all-namespaces", "-o", "json"))["items"]
     return [
         (
             item["metadata"].get("namespace", ""),
             f"{item['kind'].lower()}.directdownload.dev/{item['metadata']['name']}",
             item["spec"].get("templateRef", item["metadata"])["name"],
         )
-        for item in items
+        for item in cluster.list("templatedeployments,templates,templateplacements")
     ]
 
 

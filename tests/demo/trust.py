@@ -1,6 +1,5 @@
 """The demo's second half: a private HTTPS server, and the certificate that hosts trust it by, until it is revoked."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -110,7 +109,7 @@ class Trust:
         self._stage.run("kubectl", "apply", "-f", str(path))
 
     def _reasons(self) -> set[str]:
-        items = json.loads(self._stage.read("kubectl", "get", "ddplacement", "-o", "json"))["items"]
+        items = self._cluster.cluster.list("ddplacement")
         found = [item.get("status", {}) for item in items if item["spec"]["templateRef"]["name"] == PRIVATE]
         return {c["reason"] for status in found for c in status.get("conditions", []) if c["type"] == "Ready"}
 

@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Collection, Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import Cluster
+from tests.world import cluster as clusters
 from tests.world import origin
+from tests.world.cluster import Cluster
 from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 
@@ -36,14 +36,7 @@ def cluster() -> Iterator[Cluster]:
     found = Cluster.acquire()
     found.install("headerSecrets.namespaces={default}")
     found.apply(usual_zone(), clusters.pool())
-
-    def all_up() -> bool:
-        hosts = found.list("hosts")
-        return bool(hosts) and all(
-            h.get("status", {}).get("state") == "Up" and h["status"].get("storage") for h in hosts
-        )
-
-    until("hosts that are Up and report their storage", all_up)
+    found.await_hosts()
     yield found
     found.release()
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from tests.e2e.cluster import Cluster, Object
+from tests.world.cluster import Cluster, Object
 from tests.world.waiting import until
 
 ACCOUNT = "prometheus"

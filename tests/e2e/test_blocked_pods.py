@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.e2e.conftest import Image, remove_all
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.world.waiting import until
 
 SETTINGS = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")

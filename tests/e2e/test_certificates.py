@@ -13,13 +13,12 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, keystores
-from tests.e2e.cluster import Cluster, Object
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, keystores, origin
 from tests.world.certificates import Certificate
+from tests.world.cluster import Cluster, Object
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 KIND = "directdownloadcertificate"
@@ -118,7 +117,7 @@ def test_downloads_from_a_private_server_work_while_its_authority_is_uploaded(
         stores.apply(keystores.certificate("private-ca", authority))
         stores.converged("private", 3, 60)
         for host, placement in stores.placements("private").items():
-            assert evidence.sha256(stores.file(host, placement["spec"]["path"])) == image.sha256
+            assert clusters.sha256(stores.file(host, placement["spec"]["path"])) == image.sha256
 
         named = ("--name", "private-ca", "--zone", "zone-1", "--wait")
         done = keystores.command(stores, "certificate", "revoke", *named)

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster
 from tests.e2e.conftest import Image
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster
 from tests.world.waiting import until
 
 from directdownload.resources import crd
@@ -117,7 +116,7 @@ def test_what_was_there_goes_on_under_another_name(cluster: Cluster, server: ori
     settings = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")
     cluster.install(*settings, release=OTHER_RELEASE, namespace=OTHER_NAMESPACE)
     if lost is not None:
-        until("the lost file to be fetched again", lambda: evidence.sha256(lost) == image.sha256)
+        until("the lost file to be fetched again", lambda: clusters.sha256(lost) == image.sha256)
     cluster.converged("kept", len(hosts))
     after = cluster.placements("kept")
     assert {host: each["metadata"]["uid"] for host, each in after.items()} == {

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster, CommandError
+from tests.world.evidence import HOSTS
 from tests.world.soak import EACH_ROUND, seed_of
 from tests.world.waiting import until
 
@@ -91,7 +90,7 @@ class Driver:
         for host in HOSTS:
             pool = self._cluster.file(host, POOL_ROOT)
             expected = {self.uids[name]: self.images[name].sha256 for name, on in wanted if on == host}
-            found = {name: evidence.sha256(pool / name) for name in evidence.names(pool) - {WORK_DIRECTORY}}
+            found = {name: clusters.sha256(pool / name) for name in evidence.names(pool) - {WORK_DIRECTORY}}
             if found != expected:
                 wrong.append(f"{host} has {found}, expected {expected}")
             work = evidence.names(pool / WORK_DIRECTORY)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, failover
-from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, failover, origin
+from tests.world.checkout import CHART
+from tests.world.cluster import NAMESPACE, Cluster
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 #: What issue and documentation promise, from the failure to the first write of the next leader.
@@ -142,7 +142,7 @@ def test_an_upgrade_in_mid_rollout_stops_neither_downloads_nor_the_controller(
     began = time.time()
     changed = f"upgraded={began:.0f}"
     annotations = [f"--set-string={part}.podAnnotations.{changed}" for part in ("controller", "agent")]
-    local.helm("upgrade", clusters.RELEASE, str(clusters.CHART), "-n", NAMESPACE, "--reuse-values", *annotations)
+    local.helm("upgrade", clusters.RELEASE, str(CHART), "-n", NAMESPACE, "--reuse-values", *annotations)
     for name in (f"deployment/{clusters.RELEASE}-controller", f"daemonset/{clusters.RELEASE}-agent"):
         local.kubectl("rollout", "status", name, "-n", NAMESPACE, "--timeout=120s")
     # The last old one ends a moment after the Deployment calls itself rolled out.

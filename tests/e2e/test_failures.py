@@ -3,11 +3,11 @@
 import pathlib
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
+from tests.world import cluster as clusters
 from tests.world import origin
+from tests.world.cluster import NAMESPACE, Cluster
+from tests.world.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
 from tests.world.waiting import until
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import Cluster
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 
@@ -35,7 +34,7 @@ def test_a_node_that_joins_late_gets_its_copy_and_may_leave_for_ever(
     local.converged("late", 4, 120)
     placement = local.placements("late")[fourth]
     file = local.file(fourth, placement["spec"]["path"])
-    assert evidence.sha256(file) == image.sha256
+    assert clusters.sha256(file) == image.sha256
 
     local.node("stop", fourth)
     local.kubectl("delete", "node", fourth)
@@ -46,7 +45,7 @@ def test_a_node_that_joins_late_gets_its_copy_and_may_leave_for_ever(
     # Whoever deletes the Host gives up what lies there.
     local.kubectl("delete", "host", fourth, "--timeout=120s")
     until("the last placement to go", lambda: not local.placements("late"))
-    assert evidence.sha256(file) == image.sha256
+    assert clusters.sha256(file) == image.sha256
 
 
 def test_a_power_cut_in_mid_download_loses_neither_bytes_nor_wishes(local: Cluster, slow_server: origin.Origin) -> None:
@@ -81,7 +80,7 @@ def test_a_power_cut_in_mid_download_loses_neither_bytes_nor_wishes(local: Clust
     until("its placement to go", lambda: not local.placements("unwanted"))
     local.converged("cut", 3, 120)
     placement = local.placements("cut")[lost]
-    assert evidence.sha256(local.file(lost, placement["spec"]["path"])) == large.sha256
+    assert clusters.sha256(local.file(lost, placement["spec"]["path"])) == large.sha256
     (resumed,) = (r for r in evidence.wait_for_gets(slow_server, 4) if r.status == 206)
     assert resumed.bytes_sent <= large.size_bytes // 2
     assert not evidence.work_files(local, lost)

@@ -9,8 +9,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from image import archive, sbom
-from tests.e2e import evidence
-from tests.e2e.cluster import REPOSITORY, Cluster
+from tests.world import evidence
+from tests.world.checkout import REPOSITORY
+from tests.world.cluster import Cluster
 
 _SITE_PACKAGES = re.compile(r"/opt/directdownload/lib/python3\.\d+/site-packages/")
 _SOURCE = re.compile(r"(?P<folder>.*)/(?P<name>[^/]*)\.py")

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from tests.api import promql
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, keystores, prometheus
-from tests.e2e.cluster import CHART, NAMESPACE, RELEASE, Cluster, Object
+from tests.e2e import prometheus
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, keystores, origin, promql
 from tests.world.certificates import Certificate
+from tests.world.checkout import CHART
+from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 from directdownload import metrics_reference

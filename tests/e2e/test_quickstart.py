@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
 from tests.e2e import conftest
-from tests.e2e.cluster import Cluster
-from tests.world import docs
+from tests.world import checkout, docs
+from tests.world import cluster as clusters
+from tests.world.cluster import Cluster
 
 _PAGE = (docs.DOCS / "quickstart.md").read_text()
 _BLOCK = re.compile(r"^<!-- tests run this block(?P<dry> as a dry run)? -->\n```sh\n(?P<text>.*?)^```$", re.M | re.S)
@@ -46,8 +46,8 @@ def test_a_newcomer_gets_to_a_verified_template_by_copy_and_paste(own_fleet: Clu
     result = subprocess.run(
         # What a block has started ends with the shell, also when a later one fails.
         ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{_script()}"],
-        cwd=docs.REPOSITORY,
-        env={**environment, "RENDERED": str(rendered)},
+        cwd=checkout.REPOSITORY,
+        env=checkout.environment(environment, RENDERED=str(rendered)),
         capture_output=True,
         text=True,
         check=False,

@@ -5,12 +5,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import POOL_ROOT, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import POOL_ROOT, Cluster
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY

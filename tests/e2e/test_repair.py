@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import Image, remove_all
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import POOL_ROOT, Cluster, Object
 from tests.world.waiting import until
 
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -50,7 +49,7 @@ class Damage:
     def intact(self, template: str, host: str) -> bool:
         """The file is as published, and the product says so of what lies there now."""
         ready = self.status(template, host)["phase"] == "Ready"
-        return ready and evidence.sha256(self.path(template, host)) == self.images[template].sha256
+        return ready and clusters.sha256(self.path(template, host)) == self.images[template].sha256
 
     def verified_again(self, template: str, host: str) -> bool:
         before = self.placements[template][host]["status"]["file"]["verifiedTime"]

@@ -5,11 +5,11 @@ import json
 import time
 
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS, condition, wait_for_gets, work_files
+from tests.world import cluster as clusters
 from tests.world import origin
+from tests.world.cluster import NAMESPACE, Cluster
+from tests.world.evidence import HOSTS, condition, wait_for_gets, work_files
 from tests.world.waiting import until
 
 from directdownload.controller.watches import SUMMARY_SECONDS

@@ -8,13 +8,12 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.api.kube import Kube, Object, resource
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, Cluster
+from tests.world.evidence import HOSTS
+from tests.world.kube import Kube, Object, resource
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -172,7 +171,7 @@ def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Or
     published = local.file(host, placement["spec"]["path"])
     work = published.parent / WORK_DIRECTORY
     published.write_bytes(b"evil")
-    path, digest = placement["spec"]["path"], f"sha256:{evidence.sha256(published)}"
+    path, digest = placement["spec"]["path"], f"sha256:{clusters.sha256(published)}"
     forged = Record.of(published.stat(), path=path, digest=digest, checksum="")
     owner = {"placement": name, "placement_uid": placement["metadata"]["uid"], "host": host, "format": "RAW"}
     (record,) = work.glob("*.record")
@@ -195,5 +194,5 @@ def test_whoever_writes_a_pool_decides_nothing(local: Cluster, server: origin.Or
     after = precious.stat()
     assert precious.read_bytes() == b"precious"
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (state.st_mode, state.st_uid, state.st_mtime_ns)
-    assert evidence.sha256(local.file(host, local.placements("linked")[host]["spec"]["path"])) == image.sha256
+    assert clusters.sha256(local.file(host, local.placements("linked")[host]["spec"]["path"])) == image.sha256
     precious.unlink()

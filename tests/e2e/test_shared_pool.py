@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, SCRIPTS, Cluster
 from tests.e2e.conftest import Image
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, SCRIPTS, Cluster
 from tests.world.waiting import until
 
 SHARED, HUNG = f"{POOL_ROOT}/shared", f"{POOL_ROOT}/hung"
@@ -58,7 +57,7 @@ def test_one_copy_by_one_job_and_none_where_nothing_is_mounted(
     local.converged("one", 1)
     (placement,) = local.placements("one").values()
     assert placement["spec"]["host"] in ("kvm-1", "kvm-2")
-    assert evidence.sha256(common / pathlib.Path(placement["spec"]["path"]).name) == image.sha256
+    assert clusters.sha256(common / pathlib.Path(placement["spec"]["path"]).name) == image.sha256
     assert evidence.verbs(placement["metadata"]["name"]) == ["fetch"]
     assert len(evidence.gets(server)) == 1
     for host in evidence.HOSTS:
@@ -90,7 +89,7 @@ def test_a_host_that_is_cut_off_is_replaced_and_its_return_harms_nothing(
     assert placement["spec"]["host"] == second
     file = common / pathlib.Path(placement["spec"]["path"]).name
     until("every job to end", lambda: not evidence.pods(local, "job"))
-    assert evidence.sha256(file) == image.sha256
+    assert clusters.sha256(file) == image.sha256
     assert evidence.names(common) == {file.name, ".directdownload"}
     assert local.reasons("taken")[second][0] == "Ready"
 

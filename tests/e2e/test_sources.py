@@ -16,13 +16,12 @@ from typing import TextIO
 
 import pytest
 from tests.cluster import harness
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence, keystores
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
 from tests.e2e.conftest import exported, remove_all, served
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, keystores, origin
 from tests.world.certificates import Certificate
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster, Object
+from tests.world.evidence import HOSTS
 from tests.world.ganesha import Ganesha
 from tests.world.waiting import until
 
@@ -48,7 +47,7 @@ class Image:
 
     @property
     def served_digest(self) -> str:
-        return f"sha256:{evidence.sha256(self.served)}"
+        return f"sha256:{clusters.sha256(self.served)}"
 
 
 class Witness:
@@ -130,7 +129,7 @@ def _metalink(path: pathlib.Path, image: Image, *urls: str) -> None:
     """RFC 5854."""
     lines = ['<?xml version="1.0"?>', '<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="mirrored.raw">']
     lines.append(f"<size>{image.served.stat().st_size}</size>")
-    lines.append(f'<hash type="sha-256">{evidence.sha256(image.served)}</hash>')
+    lines.append(f'<hash type="sha-256">{clusters.sha256(image.served)}</hash>')
     lines += [f'<url priority="{number}">{url}</url>' for number, url in enumerate(urls, 1)]
     path.write_text("".join([*lines, "</file></metalink>"]))
 
@@ -256,11 +255,11 @@ def clean(sources: Sources) -> None:
 @pytest.mark.parametrize("name", ["plain", "secure", "exported", "mirrored", "packed", "guarded"])
 def test_every_kind_of_source_brings_its_bytes_to_every_node(sources: Sources, name: str) -> None:
     image, cluster = sources.images[name], sources.cluster
-    published = evidence.sha256(image.published)
+    published = clusters.sha256(image.published)
     placements = cluster.placements(name)
     assert sorted(placements) == HOSTS
     for host, placement in placements.items():
-        assert evidence.sha256(cluster.file(host, placement["spec"]["path"])) == published
+        assert clusters.sha256(cluster.file(host, placement["spec"]["path"])) == published
         file = placement["status"]["file"]
         assert (file["sizeBytes"], file["digest"]) == (image.published.stat().st_size, image.served_digest)
         assert (file["format"], file["virtualSizeBytes"]) == (image.format, image.virtual_bytes)
@@ -371,5 +370,5 @@ def test_an_unpacked_archive_is_verified_and_not_fetched_again(sources: Sources)
     changing = {"verifiedTime", "revision"}
     assert {field for field, value in after.items() if before["status"]["file"].get(field) != value} == changing
     assert evidence.verbs(before["metadata"]["name"]) == ["fetch", "verify"]
-    assert evidence.sha256(cluster.file("kvm-1", before["spec"]["path"])) == evidence.sha256(image.published)
+    assert clusters.sha256(cluster.file("kvm-1", before["spec"]["path"])) == clusters.sha256(image.published)
     assert len(sources.requests("/packed.qcow2.gz")) == len(HOSTS)

@@ -4,11 +4,10 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import Image, exported
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import Cluster
 
 
 @pytest.fixture
@@ -40,6 +39,6 @@ def test_servers_that_let_only_hosts_in_serve_downloads(local: Cluster, director
         for name in urls:
             local.converged(name, len(hosts))
             for host, placement in local.placements(name).items():
-                assert evidence.sha256(local.file(host, placement["spec"]["path"])) == image.sha256
+                assert clusters.sha256(local.file(host, placement["spec"]["path"])) == image.sha256
                 assert placement["status"]["attempts"] == 1
         assert {request.client for request in evidence.gets(server)} == hosts

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import cluster as clusters
-from tests.e2e import evidence
-from tests.e2e.cluster import NAMESPACE, POOL_ROOT, Cluster
 from tests.e2e.conftest import Image
-from tests.e2e.evidence import HOSTS
-from tests.world import origin
+from tests.world import cluster as clusters
+from tests.world import evidence, origin
+from tests.world.cluster import NAMESPACE, POOL_ROOT, Cluster
+from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 
@@ -127,7 +126,7 @@ def test_a_template_made_again_under_its_name_brings_its_own_bytes(local: Cluste
     until("the new files, and only those", replaced)
     local.converged("again", 3)
     for host in HOSTS:
-        assert evidence.sha256(local.file(host, f"{POOL_ROOT}/{uid}")) == new.sha256
+        assert clusters.sha256(local.file(host, f"{POOL_ROOT}/{uid}")) == new.sha256
 
 
 def test_a_stalled_copy_is_tried_again_on_request(local: Cluster, server: origin.Origin, image: Image) -> None:

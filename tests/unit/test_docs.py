@@ -11,7 +11,8 @@ import click
 import pytest
 import yaml
 from tests import values_reference
-from tests.world.docs import DOCS, PAGES, REPOSITORY
+from tests.world.checkout import REPOSITORY
+from tests.world.docs import DOCS, PAGES
 
 from directdownload.cli.main import cli
 from directdownload.resources import crd, reference

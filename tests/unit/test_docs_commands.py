@@ -12,7 +12,8 @@ import click
 import pytest
 import yaml
 from tests.world import docs
-from tests.world.docs import REPOSITORY, Command
+from tests.world.checkout import REPOSITORY
+from tests.world.docs import Command
 
 from directdownload.cli.main import cli
 from directdownload.resources import base, crd

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from tests.world import docs
+from tests.world.checkout import REPOSITORY
 
 from directdownload.resources import base, crd, reference
 from directdownload.resources.reasons import Reason
 
-PACKAGE = docs.REPOSITORY / "operator" / "directdownload"
+PACKAGE = REPOSITORY / "operator" / "directdownload"
 KINDS = {kind.DEFINITION.kind: kind for kind in crd.KINDS}
 _API_VERSION = f"{base.GROUP}/{base.VERSION}"
 

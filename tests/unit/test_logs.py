@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.world import checkout
 
 from directdownload import logs
 
@@ -203,7 +204,9 @@ def test_what_nobody_caught_is_one_line_as_well(where: str) -> None:
         "def fail(): raise failure\n"
         "logs.configure('json', 'info')\n" + where
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=checkout.environment(), capture_output=True, text=True, check=False
+    )
     (event,) = (json.loads(line) for line in done.stderr.splitlines())
     assert (event["level"], event["message"]) == ("critical", "Uncaught: ValueError")
     assert "Traceback" in event["exception"]

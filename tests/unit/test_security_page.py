@@ -4,7 +4,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from tests.world.docs import REPOSITORY
+from tests.world.checkout import REPOSITORY
 
 _PAGE = REPOSITORY / "SECURITY.md"
 _SHOWN = re.compile(r"\*Shown\s+by\s+(?P<what>.*?)\*", re.DOTALL)

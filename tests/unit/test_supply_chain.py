@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from image import audit
 from tests.world import origin
+from tests.world.checkout import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 _PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][^ ;]*)( ; (?P<marker>[^\\]*))?")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")

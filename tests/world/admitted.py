@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.api import samples
+from tests.world import samples
 
 from directdownload.cluster import kinds
 from directdownload.resources import base, crd, template, zone

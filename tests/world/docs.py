@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator
 
 import yaml
+from tests.world.checkout import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "tests" / "cluster" / "README.md"])
 

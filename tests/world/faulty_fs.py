@@ -16,6 +16,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from tests.world import checkout
+
 from directdownload.download import files
 
 _PUNCH_HOLE = 2
@@ -45,7 +47,7 @@ class FaultyFileSystem:
         arguments = [str(path) for path in (self.path, self.backing, self._rules)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.world.faulty_fs", *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=checkout.environment(),
             stderr=subprocess.PIPE,
         )
         end = time.monotonic() + _START_SECONDS

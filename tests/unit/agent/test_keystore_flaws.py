@@ -5,9 +5,9 @@ import subprocess
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores
 from tests.unit.agent.test_keystoresync import Host, published
 from tests.world import odd_certificates as odd
+from tests.world import stores
 
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from tests.unit.agent import stores
-from tests.unit.agent.stores import HostFiles
-from tests.world import certificates
+from tests.world import certificates, stores
+from tests.world.stores import HostFiles
 from tests.world.waiting import until_async
 
 from directdownload.agent import trust

@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores
-from tests.unit.agent.stores import HostFiles
+from tests.world import checkout, stores
+from tests.world.stores import HostFiles
 from tests.world.waiting import until
 
 from directdownload.agent.keystoresync import KeystoreSync, Wishes
@@ -86,7 +86,7 @@ def test_killed_at_any_moment_the_store_loads_the_ledger_names_what_is_ours_and_
     choose = random.Random(f"kills {store_type}")
     with subprocess.Popen(
         [sys.executable, "-c", _NURSERY, json.dumps(arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

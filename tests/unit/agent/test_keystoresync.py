@@ -10,8 +10,8 @@ import stat
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores
-from tests.unit.agent.stores import HostFiles
+from tests.world import stores
+from tests.world.stores import HostFiles
 
 from directdownload.agent import keystoresync
 from directdownload.agent.keystoresync import KeystoreSync, Synced, Wishes

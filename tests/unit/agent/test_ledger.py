@@ -7,7 +7,7 @@ import pathlib
 import time
 
 import pytest
-from tests.unit.agent import support
+from tests.world import agent_files
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 
 from directdownload.agent import copies, ledger
@@ -171,7 +171,7 @@ asyncio.run(main())
 
 
 def test_what_a_full_disk_refuses_stays_to_be_written_and_is_tried_again(tmp_path: pathlib.Path) -> None:
-    assert support.in_namespace(FULL_DISK, str(tmp_path)) == {
+    assert agent_files.in_namespace(FULL_DISK, str(tmp_path)) == {
         "saved": True,
         "full": [False, True, False],
         "not before the pause": [False, True],

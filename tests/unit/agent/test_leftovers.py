@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.agent import support
+from tests.world import agent_files
 
 from directdownload.agent import leftovers, prober
 from directdownload.agent.leftovers import Leftover, Owner
@@ -301,7 +301,7 @@ def test_nothing_outside_of_the_work_directory_is_removed(tmp_path: pathlib.Path
 
 
 def test_a_download_that_waits_for_the_swept_part_begins_anew(tmp_path: pathlib.Path, pool: int) -> None:
-    where = support.make_place(tmp_path, "a", "h")
+    where = agent_files.make_place(tmp_path, "a", "h")
     names = make(tmp_path, "a.h.journal", "a.h.part")
     opened = os.open(where.part, os.O_RDWR)
     try:
@@ -314,7 +314,7 @@ def test_a_download_that_waits_for_the_swept_part_begins_anew(tmp_path: pathlib.
 
 
 def test_a_pool_that_takes_nothing_is_said(tmp_path: pathlib.Path) -> None:
-    outcome = support.in_namespace(READ_ONLY, str(tmp_path))
+    outcome = agent_files.in_namespace(READ_ONLY, str(tmp_path))
     assert outcome["removed"] == []
     assert "Read-only file system" in outcome["error"]
 

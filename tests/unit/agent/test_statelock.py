@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.agent import support
+from tests.world import agent_files, checkout
 
 from directdownload.agent import statelock
 from directdownload.agent.settings import Settings
@@ -80,7 +80,7 @@ def holding(state: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-c", program, str(state)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         start_new_session=True,
     ) as process:
         try:
@@ -202,4 +202,4 @@ print(json.dumps(said))
 
 
 def test_a_full_or_read_only_disk_can_be_locked_all_the_same(tmp_path: pathlib.Path) -> None:
-    assert support.in_namespace(FULL_AND_READ_ONLY, str(tmp_path)) == {"full": ";", "read-only": ";"}
+    assert agent_files.in_namespace(FULL_AND_READ_ONLY, str(tmp_path)) == {"full": ";", "read-only": ";"}

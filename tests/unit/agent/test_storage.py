@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 import pytest
-from tests.unit.agent import support
+from tests.world import agent_files
 
 from directdownload.agent import storage
 from directdownload.download import mountinfo
@@ -257,7 +257,7 @@ asyncio.run(main())
 
 
 def test_real_mounts_are_judged_as_the_host_sees_them(tmp_path: pathlib.Path) -> None:
-    outcome = support.in_namespace(REAL, str(tmp_path))
+    outcome = agent_files.in_namespace(REAL, str(tmp_path))
     reasons = {name: facts.get("reason") for name, facts in outcome.items()}
     assert reasons == {
         "": None,

@@ -6,9 +6,8 @@ import ssl
 
 import pytest
 from cryptography import x509
-from tests.unit.agent import stores
 from tests.unit.keystore import oddities, support, test_jks
-from tests.world import certificates
+from tests.world import certificates, stores
 
 from directdownload.agent.trust import Bundle
 from directdownload.download.errors import SourceError

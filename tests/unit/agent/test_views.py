@@ -4,8 +4,8 @@ import datetime
 from typing import Any
 
 import pytest
-from tests.unit.agent import stores
 from tests.world import odd_certificates as odd
+from tests.world import stores
 
 from directdownload.agent import views
 from directdownload.planning.keystores import Previous

@@ -8,8 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from tests.unit.agent import support
-from tests.world import waiting
+from tests.world import agent_files, waiting
 
 from directdownload.agent import copies, prober, worker
 from directdownload.resources.naming import WORK_DIRECTORY
@@ -159,7 +158,7 @@ def test_a_hung_file_system_freezes_one_child_only_and_no_second_is_sent_after_i
     tmp_path: pathlib.Path, operation: str
 ) -> None:
     question = json.dumps({"operation": operation, **QUESTIONS[operation]})
-    outcome = support.in_namespace(HUNG, str(tmp_path), question)
+    outcome = agent_files.in_namespace(HUNG, str(tmp_path), question)
     assert outcome["reached"]
     assert outcome["state"] == "D", "the child cannot even be killed"
     assert "no answer within 1 s" in outcome["said"][0]
@@ -183,20 +182,20 @@ async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.P
 
     nothing = {"present": [], "changed": {}, "complete": True}
     assert await scan() == nothing
-    place = support.make_place(pool, "t1")
+    place = agent_files.make_place(pool, "t1")
     work = pool / WORK_DIRECTORY
     (work / "link.kvm-1.journal").symlink_to(outside / "x.kvm-1.journal")
     (work / "large.kvm-1.journal").write_bytes(b"x" * 100_000)
     os.mkfifo(work / "fifo.record")
     (work / "other").write_text("x")
     os.close(os.open(os.fsencode(work) + b"/\xff.record", os.O_CREAT))
-    written = support.write_journal(place, "p", "u", 10)
+    written = agent_files.write_journal(place, "p", "u", 10)
     first = await scan()
     assert first["changed"].pop("t1.kvm-1.journal") == written.model_dump_json()
     assert set(first["changed"].values()) == {""}
     assert len(first["present"]) == 5
     assert (await scan())["changed"] == {}
-    support.write_journal(place, "p", "u", 20)
+    agent_files.write_journal(place, "p", "u", 20)
     assert list((await scan())["changed"]) == ["t1.kvm-1.journal"]
     for path in work.iterdir():
         path.unlink()
@@ -218,7 +217,7 @@ async def test_more_than_the_budget_is_refused_and_told_anew_once_it_is_gone(
     tmp_path: pathlib.Path, limit: str
 ) -> None:
     """2,001 names of 98 bytes are too many by the first and the second, four fat records by the last."""
-    support.publish(support.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
+    agent_files.publish(agent_files.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
     work, budget = tmp_path / WORK_DIRECTORY, LIMITS[limit]
     fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
@@ -256,7 +255,7 @@ async def test_what_has_not_changed_counts_as_well(tmp_path: pathlib.Path) -> No
 
 async def test_two_thousand_copies_are_within_the_budget(tmp_path: pathlib.Path) -> None:
     """With names as long as they get, and a part, a journal and a lock of each."""
-    known = support.publish(support.make_place(tmp_path, "t1"), "p" * 253, "u" * 36, b"12345", host="h" * 253)
+    known = agent_files.publish(agent_files.make_place(tmp_path, "t1"), "p" * 253, "u" * 36, b"12345", host="h" * 253)
     text = known.model_copy(update={"checksum": f"sha512:{'0' * 128}"}).model_dump_json()
     work = tmp_path / WORK_DIRECTORY
     for number in range(2000):
@@ -272,7 +271,7 @@ async def test_two_thousand_copies_are_within_the_budget(tmp_path: pathlib.Path)
 
 
 async def test_what_lies_on_another_file_system_than_was_judged_is_not_looked_at(tmp_path: pathlib.Path) -> None:
-    support.publish(support.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
+    agent_files.publish(agent_files.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
     device = os.stat(tmp_path).st_dev
     scan = {"work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.cli.test_start import PROGRAM, directdownload, imported
+from tests.unit.cli.test_start import directdownload, imported
+from tests.world import checkout
 
 from directdownload.cli import completion
 from directdownload.cli.main import COMMANDS
@@ -57,14 +58,14 @@ def in_bash(line: str, tmp_path: pathlib.Path) -> list[str]:
         "while [ $# -gt 0 ] && [ $1 != -F ]; do shift; done\n"
         f'$2 {words[0]}; printf "%s\\n" "${{COMPREPLY[@]}}"\n'
     )
-    path = f"{pathlib.Path(PROGRAM).parent}:{os.defpath}"
+    path = f"{checkout.PROGRAMS}:{os.defpath}"
     done = subprocess.run(
         ["bash", "--norc", str(commands)],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
-        env={"PATH": path, "HOME": "/nonexistent"},
+        env=checkout.environment({"PATH": path, "HOME": "/nonexistent"}),
     )
     assert not done.stderr
     return done.stdout.split()
@@ -91,7 +92,7 @@ def test_bash_completes(program: str, words: str, expected: list[str], tmp_path:
     ],
 )
 def test_scripts_are_for_all_names_of_the_program(shell: str, lines: list[str]) -> None:
-    done = directdownload("completion", shell, PATH=f"{pathlib.Path(sys.executable).parent}:{os.defpath}")
+    done = directdownload("completion", shell, PATH=f"{checkout.PROGRAMS}:{os.defpath}")
     assert (done.returncode, done.stderr) == (0, "")
     for line in lines:
         assert line in done.stdout
@@ -108,5 +109,12 @@ def test_completing_a_command_loads_nothing_heavy() -> None:
         "import sys\nfrom directdownload.cli import completion\ncompletion.for_kubectl([''])\n"
         "print([m for m in ('kubernetes', 'rich', 'kopf', 'directdownload.cluster') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert done.stdout == "[]\n"

@@ -4,17 +4,15 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import click
 import pytest
-from tests.world import certificates
+from tests.world import certificates, checkout
 
 from directdownload.cli import examples
 from directdownload.cli.main import cli
 
-PLUGIN = str(pathlib.Path(sys.executable).parent / "kubectl-directdownload")
 #: From here on it is the shell's.
 SHELL_WORDS = {">", "|", "&&"}
 
@@ -78,7 +76,10 @@ def test_every_command_says_what_it_is_for(name: str) -> None:
 
 def test_examples_of_the_plugin_call_the_plugin() -> None:
     for arguments, first in (((), "template"), (("certificate", "revoke"), "certificate")):
-        done = subprocess.run([PLUGIN, *arguments, "--help"], capture_output=True, text=True, timeout=120, check=True)
+        command = [checkout.PLUGIN, *arguments, "--help"]
+        done = subprocess.run(
+            command, env=checkout.environment(), capture_output=True, text=True, timeout=120, check=True
+        )
         found = shown(done.stdout)
         assert found
         assert all(words[:3] == ["kubectl", "directdownload", first] or words[2] in COMMANDS for words in found)

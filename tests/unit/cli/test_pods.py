@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.world import checkout
 
 #: The program is one that is never loaded.
 _CODE = """
@@ -28,7 +29,9 @@ _POD = ("--pod-name=pod", "--pod-namespace=operator", "--pool-root=/var/lib/libv
 )
 def test_a_container_that_is_asked_to_end_while_it_starts_ends_at_once(command: str, argument: str) -> None:
     first = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", _CODE]
-    with subprocess.Popen([*first, command, *_POD, argument], stdout=subprocess.PIPE, text=True) as outside:
+    with subprocess.Popen(
+        [*first, command, *_POD, argument], env=checkout.environment(), stdout=subprocess.PIPE, text=True
+    ) as outside:
         assert outside.stdout is not None
         try:
             process = int(outside.stdout.readline())

@@ -1,9 +1,9 @@
 """What the API server says, in words for users. The texts are what a real kube-apiserver 1.35 answered."""
 
-import pathlib
 import re
 
 import pytest
+from tests.world.checkout import CHART
 
 from directdownload.cli import outcome, refusals
 from directdownload.cluster import errors, kinds
@@ -154,15 +154,12 @@ def test_fields_that_the_cluster_does_not_know_are_of_another_version() -> None:
     assert 'refused: unknown field "spec.x". Compare the version of this command line (0.2.0)' in found.message
 
 
-_CHART = pathlib.Path(__file__).resolve().parents[3] / "charts" / "direct-download-operator"
-
-
 @pytest.mark.parametrize("plural", [kind.plural for kind in kinds.OURS])
 @pytest.mark.parametrize("verb", ["get", "list", "watch", "create", "patch", "delete"])
 def test_the_role_that_is_named_has_the_right(verb: str, plural: str) -> None:
     if (verb, plural) == ("create", "templateplacements"):
         return  # nobody but the controller
-    roles = (_CHART / "templates" / "roles.yaml").read_text().split("\n---\n")
+    roles = (CHART / "templates" / "roles.yaml").read_text().split("\n---\n")
     [text] = [
         text for text in roles if re.search(rf"fullname.*}}}}-{refusals.role(verb, plural)}$", text, re.MULTILINE)
     ]

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from tests.world import checkout
 
-PROGRAM = str(pathlib.Path(sys.executable).parent / "directdownload")
 HEAVY = ("kopf", "kubernetes", "rich", "directdownload.cluster", "directdownload.controller", "directdownload.agent")
 _IMPORTED = """
 import json, sys
@@ -23,14 +23,16 @@ print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.module
 
 
 def directdownload(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.defpath, "HOME": "/nonexistent", **environment}
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=clean, timeout=120, check=False)
+    clean = checkout.environment({"PATH": os.defpath, "HOME": "/nonexistent"}, **environment)
+    command = [checkout.DIRECTDOWNLOAD, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=clean, timeout=120, check=False)
 
 
 def imported(*arguments: str) -> list[str]:
     """Which of the heavy modules are loaded after `directdownload ARGUMENTS`."""
     done = subprocess.run(
         [sys.executable, "-c", _IMPORTED, json.dumps(arguments), json.dumps(HEAVY)],
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         timeout=120,
@@ -113,8 +115,8 @@ def test_an_api_server_that_is_away_is_transient(tmp_path: pathlib.Path) -> None
 
 
 def test_the_plugin_calls_itself_as_it_was_called() -> None:
-    plugin = str(pathlib.Path(PROGRAM).parent / "kubectl-directdownload")
-    done = subprocess.run([plugin, "--help"], capture_output=True, text=True, timeout=120, check=True)
+    command = [checkout.PLUGIN, "--help"]
+    done = subprocess.run(command, env=checkout.environment(), capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.startswith("Usage: kubectl directdownload ")
 
 
@@ -122,7 +124,13 @@ def test_a_reader_that_has_enough_gets_no_complaint() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        [checkout.DIRECTDOWNLOAD, "--help"],
+        env=checkout.environment(),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.world import checkout
 
 from directdownload.cluster import client, connection, errors, kinds
 
@@ -128,7 +129,7 @@ def test_what_a_process_has_not_delivered_when_it_ends_is_never_delivered(tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         command = [sys.executable, "-c", _WRITER, str(kubeconfig(tmp_path / "k", {"token": "t"}, address))]
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, env=checkout.environment()) as process:
             peer, _ = server.accept()
             with peer:
                 peer.settimeout(20)

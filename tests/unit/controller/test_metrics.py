@@ -17,6 +17,7 @@ from prometheus_client import parser
 from prometheus_client.metrics_core import Metric
 from tests.unit.controller import build as objects
 from tests.unit.planning import build
+from tests.world import checkout
 
 from directdownload import health, metrics_reference
 from directdownload.agent import metrics as agent_metrics
@@ -441,7 +442,14 @@ def test_a_process_serves_the_help_of_all_families_before_any_has_a_sample() -> 
     serve = "import prometheus_client; print(prometheus_client.generate_latest().decode())"
     for part, module in (("controller", "controller.metrics"), ("agent", "agent.metrics")):
         program = f"from directdownload import health; import directdownload.{module}; {serve}"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=checkout.environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
         expected = {
             each.name
             for name in (part, "both")

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -11,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, Self
+
+from tests.world import checkout
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
@@ -87,11 +88,7 @@ def start_job(document: dict[str, Any], *prefix: str, code: str = "") -> subproc
     program = f"{code}\nimport sys\nfrom directdownload.download import job\nsys.exit(job.main({verb!r}))"
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "DIRECTDOWNLOAD_JOB": json.dumps(document),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        env=checkout.environment(DIRECTDOWNLOAD_JOB=json.dumps(document)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,7 +170,7 @@ class Nursery:
         self._log = directory / "job.log"
         self._process = subprocess.Popen(
             [sys.executable, "-c", _NURSERY],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=checkout.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

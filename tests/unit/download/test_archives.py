@@ -4,7 +4,6 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import pathlib
 import random
 import struct
@@ -18,6 +17,7 @@ import pytest
 from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.world import checkout
 
 from directdownload.download import archives
 from directdownload.download.archives import Kind
@@ -474,7 +474,7 @@ def test_memory_stays_small_whatever_the_ratio(tmp_path: pathlib.Path, kind: Kin
     path.write_bytes(bomb)
     done = subprocess.run(
         [sys.executable, "-c", BOMB, str(path), str(taken)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from tests.unit.download.support import content, job_document, sha256
+from tests.world import checkout
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
@@ -24,7 +25,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         arguments += ("--allow-cidr", "127.0.0.0/8")
     return subprocess.Popen(
         [sys.executable, "-c", "from directdownload.cli.main import main; main()", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        env=checkout.environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -261,7 +262,7 @@ def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
     fetch = ["fetch", url, "-o", str(pool / "out"), "--limit-rate", "400k", "--allow-cidr", "127.0.0.0/8"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from directdownload.cli.main import main; main()", *fetch],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm", "COLUMNS": "120"},
+        env=checkout.environment(TERM="xterm", COLUMNS="120"),
         stdout=subprocess.DEVNULL,
         stderr=slave,
     )

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests.unit.download.images.support import qemu_img
 from tests.unit.download.support import content, job_document, leftovers
+from tests.world import checkout
 from tests.world.waiting import closely
 
 from directdownload.download import inuse, job
@@ -260,7 +261,7 @@ def test_an_unreadable_image_may_use_it(pool: pathlib.Path, template: pathlib.Pa
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
         process = subprocess.run(
             [*command, sys.executable, "-c", script, template, pool],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=checkout.environment(),
             capture_output=True,
             text=True,
         )

@@ -1,7 +1,6 @@
 """The job verbs as the pods run them: document in, result and exit status out."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.unit.download.support import content, job_document, leftovers, run_job, sha256, start_job
+from tests.world import checkout
 from tests.world.origin import Origin
 
 from directdownload.download import job
@@ -71,7 +71,7 @@ def test_a_bad_document_is_a_usage_error(pool: pathlib.Path, document: str | dic
     text = document if isinstance(document, str) else json.dumps({**job_document(pool), **document})
     process = subprocess.run(
         [sys.executable, "-c", "import sys; from directdownload.download import job; sys.exit(job.main('fetch'))"],
-        env={**os.environ, "DIRECTDOWNLOAD_JOB": text, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=checkout.environment(DIRECTDOWNLOAD_JOB=text),
         capture_output=True,
         text=True,
         check=False,
@@ -150,7 +150,7 @@ def test_a_job_imports_nothing_heavy() -> None:
     )
     process = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         check=True,

@@ -1,13 +1,13 @@
 """Proxies and address ranges as a user gives them: to the command and, through its environment, to a job."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 from tests.unit.download.support import content, job_document
+from tests.world import checkout
 from tests.world.http import HostileServer, answer
 
 DATA = content(400_000)
@@ -17,7 +17,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, dict[str, object], st
     """Exit status, result and all that was printed."""
     done = subprocess.run(
         [sys.executable, "-c", "from directdownload.cli.main import main; main()", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        env=checkout.environment(**environment),
         capture_output=True,
         text=True,
         timeout=120,

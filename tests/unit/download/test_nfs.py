@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.unit.download.support import FAST, PATIENT, content, make_request, sha256
-from tests.world import ganesha
+from tests.world import checkout, ganesha
 from tests.world.ganesha import Ganesha
 from tests.world.relay import Relay
 
@@ -136,7 +136,7 @@ def open_error(url: str, timeouts: Timeouts = PATIENT) -> DownloadError:
 def read_in_process(url: str, *prefix: str) -> dict[str, Any]:
     completed = subprocess.run(
         [*prefix, sys.executable, "-c", READER, url],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.unit.download.support import FAST, content, fetch_error, job_document, make_request, run_job
+from tests.world import checkout
 from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin, free_port
 
@@ -241,7 +241,7 @@ def test_the_command_line_probes_and_writes_nothing(
             *(sys.executable, "-c", "from directdownload.cli.main import main; main()"),
             *("fetch", origin.url("image"), "--probe", "--json", "--format", "QCOW2", "--allow-cidr", "127.0.0.0/8"),
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,5 @@
 """Many writers at once: nothing of ours is lost, and nothing of keytool's, but what keytool itself writes over."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import threading
 
 import pytest
 from tests.unit.keystore import support, writing
+from tests.world import checkout
 
 from directdownload.keystore.entries import StoreType
 
@@ -58,7 +58,7 @@ print(rounds)
 def start(program: str, path: pathlib.Path, ders: pathlib.Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", program, str(path), support.PASSWORD, str(ders)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from tests.unit.keystore import support, writing
+from tests.world import checkout
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 
 from directdownload.keystore import errors, store
@@ -42,7 +43,7 @@ def imported(path: pathlib.Path, before: str) -> str:
         path = path.parent / "full" / path.name
     done = subprocess.run(
         ["unshare", "--mount", *program, str(path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.keystore import support, test_formats, test_jks, test_pkcs12
 from tests.unit.keystore.support import NOW, PASSWORD
 from tests.unit.keystore.test_pkcs12 import bag, cert_bag, encrypted, identifier, key_bag, octets, safe, sequence, store
+from tests.world import checkout
 from tests.world.soak import ROUNDS
 
 from directdownload.keystore import der, formats, pbe
@@ -21,7 +22,6 @@ from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry
 from directdownload.keystore.errors import KeystoreError, UnreadableError
 
 NEW = support.certificate("new")
-ROOT = pathlib.Path(__file__).parents[3]
 BOUNDED = settings(max_examples=300 * ROUNDS, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -152,8 +152,7 @@ def test_a_hostile_store_costs_bounded_memory_and_time(name: str) -> None:
     program = f"from {__name__} import detonate; detonate({name!r})"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"},
+        env=checkout.environment({}),
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,6 +1,5 @@
 """A writer that is killed at any moment: the old or the new store is there, and the next one ends what was begun."""
 
-import os
 import pathlib
 import random
 import signal
@@ -10,6 +9,7 @@ import time
 
 import pytest
 from tests.unit.keystore import support, writing
+from tests.world import checkout
 from tests.world.soak import EACH_ROUND, seed_of
 
 from directdownload.keystore import store
@@ -75,7 +75,7 @@ STEPS = 60
 def start(program: str, *paths: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", program, support.PASSWORD, support.certificate("ours").hex(), *paths],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=checkout.environment(),
         stdout=subprocess.PIPE,
     )
 

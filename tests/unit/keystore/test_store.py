@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from tests.unit.keystore import support, writing
+from tests.world import checkout
 
 from directdownload.keystore import errors, files, formats, passwords, store
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Keystore, StoreType
@@ -132,8 +133,7 @@ def test_two_capabilities_are_enough_for_a_store_of_another_user(path: pathlib.P
     caps = ("--bounding-set=-all,+chown,+dac_override", "--inh-caps=-all")
     done = subprocess.run(
         ["setpriv", *caps, sys.executable, "-c", script, path],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
-        cwd=pathlib.Path(__file__).parents[3],
+        env=checkout.environment(),
         capture_output=True,
         text=True,
         timeout=120,

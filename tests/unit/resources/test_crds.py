@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.world import checkout
+from tests.world.checkout import CRDS
 
 from directdownload.resources import crd, pem
 from directdownload.resources.base import Resource
 from directdownload.resources.certificate import DirectDownloadCertificate
 
-CRDS = pathlib.Path(__file__).parents[3] / "crds"
-
 
 def generator(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "directdownload.resources.crd", *arguments]
-    return subprocess.run(command, cwd=CRDS.parent / "operator", capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=checkout.environment(), capture_output=True, text=True, timeout=120)
 
 
 def test_the_files_are_current_and_there_is_one_for_each_kind() -> None:

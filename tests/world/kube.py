@@ -1,0 +1,175 @@
+"""A plain, synchronous way to the API of a control plane, for tests that look at the very words of a refusal.
+
+Used by the tests of resources, policies and chart. The product's own client is not used on purpose: it shortens
+messages, and what is tested here is what a person reads. `Kube.request` never raises for a refusal: it returns it.
+"""
+
+import base64
+import copy
+import dataclasses
+import http.client
+import json
+import pathlib
+import ssl
+import subprocess
+import tempfile
+import urllib.parse
+import uuid
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+import yaml
+from tests.cluster import harness
+from tests.world.checkout import CHART, CRDS
+from tests.world.waiting import until
+
+from directdownload.cluster import kinds
+from directdownload.resources import base
+
+MERGE_PATCH, APPLY_PATCH = "application/merge-patch+json", "application/apply-patch+yaml"
+Object = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """A response of the API server; `body` is a Status where `ok` is False."""
+
+    code: int
+    body: Object
+
+    @property
+    def ok(self) -> bool:
+        return self.code < 300
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("message", ""))
+
+    def object(self) -> Object:
+        """The body of a success; fails the test with the words of a refusal."""
+        assert self.ok, f"{self.code}: {self.message}"
+        return self.body
+
+
+class Kube:
+    """One user's connection. Use as a context manager."""
+
+    def __init__(self, kubeconfig: pathlib.Path) -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        context = tls_context(config)
+        self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        address = urllib.parse.urlsplit(cluster["server"])
+        self._connection = http.client.HTTPSConnection(
+            str(address.hostname), address.port, context=context, timeout=120
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Answer:
+        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        headers = {**self._headers, "Content-Type": content_type, "Accept": "application/json"}
+        self._connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+        response = self._connection.getresponse()
+        return Answer(response.status, json.loads(response.read()))
+
+    def get(self, kind: kinds.Resource, name: str, namespace: str | None = None) -> Answer:
+        return self.request("GET", kind.path(name, namespace))
+
+    def create(self, kind: kinds.Resource, body: Object, namespace: str | None = None, *, dry: bool = False) -> Answer:
+        query = {"fieldValidation": "Strict", **({"dryRun": "All"} if dry else {})}
+        return self.request("POST", kind.path(None, namespace), body, query=query)
+
+    def patch(
+        self, kind: kinds.Resource, name: str, patch: Object, namespace: str | None = None, *, subresource: str = ""
+    ) -> Answer:
+        path = kind.path(name, namespace, subresource or None)
+        return self.request("PATCH", path, patch, query={"fieldValidation": "Strict"}, content_type=MERGE_PATCH)
+
+    def apply(
+        self,
+        kind: kinds.Resource,
+        body: Object,
+        manager: str,
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+        force: bool = True,
+    ) -> Answer:
+        path = kind.path(body["metadata"]["name"], namespace, subresource or None)
+        query = {"fieldManager": manager, "force": str(force).lower()}
+        return self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH)
+
+    def delete(self, kind: kinds.Resource, name: str, namespace: str | None = None) -> Answer:
+        return self.request("DELETE", kind.path(name, namespace))
+
+
+def tls_context(kubeconfig: Object) -> ssl.SSLContext:
+    """What a kubeconfig of `harness.ControlPlane` trusts, with its client certificate if it has one."""
+    cluster, user = kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]
+    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    if "client-certificate-data" in user:
+        with tempfile.NamedTemporaryFile() as pem:
+            pem.write(base64.b64decode(user["client-certificate-data"]))
+            pem.write(base64.b64decode(user["client-key-data"]))
+            pem.flush()
+            context.load_cert_chain(pem.name)
+    return context
+
+
+def resource(kind: kinds.Resource, name: str, spec: Object, namespace: str | None = None) -> Object:
+    """A whole object of `kind`."""
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": copy.deepcopy(spec)}
+
+
+def unique(prefix: str) -> str:
+    """A name that nobody else has."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def install_definitions(control_plane: harness.ControlPlane) -> None:
+    """Makes the control plane serve our kinds; harmless when it does already."""
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS), check=True)
+    for path in CRDS.glob("*.yaml"):
+        name = f"crd/{path.stem}.{base.GROUP}"
+        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", name, check=True)
+    await_definitions(control_plane)
+
+
+def await_definitions(control_plane: harness.ControlPlane) -> None:
+    """Waits until our kinds are served: Established comes a moment before the storage is there."""
+    served = [kind for kind in vars(kinds).values() if isinstance(kind, kinds.Resource) and kind.group == base.GROUP]
+    with Kube(control_plane.kubeconfig()) as kube:
+        until("all kinds to be served", lambda: all(kube.request("GET", kind.path()).ok for kind in served))
+
+
+def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs helm, built on first use (minutes, once per machine); `check` fails the test with its words."""
+    subprocess.run([str(harness.CLUSTER_DIRECTORY / "tools.sh"), "kube"], check=True)
+    binary = harness.state_root() / "bin" / "helm"
+    result = subprocess.run([str(binary), *arguments], capture_output=True, text=True, check=False, timeout=120)
+    assert not check or result.returncode == 0, f"helm {' '.join(arguments)}: {result.stderr}"
+    return result
+
+
+def rendered(release: str, namespace: str, *arguments: str, hooks: bool = False) -> str:
+    """The chart's manifests as Helm would install them; with `hooks` also what it runs before and when it tests."""
+    scope = () if hooks else ("--no-hooks",)
+    return helm("template", release, str(CHART), "--namespace", namespace, *scope, *arguments).stdout
