@@ -12,8 +12,10 @@ from tests.world import cluster as clusters
 from tests.world import origin
 from tests.world.cluster import Cluster
 from tests.world.ganesha import Ganesha
+from tests.world.kube import Kube
 from tests.world.waiting import until
 
+from directdownload.cluster import kinds
 from directdownload.resources.naming import WORK_DIRECTORY
 
 
@@ -129,6 +131,11 @@ def clean(cluster: Cluster) -> Iterator[None]:
 
 
 def remove_all(cluster: Cluster) -> None:
+    if cluster.local:
+        # Retained, so that no pods run for the removal of files which are unlinked below.
+        with Kube(cluster.kubeconfig) as kube:
+            for name in cluster.names("templatedeployments", "default"):
+                kube.patch(kinds.TEMPLATE_DEPLOYMENTS, name, {"spec": {"deletionPolicy": "Retain"}}, "default")
     cluster.kubectl("delete", "templatedeployments,templates", "--all", "-n", "default", "--timeout=120s")
     until("the placements to go", lambda: not cluster.list("templateplacements"))
     if cluster.local:
