@@ -87,7 +87,10 @@ class Kube:
         headers = {**self._headers, "Content-Type": content_type, "Accept": "application/json"}
         self._connection.request(method, target, json.dumps(body) if body is not None else None, headers)
         response = self._connection.getresponse()
-        return Answer(response.status, json.loads(response.read()))
+        content = response.read()
+        # a kind that is not served is told in plain text
+        served = response.headers.get_content_type() == "application/json"
+        return Answer(response.status, json.loads(content) if served else {"message": content.decode().strip()})
 
     def get(self, kind: kinds.Resource, name: str, namespace: str | None = None) -> Answer:
         return self.request("GET", kind.path(name, namespace))
