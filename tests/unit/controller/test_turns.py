@@ -245,6 +245,32 @@ def test_a_percentage_is_of_copies_that_are_counted_once_for_all_of_them(monkeyp
     assert len(counted) == 3
 
 
+def test_a_change_that_concerns_all_copies_adds_them_in_slices(longest: Measure) -> None:
+    """Each of them has a timer, which is no longer needed."""
+    done: set[Key] = set()
+    all_done = asyncio.Event()
+    keys = [Key("placement", f"{name}-{number}") for name in NAMES for number in range(2 * PER_HOST)]
+
+    async def work(key: Key) -> None:
+        done.add(key)
+        if len(done) == len(keys):
+            all_done.set()
+
+    async def change() -> None:
+        queue = WorkQueue(work)
+        for number, key in enumerate(keys):
+            queue.add_later(key, 3600)
+            if not number % 100:
+                await asyncio.sleep(0)
+        working = asyncio.create_task(queue.run(16))
+        queue.add_all(iter(keys))
+        await all_done.wait()
+        working.cancel()
+
+    assert longest(change) < LIMIT_SECONDS
+    assert len(done) == 2 * PER_HOST * HOSTS
+
+
 def test_workers_share_one_slice(longest: Measure) -> None:
     """Each with one of its own, sixteen would keep the loop for sixteen slices."""
     done: list[Key] = []
