@@ -10,9 +10,10 @@ all else, above all from renewing the Lease: so workers give way after a slice (
 import asyncio
 import collections
 import contextlib
+import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from directdownload import logs, slices
@@ -30,6 +31,8 @@ OBJECTS = {
     "probe": "Template",
     "certificate": "DirectDownloadCertificate",
 }
+#: So many keys are added without a pause.
+_AT_ONCE = 500
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -47,6 +50,8 @@ class WorkQueue:
     def __init__(self, reconcile: Callable[[Key], Awaitable[None]]) -> None:
         self._reconcile = reconcile
         self._waiting: collections.OrderedDict[Key, None] = collections.OrderedDict()
+        #: keys that are still to be added
+        self._arriving: collections.deque[Iterator[Key]] = collections.deque()
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
@@ -78,6 +83,21 @@ class WorkQueue:
         else:
             self._waiting[key] = None
             self._wakeup.set()
+
+    def add_all(self, keys: Iterable[Key]) -> None:
+        """As `add` for each of them. Workers add those beyond the first ones, in slices: there may be all copies."""
+        found = iter(keys)
+        if self._take(found):
+            self._arriving.append(found)
+            self._wakeup.set()
+
+    def _take(self, keys: Iterator[Key]) -> bool:
+        """Adds some of them; whether there may be more."""
+        taken = 0
+        for key in itertools.islice(keys, _AT_ONCE):
+            self.add(key)
+            taken += 1
+        return taken == _AT_ONCE
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Reconcile `key` after `seconds`, or earlier if an earlier timer is already set."""
@@ -122,9 +142,13 @@ class WorkQueue:
     async def _work(self) -> None:
         while True:
             await self.slices.give_way()
-            if self._closed or not self._waiting:
+            if self._closed or not (self._waiting or self._arriving):
                 self._wakeup.clear()
                 await self._wakeup.wait()
+                continue
+            if self._arriving:
+                if not self._take(self._arriving[0]):
+                    self._arriving.popleft()
                 continue
             key, _ = self._waiting.popitem(last=False)
             self._running.add(key)

@@ -276,8 +276,7 @@ class Watches:
                 self._queue.add_later(Key("template", deployment.template_key), seconds)
 
     def _placements(self, placements: Iterable[PlacementView]) -> None:
-        for placement in placements:
-            self._queue.add(Key("placement", placement.key))
+        self._queue.add_all(Key("placement", placement.key) for placement in placements)
 
 
 def call_next(world: World, queue: WorkQueue) -> None:

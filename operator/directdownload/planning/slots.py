@@ -88,6 +88,8 @@ class Line:
         self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
         #: those that were called for a slot and have not answered, with the group of their namespace
         self._called: dict[str, str] = {}
+        #: how many of these each such group has
+        self._calls: collections.Counter[str] = collections.Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -127,14 +129,13 @@ class Line:
 
     def first(self, ledger: "Ledger") -> str | None:
         """The first one that has room in all its groups."""
-        called = collections.Counter(self._called.values())
         found: list[tuple[int, int, str]] = []
         for shared, queue in self._queues.items():
             if ledger.full_group(shared) is None:
                 first = next((each for each in queue if ledger.full_group(self._waiting[each[1]][1]) is None), None)
                 if first is not None:
                     namespace = _namespace_group(shared)
-                    found.append((ledger.used(namespace) + called[namespace], *first))
+                    found.append((ledger.used(namespace) + self._calls[namespace], *first))
         return min(found)[2] if found else None
 
     def call(self, ledger: "Ledger") -> str | None:
@@ -143,12 +144,20 @@ class Line:
         if name is not None:
             _, groups = self._waiting[name]
             self.leave(name)
+            self.answer(name)
             self._called[name] = _namespace_group(groups)
+            self._calls[self._called[name]] += 1
         return name
 
     def answer(self, name: str) -> bool:
         """Whether `name` was called; afterwards it is not."""
-        return self._called.pop(name, None) is not None
+        group = self._called.pop(name, None)
+        if group is None:
+            return False
+        self._calls[group] -= 1
+        if not self._calls[group]:
+            del self._calls[group]
+        return True
 
 
 def _of_many_hosts(groups: tuple[Group, ...]) -> tuple[Group, ...]:

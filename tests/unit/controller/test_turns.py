@@ -245,6 +245,27 @@ def test_a_percentage_is_of_copies_that_are_counted_once_for_all_of_them(monkeyp
     assert len(counted) == 3
 
 
+def test_a_change_that_concerns_all_copies_adds_them_in_slices(longest: Measure) -> None:
+    done: set[Key] = set()
+    all_done = asyncio.Event()
+    keys = [Key("placement", f"{name}-{number}") for name in NAMES for number in range(8 * PER_HOST)]
+
+    async def work(key: Key) -> None:
+        done.add(key)
+        if len(done) == len(keys):
+            all_done.set()
+
+    async def change() -> None:
+        queue = WorkQueue(work)
+        working = asyncio.create_task(queue.run(16))
+        queue.add_all(iter(keys))
+        await all_done.wait()
+        working.cancel()
+
+    assert longest(change) < LIMIT_SECONDS / 2
+    assert len(done) == 8 * PER_HOST * HOSTS
+
+
 def test_workers_share_one_slice(longest: Measure) -> None:
     """Each with one of its own, sixteen would keep the loop for sixteen slices."""
     done: list[Key] = []
