@@ -15,7 +15,8 @@ from directdownload.cluster.objects import PodView
 from directdownload.controller import causes, events, settings, starts, turns
 from directdownload.controller.context import Context
 from directdownload.controller.queue import WorkQueue
-from directdownload.controller.world import World
+from directdownload.controller.reconcile import placements
+from directdownload.controller.world import RESULT_GRACE, World
 from directdownload.planning import hosts
 from directdownload.planning.observed import Happening, Job, Start
 from directdownload.planning.startup import ASK_PAUSE, LATE, LATER_ASK_PAUSE
@@ -168,6 +169,15 @@ def test_a_suspended_job_says_so(scene: Scene) -> None:
     suspended = dataclasses.replace(scene.view, suspended="by\nKueue")
     found = starts.start_of(suspended, None, None)
     assert found == Start("its Job is suspended: Suspended: by Kueue", blocked=True)
+
+
+def test_a_job_that_has_ended_is_not_asked_about_and_its_result_is_awaited_no_longer_for_it(scene: Scene) -> None:
+    scene.world.jobs.observe(kube.job(PLACEMENT, ended="Failed"))
+    scene.world.hosts.observe(build.host())
+    assert not scene.job().finished
+    asyncio.run(placements._ask_for_cause(scene.context, PLACEMENT.key))
+    assert scene.asked == []
+    assert scene.job(RESULT_GRACE.total_seconds()).finished
 
 
 # --- agents

@@ -92,7 +92,8 @@ async def _ask_for_cause(context: Context, name: str) -> None:
     world, now = context.world, context.now()
     placement = world.placements.get(name)
     view = world.latest_job(placement) if placement is not None else None
-    if placement is None or view is None:
+    if placement is None or view is None or view.succeeded or view.failed:
+        # One that has ended has run, and `World.job` counts from its first look how long its result is awaited.
         return
     job, host = world.job(placement, now), world.hosts.get(placement.host)
     if job is not None and host is not None and host.status.state != "Down":

@@ -58,8 +58,12 @@ async def _reconcile(context: Context, name: str) -> None:
 async def _ask_for_cause(context: Context, name: str) -> None:
     """Asks for the Events of a probe that is late to start. Before anything is decided."""
     world, now = context.world, context.now()
+    views = list(world.jobs_of_probe[name])
+    if any(view.succeeded or view.failed for view in views):
+        # It has run, and `World.probe` counts from its first look how long its result is awaited.
+        return
     probe = world.probe(name, now)
-    for view in list(world.jobs_of_probe[name]):
+    for view in views:
         if probe is not None and view.name == probe.job.name:
             await causes.ask(context, view, probe.job, now)
 
