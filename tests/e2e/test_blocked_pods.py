@@ -4,17 +4,12 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 
-import pytest
 import yaml
-from tests.e2e.conftest import Image, remove_all
+from tests.e2e.conftest import Image
 from tests.world import cluster as clusters
-from tests.world import evidence, origin
+from tests.world import origin
 from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.world.waiting import until
-
-SETTINGS = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")
-#: A node's own, and no mount of the agent's lies above it.
-SECOND_ROOT = "/run/second-root"
 
 
 def deploy(cluster: Cluster, name: str, url: str, image: Image, **spec: object) -> None:
@@ -60,13 +55,12 @@ def object_of(cluster: Cluster, kind: str, name: str, spec: Object) -> Iterator[
 
 
 @contextlib.contextmanager
-def job_image(cluster: Cluster, image: str) -> Iterator[None]:
-    """Jobs alone run another image: the chart has one for all."""
+def changed_jobs(cluster: Cluster, change: Callable[[Object], object]) -> Iterator[None]:
+    """The pods of jobs alone are as `change` makes their spec."""
     name = f"{RELEASE}-job-template"
     before = cluster.get("configmap", name, NAMESPACE)["data"]["job.yaml"]
     template = yaml.safe_load(before)
-    (container,) = template["spec"]["template"]["spec"]["containers"]
-    container |= {"image": image, "imagePullPolicy": "IfNotPresent"}
+    change(template["spec"]["template"]["spec"])
 
     def use(text: str) -> None:
         cluster.kubectl("patch", "configmap", name, "-n", NAMESPACE, "-p", json.dumps({"data": {"job.yaml": text}}))
@@ -83,8 +77,12 @@ def job_image(cluster: Cluster, image: str) -> Iterator[None]:
 
 def test_an_image_that_cannot_be_pulled(cluster: Cluster, server: origin.Origin, image: Image) -> None:
     host = cluster.hosts()[0]
-    # Nothing listens there.
-    with job_image(cluster, "localhost:1/none:1"):
+
+    def run_none(pod: Object) -> None:
+        # Nothing listens there.
+        pod["containers"][0] |= {"image": "localhost:1/none:1", "imagePullPolicy": "IfNotPresent"}
+
+    with changed_jobs(cluster, run_none):
         deploy(cluster, "image", server.url(image.path.name), image, hosts=[host])
         message = blocked(cluster, "image", host)
         assert message.startswith("its image cannot be pulled: ")
@@ -121,66 +119,15 @@ def test_a_limit_range_that_no_download_meets(cluster: Cluster, server: origin.O
     assert counted_once(cluster, "limits")
 
 
-@pytest.fixture
-def absent_priority_class(cluster: Cluster) -> Iterator[None]:
-    cluster.install(*SETTINGS, "job.priorityClassName=absent")
-    yield
-    cluster.install(*SETTINGS)
-
-
-@pytest.mark.usefixtures("absent_priority_class")
 def test_a_priority_class_that_does_not_exist(cluster: Cluster, server: origin.Origin, image: Image) -> None:
     host = cluster.hosts()[0]
-    deploy(cluster, "priority", server.url(image.path.name), image, hosts=[host])
-    message = blocked(cluster, "priority", host)
-    assert message.startswith("its pod cannot be created: FailedCreate: ")
-    assert "no PriorityClass with name absent was found" in message
-    made = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "absent"}, "value": 1}
-    cluster.apply(made)
-    try:
-        cluster.converged("priority", 1)
-        assert counted_once(cluster, "priority")
-        # Its removal needs the class as well.
-        remove_all(cluster)
-    finally:
-        cluster.kubectl("delete", "priorityclass", "absent", "--ignore-not-found")
-
-
-@pytest.fixture
-def two_roots(local: Cluster) -> Iterator[None]:
-    """A second pool root on every node, with a pool."""
-    for host in evidence.HOSTS:
-        local.node("exec", host, "mkdir", "-p", SECOND_ROOT)
-    local.install(*SETTINGS, f"agent.poolRoots={{{clusters.POOL_ROOT},{SECOND_ROOT}}}")
-    local.apply(clusters.pool("second", path=SECOND_ROOT))
-    yield
-    remove_all(local)
-    local.kubectl("delete", "storagepool", "second", "--ignore-not-found")
-    local.install(*SETTINGS)
-    for host in evidence.HOSTS:
-        local.node("exec", host, "rm", "-rf", SECOND_ROOT)
-
-
-@pytest.mark.usefixtures("two_roots")
-def test_a_root_that_a_host_lacks_keeps_only_what_belongs_there(
-    local: Cluster, server: origin.Origin, image: Image
-) -> None:
-    """The agent still has the directory that was moved away, so only the kubelet notices."""
-    lacking = evidence.HOSTS[0]
-    until("the pool everywhere", lambda: all("pool" in evidence.storage(local, h, "second") for h in evidence.HOSTS))
-    local.node("exec", lacking, "mv", SECOND_ROOT, f"{SECOND_ROOT}.away")
-    try:
-        for name in ("second", "local"):
-            deploy(local, f"in-{name}", server.url(image.path.name), image, pools=[name])
-        local.converged("in-local", len(evidence.HOSTS))
-        message = blocked(local, "in-second", lacking)
-        assert message.startswith("a volume of its pod cannot be mounted: FailedMount: ")
-        assert f"{SECOND_ROOT} is not a directory" in message
-        until("the others", lambda: evidence.ready_hosts(local, "in-second") == set(evidence.HOSTS) - {lacking})
-    finally:
-        local.node("exec", lacking, "mv", f"{SECOND_ROOT}.away", SECOND_ROOT)
-    local.converged("in-second", len(evidence.HOSTS))
-    assert counted_once(local, "in-second")
+    with changed_jobs(cluster, lambda pod: pod.update(priorityClassName="absent")):
+        deploy(cluster, "priority", server.url(image.path.name), image, hosts=[host])
+        message = blocked(cluster, "priority", host)
+        assert message.startswith("its pod cannot be created: FailedCreate: ")
+        assert "no PriorityClass with name absent was found" in message
+    cluster.converged("priority", 1)
+    assert counted_once(cluster, "priority")
 
 
 def test_no_blocked_pod_keeps_the_only_slot(cluster: Cluster, server: origin.Origin, image: Image) -> None:
