@@ -191,6 +191,7 @@ def unstarted_agent(scene: Scene, uid: str = "uid-agent-1") -> PodView:
 
 def test_a_host_says_what_keeps_its_agent(scene: Scene, clock: Clock) -> None:
     """A pool root that it lacks, for example."""
+    scene.world.nodes.observe(kube.node("kvm-1"))
     pod = unstarted_agent(scene)
     assert scene.world.agent("kvm-1", NOW).cause == ""
     scene.answers = [{"items": [event("FailedMount", "/srv is not a directory")]}, {"items": []}]

@@ -56,18 +56,20 @@ ROUNDS = 6
 Call = Callable[[], object]
 
 _OF_ONE = """
-    attempts.one_more attempts.result_of attempts.start_deadline attempts.retry_pause_seconds attempts.next_attempt
-    attempts.failures_before conditions.conditions conditions.condition digests.lesson digests.disputed digests.hold
-    headers.judge headers.missing headers.forbidden headers.followed headers.good_until headers.obstacle
-    keystores.nothing observed.project_file observed.project_namespace observed.project_placement
-    observed.project_revision placements.inputs_of plans.status_of plans.request_due plans.mark_removing
-    plans.mark_wanted plans.waiting_for_slot plans.held_up plans.downloading policies.engine_policy pools.exposed
-    probes.wanted probes.next_attempt probes.look_again probes.due probes.result_of probes.outcome publications.inline
-    publications.referred publications.named publications.written quotas.most_placements quotas.limit quotas.has_room
-    quotas.shortage removal.plan_removal repair.plan_ready repair.plan_verification requests.due requests.due_of
-    requests.is_due requests.later requests.served rights.refusal rights.denial rights.grant
-    rights.template_of rights.template_uid_of rights.holds_unread sharing.able sharing.stays slots.verification_groups
-    slots.parallel_limit templates.protocol templates.source_host
+    attempts.counted attempts.failures_before attempts.given_up attempts.gives_up attempts.next_attempt
+    attempts.one_more attempts.pause_end attempts.result_of attempts.retry_pause_seconds conditions.condition
+    conditions.conditions digests.disputed digests.hold digests.lesson headers.followed headers.forbidden
+    headers.good_until headers.judge headers.missing headers.obstacle keystores.nothing observed.project_file
+    observed.project_namespace observed.project_placement observed.project_revision placements.inputs_of
+    plans.downloading plans.held_up plans.mark_removing plans.mark_wanted plans.request_due plans.status_of
+    plans.waiting_for_slot policies.engine_policy pools.exposed probes.due probes.look_again probes.next_attempt
+    probes.outcome probes.result_of probes.wanted publications.inline publications.named publications.referred
+    publications.written quotas.has_room quotas.limit quotas.most_placements quotas.shortage
+    removal.plan_removal repair.plan_ready repair.plan_verification requests.due requests.due_of requests.is_due
+    requests.later requests.served rights.denial rights.grant rights.holds_unread rights.refusal
+    rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
+    slots.verification_groups startup.asks startup.blocked startup.late startup.latest startup.look_again
+    startup.with_pod startup.without_pod templates.protocol templates.source_host
 """
 OF_ONE = frozenset(_OF_ONE.split())
 
