@@ -68,12 +68,17 @@ def _namespace(placement: PlacementView) -> str:
     return placement.template_key.partition("/")[0]
 
 
+#: Failures in a row, minus the bytes of space, name.
+_Entry = tuple[int, int, str]
+
+
 class Line:
     """The placements that wait for a slot, each with its groups.
 
     Those whose namespace holds the fewest slots of their zone at the moment come first, so that no other namespace can
-    crowd it out; then those with the most space, then by name. No slot is kept free for a share: while no other waits,
-    a namespace gets all that its limits permit.
+    crowd it out; then those with the fewest failures in a row, so that one that keeps failing keeps no other from its
+    turn; then those with the most space, then by name. No slot is kept free for a share: while no other waits, a
+    namespace gets all that its limits permit.
 
     Placements whose groups differ only in the host stand in one queue. A queue is skipped as a whole if one of these
     groups is full: in a rollout thousands wait for their zone. So are those of one host, of which the queue has only
@@ -82,10 +87,10 @@ class Line:
 
     def __init__(self) -> None:
         #: by the groups that are not of a host: the first one of each host
-        self._queues: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
+        self._queues: dict[tuple[Group, ...], list[_Entry]] = {}
         #: by all groups
-        self._alike: dict[tuple[Group, ...], list[tuple[int, str]]] = {}
-        self._waiting: dict[str, tuple[int, tuple[Group, ...]]] = {}
+        self._alike: dict[tuple[Group, ...], list[_Entry]] = {}
+        self._waiting: dict[str, tuple[_Entry, tuple[Group, ...]]] = {}
         #: those that were called for a slot and have not answered, with the group of their namespace
         self._called: dict[str, str] = {}
         #: how many of these each such group has
@@ -94,11 +99,11 @@ class Line:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self, name: str, groups: tuple[Group, ...], space_bytes: int) -> None:
-        """Puts `name` into the line; joining again replaces."""
+    def join(self, name: str, groups: tuple[Group, ...], space_bytes: int, failures: int = 0) -> None:
+        """Puts `name` into the line, after `failures` in a row; joining again replaces."""
         self.leave(name)
-        self._waiting[name] = (space_bytes, groups)
-        entry, alike = (-space_bytes, name), self._alike.setdefault(groups, [])
+        entry, alike = (failures, -space_bytes, name), self._alike.setdefault(groups, [])
+        self._waiting[name] = (entry, groups)
         bisect.insort(alike, entry)
         if alike[0] == entry:
             if len(alike) > 1:
@@ -107,11 +112,11 @@ class Line:
 
     def leave(self, name: str) -> None:
         """Takes `name` out of the line; it is no error if it is not there."""
-        entry = self._waiting.pop(name, None)
-        if entry is not None:
-            space_bytes, groups = entry
+        found = self._waiting.pop(name, None)
+        if found is not None:
+            entry, groups = found
             alike = self._alike[groups]
-            place = bisect.bisect_left(alike, (-space_bytes, name))
+            place = bisect.bisect_left(alike, entry)
             first = alike.pop(place)
             if not place:
                 self._drop(first, groups)
@@ -120,7 +125,7 @@ class Line:
             elif not place:
                 bisect.insort(self._queues.setdefault(_of_many_hosts(groups), []), alike[0])
 
-    def _drop(self, first: tuple[int, str], groups: tuple[Group, ...]) -> None:
+    def _drop(self, first: _Entry, groups: tuple[Group, ...]) -> None:
         shared = _of_many_hosts(groups)
         queue = self._queues[shared]
         del queue[bisect.bisect_left(queue, first)]
@@ -129,14 +134,14 @@ class Line:
 
     def first(self, ledger: "Ledger") -> str | None:
         """The first one that has room in all its groups."""
-        found: list[tuple[int, int, str]] = []
+        found: list[tuple[int, _Entry]] = []
         for shared, queue in self._queues.items():
             if ledger.full_group(shared) is None:
-                first = next((each for each in queue if ledger.full_group(self._waiting[each[1]][1]) is None), None)
+                first = next((each for each in queue if ledger.full_group(self._waiting[each[-1]][1]) is None), None)
                 if first is not None:
                     namespace = _namespace_group(shared)
-                    found.append((ledger.used(namespace) + self._calls[namespace], *first))
-        return min(found)[2] if found else None
+                    found.append((ledger.used(namespace) + self._calls[namespace], first))
+        return min(found)[1][-1] if found else None
 
     def call(self, ledger: "Ledger") -> str | None:
         """Takes the first one out of the line for a slot. Until it answers it counts as if it held one."""

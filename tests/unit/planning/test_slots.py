@@ -117,6 +117,18 @@ def test_a_verification_takes_no_slot_of_a_download() -> None:
     assert names.isdisjoint(group.name for group in groups)
 
 
+def test_a_copy_that_keeps_failing_keeps_no_other_from_its_turn() -> None:
+    line, ledger, room = Line(), Ledger(), (Group("zone/a", 1),)
+    line.join("failed twice", room, 300, failures=2)
+    line.join("failed once", room, 200, failures=1)
+    line.join("new", room, 100)
+    order = []
+    while (first := line.first(ledger)) is not None:
+        order.append(first)
+        line.leave(first)
+    assert order == ["new", "failed once", "failed twice"]
+
+
 def test_the_line_begins_with_those_that_have_space() -> None:
     line, ledger, room = Line(), Ledger(), (Group("zone/a", 1),)
     for name, space in (("small", 1), ("big", 100), ("also-big", 100), ("middle", 50)):

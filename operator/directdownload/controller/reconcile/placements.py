@@ -172,7 +172,7 @@ async def _in_slot(
     full = world.ledger.full_group(groups)
     if full is not None:
         space = pools.available_bytes(around.pool, around.host) if around.pool is not None else 0
-        world.line.join(placement.key, groups, space)
+        world.line.join(placement.key, groups, space, placement.recent_failures)
         return full
     job_name = naming.job_name(placement.key, verb, attempt)
     world.ledger.occupy(job_name, [group.name for group in groups])
