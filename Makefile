@@ -27,10 +27,8 @@ setup: ## Both, side by side; all other targets do what they need of it
 .PHONY: check
 check: lint unit ## What each commit must pass, within minutes: lint and unit tests
 
-# The tests of a cluster wait for kubelets, and those of the API for clocks: side by side they take little longer than one.
 .PHONY: test
-test: setup lint unit ## Run every check and every test
-	$(MAKE) --no-print-directory -j 2 api e2e
+test: setup lint unit api e2e ## Run every check and every test
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import rules, generated files current
