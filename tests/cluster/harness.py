@@ -59,9 +59,15 @@ def cluster_audit_log() -> pathlib.Path:
 
 
 def read_audit_log(path: pathlib.Path) -> list[dict[str, typing.Any]]:
-    """Audit events in the order of writing; an unfinished last line is left for the next call."""
+    """Audit events in the order of writing; an unfinished last line is left for the next call.
+
+    A request whose token was not accepted has no user: its name is empty then.
+    """
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    events = [json.loads(line) for line in lines if line.endswith("\n")]
+    for event in events:
+        event["user"].setdefault("username", "")
+    return events
 
 
 @functools.cache
