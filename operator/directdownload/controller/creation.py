@@ -1,9 +1,11 @@
 """Creates the placements of a plan, a portion in each look at their Template.
 
 Called by `reconcile/templates`. Promises: no look creates more than `PORTION`, whatever fails; placements that the API
-server refuses stop no others; an API server that throttles gets nothing more until the pause that it asked for is over.
+server refuses stop no others; an API server that throttles gets nothing more until the pause that it asked for is over,
+and one that is away gets only a few requests.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -22,6 +24,9 @@ _IN_ORDER = 32
 #: The next look follows at once: thousands of placements would keep a worker for a minute, in which nobody looks at the
 #: Template.
 PORTION = 200
+#: So many answers in one look are lost before the API server counts as away. A single one says nothing: its placement
+#: may even have been created.
+_UNANSWERED = 3
 
 
 def in_order(context: Context, template: Template, targets: Sequence[Target]) -> tuple[Target, ...]:
@@ -30,40 +35,50 @@ def in_order(context: Context, template: Template, targets: Sequence[Target]) ->
     return tuple(sorted(targets, key=lambda target: target.name in failed))
 
 
+@dataclasses.dataclass(slots=True)
+class _Look:
+    """The outcome so far; `ended`: nothing more is sent, for this reason."""
+
+    failed: dict[str, errors.ApiError] = dataclasses.field(default_factory=dict)
+    created: int = 0
+    unanswered: int = 0
+    ended: errors.ApiError | None = None
+
+    def note(self, target: Target, error: errors.ApiError) -> None:
+        self.failed[target.name] = error
+        self.unanswered += isinstance(error, errors.Unreachable)
+        if isinstance(error, errors.TooManyRequests) or self.unanswered >= _UNANSWERED:
+            self.ended = error
+
+
 async def create(context: Context, template: Template, targets: Sequence[Target]) -> None:
-    """Creates the first `PORTION` of them; one that is refused stops no others.
+    """Creates the first `PORTION` of them; one that is refused, or whose answer is lost, stops no others.
 
-    Raises the error if none could be created: then the next look comes after a pause. Nothing more is sent to an API
-    server that throttles or does not answer, and its error is raised.
+    Raises the error if none could be created, or if the API server throttles: then the next look comes after a pause.
     """
-    portion, tried = targets[:PORTION], 0
-    failed, ending = dict[str, errors.ApiError](), list[errors.ApiError]()
+    portion, tried, look = targets[:PORTION], 0, _Look()
     # In order each failing one could wait for the whole time of a request.
-    while tried < min(_IN_ORDER, len(portion)) and not failed:
-        await _try(context, portion[tried], failed, ending)
+    while tried < min(_IN_ORDER, len(portion)) and not look.failed:
+        await _try(context, portion[tried], look)
         tried += 1
-    await gather(_try(context, target, failed, ending) for target in portion[tried:])
+    await gather(_try(context, target, look) for target in portion[tried:])
     before = context.world.refused.get(template.uid, frozenset())
-    context.world.refused[template.uid] = before.intersection(t.name for t in targets[PORTION:]).union(failed)
-    if ending or len(failed) == len(portion):
-        raise (ending or list(failed.values()))[0]
-    if failed:
-        error = next(iter(failed.values()))
-        logger.warning("Template %s: %d placements could not be created: %s", template.key, len(failed), error)
+    context.world.refused[template.uid] = before.intersection(t.name for t in targets[PORTION:]).union(look.failed)
+    if isinstance(look.ended, errors.TooManyRequests) or (look.failed and not look.created):
+        raise look.ended or next(iter(look.failed.values()))
+    if look.failed:
+        error = next(iter(look.failed.values()))
+        logger.warning("Template %s: %d placements could not be created: %s", template.key, len(look.failed), error)
 
 
-async def _try(
-    context: Context, target: Target, failed: dict[str, errors.ApiError], ending: list[errors.ApiError]
-) -> None:
-    """Notes the error in `failed`, and in `ending` if it is one of the API server and not of this placement."""
-    if ending:
+async def _try(context: Context, target: Target, look: _Look) -> None:
+    if look.ended is not None:
         return
     try:
         await _create(context, target)
+        look.created += 1
     except errors.ApiError as error:
-        failed[target.name] = error
-        if isinstance(error, errors.TooManyRequests | errors.Unreachable):
-            ending.append(error)
+        look.note(target, error)
 
 
 async def _create(context: Context, target: Target) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 from tests.unit.controller import scenes
@@ -220,3 +221,27 @@ async def test_no_copy_is_made_for_a_deployment_that_has_vanished() -> None:
     scene.api.remove(kinds.TEMPLATE_DEPLOYMENTS, "everywhere", "default")
     await reconcile.reconcile(scene.context, KEY.name)
     assert (scene.made(), len(scene.world.deployments)) == ([], 0)
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "each other answer is lost"])
+async def test_lost_answers_slow_nothing_down_and_an_api_server_that_is_away_is_left_alone(away: bool) -> None:
+    scene = Scene()
+    asked = itertools.count()
+
+    def lose(call: Call) -> None:
+        if call.verb == "create" and call.resource is kinds.TEMPLATE_PLACEMENTS and (next(asked) % 2 or away):
+            raise errors.Unreachable(0, "ConnectionFailed", "no answer")
+
+    scene.api.on_call = lose
+    if away:
+        with pytest.raises(errors.Unreachable):
+            await reconcile.reconcile(scene.context, KEY.name)
+        # The requests of one moment were on their way already.
+        assert len(scene.api.called("create", kinds.TEMPLATE_PLACEMENTS)) <= 3 + 16
+        return
+    made = []
+    for _ in range(10):
+        # None fails: the queue adds no pause, and the next look follows.
+        await reconcile.reconcile(scene.context, KEY.name)
+        made.append(len(scene.made()))
+    assert made == sorted(set(made)), "each look makes some"
