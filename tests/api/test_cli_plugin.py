@@ -35,7 +35,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, timeout=120, capture_output=True)
     [wheel] = directory.glob("*.whl")
     pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "install", "-q", "--no-index", "--no-deps"]
-    subprocess.run([*pip, str(wheel)], check=True, timeout=120)
+    # What the caller's path holds counts as installed for pip.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*pip, str(wheel)], check=True, timeout=120, env=alone)
     return environment / "bin"
 
 
