@@ -40,26 +40,27 @@ def asked_about(job: JobView, pod: PodView | None) -> str:
 
 
 def start_of(job: JobView, pod: PodView | None, told: Told | None) -> Start:
-    """`told` counts only if it is about the object that exists now."""
-    event = told.event if told is not None and told.uid == asked_about(job, pod) else None
-    if pod is None:
-        suspended = line(job.suspended) if job.suspended is not None else None
-        return startup.without_pod(suspended, event)
+    """What keeps the pod of `job`, or the Job from having one."""
+    if pod is not None:
+        return _start_of_pod(pod, told)
+    suspended = line(job.suspended) if job.suspended is not None else None
+    return startup.without_pod(suspended, _event_about(job.uid, told))
+
+
+def _start_of_pod(pod: PodView, told: Told | None) -> Start:
     reason, message = line(pod.waiting_reason, REASON_LIMIT), line(pod.waiting_message)
-    return startup.with_pod(reason, message, prepared=pod.prepared, event=event)
+    return startup.with_pod(reason, message, prepared=pod.prepared, event=_event_about(pod.uid, told))
+
+
+def _event_about(uid: str, told: Told | None) -> Happening | None:
+    """`told` counts only if it is about the object that exists now."""
+    return told.event if told is not None and told.uid == uid else None
 
 
 def cause_of_agent(pods: Iterable[PodView], told: Mapping[str, Told]) -> str:
     """What keeps the first of an agent's `pods` that has not started; empty: there is none, or nothing is known."""
-    for pod in pods:
-        if not pod.started:
-            reason, message = line(pod.waiting_reason, REASON_LIMIT), line(pod.waiting_message)
-            found = told.get(pod.key)
-            event = found.event if found is not None and found.uid == pod.uid else None
-            start = startup.with_pod(reason, message, prepared=pod.prepared, event=event)
-            if start.blocked:
-                return start.cause
-    return ""
+    starts = (_start_of_pod(pod, told.get(pod.key)) for pod in pods if not pod.started)
+    return next((start.cause for start in starts if start.blocked), "")
 
 
 def happenings(documents: Iterable[Mapping[str, Any]]) -> Iterable[Happening]:
