@@ -146,13 +146,13 @@ class World:
         #: None: ready when last looked at
         self._agent_missing_since: dict[str, datetime.datetime | None] = {}
         self._result_missing_since: dict[str, datetime.datetime] = {}
-        #: of jobs: uid, and when it was looked at first
-        self._seen: dict[str, tuple[str, datetime.datetime]] = {}
+        #: when a job was looked at first
+        self._seen: Notes[datetime.datetime] = Notes(self.jobs)
         #: of jobs and agents' pods that are late to start, by key: what their Events said last
         self.told: dict[str, starts.Told] = {}
         self.event_turns, self.agent_event_turns = Turns(), Turns()
         self.nodes.subscribe(_forgetting(self._agent_missing_since))
-        for memory in (self._result_missing_since, self._seen, self.told):
+        for memory in (self._result_missing_since, self.told):
             self.jobs.subscribe(_forgetting(memory))
         self.pods.subscribe(_forgetting(self.told))
         self.hosts.subscribe(self._remember_drift)
@@ -302,8 +302,6 @@ class World:
     def _job(self, view: JobView, now: datetime.datetime) -> Job:
         """A job with its pod's report."""
         pod, told = self.pod_of(view), self.told.get(view.key)
-        if self._seen.get(view.key, ("",))[0] != view.uid:
-            self._seen[view.key] = (view.uid, now)
         ended = pod is not None and pod.exit_code is not None
         if not ended and (view.succeeded or view.failed):
             ended = now >= self._result_missing_since.setdefault(view.key, now) + RESULT_GRACE
@@ -322,7 +320,7 @@ class World:
             deleting=view.deleting,
             request=request_in(view.annotations),
             start=starts.start_of(view, pod, told),
-            seen=self._seen[view.key][1],
+            seen=self._seen.setdefault(view.uid, now),
             asked=told.at if told is not None and told.uid == starts.asked_about(view, pod) else None,
         )
 

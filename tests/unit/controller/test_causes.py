@@ -134,7 +134,7 @@ def test_the_age_of_a_job_counts_from_its_first_look_and_another_of_its_name_is_
     scene.answers = [{"items": [event("FailedCreate")]}]
     scene.ask(9)
     scene.world.jobs.forget(scene.view.key, 10**9)
-    assert (scene.world.told, scene.world._seen) == ({}, {})
+    assert (scene.world.told, dict(scene.world._seen)) == ({}, {})
 
 
 def test_an_answer_about_a_job_that_is_gone_is_not_kept(scene: Scene) -> None:
