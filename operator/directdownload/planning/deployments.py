@@ -112,14 +112,14 @@ def _fetching_host(template: Template, pool: StoragePool, members: list[Host], f
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Names:
+class Names:
     """The fleet by name, for lookups for each of thousands of copies."""
 
     hosts: Mapping[str, Host]
     pools: Mapping[str, StoragePool]
 
     @classmethod
-    def of(cls, fleet: Fleet) -> "_Names":
+    def of(cls, fleet: Fleet) -> "Names":
         return cls({host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools})
 
 
@@ -148,7 +148,7 @@ class _Wish:
         )
 
 
-def _covers(wish: _Wish, placement: PlacementView, names: _Names) -> bool:
+def _covers(wish: _Wish, placement: PlacementView, names: Names) -> bool:
     """Whether the deployment still wants `placement`.
 
     The zone, pools and hosts that it names decide. Selectors decide only if the deployment itself has changed since it
@@ -212,7 +212,7 @@ def place_in_steps(
         wanted.update(wish.targets)
         yield
     create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
-    names = _Names.of(fleet)
+    names = Names.of(fleet)
     restore: list[PlacementView] = []
     remove: list[PlacementView] = []
     release: list[PlacementView] = []
@@ -247,7 +247,7 @@ def place_in_steps(
         last += [wish.deployment for wish in wishes if wish.narrowed and wish.deployment.spec.zone == placement.zone]
         (remove if _removes(template, last) else release).append(placement)
     yield
-    ordered = _by_space(create, fleet)
+    ordered = _by_space(create, names)
     yield
     allotted = quotas.allot(((t.zone, _namespaces(asking, t)) for t in ordered), fleet.zones, fleet.usage)
     made = zip(ordered, allotted.namespaces, strict=True)
@@ -275,13 +275,16 @@ def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:
     return all(d.spec.deletion_policy == "Delete" for d in last) if last else template.deleting
 
 
-def _by_space(wanted: Iterable[Target], fleet: Fleet) -> tuple[Target, ...]:
+def _by_space(wanted: Iterable[Target], names: Names) -> tuple[Target, ...]:
     """Most space first: where slots are few, a copy that fits comes before one that may not."""
-    hosts, pools = {host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools}
     return tuple(
         sorted(
             wanted,
-            key=lambda t: (-pool_planning.available_bytes(pools[t.pool], hosts.get(t.host)), t.host, t.pool),
+            key=lambda t: (
+                -pool_planning.available_bytes(names.pools[t.pool], names.hosts.get(t.host)),
+                t.host,
+                t.pool,
+            ),
         )
     )
 

@@ -13,11 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, Target
+from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.resources import naming, quantities
-from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -116,8 +115,7 @@ def plan_dry_run(
         now,
         refused,
         _Room.after(deployment, changes.create, fleet),
-        hosts={host.name: host for host in fleet.hosts},
-        pools={pool.name: pool for pool in fleet.pools},
+        names=Names.of(fleet),
         unpacked_bytes=_unpacked_bytes(existing.values()),
     )
     copies = [run.copy(wanted[name], restored, deployment) for name in dict.fromkeys((*names, *wanted))]
@@ -155,13 +153,12 @@ class _Run:
     now: datetime.datetime
     refused: Verdict | None
     room: "_Room"
-    hosts: Mapping[str, Host]
-    pools: Mapping[str, StoragePool]
+    names: Names
     unpacked_bytes: int | None
 
     def copy(self, target: Target, restored: Collection[str], deployment: TemplateDeployment) -> Copy:
         view = self.existing.get(target.name)
-        pool = self.pools[target.pool]
+        pool = self.names.pools[target.pool]
         if view is None:
             view = _unmade(target)
         elif view.key in restored:
@@ -169,7 +166,7 @@ class _Run:
         around = self._around(view, pool, deployment)
         if around.successor:
             view = dataclasses.replace(view, host=around.successor)
-            around = dataclasses.replace(around, host=self.hosts.get(view.host), successor="")
+            around = dataclasses.replace(around, host=self.names.hosts.get(view.host), successor="")
         return self._with_space(self._decided(target, view, around), view, around)
 
     def _decided(self, target: Target, view: PlacementView, around: Surroundings) -> Copy:
@@ -239,7 +236,7 @@ class _Run:
         )
 
     def _around(self, view: PlacementView, pool: StoragePool, deployment: TemplateDeployment) -> Surroundings:
-        host = self.hosts.get(view.host)
+        host = self.names.hosts.get(view.host)
         successor = ""
         if pool.spec.shared:
             members = [other for other in self.fleet.hosts if other.spec.zone == view.zone]
