@@ -181,24 +181,26 @@ def _connect_address(effort: Effort, address: AddressInfo, through: str) -> sock
 
 
 class Wire(io.RawIOBase):
-    """The bytes of a plain connection. A budget of bytes and seconds bounds the head of a response."""
+    """The bytes of a plain connection. A moment by which it must have ended bounds the head of a response."""
 
     def __init__(self, effort: Effort, connection: socket.socket) -> None:
         self._url = effort.url
         self._socket = connection
         self._silence_seconds = effort.timeouts.socket_seconds
         self._guard = effort.guard
-        self._budget_bytes: int | None = None
-        self._budget_end = 0.0
+        #: on the monotonic clock; None: no head is being read
+        self._head_end: float | None = None
         connection.setblocking(True)
         tick = struct.pack("ll", 0, int(TICK_SECONDS * 1_000_000))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
 
-    def set_budget(self, limit_bytes: int | None, seconds: float = 0) -> None:
-        """Bound all reading from now on; None removes the bound."""
-        self._budget_bytes = limit_bytes
-        self._budget_end = time.monotonic() + seconds
+    def begin_head(self, seconds: float) -> None:
+        """A head follows, within so many seconds. `head.read` bounds its bytes."""
+        self._head_end = time.monotonic() + seconds
+
+    def end_head(self) -> None:
+        self._head_end = None
 
     def readable(self) -> bool:
         return True
@@ -209,13 +211,11 @@ class Wire(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count = self._read(buffer)
-        if self._budget_bytes is not None:
-            self._budget_bytes -= count
-            if self._budget_bytes < 0 or time.monotonic() > self._budget_end:
-                raise SourceError(
-                    Reason.SOURCE_UNAVAILABLE,
-                    f"{self._url}: the server's headers do not end; check that the URL names an HTTP server",
-                )
+        if self._head_end is not None and time.monotonic() > self._head_end:
+            raise SourceError(
+                Reason.SOURCE_UNAVAILABLE,
+                f"{self._url}: the server's headers do not end; check that the URL names an HTTP server",
+            )
         return count
 
     def send(self, data: bytes) -> None:
@@ -262,5 +262,5 @@ class Wire(io.RawIOBase):
         return self._cut(f"the connection broke: {detail}")
 
     def _cut(self, problem: str) -> SourceError:
-        in_head = self._budget_bytes is not None
+        in_head = self._head_end is not None
         return SourceError(Reason.SOURCE_UNREACHABLE if in_head else Reason.TRUNCATED, f"{self._url}: {problem}")

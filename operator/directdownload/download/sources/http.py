@@ -25,7 +25,6 @@ from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.urls import Url, redact
 from directdownload.resources.reasons import Reason
 
-_HEAD_LIMIT_BYTES = 256 * 1024
 _HEAD_SECONDS = 30
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: the server is at fault, not the request: another attempt may succeed
@@ -165,11 +164,11 @@ class HTTPSource:
         wire = None
         try:
             wire = self._connect(url, proxied, guard)
-            wire.set_budget(_HEAD_LIMIT_BYTES, _HEAD_SECONDS + timeouts.socket_seconds)
+            wire.begin_head(_HEAD_SECONDS + timeouts.socket_seconds)
             wire.send(_request(url, headers, ask, proxied))
             reader = wire.reader()
             found = head.read(reader, url)
-            wire.set_budget(None)
+            wire.end_head()
             return _Response(url, found.status, found.headers, proxied, wire, reader, release)
         except BaseException:
             if wire is not None:
