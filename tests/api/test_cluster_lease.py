@@ -4,16 +4,14 @@ How long it takes is asserted by a clock that jumps: tests/unit/cluster/test_lea
 """
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster import harness
 from tests.world import weather
-from tests.world.cluster_support import proxied, until
+from tests.world.cluster_support import background, lead, proxied, until
 
 from directdownload.cluster import client, kinds, lease
 
@@ -34,22 +32,6 @@ def candidate(api: client.Api, namespace: str, name: str) -> lease.LeaderElectio
 async def spec_of(api: client.Api, namespace: str) -> dict[str, Any]:
     spec: dict[str, Any] = (await api.get(kinds.LEASES, "controller", namespace=namespace))["spec"]
     return spec
-
-
-@contextlib.asynccontextmanager
-async def background(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def lead(election: lease.LeaderElection) -> None:
-    await election.acquire()
-    await election.hold()
 
 
 async def test_takes_over_from_a_dead_leader_only_after_the_lease(api: client.Api, namespace: str) -> None:

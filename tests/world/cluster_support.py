@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 from tests.world.waiting import until_async
 
-from directdownload.cluster import client, errors, kinds
+from directdownload.cluster import client, errors, kinds, lease
 
 GROUP = "clustertest.example.org"
 THINGS = kinds.Resource(GROUP, "v1", "things", "Thing", namespaced=True)
@@ -54,6 +54,24 @@ _DEFINITION = {
 
 def thing(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": THINGS.api_version, "kind": THINGS.kind, "metadata": {"name": name}, "spec": spec}
+
+
+@contextlib.asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Tasks that are cancelled at the end of the block."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def lead(election: lease.LeaderElection) -> None:
+    """Until it leads no more."""
+    await election.acquire()
+    await election.hold()
 
 
 async def until(condition: Callable[[], object]) -> None:

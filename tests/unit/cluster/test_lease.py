@@ -4,14 +4,14 @@ That the same works with a real API server, in real time, is shown in tests/api/
 """
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 from tests.world import clock
 from tests.world.api import FakeApi
+from tests.world.cluster_support import background, lead
 
 from directdownload.cluster import client, errors, kinds, lease
 from directdownload.cluster.client import Object
@@ -88,22 +88,6 @@ class Scene:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-@contextlib.asynccontextmanager
-async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def lead(election: lease.LeaderElection) -> None:
-    await election.acquire()
-    await election.hold()
 
 
 async def leads(election: lease.LeaderElection) -> float:
