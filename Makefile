@@ -58,7 +58,7 @@ e2e: setup ## Tests on a real three-node cluster
 	[ -n "$$KUBECONFIG" ] && [ -n "$$IMAGE" ] || pytest tests/cluster
 
 .PHONY: coverage
-coverage: venv tools ## Lines and branches that unit and api tests reach, by module (TESTS=tests/unit for those alone)
+coverage: setup ## Lines and branches that unit and api tests reach, by module (TESTS=tests/unit for those alone)
 	rm -rf .cache/coverage
 	mkdir -p .cache/coverage
 	coverage run -m pytest -q $(or $(TESTS),tests/unit tests/api) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
@@ -66,7 +66,7 @@ coverage: venv tools ## Lines and branches that unit and api tests reach, by mod
 	coverage report
 
 .PHONY: soak
-soak: venv tools ## Random tests with new inputs, ROUNDS=10 times as many, also on the cluster
+soak: setup ## Random tests with new inputs, ROUNDS=10 times as many, also on the cluster
 	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/unit tests/api -m soak -n $(PROCESSES) --dist worksteal
 	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/e2e -m soak
 

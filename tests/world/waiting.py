@@ -38,7 +38,7 @@ def until(
         except KeyError as error:
             missing = error
         if time.monotonic() >= end:
-            raise _late(what, seconds, missing)
+            raise _late(what, seconds, missing) from missing
         time.sleep(poll_seconds)
 
 
@@ -66,7 +66,7 @@ async def until_async(
         except KeyError as error:
             missing = error
         if time.monotonic() >= end:
-            raise _late(what, seconds, missing)
+            raise _late(what, seconds, missing) from missing
         await asyncio.sleep(poll_seconds)
 
 

@@ -123,8 +123,8 @@ class Board:
         taken = self._taken()
         for other in self.claims:
             if other.end is not None and not other.exhausted:
-                free = taken.start_from(other.end) or self.size_bytes
-                other.end = max(other.end, _lowest(free, other.reach) or 0)
+                ends = (taken.start_from(other.end) or self.size_bytes, other.reach)
+                other.end = max(other.end, min((end for end in ends if end is not None), default=0))
 
     def _taken(self) -> Ranges:
         taken = self.done.copy()
@@ -173,10 +173,6 @@ class Board:
             return None
         last.end = cut
         return cut, end
-
-
-def _lowest(*ends: int | None) -> int | None:
-    return min((end for end in ends if end is not None), default=None)
 
 
 def _claim_bytes(bytes_per_second: float) -> int:
