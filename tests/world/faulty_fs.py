@@ -12,16 +12,15 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from types import TracebackType
 from typing import Any, Self
 
 from tests.world import checkout
+from tests.world.waiting import until_started
 
 from directdownload.download import files
 
 _PUNCH_HOLE = 2
-_START_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +49,12 @@ class FaultyFileSystem:
             env=checkout.environment(),
             stderr=subprocess.PIPE,
         )
-        end = time.monotonic() + _START_SECONDS
-        while not os.path.ismount(self.path):
-            if self._process.poll() is not None or time.monotonic() > end:
-                self._process.kill()
-                raise RuntimeError(f"it was not mounted: {self._process.communicate()[1].decode()}")
-            time.sleep(0.01)
+
+        def words() -> str:
+            self._process.kill()
+            return f"it was not mounted: {self._process.communicate()[1].decode()}"
+
+        until_started(self._process, lambda: os.path.ismount(self.path), words)
 
     def fail(self, *faults: Fault) -> None:
         """Replace the faults by these; counting starts from zero."""

@@ -11,12 +11,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
-_START_SECONDS = 20
+from tests.world.waiting import until_started
+
 _PORT = 2049
 _MOUNT_PORT = 20048
 
@@ -228,15 +228,11 @@ class Ganesha:
         return self._log.exists() and "NFS SERVER INITIALIZED" in self._log.read_text(errors="replace")
 
     def _wait(self, condition: Callable[[], bool], name: str) -> None:
-        end = time.monotonic() + _START_SECONDS
-        while not condition():
-            process = self._process or self._namespace
-            if process.poll() is not None or time.monotonic() > end:
-                logs = [
-                    path.read_text(errors="replace")[-2000:] for path in sorted(self._runtime.glob("*[lr][or][gr]"))
-                ]
-                raise RuntimeError(f"{name} did not start: {' '.join(logs)}")
-            time.sleep(0.02)
+        def words() -> str:
+            logs = [path.read_text(errors="replace")[-2000:] for path in sorted(self._runtime.glob("*[lr][or][gr]"))]
+            return f"{name} did not start: {' '.join(logs)}"
+
+        until_started(self._process or self._namespace, condition, words)
 
 
 def available() -> bool:

@@ -12,14 +12,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from tests.world.certificates import Certificate, common_name
-
-_START_SECONDS = 10
+from tests.world.waiting import closely, until_started
 
 _CONFIGURATION = """
 daemon off;
@@ -146,14 +144,10 @@ class Origin:
             return []
         return [Request(**json.loads(line)) for line in self._log.read_text().splitlines()]
 
-    def wait_for_requests(self, count: int, timeout_seconds: float = 120) -> list[Request]:
+    def wait_for_requests(self, count: int) -> list[Request]:
         """As `requests`, once there are at least `count`: nginx writes the log after the client has its answer."""
-        end = time.monotonic() + timeout_seconds
-        while len(found := self.requests()) < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{len(found)} requests after {timeout_seconds} s, expected {count}")
-            time.sleep(0.02)
-        return found
+        closely(f"{count} requests", lambda: len(self.requests()) >= count)
+        return self.requests()
 
     def stop(self) -> None:
         """End nginx and remove its runtime files; the served directory stays."""
@@ -175,13 +169,12 @@ class Origin:
         self.stop()
 
     def _wait_until_it_answers(self) -> None:
-        end = time.monotonic() + _START_SECONDS
-        while True:
+        def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
-                return
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"nginx did not start: {(self._runtime / 'stderr').read_text()}")
-            time.sleep(0.02)
+                return True
+            return False
+
+        until_started(self._process, answers, lambda: f"nginx did not start: {(self._runtime / 'stderr').read_text()}")
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -5,6 +5,7 @@ there. So the deadline is generous: it ends a test that waits for what never com
 """
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -45,6 +46,19 @@ def until(
 def closely(what: str, condition: Callable[[], T | None]) -> T:
     """`until` for what a test must meet in the moment that it comes."""
     return until(what, condition, poll_seconds=_CLOSE_SECONDS)
+
+
+def until_started(process: subprocess.Popen[Any], condition: Callable[[], object], words: Callable[[], str]) -> None:
+    """Waits until a server of the test's own is as `condition` has it.
+
+    Raises:
+        RuntimeError: the process has ended, or the deadline is over; with `words`, its own as a rule.
+    """
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(words())
+        time.sleep(_CLOSE_SECONDS)
 
 
 async def until_async(
