@@ -57,13 +57,16 @@ def object_of(cluster: Cluster, kind: str, name: str, spec: Object) -> Iterator[
 @contextlib.contextmanager
 def changed_jobs(cluster: Cluster, change: Callable[[Object], object]) -> Iterator[None]:
     """The pods of jobs alone are as `change` makes their spec."""
-    name = f"{RELEASE}-job-template"
-    before = cluster.get("configmap", name, NAMESPACE)["data"]["job.yaml"]
+    held = cluster.get("configmap", f"{RELEASE}-job-template", NAMESPACE)
+    before = held["data"]["job.yaml"]
     template = yaml.safe_load(before)
     change(template["spec"]["template"]["spec"])
+    kept = {key: held["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
 
     def use(text: str) -> None:
-        cluster.kubectl("patch", "configmap", name, "-n", NAMESPACE, "-p", json.dumps({"data": {"job.yaml": text}}))
+        # As Helm writes it: of a field that another manager has written, the next upgrade would meet a conflict.
+        as_helm = ("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-")
+        cluster.kubectl(*as_helm, input=json.dumps(held | {"metadata": kept, "data": {"job.yaml": text}}))
         deployment = f"deployment/{RELEASE}-controller"
         cluster.kubectl("rollout", "restart", deployment, "-n", NAMESPACE)
         cluster.kubectl("rollout", "status", deployment, "-n", NAMESPACE, "--timeout=180s")
