@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import yaml
 from tests.e2e.conftest import Image
 from tests.world import cluster as clusters
-from tests.world import origin
+from tests.world import evidence, origin
 from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.world.waiting import until
 
@@ -144,3 +144,30 @@ def test_no_blocked_pod_keeps_the_only_slot(cluster: Cluster, server: origin.Ori
             blocked(cluster, "slots", host)
     cluster.converged("slots", len(hosts))
     assert counted_once(cluster, "slots")
+
+
+def test_a_host_that_lacks_the_root_of_a_pool(local: Cluster, server: origin.Origin, image: Image) -> None:
+    """Its job says so, and an agent that starts there; other hosts are served, and all is well once it is back."""
+    *others, host = local.hosts()
+    root = local.file(host, clusters.POOL_ROOT)
+    away = root.with_name(f"{root.name}.away")
+    root.rename(away)
+    try:
+        deploy(local, "rootless", server.url(image.path.name), image)
+        message = blocked(local, "rootless", host)
+        assert message.startswith("a volume of its pod cannot be mounted: FailedMount: ")
+        assert f"{clusters.POOL_ROOT} is not a directory" in message
+        until("copies on the other hosts", lambda: evidence.ready_hosts(local, "rootless") == {*others})
+        (agent,) = (pod for pod in evidence.pods(local, "agent") if pod["spec"]["nodeName"] == host)
+        local.kubectl("delete", "pod", agent["metadata"]["name"], "-n", NAMESPACE)
+
+        def told() -> bool:
+            conditions = local.get("host", host)["status"]["conditions"]
+            said = [c["message"] for c in conditions if c["reason"] == "AgentNotReady"]
+            return any(f"{clusters.POOL_ROOT} is not a directory" in message for message in said)
+
+        until("the Host to say what keeps its agent", told)
+    finally:
+        away.rename(root)
+    local.await_hosts(len(others) + 1)
+    local.converged("rootless", len(others) + 1)

@@ -42,7 +42,7 @@ class PodView:
     phase: str
     ready: bool
     ready_changed: datetime | None
-    #: some container runs or has run
+    #: some container runs or has run; a pod that is ready has, even if nobody reported its containers
     started: bool
     #: why no container runs: `ImagePullBackOff`, `ContainerCreating`, `Unschedulable`, …
     waiting_reason: str
@@ -140,7 +140,7 @@ def project_pod(document: Mapping[str, Any]) -> PodView:
         phase=sys.intern(status.get("phase") or ""),
         ready=ready.get("status") == "True",
         ready_changed=parse_time(ready.get("lastTransitionTime")),
-        started=any(map(_has_run, containers)),
+        started=ready.get("status") == "True" or any(map(_has_run, containers)),
         waiting_reason=waiting_reason,
         waiting_message=waiting_message,
         prepared=bool(node) and _condition(document, "PodReadyToStartContainers").get("status") != "False",

@@ -42,6 +42,11 @@ def test_objects_that_nobody_has_reported_on_yet() -> None:
     assert (job.succeeded, job.failed, job.active, job.deleting) == (False, False, 0, False)
 
 
+def test_a_pod_that_is_ready_has_started_though_nobody_reports_its_containers() -> None:
+    assert pod({"conditions": [{"type": "Ready", "status": "True"}]}).started
+    assert not pod({"conditions": [{"type": "Ready", "status": "False"}]}).started
+
+
 def test_pod_that_waits() -> None:
     pulling = pod({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]})
     assert (pulling.started, pulling.waiting_reason) == (False, "ImagePullBackOff")
