@@ -131,6 +131,7 @@ class Reason(Word):
     NOT_YET_VALID = "NotYetValid"
     EXPIRED = "Expired"
     EXPIRING_SOON = "ExpiringSoon"
+    NOT_EXPIRING = "NotExpiring"
     RESERVED_ALIAS = "ReservedAlias"
     ALIAS_CONFLICT = "AliasConflict"
     REVOKED = "Revoked"
