@@ -40,6 +40,8 @@ class Reason(Word):
     UNKNOWN = "Unknown"
     # Any object
     UNREADABLE = "Unreadable"
+    # Lease of the controllers
+    LEADER_ELECTION = "LeaderElection"
     # Zone
     READY = "Ready"
     DISABLED = "Disabled"
