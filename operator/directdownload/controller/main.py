@@ -163,8 +163,8 @@ class Controller:
         await self._context.queue.finish(DRAIN_SECONDS)
 
     async def farewell(self) -> None:
-        """Once the Lease is released: posts the Events that are still queued, and waits for kopf, which only reads; each for
-        a bounded time.
+        """Once the Lease is released: posts the queued Events, and waits for kopf, which only reads; each for a bounded
+        time.
 
         Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
         another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
