@@ -185,7 +185,7 @@ class TemplatePlacement(Resource):
             Column("Path", ".spec.path", wide=True),
             condition_column("Reason", "Ready", field="reason", wide=True),
         ),
-        selectable_fields=(".spec.host", ".spec.zone", ".spec.pool"),
+        selectable_fields=(".spec.host", ".spec.zone", ".spec.pool", ".status.phase"),
     )
 
     spec: TemplatePlacementSpec

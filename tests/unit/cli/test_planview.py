@@ -46,6 +46,7 @@ def test_a_plan_for_people() -> None:
         "",
         "Total: 5 copies on 5 hosts: 1 to download, 4 waiting; 1.0 MiB to fetch.",
         "At most 1 at once, by the zone's limits: 2 rounds.",
+        "Rounds: other downloads of the zone are not known, and not counted.",
         "",
         "Blocked:",
         "  HostDown on kvm-2, kvm-3, kvm-4 and 1 more: the host is Down: no power",
@@ -67,9 +68,31 @@ def test_a_plan_for_programs() -> None:
         "fetchBytes": 5,
         "rounds": 1,
         "mostAtOnce": 1,
+        "otherDownloads": None,
     }
     assert [item["action"] for item in shown["items"]] == ["Present", "Download"]
     assert (shown["refused"], shown["deployment"]) == (None, "debian-13-zone-1")
+
+
+@pytest.mark.parametrize(
+    ("others", "part", "words"),
+    [
+        (0, 0, []),
+        (1, 0, ["Rounds: 1 other download runs in the zone, counted in round 1; those that wait are not counted."]),
+        (2, 0, ["Rounds: 2 other downloads run in the zone, counted in round 1; those that wait are not counted."]),
+        (None, 0, ["Rounds: other downloads of the zone are not known, and not counted."]),
+        (
+            0,
+            7,
+            ["Fetch: 1 copy has a part of an earlier download: its space is counted, its good bytes are not known."],
+        ),
+    ],
+)
+def test_a_plan_says_what_its_rounds_and_bytes_rest_on(others: int | None, part: int, words: list[str]) -> None:
+    found = planned(copy("kvm-1", Action.DOWNLOAD, fetch_bytes=9, part_bytes=part, round=1))
+    shown = planview.lines(dataclasses.replace(found, run=dataclasses.replace(found.run, others=others)))
+    total = shown.index("Total: 1 copy on 1 host: 1 to download; 9 B to fetch.")
+    assert shown[total + 1 :] == words
 
 
 GONE = Verdict(False, Reason.TEMPLATE_NOT_READY, "not Ready")
