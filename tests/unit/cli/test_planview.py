@@ -1,6 +1,7 @@
 """A plan as it is printed."""
 
 import dataclasses
+import types
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.unit.planning import build
 
 from directdownload import sourcing
 from directdownload.cli import plan, planview
+from directdownload.cluster import errors
 from directdownload.planning import dryrun
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import Action, Copy, DryRun
@@ -135,3 +137,15 @@ def test_what_to_do_next(exists: tuple[bool, ...], words: str, capsys: pytest.Ca
     assert shown.err.startswith("Note: look.\nNothing was written. ")
     assert words in shown.err
     assert shown.out.startswith("Template: ")
+
+
+async def test_definitions_of_an_older_version_leave_other_downloads_unknown() -> None:
+    """They cannot select placements by their phase."""
+
+    class Api:
+        async def list(self, *_: object, field_selector: str) -> object:
+            assert field_selector == "spec.zone=zone-1,status.phase=Downloading"
+            raise errors.Invalid(400, "BadRequest", "field label not supported: status.phase")
+
+    session: Any = types.SimpleNamespace(api=Api())
+    assert await plan._running(session, "zone-1") is None
