@@ -334,7 +334,7 @@ def test_a_certificate_is_published_when_its_validity_begins_and_its_end_is_told
     until_not_ready(world, name, "NotYetValid")
     assert everywhere(world, hosts, {})()
     until_ready(world, name)
-    assert shown(world, name, "Expiring")[0] == "False"
+    assert shown(world, name, "Expiring") == ("False", "NotExpiring")
     until("a warning", lambda: shown(world, name, "Expiring") == ("True", "ExpiringSoon"))
     assert shown(world, name) == ("True", "Provisioned")
     until_not_ready(world, name, "Expired")

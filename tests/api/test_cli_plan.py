@@ -10,6 +10,7 @@ from tests.cluster import harness
 from tests.world import kube as api
 from tests.world.cli_world import directdownload
 from tests.world.simulation import SIZE_BYTES, Simulation
+from tests.world.steps import hang
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
@@ -103,6 +104,30 @@ def test_the_plan_says_what_the_controller_then_does(world: Simulation) -> None:
     assert (only["sizeBytes"], only["items"][0]["fetchBytes"]) == (SIZE_BYTES, SIZE_BYTES)
     names = plan(world, "debian", "-o", "name").stdout.splitlines()
     assert sorted(names) == sorted(f"templateplacement.directdownload.dev/{name}" for name in placements.values())
+
+
+def test_running_downloads_of_another_namespace_hold_slots_of_the_first_round(world: Simulation) -> None:
+    elsewhere = world.create_namespace("elsewhere")
+    world.create_template("busy", namespace=elsewhere)
+    with world.kube() as kube:
+        kube.patch(kinds.ZONES, world.zone, {"spec": {"downloads": {"maxParallelPerSource": 1}}}).object()
+    behaviour, world.behaviour = world.behaviour, hang
+    world.deploy("busy", "busy", namespace=elsewhere, hosts=["plan-kvm-1"], pools=[world.pool])
+
+    def downloading() -> bool:
+        found = {p["spec"]["templateRef"]["name"]: p.get("status", {}).get("phase") for p in world.placements()}
+        return found.get("busy") == "Downloading"
+
+    until("a download", downloading)
+    world.create_template("next")
+    until("the template to be Ready", lambda: "conditions" in world.get(kinds.TEMPLATES, "next").get("status", {}))
+    found = planned(world, "next", "--host", "plan-kvm-2", "--pool", world.pool)
+    assert (found["items"][0]["round"], found["total"]["otherDownloads"]) == (2, 1)
+    assert "Rounds: 1 other download runs in the zone, counted in round 1" in plan(world, "next").stdout
+    world.behaviour = behaviour
+    with world.kube() as kube:
+        kube.patch(kinds.ZONES, world.zone, {"spec": {"downloads": {"maxParallelPerSource": 16}}}).object()
+    until("it to end", lambda: not downloading())
 
 
 def test_a_zone_that_refuses_and_names_that_do_not_exist(world: Simulation) -> None:

@@ -31,7 +31,7 @@ CONVERGED = {
     kinds.STORAGE_POOLS: {"Ready": "Ready"},
     kinds.TEMPLATES: {"Ready": "Registered", "SourceReachable": "SourceReachable"},
     kinds.TEMPLATE_DEPLOYMENTS: {"Ready": "Converged"},
-    kinds.CERTIFICATES: {"Ready": "Provisioned", "Expiring": "Provisioned"},
+    kinds.CERTIFICATES: {"Ready": "Provisioned", "Expiring": "NotExpiring"},
 }
 SIZE_BYTES, VIRTUAL_SIZE_BYTES, CAPACITY_BYTES = 327_155_712, 3 << 30, 500 << 30
 ETAG = '"13800000-6a3c2f41"'

@@ -120,3 +120,22 @@ def test_a_leader_that_stood_still_writes_nothing_when_it_goes_on(world: Simulat
     last = max(write["requestReceivedTimestamp"] for write in world.writes("first"))
     assert last < min(write["requestReceivedTimestamp"] for write in world.writes("second"))
     assert {p["status"]["attempts"] for p in world.placements()} == {1}
+
+
+def test_each_change_of_the_leader_is_an_event_of_the_lease(world: Simulation) -> None:
+    three_hosts(world)
+    first = world.start_controller("first")
+    until("a leader", lambda: b"Synced" in first.log.read_bytes())
+    second = world.start_controller("second")
+    until("the other one to wait", lambda: waits(second))
+    assert first.stop() == 0
+
+    def told() -> set[tuple[str, str, str]]:
+        with world.kube() as kube:
+            events = kube.request("GET", kinds.EVENTS.path(None, world.namespace)).object()["items"]
+        uid = world.get(kinds.LEASES, steps.LEASE)["metadata"]["uid"]
+        of_lease = [event for event in events if event["regarding"].get("uid") == uid]
+        return {(event["type"], event["reason"], event["note"]) for event in of_lease}
+
+    words = ("first became leader", "first stopped leading", "second became leader")
+    until("the events", lambda: told() == {("Normal", "LeaderElection", note) for note in words})

@@ -10,10 +10,11 @@ from typing import Any
 from tests.world import certificates
 from tests.world.kube import resource
 from tests.world.simulation import Simulation, succeed
+from tests.world.steps import ask, delete, settle
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
-from directdownload.resources.jobs import JobDocument, JobResult
+from directdownload.resources.jobs import JobDocument, JobResult, Verb
 from directdownload.resources.reasons import Reason
 
 ORIGIN = "http://images.example.org"
@@ -93,3 +94,52 @@ def test_every_line_is_json_names_its_object_and_holds_no_secret(world: Simulati
 
 def _is(line: dict[str, Any], reference: dict[str, str], field: str) -> bool:
     return line["object"] == reference and field in line
+
+
+def test_each_failure_is_one_warning_with_object_host_reason_and_message(world: Simulation) -> None:
+    """Of a download, a verification, a removal, a probe and a certificate, however often they are looked at."""
+    world.create_zone(downloads={"retry": {"initial": "1s", "maximum": "1s"}})
+    host = world.add_host("kvm-1")
+    failed: set[Verb] = set()
+
+    def fail_each_verb_once(document: JobDocument) -> JobResult:
+        if document.verb in failed:
+            return succeed(document)
+        failed.add(document.verb)
+        return JobResult(reason=Reason.WRITE_FAILED, message=f"the {document.verb} cannot write")
+
+    world.behaviour = fail_each_verb_once
+    world.kubelets.probe_behaviour = lambda _: JobResult(reason=Reason.SOURCE_REFUSED, message="the probe is refused")
+    controller = world.start_controller("controller", "--log-format", "json")
+    world.create_template()
+    world.deploy()
+    world.converged(1)
+    certificate = world.create_certificate("ca", "no certificate")
+    placement = world.placement(host)["metadata"]["name"]
+    ask(world, kinds.TEMPLATE_PLACEMENTS, placement)
+    until("a verification", lambda: "verify" in world.placement(host)["status"]["conditions"][0]["message"])
+    until("the probe", lambda: world.kubelets.probed)
+    until("the refusal", lambda: world.ready_reason(kinds.CERTIFICATES, certificate) == "InvalidCertificate")
+    delete(world, kinds.TEMPLATE_DEPLOYMENTS, "everywhere")
+    until("the placement to go", lambda: not world.placements())
+
+    def told() -> list[tuple[str, str, str, str]]:
+        lines = [json.loads(line) for line in controller.log.read_text().splitlines()]
+        return sorted(
+            (line["object"]["kind"], line.get("host", ""), line["reason"], line["message"].rpartition(": ")[2])
+            for line in lines
+            if line["level"] == "warning"
+        )
+
+    until("the last warning", lambda: len(told()) >= 5)
+    settle(world)
+    found = told()
+    assert [(kind, where, reason) for kind, where, reason, _ in found] == [
+        ("DirectDownloadCertificate", "", "InvalidCertificate"),
+        ("Template", "", "SourceRefused"),
+        *[("TemplatePlacement", host, "WriteFailed")] * 3,
+    ]
+    assert [message for *_, message in found[1:]] == [
+        "the probe is refused",
+        *(f"the {verb} cannot write" for verb in ("fetch", "remove", "verify")),
+    ]

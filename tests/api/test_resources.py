@@ -34,6 +34,7 @@ from tests.world.samples import (
 
 from directdownload.cluster.kinds import (
     CERTIFICATES,
+    DEFINITIONS,
     HOSTS,
     TEMPLATE_DEPLOYMENTS,
     TEMPLATE_PLACEMENTS,
@@ -314,6 +315,28 @@ def test_columns_status_and_short_name(
         assert "AGE" in shown
         assert {column: shown.get(column) for column in expected} == expected
         assert shown.keys() - expected.keys() <= {"NAME", "AGE"}
+
+
+def test_no_column_shows_a_time_that_may_lie_in_the_future_as_an_age(admin: Kube) -> None:
+    """kubectl shows a column of type date as an age, and one in the future as <invalid>."""
+    dates: list[tuple[str, str]] = []
+    for kind in KINDS:
+        definition = admin.get(DEFINITIONS, f"{kind.plural}.{kind.group}").object()
+        columns = definition["spec"]["versions"][0]["additionalPrinterColumns"]
+        dates += [(kind.kind, column["jsonPath"]) for column in columns if column["type"] == "date"]
+    assert dates == [(kind.kind, ".metadata.creationTimestamp") for kind in KINDS]
+
+
+@pytest.mark.parametrize("existing", [CERTIFICATES], indirect=True, ids=lambda kind: kind.kind)
+def test_an_expiry_in_the_future_is_shown_as_a_time(
+    control_plane: harness.ControlPlane, admin: Kube, existing: tuple[Resource, Object]
+) -> None:
+    kind, made = existing
+    name, expiry = made["metadata"]["name"], "2999-01-31T12:00:00Z"
+    admin.patch(kind, name, {"status": {"notAfter": expiry}}, subresource="status").object()
+    header, row = control_plane.kubectl("get", "ddcert", name, check=True).stdout.splitlines()
+    at = header.index("EXPIRES")
+    assert row[at:].split()[0] == expiry
 
 
 @pytest.mark.parametrize("existing", KINDS, indirect=True, ids=lambda kind: kind.kind)

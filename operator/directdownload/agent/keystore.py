@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from directdownload import logs
 from directdownload.agent import keystoresync, metrics, proof
 from directdownload.agent.keystoresync import Synced, Wishes
 from directdownload.agent.retry import Backoff, Complaint
 from directdownload.agent.settings import Settings
 from directdownload.agent.trust import Bundle
 from directdownload.keystore import errors, store
+from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +107,10 @@ class KeystoreKeeper:
             self._synced = synced = await asyncio.to_thread(self._once, wishes)
         for drift in synced.drift:
             metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
+        self._log(wishes, synced)
         if synced.error is not None:
-            self._complaint.say(logging.WARNING, str(synced.error), {"reason": str(synced.error.reason)})
             seconds = self._backoff.after(synced.error)
         else:
-            self._complaint.clear("The keystore is in sync again")
             self._backoff.reset()
             interval = wishes.sync_interval_seconds or float("inf")
             seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
@@ -119,6 +120,23 @@ class KeystoreKeeper:
         if self._told is not self.report:
             self.report = self._told
             self._on_report()
+
+    def _log(self, wishes: Wishes, synced: Synced) -> None:
+        """Logs what fails, once until it fails otherwise: the keystore as a whole, else each certificate."""
+        whole = str(synced.error) if synced.error is not None else synced.message
+        reason = synced.error.reason if synced.error is not None else synced.reason
+        if reason is not Reason.KEYSTORE_SYNCED:
+            self._complaint.say(logging.WARNING, f"Host {wishes.host}: {reason}: {whole}", {"reason": str(reason)})
+            return
+        self._complaint.clear("The keystore is in sync again")
+        before = {each.name: each for each in self._told.certificates if each.state == "Failed"}
+        for each in synced.proofs:
+            known = before.get(each.name)
+            if each.state != "Failed" or (known is not None and known.reason == each.reason):
+                continue
+            text = "DirectDownloadCertificate %s on Host %s: %s: %s"
+            about = logs.about("DirectDownloadCertificate", each.name, host=wishes.host, reason=str(each.reason))
+            logger.warning(text, each.name, wishes.host, each.reason, each.message, extra=about)
 
     def _once(self, wishes: Wishes) -> Synced:
         if wishes.keystore is not None:

@@ -25,6 +25,7 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
 #: Kubernetes puts it on every namespace.
@@ -75,11 +76,12 @@ async def _plan(
     template = Template.model_validate(await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace))
     zone = await inventory.expect_zone(session, zone_name)
     in_zone = inventory.zone_selector(zone_name)
-    host_documents, pool_documents, copies, labels = await asyncio.gather(
+    host_documents, pool_documents, copies, labels, running = await asyncio.gather(
         _list(session, kinds.HOSTS, in_zone),
         _list(session, kinds.STORAGE_POOLS, in_zone),
         _existing(session, template),
         _namespace_labels(session),
+        _running(session, zone_name),
     )
     used = await _used(session, zone_name, zone)
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
@@ -100,9 +102,10 @@ async def _plan(
     sources, _ = sourcing.judged(template, policy)
     deployment = _deployment(session.namespace, name, zone_name, hosts, pool_names)
     now = datetime.datetime.now(datetime.UTC)
-    run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now)
+    begun = None if running is None else await _with_templates(session, running, template, zone, notes)
+    run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now, begun)
     if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
-        run = dryrun.DryRun(run.copies)
+        run = dryrun.DryRun(run.copies, others=run.others)
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
         notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may still allow it")
     if host_documents is not None:
@@ -148,6 +151,34 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
         return None
     views = reading.readable(project_placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
+
+
+async def _running(session: Session, zone_name: str) -> list[PlacementView] | None:
+    """All placements that are Downloading in the zone; None if they cannot be known."""
+    try:
+        documents = await _list(
+            session, kinds.TEMPLATE_PLACEMENTS, f"{inventory.zone_selector(zone_name)},status.phase={Phase.DOWNLOADING}"
+        )
+    except errors.Invalid:
+        # The definition is of a version that cannot select by phase.
+        return None
+    return reading.readable(project_placement, documents) if documents is not None else None
+
+
+async def _with_templates(
+    session: Session, running: list[PlacementView], template: Template, zone: Zone | None, notes: list[str]
+) -> list[dryrun.Running]:
+    """With the Templates, which name the sources, as far as they are needed and the user may read them."""
+    known = {template.key: template}
+    foreign = {view.template_key for view in running} - known.keys()
+    if foreign and zone is not None and zone.spec.downloads.max_parallel_per_source:
+        documents = await _list(session, kinds.TEMPLATES, None)
+        known |= {each.key: each for each in reading.readable(Template.model_validate, documents or ())}
+        if documents is None:
+            notes.append(
+                "you may not list templates of all namespaces: their downloads do not count for the limit per source"
+            )
+    return [(view, known.get(view.template_key)) for view in running]
 
 
 async def _used(session: Session, zone_name: str, zone: Zone | None) -> int:

@@ -63,6 +63,7 @@ def lines(plan: Plan) -> list[str]:
     found += ["", _total(run)]
     if run.rounds > 1:
         found.append(f"At most {run.most_at_once} at once, by the zone's limits: {run.rounds} rounds.")
+    found += _uncertain(run)
     blocked = _blocked(run)
     if blocked:
         found += ["", "Blocked:", *(f"  {line}" for line in blocked)]
@@ -98,6 +99,7 @@ def document(plan: Plan) -> Object:
             "fetchBytes": run.fetch_bytes,
             "rounds": run.rounds,
             "mostAtOnce": run.most_at_once,
+            "otherDownloads": run.others,
         },
         "items": [_document(copy) for copy in run.copies],
         "notes": list(plan.notes),
@@ -115,6 +117,7 @@ def _document(copy: Copy) -> Object:
         "reason": copy.reason.value if copy.reason is not None else None,
         "message": copy.message or None,
         "fetchBytes": copy.fetch_bytes,
+        "partBytes": copy.part_bytes,
         "availableBytes": copy.available_bytes,
         "reserveBytes": copy.reserve_bytes,
         "afterBytes": copy.after_bytes,
@@ -188,6 +191,23 @@ def _total(run: DryRun) -> str:
         f"Total: {units.count(len(run.copies), 'copy', 'copies')} on {units.count(hosts, 'host')}: "
         f"{', '.join(parts)}{amount}."
     )
+
+
+def _uncertain(run: DryRun) -> list[str]:
+    """What the rounds and the bytes to fetch rest on."""
+    found = []
+    if run.rounds and run.others is None:
+        found.append("Rounds: other downloads of the zone are not known, and not counted.")
+    elif run.rounds and run.others:
+        running = units.count(run.others, "other download runs", "other downloads run")
+        found.append(f"Rounds: {running} in the zone, counted in round 1; those that wait are not counted.")
+    parts = sum(copy.part_bytes > 0 for copy in run.copies)
+    if parts:
+        hosts = units.count(parts, "copy has", "copies have")
+        found.append(
+            f"Fetch: {hosts} a part of an earlier download: its space is counted, its good bytes are not known."
+        )
+    return found
 
 
 def _blocked(run: DryRun) -> list[str]:

@@ -108,6 +108,15 @@ class LeaderElection:
         self._changed = threading.Condition()
 
     @property
+    def key(self) -> str:
+        return f"{self._namespace}/{self._name}"
+
+    @property
+    def uid(self) -> str:
+        """Of the Lease, once it was read or written."""
+        return str(self._lease["metadata"]["uid"]) if self._lease is not None else ""
+
+    @property
     def is_leader(self) -> bool:
         """False from the renew deadline on, even before `hold` could return."""
         return self._leading and self._remaining_seconds() > 0

@@ -4,9 +4,11 @@ import asyncio
 import dataclasses
 import datetime
 import itertools
+import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from directdownload import logs
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, settings, world
@@ -16,6 +18,8 @@ from directdownload.planning.observed import PlacementView, project_host, projec
 from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
+
+logger = logging.getLogger(__name__)
 
 #: The controller's fields of a Host's status.
 _OF_HOSTS = frozenset(
@@ -104,13 +108,29 @@ class Context:
         await self.apply(resource, item, {"status": wanted}, subresource="status")
         return True
 
+    def tell(
+        self,
+        resource: kinds.Resource,
+        item: events.Regarded,
+        event_type: events.EventType,
+        reason: Reason,
+        message: str,
+        action: str = "Reconcile",
+        **fields: Any,
+    ) -> None:
+        """Reports a transition of `item` once: an Event, and a line in the log with the further `fields`."""
+        level = logging.WARNING if event_type == "Warning" else logging.INFO
+        about = logs.about(resource.kind, item.key, reason=str(reason), **fields)
+        logger.log(level, "%s %s: %s: %s", resource.kind, item.key, reason, message, extra=about)
+        self.recorder.tell(resource, item, event_type, reason, message, action)
+
     def tell_ready(self, resource: kinds.Resource, item: Any, status: base.Status) -> None:
-        """Posts an Event if the reason of Ready in `status`, just written, differs from that in `item`."""
+        """Reports it if the reason of Ready in `status`, just written, differs from that in `item`."""
         ready, old = status.condition("Ready"), item.status.condition("Ready")
         if ready is None or (old is not None and old.reason == ready.reason):
             return
         trouble = ready.status != base.ConditionStatus.TRUE and ready.reason not in _EXPECTED
-        self.recorder.tell(resource, item, "Warning" if trouble else "Normal", ready.reason, ready.message)
+        self.tell(resource, item, "Warning" if trouble else "Normal", ready.reason, ready.message)
 
     async def set_finalizer(self, resource: kinds.Resource, item: base.Resource, *, present: bool) -> bool:
         """Puts our finalizer on `item`, or takes it off; those of others stay. False if `item` is gone."""

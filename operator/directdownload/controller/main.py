@@ -60,8 +60,12 @@ RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
 class Controller:
     """One leading controller: the reflectors, the lists, kopf and the workers."""
 
-    def __init__(self, api: client.Api, settings: Settings, stop: asyncio.Event) -> None:
+    def __init__(
+        self, api: client.Api, settings: Settings, stop: asyncio.Event, election: lease.LeaderElection
+    ) -> None:
         self._stop = stop
+        self._election = election
+        self._finishing = False
         world = World(settings.pool_roots, memory.limit_bytes())
         queue = WorkQueue(self._reconcile)
         template = jobs.load_template(settings.job_template)
@@ -103,6 +107,10 @@ class Controller:
         with metrics.reconciling(key.kind):
             await RECONCILERS[key.kind](self._context, key.name)
 
+    def leads(self) -> bool:
+        """Whether it holds the Lease and takes up work."""
+        return self._election.is_leader and not self._finishing
+
     def deaf(self) -> str | None:
         """Why the process should be restarted: a kind has not been listed for too long. None: no reason."""
         oldest = min(self._lists.last_monotonic, *(r.last_relist_monotonic for r in self._reflectors))
@@ -125,7 +133,8 @@ class Controller:
             garbage.Survivors().watch()
             logger.info("Synced: %d placements", len(self._context.world.placements))
             background.append(group.create_task(self._context.queue.run(WORKERS)))
-            with self._metrics.registered():
+            self._tell_leadership("became leader", "Lead")
+            with self._metrics.registered(self.leads):
                 # Not in the group, which would wait for it. After the workers: kopf cancels what started after it.
                 self._kopf = asyncio.create_task(self._watch_kinds())
                 ending = group.create_task(self._kopf_ends.wait())
@@ -150,10 +159,12 @@ class Controller:
 
     async def finish(self) -> None:
         """Starts nothing new; returns when the running reconciles have ended, or after `DRAIN_SECONDS`."""
+        self._finishing = True
         await self._context.queue.finish(DRAIN_SECONDS)
 
     async def farewell(self) -> None:
-        """Posts the Events that are still queued, and waits for kopf, which only reads; each for a bounded time.
+        """Once the Lease is released: posts the queued Events, and waits for kopf, which only reads; each for a bounded
+        time.
 
         Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
         another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
@@ -161,6 +172,7 @@ class Controller:
         """
         self._kopf_stop.set()
         if self._recording is not None:
+            self._tell_leadership("stopped leading", "StepDown")
             await self._context.recorder.finish(DRAIN_SECONDS)
             self._recording.cancel()
         if self._kopf is None:
@@ -169,6 +181,12 @@ class Controller:
         if not self._kopf.done():
             raise TimeoutError(f"kopf has not ended within {KOPF_END_SECONDS:.0f} s")
         self._kopf.result()
+
+    def _tell_leadership(self, what: str, action: str) -> None:
+        """An Event of the Lease, as client-go's leader election posts it. Each `action` is counted apart."""
+        message = f"{self._context.settings.pod_name} {what}"
+        recorder, reason = self._context.recorder, Reason.LEADER_ELECTION
+        recorder.tell(kinds.LEASES, self._election, "Normal", reason, message, action)
 
 
 def _tell_unreadable(
@@ -217,7 +235,7 @@ async def run(settings: Settings) -> int | None:
         election.start_watchdog(lambda: os._exit(EXIT_LEASE_LOST))
         # A process that was stopped for a while continues where it was: its next write must not be sent.
         api.before_write = functools.partial(_must_lead, election)
-        controller = Controller(api, settings, stop)
+        controller = Controller(api, settings, stop, election)
         leading = asyncio.create_task(controller.run())
         stopped = asyncio.create_task(stop.wait())
         outdone = asyncio.create_task(others.outdone())

@@ -51,8 +51,8 @@ _LONGEST_SECONDS = 366 * 86400.0
 CATALOGUE = catalogue.Catalogue()
 LEADER = CATALOGUE.gauge(
     "leader",
-    "1 for the leader: it holds the Lease, has read the cluster, and works; 0 for a standby, and for a controller that "
-    "waits for another installation",
+    "1 for the leader: it holds the Lease, has read the cluster, and works; 0 for a standby, for a controller that "
+    "waits for another installation, and for a leader that steps down or may have lost the Lease",
 )
 PLACEMENTS = CATALOGUE.computed_gauge(
     "placements",
@@ -201,14 +201,16 @@ class Collector(PrometheusCollector):
         world.hosts.subscribe(_forget_host)
 
     @contextlib.contextmanager
-    def registered(self, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
-        """Serves the gauges while the caller leads."""
+    def registered(
+        self, leads: Callable[[], bool] = lambda: True, registry: CollectorRegistry = REGISTRY
+    ) -> Iterator[None]:
+        """Serves the gauges while the caller works; each scrape asks whether it `leads`."""
         registry.register(self)
-        LEADER.set(1)
+        LEADER.set_function(leads)
         try:
             yield
         finally:
-            LEADER.set(0)
+            LEADER.set_function(lambda: False)
             registry.unregister(self)
 
     def describe(self) -> Iterable[Metric]:

@@ -46,6 +46,7 @@ def main(verb: str) -> int:
         logs.configure(os.environ.get(LOG_FORMAT_VARIABLE, "text"), os.environ.get(LOG_LEVEL_VARIABLE, "info"))
         document = read_document(os.environ, verb)
     except ValueError as error:
+        logger.warning("%s", error)
         result = JobResult(reason=Reason.INTERRUPTED, message=str(error))
         status = _EXIT_USAGE
     else:
@@ -63,14 +64,15 @@ def _told(document: JobDocument, stop: threading.Event) -> JobResult:
     # A probe belongs to no placement, and its document has no name of a Template.
     probing = document.verb is Verb.PROBE
     kind, name = ("Host", document.host) if probing else ("TemplatePlacement", document.placement)
-    what = redact(document.url) if probing else document.file_name
+    what, where = (redact(document.url), "") if probing else (document.file_name, f" on host {document.host}")
+    task = f"{kind} {name}{where}: {document.verb} of {what}"
     fields = {"host": document.host, "pool": document.pool.name, "template_uid": document.template_uid}
     with logs.concerning(kind, name, **fields):
-        logger.info("%s of %s begins", document.verb, what)
+        logger.info("%s begins", task)
         result = run_job(document, stop)
         level = logging.INFO if result.done else logging.WARNING
-        words = (document.verb, what, result.reason, result.message)
-        logger.log(level, "%s of %s: %s: %s", *words, extra={"reason": str(result.reason), "seconds": result.seconds})
+        about = {"reason": str(result.reason), "seconds": result.seconds}
+        logger.log(level, "%s: %s: %s", task, result.reason, result.message, extra=about)
     return result
 
 

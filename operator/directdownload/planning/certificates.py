@@ -68,7 +68,7 @@ def plan_certificate(
     before, generation = certificate.status, certificate.metadata.generation
     count = _count(certificate, published.certificate if published is not None else None, hosts)
     verdict = _verdict(certificate, publication, zone, hosts, count, now)
-    expiring, turning = _expiring(certificate, published, zone, verdict, now)
+    expiring, turning = _expiring(certificate, published, zone, now)
     facts: dict[str, Any] = {}
     if published is not None:
         facts = {
@@ -242,12 +242,17 @@ def _expiring(
     certificate: DirectDownloadCertificate,
     published: Published | None,
     zone: Zone | None,
-    verdict: Verdict,
     now: datetime.datetime,
 ) -> tuple[Condition, datetime.datetime | None]:
     """The condition Expiring, and when it changes. A revoked certificate may expire without one."""
-    status, reason, message, turning = ConditionStatus.FALSE, verdict.reason, "", None
-    if published is not None and published.not_after is not None and not certificate.spec.revoked:
+    status, reason, turning = ConditionStatus.FALSE, Reason.NOT_EXPIRING, None
+    if certificate.spec.revoked:
+        message = "it is revoked, so its expiry does not matter"
+    elif published is None:
+        message = "no certificate is published"
+    elif published.not_after is None:
+        message = "the expiry of the published certificate is not known"
+    else:
         settings = zone.spec.certificates if zone is not None else ZoneCertificates()
         left = (published.not_after - now).total_seconds()
         if left <= 0:

@@ -229,8 +229,8 @@ def place_in_steps(
         if held:
             continue
         host = names.hosts.get(placement.host)
-        if host is not None and host.spec.zone != placement.zone:
-            # A host that moves to another zone keeps its files.
+        if host is not None and host.spec.zone != placement.zone and not template.deleting:
+            # A host that moves to another zone keeps the files of templates that stay.
             release.append(placement)
             continue
         covering = [wish for wish in wishes if _covers(wish, placement, names)]

@@ -17,6 +17,7 @@ from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.resources import naming, quantities
+from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -41,6 +42,8 @@ class Action(enum.StrEnum):
 
 
 BLOCKED = frozenset({Action.WAIT, Action.REFUSED})
+#: A placement that is Downloading, and its Template if that is known.
+Running = tuple[PlacementView, Template | None]
 #: The actions that take a slot.
 _STARTING = frozenset({Action.DOWNLOAD, Action.ADOPT, Action.DOWNLOADING})
 
@@ -63,16 +66,22 @@ class Copy:
     available_bytes: int | None = None
     reserve_bytes: int | None = None
     after_bytes: int | None = None
+    #: bytes on disk that the part of an ended download holds: some of `fetch_bytes` may be there already
+    part_bytes: int = 0
     #: the round in which it starts, from 1; None: it does not start
     round: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DryRun:
-    """`refused`: why the deployment as a whole gets nothing new, or has nothing to do."""
+    """`refused`: why the deployment as a whole gets nothing new, or has nothing to do.
+
+    `others`: downloads of other copies that run and hold slots of the first round; None: not known.
+    """
 
     copies: Sequence[Copy]
     refused: Verdict | None = None
+    others: int | None = None
 
     def count(self, *actions: Action) -> int:
         return sum(copy.action in actions for copy in self.copies)
@@ -100,8 +109,10 @@ def plan_dry_run(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     now: datetime.datetime,
+    running: Iterable[Running] | None = None,
 ) -> DryRun:
-    """`existing` are the placements of the template by name."""
+    """`existing` are the placements of the template by name, `running` all that are Downloading in the zone; None: they
+    are not known."""
     wanted = deployments.targets(deployment, template, fleet)
     changes = deployments.plan_placements(template, [deployment], fleet, existing)
     restored = frozenset(placement.key for placement in changes.restore)
@@ -123,9 +134,22 @@ def plan_dry_run(
         status = deployments.plan_deployment(deployment, template, fleet, existing, now)
         refused = Verdict(False, status.conditions[0].reason, status.conditions[0].message)
     zone = fleet.zones.get(deployment.spec.zone)
+    others = None if running is None else _others(running, copies, run.names)
     if zone is not None:
-        copies = _in_rounds(copies, template, zone, deployment)
-    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused)
+        copies = _in_rounds(copies, template, zone, deployment, others or ())
+    count = None if others is None else len(others)
+    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused, count)
+
+
+def _others(running: Iterable[Running], copies: Iterable[Copy], names: Names) -> list[Running]:
+    """Those that hold slots beside `copies`. One on a host that is Down holds none."""
+    planned = {copy.placement for copy in copies if copy.action in _STARTING}
+    return [
+        (view, template)
+        for view, template in running
+        if view.key not in planned
+        and ((host := names.hosts.get(view.host)) is None or host.status.state not in (None, "Down"))
+    ]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,10 +240,11 @@ class _Run:
         size, unpacked = self.template.status.size_bytes, self.unpacked_bytes
         fetch: int | None = 0
         taken, peak = 0, 0
+        part = _part_bytes(self.template, facts, view.host) if copy.action is Action.DOWNLOAD else 0
         if copy.action not in (Action.PRESENT, Action.ADOPT):
             fetch = None if size is None else max(0, size - view.bytes_downloaded)
-            # An archive as served lies there until it has been unpacked.
-            taken, peak = (unpacked or fetch or 0), (fetch or 0) + (unpacked or 0)
+            # An archive as served lies there until it has been unpacked. A part takes its space already.
+            taken, peak = (unpacked or fetch or 0) - part, (fetch or 0) + (unpacked or 0) - part
         after = None
         if available is not None and reserve is not None and fetch is not None:
             after = available - reserve - taken
@@ -232,7 +257,12 @@ class _Run:
                     "free some space or lower the pool's reserve",
                 )
         return dataclasses.replace(
-            copy, fetch_bytes=fetch, available_bytes=available, reserve_bytes=reserve, after_bytes=after
+            copy,
+            fetch_bytes=fetch,
+            available_bytes=available,
+            reserve_bytes=reserve,
+            after_bytes=after,
+            part_bytes=part,
         )
 
     def _around(self, view: PlacementView, pool: StoragePool, deployment: TemplateDeployment) -> Surroundings:
@@ -293,6 +323,13 @@ def _lies_there(template: Template, around: Surroundings) -> bool:
     return any(file.name == name and file.state == "Published" for file in (facts.unplaced if facts else ()))
 
 
+def _part_bytes(template: Template, facts: HostStorage | None, host: str) -> int:
+    """The space that the part of an ended download of the template takes there, as far as the agent lists it."""
+    stem = f"{naming.WORK_DIRECTORY}/{template.uid}.{host}."
+    files = facts.unplaced if facts is not None else ()
+    return sum(file.size_bytes or 0 for file in files if file.state == "Partial" and file.name.startswith(stem))
+
+
 def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
     """The objection of the zone's limits, as far as sizes are known."""
     if zone is None:
@@ -314,36 +351,40 @@ def _unpacked_bytes(existing: Iterable[PlacementView]) -> int | None:
     return next((file.size_bytes for file in files if file.served_bytes is not None), None)
 
 
-def _in_rounds(copies: Sequence[Copy], template: Template, zone: Zone, deployment: TemplateDeployment) -> list[Copy]:
-    """Assigns rounds by the limits, as if every copy took equally long and nothing else ran in the zone."""
-    rounds: dict[str, int] = {}
-    waiting = sorted(
-        (copy for copy in copies if copy.action in _STARTING), key=lambda copy: copy.action is not Action.DOWNLOADING
-    )
-    taken: collections.Counter[tuple[str, int]] = collections.Counter()
+def _in_rounds(
+    copies: Sequence[Copy], template: Template, zone: Zone, deployment: TemplateDeployment, others: Iterable[Running]
+) -> list[Copy]:
+    """Assigns rounds by the limits, as if every download took equally long. Those that run are in the first one."""
+
+    def groups_of(copy: Copy) -> tuple[slots.Group, ...]:
+        view = _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path))
+        return slots.groups_of(view, template, zone, [(deployment, len(copies))])
+
+    begun = [copy for copy in copies if copy.action is Action.DOWNLOADING]
+    held = [*map(groups_of, begun), *(slots.groups_of(view, known, zone, ()) for view, known in others)]
+    taken = collections.Counter((group.name, 1) for groups in held for group in groups)
+    rounds = {copy.placement: 1 for copy in begun}
     #: for a round in which a group is full: a later one, up to which it is full
     after: dict[tuple[str, int], int] = {}
 
     def with_room(group: slots.Group, number: int) -> int:
         """The first round from `number` in which the group has room."""
         full = []
-        while (group.name, number) in after:
+        while taken[group.name, number] >= group.limit:
             full.append(number)
-            number = after[group.name, number]
+            number = after.get((group.name, number), number + 1)
         for each in full:
             after[group.name, each] = number
         return number
 
-    for copy in waiting:
-        view = _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path))
-        groups = slots.groups_of(view, template, zone, [(deployment, len(copies))])
-        limits = [group for group in groups if group.limit]
+    for copy in copies:
+        if copy.action not in _STARTING or copy.action is Action.DOWNLOADING:
+            continue
+        limits = [group for group in groups_of(copy) if group.limit]
         number, later = 0, 1
         while later > number:
             number, later = later, max((with_room(group, later) for group in limits), default=later)
         rounds[copy.placement] = number
         for group in limits:
             taken[group.name, number] += 1
-            if taken[group.name, number] == group.limit:
-                after[group.name, number] = number + 1
     return [dataclasses.replace(copy, round=rounds.get(copy.placement)) for copy in copies]

@@ -30,9 +30,10 @@ PROBES = Group("probes", 4)
 
 
 def groups_of(
-    placement: PlacementView, template: Template, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
+    placement: PlacementView, template: Template | None, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
 ) -> tuple[Group, ...]:
     """The limits on a download of `placement`. `wanting` are the deployments that want it, with their desired counts.
+    Without its `template` the limit of its source is left out.
 
     The Template's namespace is charged, whoever deploys it: its author has chosen the server.
     A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one.
@@ -41,9 +42,10 @@ def groups_of(
     found = [
         Group(f"zone/{zone.name}", downloads.max_parallel),
         Group(f"host/{placement.host}", downloads.max_parallel_per_host),
-        Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source),
-        Group(f"namespace/{zone.name}/{_namespace(placement)}", downloads.max_parallel_per_namespace),
     ]
+    if template is not None:
+        found.append(Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source))
+    found.append(Group(f"namespace/{zone.name}/{_namespace(placement)}", downloads.max_parallel_per_namespace))
     rollouts = [
         Group(f"deployment/{deployment.key}", parallel_limit(deployment.spec.rollout.max_parallel, desired))
         for deployment, desired in wanting

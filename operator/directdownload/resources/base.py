@@ -74,13 +74,14 @@ def rules(
     *checks: tuple[str, str],
     example: object = None,
     expected: str = "",
-    immutable: bool = False,
+    immutable: bool | str = False,
     **schema: Any,
 ) -> dict[str, Any]:
     """`json_schema_extra` of a field.
 
     `checks` are pairs of a CEL expression over `self` and the words of the refusal; `expected` and `example` describe
-    the field when it is missing; `schema` is added to the OpenAPI schema as it is (`maxLength`, `maxItems`, …).
+    the field when it is missing; `immutable` may say what to do for another value, if creating the object again under
+    its name is not the way; `schema` is added to the OpenAPI schema as it is (`maxLength`, `maxItems`, …).
     """
     marks = {"checks": checks, "example": example, "expected": expected, "immutable": immutable}
     # Flat keys, and only those given: pydantic lets a field's keys override those of its type one by one.

@@ -44,6 +44,8 @@ _TIME = (
     "^([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
     "([.][0-9]{1,6})?Z$"
 )
+#: What to do instead of changing an immutable field, unless the field says otherwise.
+_RECREATE = "delete the object; once it is gone, create it again, also under the same name"
 _DROPPED = {"title", "additionalProperties", "default", "required", "$defs"}
 
 
@@ -138,13 +140,13 @@ def _object_rules(schema: dict[str, Any], definitions: dict[str, Any], *, status
             }
         )
     for name, value in schema["properties"].items():
-        if _mark(_resolve(value, definitions), "immutable"):
+        if advice := _mark(_resolve(value, definitions), "immutable"):
             found.append(
                 {
                     "rule": f"has(self.{name}) == has(oldSelf.{name}) "
                     f"&& (!has(self.{name}) || self.{name} == oldSelf.{name})",
-                    "message": f"{name} is immutable: expected the value it was created with; for another value delete "
-                    "the object and create one with another name",
+                    "message": f"{name} is immutable: expected the value it was created with; for another value "
+                    f"{_RECREATE if advice is True else advice}",
                     "fieldPath": f".{name}",
                 }
             )

@@ -75,10 +75,13 @@ class KeystoreSpec(Model):
         return self.password_from or PasswordSource(agent_properties="/etc/cloudstack/agent/agent.properties")
 
 
+_NODE = "label the other node: the controller creates a Host for each node that a Zone selects"
+
+
 class HostSpec(Model):
     node_name: ObjectName = pydantic.Field(
         description="The Node; it has the same name as the Host.",
-        json_schema_extra=rules(expected="the name of the node", example="kvm-1", immutable=True),
+        json_schema_extra=rules(expected="the name of the node", example="kvm-1", immutable=_NODE),
     )
     zone: ObjectName = pydantic.Field(description="The Zone that selects the node; the controller keeps it.")
     allocation_state: Literal["Enabled", "Maintenance"] = pydantic.Field(

@@ -40,6 +40,8 @@ class Reason(Word):
     UNKNOWN = "Unknown"
     # Any object
     UNREADABLE = "Unreadable"
+    # Lease of the controllers
+    LEADER_ELECTION = "LeaderElection"
     # Zone
     READY = "Ready"
     DISABLED = "Disabled"
@@ -131,6 +133,7 @@ class Reason(Word):
     NOT_YET_VALID = "NotYetValid"
     EXPIRED = "Expired"
     EXPIRING_SOON = "ExpiringSoon"
+    NOT_EXPIRING = "NotExpiring"
     RESERVED_ALIAS = "ReservedAlias"
     ALIAS_CONFLICT = "AliasConflict"
     REVOKED = "Revoked"

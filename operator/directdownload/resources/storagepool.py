@@ -46,16 +46,20 @@ class PoolFile(Model):
     )
 
 
+#: A pool of the same name would take over the copies of the old one, which keep their path.
+_ANOTHER_POOL = "create another StoragePool, with another name"
+
+
 class StoragePoolSpec(Model):
     zone: ObjectName = pydantic.Field(
         description="The Zone whose hosts have the pool.",
-        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
+        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=_ANOTHER_POOL),
     )
     type: Literal["Filesystem", "NetworkFilesystem", "SharedMountPoint"] = pydantic.Field(
         "Filesystem",
         description="Filesystem: each host has its own copy. NetworkFilesystem, SharedMountPoint: all hosts share one "
         "copy, which one Up host fetches; the path must be a mount point on each host.",
-        json_schema_extra=rules(immutable=True),
+        json_schema_extra=rules(immutable=_ANOTHER_POOL),
     )
     path: str = pydantic.Field(
         description="The directory on the host, without links out of the pool roots. It must lie at or below one of "
@@ -67,7 +71,7 @@ class StoragePoolSpec(Model):
             ),
             expected="an absolute path",
             example="/var/lib/libvirt/images",
-            immutable=True,
+            immutable=_ANOTHER_POOL,
             maxLength=1024,
         ),
     )

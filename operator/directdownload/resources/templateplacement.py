@@ -50,20 +50,23 @@ class PlacedTemplate(Model):
         return f"{self.namespace}/{self.name}"
 
 
+_PLANNED = "change the deployment: the controller creates and deletes placements"
+
+
 class TemplatePlacementSpec(Model):
     template_ref: PlacedTemplate = pydantic.Field(
         description="The Template that is placed.",
         json_schema_extra=rules(
-            expected="the Template that is placed", example="{namespace, name, uid}", immutable=True
+            expected="the Template that is placed", example="{namespace, name, uid}", immutable=_PLANNED
         ),
     )
     zone: ObjectName = pydantic.Field(
         description="The Zone of the host.",
-        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
+        json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=_PLANNED),
     )
     pool: ObjectName = pydantic.Field(
         description="The StoragePool that holds the copy.",
-        json_schema_extra=rules(expected="the name of a StoragePool", example="local", immutable=True),
+        json_schema_extra=rules(expected="the name of a StoragePool", example="local", immutable=_PLANNED),
     )
     host: ObjectName = pydantic.Field(
         description="The Host that fetches the copy. It changes only in shared pools.",
@@ -78,7 +81,7 @@ class TemplatePlacementSpec(Model):
             ),
             expected="the published file",
             example="/var/lib/libvirt/images/8f0c…",
-            immutable=True,
+            immutable=_PLANNED,
             maxLength=2048,
         ),
     )
@@ -182,7 +185,7 @@ class TemplatePlacement(Resource):
             Column("Path", ".spec.path", wide=True),
             condition_column("Reason", "Ready", field="reason", wide=True),
         ),
-        selectable_fields=(".spec.host", ".spec.zone", ".spec.pool"),
+        selectable_fields=(".spec.host", ".spec.zone", ".spec.pool", ".status.phase"),
     )
 
     spec: TemplatePlacementSpec

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import logging
 import pathlib
 import ssl
 import time
@@ -115,6 +116,27 @@ async def test_an_interval_shorter_than_a_look_is_no_hot_loop(
     kept.want(interval_seconds=0.001)
     await kept.until(lambda: kept.told(Reason.KEYSTORE_SYNCED))
     assert kept.keeper._due_monotonic > time.monotonic() + 3000
+
+
+async def test_each_failure_is_one_warning_with_object_host_reason_and_message(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of one certificate, then of the keystore as a whole, however often it is tried."""
+    kept = Kept(tmp_path, monkeypatch)
+    kept.files.put(ca=stores.certificate("foreign"))
+    kept.want(interval_seconds=0.001)
+    await kept.until(lambda: kept.syncs >= 3)
+    kept.files.set_password("another-one")
+    await kept.until(lambda: kept.told(Reason.KEYSTORE_PASSWORD_WRONG))
+    syncs = kept.syncs
+    await kept.until(lambda: kept.syncs > syncs)
+    found = [record for record in caplog.records if record.levelno == logging.WARNING]
+    certificate, keystore = found
+    assert certificate.getMessage().startswith("DirectDownloadCertificate cert-a on Host kvm-1: AliasConflict: ")
+    about = {"object": {"kind": "DirectDownloadCertificate", "name": "cert-a"}, "host": "kvm-1"}
+    assert about.items() <= vars(certificate).items()
+    assert keystore.getMessage().startswith("Host kvm-1: KeystorePasswordWrong: ")
+    assert [vars(each)["reason"] for each in found] == ["AliasConflict", "KeystorePasswordWrong"]
 
 
 @pytest.mark.parametrize("spoil", [pathlib.Path.unlink, lambda bundle: bundle.write_bytes(b"")], ids=["gone", "empty"])

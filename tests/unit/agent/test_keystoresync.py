@@ -10,7 +10,7 @@ import stat
 from typing import Any
 
 import pytest
-from tests.world import stores
+from tests.world import docs, stores
 from tests.world.stores import HostFiles
 
 from directdownload.agent import keystoresync
@@ -339,3 +339,19 @@ def test_everything_that_is_done_is_logged_and_no_password(host: Host, caplog: p
     assert "adopted cb for certificate cert-cb" in text
     assert f"removed ca ({A.fingerprint_sha256}) of certificate cert-ca" in text
     assert stores.PASSWORD not in text
+
+
+@pytest.mark.parametrize("properties", [None, "guid=4711\n"], ids=["no file", "no passphrase"])
+def test_the_page_shows_what_is_seen_without_agent_properties(host: Host, properties: str | None) -> None:
+    path = host.files.directory / "agent.properties"
+    path.unlink(missing_ok=True)
+    if properties is not None:
+        path.write_text(properties)
+    source: dict[str, Any] = {"passwordFrom": {"agentProperties": str(path)}}
+    assert host.sync(**source).reason is Reason.KEYSTORE_SYNCED, "nothing is missing before a certificate is needed"
+    found = host.sync(published("ca", A), **source)
+    assert [proof.state for proof in found.proofs] == ["Failed"]
+    page = (docs.DOCS / "certificates.md").read_text()
+    shown = "/etc/cloudstack/agent/agent.properties" if properties is None else "…"
+    assert f"`{found.message.replace(str(path), shown)}`" in page
+    assert f"False, `{found.reason}`" in page

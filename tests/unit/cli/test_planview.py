@@ -1,6 +1,7 @@
 """A plan as it is printed."""
 
 import dataclasses
+import types
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.unit.planning import build
 
 from directdownload import sourcing
 from directdownload.cli import plan, planview
+from directdownload.cluster import errors
 from directdownload.planning import dryrun
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import Action, Copy, DryRun
@@ -46,6 +48,7 @@ def test_a_plan_for_people() -> None:
         "",
         "Total: 5 copies on 5 hosts: 1 to download, 4 waiting; 1.0 MiB to fetch.",
         "At most 1 at once, by the zone's limits: 2 rounds.",
+        "Rounds: other downloads of the zone are not known, and not counted.",
         "",
         "Blocked:",
         "  HostDown on kvm-2, kvm-3, kvm-4 and 1 more: the host is Down: no power",
@@ -67,9 +70,31 @@ def test_a_plan_for_programs() -> None:
         "fetchBytes": 5,
         "rounds": 1,
         "mostAtOnce": 1,
+        "otherDownloads": None,
     }
     assert [item["action"] for item in shown["items"]] == ["Present", "Download"]
     assert (shown["refused"], shown["deployment"]) == (None, "debian-13-zone-1")
+
+
+@pytest.mark.parametrize(
+    ("others", "part", "words"),
+    [
+        (0, 0, []),
+        (1, 0, ["Rounds: 1 other download runs in the zone, counted in round 1; those that wait are not counted."]),
+        (2, 0, ["Rounds: 2 other downloads run in the zone, counted in round 1; those that wait are not counted."]),
+        (None, 0, ["Rounds: other downloads of the zone are not known, and not counted."]),
+        (
+            0,
+            7,
+            ["Fetch: 1 copy has a part of an earlier download: its space is counted, its good bytes are not known."],
+        ),
+    ],
+)
+def test_a_plan_says_what_its_rounds_and_bytes_rest_on(others: int | None, part: int, words: list[str]) -> None:
+    found = planned(copy("kvm-1", Action.DOWNLOAD, fetch_bytes=9, part_bytes=part, round=1))
+    shown = planview.lines(dataclasses.replace(found, run=dataclasses.replace(found.run, others=others)))
+    total = shown.index("Total: 1 copy on 1 host: 1 to download; 9 B to fetch.")
+    assert shown[total + 1 :] == words
 
 
 GONE = Verdict(False, Reason.TEMPLATE_NOT_READY, "not Ready")
@@ -112,3 +137,15 @@ def test_what_to_do_next(exists: tuple[bool, ...], words: str, capsys: pytest.Ca
     assert shown.err.startswith("Note: look.\nNothing was written. ")
     assert words in shown.err
     assert shown.out.startswith("Template: ")
+
+
+async def test_definitions_of_an_older_version_leave_other_downloads_unknown() -> None:
+    """They cannot select placements by their phase."""
+
+    class Api:
+        async def list(self, *_: object, field_selector: str) -> object:
+            assert field_selector == "spec.zone=zone-1,status.phase=Downloading"
+            raise errors.Invalid(400, "BadRequest", "field label not supported: status.phase")
+
+    session: Any = types.SimpleNamespace(api=Api())
+    assert await plan._running(session, "zone-1") is None

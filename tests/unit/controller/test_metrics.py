@@ -50,7 +50,7 @@ def value(name: str, **labels: str) -> float | None:
 def gauges(found: world.World, queue: WorkQueue | None = None) -> dict[tuple[str, ...], float]:
     """What a scrape says of `found`: name, then label values in the order of the labels' names."""
     registry = prometheus_client.CollectorRegistry()
-    with metrics.Collector(found, queue or WorkQueue(never)).registered(registry):
+    with metrics.Collector(found, queue or WorkQueue(never)).registered(registry=registry):
         return {
             (s.name.removeprefix("directdownload_"), *(s.labels[name] for name in sorted(s.labels))): s.value
             for family in families(registry)
@@ -290,7 +290,7 @@ async def test_the_queue_is_told_by_kind() -> None:
         queue.add(key)
     queue.add_later(Key("zone", "a"), 3600)
     registry = prometheus_client.CollectorRegistry()
-    with metrics.Collector(a_world(zones=()), queue).registered(registry):
+    with metrics.Collector(a_world(zones=()), queue).registered(registry=registry):
 
         def depths() -> dict[str, float]:
             return {s.labels["queue"]: s.value for f in families(registry) for s in f.samples if s.value}
@@ -313,19 +313,29 @@ def test_a_standby_serves_no_gauges_and_says_that_it_does_not_lead() -> None:
     registry = prometheus_client.CollectorRegistry()
     collector = metrics.Collector(a_world(), WorkQueue(never))
     assert value("leader") == 0
-    with collector.registered(registry):
+    with collector.registered(registry=registry):
         assert families(registry)
         assert value("leader") == 1
     assert not families(registry)
     assert value("leader") == 0
-    with collector.registered(registry):
+    with collector.registered(registry=registry):
         assert families(registry)
+
+
+def test_a_leader_that_steps_down_or_may_have_lost_the_lease_says_at_once_that_it_does_not_lead() -> None:
+    leads = True
+    with metrics.Collector(a_world(), WorkQueue(never)).registered(
+        lambda: leads, prometheus_client.CollectorRegistry()
+    ):
+        assert value("leader") == 1
+        leads = False
+        assert value("leader") == 0
 
 
 @pytest.mark.parametrize("zone", [None, "zone-y"], ids=["deleted", "in another zone"])
 def test_a_host_takes_its_bytes_along_when_it_leaves(zone: str | None) -> None:
     found = a_world()
-    with metrics.Collector(found, WorkQueue(never)).registered(prometheus_client.CollectorRegistry()):
+    with metrics.Collector(found, WorkQueue(never)).registered(registry=prometheus_client.CollectorRegistry()):
         for name in ("kvm-1", "kvm-2"):
             found.hosts.observe(build.host(name, zone="zone-x"))
             done = JobResult(reason=Reason.DOWNLOADED, size_bytes=1)

@@ -78,7 +78,20 @@ def test_a_bad_document_is_a_usage_error(pool: pathlib.Path, document: str | dic
     )
     assert process.returncode == 2
     assert problem in JobResult.model_validate_json(process.stdout).message
-    assert process.stderr == ""
+    (line,) = process.stderr.splitlines()
+    assert " WARNING " in line
+    assert problem in line
+
+
+def test_a_failure_is_one_warning_with_its_object_host_reason_and_message(pool: pathlib.Path) -> None:
+    document = job_document(pool, url="http://127.0.0.1:9/x")
+    with start_job(document) as process:
+        _, log = process.communicate(timeout=60)
+    begins, ends = log.splitlines()
+    subject = f"TemplatePlacement {document['placement']} on host {document['host']}: fetch of {document['fileName']}"
+    assert f" INFO directdownload.download.job: {subject} begins" in begins
+    assert f" WARNING directdownload.download.job: {subject}: SourceUnreachable: " in ends
+    assert "refused" in ends
 
 
 def test_the_unforeseen_is_a_result_too(pool: pathlib.Path) -> None:

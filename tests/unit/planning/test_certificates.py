@@ -433,9 +433,23 @@ def test_its_end_is_told_before_it_comes_and_when_it_has() -> None:
 
     soon = NOW + seconds(60)
     provisioned = Reason.PROVISIONED
-    assert seen(NOW) == (provisioned, {"Ready"}, provisioned, soon)
+    assert seen(NOW) == (provisioned, {"Ready"}, Reason.NOT_EXPIRING, soon)
     assert seen(soon) == (provisioned, {"Ready", "Expiring"}, Reason.EXPIRING_SOON, ends)
     assert seen(ends) == (Reason.EXPIRED, {"Stalled", "Expiring"}, Reason.EXPIRED, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"spec": {"revoked": True}, "status": published()}, "it is revoked, so its expiry does not matter"),
+        ({"spec": {"certificate": "no certificate"}}, "no certificate is published"),
+    ],
+)
+def test_expiring_that_is_false_has_a_reason_of_its_own(fields: Document, message: str) -> None:
+    found = plan(certificate(**fields), host())
+    expiring = found.status.condition("Expiring")
+    assert expiring is not None
+    assert (expiring.status, expiring.reason, expiring.message) == ("False", Reason.NOT_EXPIRING, message)
 
 
 def test_a_warning_of_nothing_and_one_of_a_thousand_years() -> None:

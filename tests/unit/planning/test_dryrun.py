@@ -22,12 +22,12 @@ def sized(**spec: Any) -> Template:
 
 
 def run(*hosts: Any, existing: Any = (), **fields: Any) -> DryRun:
-    """Of a deployment onto `hosts`; `fields`: other pools, zone, template, spec of the deployment."""
+    """Of a deployment onto `hosts`; `fields`: other pools, zone, template, spec of the deployment, what runs."""
     fleet = build.fleet(hosts, fields.get("pools"), [fields.get("zone", zone())], fields.get("namespaces"))
     fleet = dataclasses.replace(fleet, **fields.get("fleet", {}))
     wish = build.deployment(spec=fields.get("spec"), observed=None)
     found = fields.get("template", sized())
-    return dryrun.plan_dry_run(wish, found, fleet, build.by_key(*existing), build.NOW)
+    return dryrun.plan_dry_run(wish, found, fleet, build.by_key(*existing), build.NOW, fields.get("running"))
 
 
 def only(found: DryRun) -> Copy:
@@ -223,3 +223,69 @@ def test_what_runs_already_comes_first_and_the_most_space_next() -> None:
     hosts = [up(), up("kvm-2", availableBytes=300), up("kvm-3", availableBytes=390)]
     found = run(*hosts, existing=[running], zone=zone(spec={"downloads": {"maxParallel": 1}}))
     assert [(copy.host, copy.round) for copy in found.copies] == [("kvm-1", 1), ("kvm-2", 3), ("kvm-3", 2)]
+
+
+OTHER = build.template("other", uid="another", namespace="elsewhere")
+
+
+def other(host: str = "kvm-1", name: str = "other-1") -> Any:
+    """The copy of another template of another namespace, which is being downloaded."""
+    return dataclasses.replace(
+        placement(host=host, phase="Downloading", reason=Reason.DOWNLOADING),
+        key=name,
+        template_key="elsewhere/other",
+        template_uid="another",
+    )
+
+
+@pytest.mark.parametrize(
+    ("downloads", "known", "first"),
+    [
+        ({"maxParallel": 1}, None, 2),
+        ({"maxParallelPerHost": 1}, None, 2),
+        ({"maxParallelPerSource": 1}, OTHER, 2),
+        # from an unknown source, and of another namespace
+        ({"maxParallelPerSource": 1}, None, 1),
+        ({"maxParallelPerNamespace": 1}, OTHER, 1),
+        ({"maxParallel": 2}, OTHER, 1),
+    ],
+)
+def test_downloads_of_other_templates_hold_slots_of_the_first_round(
+    downloads: dict[str, Any], known: Template | None, first: int
+) -> None:
+    found = run(up(), running=[(other(), known)], zone=zone(spec={"downloads": downloads}))
+    assert (only(found).round, found.others) == (first, 1)
+
+
+def test_what_is_planned_itself_or_runs_on_a_down_host_is_no_other_download() -> None:
+    own = placement(host="kvm-1", phase="Downloading", reason=Reason.DOWNLOADING)
+    lost = other("kvm-2")
+    limits = zone(spec={"downloads": {"maxParallel": 1}})
+    hosts = [up(), host("kvm-2", state="Down")]
+    found = run(*hosts, existing=[own], running=[(own, sized()), (lost, None)], zone=limits, spec={"hosts": ["kvm-1"]})
+    assert (only(found).round, found.others) == (1, 0)
+
+
+def test_a_copy_that_runs_is_in_the_first_round_also_beside_a_lowered_limit() -> None:
+    own = placement(host="kvm-1", phase="Downloading", reason=Reason.DOWNLOADING)
+    limits = zone(spec={"downloads": {"maxParallel": 1}})
+    found = run(up(), up("kvm-2"), existing=[own], running=[(own, sized()), (other("kvm-2"), OTHER)], zone=limits)
+    assert {copy.host: copy.round for copy in found.copies} == {"kvm-1": 1, "kvm-2": 2}
+
+
+PART: dict[str, Any] = {"name": f".directdownload/{build.TEMPLATE_UID}.kvm-1.part", "sizeBytes": 60, "state": "Partial"}
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "action"),
+    [
+        (PART, 60, Action.DOWNLOAD),
+        ({**PART, "name": PART["name"].replace("kvm-1", "kvm-2")}, 0, Action.WAIT),
+        ({**PART, "name": PART["name"].replace(build.TEMPLATE_UID, "another")}, 0, Action.WAIT),
+    ],
+)
+def test_the_part_of_an_ended_download_holds_its_space_already(file: dict[str, Any], part: int, action: Action) -> None:
+    # 40 of the 100 bytes are missing, and 50 are never used
+    copy = only(run(up(availableBytes=90, unplaced=[file])))
+    assert (copy.action, copy.part_bytes, copy.fetch_bytes) == (action, part, 100)
+    assert copy.after_bytes == 90 - 50 - (100 - part)

@@ -255,6 +255,15 @@ def test_a_host_that_moves_to_another_zone_keeps_its_files(deleting: bool, share
     assert plan([deployment(deleting=deleting)], (copy,), fleet) == found(release="1")
 
 
+@pytest.mark.parametrize(("policy", "expected"), [("Delete", found(remove="1")), ("Retain", found(release="1"))])
+def test_a_host_that_moves_while_its_template_is_deleted_keeps_only_what_is_retained(
+    policy: str, expected: dict[str, list[str]]
+) -> None:
+    fleet = build.fleet([build.host("kvm-1", zone="zone-2")], zones=[build.zone(), build.zone("zone-2")])
+    wish = deployment(deleting=True, spec={"deletionPolicy": policy})
+    assert plan([wish], (ON_1,), fleet, template=build.template(deleting=True)) == expected
+
+
 @pytest.mark.parametrize(
     ("policies", "expected"),
     [(["Delete"], found(remove="12")), (["Delete", "Retain"], found(release="12")), ([], found(remove="12"))],

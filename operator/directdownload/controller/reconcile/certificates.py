@@ -101,9 +101,5 @@ def _tell(context: Context, certificate: DirectDownloadCertificate, status: Dire
         if new is None or (old is not None and old.reason == new.reason) or new.reason is Reason.PROVISIONING:
             continue
         if name == "Ready" or new.reason is Reason.EXPIRING_SOON:
-            words = (certificate.name, new.reason, new.message)
-            logger.info("DirectDownloadCertificate %s: %s: %s", *words, extra={"reason": str(new.reason)})
             normal = new.reason in _NORMAL
-            context.recorder.tell(
-                kinds.CERTIFICATES, certificate, "Normal" if normal else "Warning", new.reason, new.message
-            )
+            context.tell(kinds.CERTIFICATES, certificate, "Normal" if normal else "Warning", new.reason, new.message)

@@ -62,9 +62,8 @@ async def reconcile(context: Context, name: str) -> None:
         await context.ask(f"node-{plan.status.node_uid}", world.placements_of_host[name])
     if await context.write_status(kinds.HOSTS, host, plan.status) and plan.status.state != host.status.state:
         ready = plan.status.conditions[0]
-        logger.info("Host %s: %s (%s)", name, plan.status.state, ready.reason, extra={"reason": str(ready.reason)})
         down = plan.status.state == "Down"
-        context.recorder.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message)
+        context.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message, host=host.name)
     _tell_drift(context, host)
     context.look_again(Key("host", name), plan.look_again)
 
@@ -77,8 +76,8 @@ def _tell_drift(context: Context, host: Host) -> None:
         return
     drifts[host.key] = drift
     what = f"{_DRIFTS[drift.kind]}: {drift.alias}" if drift.alias is not None else _DRIFTS[drift.kind]
-    logger.warning("Host %s: keystore repaired: %s", host.name, what)
-    context.recorder.tell(kinds.HOSTS, host, "Warning", Reason.KEYSTORE_REPAIRED, f"{drift.kind}: {what}", drift.kind)
+    message = f"{drift.kind}: {what}"
+    context.tell(kinds.HOSTS, host, "Warning", Reason.KEYSTORE_REPAIRED, message, drift.kind, host=host.name)
 
 
 async def _ask_about_agent(context: Context, node: str) -> None:

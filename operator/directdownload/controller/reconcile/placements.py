@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
@@ -15,7 +16,7 @@ from directdownload.planning.headers import Headers
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.resources import base, naming
-from directdownload.resources.jobs import Verb
+from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import DONE, WAITING, Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -57,7 +58,7 @@ async def _reconcile(context: Context, name: str) -> None:
         await _create_job(context, placement, around, Verb.REMOVE, plan.attempt, ())
     if status is not None and not placement.shows(status):
         await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
-        _tell(context, placement, status)
+        _tell(context, placement, status, plan.outcome)
         if status.phase != placement.phase:
             # The next step of its new phase: a repair, the time of its next verification.
             context.queue.add(Key("placement", name))
@@ -67,7 +68,8 @@ async def _reconcile(context: Context, name: str) -> None:
     if plan.step is Step.RELEASE:
         await _release(context, placement)
         if plan.outcome is not None:
-            context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.REMOVED, plan.outcome.message)
+            message, host = plan.outcome.message, placement.host
+            context.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.REMOVED, message, host=host)
     if plan.teaches and around.template is not None:
         # The Template records the job's digest, and asks for another look here once that is durable.
         context.queue.add(Key("template", around.template.key))
@@ -105,21 +107,20 @@ def _has_begun(context: Context, placement: PlacementView) -> bool:
     return job is not None and job.started
 
 
-def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus) -> None:
-    """Log, event and count of a transition; a status without a transition reports nothing."""
+def _tell(context: Context, before: PlacementView, status: TemplatePlacementStatus, outcome: JobResult | None) -> None:
+    """Log, event and count of a transition, and of a verification that failed: `outcome` of a copy that stays Ready."""
     ready = status.conditions[0]
-    logger.info(
-        "TemplatePlacement %s: %s (%s)",
-        before.key,
-        status.phase,
-        ready.reason,
-        extra={"host": before.host, "reason": str(ready.reason), "attempt": status.attempts},
-    )
+    fields: dict[str, Any] = {"host": before.host, "phase": str(status.phase), "attempt": status.attempts}
+    if status.phase is Phase.READY and outcome is not None and not outcome.done:
+        context.tell(kinds.TEMPLATE_PLACEMENTS, before, "Warning", outcome.reason, ready.message, "Verify", **fields)
+        return
     if (before.phase, before.reason) == (status.phase, ready.reason) or ready.reason in _QUIET:
+        about = {**fields, "reason": str(ready.reason)}
+        logger.info("TemplatePlacement %s: %s (%s)", before.key, status.phase, ready.reason, extra=about)
         return
     trouble = status.phase is Phase.FAILED or ready.reason not in WAITING | DONE | {Reason.PAUSED}
-    context.recorder.tell(
-        kinds.TEMPLATE_PLACEMENTS, before, "Warning" if trouble else "Normal", ready.reason, ready.message
+    context.tell(
+        kinds.TEMPLATE_PLACEMENTS, before, "Warning" if trouble else "Normal", ready.reason, ready.message, **fields
     )
     if ready.reason in (Reason.MISSING, Reason.ALTERED):
         metrics.repair(before.zone, ready.reason)
@@ -216,8 +217,7 @@ async def _hand_over(context: Context, placement: PlacementView, successor: str)
         kinds.TEMPLATE_PLACEMENTS, await context.api.merge_patch(kinds.TEMPLATE_PLACEMENTS, placement.key, patch)
     )
     message = f"{successor} takes over from {placement.host}"
-    logger.info("TemplatePlacement %s: %s", placement.key, message, extra={"host": successor})
-    context.recorder.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.HOST_DOWN, message, "TakeOver")
+    context.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Normal", Reason.HOST_DOWN, message, "TakeOver", host=successor)
     context.queue.add(Key("placement", placement.key))
 
 

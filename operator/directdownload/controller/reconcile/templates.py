@@ -103,13 +103,13 @@ def _follow(context: Context, before: Template) -> None:
         for placement in world.placements_of_template[after.uid]:
             context.queue.add(Key("placement", placement.key))
     if waits is not None and (waited is None or waited.reason != waits.reason):
-        context.recorder.tell(kinds.TEMPLATES, after, "Warning", waits.reason, waits.message)
+        context.tell(kinds.TEMPLATES, after, "Warning", waits.reason, waits.message)
     reachable, old = after.status.condition(probes.CONDITION), before.status.condition(probes.CONDITION)
-    if reachable is not None and reachable.status == "False" and (old is None or old.reason != reachable.reason):
-        context.recorder.tell(kinds.TEMPLATES, after, "Warning", reachable.reason, reachable.message, "Probe")
+    if reachable is not None and reachable.status != "True" and (old is None or old.reason != reachable.reason):
+        context.tell(kinds.TEMPLATES, after, "Warning", reachable.reason, reachable.message, "Probe")
     dispute = after.status.condition(digests.CONDITION)
     if dispute is not None and before.status.condition(digests.CONDITION) is None:
-        context.recorder.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
+        context.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
     requested = after.status.last_handled_request != before.status.last_handled_request
     if requested or after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
@@ -155,7 +155,7 @@ async def _write_summary(
         if resource is kinds.TEMPLATE_DEPLOYMENTS and ready is not None and (old is None or old.reason != ready.reason):
             stalled = status.condition("Stalled")
             warning = stalled is not None and stalled.status == "True"
-            context.recorder.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
+            context.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
         elif resource is kinds.TEMPLATES and (ready is None or ready.reason not in WAITING):
             # A problem of its Secret is reported where it is found.
             context.tell_ready(resource, item, status)
