@@ -22,7 +22,7 @@ from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import body, connection, head, proxy, tls
 from directdownload.download.sources.base import Ask, SourceOptions
-from directdownload.download.urls import Url, redact
+from directdownload.download.urls import Url, location, redact
 from directdownload.resources.reasons import Reason
 
 _HEAD_SECONDS = 30
@@ -136,17 +136,17 @@ class HTTPSource:
             if response.status not in _REDIRECTS:
                 return response, headers
             response.close()
-            location = response.headers.get("Location")
-            if not location:
+            target = response.headers.get("Location")
+            if not target:
                 raise SourceError(
                     Reason.SOURCE_UNAVAILABLE,
                     f"{url}: the server redirects (status {response.status}) without a Location header",
                 )
-            following = url.join(location)
+            following = Url.of_server(location(target), f"{url} redirects to ", url)
             policy.check_redirect(url, following, self._options.policy)
             if following.scheme not in ("http", "https"):
                 raise SourceError(
-                    Reason.UNSUPPORTED_PROTOCOL, f"{url} redirects to {following}: only http and https are supported"
+                    Reason.UNSUPPORTED_PROTOCOL, f"{following.introduced}: only http and https are supported"
                 )
             if following.origin != url.origin:
                 headers = ()
