@@ -64,6 +64,11 @@ def location(value: str) -> str:
     return value.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
+def in_path(text: str) -> str:
+    """The spelling in which the path of a server's URL has `text`."""
+    return urllib.parse.quote(text, safe=_SAFE_IN_PATH, errors="surrogateescape")
+
+
 def _as_browsers(text: str, base: Url | None) -> str:
     text = re.sub("[\t\n\r]", "", text.strip(_AROUND)).partition("#")[0]
     named = _SCHEME.match(text)
@@ -85,7 +90,7 @@ def _as_browsers(text: str, base: Url | None) -> str:
             question, query = (question, query) if question else base.target.partition("?")[1:]
     else:
         return text
-    path = urllib.parse.quote(_without_dots(path), safe=_SAFE_IN_PATH, errors="surrogateescape")
+    path = in_path(_without_dots(path))
     query = urllib.parse.quote(query, safe=_SAFE_IN_QUERY, errors="surrogateescape")
     return f"{scheme}://{authority}{path}{question}{query}"
 
