@@ -1,6 +1,10 @@
 """URLs that servers name: read as browsers do (the cases are those of web-platform-tests), then held to the rule."""
 
+import pathlib
+
 import pytest
+from tests.unit.download.support import LOCAL_CIDRS, job_document, run_job
+from tests.world.http import HostileServer
 
 from directdownload.download.errors import RequestError
 from directdownload.download.urls import Url, location
@@ -82,6 +86,17 @@ def test_the_bytes_of_a_location_are_sent_back(value: bytes, target: str) -> Non
 def test_a_location_in_utf_8_names_its_host() -> None:
     value = "//b\u00fccher.example/".encode().decode("latin-1")
     assert Url.of_server(location(value), "", BASE).host == "xn--bcher-kva.example"
+
+
+def test_a_job_that_can_open_no_files_reads_it_too(tmp_path: pathlib.Path) -> None:
+    to = "http://stra\u00dfe.example/a b".encode().decode("latin-1")
+    with HostileServer(
+        lambda c, r, n: c.sendall(f"HTTP/1.1 302 F\r\nLocation: {to}\r\n\r\n".encode("latin-1"))
+    ) as server:
+        policy = {"allowedCIDRs": LOCAL_CIDRS, "allowedHosts": ["127.0.0.1"]}
+        _, result = run_job(job_document(tmp_path / "pool", url=server.url(), policy=policy))
+    assert result.reason is Reason.URL_NOT_ALLOWED
+    assert "host xn--strae-oqa.example is not allowed" in result.message
 
 
 @pytest.mark.parametrize(
