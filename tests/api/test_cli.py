@@ -84,7 +84,9 @@ def test_refusals_are_readable_and_permanent(cluster: Cluster) -> None:
     assert lines[0] == "Error: refused, nothing was created or changed:"
     assert lines[1].startswith("  spec.checksum: expected an algorithm (MD5, SHA-1,")
     assert lines[1].endswith('(given: "sha256:12")')
-    assert lines[2].startswith("  spec.url: expected an http, https or nfs URL, for example https://")
+    assert lines[2].startswith(
+        "  spec.url: expected an http, https or nfs URL with the name or address of a host, for example https://"
+    )
     assert len(lines) == 3
 
 

@@ -49,15 +49,20 @@ _QUANTITIES = (
     *(0, 1, LARGEST, "0", "1", "1.5Gi", "0.00000000000000000001", "9" * 20 + "." + "9" * 9 + "Ei", "9" * 20 + "Ei"),
 )
 _LONG_HOST = ".".join(["h" * 62] * 4)
-_URLS = (
+URLS = (
     *("https://images.example.org/a.qcow2", "HTTP://a", "nfs://a/b", "NFS://[::1]/b.META4", "https://a:0/b.iso"),
+    *("https://a:99999/", "https://[:]", "nfs://\u2100/b", "https://\u00df\u3002a/", "nfs://a/%", "http://a."),
+    *("http://a\u2003b/c", "https://a/" + "\U0001d54f" * 500, "https://" + "a" * 2000, "nfs://a/%zz", "http://a..b"),
+    *(f"https://{_LONG_HOST}/", "https://xn--/", "https://0x7f.1/", "http://a/b;c?d#e", "http://1.2.3.4.5/"),
+)
+#: 0.1.0 admitted these, and they stay.
+EARLIER_URLS = (
     *("https://a:99999999999/", "https://a:port/", "https://[", "https://[::1", "http://]a", "https://[v1.x]/"),
-    *("https://[fe80::1%25eth0]/", "nfs://\u2100/", "https://\u00df\u3002a/", "http://?", "http://#", "http://:80"),
-    *("https://%00/%", "http://a\u2003b/c", "https://a/" + "\U0001d54f" * 500, "https://" + "a" * 2000, "http://\\"),
-    *(f"https://{_LONG_HOST}/", "https://.", "http://-", "https://xn--/", "https://0x7f.1/", "http://a/b;c?d#e"),
+    *("https://[fe80::1%25eth0]/", "http://?", "http://#", "http://:80", "https://%00/%", "http://\\", "https://."),
+    *("http://-", "nfs://a/b/../c", "nfs://a", "nfs://a/b?c"),
 )
 #: A mirror may have the length of any text of a spec.
-_MIRRORS = tuple(url for url in _URLS if len(url) <= 1024)
+_MIRRORS = tuple(url for url in URLS if len(url) <= 1024)
 _PATHS = ("/a", "/var/lib/libvirt/images", "/" + "p" * 1023, "/ ", "/\u202e", "/a/...", "/\U0001d54f", "/a\\b")
 _ABSOLUTE = ("/", "/a", "//", "/a/", "/..a", "/" + "\U0001d54f" * 4095, "/etc/cloudstack/agent/cloud.jks", "/\u2028")
 _CHECKSUMS = (
@@ -80,10 +85,10 @@ NARROWED: Mapping[str, Sequence[Any]] = {
     _NAME_RULE: NAMES,
     _CHECKSUM_RULE: _CHECKSUMS,
     "self.matches('^0?[0-7]{3}$')": ("000", "0000", "0644", "777"),
-    "self.matches('^(?i:https?|nfs)://[^/]')": _URLS,
-    "self.all(u, u.matches('^(?i:https?|nfs)://[^/]'))": (
+    template._URL_CHECKS[0][0]: URLS,
+    f"self.all(u, {template._URL_CHECKS[0][0].replace('self', 'u')})": (
         [],
-        [_URLS[0]],
+        [URLS[0]],
         *([url] for url in _MIRRORS),
         [*_MIRRORS[:16]],
     ),
@@ -269,6 +274,8 @@ class Draw(random.Random):
             "metadata": self.metadata(name, namespace=namespace, served=served),
             "spec": self.value(schema["spec"]),
         }
+        if served and kind is kinds.TEMPLATES and self.chance(0.2):
+            found["spec"] |= {"url": self.choice(EARLIER_URLS), "mirrors": self.sample(EARLIER_URLS, 2)}
         if kind is kinds.HOSTS:
             found["spec"]["nodeName"] = name
         if served and self.chance(0.9):

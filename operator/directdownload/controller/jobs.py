@@ -4,7 +4,6 @@ import copy
 import hashlib
 import pathlib
 import posixpath
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from directdownload.download import mountinfo
 from directdownload.planning import policies, slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
-from directdownload.resources import headers, jobs, naming
+from directdownload.resources import headers, jobs, naming, urls
 from directdownload.resources.base import GROUP, REQUESTED_AT, VERSION
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import PoolFile
@@ -331,8 +330,8 @@ def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
 
 def _may_lead_to_nfs(url: str) -> bool:
     try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:
+        found = urls.Url.parse(url)
+    except urls.URLError:
         # The job refuses it, and reports why.
         return False
-    return parts.scheme.lower() == "nfs" or parts.path.lower().endswith(jobs.METALINK_SUFFIXES)
+    return found.scheme == "nfs" or found.is_metalink

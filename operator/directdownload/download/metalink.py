@@ -297,20 +297,22 @@ def _pieces(shown: str, entry: _Entry, size_bytes: int | None) -> Pieces | None:
 def _urls(shown: str, entry: _Entry) -> tuple[str, ...]:
     used: dict[str, None] = {}
     for _, text in sorted(entry.urls, key=lambda item: item[0]):
-        if len(used) < _URLS_USED and _is_usable(text):
-            used[text] = None
+        if len(used) < _URLS_USED and (usable := _usable(text)) is not None:
+            used[usable] = None
     if not used:
         _refuse(shown, f"none of its {len(entry.urls)} URLs is an http, https or nfs URL")
     return tuple(used)
 
 
-def _is_usable(text: str) -> bool:
+def _usable(text: str) -> str | None:
+    """The URL in the strict spelling."""
     try:
-        url = Url.parse(text)
+        url = Url.of_server(text, "")
     except RequestError:
-        return False
+        return None
     # a description of a file is not the file, and a chain of metalinks could be endless
-    return url.scheme in _SCHEMES and not (url.is_metalink or url.path.lower().endswith(".torrent"))
+    described = url.is_metalink or url.path.lower().endswith(".torrent")
+    return url.text if url.scheme in _SCHEMES and not described else None
 
 
 @functools.lru_cache(maxsize=64)

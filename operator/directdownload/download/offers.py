@@ -19,8 +19,9 @@ _SOURCES_LIMIT = 64
 
 
 class Create(Protocol):
-    def __call__(self, url: str, *, first: bool) -> Source:
-        """The source of a URL; `first` for the request's own URL, the only one that gets its headers."""
+    def __call__(self, url: str, *, first: bool, named_by: str = "") -> Source:
+        """The source of a URL; `first` for the request's own URL, the only one that gets its headers. `named_by`: see
+        `Url`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> O
         usable = len(found)
         for mirror in file.urls:
             try:
-                found.append(create(mirror, first=False))
+                found.append(create(mirror, first=False, named_by=f"the metalink {source.url} names "))
             except RequestError as error:
                 failures.append(error)
         if len(found) == usable:

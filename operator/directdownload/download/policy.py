@@ -6,13 +6,12 @@ that the host resolved to. Nothing here touches the network. All raise RequestEr
 
 import functools
 import ipaddress
-import re
-import socket
 from collections.abc import Iterable
 
 from directdownload.download import exports
 from directdownload.download.errors import RequestError
 from directdownload.download.urls import Url
+from directdownload.resources import urls
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 
@@ -52,25 +51,20 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 #: RFC 5214, 6.1, in any network: the upper half of the interface identifier, with and without the universal bit. The
 #: lower half is the IPv4 address that a router of the site sends to.
 _ISATAP = (0x00005EFE, 0x02005EFE)
-#: 127.1, 0x7f.1, 2130706433: not DNS names, but the system's resolver accepts them as addresses
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.ASCII | re.IGNORECASE)
 
 
 def check_url(url: Url, policy: Policy) -> None:
-    """Check protocol, host and NFS export of `url`, and its address, if the URL has one instead of a name.
-
-    Raises RequestError(InvalidURL) for an nfs URL that names no file.
-    """
+    """Check protocol, host and NFS export of `url`, and its address, if the URL has one instead of a name."""
     if url.protocol not in policy.protocols:
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
-            f"{url}: protocol {url.protocol} is not allowed; sourcePolicy.protocols allows "
+            f"{url.introduced}: protocol {url.protocol} is not allowed; sourcePolicy.protocols allows "
             f"{', '.join(policy.protocols)}",
         )
     if policy.allowed_hosts and not any(_matches(url.host, pattern) for pattern in policy.allowed_hosts):
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
-            f"{url}: host {url.host} is not allowed; sourcePolicy.allowedHosts allows "
+            f"{url.introduced}: host {url.host} is not allowed; sourcePolicy.allowedHosts allows "
             f"{', '.join(policy.allowed_hosts[:10])}",
         )
     _networks(policy.allowed_cidrs)
@@ -86,7 +80,7 @@ def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
     if previous.scheme == "https" and following.scheme != "https":
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
-            f"{previous} redirects to {following}: a redirect from https to {following.scheme} is not followed",
+            f"{following.introduced}: a redirect from https to {following.scheme} is not followed",
         )
     check_url(following, policy)
 
@@ -104,21 +98,14 @@ def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> froze
     denied = ", ".join(f"{text} ({denial} address)" for text, denial in list(judged.items())[:4])
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: host {url.host} is {denied}, which is denied; to allow it, add it to sourcePolicy.allowedCIDRs "
-        "(--allow-cidr)",
+        f"{url.introduced}: host {url.host} is {denied}, which is denied; to allow it, add it to "
+        "sourcePolicy.allowedCIDRs (--allow-cidr)",
     )
 
 
 def literal_address(host: str) -> Address | None:
     """The address `host`, in any notation that the system's resolver accepts; None for a name."""
-    if ":" in host:
-        return _parse(host)
-    if not _NUMERIC.fullmatch(host):
-        return None
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except OSError:
-        return None
+    return _parse(host) if ":" in host else urls.ipv4_address(host)
 
 
 @functools.lru_cache(maxsize=16)

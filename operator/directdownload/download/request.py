@@ -34,7 +34,7 @@ class FetchRequest:
     #: handle foreign bytes in a process that can open no files (`sandbox`)
     confined: bool = False
 
-    def source(self, url: str, *, first: bool) -> sources.Source:
+    def source(self, url: str, *, first: bool, named_by: str = "") -> sources.Source:
         """The source of `url` with the settings of the request. Raises RequestError if it is not allowed."""
         options = sources.SourceOptions(
             timeouts=self.timeouts,
@@ -42,5 +42,6 @@ class FetchRequest:
             trust_bundle=self.trust_bundle,
             headers=self.headers if first else (),
             proxies=self.proxies,
+            named_by=named_by,
         )
         return sources.create(url, options)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from directdownload.download import headers
 from directdownload.download.errors import DownloadError
 from directdownload.download.sources.proxy import Proxies
+from directdownload.download.urls import in_path
 from directdownload.resources.jobs import JobDocument, JobResult
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _forms(value: str) -> Iterable[str]:
     """A value, its part after a scheme (`Bearer …`), its decoded form (`Basic …`); also percent-encoded, in base64."""
     for word in {value, *value.split()[1:]}:
         for plain in {word, *_decoded(word)}:
-            yield plain
+            # in the host and in the path of a redirect, as it is read
+            for read in (plain, plain.replace("\\", "/").replace("\t", "")):
+                yield from (read, read.lower(), in_path(read))
             yield urllib.parse.quote(plain, safe="")
             yield urllib.parse.quote(plain)
             yield base64.b64encode(plain.encode()).decode()

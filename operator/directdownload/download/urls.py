@@ -1,129 +1,109 @@
-"""The engine's URLs: split strictly, compared by origin, and printable without secrets.
+"""The engine's URLs: those that users write, by the strict rule, and those that servers name, read as browsers do.
 
-Called by the policy and by every source. It refuses every text that two parsers might read differently.
+Called by the policy and by every source. The location of a redirect and the mirrors of a metalink may be spelled as
+browsers accept it (WHATWG URL, 4.4, https://url.spec.whatwg.org). They are written anew in the one spelling that every
+parser reads the same, and that is held to the strict rule (`resources.urls`): no other host is asked than a browser
+would ask, and an ambiguous one is refused.
 """
 
 import dataclasses
-import hashlib
-import ipaddress
 import re
 import urllib.parse
+from typing import Self
 
 from directdownload.download.errors import RequestError
-from directdownload.resources.jobs import METALINK_SUFFIXES
+from directdownload.resources import urls
 from directdownload.resources.reasons import Reason
+from directdownload.resources.urls import redact
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049}
-_EXAMPLE = "for example https://images.example.org/debian-13.qcow2"
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
-_NAME = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,62})(\.[a-z0-9_][-a-z0-9_]{0,62})*", re.ASCII)
-_ADDRESS6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
-_LIMIT_CHARACTERS = 8192
+__all__ = ["Url", "redact"]
+
+_AROUND = "".join(map(chr, range(0x21)))
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):", re.ASCII)
+#: the ASCII that stays as it is, besides letters, digits and _.-~; browsers keep a backslash in a query
+_SAFE_IN_PATH = "!$%&'()*+,/:;=@[]|"
+_SAFE_IN_QUERY = "!$%&()*+,/:;=?@[]^`{|}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Url:
-    """`target` is the text for a request line: path and query, percent-encoded."""
+class Url(urls.Url):
+    """`named_by`: how a message begins that is about a URL of a server, such as `http://a/b redirects to `."""
 
-    text: str
-    scheme: str
-    host: str
-    port: int
-    target: str
+    named_by: str = dataclasses.field(default="", compare=False)
 
     @classmethod
-    def parse(cls, text: str) -> "Url":
-        """Split `text`. Raises RequestError(InvalidURL)."""
-        if len(text) > _LIMIT_CHARACTERS:
-            raise _invalid(text[:100], f"it has {len(text)} characters, at most {_LIMIT_CHARACTERS} are allowed")
-        if _UNSAFE.search(text):
-            raise _invalid(redact(text), "it has spaces, control characters or a backslash")
+    def parse(cls, text: str) -> Self:
+        """A URL that a user wrote. Raises RequestError(InvalidURL)."""
         try:
-            parts = urllib.parse.urlsplit(text)
-            port = parts.port
-        except ValueError as error:
-            raise _invalid(redact(text), str(error)) from None
-        if not parts.scheme or not parts.hostname:
-            raise _invalid(redact(text), "expected a scheme and a host")
-        if "@" in parts.netloc:
-            raise _invalid(
-                redact(text), "it holds credentials: put them into a Secret and name it in headersSecretRef instead"
-            )
-        if "[" in parts.netloc and ":" not in parts.hostname:
-            raise _invalid(redact(text), "the text in brackets is not an IPv6 address")
-        scheme = parts.scheme.lower()
-        host = _host(parts.hostname, text)
-        target = urllib.parse.quote(parts.path or "/", safe="/%:=&~+!$,;'@()*")
-        if parts.query:
-            target += "?" + urllib.parse.quote(parts.query, safe="/%:=&?~+!$,;'@()*[]")
-        return cls(text, scheme, host, port or DEFAULT_PORTS.get(scheme, 0), target)
+            # without arguments, super() finds the class before it got its slots
+            return super(Url, cls).parse(text)
+        except urls.URLError as error:
+            raise RequestError(Reason.INVALID_URL, str(error)) from None
 
-    def join(self, reference: str) -> "Url":
-        """Resolve `reference`, which may be relative, against this URL."""
+    @classmethod
+    def of_server(cls, text: str, named_by: str, base: "Url | None" = None) -> Self:
+        """A URL that a server named, relative to `base`. Bytes that are not UTF-8 are surrogates (`surrogateescape`).
+
+        Raises RequestError(InvalidURL) that blames the server.
+        """
         try:
-            joined = urllib.parse.urljoin(self.text, reference)
-        except ValueError as error:
-            raise _invalid(redact(reference), str(error)) from None
-        return Url.parse(joined)
+            found = super(Url, cls).parse(_as_browsers(text, base))
+        except urls.URLError as error:
+            message = f"{named_by}{error.shown!r}, which is not a valid URL: {error.problem}"
+            raise RequestError(Reason.INVALID_URL, message) from None
+        return dataclasses.replace(found, named_by=named_by)
 
     @property
-    def origin(self) -> tuple[str, str, int]:
-        return self.scheme, self.host, self.port
-
-    @property
-    def protocol(self) -> str:
-        """The protocol in the notation of `sourcePolicy.protocols`."""
-        return self.scheme.upper()
-
-    @property
-    def path(self) -> str:
-        """Percent-encoded, without the query."""
-        return self.target.partition("?")[0]
-
-    @property
-    def is_metalink(self) -> bool:
-        return self.path.lower().endswith(METALINK_SUFFIXES)
-
-    @property
-    def authority(self) -> str:
-        """The value of a Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
-
-    @property
-    def digest(self) -> str:
-        """A digest that distinguishes URLs without keeping the secrets that a query may contain."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    def __str__(self) -> str:
-        return redact(self.text)
+    def introduced(self) -> str:
+        """For the beginning of a message."""
+        return f"{self.named_by}{self}"
 
 
-def redact(text: str) -> str:
-    """`text` without user info, query and fragment, printable on one line."""
-    head = re.split(r"[?#]", text, maxsplit=1)[0]
-    head = re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", head)
-    return "".join(character if character.isprintable() else "?" for character in head[:1024])
+def location(value: str) -> str:
+    """The value of a Location header, whose bytes were read as latin-1: they are usually UTF-8."""
+    return value.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
-def _host(name: str, text: str) -> str:
-    if ":" in name:
-        # the pattern excludes zones (fe80::1%eth0), which are valid on one machine only
-        try:
-            if _ADDRESS6.fullmatch(name):
-                return str(ipaddress.IPv6Address(name))
-        except ipaddress.AddressValueError:
-            pass
-        raise _invalid(redact(text), f"{name[:64]!r} is not an IPv6 address")
-    try:
-        ascii_name = name if name.isascii() else name.encode("idna").decode()
-    except UnicodeError:
-        raise _invalid(redact(text), "its host name cannot be written in ASCII") from None
-    ascii_name = ascii_name.lower().rstrip(".")
-    if not _NAME.fullmatch(ascii_name) or len(ascii_name) > 253:
-        raise _invalid(redact(text), f"{ascii_name[:64]!r} is not a host name")
-    return ascii_name
+def in_path(text: str) -> str:
+    """The spelling in which the path of a server's URL has `text`."""
+    return urllib.parse.quote(text, safe=_SAFE_IN_PATH, errors="surrogateescape")
 
 
-def _invalid(shown: str, problem: str) -> RequestError:
-    return RequestError(Reason.INVALID_URL, f"URL {shown!r} is not valid: {problem}; {_EXAMPLE}")
+def _as_browsers(text: str, base: Url | None) -> str:
+    text = re.sub("[\t\n\r]", "", text.strip(_AROUND)).partition("#")[0]
+    named = _SCHEME.match(text)
+    scheme = named[1].lower() if named else base.scheme if base else ""
+    head, question, query = text[named.end() if named else 0 :].partition("?")
+    if scheme in ("http", "https"):
+        head = head.replace("\\", "/")
+        if head.startswith("//") or (named and not (base and base.scheme == scheme)):
+            # however many slashes there are, also none
+            head = "//" + head.lstrip("/")
+    if head.startswith("//"):
+        authority, slash, path = head[2:].partition("/")
+        path = slash + path
+    elif base and base.scheme == scheme:
+        authority = base.authority
+        path = head if head.startswith("/") else base.path.rpartition("/")[0] + "/" + head
+        if not head:
+            path = base.path
+            question, query = (question, query) if question else base.target.partition("?")[1:]
+    else:
+        return text
+    path = in_path(_without_dots(path))
+    query = urllib.parse.quote(query, safe=_SAFE_IN_QUERY, errors="surrogateescape")
+    return f"{scheme}://{authority}{path}{question}{query}"
+
+
+def _without_dots(path: str) -> str:
+    found: list[str] = []
+    names = path.split("/")[1:]
+    for name in names:
+        dots = re.sub("%2e", ".", name, flags=re.IGNORECASE)
+        if dots == ".." and found:
+            found.pop()
+        if dots not in (".", ".."):
+            found.append(name)
+    if names and dots in (".", ".."):
+        found.append("")
+    return "/" + "/".join(found)

@@ -1,7 +1,6 @@
 """The status of a Template: registered at once, whatever its source does; the digest of its copies is remembered."""
 
 import datetime
-import urllib.parse
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
@@ -9,6 +8,7 @@ from directdownload.planning import digests, requests
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.probes import CONDITION, Outcome
+from directdownload.resources import urls
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
@@ -24,10 +24,10 @@ def protocol(url: str) -> Literal["HTTP", "HTTPS", "NFS"] | None:
 
 
 def source_host(url: str) -> str:
-    """The origin's host name in lower case, for limits per source; empty if the URL names none."""
+    """The host that is asked, for limits per source; empty if the URL is not valid."""
     try:
-        return (urllib.parse.urlsplit(url).hostname or "").lower()
-    except ValueError:
+        return urls.Url.parse(url).host
+    except urls.URLError:
         return ""
 
 
@@ -37,8 +37,11 @@ def _verdict(template: Template, zones: Collection[str], secret: Verdict | None)
         if protocol(url) is None:
             expected = "expected http, https or nfs, for example https://images.example.org/debian-13.qcow2"
             return Verdict(False, Reason.UNSUPPORTED_PROTOCOL, f"spec.{field}: {expected}", stalled=True)
-        if not source_host(url):
-            return Verdict(False, Reason.INVALID_URL, f"spec.{field}: expected a URL with a host name", stalled=True)
+        try:
+            urls.Url.parse(url)
+        except urls.URLError as error:
+            message = f"spec.{field} is not a valid URL: {error.problem}; {error.advice}"
+            return Verdict(False, Reason.INVALID_URL, message, stalled=True)
     if spec.checksum is not None:
         try:
             Checksum.parse(spec.checksum)

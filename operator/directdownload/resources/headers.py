@@ -5,8 +5,8 @@ per header in `DIRECTORY`. No message here repeats a value.
 """
 
 import re
-import urllib.parse
 
+from directdownload.resources import urls
 from directdownload.resources.base import GROUP
 
 SECRET_TYPE = f"{GROUP}/headers"
@@ -37,21 +37,16 @@ _HOP_BY_HOP = frozenset(
         *("proxy-connection", "proxy-authorization", "proxy-authenticate"),
     }
 )
-_PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> str:
     """Scheme, host and port of an http or https URL (RFC 6454, section 6.1), in lower case and without the default
     port; empty for anything else."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError:
+        found = urls.Url.parse(url)
+    except urls.URLError:
         return ""
-    if parts.scheme not in _PORTS or not host:
-        return ""
-    name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")
+    return f"{found.scheme}://{found.authority}" if found.scheme in ("http", "https") else ""
 
 
 def check(name: str, value: bytes) -> None:

@@ -35,18 +35,30 @@ _CHECKSUM = "|".join(
         ("sha-?512", 128),
     )
 )
+#: Such a URL only the rule about it may refuse: the refusal of a field's rule repeats the value.
+_USER_INFO = "^[^/?#]*//[^/?#]*@"
+#: Of a host name, in any script: all but the other ASCII.
+_OF_NAME = "[:cntrl:][:space:]!-,/:-@[-^`{-~"
+_AUTHORITY = f"[^/?#]*@|([[][0-9A-Fa-f:.]+[]]|[^-.{_OF_NAME}][^{_OF_NAME}]*)(:[0-9]{{0,5}})?([/?#]|$)"
+_NO_FILE = "[^/?#@]*($|[?#]|/(.*([?#;|`]|[$][(]|%2[fF])|(.*/)?(([.]|%2[eE]){1,2}(/|$)|$)))"
+#: The part of `urls.Url.parse` that refuses the plainest mistakes at once; the rest makes a Template not Ready.
 _URL_CHECKS = (
     (
-        "self.matches('^(?i:https?|nfs)://[^/]')",
-        f"expected an http, https or nfs URL, for example {_URL_EXAMPLE}",
+        f"self.matches('^(?i:https?|nfs)://({_AUTHORITY})')",
+        f"expected an http, https or nfs URL with the name or address of a host, for example {_URL_EXAMPLE}",
     ),
     (
-        "!self.matches('[[:cntrl:][:space:]]')",
-        f"expected a URL without spaces and control characters, for example {_URL_EXAMPLE}",
+        f"self.matches('{_USER_INFO}') || !self.matches(r'[[:cntrl:][:space:]\\\\]')",
+        f"expected a URL without spaces, control characters and backslashes, for example {_URL_EXAMPLE}",
+    ),
+    (
+        f"!self.matches('^(?i:nfs)://{_NO_FILE}')",
+        "expected an nfs URL that names a file, without . and .. in its path and without query, for example "
+        "nfs://nas.example.org/export/debian-13.qcow2",
     ),
 )
 _NO_PASSWORD = (
-    "!self.matches('^[^/?#]*//[^/?#]*@')",
+    f"!self.matches('{_USER_INFO}')",
     "expected a URL without user name and password: put them into a Secret and name it in headersSecretRef, "
     f"for example {_URL_EXAMPLE}",
 )

@@ -162,6 +162,12 @@ def test_urls_that_are_not_valid_are_left_out() -> None:
     assert chosen(v4(file("".join(f"<url priority='1'>{url}</url>" for url in bad)))).urls == (URL,)
 
 
+def test_urls_are_read_as_browsers_do() -> None:
+    told = (" https://a.example/x y/caf\u00e9|?q=\u00e9\n", "https:\\\\b.example\\x", "https:c.example/./x")
+    read = ("https://a.example/x%20y/caf%C3%A9|?q=%C3%A9", "https://b.example/x", "https://c.example/x")
+    assert chosen(v4(file("".join(f"<url priority='1'>{url}</url>" for url in told)))).urls == (*read, URL)
+
+
 # which file
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import pathlib
+import socket
+from typing import Any
 
 import pytest
 from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256
@@ -119,6 +121,28 @@ def test_every_url_of_a_metalink_is_checked_against_the_policy(
     policy = Policy(allowed_hosts=("127.0.0.1", "169.254.169.254"), allowed_cidrs=("127.0.0.0/8",))
     error = fetch_error(make_request(pool, origin.url("image.meta4"), policy=policy))
     assert error.reason is Reason.URL_NOT_ALLOWED
+    told = f"the metalink {origin.url('image.meta4')} names http://169.254.169.254/latest/meta-data: host "
+    assert error.message.startswith(told)
+
+
+def test_a_name_in_a_metalink_that_has_a_denied_address_is_blamed_on_it(
+    origin: Origin, served: pathlib.Path, image: bytes, pool: pathlib.Path
+) -> None:
+    url = f"http://localhost:{origin.port}/image"
+    (served / "image.meta4").write_text(metalink(url, digest=hex_digest(image)))
+    policy = Policy(allowed_cidrs=(f"{origin.host}/32",))
+    resolved = socket.getaddrinfo
+
+    def elsewhere(host: str, *others: Any, **options: Any) -> list[Any]:
+        return resolved("127.0.0.2" if host == "localhost" else host, *others, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", elsewhere)
+        error = fetch_error(make_request(pool, origin.url("image.meta4"), policy=policy))
+    assert error.reason is Reason.URL_NOT_ALLOWED
+    assert error.message.startswith(
+        f"the metalink {origin.url('image.meta4')} names {url}: host localhost is 127.0.0.2"
+    )
 
 
 def test_headers_go_to_the_metalink_and_never_to_its_mirrors(

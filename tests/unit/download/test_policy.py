@@ -20,6 +20,16 @@ from directdownload.resources.reasons import Reason
         ("http://[FD00:0:0::0:1]/a", "fd00::1", 80, "/a", "[fd00::1]"),
         ("http://example.org/ä%20b", "example.org", 80, "/%C3%A4%20b", "example.org"),
         ("http://bücher.example/", "xn--bcher-kva.example", 80, "/", "xn--bcher-kva.example"),
+        # IDNA 2008 and UTS 46, as browsers: not strasse.example
+        ("http://straße.example/", "xn--strae-oqa.example", 80, "/", "xn--strae-oqa.example"),
+        ("http://FAẞ.Example/", "xn--fa-hia.example", 80, "/", "xn--fa-hia.example"),
+        (
+            "http://_a\u3002\uff22Ü\u00adCHER\uff0eexample/",
+            "_a.xn--bcher-kva.example",
+            80,
+            "/",
+            "_a.xn--bcher-kva.example",
+        ),
     ],
 )
 def test_urls_that_are(text: str, host: str, port: int, target: str, authority: str) -> None:
@@ -39,6 +49,16 @@ def test_urls_that_are(text: str, host: str, port: int, target: str, authority: 
         "http://@example.org/",
         "http://example.org:99999/",
         "http://example.org:x/",
+        "http://example.org:0/",
+        "http://example.org../",
+        "http://1.2.3.4.5/",
+        "http://256.256.256.256/",
+        "http://4294967296/",
+        "http://images.08/",
+        "http://images.0x/",
+        "http://a\u200db.example/",
+        "http://u:secret@a\u2100b/",
+        "http://example.org/\udce9",
         "http://exa mple.org/",
         "http://example.org/a\r\nX: y",
         "http://example.org/\x00",
@@ -218,7 +238,7 @@ def test_an_address_in_a_url_is_judged_in_whatever_spelling(host: str) -> None:
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "1.2.3.4.5", "256.256.256.256", "4294967296", "dead.beef"])
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "dead.beef", "1.example", "0xg.a"])
 def test_names_are_left_to_the_resolver(host: str) -> None:
     policy.check_url(Url.parse(f"http://{host}/a"), Policy())
 

@@ -12,11 +12,11 @@ import urllib.parse
 from collections.abc import Callable
 
 import pytest
-from tests.unit.download.support import content, job_document, start_job
+from tests.unit.download.support import LOCAL_CIDRS, content, fetch_error, job_document, make_request, start_job
 from tests.world.http import HostileServer, Received, answer
 
 from directdownload.download import secrets
-from directdownload.resources.jobs import JobDocument
+from directdownload.resources.jobs import JobDocument, Policy
 
 TOKEN = "planted-token-4711"
 PASSWORD = "planted-password-0815"
@@ -139,6 +139,23 @@ def test_nothing_that_a_job_leaves_holds_what_it_was_given(
     # Headers come as files; the query is part of the Template's URL, and a proxy's URL of the pod's environment.
     for value in (TOKEN, PASSWORD, BASIC):
         assert value not in seen["environ"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['Planted|{"$}', "/planted\\secret", "planted<se\tcret>^`", "Basic " + base64.b64encode(b"me:Plan|ted{").decode()],
+)
+@pytest.mark.parametrize("place", ["http://other.example/{}/x", "http://x.{}/x"])
+def test_an_echo_in_a_redirect_is_known_as_it_is_read(tmp_path: pathlib.Path, value: str, place: str) -> None:
+    plain = base64.b64decode(value[6:]).decode().partition(":")[2] if value.startswith("Basic") else value
+    location = place.format(plain)
+    with HostileServer(lambda c, r, n: answer(c, b"", status="302 F", headers=f"Location: {location}\r\n")) as server:
+        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS)
+        error = fetch_error(make_request(tmp_path / "pool", server.url(), headers=(("X-Token", value),), policy=policy))
+    shown = secrets.Secrets.of_headers([("X-Token", value)]).hide(error.message)
+    assert secrets.MASK in shown
+    assert "plan" not in shown.lower()
+    assert "cret" not in shown
 
 
 def test_what_is_short_stays_and_the_longest_is_hidden_first() -> None:

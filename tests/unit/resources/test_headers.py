@@ -13,7 +13,7 @@ from directdownload.resources import headers
         ("http://images.example.org:80", "http://images.example.org"),
         ("http://images.example.org:443/", "http://images.example.org:443"),
         ("https://[FD00::1]:8443/a", "https://[fd00::1]:8443"),
-        ("https://user:word@images.example.org/a", "https://images.example.org"),
+        ("https://user:word@images.example.org/a", ""),
         ("nfs://nas/a", ""),
         ("https:///a", ""),
         ("https://images.example.org:99999/a", ""),

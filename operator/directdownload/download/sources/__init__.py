@@ -1,5 +1,6 @@
 """Sources of bytes by protocol. The engine makes one only with `create`."""
 
+import dataclasses
 from collections.abc import Callable
 
 from directdownload.download import policy
@@ -14,7 +15,7 @@ __all__ = ["Ask", "Source", "SourceOptions", "Stream", "create"]
 
 def create(text: str, options: SourceOptions) -> Source:
     """The source for a URL; RequestError if it is not valid, not supported or not allowed."""
-    url = Url.parse(text)
+    url = dataclasses.replace(Url.parse(text), named_by=options.named_by)
     kinds: dict[str, Callable[[Url, SourceOptions], Source]] = {
         "http": http.HTTPSource,
         "https": http.HTTPSource,
@@ -23,7 +24,7 @@ def create(text: str, options: SourceOptions) -> Source:
     if url.scheme not in kinds:
         raise RequestError(
             Reason.UNSUPPORTED_PROTOCOL,
-            f"{url}: protocol {url.scheme} is not supported; use an http, https or nfs URL",
+            f"{url.introduced}: protocol {url.scheme} is not supported; use an http, https or nfs URL",
         )
     policy.check_url(url, options.policy)
     return kinds[url.scheme](url, options)

@@ -61,10 +61,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """Settings of every source. `headers` go to the origin of this source only; `proxies` are for http and https."""
+    """Settings of every source. `headers` go to the origin of this source only; `proxies` are for http and https.
+
+    `named_by`: see `Url`.
+    """
 
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
     policy: Policy = dataclasses.field(default_factory=Policy)
     trust_bundle: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
+    named_by: str = ""

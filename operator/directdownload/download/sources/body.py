@@ -98,3 +98,23 @@ class UntilCloseBody:
 
     def readinto(self, buffer: memoryview) -> int:
         return self._reader.readinto1(buffer)
+
+
+class PeekedBody:
+    """A body whose first bytes are known before they are read: `head`, fewer than asked for only if it ends there."""
+
+    def __init__(self, content: Body, head_bytes: int) -> None:
+        self._content = content
+        buffer, filled = memoryview(bytearray(head_bytes)), 0
+        while filled < head_bytes and (count := content.readinto(buffer[filled:])):
+            filled += count
+        self.head = bytes(buffer[:filled])
+        self._left = self.head
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            return self._content.readinto(buffer)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count

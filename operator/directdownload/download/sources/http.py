@@ -12,6 +12,7 @@ import email.message
 import email.utils
 import http.client
 import io
+import math
 import re
 import socket
 import time
@@ -20,9 +21,9 @@ from collections.abc import Callable
 from directdownload.download import policy, secrets
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import body, connection, head, proxy, tls
+from directdownload.download.sources import body, connection, encodings, head, proxy, tls
 from directdownload.download.sources.base import Ask, SourceOptions
-from directdownload.download.urls import Url, redact
+from directdownload.download.urls import Url, location, redact
 from directdownload.resources.reasons import Reason
 
 _HEAD_SECONDS = 30
@@ -32,8 +33,6 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _RETRY_AFTER_LIMIT_SECONDS = 86_400.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
-#: archives that servers label with a Content-Encoding although the transfer is not encoded
-_ENCODED_SUFFIXES = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
 _SLOTS = connection.Slots()
 
 _Headers = tuple[tuple[str, str], ...]
@@ -65,7 +64,7 @@ class HTTPStream:
 
     def __init__(self, response: _Response, offset_bytes: int, size_bytes: int | None, content: body.Body) -> None:
         self._response = response
-        self._content = content
+        self.content = content
         self.offset_bytes = offset_bytes
         self.size_bytes = size_bytes
         self.validator = _validator(response.headers)
@@ -74,7 +73,7 @@ class HTTPStream:
         self.media_type = redact(response.headers.get_content_type()) if "Content-Type" in response.headers else ""
 
     def readinto(self, buffer: memoryview) -> int:
-        return self._content.readinto(buffer)
+        return self.content.readinto(buffer)
 
     def close(self) -> None:
         self._response.close()
@@ -117,7 +116,9 @@ class HTTPSource:
         try:
             stream = _stream(response, ask)
             if stream is not None:
-                _check_encoding(response, self.url)
+                labels = response.headers.get_all("Content-Encoding", [])
+                begins = not stream.offset_bytes
+                stream.content = encodings.plain(stream.content, begins, labels, (self.url, response.url))
         except BaseException:
             response.close()
             raise
@@ -136,17 +137,17 @@ class HTTPSource:
             if response.status not in _REDIRECTS:
                 return response, headers
             response.close()
-            location = response.headers.get("Location")
-            if not location:
+            target = response.headers.get("Location")
+            if not target:
                 raise SourceError(
                     Reason.SOURCE_UNAVAILABLE,
                     f"{url}: the server redirects (status {response.status}) without a Location header",
                 )
-            following = url.join(location)
+            following = Url.of_server(location(target), f"{url} redirects to ", url)
             policy.check_redirect(url, following, self._options.policy)
             if following.scheme not in ("http", "https"):
                 raise SourceError(
-                    Reason.UNSUPPORTED_PROTOCOL, f"{url} redirects to {following}: only http and https are supported"
+                    Reason.UNSUPPORTED_PROTOCOL, f"{following.introduced}: only http and https are supported"
                 )
             if following.origin != url.origin:
                 headers = ()
@@ -220,11 +221,15 @@ def _is_partial(ask: Ask) -> bool:
 def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
     """The stream of a final answer; None if the caller must ask for the file from its beginning."""
     status = response.status
-    if status == 200:
+    # RFC 9110, 15.3.4: of a proxy that has changed the answer
+    if status in (200, 203):
         length = _content_length(response)
         return HTTPStream(response, 0, length, _body(response, length))
-    if status == 206 and _is_partial(ask):
-        return _partial(response, ask)
+    if status == 206:
+        stream = _partial(response, ask)
+        # if nobody asked for a range, it must be that of the whole file
+        if stream is not None or _is_partial(ask):
+            return stream
     if status == 416 and _is_partial(ask):
         return None
     raise _refusal(response)
@@ -262,43 +267,24 @@ def _body(response: _Response, length: int | None) -> body.Body:
     return body.UntilCloseBody(reader)
 
 
-def _check_encoding(response: _Response, asked: Url) -> None:
-    """Raise SourceError if the body is an encoding of the file.
-
-    The request has `Accept-Encoding: identity`. Some servers label an archive by its name all the same (`AddEncoding`
-    of Apache): its bytes are those of the file, and the checksum is of them. Any other encoding is of the transfer, and
-    no checksum or range would match.
-    """
-    values = ",".join(response.headers.get_all("Content-Encoding", [])).lower().split(",")
-    encodings = [value for text in values if (value := text.strip()) not in ("", "identity")]
-    if not encodings:
-        return
-    suffixes = _ENCODED_SUFFIXES.get(encodings[0].removeprefix("x-"), ()) if len(encodings) == 1 else ()
-    if suffixes and any(url.path.lower().endswith(suffixes) for url in (asked, response.url)):
-        return
-    raise SourceError(
-        Reason.SOURCE_UNAVAILABLE,
-        f"{response.url}: the server encodes the file ({redact(', '.join(encodings))[:64]}), expected no encoding; "
-        "switch off compression of images on the server",
-    )
-
-
 def _content_length(response: _Response) -> int | None:
     """The declared length of the body; None for a chunked body or none declared."""
-    encodings = _transfer_encodings(response.headers)
-    if encodings not in ([], ["chunked"], ["identity"]):
+    transfers = _transfer_encodings(response.headers)
+    if transfers not in ([], ["chunked"], ["identity"]):
         raise SourceError(
-            Reason.SOURCE_UNAVAILABLE, f"{response.url}: transfer encoding {redact(encodings[0])!r} is not supported"
+            Reason.SOURCE_UNAVAILABLE, f"{response.url}: transfer encoding {redact(transfers[0])!r} is not supported"
         )
     if response.chunked:
         return None
-    values = {value.strip() for value in response.headers.get_all("Content-Length", [])}
-    if not values:
-        return None
-    value = values.pop()
-    if values or not re.fullmatch(r"[0-9]{1,18}", value):
+    values = [value.strip() for text in response.headers.get_all("Content-Length", []) for value in text.split(",")]
+    if any(not re.fullmatch(r"[0-9]{1,18}", value) for value in values):
         raise SourceError(Reason.SOURCE_UNAVAILABLE, f"{response.url}: the server's Content-Length is not a number")
-    return int(value)
+    # RFC 9110, 8.6: repeated on the way, it counts as one
+    lengths = sorted({int(value) for value in values})
+    if len(lengths) > 1:
+        message = f"{response.url}: the server names several lengths: {', '.join(map(str, lengths[:4]))}; expected one"
+        raise SourceError(Reason.SOURCE_UNAVAILABLE, message)
+    return lengths[0] if lengths else None
 
 
 def _transfer_encodings(headers: email.message.Message) -> list[str]:
@@ -323,9 +309,10 @@ def _refusal(response: _Response) -> SourceError:
     message = f"{response.url}: the server answered {status} {phrase}{through}"
     if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
         return SourceError(Reason.SOURCE_REFUSED, message)
-    return SourceError(
-        Reason.SOURCE_UNAVAILABLE, message, retry_after_seconds=_retry_after(response.headers.get("Retry-After", ""))
-    )
+    pause = _retry_after(response.headers.get("Retry-After", ""))
+    if pause:
+        message += f" and asks for {math.ceil(pause)} s of pause"
+    return SourceError(Reason.SOURCE_UNAVAILABLE, message, retry_after_seconds=pause)
 
 
 def _retry_after(text: str) -> float | None:

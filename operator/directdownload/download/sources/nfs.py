@@ -36,12 +36,12 @@ _READ_BYTES_LEAST = 4096
 
 
 class NFSSource:
-    """See `base.Source`. Raises RequestError(InvalidURL, URLNotAllowed) for a path that is not allowed."""
+    """See `base.Source`. Raises RequestError(URLNotAllowed) for a path that is not allowed."""
 
     def __init__(self, url: Url, options: SourceOptions) -> None:
         self.url = url
         self._options = options
-        self._path = exports.check_nfs_url(url)
+        self._path = "/" + "/".join(url.nfs_names)
         self._root = exports.allowed_root(url, options.policy)
 
     def open(self, ask: Ask, guard: Guard) -> "NFSStream":
