@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
+from directdownload.planning.selection import Fleet, Names, Skipped, Target, select
 from directdownload.resources import naming, quantities
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
@@ -69,10 +69,15 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DryRun:
-    """`refused`: why the deployment as a whole gets nothing new, or has nothing to do."""
+    """`refused`: why the deployment as a whole gets nothing new, or has nothing to do.
+
+    `skipped`: copies that are selected, and not made as their hosts are of another architecture. If the deployment
+    names the hosts, they are among `copies` instead.
+    """
 
     copies: Sequence[Copy]
     refused: Verdict | None = None
+    skipped: Sequence[Skipped] = ()
 
     def count(self, *actions: Action) -> int:
         return sum(copy.action in actions for copy in self.copies)
@@ -102,7 +107,8 @@ def plan_dry_run(
     now: datetime.datetime,
 ) -> DryRun:
     """`existing` are the placements of the template by name."""
-    wanted = deployments.targets(deployment, template, fleet)
+    chosen = select(deployment, template, fleet, existing)
+    wanted, skipped = chosen.wanted, tuple(chosen.skipped.values())
     changes = deployments.plan_placements(template, [deployment], fleet, existing)
     restored = frozenset(placement.key for placement in changes.restore)
     # In the controller's order: existing ones first, then those with the most space.
@@ -125,7 +131,10 @@ def plan_dry_run(
     zone = fleet.zones.get(deployment.spec.zone)
     if zone is not None:
         copies = _in_rounds(copies, template, zone, deployment)
-    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused)
+    if deployment.spec.hosts:
+        copies += map(_mismatched, skipped)
+        skipped = ()
+    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused, skipped)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,6 +259,12 @@ class _Run:
             pool_roots=self.fleet.pool_roots,
             successor=successor,
         )
+
+
+def _mismatched(skipped: Skipped) -> Copy:
+    target = skipped.target
+    refused = Copy(target.name, target.host, target.pool, target.path, Action.REFUSED)
+    return dataclasses.replace(refused, reason=Reason.ARCHITECTURE_MISMATCH, message=skipped.message)
 
 
 def _unmade(target: Target) -> PlacementView:
