@@ -309,7 +309,7 @@ def _verdict(
     counts = count(placements)
     progress = f"{counts.ready} of {desired} copies are verified"
     if skipped:
-        progress += f", {len(skipped)} are skipped on hosts of another architecture"
+        progress += f", {len(skipped)} skipped on hosts of another architecture"
     if counts.ready == desired and not named:
         return Verdict(True, Reason.CONVERGED, progress)
     short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
@@ -321,7 +321,7 @@ def _verdict(
         message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "
         return Verdict(False, Reason.PLACEMENTS_FAILED, message + "directdownload.dev/requested-at", stalled=settled)
     if named:
-        message = f"{progress} that spec.hosts names: see status.failures"
+        message = f"{progress}: spec.hosts names them, see status.failures"
         return Verdict(False, Reason.ARCHITECTURE_MISMATCH, message, stalled=counts.ready == desired)
     if not fleet.zones[spec.zone].spec.enabled:
         return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {spec.zone} is disabled")

@@ -143,7 +143,7 @@ def test_selectors_skip_in_silence_and_counts_tell() -> None:
     found = status(template("x86_64"), FLEET, *(placement(host=name, phase="Ready") for name in ("kvm-1", "kvm-3")))
     reason, true, message = verdict(found)
     assert (reason, true) == (Reason.CONVERGED, ["Ready"])
-    assert message == "2 of 2 copies are verified, 1 are skipped on hosts of another architecture"
+    assert message == "2 of 2 copies are verified, 1 skipped on hosts of another architecture"
     assert counts(found) == (2, 1)
     assert found.failures == ()
 
@@ -153,7 +153,7 @@ def test_a_named_host_of_another_architecture_is_reported() -> None:
     found = status(template("x86_64"), FLEET, *existing, **NAMED)
     reason, true, message = verdict(found)
     assert (reason, true) == (Reason.ARCHITECTURE_MISMATCH, ["Stalled"])
-    assert message.startswith("2 of 2 copies are verified, 1 are skipped")
+    assert "another architecture: spec.hosts names them, see status.failures" in message
     (failure,) = found.failures
     assert (failure.host, failure.pool, failure.reason) == ("kvm-2", "local", Reason.ARCHITECTURE_MISMATCH)
     assert failure.message == "host kvm-2 is aarch64, and the Template's spec.architecture is x86_64"
