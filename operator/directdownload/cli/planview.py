@@ -221,9 +221,8 @@ def _skipped(skipped: Sequence[Skipped], template: Template) -> str:
 
 def _hosts(names: Iterable[str]) -> str:
     named = list(dict.fromkeys(names))
-    return ", ".join(named[:_HOSTS_NAMED]) + (
-        f" and {len(named) - _HOSTS_NAMED} more" if len(named) > _HOSTS_NAMED else ""
-    )
+    more = f" and {len(named) - _HOSTS_NAMED} more" if len(named) > _HOSTS_NAMED else ""
+    return ", ".join(named[:_HOSTS_NAMED]) + more
 
 
 def _next(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """Processor architectures: which one a host has, and whether it may get a new copy of a template.
 
-Called by `hosts`, which reports it, and by `deployments`, which selects hosts. Only new copies depend on it: a
+Called by `hosts`, which reports it, and by `selection`, which selects hosts. Only new copies depend on it: a
 placement that exists is kept, fetched and repaired on any host (decision 0032).
 """
 

@@ -338,7 +338,7 @@ def _has_failed(placement: PlacementView) -> bool:
 
 
 def _failures(placements: list[PlacementView], refused: Sequence[Skipped]) -> tuple[PlacementFailure, ...]:
-    """A sample: permanent failures first, then copies that nobody may make, then those that are tried again."""
+    """A sample: permanent failures first, then the `refused` copies, then those that are tried again."""
     failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
     failing.sort(key=lambda p: (p.host, p.pool))
     permanent, again = (

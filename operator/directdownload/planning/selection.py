@@ -1,6 +1,6 @@
 """The copies that a deployment selects on the fleet, and those that are skipped for their hosts' architecture.
 
-Called by `deployments` and `dryrun`.
+Called by `deployments` and `dryrun`, and by the controller where a limit is a percentage of a deployment's copies.
 """
 
 import dataclasses

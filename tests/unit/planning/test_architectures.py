@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import typing
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from directdownload.planning.quotas import Account, Usage
 from directdownload.planning.selection import Fleet
 from directdownload.resources.host import Architecture, Host
 from directdownload.resources.reasons import Reason
-from directdownload.resources.template import Template
+from directdownload.resources.template import Template, TemplateSpec
 from directdownload.resources.templatedeployment import TemplateDeploymentStatus
 
 LABEL = "kubernetes.io/arch"
@@ -80,6 +81,11 @@ def test_a_host_has_the_architecture_of_its_nodes_label(label: str | None, expec
     plan = plan_host(host(known="s390x"), build.node(labels=labels), [build.zone()], Agent(True), NOW)
     assert plan.status.architecture == expected
     build.check_resource(build.host(), plan.status)
+
+
+def test_hosts_and_templates_have_the_same_words() -> None:
+    words = typing.get_args(TemplateSpec.model_fields["architecture"].annotation)
+    assert set(words) == set(Architecture) - {Architecture.UNKNOWN}
 
 
 def test_a_host_without_its_node_keeps_what_was_known() -> None:
