@@ -196,7 +196,9 @@ def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
     )
     cluster.apply(API_VERSION, "Host", f"{zone}-1", spec={"nodeName": f"{zone}-1", "zone": zone})
     storage = [{"pool": "local", "availableBytes": 5 * 1024**3}]
-    cluster.status("ddhost", f"{zone}-1", {"state": "Up", "agentVersion": "0.1.0", "storage": storage})
+    cluster.status(
+        "ddhost", f"{zone}-1", {"state": "Up", "architecture": "aarch64", "agentVersion": "0.1.0", "storage": storage}
+    )
     cluster.apply(API_VERSION, "StoragePool", f"{zone}-pool", spec={"zone": zone, "path": "/var/lib/libvirt/images"})
     cluster.status("ddpool", f"{zone}-pool", {"hosts": {"total": 3, "ready": 2}, "capacityBytes": 1024**4})
 
@@ -205,7 +207,7 @@ def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
     assert [zone, "yes", "3", "2", "Ready"] in [row[:5] for row in rows]
     hosts = cluster.run("host", "list", "--zone", zone).stdout.splitlines()
     assert len(hosts) == 2
-    assert hosts[1].split()[:9] == [f"{zone}-1", zone, "Up", "-", "-", "local", "5.0", "GiB", "0.1.0"]
+    assert hosts[1].split()[:10] == [f"{zone}-1", zone, "Up", "-", "-", "local", "5.0", "GiB", "aarch64", "0.1.0"]
     assert cluster.run("host", "list", "--zone", "elsewhere").stdout == ""
     pools = cluster.run("pool", "list", "--zone", zone).stdout.splitlines()
     expected = [f"{zone}-pool", zone, "Filesystem", "/var/lib/libvirt/images", "2/3", "1.0", "TiB", "-"]
@@ -316,7 +318,7 @@ def test_deploy_wait_ends_with_the_failures(cluster: Cluster) -> None:
         message = "1 of 2 placements failed"
         status = {
             "observedGeneration": 1,
-            "placements": {"desired": 2, "ready": 1, "failed": 1},
+            "placements": {"desired": 2, "ready": 1, "failed": 1, "skipped": 3},
             "failures": [failure],
             "conditions": [
                 condition("Ready", "False", "PlacementsFailed", message=message),
@@ -330,7 +332,8 @@ def test_deploy_wait_ends_with_the_failures(cluster: Cluster) -> None:
     assert "HOST    POOL    REASON             MESSAGE" in text
     assert "kvm-1   local   ChecksumMismatch   expected c6ab, got 0000" in text
     shown = cluster.run("status", "d").stdout
-    assert "Copies:     2: 1 ready, 0 downloading, 0 pending, 1 failed" in shown
+    counts = "2: 1 ready, 0 downloading, 0 pending, 1 failed, 3 skipped on hosts of another architecture"
+    assert f"Copies:     {counts}" in shown
     assert "kvm-1   local   ChecksumMismatch   expected c6ab, got 0000" in shown
 
 

@@ -14,6 +14,8 @@ from directdownload.resources import naming
 from directdownload.resources.base import CONTROLLER
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recorded" / "0.1.0" / "fleet.json"
+#: 0.1.0 wrote x86_64 into each Template: on such hosts an upgrade keeps and completes every copy all the same.
+ARM = {"kubernetes.io/arch": "arm64"}
 DEPLOYMENTS, PLACEMENTS = kinds.TEMPLATE_DEPLOYMENTS, kinds.TEMPLATE_PLACEMENTS
 
 
@@ -34,7 +36,7 @@ class Recording:
         self._make(kinds.ZONES, "zones")
         self._make(kinds.STORAGE_POOLS, "pools")
         for host in self._items("hosts"):
-            name = self._world.add_host(host["metadata"]["name"].removeprefix("old-"))
+            name = self._world.add_host(host["metadata"]["name"].removeprefix("old-"), labels=ARM)
             with self._world.kube() as connection:
                 node = connection.get(kinds.NODES, name).object()
             self._text = self._text.replace(host["status"]["nodeUID"], node["metadata"]["uid"])
@@ -102,6 +104,9 @@ def test_an_upgrade_in_the_middle_of_everything(own: harness.ControlPlane) -> No
         after = {**before, ("debian", three): ("Ready", "Downloaded")}
         del after["going", two]
         assert copies(world) == after
+        assert {each["status"]["architecture"] for each in unchecked(world, kinds.HOSTS)} == {"aarch64"}
+        assert {each["spec"]["architecture"] for each in unchecked(world, kinds.TEMPLATES)} == {"x86_64"}
+        assert not any("skipped" in status(world, name).get("placements", {}) for name in ("everywhere", "permitted"))
         assert counted(world)[two, "remove"] == 1
         # Who is permitted copies has that written; who is refused has not, and sees nothing of what others have.
         assert all("granted" in status(world, name) for name in ("everywhere", "kept", "permitted"))

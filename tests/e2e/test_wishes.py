@@ -1,5 +1,7 @@
 """People change their minds, in mid-download too: what is wanted comes, what is not goes, nothing else moves."""
 
+import json
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -142,3 +144,28 @@ def test_a_stalled_copy_is_tried_again_on_request(local: Cluster, server: origin
     local.kubectl("annotate", "templatedeployment", "asked", "-n", "default", request)
     local.converged("asked", 1, 60)
     assert not [job for job in local.list("jobs", NAMESPACE) if job.get("status", {}).get("active")]
+
+
+def test_a_template_of_another_architecture_gets_no_job_until_its_field_is_right(
+    local: Cluster, server: origin.Origin, image: Image
+) -> None:
+    own = platform.machine()
+    other = "aarch64" if own == "x86_64" else "x86_64"
+    assert {host["status"]["architecture"] for host in local.list("hosts")} == {own}
+    local.apply(
+        clusters.template("foreign", server.url(image.path.name), checksum=image.checksum, architecture=other),
+        clusters.deployment("foreign", hosts=["kvm-1"]),
+    )
+
+    def found() -> clusters.Object:
+        return local.get("templatedeployment", "foreign", "default")
+
+    until("the refusal", lambda: evidence.condition(found(), "Stalled") == ("True", "ArchitectureMismatch"))
+    assert [(each["host"], each["reason"]) for each in found()["status"]["failures"]] == [
+        ("kvm-1", "ArchitectureMismatch")
+    ]
+    assert local.placements("foreign") == {}
+    patch = json.dumps({"spec": {"architecture": own}})
+    local.kubectl("patch", "template", "foreign", "-n", "default", "--type", "merge", "-p", patch)
+    local.converged("foreign", 1)
+    assert evidence.verbs(local.placements("foreign")["kvm-1"]["metadata"]["name"]) == ["fetch"]

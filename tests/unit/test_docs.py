@@ -20,7 +20,7 @@ from directdownload.resources.reasons import DONE, PERMANENT, WAITING, Reason
 
 PACKAGE = REPOSITORY / "operator" / "directdownload"
 #: What a reason asks of the operator; docs/reasons.md explains the words.
-CLASSES = {"good", "works", "waits", "retries", "acts", "reserved"}
+CLASSES = {"good", "works", "waits", "retries", "acts"}
 KINDS = {kind.DEFINITION.kind: kind for kind in crd.KINDS}
 
 
@@ -94,17 +94,15 @@ def test_every_reason_is_explained() -> None:
 
 
 def test_reasons_are_explained_as_the_code_treats_them() -> None:
-    explained = {Reason(name): word for name, word in _reasons().items() if word != "reserved"}
-    assert {explained[reason] for reason in PERMANENT & explained.keys()} == {"acts"}
-    assert {explained[reason] for reason in WAITING & explained.keys()} == {"waits"}
-    assert {explained[reason] for reason in DONE & explained.keys()} <= {"good", "works"}
+    explained = {Reason(name): word for name, word in _reasons().items()}
+    assert {explained[reason] for reason in PERMANENT} == {"acts"}
+    assert {explained[reason] for reason in WAITING} == {"waits"}
+    assert {explained[reason] for reason in DONE} <= {"good", "works"}
 
 
-def test_reasons_that_nothing_uses_are_called_reserved() -> None:
+def test_every_reason_is_used() -> None:
     code = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "reasons.py")
-    unused = {reason.value for reason in Reason if not re.search(rf"\bReason\.{reason.name}\b", code)}
-    reserved = {name for name, word in _reasons().items() if word == "reserved"}
-    assert unused == reserved
+    assert not [reason for reason in Reason if not re.search(rf"\bReason\.{reason.name}\b", code)]
 
 
 def test_pages_name_no_unknown_reason() -> None:

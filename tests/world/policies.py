@@ -56,7 +56,10 @@ OWN: dict[Resource, Object] = {
 }
 #: What the controller has written, so that there is something to change and to take away.
 CONTROLLERS: dict[Resource, Object] = {
-    HOSTS: {"state": "Up", "nodeUID": "u", "observedGeneration": 1, "conditions": [READY]},
+    HOSTS: {
+        **{"state": "Up", "nodeUID": "u", "architecture": "x86_64"},
+        **{"observedGeneration": 1, "conditions": [READY]},
+    },
     TEMPLATE_PLACEMENTS: {
         "phase": "Ready",
         "attempts": 1,

@@ -410,7 +410,6 @@ IMMUTABLE: dict[Resource, dict[str, Any]] = {
         "url": URL,
         "checksum": MD5,
         "format": "ISO",
-        "architecture": "x86_64",
     },
     TEMPLATE_DEPLOYMENTS: {"templateRef": {"name": "other"}, "zone": "zone-2"},
     TEMPLATE_PLACEMENTS: {
@@ -425,7 +424,10 @@ MUTABLE: dict[Resource, dict[str, Any]] = {
     ZONES: DEFAULTS[ZONES],
     HOSTS: {"zone": "zone-2", **DEFAULTS[HOSTS]},
     STORAGE_POOLS: {key: value for key, value in DEFAULTS[STORAGE_POOLS].items() if key != "type"},
-    TEMPLATES: {"displayText": "x", "mirrors": [], "type": "USER", "zones": [], "headersSecretRef": None},
+    TEMPLATES: {
+        **{"displayText": "x", "mirrors": [], "architecture": "x86_64"},
+        **{"type": "USER", "zones": [], "headersSecretRef": None},
+    },
     TEMPLATE_DEPLOYMENTS: {**DEFAULTS[TEMPLATE_DEPLOYMENTS], "hosts": [], "pools": [], "hostSelector": None},
     TEMPLATE_PLACEMENTS: {"host": "kvm-2"},
     CERTIFICATES: {"revoked": False, "revokedHosts": [], "keepPrevious": "2h", "zone": "zone-2"},
@@ -454,9 +456,9 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
         {},
     ),
     HOSTS: (
-        {"state": "Up", "agentVersion": "0.1.0"},
+        {"state": "Up", "agentVersion": "0.1.0", "architecture": "aarch64"},
         {"ZONE": "zone-1", "STATE": "Up", "REASON": "Ready", "AGENT": "0.1.0"},
-        {},
+        {"ARCHITECTURE": "aarch64"},
     ),
     STORAGE_POOLS: (
         {"hosts": {"total": 3, "ready": 1}, "capacityBytes": 10, "availableBytes": 5},

@@ -92,11 +92,12 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
             ready_word(item.status),
             _keystore_word(item.status),
             ", ".join(free) or units.UNKNOWN,
+            item.status.architecture or units.UNKNOWN,
             item.status.agent_version or units.UNKNOWN,
             units.age(item.metadata.creation_timestamp, now),
         )
 
-    columns = ("name", "zone", "state", "status", "keystore", "free", "agent", "age")
+    columns = ("name", "zone", "state", "status", "keystore", "free", "architecture", "agent", "age")
     _print(documents, kinds.HOSTS, output, columns, row)
 
 

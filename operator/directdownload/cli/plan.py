@@ -17,7 +17,7 @@ from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
-from directdownload.planning import deployments, dryrun, policies, pools, quotas
+from directdownload.planning import dryrun, policies, pools, quotas, selection
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
 from directdownload.resources.jobs import Policy
@@ -30,7 +30,7 @@ from directdownload.resources.zone import Zone
 
 #: Kubernetes puts it on every namespace.
 _NAME_LABEL = "kubernetes.io/metadata.name"
-_NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS})
+_NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS, Reason.ARCHITECTURE_MISMATCH})
 
 
 @click.command(
@@ -90,7 +90,7 @@ async def _plan(
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
     # a zone's allowed exports cannot be assumed: the default is none
     policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
-    fleet = deployments.Fleet(
+    fleet = selection.Fleet(
         zones={zone_name: known},
         hosts=members,
         pools=zone_pools,

@@ -1,7 +1,7 @@
 """Prints a plan, for people and for programs. Pure except for printing."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import click
@@ -10,6 +10,7 @@ from directdownload.cli import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.planning.dryrun import BLOCKED, Action, Copy, DryRun
+from directdownload.planning.selection import Skipped
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -64,6 +65,8 @@ def lines(plan: Plan) -> list[str]:
     if run.rounds > 1:
         found.append(f"At most {run.most_at_once} at once, by the zone's limits: {run.rounds} rounds.")
     found += _uncertain(run)
+    if run.skipped:
+        found.append(_skipped(run.skipped, plan.template))
     blocked = _blocked(run)
     if blocked:
         found += ["", "Blocked:", *(f"  {line}" for line in blocked)]
@@ -95,6 +98,7 @@ def document(plan: Plan) -> Object:
         "total": {
             "copies": len(run.copies),
             "hosts": len({copy.host for copy in run.copies}),
+            "skipped": len(run.skipped),
             **{action.value[0].lower() + action.value[1:]: run.count(action) for action in Action},
             "fetchBytes": run.fetch_bytes,
             "rounds": run.rounds,
@@ -102,6 +106,10 @@ def document(plan: Plan) -> Object:
             "otherDownloads": run.others,
         },
         "items": [_document(copy) for copy in run.copies],
+        "skipped": [
+            {"host": each.host.name, "pool": each.pool, "architecture": each.host.status.architecture}
+            for each in run.skipped
+        ],
         "notes": list(plan.notes),
     }
 
@@ -220,10 +228,21 @@ def _blocked(run: DryRun) -> list[str]:
             by_reason[copy.reason].append(copy)
     found = []
     for reason, copies in by_reason.items():
-        named = list(dict.fromkeys(copy.host for copy in copies))
-        hosts = ", ".join(named[:_HOSTS_NAMED]) + (f" and {len(named) - _HOSTS_NAMED} more" if len(named) > 3 else "")
+        hosts = _hosts(copy.host for copy in copies)
         found.append(f"{reason or Action.WAIT} on {hosts}: {copies[0].message}")
     return found
+
+
+def _skipped(skipped: Sequence[Skipped], template: Template) -> str:
+    amount = units.count(len(skipped), "copy", "copies")
+    hosts = _hosts(f"{each.host.name} ({each.host.status.architecture})" for each in skipped)
+    return f"Skipped: {amount} on hosts of another architecture than {template.spec.architecture}: {hosts}."
+
+
+def _hosts(names: Iterable[str]) -> str:
+    named = list(dict.fromkeys(names))
+    more = f" and {len(named) - _HOSTS_NAMED} more" if len(named) > _HOSTS_NAMED else ""
+    return ", ".join(named[:_HOSTS_NAMED]) + more
 
 
 def _next(plan: Plan) -> str:

@@ -102,6 +102,9 @@ def _summary(state: rollout.Rollout) -> list[str]:
         f"{state.desired}: {state.ready} ready, {state.downloading} downloading, "
         f"{state.pending} pending, {state.failed} failed"
     )
+    counts = state.deployment.status.placements
+    if counts is not None and counts.skipped:
+        copies += f", {counts.skipped} skipped on hosts of another architecture"
     amount = units.size(state.bytes_downloaded)
     if state.bytes_total is not None:
         amount += f" of {units.size(state.bytes_total)} ({units.percent(state.bytes_downloaded, state.bytes_total)})"

@@ -9,9 +9,9 @@ import types
 from collections.abc import Callable, Collection, Iterator
 
 from directdownload.cluster.reflector import Store, Unreadable
-from directdownload.planning.deployments import Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.quotas import ALL, Account
+from directdownload.planning.selection import Target
 
 #: After a report of too many placements, the next one comes only after there were fewer by this share.
 _RELIEF = 0.95

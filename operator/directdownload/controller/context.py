@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 #: The controller's fields of a Host's status.
 _OF_HOSTS = frozenset(
-    {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest", "lastHandledRequestTime"}
+    {
+        *("state", "nodeUID", "architecture", "conditions"),
+        *("observedGeneration", "lastHandledRequest", "lastHandledRequestTime"),
+    }
 )
 #: Limit on concurrent requests of one reconcile.
 _PARALLEL_REQUESTS = 16

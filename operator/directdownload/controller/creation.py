@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from directdownload.cluster import errors, kinds
 from directdownload.controller.context import Context, gather
 from directdownload.controller.queue import Key
-from directdownload.planning.deployments import Target
+from directdownload.planning.selection import Target
 from directdownload.resources import base, naming
 from directdownload.resources.template import Template
 

@@ -163,6 +163,8 @@ class Watches:
         elif old is not None and new is not None and old.status.keystore != new.status.keystore:
             refused = (p for p in self._world.placements_of_host[key] if p.reason is Reason.TLS_VERIFICATION_FAILED)
             self._placements(refused)
+        if old is not None and new is not None and old.status.architecture != new.status.architecture:
+            self._templates_of_zone(new.spec.zone, COUNT_SECONDS)
         for pool in self._world.pools:
             if pool.spec.zone in zones:
                 pause = COUNT_SECONDS + SUM_SECONDS_PER_OBJECT * self._world.hosts_of_zone.count(pool.spec.zone)

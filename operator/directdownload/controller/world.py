@@ -17,7 +17,6 @@ from directdownload.controller.indexes import Index
 from directdownload.controller.notes import Notes
 from directdownload.controller.turns import Turns
 from directdownload.planning import (
-    deployments,
     headers,
     hosts,
     plans,
@@ -25,6 +24,7 @@ from directdownload.planning import (
     publications,
     quotas,
     rights,
+    selection,
     sharing,
     slots,
 )
@@ -168,8 +168,8 @@ class World:
         """The other objects of its zone with its alias."""
         return (c for c in self.certificates_of_alias[alias_of(certificate)] if c.key != certificate.key)
 
-    def fleet(self) -> deployments.Fleet:
-        return deployments.Fleet(
+    def fleet(self) -> selection.Fleet:
+        return selection.Fleet(
             zones={zone.name: zone for zone in self.zones},
             hosts=tuple(self.hosts),
             pools=tuple(self.pools),

@@ -5,18 +5,17 @@ One copy serves every deployment that wants it, so placements are planned per te
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, requests, rights, sharing, steps
+from directdownload.planning import quotas, requests, rights, steps
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
+from directdownload.planning.selection import Fleet, Names, Selection, Skipped, Target, select
 from directdownload.planning.templates import count
-from directdownload.resources import naming, quantities
-from directdownload.resources.host import Host
+from directdownload.resources import quantities
 from directdownload.resources.reasons import DONE, WAITING, Reason
-from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import (
     DeploymentBytes,
@@ -25,43 +24,8 @@ from directdownload.resources.templatedeployment import (
     TemplateDeploymentStatus,
 )
 from directdownload.resources.templateplacement import Phase
-from directdownload.resources.zone import Zone
 
 FAILURE_SAMPLES = 10
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """A wanted copy: the spec of a placement."""
-
-    name: str
-    template: Template
-    zone: str
-    pool: str
-    host: str
-    path: str
-    #: the namespace that it counts for; empty until that is known
-    namespace: str = ""
-
-
-def _no_objection(_: Template, __: Zone) -> Verdict | None:
-    return None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fleet:
-    """The objects that a deployment is planned against. `namespaces` maps each to its labels.
-
-    `judge`: the objection of a Zone's policy to every source of a Template, or to its checksum; the engine supplies it.
-    """
-
-    zones: Mapping[str, Zone]
-    hosts: Collection[Host]
-    pools: Collection[StoragePool]
-    namespaces: Mapping[str, Mapping[str, str]]
-    pool_roots: tuple[str, ...] = ()
-    usage: quotas.Usage = quotas.UNLIMITED
-    judge: Callable[[Template, Zone], Verdict | None] = _no_objection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,49 +44,6 @@ class PlacementChanges:
     full: frozenset[quotas.Account] = frozenset()
 
 
-def targets(deployment: TemplateDeployment, template: Template, fleet: Fleet) -> dict[str, Target]:
-    """The copies that the deployment wants on the fleet as it is, by placement name."""
-    spec = deployment.spec
-    hosts = [
-        host for host in fleet.hosts if host.spec.zone == spec.zone and spec.selects(host.name, host.metadata.labels)
-    ]
-    found: dict[str, Target] = {}
-    for pool in fleet.pools:
-        if pool.spec.zone != spec.zone or pool.deleting or (spec.pools and pool.name not in spec.pools):
-            continue
-        members = pool_planning.hosts_of(pool, hosts)
-        if pool.spec.shared:
-            members = _fetching_host(template, pool, members, fleet)
-        for host in members:
-            target = _target(template, pool, host)
-            found[target.name] = target
-    return found
-
-
-def _target(template: Template, pool: StoragePool, host: Host) -> Target:
-    name = naming.placement_name(template.name, template.uid, pool.name, None if pool.spec.shared else host.name)
-    path = f"{pool.spec.path}/{naming.file_name(template.uid, template.spec.format)}"
-    return Target(name, template, pool.spec.zone, pool.name, host.name, path)
-
-
-def _fetching_host(template: Template, pool: StoragePool, members: list[Host], fleet: Fleet) -> list[Host]:
-    """The one host that is to fetch a new copy of a shared pool; `sharing` decides when another one takes it over."""
-    chosen = sharing.choose(pool, members, fleet.pool_roots)
-    return [host for host in members if host.name == chosen] or sorted(members, key=lambda host: host.name)[:1]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Names:
-    """The fleet by name, for lookups for each of thousands of copies."""
-
-    hosts: Mapping[str, Host]
-    pools: Mapping[str, StoragePool]
-
-    @classmethod
-    def of(cls, fleet: Fleet) -> "Names":
-        return cls({host.name: host for host in fleet.hosts}, {pool.name: pool for pool in fleet.pools})
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Wish:
     """A deployment that decides, and what is computed of it once, for each of thousands of copies.
@@ -138,11 +59,11 @@ class _Wish:
     narrowed: bool
 
     @classmethod
-    def of(cls, deployment: TemplateDeployment, standing: rights.Standing, template: Template, fleet: Fleet) -> "_Wish":
+    def of(cls, deployment: TemplateDeployment, standing: rights.Standing, targets: Mapping[str, Target]) -> "_Wish":
         return cls(
             deployment,
             standing,
-            targets(deployment, template, fleet),
+            targets,
             changed=deployment.status.observed_selection != rights.selection(deployment),
             narrowed=standing.votes and rights.edited(deployment),
         )
@@ -203,7 +124,7 @@ def place_in_steps(
         may = rights.standing(each, template, fleet)
         # A refused wish decides nothing (architecture, rule 15), and costs nothing.
         if may.decides:
-            wishes.append(_Wish.of(each, may, template, fleet))
+            wishes.append(_Wish.of(each, may, select(each, template, fleet, existing).wanted))
         yield
     wishes.sort(key=lambda wish: (wish.deployment.seniority, wish.deployment.key))
     wanted: dict[str, Target] = {}
@@ -305,16 +226,21 @@ def plan_deployment(
     before, generation = deployment.status, deployment.metadata.generation
     may = rights.standing(deployment, template, fleet) if template is not None else None
     refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
-    wanted = targets(deployment, template, fleet) if template is not None and may is not None and may.decides else {}
+    selection = Selection()
+    if template is not None and may is not None and may.decides:
+        selection = select(deployment, template, fleet, existing)
+    wanted = selection.wanted
     # A copy that is being removed counts as still to come.
     placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
     entitled = refused is None or (may is not None and may.votes)
     if not entitled:
         # It gets no new copies: only those that it has count, and none that others have.
         placements = [p for p in placements if may is not None and may.has(p)]
+        selection = Selection()
     desired = len(wanted) if entitled else len(placements)
     there = sum(name in existing for name in wanted) if entitled else desired
-    verdict = refused or _verdict(deployment, fleet, desired, placements, desired - there)
+    skipped = sorted(selection.skipped.values(), key=lambda each: (each.host.name, each.pool))
+    verdict = refused or _verdict(deployment, fleet, desired, placements, desired - there, skipped)
     told = conditions(verdict, before.conditions, generation, now)
     status = TemplateDeploymentStatus(
         observed_generation=generation,
@@ -330,13 +256,18 @@ def plan_deployment(
     size = template.status.size_bytes or 0 if template is not None else 0
     update: dict[str, Any] = {
         "placements": counts.model_copy(
-            update={"total": None, "desired": desired, "pending": counts.pending + missing}
+            update={
+                "total": None,
+                "desired": desired,
+                "skipped": len(skipped) or None,
+                "pending": counts.pending + missing,
+            }
         ),
         "bytes": DeploymentBytes(
             total=quantities.total((*(_total_bytes(p) or size for p in placements), missing * size)),
             downloaded=quantities.total(map(_downloaded_bytes, placements)),
         ),
-        "failures": _failures(placements),
+        "failures": _failures(placements, skipped if deployment.spec.hosts else ()),
     }
     if refused is None and template is not None and not deployment.deleting:
         update["granted"] = rights.grant(
@@ -356,20 +287,31 @@ def _downloaded_bytes(placement: PlacementView) -> int:
 
 
 def _verdict(
-    deployment: TemplateDeployment, fleet: Fleet, desired: int, placements: list[PlacementView], unmade: int
+    deployment: TemplateDeployment,
+    fleet: Fleet,
+    desired: int,
+    placements: list[PlacementView],
+    unmade: int,
+    skipped: Sequence[Skipped],
 ) -> Verdict:
-    """`unmade`: wanted copies without a placement."""
+    """`unmade`: wanted copies without a placement; `skipped`: those on hosts of another architecture."""
     spec = deployment.spec
+    named = bool(skipped and spec.hosts)
     if not desired:
+        if skipped:
+            message = f"no host that it selects is of the Template's architecture, for example {skipped[0].message}"
+            return Verdict(False, Reason.ARCHITECTURE_MISMATCH, message, stalled=named)
         if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
             return Verdict(
                 False, Reason.NO_MATCHING_HOSTS, f"no host of Zone {spec.zone} matches hostSelector and hosts"
             )
         return Verdict(False, Reason.NO_MATCHING_POOLS, f"no StoragePool of Zone {spec.zone} matches spec.pools")
     counts = count(placements)
-    if counts.ready == desired:
-        return Verdict(True, Reason.CONVERGED, f"{desired} of {desired} copies are verified")
     progress = f"{counts.ready} of {desired} copies are verified"
+    if skipped:
+        progress += f", {len(skipped)} skipped on hosts of another architecture"
+    if counts.ready == desired and not named:
+        return Verdict(True, Reason.CONVERGED, progress)
     short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
     if short is not None:
         failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
@@ -378,6 +320,9 @@ def _verdict(
         settled = counts.ready + counts.failed == desired
         message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "
         return Verdict(False, Reason.PLACEMENTS_FAILED, message + "directdownload.dev/requested-at", stalled=settled)
+    if named:
+        message = f"{progress}: spec.hosts names them, see status.failures"
+        return Verdict(False, Reason.ARCHITECTURE_MISMATCH, message, stalled=counts.ready == desired)
     if not fleet.zones[spec.zone].spec.enabled:
         return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {spec.zone} is disabled")
     if spec.rollout.paused:
@@ -392,12 +337,20 @@ def _has_failed(placement: PlacementView) -> bool:
     return tried and reason is not None and reason not in WAITING | DONE
 
 
-def _failures(placements: list[PlacementView]) -> tuple[PlacementFailure, ...]:
-    """A sample: permanent failures first, then those that are tried again."""
+def _failures(placements: list[PlacementView], refused: Sequence[Skipped]) -> tuple[PlacementFailure, ...]:
+    """A sample: permanent failures first, then the `refused` copies, then those that are tried again."""
     failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
-    failing.sort(key=lambda p: (p.phase is not Phase.FAILED, p.host, p.pool))
-    return tuple(
-        PlacementFailure(host=p.host, pool=p.pool, reason=p.reason, message=p.message[:500])
-        for p in failing[:FAILURE_SAMPLES]
-        if p.reason is not None
+    failing.sort(key=lambda p: (p.host, p.pool))
+    permanent, again = (
+        [
+            PlacementFailure(host=p.host, pool=p.pool, reason=p.reason, message=p.message[:500])
+            for p in failing
+            if p.reason is not None and (p.phase is Phase.FAILED) is failed
+        ][:FAILURE_SAMPLES]
+        for failed in (True, False)
     )
+    never = [
+        PlacementFailure(host=each.host.name, pool=each.pool, reason=Reason.ARCHITECTURE_MISMATCH, message=each.message)
+        for each in refused[:FAILURE_SAMPLES]
+    ]
+    return tuple([*permanent, *never, *again][:FAILURE_SAMPLES])

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
+from directdownload.planning.selection import Fleet, Names, Skipped, Target, select
 from directdownload.resources import naming, quantities
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
@@ -77,11 +77,14 @@ class DryRun:
     """`refused`: why the deployment as a whole gets nothing new, or has nothing to do.
 
     `others`: downloads of other copies that run and hold slots of the first round; None: not known.
+    `skipped`: copies that are selected, and not made as their hosts are of another architecture. If the deployment
+    names the hosts, they are among `copies` instead.
     """
 
     copies: Sequence[Copy]
     refused: Verdict | None = None
     others: int | None = None
+    skipped: Sequence[Skipped] = ()
 
     def count(self, *actions: Action) -> int:
         return sum(copy.action in actions for copy in self.copies)
@@ -113,7 +116,8 @@ def plan_dry_run(
 ) -> DryRun:
     """`existing` are the placements of the template by name, `running` all that are Downloading in the zone; None: they
     are not known."""
-    wanted = deployments.targets(deployment, template, fleet)
+    chosen = select(deployment, template, fleet, existing)
+    wanted, skipped = chosen.wanted, tuple(chosen.skipped.values())
     changes = deployments.plan_placements(template, [deployment], fleet, existing)
     restored = frozenset(placement.key for placement in changes.restore)
     # In the controller's order: existing ones first, then those with the most space.
@@ -137,8 +141,11 @@ def plan_dry_run(
     others = None if running is None else _others(running, copies, run.names)
     if zone is not None:
         copies = _in_rounds(copies, template, zone, deployment, others or ())
+    if deployment.spec.hosts:
+        copies += map(_mismatched, skipped)
+        skipped = ()
     count = None if others is None else len(others)
-    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused, count)
+    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused, count, skipped)
 
 
 def _others(running: Iterable[Running], copies: Iterable[Copy], names: Names) -> list[Running]:
@@ -280,6 +287,12 @@ class _Run:
             pool_roots=self.fleet.pool_roots,
             successor=successor,
         )
+
+
+def _mismatched(skipped: Skipped) -> Copy:
+    target = skipped.target
+    refused = Copy(target.name, target.host, target.pool, target.path, Action.REFUSED)
+    return dataclasses.replace(refused, reason=Reason.ARCHITECTURE_MISMATCH, message=skipped.message)
 
 
 def _unmade(target: Target) -> PlacementView:

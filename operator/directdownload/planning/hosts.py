@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from collections.abc import Container, Iterable, Mapping
 
-from directdownload.planning import requests
+from directdownload.planning import architectures, requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
 from directdownload.resources.host import Host, HostStatus
@@ -57,6 +57,7 @@ def plan_host(
         state=state,
         # A node that is gone may come back as the same node.
         node_uid=(node.uid if node is not None else "") or before.node_uid,
+        architecture=architectures.of_node(node) if node is not None else before.architecture,
         **(requests.served(host, now).fields() if host is not None else {}),
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )

@@ -25,7 +25,7 @@ from directdownload.resources.templatedeployment import Granted, TemplateDeploym
 from directdownload.resources.zone import Zone
 
 if TYPE_CHECKING:
-    from directdownload.planning.deployments import Fleet
+    from directdownload.planning.selection import Fleet
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pydantic_core
 from pydantic.alias_generators import to_camel
 
 from directdownload.resources import quantities
-from directdownload.resources.reasons import Reason, Word
+from directdownload.resources.reasons import Reason, WordOrUnknown
 
 GROUP = "directdownload.dev"
 VERSION = "v1alpha1"
@@ -188,17 +188,11 @@ def _timestamp(value: datetime.datetime) -> str:
 Time = Annotated[datetime.datetime, pydantic.PlainSerializer(_timestamp, when_used="always")]
 
 
-# As Kubernetes has it: here Unknown is written as well.
-class ConditionStatus(Word):
+# As Kubernetes has it.
+class ConditionStatus(WordOrUnknown):
     TRUE = "True"
     FALSE = "False"
     UNKNOWN = "Unknown"
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return handler(core_schema)
 
 
 #: As `metav1.Condition` has it.

@@ -19,7 +19,7 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
-from directdownload.resources.reasons import Reason, Word
+from directdownload.resources.reasons import Reason, Word, WordOrUnknown
 
 _ABSOLUTE = (
     "self.startsWith('/') && !self.contains('/../') && !self.endsWith('/..') && !self.matches('[[:cntrl:]]')",
@@ -126,6 +126,17 @@ class HostState(Word):
     UNKNOWN = "Unknown"
 
 
+class Architecture(WordOrUnknown):
+    """Processor architecture of a host, in the words of `Template.spec.architecture`."""
+
+    X86_64 = "x86_64"
+    AARCH64 = "aarch64"
+    S390X = "s390x"
+    PPC64LE = "ppc64le"
+    RISCV64 = "riscv64"
+    UNKNOWN = "Unknown"
+
+
 class KeystoreDrift(Model):
     """The last time that someone else changed or removed what the agent had imported."""
 
@@ -222,6 +233,12 @@ class HostStatus(Status):
         description="UID of the Node. A new Node of the same name is a reinstalled machine: its Ready copies are "
         "verified.",
     )
+    architecture: Architecture | None = pydantic.Field(
+        None,
+        description="Processor architecture, from the node's label `kubernetes.io/arch`; Unknown: that names another "
+        "one; absent: the node has no such label. A host whose architecture is not known gets the copies of every "
+        "Template.",
+    )
     agent_version: str | None = pydantic.Field(
         None, description="Version of the agent that reported last. Written by the agent."
     )
@@ -254,6 +271,7 @@ class Host(Resource):
             Column("State", ".status.state"),
             condition_column("Reason", "Ready", field="reason"),
             Column("Agent", ".status.agentVersion"),
+            Column("Architecture", ".status.architecture", wide=True),
             AGE,
         ),
         selectable_fields=(".spec.zone", ".spec.nodeName"),

@@ -16,7 +16,8 @@ UNKNOWN = "Unknown"
 class Word(enum.StrEnum):
     """A closed list of words in a status, which may be longer in another version: an unlisted word reads as `Unknown`.
 
-    Every list has the member UNKNOWN. It is in no CustomResourceDefinition, as nobody writes it.
+    Every list has the member UNKNOWN. It is in no CustomResourceDefinition, as nobody writes it (`WordOrUnknown`
+    apart).
     """
 
     @classmethod
@@ -31,6 +32,16 @@ class Word(enum.StrEnum):
         words = handler.resolve_ref_schema(schema)
         words["enum"] = [word for word in words["enum"] if word != UNKNOWN]
         return schema
+
+
+class WordOrUnknown(Word):
+    """One whose Unknown is written as well."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(core_schema)
 
 
 class Reason(Word):

@@ -130,8 +130,8 @@ class TemplateSpec(Model):
     )
     architecture: Literal["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"] = pydantic.Field(
         "x86_64",
-        description="Architecture of the machine in the image; no effect yet.",
-        json_schema_extra=rules(immutable=True),
+        description="Processor architecture of the machine in the image. New copies go only to hosts of it, and to "
+        "those whose architecture is not known. A change removes no copy.",
     )
     type: Literal["USER", "ROUTING", "SYSTEM"] = pydantic.Field(
         "USER",
@@ -161,6 +161,11 @@ class PlacementCounts(Model):
 
     total: int | None = pydantic.Field(None, description="In a Template: all copies.")
     desired: int | None = pydantic.Field(None, description="In a TemplateDeployment: all copies that it wants.")
+    skipped: int | None = pydantic.Field(
+        None,
+        description="In a TemplateDeployment: copies that it selects and that are not made, as their hosts are of "
+        "another architecture than the Template; absent: none.",
+    )
     ready: int = pydantic.Field(0, description="Copies that are complete, verified and in place.")
     downloading: int = pydantic.Field(0, description="Copies that a job is fetching.")
     pending: int = pydantic.Field(0, description="Copies that wait, or are between two attempts.")

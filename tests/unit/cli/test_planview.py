@@ -61,6 +61,7 @@ def test_a_plan_for_programs() -> None:
     assert shown["total"] == {
         "copies": 2,
         "hosts": 2,
+        "skipped": 0,
         "download": 1,
         "adopt": 0,
         "downloading": 0,
@@ -95,6 +96,25 @@ def test_a_plan_says_what_its_rounds_and_bytes_rest_on(others: int | None, part:
     shown = planview.lines(dataclasses.replace(found, run=dataclasses.replace(found.run, others=others)))
     total = shown.index("Total: 1 copy on 1 host: 1 to download; 9 B to fetch.")
     assert shown[total + 1 :] == words
+
+
+def test_skipped_copies_are_counted_and_their_hosts_named() -> None:
+    hosts = [build.host(f"kvm-{number}", status={"architecture": "aarch64"}) for number in range(2, 7)]
+    fleet = build.fleet([build.host("kvm-1", status={"architecture": "x86_64"}), *hosts])
+    wish = build.deployment("debian-13-zone-1", observed=None)
+    found = planned()
+    run = dryrun.plan_dry_run(wish, found.template, fleet, {}, build.NOW, ())
+    told = dataclasses.replace(found, run=run)
+    assert planview.lines(told)[-2:] == [
+        "Total: 1 copy on 1 host: 1 to download; 1.0 MiB to fetch.",
+        "Skipped: 5 copies on hosts of another architecture than x86_64: kvm-2 (aarch64), kvm-3 (aarch64), "
+        "kvm-4 (aarch64) and 2 more.",
+    ]
+    shown = planview.document(told)
+    assert shown["total"]["skipped"] == 5
+    assert shown["skipped"][0] == {"host": "kvm-2", "pool": "local", "architecture": "aarch64"}
+    none = dryrun.plan_dry_run(wish, found.template, build.fleet(hosts), {}, build.NOW)
+    assert plan.exit_status(none) == 3
 
 
 GONE = Verdict(False, Reason.TEMPLATE_NOT_READY, "not Ready")

@@ -42,6 +42,7 @@ from directdownload.planning import (
 from directdownload.planning import installations as installation_planning
 from directdownload.planning.observed import PlacementView, project_namespace, project_revision
 from directdownload.planning.plans import Step, Surroundings
+from directdownload.planning.selection import select
 from directdownload.resources import base, naming, templateplacement
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb
@@ -134,7 +135,7 @@ def _plan_copy(drawn: Drawn, trial: Trial, placement: PlacementView, around: Sur
         trial("attempt", lambda: metrics.attempt(placement.zone, placement.host, "", verb, outcome))
     template, zone = around.template, around.zone
     if template is not None and zone is not None:
-        wanting = [(d, len(deployments.targets(d, template, world.fleet()))) for d in world.wanting(placement)]
+        wanting = [(d, len(select(d, template, world.fleet(), {}).wanted)) for d in world.wanting(placement)]
         trial("groups_of", lambda: slots.groups_of(placement, template, zone, wanting))
 
 

@@ -11,9 +11,9 @@ from tests.unit.planning.build import NOW
 from directdownload.cluster import kinds
 from directdownload.cluster.reflector import Store
 from directdownload.controller.charges import Charges
-from directdownload.planning.deployments import Target
 from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.planning.quotas import ALL, Account
+from directdownload.planning.selection import Target
 from directdownload.resources.base import NAMESPACE_LABEL
 
 ONE, TWO = Account("one", "zone-1"), Account("two", "zone-1")

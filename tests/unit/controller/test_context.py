@@ -32,16 +32,20 @@ def scene() -> Scene:
 async def test_the_status_of_a_host_is_written_once_whatever_its_agent_says(scene: Scene) -> None:
     context = scene.context
     scene.put(kinds.HOSTS, build.host_document(status=AGENTS))
+    labels = {"zone": "zone-1"}
 
     async def write() -> bool:
         host = context.world.hosts.get("kvm-1")
         assert host is not None
-        plan = hosts.plan_host(host, build.node(), [build.zone()], Agent(True), NOW)
+        plan = hosts.plan_host(host, build.node(labels=labels), [build.zone()], Agent(True), NOW)
         return await context.write_status(kinds.HOSTS, host, plan.status)
 
     assert await write()
     (call,) = scene.api.called("apply")
     assert call.body["status"].keys() <= {"state", "nodeUID", "conditions", "observedGeneration", "lastHandledRequest"}
+    assert not await write()
+    labels["kubernetes.io/arch"] = "arm64"
+    assert await write()
     assert not await write()
     found = context.world.hosts.get("kvm-1")
     assert found is not None

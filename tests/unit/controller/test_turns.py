@@ -9,7 +9,7 @@ import gc
 import itertools
 import pathlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import prometheus_client
@@ -28,8 +28,7 @@ from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import placements
 from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
-from directdownload.planning import deployments
-from directdownload.planning.deployments import Target
+from directdownload.planning import selection
 from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.resources import base, naming
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -226,11 +225,11 @@ def test_metrics_of_a_large_fleet_are_written_in_slices(longest: Measure) -> Non
 def test_a_percentage_is_of_copies_that_are_counted_once_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     context, counted = make_context(), list[str]()
 
-    def targets(deployment: TemplateDeployment, *given: Any) -> Mapping[str, Target]:
+    def select(deployment: TemplateDeployment, *given: Any) -> selection.Selection:
         counted.append(deployment.name)
-        return deployments.targets(deployment, *given)
+        return selection.select(deployment, *given)
 
-    monkeypatch.setattr(placements, "targets", targets)
+    monkeypatch.setattr(placements, "select", select)
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for generation, number in ((1, HOSTS), (2, 7)):

@@ -158,6 +158,11 @@ CHANGES: dict[str, tuple[tuple[str, Any], set[str], dict[str, float]]] = {
         {"pool local": SUM, "zone zone-1": COUNT_SECONDS, T: COUNT_SECONDS},
     ),
     "host: spec": (changed("hosts", generation=2, **SAME), {"host kvm-1"}, {"pool local": SUM}),
+    "host: architecture": (
+        changed("hosts", status={"architecture": "aarch64"}, **SAME),
+        set(),
+        {"pool local": SUM, T: COUNT_SECONDS},
+    ),
     "host: labels": (
         changed("hosts", labels={"rack": "1"}, **SAME),
         {"host kvm-1", P},

@@ -10,10 +10,10 @@ from typing import Any
 
 from tests.world import kstatus
 
-from directdownload.planning.deployments import Fleet
 from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement
 from directdownload.planning.plans import PlacementPlan, Surroundings
 from directdownload.planning.rights import selection
+from directdownload.planning.selection import Fleet
 from directdownload.resources import base, naming
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host

@@ -6,9 +6,10 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key
 
-from directdownload.planning.deployments import FAILURE_SAMPLES, Fleet, plan_deployment, targets
+from directdownload.planning.deployments import FAILURE_SAMPLES, plan_deployment
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.rights import refusal
+from directdownload.planning.selection import Fleet, select
 from directdownload.resources import naming
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
@@ -118,7 +119,7 @@ TWO_POOLS = [build.pool("local"), build.pool("fast", spec={"path": f"{build.ROOT
 )
 def test_targets(spec: dict[str, Any], pools: list[Any], expected: set[tuple[str, str]]) -> None:
     template, fleet = build.template(), build.fleet([*RACKS, STRANGER], pools, ZONES)
-    found = targets(build.deployment(spec=spec), template, fleet)
+    found = select(build.deployment(spec=spec), template, fleet, {}).wanted
     assert {(target.pool, target.host) for target in found.values()} == expected
     for name, target in found.items():
         assert name == target.name == naming.placement_name("debian-13", template.uid, target.pool, target.host)
@@ -128,7 +129,7 @@ def test_targets(spec: dict[str, Any], pools: list[Any], expected: set[tuple[str
 
 def test_an_iso_keeps_its_suffix() -> None:
     template = build.template(spec={"format": "ISO"})
-    (target,) = targets(build.deployment(), template, build.fleet([build.host()])).values()
+    (target,) = select(build.deployment(), template, build.fleet([build.host()]), {}).wanted.values()
     assert target.path == f"{build.POOL_PATH}/{template.uid}.iso"
 
 
@@ -150,7 +151,7 @@ def test_a_shared_pool_has_one_copy_on_a_host_that_can_fetch_it(
     states: dict[str, str | None], expected: str | None
 ) -> None:
     fleet = build.fleet([build.host(name, state) for name, state in states.items()], SHARED)
-    found = targets(build.deployment(), build.template(), fleet)
+    found = select(build.deployment(), build.template(), fleet, {}).wanted
     assert [target.host for target in found.values()] == ([expected] if expected else [])
     if expected:
         assert list(found) == [naming.placement_name("debian-13", build.TEMPLATE_UID, "local", None)]
@@ -214,7 +215,7 @@ def test_counts(phase: str | None) -> None:
     status = plan_deployment(build.deployment(), build.template(), fleet, copies(phase, phase, "Ready"), NOW)
     assert status.placements is not None
     found = status.placements.model_dump()
-    expected = {"total": None, "desired": 4, "ready": 1, "downloading": 0, "pending": 1, "failed": 0}
+    expected = {"total": None, "desired": 4, "skipped": None, "ready": 1, "downloading": 0, "pending": 1, "failed": 0}
     expected["pending" if phase in (None, "Removing") else (phase or "").lower()] += 2  # type: ignore[operator]
     assert found == expected
 

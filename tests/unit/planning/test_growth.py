@@ -34,12 +34,14 @@ from directdownload.planning import (
     publications,
     quotas,
     rights,
+    selection,
     sharing,
     slots,
     templates,
     zones,
 )
 from directdownload.planning.observed import ObservedHost, PlacementView
+from directdownload.planning.selection import Fleet
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
@@ -56,6 +58,7 @@ ROUNDS = 6
 Call = Callable[[], object]
 
 _OF_ONE = """
+    architectures.differs architectures.of_node architectures.takes
     attempts.counted attempts.failures_before attempts.given_up attempts.gives_up attempts.next_attempt
     attempts.one_more attempts.pause_end attempts.result_of attempts.retry_pause_seconds conditions.condition
     conditions.conditions digests.disputed digests.hold digests.lesson headers.followed headers.forbidden
@@ -80,7 +83,8 @@ def names(prefix: str, number: int) -> list[str]:
 
 @functools.cache
 def on_many(number: int) -> Sequence[ObservedHost]:
-    return [build.host(name, storage=[build.facts()], labels={"rack": "a"}) for name in names("kvm", number)]
+    known: Document = {"storage": [build.facts()], "labels": {"rack": "a"}, "status": {"architecture": "x86_64"}}
+    return [build.host(name, **known) for name in names("kvm", number)]
 
 
 @functools.cache
@@ -104,7 +108,7 @@ def copies_on_one(number: int) -> Mapping[str, PlacementView]:
 class Scene:
     """A fleet, the deployments of the one template, and its copies."""
 
-    fleet: deployments.Fleet
+    fleet: Fleet
     wishes: Sequence[TemplateDeployment]
     existing: Mapping[str, PlacementView]
     template: Template = dataclasses.field(default_factory=build.template)
@@ -137,6 +141,11 @@ def named(number: int) -> Scene:
 def narrowed(number: int) -> Scene:
     wish = build.deployment(generation=2, spec={"hosts": names("kvm", number // 2)})
     return dataclasses.replace(settled(number), wishes=[wish])
+
+
+def mismatched(number: int) -> Scene:
+    """Every host is named, and of another architecture than the template."""
+    return dataclasses.replace(named(number), template=build.template(spec={"architecture": "s390x"}), existing={})
 
 
 def relabelled(number: int) -> Scene:
@@ -194,7 +203,7 @@ _REFERENCE = {"name": "debian-13", "namespace": "default"}
 #: The last two have as many deployments as copies elsewhere.
 SCENES = (
     *(rollout, settled, named, narrowed, relabelled, relabelled_and_edited, withdrawn, without_zone, denied),
-    *(one_host, one_host_settled, one_namespace, many_namespaces),
+    *(mismatched, one_host, one_host_settled, one_namespace, many_namespaces),
 )
 
 
@@ -426,8 +435,8 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     },
     **{f"deployments.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
     **{f"dryrun.plan_dry_run, {each.__name__}": of(each, Scene.dry_run) for each in (*SCENES, archive, refused)},
-    "deployments.targets": lambda number: functools.partial(
-        deployments.targets, named(number).wishes[0], build.template(), build.fleet(on_many(number))
+    "selection.select": lambda number: functools.partial(
+        selection.select, named(number).wishes[0], build.template(), build.fleet(on_many(number)), copies(number)
     ),
     "placements.plan_placement, one host": around,
     "pools.facts, pools.available_bytes, pools.obstacle, one host": facts,

@@ -7,9 +7,10 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import by_key, deployment, placement
 
-from directdownload.planning.deployments import Fleet, plan_placements
+from directdownload.planning.deployments import plan_placements
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.rights import selection
+from directdownload.planning.selection import Fleet
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 

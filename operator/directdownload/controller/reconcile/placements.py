@@ -11,10 +11,10 @@ from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import headers as header_planning
 from directdownload.planning import placements, plans, pools, slots
-from directdownload.planning.deployments import targets
 from directdownload.planning.headers import Headers
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
+from directdownload.planning.selection import select
 from directdownload.resources import base, naming
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import DONE, WAITING, Reason
@@ -232,7 +232,8 @@ def _desired(context: Context, deployment: TemplateDeployment, template: Templat
     before = known.get(deployment.uid)
     if before is not None and before[0] == generation and now - before[1] < watches.COUNT_SECONDS:
         return before[2]
-    number = len(targets(deployment, template, context.world.fleet()))
+    existing = {placement.key: placement for placement in context.world.placements_of_template[template.uid]}
+    number = len(select(deployment, template, context.world.fleet(), existing).wanted)
     known[deployment.uid] = (generation, now, number)
     return number
 

@@ -18,7 +18,7 @@ from directdownload.controller.context import Context, dump, gather, same_condit
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, quotas, rights, templates
+from directdownload.planning import digests, plans, probes, quotas, rights, selection, templates
 from directdownload.planning import headers as header_planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
@@ -181,7 +181,7 @@ async def _carry_out(
     context: Context,
     template: Template,
     deployments: Sequence[TemplateDeployment],
-    fleet: planning.Fleet,
+    fleet: selection.Fleet,
     existing: Mapping[str, PlacementView],
     changes: planning.PlacementChanges,
 ) -> bool:
