@@ -10,7 +10,7 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
+from directdownload.planning import deployments, placements, quotas, rights, rollouts, sharing, slots
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.deployments import Fleet, Names, Target
@@ -120,7 +120,7 @@ def plan_dry_run(
     )
     copies = [run.copy(wanted[name], restored, deployment) for name in dict.fromkeys((*names, *wanted))]
     if not wanted and refused is None:
-        status = deployments.plan_deployment(deployment, template, fleet, existing, now)
+        status = rollouts.plan_deployment(deployment, template, fleet, existing, now)
         refused = Verdict(False, status.conditions[0].reason, status.conditions[0].message)
     zone = fleet.zones.get(deployment.spec.zone)
     if zone is not None:

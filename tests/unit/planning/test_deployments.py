@@ -6,9 +6,10 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key
 
-from directdownload.planning.deployments import FAILURE_SAMPLES, Fleet, plan_deployment, targets
+from directdownload.planning.deployments import Fleet, targets
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.rights import refusal
+from directdownload.planning.rollouts import FAILURE_SAMPLES, plan_deployment
 from directdownload.resources import naming
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template

@@ -34,6 +34,7 @@ from directdownload.planning import (
     publications,
     quotas,
     rights,
+    rollouts,
     sharing,
     slots,
     templates,
@@ -113,7 +114,7 @@ class Scene:
         return deployments.plan_placements(self.template, self.wishes, self.fleet, self.existing)
 
     def statuses(self) -> object:
-        return [deployments.plan_deployment(d, self.template, self.fleet, self.existing, NOW) for d in self.wishes]
+        return [rollouts.plan_deployment(d, self.template, self.fleet, self.existing, NOW) for d in self.wishes]
 
     def dry_run(self) -> object:
         found = dryrun.plan_dry_run(self.wishes[0], self.template, self.fleet, self.existing, NOW)
@@ -424,7 +425,7 @@ CASES: Mapping[str, Callable[[int], Call]] = {
         )
         for each in SCENES
     },
-    **{f"deployments.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
+    **{f"rollouts.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
     **{f"dryrun.plan_dry_run, {each.__name__}": of(each, Scene.dry_run) for each in (*SCENES, archive, refused)},
     "deployments.targets": lambda number: functools.partial(
         deployments.targets, named(number).wishes[0], build.template(), build.fleet(on_many(number))

@@ -10,9 +10,10 @@ from tests.unit.planning.build import NOW, by_key, stamp
 
 from directdownload.planning import quotas
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import Fleet, PlacementChanges, plan_deployment, plan_placements
+from directdownload.planning.deployments import Fleet, PlacementChanges, plan_placements
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.quotas import ALL, Account, Usage, allot, most_placements, shortage
+from directdownload.planning.rollouts import plan_deployment
 from directdownload.resources.base import NAMESPACE_LABEL
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template

@@ -18,7 +18,7 @@ from directdownload.controller.context import Context, dump, gather, same_condit
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, quotas, rights, templates
+from directdownload.planning import digests, plans, probes, quotas, rights, rollouts, templates
 from directdownload.planning import headers as header_planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
@@ -307,7 +307,7 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
         # Searched only on request: whether a copy is wanted is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
         await context.retry_stalled(Key("template", key), deployment, copies, now)
-        status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
+        status = rollouts.plan_deployment(deployment, template, fleet, existing, now, held=held)
         reconciling = status.condition("Reconciling")
         settled = reconciling is None or reconciling.status == "False"
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
