@@ -5,7 +5,7 @@ Called with what `deployments` has planned for it.
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from directdownload.planning import quotas, requests, rights
@@ -70,10 +70,7 @@ def plan_deployment(
         "placements": counts.model_copy(
             update={"total": None, "desired": desired, "pending": counts.pending + missing}
         ),
-        "bytes": DeploymentBytes(
-            total=quantities.total((*(_total_bytes(p) or size for p in placements), missing * size)),
-            downloaded=quantities.total(map(_downloaded_bytes, placements)),
-        ),
+        "bytes": _bytes(placements, missing, size),
         "failures": _failures(placements),
     }
     if refused is None and template is not None and not deployment.deleting:
@@ -81,6 +78,14 @@ def plan_deployment(
             deployment, template, max((p.created for p in placements if p.created), default=None), now
         )
     return status.model_copy(update=update)
+
+
+def _bytes(placements: Sequence[PlacementView], missing: int, size_bytes: int) -> DeploymentBytes:
+    """`size_bytes`: of each copy that says nothing else; 0: unknown."""
+    sizes = (*(_total_bytes(p) or size_bytes for p in placements), missing * size_bytes)
+    total, downloaded = quantities.total(sizes), quantities.total(map(_downloaded_bytes, placements))
+    words = f"{quantities.size(downloaded)} of {quantities.size(total)}" if total else None
+    return DeploymentBytes(total=total, downloaded=downloaded, progress=words)
 
 
 def _total_bytes(placement: PlacementView) -> int:

@@ -9,6 +9,7 @@ from directdownload.planning import digests, requests
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.probes import CONDITION, Outcome
+from directdownload.resources import quantities
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
@@ -97,11 +98,14 @@ def plan_template(
     if heard.contradiction:
         reason, words = Reason.DIGESTS_DIFFER, heard.contradiction
         dispute = condition(digests.CONDITION, ConditionStatus.TRUE, reason, words, (), generation, now)
+    size_bytes = next((size for size, _ in known if size is not None), None)
+    virtual_size_bytes = next((size for _, size in known if size is not None), None)
     return TemplateStatus(
         observed_generation=generation,
         protocol=protocol(template.spec.url),
-        size_bytes=next((size for size, _ in known if size is not None), None),
-        virtual_size_bytes=next((size for _, size in known if size is not None), None),
+        size_bytes=size_bytes,
+        virtual_size_bytes=virtual_size_bytes,
+        **quantities.in_words(size=size_bytes, virtual_size=virtual_size_bytes),
         etag=(answer.etag if answer.etag.isprintable() else "") or None if answer is not None else before.etag,
         digest=heard.digest,
         placements=count(placements),

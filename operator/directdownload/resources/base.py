@@ -310,6 +310,10 @@ def request_in(annotations: Mapping[str, str]) -> str:
     return annotations.get(REQUESTED_AT, "")[:REQUEST_LENGTH]
 
 
+#: An amount in words (`quantities`), beside its number: columns of kubectl cannot format.
+Words = Annotated[str, pydantic.Field(max_length=32)]
+
+
 class Status(Model):
     """The part that every status has."""
 

@@ -17,6 +17,7 @@ from directdownload.resources.base import (
     Rule,
     Status,
     Time,
+    Words,
     condition_column,
     rules,
 )
@@ -189,9 +190,11 @@ class TemplateStatus(Status):
     size_bytes: int | None = pydantic.Field(
         None, description="Size of the file as served: from the answer to the probe, then from the first verified copy."
     )
+    size: Words | None = pydantic.Field(None, description="`sizeBytes` for people, such as `312.0 MiB`.")
     virtual_size_bytes: int | None = pydantic.Field(
         None, description="Virtual size of the image, if its header has it; learnt in the same way."
     )
+    virtual_size: Words | None = pydantic.Field(None, description="`virtualSizeBytes` for people.")
     etag: str | None = pydantic.Field(None, description="ETag in the answer to the last probe.")
     digest: str | None = pydantic.Field(
         None,
@@ -211,11 +214,12 @@ class Template(Resource):
         columns=(
             Column("Format", ".spec.format"),
             Column("Type", ".spec.type"),
-            Column("Size", ".status.sizeBytes", "integer"),
+            Column("Size", ".status.size"),
             Column("Copies", ".status.placements.ready", "integer"),
             condition_column("Ready", "Ready"),
             condition_column("Reason", "Ready", field="reason", wide=True),
             Column("URL", ".spec.url", wide=True),
+            Column("Bytes", ".status.sizeBytes", "integer", wide=True),
             AGE,
         ),
     )

@@ -17,6 +17,7 @@ from directdownload.resources.base import (
     Resource,
     Status,
     Time,
+    Words,
     condition_column,
     rules,
 )
@@ -92,6 +93,9 @@ class DeploymentBytes(Model):
 
     total: int = pydantic.Field(0, description="Bytes in all, as far as sizes are known.")
     downloaded: int = pydantic.Field(0, description="Bytes that have arrived.")
+    progress: Words | None = pydantic.Field(
+        None, description="Both for people, such as `1.2 GiB of 3.0 GiB`; absent while no size is known."
+    )
 
 
 class PlacementFailure(Model):
@@ -147,6 +151,7 @@ class TemplateDeployment(Resource):
             Column("Downloading", ".status.placements.downloading", "integer"),
             Column("Failed", ".status.placements.failed", "integer"),
             condition_column("Reason", "Ready", field="reason"),
+            Column("Progress", ".status.bytes.progress", wide=True),
             AGE,
         ),
     )
