@@ -483,20 +483,22 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
     ),
     TEMPLATE_DEPLOYMENTS: (
         {
-            "placements": {"desired": 3, "ready": 1, "downloading": 1, "pending": 0, "failed": 1},
+            "placements": {"desired": 5, "ready": 1, "downloading": 1, "pending": 2, "failed": 1},
+            "waiting": [{"reason": "HostDown", "count": 2, "hosts": ["kvm-2", "kvm-3"], "message": "words"}],
             "bytes": {"total": 30, "downloaded": 10, "progress": "10 B of 30 B"},
             "failures": [{"host": "kvm-1", "pool": "local", "reason": "TooLarge", "message": "words"}],
         },
         {
             "TEMPLATE": "debian-13",
             "ZONE": "zone-1",
-            "DESIRED": "3",
+            "DESIRED": "5",
             "READY": "1",
             "DOWNLOADING": "1",
+            "PENDING": "2",
             "FAILED": "1",
             "REASON": "Ready",
         },
-        {"PROGRESS": "10 B of 30 B"},
+        {"PROGRESS": "10 B of 30 B", "MESSAGE": "words"},
     ),
     TEMPLATE_PLACEMENTS: (
         {

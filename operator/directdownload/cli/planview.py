@@ -9,6 +9,7 @@ import click
 from directdownload.cli import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
+from directdownload.planning.conditions import listed
 from directdownload.planning.dryrun import BLOCKED, Action, Copy, DryRun
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
@@ -98,6 +99,13 @@ def document(plan: Plan) -> Object:
             "fetchBytes": run.fetch_bytes,
             "rounds": run.rounds,
             "mostAtOnce": run.most_at_once,
+        },
+        "blocked": [entry.model_dump(mode="json", by_alias=True) for entry in run.blocked],
+        "unserved": {
+            "hosts": list(run.unserved.hosts),
+            "hostsElsewhere": list(run.unserved.hosts_elsewhere),
+            "pools": list(run.unserved.pools),
+            "poolsElsewhere": list(run.unserved.pools_elsewhere),
         },
         "items": [_document(copy) for copy in run.copies],
         "notes": list(plan.notes),
@@ -201,8 +209,7 @@ def _blocked(run: DryRun) -> list[str]:
     found = []
     for reason, copies in by_reason.items():
         named = list(dict.fromkeys(copy.host for copy in copies))
-        hosts = ", ".join(named[:_HOSTS_NAMED]) + (f" and {len(named) - _HOSTS_NAMED} more" if len(named) > 3 else "")
-        found.append(f"{reason or Action.WAIT} on {hosts}: {copies[0].message}")
+        found.append(f"{reason or Action.WAIT} on {listed(named, _HOSTS_NAMED)}: {copies[0].message}")
     return found
 
 

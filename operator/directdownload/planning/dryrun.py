@@ -10,17 +10,19 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, quotas, rights, rollouts, sharing, slots
+from directdownload.planning import deployments, placements, quotas, rights, rollouts, sharing, slots, waits
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.deployments import Fleet, Names, Target
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
+from directdownload.planning.unserved import EVERYTHING_SERVED, Unserved, names_unserved
+from directdownload.planning.waits import Wait
 from directdownload.resources import naming, quantities
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templatedeployment import TemplateDeployment, WaitingCopies
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
@@ -73,6 +75,13 @@ class DryRun:
 
     copies: Sequence[Copy]
     refused: Verdict | None = None
+    unserved: Unserved = EVERYTHING_SERVED
+
+    @property
+    def blocked(self) -> Sequence[WaitingCopies]:
+        """The copies that do not start, as a deployment's status counts them."""
+        blocked = (copy for copy in self.copies if copy.action in BLOCKED)
+        return waits.counted(Wait(copy.reason or Reason.UNKNOWN, copy.host, copy.message) for copy in blocked)
 
     def count(self, *actions: Action) -> int:
         return sum(copy.action in actions for copy in self.copies)
@@ -125,7 +134,8 @@ def plan_dry_run(
     zone = fleet.zones.get(deployment.spec.zone)
     if zone is not None:
         copies = _in_rounds(copies, template, zone, deployment)
-    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused)
+    ordered = tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool)))
+    return DryRun(ordered, refused, names_unserved(deployment, fleet))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -166,6 +166,12 @@ class PlacementView:
     def message(self) -> str:
         return self.conditions[0].message if self.conditions else ""
 
+    @property
+    def counted(self) -> Phase | None:
+        """Its phase in counts: a download waits while its host is Down, and holds no slot."""
+        lost = self.phase is Phase.DOWNLOADING and self.reason is Reason.HOST_DOWN
+        return Phase.PENDING if lost else self.phase
+
     def shows(self, status: TemplatePlacementStatus) -> bool:
         """Whether the object already says what `status` would write."""
         return (

@@ -1,30 +1,58 @@
-"""The status of a deployment: how many of its copies are Ready, and which failed.
+"""The status of a deployment: how many of its copies are Ready, what the others wait for, and which failed.
 
 Called with what `deployments` has planned for it.
 """
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from directdownload.planning import quotas, requests, rights
+from directdownload.planning import quotas, requests, rights, unserved, waits
 from directdownload.planning.conditions import Verdict, conditions
-from directdownload.planning.deployments import Fleet, targets
+from directdownload.planning.deployments import Fleet, Target, targets
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
+from directdownload.planning.unserved import Unserved
+from directdownload.planning.waits import Wait
 from directdownload.resources import quantities
 from directdownload.resources.reasons import DONE, WAITING, Reason
-from directdownload.resources.template import Template
+from directdownload.resources.template import PlacementCounts, Template
 from directdownload.resources.templatedeployment import (
     DeploymentBytes,
     PlacementFailure,
     TemplateDeployment,
     TemplateDeploymentStatus,
+    WaitingCopies,
 )
 from directdownload.resources.templateplacement import Phase
 
 FAILURE_SAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Copies:
+    """The wanted copies of a deployment. Those that are being removed count as still to come."""
+
+    there: Sequence[PlacementView]
+    leaving: Sequence[PlacementView] = ()
+    #: without a placement
+    unmade: Sequence[Target] = ()
+    #: why no placements are created for them
+    short: Verdict | None = None
+
+    @property
+    def desired(self) -> int:
+        return len(self.there) + len(self.leaving) + len(self.unmade)
+
+    @property
+    def missing(self) -> int:
+        return len(self.leaving) + len(self.unmade)
+
+    def counts(self) -> PlacementCounts:
+        found = count(self.there)
+        update = {"total": None, "desired": self.desired, "pending": found.pending + self.missing}
+        return found.model_copy(update=update)
 
 
 def plan_deployment(
@@ -35,55 +63,84 @@ def plan_deployment(
     now: datetime.datetime,
     *,
     held: bool = False,
+    unreadable: Container[str] = (),
 ) -> TemplateDeploymentStatus:
     """The status of one deployment; `existing` are the placements of its template by name.
 
-    `held`: as for `plan_placements`; the copies that it no longer selects are still to be removed.
+    `held`, `unreadable`: as for `plan_placements`; if held, the copies that it no longer selects are still to be
+    removed.
     """
     before, generation = deployment.status, deployment.metadata.generation
     may = rights.standing(deployment, template, fleet) if template is not None else None
     refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
-    wanted = targets(deployment, template, fleet) if template is not None and may is not None and may.decides else {}
-    # A copy that is being removed counts as still to come.
-    placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
-    entitled = refused is None or (may is not None and may.votes)
-    if not entitled:
-        # It gets no new copies: only those that it has count, and none that others have.
-        placements = [p for p in placements if may is not None and may.has(p)]
-    desired = len(wanted) if entitled else len(placements)
-    there = sum(name in existing for name in wanted) if entitled else desired
-    verdict = refused or _verdict(deployment, fleet, desired, placements, desired - there)
-    told = conditions(verdict, before.conditions, generation, now)
+    copies = _copies(deployment, template, fleet, existing, may)
+    waiting = waits.counted(_waits(deployment, copies, refused, unreadable))
+    counts = copies.counts()
+    verdict = refused or _verdict(deployment, fleet, counts, copies, waiting)
     status = TemplateDeploymentStatus(
         observed_generation=generation,
         **requests.served(deployment, now).fields(),
         observed_selection=before.observed_selection if refused is not None or held else rights.selection(deployment),
         granted=before.granted,
-        conditions=told,
+        conditions=conditions(verdict, before.conditions, generation, now),
     )
     if may is None or not may.sees:
         return status
-    counts = count(placements)
-    missing = desired - (counts.total or 0)
-    size = template.status.size_bytes or 0 if template is not None else 0
     update: dict[str, Any] = {
-        "placements": counts.model_copy(
-            update={"total": None, "desired": desired, "pending": counts.pending + missing}
-        ),
-        "bytes": _bytes(placements, missing, size),
-        "failures": _failures(placements),
+        "placements": counts,
+        "bytes": _bytes(copies, template.status.size_bytes or 0 if template is not None else 0),
+        "failures": _failures(copies.there),
     }
+    if waiting:
+        update["waiting"] = waiting
     if refused is None and template is not None and not deployment.deleting:
-        update["granted"] = rights.grant(
-            deployment, template, max((p.created for p in placements if p.created), default=None), now
-        )
+        newest = max((p.created for p in copies.there if p.created), default=None)
+        update["granted"] = rights.grant(deployment, template, newest, now)
     return status.model_copy(update=update)
 
 
-def _bytes(placements: Sequence[PlacementView], missing: int, size_bytes: int) -> DeploymentBytes:
+def _copies(
+    deployment: TemplateDeployment,
+    template: Template | None,
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    may: rights.Standing | None,
+) -> _Copies:
+    if template is None or may is None or not may.decides:
+        return _Copies(())
+    wanted = targets(deployment, template, fleet)
+    found = [p for name in wanted if (p := existing.get(name)) is not None]
+    there = [p for p in found if p.phase is not Phase.REMOVING]
+    if may.refused is not None and not may.votes:
+        # It gets no new copies: only those that it has count, and none that others have.
+        return _Copies([p for p in there if may.has(p)])
+    unmade = [target for name, target in wanted.items() if name not in existing]
+    namespace, zone = deployment.metadata.namespace, deployment.spec.zone
+    short = quotas.shortage(namespace, zone, fleet.zones, fleet.usage) if unmade else None
+    return _Copies(there, [p for p in found if p.phase is Phase.REMOVING], unmade, short)
+
+
+def _waits(
+    deployment: TemplateDeployment, copies: _Copies, refused: Verdict | None, unreadable: Container[str]
+) -> Iterator[Wait]:
+    """One for each copy that counts as pending."""
+    obstacle = refused or copies.short or Verdict(False, Reason.PREPARING)
+    for target in copies.unmade:
+        if target.name in unreadable:
+            yield Wait(Reason.UNREADABLE, target.host)
+        else:
+            yield Wait(obstacle.reason, target.host, obstacle.message)
+    for placement in copies.leaving:
+        yield waits.wait_of(placement, deployment)
+    for placement in copies.there:
+        if placement.counted not in (Phase.READY, Phase.DOWNLOADING, Phase.FAILED):
+            yield waits.wait_of(placement, deployment)
+
+
+def _bytes(copies: _Copies, size_bytes: int) -> DeploymentBytes:
     """`size_bytes`: of each copy that says nothing else; 0: unknown."""
-    sizes = (*(_total_bytes(p) or size_bytes for p in placements), missing * size_bytes)
-    total, downloaded = quantities.total(sizes), quantities.total(map(_downloaded_bytes, placements))
+    sizes = (*(_total_bytes(p) or size_bytes for p in copies.there), copies.missing * size_bytes)
+    total, downloaded = quantities.total(sizes), quantities.total(map(_downloaded_bytes, copies.there))
     words = f"{quantities.size(downloaded)} of {quantities.size(total)}" if total else None
     return DeploymentBytes(total=total, downloaded=downloaded, progress=words)
 
@@ -99,33 +156,45 @@ def _downloaded_bytes(placement: PlacementView) -> int:
 
 
 def _verdict(
-    deployment: TemplateDeployment, fleet: Fleet, desired: int, placements: list[PlacementView], unmade: int
+    deployment: TemplateDeployment,
+    fleet: Fleet,
+    counts: PlacementCounts,
+    copies: _Copies,
+    waiting: Sequence[WaitingCopies],
 ) -> Verdict:
-    """`unmade`: wanted copies without a placement."""
-    spec = deployment.spec
+    spec, desired = deployment.spec, copies.desired
+    missing = unserved.names_unserved(deployment, fleet)
     if not desired:
-        if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
-            return Verdict(
-                False, Reason.NO_MATCHING_HOSTS, f"no host of Zone {spec.zone} matches hostSelector and hosts"
-            )
-        return Verdict(False, Reason.NO_MATCHING_POOLS, f"no StoragePool of Zone {spec.zone} matches spec.pools")
-    counts = count(placements)
-    if counts.ready == desired:
-        return Verdict(True, Reason.CONVERGED, f"{desired} of {desired} copies are verified")
+        return _nothing(deployment, fleet, missing)
     progress = f"{counts.ready} of {desired} copies are verified"
-    short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
-    if short is not None:
-        failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
-        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not created: {short.message}")
+    names = f"; {missing.words}" if missing.reason is not None else ""
+    if counts.ready == desired:
+        return Verdict(missing.reason is None, missing.reason or Reason.CONVERGED, progress + names)
+    failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
+    if copies.short is not None:
+        lacking = f", {len(copies.unmade)} are not created: {copies.short.message}"
+        return dataclasses.replace(copies.short, message=progress + failed + lacking + names)
+    wait = f"; waiting: {waits.words(waiting)}" if waiting else ""
     if counts.failed:
         settled = counts.ready + counts.failed == desired
-        message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "
-        return Verdict(False, Reason.PLACEMENTS_FAILED, message + "directdownload.dev/requested-at", stalled=settled)
+        advice = "; to try again set the annotation directdownload.dev/requested-at"
+        return Verdict(False, Reason.PLACEMENTS_FAILED, progress + failed + wait + names + advice, stalled=settled)
     if not fleet.zones[spec.zone].spec.enabled:
-        return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {spec.zone} is disabled")
+        return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {spec.zone} is disabled{wait}{names}")
     if spec.rollout.paused:
-        return Verdict(False, Reason.PAUSED, f"{progress}; spec.rollout.paused is true")
-    return Verdict(False, Reason.DOWNLOADING, progress)
+        return Verdict(False, Reason.PAUSED, f"{progress}; spec.rollout.paused is true{wait}{names}")
+    reason = Reason.DOWNLOADING if counts.downloading else waits.leading(waiting)
+    return Verdict(False, reason, progress + wait + names)
+
+
+def _nothing(deployment: TemplateDeployment, fleet: Fleet, missing: Unserved) -> Verdict:
+    """There is nothing to deploy to."""
+    spec = deployment.spec
+    names = f"; {missing.words}" if missing.reason is not None else ""
+    if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
+        message = f"no host of Zone {spec.zone} matches hostSelector and hosts{names}"
+        return Verdict(False, Reason.NO_MATCHING_HOSTS, message)
+    return Verdict(False, Reason.NO_MATCHING_POOLS, f"no StoragePool of Zone {spec.zone} matches spec.pools{names}")
 
 
 def _has_failed(placement: PlacementView) -> bool:
@@ -135,7 +204,7 @@ def _has_failed(placement: PlacementView) -> bool:
     return tried and reason is not None and reason not in WAITING | DONE
 
 
-def _failures(placements: list[PlacementView]) -> tuple[PlacementFailure, ...]:
+def _failures(placements: Sequence[PlacementView]) -> tuple[PlacementFailure, ...]:
     """A sample: permanent failures first, then those that are tried again."""
     failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
     failing.sort(key=lambda p: (p.phase is not Phase.FAILED, p.host, p.pool))

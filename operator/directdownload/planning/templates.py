@@ -56,7 +56,7 @@ def _verdict(template: Template, zones: Collection[str], secret: Verdict | None)
 
 def count(placements: Iterable[PlacementView]) -> PlacementCounts:
     """Copies per phase; those being removed count nowhere, and `total` is all that remain."""
-    phases = [p.phase for p in placements if p.phase is not Phase.REMOVING]
+    phases = [p.counted for p in placements if p.phase is not Phase.REMOVING]
     ready, downloading, failed = (phases.count(phase) for phase in (Phase.READY, Phase.DOWNLOADING, Phase.FAILED))
     pending = len(phases) - ready - downloading - failed
     return PlacementCounts(total=len(phases), ready=ready, downloading=downloading, pending=pending, failed=failed)

@@ -146,13 +146,16 @@ class TemplateSpec(Model):
 
 
 class PlacementCounts(Model):
-    """Number of copies in each phase."""
+    """Number of copies in each phase; they add up to `total` or `desired`."""
 
     total: int | None = pydantic.Field(None, description="In a Template: all copies.")
     desired: int | None = pydantic.Field(None, description="In a TemplateDeployment: all copies that it wants.")
     ready: int = pydantic.Field(0, description="Copies that are complete, verified and in place.")
     downloading: int = pydantic.Field(0, description="Copies that a job is fetching.")
-    pending: int = pydantic.Field(0, description="Copies that wait, or are between two attempts.")
+    pending: int = pydantic.Field(
+        0,
+        description="Copies that wait: for their first attempt, between two, or in a download for a host that is Down.",
+    )
     failed: int = pydantic.Field(0, description="Copies that failed for good.")
 
 

@@ -21,6 +21,7 @@ from tests.world import certificates as certificate_files
 from directdownload import planning
 from directdownload.planning import (
     certificates,
+    conditions,
     deployments,
     digests,
     dryrun,
@@ -38,6 +39,8 @@ from directdownload.planning import (
     sharing,
     slots,
     templates,
+    unserved,
+    waits,
     zones,
 )
 from directdownload.planning.observed import ObservedHost, PlacementView
@@ -70,7 +73,8 @@ _OF_ONE = """
     requests.later requests.served rights.denial rights.grant rights.holds_unread rights.refusal
     rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
     slots.verification_groups startup.asks startup.blocked startup.late startup.latest startup.look_again
-    startup.with_pod startup.without_pod templates.protocol templates.source_host
+    startup.with_pod startup.without_pod templates.protocol templates.source_host waits.leading waits.stage
+    waits.wait_of waits.words
 """
 OF_ONE = frozenset(_OF_ONE.split())
 
@@ -381,6 +385,20 @@ def groups(number: int) -> Call:
     return lambda: slots.groups_of(build.placement(), build.template(), build.zone(), wanting)
 
 
+def waiting(number: int) -> Call:
+    """All wait, half of them for one thing."""
+    reasons = [Reason.HOST_DOWN, *Reason]
+    found = [waits.Wait(reasons[each % len(reasons) * (each % 2)], f"kvm-{each}") for each in range(number)]
+    return lambda: (waits.counted(found), conditions.listed([wait.host for wait in found]))
+
+
+def misspelt(number: int) -> Call:
+    """No host has any of the names."""
+    wish = build.deployment(spec={"hosts": names("nope", number), "pools": names("nope", number % 256)})
+    fleet = build.fleet(on_many(number))
+    return lambda: unserved.names_unserved(wish, fleet).words
+
+
 def standing(number: int) -> Call:
     found = denied(number)
     return lambda: [
@@ -458,6 +476,8 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "slots.Line, one host": line(lambda _: "kvm-0", full=True),
     "slots.Line, most on one host": line(lambda each: "kvm-0" if each % 10 else f"kvm-{each}", full=True),
     "rights.standing, rights.selection, rights.edited": standing,
+    "waits.counted, conditions.listed": waiting,
+    "unserved.names_unserved": misspelt,
 }
 
 
