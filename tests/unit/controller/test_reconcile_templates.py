@@ -258,11 +258,13 @@ class Told:
             self.reasons.append(reason)
 
 
-async def test_what_copies_wait_for_is_written_no_more_often_than_counts_and_is_no_event() -> None:
-    """In a rollout to thousands of hosts it changes with each attempt of each copy."""
+@pytest.mark.parametrize("denied", [False, True], ids=["permitted", "denied since"])
+async def test_what_copies_wait_for_is_written_no_more_often_than_counts_and_is_no_event(denied: bool) -> None:
+    """In a rollout to thousands of hosts it changes with each attempt of each copy, also of those that it still has."""
     recorder = Told()
     scene = scenes.Scene(recorder=recorder)
-    scene.put(kinds.ZONES, build.zone())
+    team: Document = {"templateNamespaces": {"matchLabels": {"team": "b"}}}
+    scene.put(kinds.ZONES, build.zone(spec=team if denied else {}))
     scene.put(kinds.STORAGE_POOLS, build.pool())
     scene.put(kinds.TEMPLATES, build.template(**FINALIZERS))
     scene.put(kinds.TEMPLATE_DEPLOYMENTS, build.deployment(**FINALIZERS))
@@ -292,4 +294,5 @@ async def test_what_copies_wait_for_is_written_no_more_often_than_counts_and_is_
     assert (written(), recorder.reasons) == (before + 1, told)
     done = await look("Ready", Reason.DOWNLOADED)
     assert "waiting" not in done
-    assert (written(), recorder.reasons) == (before + 2, [*told, Reason.CONVERGED]), "its end is told at once"
+    news = [] if denied else [Reason.CONVERGED]
+    assert (written(), recorder.reasons) == (before + 2, [*told, *news]), "its end is told at once"
