@@ -132,8 +132,11 @@ async def test_a_journal_becomes_progress_and_a_record_the_end_of_it(world: Worl
         status = await world.status(name)
         assert status["progress"] | {"updatedTime": ""} == {
             "bytesDownloaded": 250,
+            "downloaded": "250 B",
             "bytesTotal": 1000,
+            "total": "1000 B",
             "bytesPerSecond": 0,
+            "rate": "0 B/s",
             "percent": 25,
             "source": "images.example.org",
             "updatedTime": "",

@@ -146,7 +146,8 @@ def test_hosts_and_pools_that_there_are_not_yet_are_told(cluster: Cluster) -> No
     done = cluster.run(*arguments)
     assert done.returncode == 0
     notes = [line for line in done.stderr.splitlines() if line.startswith("Note: ")]
-    start, end = f"Note: zone {cluster.name} has no", ": it gets its copies once it exists."
+    start = f"Note: zone {cluster.name} has no"
+    end = ": it gets its copies once it exists, and the deployment is not Ready before."
     assert notes == [f"{start} host '{host}1' (did you mean '{host}'?){end}", f"{start} pool 'local'{end}"]
 
 
@@ -412,7 +413,7 @@ def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
     for name in ("a", "b"):
         assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", name).returncode == 0
     rows = [line.split() for line in cluster.run("status").stdout.splitlines()]
-    assert rows[1][:8] == ["a", "debian", cluster.name, "0/0", "0", "0", "-", "-"]
+    assert rows[1][:9] == ["a", "debian", cluster.name, "0/0", "0", "0", "0", "-", "-"]
     assert [cluster.name, "a"] in [line.split()[:2] for line in cluster.run("status", "-A").stdout.splitlines()]
     with cluster.start("status", "--watch") as watching:
         watching.until("  0 of 2 deployments ready")

@@ -76,7 +76,8 @@ def test_a_template_reaches_every_host(world: Simulation) -> None:
     until("the template to learn", lambda: "digest" in world.get(kinds.TEMPLATES, "debian")["status"])
     template = world.get(kinds.TEMPLATES, "debian")
     assert (template["status"]["digest"], template["status"]["sizeBytes"]) == (DIGEST, SIZE_BYTES)
-    assert world.deployment()["status"]["bytes"] == {"total": 3 * SIZE_BYTES, "downloaded": 3 * SIZE_BYTES}
+    arrived = world.deployment()["status"]["bytes"]
+    assert (arrived["downloaded"], arrived["total"]) == (3 * SIZE_BYTES, 3 * SIZE_BYTES)
     up = {"total": 3, "up": 3}
     until("the zone's count", lambda: world.get(kinds.ZONES, world.zone)["status"]["hosts"] == up)
 

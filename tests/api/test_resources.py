@@ -311,7 +311,7 @@ def test_columns_status_and_short_name(
     short = next(each.DEFINITION.short_name for each in crd.KINDS if each.DEFINITION.kind == kind.kind)
     for arguments, expected in (((), narrow), (("-o", "wide"), {**narrow, **wide})):
         table = control_plane.kubectl("get", short, name, "-n", NAMESPACE, *arguments, check=True).stdout.splitlines()
-        shown = dict(zip(table[0].split(), table[1].split(), strict=True))
+        shown = dict(zip(*(re.split(" {2,}", line.strip()) for line in table), strict=True))
         assert "AGE" in shown
         assert {column: shown.get(column) for column in expected} == expected
         assert shown.keys() - expected.keys() <= {"NAME", "AGE"}

@@ -13,7 +13,7 @@ from tests.world.soak import ROUNDS
 from directdownload.download import sources
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import SourceOptions
-from directdownload.planning import deployments, templates
+from directdownload.planning import deployments, rollouts, templates
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 
@@ -125,7 +125,7 @@ def test_a_deployment_of_such_a_template_gets_no_copies_and_says_why() -> None:
     template = template.model_copy(update={"status": templates.plan_template(template, (), [], NOW)})
     fleet, wish = build.fleet([build.host("kvm-1")]), build.deployment()
     assert not deployments.plan_placements(template, [wish], fleet, {}).create
-    ready = deployments.plan_deployment(wish, template, fleet, {}, NOW).condition("Ready")
+    ready = rollouts.plan_deployment(wish, template, fleet, {}, NOW).condition("Ready")
     assert ready is not None
     assert ready.reason is Reason.TEMPLATE_NOT_READY
     assert "spec.mirrors[0] is not a valid URL: its path has . or .. in it" in ready.message

@@ -12,6 +12,7 @@ from tests.world.simulated_keystores import Keystore
 import directdownload
 from directdownload.agent import progress
 from directdownload.cluster import kinds
+from directdownload.resources import quantities
 from directdownload.resources.base import AGENT
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
@@ -97,6 +98,7 @@ def _observed(record: Record, file: File | None) -> dict[str, Any]:
     return {
         "present": True,
         "sizeBytes": file.size_bytes,
+        "size": quantities.size(file.size_bytes),
         "mtime": file.mtime,
         "changed": not record.matches(file),
         "revision": record.revision,
@@ -107,7 +109,7 @@ def _progress(record: Record, file: File | None) -> dict[str, Any]:
     if file is None or not record.matches(file):
         return {}
     done = progress.complete(file.size_bytes, datetime.datetime.fromisoformat(file.mtime))
-    return {"progress": done.model_dump(by_alias=True, exclude_none=True, mode="json")}
+    return {"progress": done.worded().model_dump(by_alias=True, exclude_none=True, mode="json")}
 
 
 def _is_of(kube: Kube, host: str, record: Record) -> bool:

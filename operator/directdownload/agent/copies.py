@@ -77,7 +77,7 @@ class Wanted:
     def status(self) -> dict[str, Any]:
         parts = {"observed": self.observed, "progress": self.progress}
         return {
-            name: part.model_dump(by_alias=True, exclude_none=True, mode="json")
+            name: part.worded().model_dump(by_alias=True, exclude_none=True, mode="json")
             for name, part in parts.items()
             if part is not None
         }

@@ -28,6 +28,7 @@ from directdownload.agent.copies import Key, Remembered, Wanted
 from directdownload.agent.retry import Backoff, Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
+from directdownload.resources.templateplacement import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -209,4 +210,6 @@ def _is_of(entry: Entry, wanted: Wanted) -> bool:
 
 
 def digest(status: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(status, sort_keys=True).encode()).hexdigest()[:16]
+    """Without the words for people: what version 0.1.0 published need not be published again for them."""
+    facts = {name: {key: part[key] for key in part if key not in WORDS} for name, part in status.items()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -155,7 +155,8 @@ def _total(state: rollout.Rollout) -> Line:
         notes.append(f"ETA {units.span(state.eta_seconds)}")
     if state.failed:
         notes.append(f"{state.failed} failed")
-    if not state.desired and state.reason:
+    waits = state.verdict is rollout.Verdict.RUNNING and not state.downloading
+    if state.reason and (waits or not state.desired):
         notes.append(state.reason)
     return Line(
         labels=("total", ""),

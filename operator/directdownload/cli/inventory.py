@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import click
 
@@ -32,6 +32,9 @@ def host() -> None:
 def pool() -> None:
     """Primary storage pools: directories on hosts where templates are put."""
 
+
+#: Names that the zone does not have: more are counted.
+_NOTES = 5
 
 in_zone_option = click.option(
     "--zone", "in_zone", metavar="ZONE", shell_complete=candidates.zones, help="Only those of this zone."
@@ -238,13 +241,39 @@ async def expect_host(session: Session, name: str, zone: str | None = None) -> H
     return item
 
 
-def missing_notes(what: str, named: Sequence[str], known: Sequence[str], zone: str) -> list[str]:
-    """A note for each named host or pool that the zone does not have. That is allowed, but usually a mistake."""
-    return [
-        f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once it exists"
-        for name in dict.fromkeys(named)
-        if name not in known
+async def elsewhere(
+    session: Session, resource: kinds.Resource, named: Iterable[str], known: Collection[str]
+) -> list[Object]:
+    """The first hosts or pools of `named` that are not `known` in the zone, as far as they exist in another one."""
+    found = []
+    for name in _missing(named, known)[:_NOTES]:
+        with contextlib.suppress(errors.NotFound, errors.Forbidden):
+            found.append(await session.api.get(resource, name))
+    return found
+
+
+def missing_notes(
+    what: str, named: Iterable[str], known: Collection[str], zone: str, others: Mapping[str, str]
+) -> list[str]:
+    """Notes on named hosts or pools that the zone does not have. That is allowed, but usually a mistake.
+
+    `others`: the zones of those that exist in another one.
+    """
+    missing = _missing(named, known)
+    notes = [
+        f"{what} {name!r} is in zone {others[name]}, not in {zone}: the deployment is not Ready while it names it"
+        if name in others
+        else f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once it "
+        "exists, and the deployment is not Ready before"
+        for name in missing[:_NOTES]
     ]
+    more = len(missing) - len(notes)
+    return notes + ([f"zone {zone} does not have {more} more of the named {what}s"] if more else [])
+
+
+def _missing(named: Iterable[str], known: Collection[str]) -> list[str]:
+    present = frozenset(known)
+    return [name for name in dict.fromkeys(named) if name not in present]
 
 
 async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Sequence[str]) -> list[str]:
@@ -254,8 +283,15 @@ async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Seq
         if named:
             with contextlib.suppress(errors.Forbidden):
                 documents, _ = await session.api.list(resource, field_selector=zone_selector(zone))
-                notes += missing_notes(what, named, [item["metadata"]["name"] for item in documents], zone)
+                known = [item["metadata"]["name"] for item in documents]
+                others = zones_of(await elsewhere(session, resource, named, known))
+                notes += missing_notes(what, named, known, zone, others)
     return notes
+
+
+def zones_of(documents: Iterable[Object]) -> Mapping[str, str]:
+    """The zone of each host or pool, by its name."""
+    return {item["metadata"]["name"]: item["spec"]["zone"] for item in documents}
 
 
 def _keystore_word(status: Status) -> str:

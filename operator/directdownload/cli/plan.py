@@ -5,8 +5,9 @@ the result.
 """
 
 import asyncio
+import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 from directdownload.planning import dryrun, policies, pools, quotas, selection
 from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.planning.unserved import EVERYTHING_SERVED
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
@@ -87,13 +89,15 @@ async def _plan(
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
     members = reading.readable(project_host, host_documents or ())
     zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
+    other_hosts = await _elsewhere(session, kinds.HOSTS, hosts, host_documents)
+    other_pools = await _elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
     # a zone's allowed exports cannot be assumed: the default is none
     policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
     fleet = selection.Fleet(
         zones={zone_name: known},
-        hosts=members,
-        pools=zone_pools,
+        hosts=[*members, *reading.readable(project_host, other_hosts)],
+        pools=[*zone_pools, *reading.readable(StoragePool.model_validate, other_pools)],
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
         usage=quotas.Usage({quotas.Account(session.namespace, zone_name): used}),
@@ -105,13 +109,18 @@ async def _plan(
     begun = None if running is None else await _with_templates(session, running, template, zone, notes)
     run = dryrun.plan_dry_run(deployment, template, fleet, copies or {}, now, begun)
     if run.refused is not None and run.refused.reason in _NO_TARGETS and None in (host_documents, pool_documents):
-        run = dryrun.DryRun(run.copies, others=run.others)
+        run = dataclasses.replace(run, refused=None)
     if run.refused is not None and run.refused.reason is Reason.NAMESPACE_NOT_ALLOWED and labels is None:
         notes.append(f"the labels of namespace {session.namespace} cannot be read: the zone may still allow it")
-    if host_documents is not None:
-        notes += inventory.missing_notes("host", hosts, [host.name for host in members], zone_name)
-    if pool_documents is not None:
-        notes += inventory.missing_notes("pool", pool_names, [pool.name for pool in zone_pools], zone_name)
+    for what, named, documents, others in (
+        ("host", hosts, host_documents, other_hosts),
+        ("pool", pool_names, pool_documents, other_pools),
+    ):
+        if documents is not None:
+            there = [each["metadata"]["name"] for each in documents]
+            notes += inventory.missing_notes(what, named, there, zone_name, inventory.zones_of(others))
+    if None in (host_documents, pool_documents):
+        run = dataclasses.replace(run, unserved=EVERYTHING_SERVED)
     reachable = template.status.condition("SourceReachable")
     if reachable is not None and reachable.status == "False":
         notes.append(f"the source did not answer the last probe: {reachable.reason}: {reachable.message}")
@@ -141,6 +150,15 @@ async def _list(session: Session, resource: kinds.Resource, field_selector: str 
     except errors.Forbidden:
         return None
     return documents
+
+
+async def _elsewhere(
+    session: Session, resource: kinds.Resource, named: Sequence[str], documents: Sequence[Object] | None
+) -> list[Object]:
+    """Those `named` that exist in another zone; `documents` are those of the zone, None: they are not known."""
+    if documents is None:
+        return []
+    return await inventory.elsewhere(session, resource, named, [each["metadata"]["name"] for each in documents])
 
 
 async def _existing(session: Session, template: Template) -> Mapping[str, PlacementView] | None:

@@ -1,7 +1,7 @@
 """Prints a plan, for people and for programs. Pure except for printing."""
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -9,6 +9,7 @@ import click
 from directdownload.cli import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
+from directdownload.planning.conditions import listed
 from directdownload.planning.dryrun import BLOCKED, Action, Copy, DryRun
 from directdownload.planning.selection import Skipped
 from directdownload.resources.reasons import Reason
@@ -105,9 +106,16 @@ def document(plan: Plan) -> Object:
             "mostAtOnce": run.most_at_once,
             "otherDownloads": run.others,
         },
+        "blocked": [entry.model_dump(mode="json", by_alias=True) for entry in run.blocked],
+        "unserved": {
+            "hosts": list(run.unserved.hosts),
+            "hostsElsewhere": list(run.unserved.hosts_elsewhere),
+            "pools": list(run.unserved.pools),
+            "poolsElsewhere": list(run.unserved.pools_elsewhere),
+        },
         "items": [_document(copy) for copy in run.copies],
         "skipped": [
-            {"host": each.host.name, "pool": each.pool, "architecture": each.host.status.architecture}
+            {"host": each.host.name, "pool": each.pool, "architecture": str(each.host.status.architecture)}
             for each in run.skipped
         ],
         "notes": list(plan.notes),
@@ -228,21 +236,16 @@ def _blocked(run: DryRun) -> list[str]:
             by_reason[copy.reason].append(copy)
     found = []
     for reason, copies in by_reason.items():
-        hosts = _hosts(copy.host for copy in copies)
-        found.append(f"{reason or Action.WAIT} on {hosts}: {copies[0].message}")
+        named = list(dict.fromkeys(copy.host for copy in copies))
+        found.append(f"{reason or Action.WAIT} on {listed(named, _HOSTS_NAMED)}: {copies[0].message}")
     return found
 
 
 def _skipped(skipped: Sequence[Skipped], template: Template) -> str:
     amount = units.count(len(skipped), "copy", "copies")
-    hosts = _hosts(f"{each.host.name} ({each.host.status.architecture})" for each in skipped)
-    return f"Skipped: {amount} on hosts of another architecture than {template.spec.architecture}: {hosts}."
-
-
-def _hosts(names: Iterable[str]) -> str:
-    named = list(dict.fromkeys(names))
-    more = f" and {len(named) - _HOSTS_NAMED} more" if len(named) > _HOSTS_NAMED else ""
-    return ", ".join(named[:_HOSTS_NAMED]) + more
+    hosts = list(dict.fromkeys(f"{each.host.name} ({each.host.status.architecture})" for each in skipped))
+    than = template.spec.architecture
+    return f"Skipped: {amount} on hosts of another architecture than {than}: {listed(hosts, _HOSTS_NAMED)}."
 
 
 def _next(plan: Plan) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from directdownload.resources.base import ConditionStatus, ObjectMeta, Status
-from directdownload.resources.templatedeployment import PlacementFailure, TemplateDeployment
+from directdownload.resources.reasons import Reason
+from directdownload.resources.templatedeployment import PlacementFailure, TemplateDeployment, WaitingCopies
 from directdownload.resources.templateplacement import Phase, TemplatePlacement
 
 
@@ -38,6 +39,8 @@ class Rollout:
     #: None while no copy's size is known
     bytes_total: int | None
     bytes_per_second: int | None
+    #: what the pending copies wait for, as the deployment's status says
+    waiting: tuple[WaitingCopies, ...]
     failures: tuple[PlacementFailure, ...]
 
     @property
@@ -62,7 +65,7 @@ def snapshot(
     counts = status.placements
     staying = [placement for placement in own if phase_of(placement) is not Phase.REMOVING]
     if staying:
-        phases = [phase_of(placement) for placement in staying]
+        phases = [_counted(placement) for placement in staying]
         ready, downloading = phases.count(Phase.READY), phases.count(Phase.DOWNLOADING)
         pending, failed = phases.count(Phase.PENDING), phases.count(Phase.FAILED)
         desired = max(len(staying), (counts.desired or 0) if counts else 0)
@@ -88,6 +91,7 @@ def snapshot(
         bytes_downloaded=downloaded,
         bytes_total=total,
         bytes_per_second=sum(rates) if rates else None,
+        waiting=status.waiting,
         failures=status.failures,
     )
 
@@ -97,6 +101,12 @@ def phase_of(placement: TemplatePlacement) -> Phase:
     if placement.deleting:
         return Phase.REMOVING
     return placement.status.phase or Phase.PENDING
+
+
+def _counted(placement: TemplatePlacement) -> Phase:
+    """Its phase in counts, as in those of the status: a download waits while its host is Down."""
+    lost = phase_of(placement) is Phase.DOWNLOADING and reason_of(placement) == Reason.HOST_DOWN
+    return Phase.PENDING if lost else phase_of(placement)
 
 
 def reason_of(placement: TemplatePlacement) -> str:
@@ -164,7 +174,7 @@ def _belongs(
     spec = deployment.spec
     if placement.spec.template_ref.key != deployment.template_key or placement.spec.zone != spec.zone:
         return False
-    if spec.hosts and placement.spec.host not in spec.hosts:
+    if not spec.names(placement.spec.host):
         return False
     if spec.pools and placement.spec.pool not in spec.pools:
         return False

@@ -10,6 +10,8 @@ from directdownload.cli.outcome import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
+from directdownload.planning import waits
+from directdownload.planning.conditions import listed
 from directdownload.resources.templatedeployment import TemplateDeployment
 
 
@@ -66,13 +68,14 @@ async def _list(session: Session, namespace: str | None, how: str) -> None:
             spec.zone,
             f"{state.ready}/{state.desired}",
             str(state.downloading),
+            str(state.pending),
             str(state.failed),
             units.percent(state.bytes_downloaded, state.bytes_total),
             state.reason or units.UNKNOWN,
             units.age(metadata.creation_timestamp, now),
         )
 
-    columns = ("name", "template", "zone", "ready", "downloading", "failed", "percent", "status", "age")
+    columns = ("name", "template", "zone", "ready", "downloading", "pending", "failed", "percent", "status", "age")
     where = f" in namespace {namespace}" if namespace else ""
     empty = f"No deployments{where}. Create one with `directdownload deploy TEMPLATE --zone ZONE`."
     head = columns if namespace else ("namespace", *columns)
@@ -114,11 +117,12 @@ def _summary(state: rollout.Rollout) -> list[str]:
         ("Zone", spec.zone),
         (
             "Hosts",
-            ", ".join(spec.hosts) or ("by label" if spec.host_selector.model_dump(exclude_defaults=True) else "all"),
+            listed(spec.hosts) or ("by label" if spec.host_selector.model_dump(exclude_defaults=True) else "all"),
         ),
-        ("Pools", ", ".join(spec.pools) or "all"),
+        ("Pools", listed(spec.pools) or "all"),
         ("Status", state.reason + (f": {state.message}" if state.message else "") or units.UNKNOWN),
         ("Copies", copies),
         ("Downloaded", amount),
+        *(("Waiting", f"{waits.words([entry])}: {entry.message}".rstrip(": ")) for entry in state.waiting),
     )
     return [f"{name + ':':<12}{value}" for name, value in facts]

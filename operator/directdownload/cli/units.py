@@ -1,29 +1,22 @@
 """Amounts for people: sizes, rates, spans of time, ages. Used wherever the command line prints a number.
 
-Every function takes None for "not known" and answers `-`, the word that kubectl uses for it too.
+Sizes, rates and spans are as `resources.quantities` writes them into statuses. Every function takes None for "not
+known" and answers `-`, the word that kubectl uses for it too.
 """
 
 import datetime
-import itertools
+
+from directdownload.resources import quantities
 
 UNKNOWN = "-"
-_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_STEPS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def size(size_bytes: int | None) -> str:
-    """Binary units with three or four significant digits: `999 B`, `12.3 MiB`, `1.0 GiB`."""
-    if size_bytes is None:
-        return UNKNOWN
-    value, unit = float(size_bytes), 0
-    # 1023.95 would be printed as 1024.0, which is one of the next unit
-    while value >= (1024 if unit == 0 else 1023.95) and unit < len(_SIZE_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_SIZE_UNITS[unit]}"
+    return UNKNOWN if size_bytes is None else quantities.size(size_bytes)
 
 
 def rate(bytes_per_second: int | None) -> str:
-    return UNKNOWN if bytes_per_second is None else f"{size(bytes_per_second)}/s"
+    return UNKNOWN if bytes_per_second is None else quantities.rate(bytes_per_second)
 
 
 def percent(part: int | None, whole: int | None) -> str:
@@ -39,17 +32,7 @@ def whole_percent(part: int | None, whole: int | None) -> int | None:
 
 
 def span(seconds: float | None) -> str:
-    """The two largest units: `8 s`, `2m05s`, `3h20m`, `4d6h`; seconds alone get the blank that units have."""
-    if seconds is None:
-        return UNKNOWN
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    for (step, unit), (below, smaller) in itertools.pairwise(_STEPS):
-        if whole >= step:
-            rest = whole % step // below
-            return f"{whole // step}{unit}{rest:02d}{smaller}" if step < 86400 else f"{whole // step}{unit}{rest}h"
-    raise AssertionError("unreachable: 60 seconds are a minute")
+    return UNKNOWN if seconds is None else quantities.span(seconds)
 
 
 def age(since: datetime.datetime | None, now: datetime.datetime) -> str:

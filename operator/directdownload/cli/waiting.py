@@ -63,7 +63,7 @@ async def wait_for_one(session: Session, name: str, timeout_seconds: float, how:
         return PERMANENT
     click.echo(
         f"Error: {name} is not ready after {units.span(seconds)}: {state.ready} of {state.desired} copies are ready"
-        + (f" ({state.reason})" if state.reason else "")
+        + (f" ({state.reason}: {state.message})" if state.message else f" ({state.reason})" if state.reason else "")
         + ". The rollout goes on.",
         err=True,
     )

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from directdownload import logs
@@ -207,13 +207,19 @@ class Context:
         return all(job.annotations.get(base.REQUESTED_AT) != placement.requested_at for job in jobs)
 
 
-def same_conditions(wanted: base.Status, present: base.Status, *, words: bool = True) -> bool:
-    """Whether `present` has the conditions of `wanted`; without `words`, messages may differ."""
+def same_conditions(
+    wanted: base.Status, present: base.Status, *, stage: Callable[[Reason], Reason] | None = None
+) -> bool:
+    """Whether `present` has the conditions of `wanted`; with `stage`, but for messages and reasons of one stage."""
+
+    def compared(condition: base.Condition) -> base.Condition:
+        if stage is None:
+            return condition
+        return condition.model_copy(update={"message": "", "reason": stage(condition.reason)})
+
     found = {condition.type: condition for condition in present.conditions}
-    dropped = {} if words else {"message": ""}
     return all(
-        condition.type in found
-        and found[condition.type].model_copy(update=dropped) == condition.model_copy(update=dropped)
+        condition.type in found and compared(found[condition.type]) == compared(condition)
         for condition in wanted.conditions
     )
 

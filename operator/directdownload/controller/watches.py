@@ -149,6 +149,11 @@ class Watches:
         if decided_anew(old, new) or (new is not None and old is not None and _drift(old) != _drift(new)):
             self._queue.add(Key("host", key))
         self._proofs(zones, old, new)
+        if old is None or new is None or len(zones) > 1:
+            # It may be named by deployments of other zones, which say where it is.
+            for deployment in self._world.deployments:
+                if deployment.spec.hosts and deployment.spec.names(key) and deployment.spec.zone not in zones:
+                    self._queue.add_later(Key("template", deployment.template_key), COUNT_SECONDS)
         usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
         if usable_before != usable_now:
             for name in zones:

@@ -6,7 +6,7 @@ and an object that is Ready has neither.
 
 import dataclasses
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from directdownload.resources.base import CONDITION_MESSAGE_LENGTH, Condition, ConditionStatus
 from directdownload.resources.reasons import Reason
@@ -62,3 +62,8 @@ def condition(
         last_transition_time=old.last_transition_time if same and old else now,
         observed_generation=generation,
     )
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Some of `names` for a message: `a, b and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

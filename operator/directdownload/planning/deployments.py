@@ -1,31 +1,18 @@
-"""The copies that the deployments of a template want, the fate of those that exist, and a deployment's status.
+"""The copies that the deployments of a template want, and the fate of those that exist; `rollouts` has their status.
 
 One copy serves every deployment that wants it, so placements are planned per template, over all its deployments.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import Any
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, requests, rights, steps
-from directdownload.planning.conditions import Verdict, conditions
+from directdownload.planning import quotas, rights, steps
 from directdownload.planning.observed import PlacementView
-from directdownload.planning.selection import Fleet, Names, Selection, Skipped, Target, select
-from directdownload.planning.templates import count
-from directdownload.resources import quantities
-from directdownload.resources.reasons import DONE, WAITING, Reason
+from directdownload.planning.selection import Fleet, Names, Target, select
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import (
-    DeploymentBytes,
-    PlacementFailure,
-    TemplateDeployment,
-    TemplateDeploymentStatus,
-)
+from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
-
-FAILURE_SAMPLES = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -208,149 +195,3 @@ def _by_space(wanted: Iterable[Target], names: Names) -> tuple[Target, ...]:
             ),
         )
     )
-
-
-def plan_deployment(
-    deployment: TemplateDeployment,
-    template: Template | None,
-    fleet: Fleet,
-    existing: Mapping[str, PlacementView],
-    now: datetime.datetime,
-    *,
-    held: bool = False,
-) -> TemplateDeploymentStatus:
-    """The status of one deployment; `existing` are the placements of its template by name.
-
-    `held`: as for `plan_placements`; the copies that it no longer selects are still to be removed.
-    """
-    before, generation = deployment.status, deployment.metadata.generation
-    may = rights.standing(deployment, template, fleet) if template is not None else None
-    refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
-    selection = Selection()
-    if template is not None and may is not None and may.decides:
-        selection = select(deployment, template, fleet, existing)
-    wanted = selection.wanted
-    # A copy that is being removed counts as still to come.
-    placements = [p for name in wanted if (p := existing.get(name)) is not None and p.phase is not Phase.REMOVING]
-    entitled = refused is None or (may is not None and may.votes)
-    if not entitled:
-        # It gets no new copies: only those that it has count, and none that others have.
-        placements = [p for p in placements if may is not None and may.has(p)]
-        selection = Selection()
-    desired = len(wanted) if entitled else len(placements)
-    there = sum(name in existing for name in wanted) if entitled else desired
-    skipped = sorted(selection.skipped.values(), key=lambda each: (each.host.name, each.pool))
-    verdict = refused or _verdict(deployment, fleet, desired, placements, desired - there, skipped)
-    told = conditions(verdict, before.conditions, generation, now)
-    status = TemplateDeploymentStatus(
-        observed_generation=generation,
-        **requests.served(deployment, now).fields(),
-        observed_selection=before.observed_selection if refused is not None or held else rights.selection(deployment),
-        granted=before.granted,
-        conditions=told,
-    )
-    if may is None or not may.sees:
-        return status
-    counts = count(placements)
-    missing = desired - (counts.total or 0)
-    size = template.status.size_bytes or 0 if template is not None else 0
-    update: dict[str, Any] = {
-        "placements": counts.model_copy(
-            update={
-                "total": None,
-                "desired": desired,
-                "skipped": len(skipped) or None,
-                "pending": counts.pending + missing,
-            }
-        ),
-        "bytes": DeploymentBytes(
-            total=quantities.total((*(_total_bytes(p) or size for p in placements), missing * size)),
-            downloaded=quantities.total(map(_downloaded_bytes, placements)),
-        ),
-        "failures": _failures(placements, skipped if deployment.spec.hosts else ()),
-    }
-    if refused is None and template is not None and not deployment.deleting:
-        update["granted"] = rights.grant(
-            deployment, template, max((p.created for p in placements if p.created), default=None), now
-        )
-    return status.model_copy(update=update)
-
-
-def _total_bytes(placement: PlacementView) -> int:
-    """Bytes in all, as the download counts them: of the file as served."""
-    file = placement.file
-    return ((file.served_bytes or file.size_bytes) if file is not None else None) or placement.bytes_total
-
-
-def _downloaded_bytes(placement: PlacementView) -> int:
-    return _total_bytes(placement) if placement.phase is Phase.READY else placement.bytes_downloaded
-
-
-def _verdict(
-    deployment: TemplateDeployment,
-    fleet: Fleet,
-    desired: int,
-    placements: list[PlacementView],
-    unmade: int,
-    skipped: Sequence[Skipped],
-) -> Verdict:
-    """`unmade`: wanted copies without a placement; `skipped`: those on hosts of another architecture."""
-    spec = deployment.spec
-    named = bool(skipped and spec.hosts)
-    if not desired:
-        if skipped:
-            message = f"no host that it selects is of the Template's architecture, for example {skipped[0].message}"
-            return Verdict(False, Reason.ARCHITECTURE_MISMATCH, message, stalled=named)
-        if any(pool.spec.zone == spec.zone and (not spec.pools or pool.name in spec.pools) for pool in fleet.pools):
-            return Verdict(
-                False, Reason.NO_MATCHING_HOSTS, f"no host of Zone {spec.zone} matches hostSelector and hosts"
-            )
-        return Verdict(False, Reason.NO_MATCHING_POOLS, f"no StoragePool of Zone {spec.zone} matches spec.pools")
-    counts = count(placements)
-    progress = f"{counts.ready} of {desired} copies are verified"
-    if skipped:
-        progress += f", {len(skipped)} skipped on hosts of another architecture"
-    if counts.ready == desired and not named:
-        return Verdict(True, Reason.CONVERGED, progress)
-    short = quotas.shortage(deployment.metadata.namespace, spec.zone, fleet.zones, fleet.usage) if unmade else None
-    if short is not None:
-        failed = f", {counts.failed} failed (see status.failures)" if counts.failed else ""
-        return dataclasses.replace(short, message=f"{progress}{failed}, {unmade} are not created: {short.message}")
-    if counts.failed:
-        settled = counts.ready + counts.failed == desired
-        message = f"{progress}, {counts.failed} failed: see status.failures; to try again set the annotation "
-        return Verdict(False, Reason.PLACEMENTS_FAILED, message + "directdownload.dev/requested-at", stalled=settled)
-    if named:
-        message = f"{progress}: spec.hosts names them, see status.failures"
-        return Verdict(False, Reason.ARCHITECTURE_MISMATCH, message, stalled=counts.ready == desired)
-    if not fleet.zones[spec.zone].spec.enabled:
-        return Verdict(False, Reason.ZONE_DISABLED, f"{progress}; Zone {spec.zone} is disabled")
-    if spec.rollout.paused:
-        return Verdict(False, Reason.PAUSED, f"{progress}; spec.rollout.paused is true")
-    return Verdict(False, Reason.DOWNLOADING, progress)
-
-
-def _has_failed(placement: PlacementView) -> bool:
-    """Whether its last attempt failed, or its pod did not start, which is no attempt."""
-    reason = placement.reason
-    tried = placement.attempts > 0 or reason is Reason.POD_BLOCKED
-    return tried and reason is not None and reason not in WAITING | DONE
-
-
-def _failures(placements: list[PlacementView], refused: Sequence[Skipped]) -> tuple[PlacementFailure, ...]:
-    """A sample: permanent failures first, then the `refused` copies, then those that are tried again."""
-    failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
-    failing.sort(key=lambda p: (p.host, p.pool))
-    permanent, again = (
-        [
-            PlacementFailure(host=p.host, pool=p.pool, reason=p.reason, message=p.message[:500])
-            for p in failing
-            if p.reason is not None and (p.phase is Phase.FAILED) is failed
-        ][:FAILURE_SAMPLES]
-        for failed in (True, False)
-    )
-    never = [
-        PlacementFailure(host=each.host.name, pool=each.pool, reason=Reason.ARCHITECTURE_MISMATCH, message=each.message)
-        for each in refused[:FAILURE_SAMPLES]
-    ]
-    return tuple([*permanent, *never, *again][:FAILURE_SAMPLES])

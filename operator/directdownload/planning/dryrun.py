@@ -10,18 +10,20 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, quotas, rights, sharing, slots
+from directdownload.planning import deployments, placements, quotas, rights, rollouts, rounds, sharing, slots, waits
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import Fleet, Names, Skipped, Target, select
+from directdownload.planning.unserved import EVERYTHING_SERVED, Unserved, names_unserved
+from directdownload.planning.waits import Wait
 from directdownload.resources import naming, quantities
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templatedeployment import TemplateDeployment, WaitingCopies
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
@@ -85,6 +87,13 @@ class DryRun:
     refused: Verdict | None = None
     others: int | None = None
     skipped: Sequence[Skipped] = ()
+    unserved: Unserved = EVERYTHING_SERVED
+
+    @property
+    def blocked(self) -> Sequence[WaitingCopies]:
+        """The copies that do not start, as a deployment's status counts them."""
+        blocked = (copy for copy in self.copies if copy.action in BLOCKED)
+        return waits.counted(Wait(copy.reason or Reason.UNKNOWN, copy.host, copy.message) for copy in blocked)
 
     def count(self, *actions: Action) -> int:
         return sum(copy.action in actions for copy in self.copies)
@@ -135,7 +144,7 @@ def plan_dry_run(
     )
     copies = [run.copy(wanted[name], restored, deployment) for name in dict.fromkeys((*names, *wanted))]
     if not wanted and refused is None:
-        status = deployments.plan_deployment(deployment, template, fleet, existing, now)
+        status = rollouts.plan_deployment(deployment, template, fleet, existing, now)
         refused = Verdict(False, status.conditions[0].reason, status.conditions[0].message)
     zone = fleet.zones.get(deployment.spec.zone)
     others = None if running is None else _others(running, copies, run.names)
@@ -145,7 +154,8 @@ def plan_dry_run(
         copies += map(_mismatched, skipped)
         skipped = ()
     count = None if others is None else len(others)
-    return DryRun(tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool))), refused, count, skipped)
+    ordered = tuple(sorted(copies, key=lambda copy: (copy.host, copy.pool)))
+    return DryRun(ordered, refused, count, skipped, names_unserved(deployment, fleet))
 
 
 def _others(running: Iterable[Running], copies: Iterable[Copy], names: Names) -> list[Running]:
@@ -374,30 +384,8 @@ def _in_rounds(
         return slots.groups_of(view, template, zone, [(deployment, len(copies))])
 
     begun = [copy for copy in copies if copy.action is Action.DOWNLOADING]
+    starting = [copy for copy in copies if copy.action in _STARTING and copy.action is not Action.DOWNLOADING]
     held = [*map(groups_of, begun), *(slots.groups_of(view, known, zone, ()) for view, known in others)]
-    taken = collections.Counter((group.name, 1) for groups in held for group in groups)
-    rounds = {copy.placement: 1 for copy in begun}
-    #: for a round in which a group is full: a later one, up to which it is full
-    after: dict[tuple[str, int], int] = {}
-
-    def with_room(group: slots.Group, number: int) -> int:
-        """The first round from `number` in which the group has room."""
-        full = []
-        while taken[group.name, number] >= group.limit:
-            full.append(number)
-            number = after.get((group.name, number), number + 1)
-        for each in full:
-            after[group.name, each] = number
-        return number
-
-    for copy in copies:
-        if copy.action not in _STARTING or copy.action is Action.DOWNLOADING:
-            continue
-        limits = [group for group in groups_of(copy) if group.limit]
-        number, later = 0, 1
-        while later > number:
-            number, later = later, max((with_room(group, later) for group in limits), default=later)
-        rounds[copy.placement] = number
-        for group in limits:
-            taken[group.name, number] += 1
-    return [dataclasses.replace(copy, round=rounds.get(copy.placement)) for copy in copies]
+    numbers = [1] * len(begun) + rounds.assigned(held, map(groups_of, starting))
+    found = {copy.placement: number for copy, number in zip((*begun, *starting), numbers, strict=True)}
+    return [dataclasses.replace(copy, round=found.get(copy.placement)) for copy in copies]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from directdownload.resources import base
+from directdownload.resources import base, quantities
 from directdownload.resources.base import Condition, ObjectMeta
 from directdownload.resources.host import Host, HostCertificate
 from directdownload.resources.jobs import JobResult, Verb
@@ -106,8 +106,10 @@ class FileView:
     revision: str | None
 
     def placed(self) -> PlacedFile:
-        """The same as a status has it."""
-        return PlacedFile.model_construct(**{name: getattr(self, name) for name in self.__slots__})
+        """The same as a status has it, with its sizes in words."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        sizes = {"size": self.size_bytes, "served": self.served_bytes, "virtual_size": self.virtual_size_bytes}
+        return PlacedFile.model_construct(**values, **quantities.in_words(**sizes))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,6 +165,12 @@ class PlacementView:
     @property
     def message(self) -> str:
         return self.conditions[0].message if self.conditions else ""
+
+    @property
+    def counted(self) -> Phase | None:
+        """Its phase in counts: a download waits while its host is Down, and holds no slot."""
+        lost = self.phase is Phase.DOWNLOADING and self.reason is Reason.HOST_DOWN
+        return Phase.PENDING if lost else self.phase
 
     def shows(self, status: TemplatePlacementStatus) -> bool:
         """Whether the object already says what `status` would write."""

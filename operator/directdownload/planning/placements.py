@@ -12,7 +12,7 @@ from typing import Any
 from directdownload.planning import attempts, digests, headers, removal, repair, requests, startup
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.observed import Job, PlacementView
+from directdownload.planning.observed import FileView, Job, PlacementView
 from directdownload.planning.plans import (
     PlacementPlan,
     Step,
@@ -24,7 +24,7 @@ from directdownload.planning.plans import (
 )
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
-from directdownload.resources.templateplacement import Phase, PlacedFile
+from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import SourcePolicy
 
 _NEWER = ("nfs_exports", "nfs_user")
@@ -104,7 +104,7 @@ def _after_fetch(
     placement: PlacementView, around: Surroundings, job: Job, result: JobResult, now: datetime.datetime
 ) -> PlacementPlan:
     if result.done:
-        file = PlacedFile(
+        file = FileView(
             # Never the job's path: it has read foreign bytes, and others open this path.
             path=placement.path,
             size_bytes=result.size_bytes,
@@ -116,7 +116,7 @@ def _after_fetch(
             # A file that was there may not have been read for long: its next verification counts from then.
             verified_time=min(now, result.verified_time or now),
             revision=result.revision or None,
-        )
+        ).placed()
         verdict = Verdict(True, result.reason, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file)
         return PlacementPlan(status, drop_job=True, outcome=result)

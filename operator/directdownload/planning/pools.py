@@ -89,10 +89,13 @@ def plan_pool(
         message = f"usable on none of {len(members)} hosts; see status.storage of the Hosts"
         verdict = Verdict(False, found, message + _first_down(members))
     generation = pool.metadata.generation
+    capacity = quantities.total(entry.capacity_bytes or 0 for entry in entries)
+    available = quantities.total(entry.available_bytes or 0 for entry in entries)
     return StoragePoolStatus(
         observed_generation=generation,
-        capacity_bytes=quantities.total(entry.capacity_bytes or 0 for entry in entries),
-        available_bytes=quantities.total(entry.available_bytes or 0 for entry in entries),
+        capacity_bytes=capacity,
+        available_bytes=available,
+        **quantities.in_words(capacity=capacity, available=available),
         hosts=PoolHosts(total=len(members), ready=len(ready)),
         **requests.served(pool, now).fields(),
         conditions=conditions(verdict, pool.status.conditions, generation, now, types=("Ready",)),

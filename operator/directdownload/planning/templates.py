@@ -8,7 +8,7 @@ from directdownload.planning import digests, requests
 from directdownload.planning.conditions import Verdict, condition, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.probes import CONDITION, Outcome
-from directdownload.resources import urls
+from directdownload.resources import quantities, urls
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
@@ -58,7 +58,7 @@ def _verdict(template: Template, zones: Collection[str], secret: Verdict | None)
 
 def count(placements: Iterable[PlacementView]) -> PlacementCounts:
     """Copies per phase; those being removed count nowhere, and `total` is all that remain."""
-    phases = [p.phase for p in placements if p.phase is not Phase.REMOVING]
+    phases = [p.counted for p in placements if p.phase is not Phase.REMOVING]
     ready, downloading, failed = (phases.count(phase) for phase in (Phase.READY, Phase.DOWNLOADING, Phase.FAILED))
     pending = len(phases) - ready - downloading - failed
     return PlacementCounts(total=len(phases), ready=ready, downloading=downloading, pending=pending, failed=failed)
@@ -100,11 +100,14 @@ def plan_template(
     if heard.contradiction:
         reason, words = Reason.DIGESTS_DIFFER, heard.contradiction
         dispute = condition(digests.CONDITION, ConditionStatus.TRUE, reason, words, (), generation, now)
+    size_bytes = next((size for size, _ in known if size is not None), None)
+    virtual_size_bytes = next((size for _, size in known if size is not None), None)
     return TemplateStatus(
         observed_generation=generation,
         protocol=protocol(template.spec.url),
-        size_bytes=next((size for size, _ in known if size is not None), None),
-        virtual_size_bytes=next((size for _, size in known if size is not None), None),
+        size_bytes=size_bytes,
+        virtual_size_bytes=virtual_size_bytes,
+        **quantities.in_words(size=size_bytes, virtual_size=virtual_size_bytes),
         etag=(answer.etag if answer.etag.isprintable() else "") or None if answer is not None else before.etag,
         digest=heard.digest,
         placements=count(placements),

@@ -202,12 +202,16 @@ CONDITION_MESSAGE_LENGTH = 32768
 class Condition(Model):
     """`metav1.Condition`."""
 
-    type: str = pydantic.Field(max_length=316)
-    status: ConditionStatus
-    reason: Reason
-    message: str = pydantic.Field(default="", max_length=CONDITION_MESSAGE_LENGTH)
-    last_transition_time: Time | None = None
-    observed_generation: int | None = None
+    type: str = pydantic.Field(max_length=316, description="What the condition is about, such as Ready.")
+    status: ConditionStatus = pydantic.Field(description="Whether it holds: True, False or Unknown.")
+    reason: Reason = pydantic.Field(description="The cause in one word; docs/reasons.md explains each.")
+    message: str = pydantic.Field(
+        default="", max_length=CONDITION_MESSAGE_LENGTH, description="The cause in words, for people."
+    )
+    last_transition_time: Time | None = pydantic.Field(None, description="When `status` changed last.")
+    observed_generation: int | None = pydantic.Field(
+        None, description="The `metadata.generation` that the condition is about."
+    )
 
 
 class MatchExpression(Model):
@@ -221,12 +225,17 @@ class MatchExpression(Model):
     )
 
     key: str = pydantic.Field(
-        max_length=317, json_schema_extra=rules(expected="a label key", example="topology.kubernetes.io/zone")
+        max_length=317,
+        description="Key of the label.",
+        json_schema_extra=rules(expected="a label key", example="topology.kubernetes.io/zone"),
     )
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = pydantic.Field(
-        json_schema_extra=rules(expected="In, NotIn, Exists or DoesNotExist", example="In")
+        description="How the label relates to `values`: In, NotIn, Exists or DoesNotExist.",
+        json_schema_extra=rules(expected="In, NotIn, Exists or DoesNotExist", example="In"),
     )
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...] = pydantic.Field(
+        (), description="Values to compare with: at least one with In and NotIn, none with Exists and DoesNotExist."
+    )
 
     @functools.cached_property
     def _values(self) -> frozenset[str]:
@@ -247,6 +256,7 @@ class LabelSelector(Model):
 
     match_labels: dict[str, str] = pydantic.Field(
         {},
+        description="Labels that an object must have, each with this value.",
         json_schema_extra=rules(
             (
                 "self.all(k, size(k) <= 317)",
@@ -254,7 +264,9 @@ class LabelSelector(Model):
             )
         ),
     )
-    match_expressions: tuple[MatchExpression, ...] = ()
+    match_expressions: tuple[MatchExpression, ...] = pydantic.Field(
+        (), description="Conditions on labels; all of them must hold."
+    )
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         if any(labels.get(key) != value for key, value in self.match_labels.items()):
@@ -291,6 +303,10 @@ class ObjectMeta(Model):
 def request_in(annotations: Mapping[str, str]) -> str:
     """The value of `requested-at` that counts; empty if there is none."""
     return annotations.get(REQUESTED_AT, "")[:REQUEST_LENGTH]
+
+
+#: An amount in words (`quantities`), beside its number: columns of kubectl cannot format.
+Words = Annotated[str, pydantic.Field(max_length=32)]
 
 
 class Status(Model):

@@ -171,6 +171,8 @@ def definition(kind: type[base.Resource]) -> dict[str, Any]:
     definitions = {**document["$defs"], "Reason": {"type": "string", "maxLength": 128}}
     spec = _structural(document["properties"]["spec"], definitions, status=False)
     status = _structural(definitions[kind.model_fields["status"].annotation.__name__], definitions, status=True)  # type: ignore[union-attr]
+    spec["description"] = f"Desired state of the {described.kind}."
+    status["description"] = f"Observed state of the {described.kind}. Written by the operator."
     status.pop("x-kubernetes-validations", None)
     _conditions_as_map(status)
     spec_missing = base.Rule("has(self.spec)", f"spec is missing: see kubectl explain {described.plural}.spec", ".spec")

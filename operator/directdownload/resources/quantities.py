@@ -1,12 +1,15 @@
-"""Kubernetes quantities and Go durations as numbers.
+"""Kubernetes quantities and Go durations as numbers, and numbers in words.
 
-Called wherever a person writes an amount: fields of resources, options of the command line, the reserve of a pool.
-Every function raises ValueError with the expected notation and an example; none accepts a negative amount.
+`parse_…` is called wherever a person writes an amount: fields of resources, options of the command line, the reserve of
+a pool. It raises ValueError with the expected notation and an example, and accepts no negative amount. `size`, `rate`
+and `span` are the one way to write amounts for people, in statuses and on the command line.
 """
 
 import decimal
+import itertools
 import re
 from collections.abc import Iterable
+from typing import Any
 
 #: The largest integer of the API; file systems claim more, and sums of hosts' reports may exceed it.
 LARGEST_INTEGER = 2**63 - 1
@@ -19,6 +22,8 @@ _FACTORS = {
 }
 _DURATION_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_STEPS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _PERCENT = re.compile(r"(\d{1,2})%", re.ASCII)
 
 
@@ -68,3 +73,33 @@ def parse_reserve(text: str, capacity_bytes: int) -> int:
             f"{text[:64]!r} is not a reserve: expected a percentage below 100 or a quantity of bytes, "
             "for example 5% or 20Gi"
         ) from error
+
+
+def size(size_bytes: int) -> str:
+    """Binary units with three or four significant digits: `999 B`, `12.3 MiB`, `1.0 GiB`."""
+    value, unit = float(size_bytes), 0
+    # 1023.95 would be printed as 1024.0, which is one of the next unit
+    while value >= (1024 if unit == 0 else 1023.95) and unit < len(_SIZE_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_SIZE_UNITS[unit]}"
+
+
+def rate(bytes_per_second: int) -> str:
+    return f"{size(bytes_per_second)}/s"
+
+
+def span(seconds: float) -> str:
+    """The two largest units: `8 s`, `2m05s`, `3h20m`, `4d6h`; seconds alone get the blank that units have."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    for (step, unit), (below, smaller) in itertools.pairwise(_STEPS):
+        if whole >= step:
+            rest = whole % step // below
+            return f"{whole // step}{unit}{rest:02d}{smaller}" if step < 86400 else f"{whole // step}{unit}{rest}h"
+    raise AssertionError("unreachable: 60 seconds are a minute")
+
+
+def in_words(**sizes_bytes: int | None) -> dict[str, Any]:
+    """The sizes in words, by the same names; None stays None."""
+    return {name: size(value) if value is not None else None for name, value in sizes_bytes.items()}

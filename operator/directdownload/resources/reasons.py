@@ -93,6 +93,8 @@ class Reason(Word):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     NO_MATCHING_HOSTS = "NoMatchingHosts"
     NO_MATCHING_POOLS = "NoMatchingPools"
+    HOST_NOT_FOUND = "HostNotFound"
+    POOL_NOT_FOUND = "PoolNotFound"
     PLACEMENTS_FAILED = "PlacementsFailed"
     TOO_MANY_PLACEMENTS = "TooManyPlacements"
     # Placements and job results: permanent
@@ -128,6 +130,7 @@ class Reason(Word):
     ALTERED = "Altered"
     MISSING = "Missing"
     # Placements: waiting
+    PREPARING = "Preparing"
     WAITING_FOR_SLOT = "WaitingForSlot"
     HOST_DOWN = "HostDown"
     IN_USE = "InUse"

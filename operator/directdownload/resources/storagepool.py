@@ -15,6 +15,7 @@ from directdownload.resources.base import (
     Reserve,
     Resource,
     Status,
+    Words,
     condition_column,
     rules,
 )
@@ -107,7 +108,9 @@ class StoragePoolStatus(Status):
         description="Size of the file systems, summed over the hosts where the pool is usable; a shared pool counts "
         "once.",
     )
+    capacity: Words | None = pydantic.Field(None, description="`capacityBytes` for people, such as `1.8 TiB`.")
     available_bytes: int | None = pydantic.Field(None, description="Free space, summed in the same way.")
+    available: Words | None = pydantic.Field(None, description="`availableBytes` for people.")
     hosts: PoolHosts | None = None
 
 
@@ -123,6 +126,8 @@ class StoragePool(Resource):
             Column("Path", ".spec.path"),
             Column("Hosts", ".status.hosts.total", "integer"),
             Column("Usable", ".status.hosts.ready", "integer"),
+            Column("Capacity", ".status.capacity"),
+            Column("Available", ".status.available"),
             condition_column("Ready", "Ready"),
             condition_column("Reason", "Ready", field="reason", wide=True),
             AGE,

@@ -17,6 +17,7 @@ from directdownload.resources.base import (
     Rule,
     Status,
     Time,
+    Words,
     condition_column,
     rules,
 )
@@ -157,7 +158,7 @@ class TemplateSpec(Model):
 
 
 class PlacementCounts(Model):
-    """Number of copies in each phase."""
+    """Number of copies in each phase; they add up to `total` or `desired`."""
 
     total: int | None = pydantic.Field(None, description="In a Template: all copies.")
     desired: int | None = pydantic.Field(None, description="In a TemplateDeployment: all copies that it wants.")
@@ -168,7 +169,10 @@ class PlacementCounts(Model):
     )
     ready: int = pydantic.Field(0, description="Copies that are complete, verified and in place.")
     downloading: int = pydantic.Field(0, description="Copies that a job is fetching.")
-    pending: int = pydantic.Field(0, description="Copies that wait, or are between two attempts.")
+    pending: int = pydantic.Field(
+        0,
+        description="Copies that wait: for their first attempt, between two, or in a download for a host that is Down.",
+    )
     failed: int = pydantic.Field(0, description="Copies that failed for good.")
 
 
@@ -206,9 +210,11 @@ class TemplateStatus(Status):
     size_bytes: int | None = pydantic.Field(
         None, description="Size of the file as served: from the answer to the probe, then from the first verified copy."
     )
+    size: Words | None = pydantic.Field(None, description="`sizeBytes` for people, such as `312.0 MiB`.")
     virtual_size_bytes: int | None = pydantic.Field(
         None, description="Virtual size of the image, if its header has it; learnt in the same way."
     )
+    virtual_size: Words | None = pydantic.Field(None, description="`virtualSizeBytes` for people.")
     etag: str | None = pydantic.Field(None, description="ETag in the answer to the last probe.")
     digest: str | None = pydantic.Field(
         None,
@@ -228,11 +234,12 @@ class Template(Resource):
         columns=(
             Column("Format", ".spec.format"),
             Column("Type", ".spec.type"),
-            Column("Size", ".status.sizeBytes", "integer"),
+            Column("Size", ".status.size"),
             Column("Copies", ".status.placements.ready", "integer"),
             condition_column("Ready", "Ready"),
             condition_column("Reason", "Ready", field="reason", wide=True),
             Column("URL", ".spec.url", wide=True),
+            Column("Bytes", ".status.sizeBytes", "integer", wide=True),
             AGE,
         ),
     )

@@ -17,11 +17,15 @@ from directdownload.resources.base import (
     Resource,
     Status,
     Time,
+    Words,
     condition_column,
     rules,
 )
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import PlacementCounts
+
+#: Hosts named for each reason to wait.
+WAITING_HOSTS = 5
 
 
 class TemplateReference(Model):
@@ -62,10 +66,16 @@ class TemplateDeploymentSpec(Model):
         description="Selects Hosts by their labels, which are those of their nodes; empty: all hosts of the zone.",
     )
     hosts: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Names of Hosts; empty: all hosts. With `hostSelector`, both must match.", max_length=5000
+        (),
+        description="Names of Hosts; empty: all hosts. With `hostSelector`, both must match. While the zone has no "
+        "Host of a name, the deployment is not Ready.",
+        max_length=5000,
     )
     pools: tuple[ObjectName, ...] = pydantic.Field(
-        (), description="Names of StoragePools; empty: all pools of the zone.", max_length=256
+        (),
+        description="Names of StoragePools; empty: all pools of the zone. While the zone has no StoragePool of a name, "
+        "the deployment is not Ready.",
+        max_length=256,
     )
     rollout: Rollout = Rollout()
     deletion_policy: Literal["Delete", "Retain"] = pydantic.Field(
@@ -92,6 +102,9 @@ class DeploymentBytes(Model):
 
     total: int = pydantic.Field(0, description="Bytes in all, as far as sizes are known.")
     downloaded: int = pydantic.Field(0, description="Bytes that have arrived.")
+    progress: Words | None = pydantic.Field(
+        None, description="Both for people, such as `1.2 GiB of 3.0 GiB`; absent while no size is known."
+    )
 
 
 class PlacementFailure(Model):
@@ -99,6 +112,17 @@ class PlacementFailure(Model):
     pool: str = pydantic.Field(description="The StoragePool.")
     reason: Reason = pydantic.Field(description="Reason of the failure.")
     message: str = pydantic.Field("", description="The reason in words.")
+
+
+class WaitingCopies(Model):
+    """Copies that wait for the same thing."""
+
+    reason: Reason = pydantic.Field(description="What they wait for.")
+    count: int = pydantic.Field(description="Number of these copies.")
+    hosts: tuple[str, ...] = pydantic.Field(
+        (), max_length=WAITING_HOSTS, description="Up to 5 of their hosts, in the order of their names."
+    )
+    message: str = pydantic.Field("", description="The reason in words, of the copy on the first of these hosts.")
 
 
 class Granted(Model):
@@ -118,6 +142,13 @@ class Granted(Model):
 class TemplateDeploymentStatus(Status):
     placements: PlacementCounts | None = None
     bytes: DeploymentBytes | None = None
+    waiting: tuple[WaitingCopies, ...] = pydantic.Field(
+        (),
+        # One for each reason, of which there may be more in another version.
+        max_length=256,
+        description="What the pending copies wait for: their number by reason, the most frequent first. The counts add "
+        "up to `placements.pending`.",
+    )
     failures: tuple[PlacementFailure, ...] = pydantic.Field(
         (), max_length=10, description="Up to 10 copies that failed or are tried again."
     )
@@ -145,8 +176,11 @@ class TemplateDeployment(Resource):
             Column("Desired", ".status.placements.desired", "integer"),
             Column("Ready", ".status.placements.ready", "integer"),
             Column("Downloading", ".status.placements.downloading", "integer"),
+            Column("Pending", ".status.placements.pending", "integer"),
             Column("Failed", ".status.placements.failed", "integer"),
             condition_column("Reason", "Ready", field="reason"),
+            Column("Progress", ".status.bytes.progress", wide=True),
+            condition_column("Message", "Ready", field="message", wide=True),
             AGE,
         ),
     )

@@ -1,10 +1,10 @@
 """TemplatePlacement: one copy of a template in a pool; cluster-scoped, written by the controller alone."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import pydantic
 
-from directdownload.resources import naming
+from directdownload.resources import naming, quantities
 from directdownload.resources.base import (
     AGE,
     Column,
@@ -14,6 +14,7 @@ from directdownload.resources.base import (
     Resource,
     Status,
     Time,
+    Words,
     condition_column,
     rules,
 )
@@ -87,11 +88,16 @@ class TemplatePlacementSpec(Model):
     )
 
 
+#: Fields of `observed` and `progress` that say in words what others say in numbers.
+WORDS = frozenset({"size", "downloaded", "total", "rate", "eta"})
+
+
 class Observed(Model):
     """The file under the final name. Written by the agent."""
 
     present: bool | None = pydantic.Field(None, description="Whether the file exists.")
     size_bytes: int | None = pydantic.Field(None, description="Size of the file.")
+    size: Words | None = pydantic.Field(None, description="`sizeBytes` for people.")
     mtime: Time | None = pydantic.Field(None, description="Modification time of the file.")
     changed: bool | None = pydantic.Field(
         None, description="true: size, modification time or inode differ from those of the verified file."
@@ -102,17 +108,36 @@ class Observed(Model):
         "`file.revision`, the observation does not count.",
     )
 
+    def worded(self) -> Self:
+        """With its numbers in words as well."""
+        return self.model_copy(update=quantities.in_words(size=self.size_bytes))
+
 
 class Progress(Model):
     """Progress of the running or the last download. Written by the agent."""
 
     bytes_downloaded: int | None = pydantic.Field(None, description="Bytes that have arrived.")
+    downloaded: Words | None = pydantic.Field(None, description="`bytesDownloaded` for people, such as `45.0 MiB`.")
     bytes_total: int | None = pydantic.Field(None, description="Bytes in all, if the source reports them.")
+    total: Words | None = pydantic.Field(None, description="`bytesTotal` for people.")
     bytes_per_second: int | None = pydantic.Field(None, description="Current rate.")
+    rate: Words | None = pydantic.Field(None, description="`bytesPerSecond` for people, such as `12.3 MiB/s`.")
     eta_seconds: int | None = pydantic.Field(None, description="Remaining time at this rate.")
+    eta: Words | None = pydantic.Field(None, description="`etaSeconds` for people, such as `2m05s`.")
     percent: int | None = pydantic.Field(None, description="Share of the bytes that have arrived.")
     source: str | None = pydantic.Field(None, description="Host name of the source.")
     updated_time: Time | None = pydantic.Field(None, description="Time of this progress.")
+
+    def worded(self) -> Self:
+        """With its numbers in words as well."""
+        rate, eta = self.bytes_per_second, self.eta_seconds
+        return self.model_copy(
+            update={
+                **quantities.in_words(downloaded=self.bytes_downloaded, total=self.bytes_total),
+                "rate": quantities.rate(rate) if rate is not None else None,
+                "eta": quantities.span(eta) if eta is not None else None,
+            }
+        )
 
 
 class PlacedFile(Model):
@@ -120,9 +145,11 @@ class PlacedFile(Model):
 
     path: str = pydantic.Field(description="Path of the file.")
     size_bytes: int | None = pydantic.Field(None, description="Size of the published file.")
+    size: Words | None = pydantic.Field(None, description="`sizeBytes` for people, such as `312.0 MiB`.")
     served_bytes: int | None = pydantic.Field(
         None, description="Size of the archive, if the file was unpacked from one."
     )
+    served: Words | None = pydantic.Field(None, description="`servedBytes` for people.")
     digest: str | None = pydantic.Field(None, description="`sha256:<hex>` of the file as served.")
     published_digest: str | None = pydantic.Field(
         None,
@@ -133,6 +160,7 @@ class PlacedFile(Model):
     virtual_size_bytes: int | None = pydantic.Field(
         None, description="Virtual size of the image, if its header has it."
     )
+    virtual_size: Words | None = pydantic.Field(None, description="`virtualSizeBytes` for people.")
     verified_time: Time | None = pydantic.Field(None, description="When the file was last read and found as expected.")
     revision: str | None = pydantic.Field(
         None, description="Opaque name of the last publication or verification; each verification changes it."
@@ -174,14 +202,16 @@ class TemplatePlacement(Resource):
         short_name="ddplacement",
         namespaced=False,
         columns=(
+            Column("Namespace", ".spec.templateRef.namespace", description="that of the Template"),
             Column("Template", ".spec.templateRef.name"),
             Column("Host", ".spec.host"),
             Column("Pool", ".spec.pool"),
             Column("Phase", ".status.phase"),
             Column("Percent", ".status.progress.percent", "integer"),
-            Column("Rate", ".status.progress.bytesPerSecond", "integer", description="bytes per second"),
-            Column("ETA", ".status.progress.etaSeconds", "integer", description="seconds"),
+            Column("Rate", ".status.progress.rate"),
+            Column("ETA", ".status.progress.eta"),
             AGE,
+            Column("Size", ".status.file.size", wide=True),
             Column("Path", ".spec.path", wide=True),
             condition_column("Reason", "Ready", field="reason", wide=True),
         ),

@@ -128,6 +128,14 @@ class World:
                     found.add((template["metadata"]["uid"], pool["metadata"]["name"], where))
         return found
 
+    def served(self, deployment: Object) -> bool:
+        """Whether its zone has all the hosts and pools that it names."""
+        spec = deployment["spec"]
+        hosts, pools = spec.get("hosts", ()), spec.get("pools", ())
+        return all(name in self.hosts and _of_zone(self.hosts[name], spec["zone"]) for name in hosts) and all(
+            name in self.pools and _of_zone(self.pools[name], spec["zone"]) for name in pools
+        )
+
     def wanted(self) -> set[Copy]:
         return {
             copy
@@ -277,7 +285,8 @@ def _counts(world: World) -> Iterator[str]:
         if status.get("placements") != expected:
             yield f"deployment {namespace}/{name} counts {status.get('placements')}, expected {expected}"
         refused = world.refused(deployment)
-        if (_condition(deployment, "Ready") == "True") != (bool(selected) and not refused):
+        served = bool(selected) and not refused and world.served(deployment)
+        if (_condition(deployment, "Ready") == "True") != served:
             yield f"deployment {namespace}/{name} is {_summary(deployment)}: {len(selected)} copies, refused {refused}"
         if status.get("failures"):
             yield f"deployment {namespace}/{name} has failures {status['failures']}"

@@ -56,6 +56,9 @@ def test_a_running_download_is_told_with_the_interval_of_its_journal(pool: Pool)
     assert wanted.interval_seconds == 7
     assert wanted.status["progress"] | {"updatedTime": ""} == {
         "bytesDownloaded": 250,
+        "downloaded": "250 B",
+        "total": "1000 B",
+        "rate": "0 B/s",
         "bytesTotal": 1000,
         "bytesPerSecond": 0,
         "percent": 25,
@@ -79,7 +82,7 @@ def test_a_published_copy_is_told_whole_and_what_the_file_is_like(pool: Pool) ->
     wanted = pool.wanted()["p1"]
     assert wanted.settled
     assert (wanted.file_name, wanted.writer) == ("t1", agent_files.HOST)
-    expected = {"present": True, "sizeBytes": 5, "mtime": "2026-01-31T12:00:00Z", "revision": revision}
+    expected = {"present": True, "sizeBytes": 5, "size": "5 B", "mtime": "2026-01-31T12:00:00Z", "revision": revision}
     assert wanted.status["observed"] == expected
     progress = wanted.status["progress"]
     assert (progress["bytesDownloaded"], progress["bytesTotal"], progress["percent"]) == (5, 5, 100)
@@ -132,8 +135,8 @@ def test_a_file_lost_or_changed_is_observed_as_it_is(pool: Pool, how: str) -> No
     expected: dict[str, dict[str, Any]] = {
         "removed": {"present": False},
         "replaced by a link": {"present": False},
-        "truncated": {"present": True, "changed": True, "sizeBytes": 1},
-        "touched": {"present": True, "changed": True, "sizeBytes": 5, "mtime": "2001-09-09T01:46:40Z"},
+        "truncated": {"present": True, "changed": True, "sizeBytes": 1, "size": "1 B"},
+        "touched": {"present": True, "changed": True, "sizeBytes": 5, "size": "5 B", "mtime": "2001-09-09T01:46:40Z"},
     }
     observed = wanted.status["observed"]
     assert observed.items() >= {**expected[how], "revision": revision}.items()
@@ -188,6 +191,7 @@ def test_a_verification_takes_the_change_back_with_a_new_revision(pool: Pool) ->
     assert pool.observed("p1") | {"mtime": ""} == {
         "present": True,
         "sizeBytes": 5,
+        "size": "5 B",
         "mtime": "",
         "changed": True,
         "revision": known.revision,

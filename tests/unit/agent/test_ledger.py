@@ -1,7 +1,10 @@
 """What is remembered over a restart."""
 
 import dataclasses
+import datetime
 import errno
+import hashlib
+import json
 import logging
 import pathlib
 import time
@@ -10,7 +13,7 @@ import pytest
 from tests.world import agent_files
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 
-from directdownload.agent import copies, ledger
+from directdownload.agent import copies, ledger, progress
 from directdownload.agent.ledger import Ledger, Outcome
 from directdownload.resources.templateplacement import Observed
 
@@ -27,6 +30,20 @@ async def test_what_was_told_is_known_after_a_restart_and_a_change_is_not(tmp_pa
     assert again.outcome(WANTED) is Outcome.PUBLISHED
     assert again.outcome(dataclasses.replace(WANTED, uid="u2")) is None
     assert again.outcome(dataclasses.replace(WANTED, observed=Observed(present=False))) is None
+
+
+async def test_words_for_people_are_no_reason_to_publish_again(tmp_path: pathlib.Path) -> None:
+    """Version 0.1.0 published none: an upgrade must not cost a write for each of thousands of copies."""
+    wanted = dataclasses.replace(WANTED, progress=progress.complete(5, datetime.datetime.now(datetime.UTC)))
+    assert wanted.status["observed"]["size"] == wanted.status["progress"]["total"] == "5 B"
+    written = {"observed": SEEN, "progress": wanted.progress}
+    before = {
+        name: part.model_dump(by_alias=True, exclude_none=True, mode="json")
+        for name, part in written.items()
+        if part is not None
+    }
+    assert ledger.digest(wanted.status) == ledger.digest(before)
+    assert ledger.digest(before) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:16]
 
 
 async def test_what_was_about_to_be_told_is_remembered_and_told_again_after_a_restart(tmp_path: pathlib.Path) -> None:

@@ -115,3 +115,12 @@ def test_deployments_that_are_under_way_tell_rate_and_time_left() -> None:
     assert boards.text(board.total) == (
         "total    0 of 2 deployments ready  50 %  100.0 MiB / 200.0 MiB  25.0 MiB/s  ETA 4 s"
     )
+
+
+def test_while_nothing_downloads_the_total_says_why() -> None:
+    status = {"placements": {"desired": 2, "ready": 1, "pending": 1}}
+    state = rollout.snapshot(deployment(conditions=[condition("Ready", "False", "HostDown")], status=status))
+    assert boards.text(boards.of_placements(state, NOW).total) == "total    1 of 2 ready  HostDown"
+    moving = {"placements": {"desired": 2, "downloading": 1, "pending": 1}}
+    state = rollout.snapshot(deployment(conditions=[condition("Ready", "False", "Downloading")], status=moving))
+    assert "Downloading" not in boards.text(boards.of_placements(state, NOW).total)

@@ -74,6 +74,8 @@ def test_a_plan_for_programs() -> None:
         "otherDownloads": None,
     }
     assert [item["action"] for item in shown["items"]] == ["Present", "Download"]
+    assert shown["blocked"] == []
+    assert shown["unserved"] == {"hosts": [], "hostsElsewhere": [], "pools": [], "poolsElsewhere": []}
     assert (shown["refused"], shown["deployment"]) == (None, "debian-13-zone-1")
 
 
@@ -115,6 +117,14 @@ def test_skipped_copies_are_counted_and_their_hosts_named() -> None:
     assert shown["skipped"][0] == {"host": "kvm-2", "pool": "local", "architecture": "aarch64"}
     none = dryrun.plan_dry_run(wish, found.template, build.fleet(hosts), {}, build.NOW)
     assert plan.exit_status(none) == 3
+
+
+def test_what_is_blocked_is_counted_as_in_a_status() -> None:
+    waiting = [copy(host, Action.WAIT, Reason.HOST_DOWN, message=f"{host} is off") for host in ("kvm-2", "kvm-1")]
+    shown = planview.document(planned(*waiting, copy("kvm-3", Action.DOWNLOAD)))
+    assert shown["blocked"] == [
+        {"reason": "HostDown", "count": 2, "hosts": ["kvm-1", "kvm-2"], "message": "kvm-1 is off"}
+    ]
 
 
 GONE = Verdict(False, Reason.TEMPLATE_NOT_READY, "not Ready")

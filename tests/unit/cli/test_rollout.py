@@ -105,3 +105,8 @@ def test_copies_that_go_are_shown_but_not_counted() -> None:
     state = rollout.snapshot(deployment(), [placement("k1", "Removing"), placement("k2", "Ready", total=MIB)])
     assert len(state.placements) == 2
     assert (state.desired, state.ready, state.bytes_total) == (1, 1, MIB)
+
+
+def test_a_download_on_a_host_that_is_down_waits() -> None:
+    state = rollout.snapshot(deployment(), [placement("k1", "Downloading", done=1, total=2, reason="HostDown")])
+    assert (state.downloading, state.pending) == (0, 1)

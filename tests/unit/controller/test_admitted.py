@@ -34,6 +34,7 @@ from directdownload.planning import (
     probes,
     publications,
     rights,
+    rollouts,
     slots,
     startup,
     templates,
@@ -201,7 +202,7 @@ def _plan_deployment(drawn: Drawn, trial: Trial, deployment: TemplateDeployment,
     existing = {placement.key: placement for placement in copies}
     trial(
         "plan_deployment",
-        lambda: deployments.plan_deployment(deployment, template, fleet, existing, NOW),
+        lambda: rollouts.plan_deployment(deployment, template, fleet, existing, NOW),
         writes,
     )
     if template is not None:

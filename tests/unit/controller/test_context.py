@@ -11,8 +11,8 @@ from tests.unit.planning.build import NOW, Document, seconds
 from directdownload.cluster import kinds
 from directdownload.controller.queue import Key
 from directdownload.planning import hosts, requests
-from directdownload.planning.deployments import plan_deployment
 from directdownload.planning.observed import Agent
+from directdownload.planning.rollouts import plan_deployment
 from directdownload.resources.base import REQUESTED_AT
 from directdownload.resources.reasons import Reason
 

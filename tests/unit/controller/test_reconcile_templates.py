@@ -245,3 +245,54 @@ async def test_lost_answers_slow_nothing_down_and_an_api_server_that_is_away_is_
         await reconcile.reconcile(scene.context, KEY.name)
         made.append(len(scene.made()))
     assert made == sorted(set(made)), "each look makes some"
+
+
+class Told:
+    """A recorder that only keeps the reasons of Events about deployments."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Reason] = []
+
+    def tell(self, resource: kinds.Resource, _item: object, _type: str, reason: Reason, *_: str) -> None:
+        if resource is kinds.TEMPLATE_DEPLOYMENTS:
+            self.reasons.append(reason)
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["permitted", "denied since"])
+async def test_what_copies_wait_for_is_written_no_more_often_than_counts_and_is_no_event(denied: bool) -> None:
+    """In a rollout to thousands of hosts it changes with each attempt of each copy, also of those that it still has."""
+    recorder = Told()
+    scene = scenes.Scene(recorder=recorder)
+    team: Document = {"templateNamespaces": {"matchLabels": {"team": "b"}}}
+    scene.put(kinds.ZONES, build.zone(spec=team if denied else {}))
+    scene.put(kinds.STORAGE_POOLS, build.pool())
+    scene.put(kinds.TEMPLATES, build.template(**FINALIZERS))
+    scene.put(kinds.TEMPLATE_DEPLOYMENTS, build.deployment(**FINALIZERS))
+    scene.world.hosts.observe(build.host("kvm-1"))
+
+    def written() -> int:
+        return len(scene.api.called("apply", kinds.TEMPLATE_DEPLOYMENTS))
+
+    async def look(phase: str, reason: Reason) -> Document:
+        scene.put(kinds.TEMPLATE_PLACEMENTS, build.placement_document(host="kvm-1", phase=phase, reason=reason))
+        await reconcile.reconcile(scene.context, KEY.name)
+        (found,) = scene.api.objects(kinds.TEMPLATE_DEPLOYMENTS)
+        status: Document = found["status"]
+        return status
+
+    first = await look("Pending", Reason.WAITING_FOR_SLOT)
+    assert [(entry["reason"], entry["count"]) for entry in first["waiting"]] == [("WaitingForSlot", 1)]
+    before, told = written(), list(recorder.reasons)
+    for reason in (Reason.HOST_DOWN, Reason.SOURCE_UNREACHABLE, Reason.MAINTENANCE) * 3:
+        assert await look("Pending", reason) == first
+        assert await look("Downloading", Reason.DOWNLOADING) == first
+    assert written() == before
+    (uid,) = {deployment.uid for deployment in scene.world.deployments}
+    scene.world.summaries[uid] -= watches.SUMMARY_SECONDS
+    later = await look("Pending", Reason.HOST_DOWN)
+    assert later["waiting"][0]["reason"] == "HostDown"
+    assert (written(), recorder.reasons) == (before + 1, told)
+    done = await look("Ready", Reason.DOWNLOADED)
+    assert "waiting" not in done
+    news = [] if denied else [Reason.CONVERGED]
+    assert (written(), recorder.reasons) == (before + 2, [*told, *news]), "its end is told at once"

@@ -335,6 +335,20 @@ def test_a_template_that_waits_for_its_zone_hears_of_it(scene: Scene) -> None:
     assert "template default/limited" in scene.queue.take()[0]
 
 
+def test_a_deployment_hears_of_a_host_that_it_names_whichever_zone_that_is_in(scene: Scene) -> None:
+    """Its status says of a name that it is one of another zone."""
+    named: dict[str, Any] = {"hosts": ["kvm-9"], "templateRef": {"name": "named"}}
+    scene.world.deployments.observe(build.deployment("named", spec=named))
+    scene.queue.take()
+    for version, zone in enumerate(("zone-2", "zone-3"), start=2):
+        scene.world.hosts.observe(build.host("kvm-9", zone=zone, resourceVersion=str(version)))
+        assert "template default/named" in scene.queue.take()[1]
+    scene.world.hosts.observe(build.host("kvm-9", "Down", zone="zone-3", resourceVersion="9"))
+    assert "template default/named" not in scene.queue.take()[1], "that is no news to it"
+    scene.world.hosts.forget("kvm-9", 10)
+    assert "template default/named" in scene.queue.take()[1]
+
+
 # --- slots
 
 

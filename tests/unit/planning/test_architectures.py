@@ -10,11 +10,12 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key, deployment, placement
 
 from directdownload.planning import architectures, dryrun
-from directdownload.planning.deployments import FAILURE_SAMPLES, plan_deployment, plan_placements
+from directdownload.planning.deployments import plan_placements
 from directdownload.planning.dryrun import Action
 from directdownload.planning.hosts import plan_host
 from directdownload.planning.observed import Agent, ObservedHost, PlacementView
 from directdownload.planning.quotas import Account, Usage
+from directdownload.planning.rollouts import FAILURE_SAMPLES, plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.host import Architecture, Host
 from directdownload.resources.reasons import Reason
@@ -118,7 +119,7 @@ PHASES = [None, "Pending", "Downloading", "Ready", "Failed", "Unknown"]
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("spec", [{}, NAMED, {"hosts": ["kvm-2"]}])
+@pytest.mark.parametrize("spec", [{}, {"hosts": ["kvm-2"]}])
 def test_a_placement_that_exists_stays_and_counts(phase: str | None, spec: dict[str, Any]) -> None:
     fleet, copy = build.fleet([ARM]), placement(host="kvm-2", phase=phase)
     assert created(template("x86_64"), fleet, copy, spec=spec) == []

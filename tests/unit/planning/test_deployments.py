@@ -6,9 +6,9 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key
 
-from directdownload.planning.deployments import FAILURE_SAMPLES, plan_deployment
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.rights import refusal
+from directdownload.planning.rollouts import FAILURE_SAMPLES, plan_deployment
 from directdownload.planning.selection import Fleet, select
 from directdownload.resources import naming
 from directdownload.resources.reasons import Reason
@@ -171,10 +171,10 @@ def copies(*phases: str | None, reason: Reason | None = None, **status: Any) -> 
     [
         (("Ready",) * 4, {}, {}, Reason.CONVERGED, "Ready"),
         (("Ready",) * 4, {"enabled": False}, {"rollout": {"paused": True}}, Reason.CONVERGED, "Ready"),
-        ((), {}, {}, Reason.DOWNLOADING, "Reconciling"),
-        (("Ready", "Ready", "Ready"), {}, {}, Reason.DOWNLOADING, "Reconciling"),
+        ((), {}, {}, Reason.PREPARING, "Reconciling"),
+        (("Ready", "Ready", "Ready"), {}, {}, Reason.PREPARING, "Reconciling"),
         (("Ready", "Downloading", None, "Pending"), {}, {}, Reason.DOWNLOADING, "Reconciling"),
-        (("Ready", "Ready", "Ready", "Removing"), {}, {}, Reason.DOWNLOADING, "Reconciling"),
+        (("Ready", "Ready", "Ready", "Removing"), {}, {}, Reason.REMOVED, "Reconciling"),
         (("Ready", "Downloading"), {"enabled": False}, {}, Reason.ZONE_DISABLED, "Reconciling"),
         (("Ready", "Downloading"), {}, {"rollout": {"paused": True}}, Reason.PAUSED, "Reconciling"),
         (("Failed", "Downloading", "Ready", "Ready"), {}, {}, Reason.PLACEMENTS_FAILED, "Reconciling"),
@@ -182,7 +182,9 @@ def copies(*phases: str | None, reason: Reason | None = None, **status: Any) -> 
         (("Failed",) * 4, {"enabled": False}, {"rollout": {"paused": True}}, Reason.PLACEMENTS_FAILED, "Stalled"),
         ((), {}, {"hosts": ["nobody"]}, Reason.NO_MATCHING_HOSTS, "Reconciling"),
         ((), {}, {"pools": ["none"]}, Reason.NO_MATCHING_POOLS, "Reconciling"),
-        (("Failed",), {}, {"hosts": ["kvm-2"]}, Reason.DOWNLOADING, "Reconciling"),
+        (("Failed",), {}, {"hosts": ["kvm-2"]}, Reason.PREPARING, "Reconciling"),
+        (("Ready", "Ready"), {}, {"hosts": ["kvm-1", "nope"]}, Reason.HOST_NOT_FOUND, "Reconciling"),
+        (("Ready",) * 4, {}, {"pools": ["local", "nope"]}, Reason.POOL_NOT_FOUND, "Reconciling"),
     ],
 )
 def test_verdict(

@@ -21,6 +21,7 @@ from tests.world import certificates as certificate_files
 from directdownload import planning
 from directdownload.planning import (
     certificates,
+    conditions,
     deployments,
     digests,
     dryrun,
@@ -34,10 +35,13 @@ from directdownload.planning import (
     publications,
     quotas,
     rights,
+    rollouts,
     selection,
     sharing,
     slots,
     templates,
+    unserved,
+    waits,
     zones,
 )
 from directdownload.planning.observed import ObservedHost, PlacementView
@@ -72,7 +76,8 @@ _OF_ONE = """
     requests.later requests.served rights.denial rights.grant rights.holds_unread rights.refusal
     rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
     slots.verification_groups startup.asks startup.blocked startup.late startup.latest startup.look_again
-    startup.with_pod startup.without_pod templates.protocol templates.source_host
+    startup.with_pod startup.without_pod templates.protocol templates.source_host waits.leading waits.stage
+    waits.wait_of waits.words
 """
 OF_ONE = frozenset(_OF_ONE.split())
 
@@ -117,7 +122,7 @@ class Scene:
         return deployments.plan_placements(self.template, self.wishes, self.fleet, self.existing)
 
     def statuses(self) -> object:
-        return [deployments.plan_deployment(d, self.template, self.fleet, self.existing, NOW) for d in self.wishes]
+        return [rollouts.plan_deployment(d, self.template, self.fleet, self.existing, NOW) for d in self.wishes]
 
     def dry_run(self) -> object:
         found = dryrun.plan_dry_run(self.wishes[0], self.template, self.fleet, self.existing, NOW)
@@ -389,6 +394,20 @@ def groups(number: int) -> Call:
     return lambda: slots.groups_of(build.placement(), build.template(), build.zone(), wanting)
 
 
+def waiting(number: int) -> Call:
+    """All wait, half of them for one thing."""
+    reasons = [Reason.HOST_DOWN, *Reason]
+    found = [waits.Wait(reasons[each % len(reasons) * (each % 2)], f"kvm-{each}") for each in range(number)]
+    return lambda: (waits.counted(found), conditions.listed([wait.host for wait in found]))
+
+
+def misspelt(number: int) -> Call:
+    """No host has any of the names."""
+    wish = build.deployment(spec={"hosts": names("nope", number), "pools": names("nope", number % 256)})
+    fleet = build.fleet(on_many(number))
+    return lambda: unserved.names_unserved(wish, fleet).words
+
+
 def standing(number: int) -> Call:
     found = denied(number)
     return lambda: [
@@ -433,8 +452,11 @@ CASES: Mapping[str, Callable[[int], Call]] = {
         )
         for each in SCENES
     },
-    **{f"deployments.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
-    **{f"dryrun.plan_dry_run, {each.__name__}": of(each, Scene.dry_run) for each in (*SCENES, archive, refused)},
+    **{f"rollouts.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
+    **{
+        f"dryrun.plan_dry_run, rounds.assigned, {each.__name__}": of(each, Scene.dry_run)
+        for each in (*SCENES, archive, refused)
+    },
     "selection.select": lambda number: functools.partial(
         selection.select, named(number).wishes[0], build.template(), build.fleet(on_many(number)), copies(number)
     ),
@@ -466,6 +488,8 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "slots.Line, one host": line(lambda _: "kvm-0", full=True),
     "slots.Line, most on one host": line(lambda each: "kvm-0" if each % 10 else f"kvm-{each}", full=True),
     "rights.standing, rights.selection, rights.edited": standing,
+    "waits.counted, conditions.listed": waiting,
+    "unserved.names_unserved": misspelt,
 }
 
 

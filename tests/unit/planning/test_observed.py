@@ -8,7 +8,10 @@ import pytest
 from tests.unit.planning import build
 
 from directdownload.planning import observed
-from directdownload.resources.templateplacement import PlacedFile, TemplatePlacementStatus
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.plans import status_of
+from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
 
 FILE = {
     "path": "/var/lib/libvirt/images/8f0c",
@@ -23,23 +26,35 @@ FILE = {
 }
 
 
+#: The same in words, by the field that they are of.
+WORDS = {
+    "sizeBytes": ("size", "4.0 KiB"),
+    "servedBytes": ("served", "1.0 KiB"),
+    "virtualSizeBytes": ("virtualSize", "8.0 KiB"),
+}
+
+
 @pytest.mark.parametrize("left_out", [None, *(name for name in FILE if name != "path")])
-def test_a_file_view_says_what_the_status_says(left_out: str | None) -> None:
+def test_a_file_view_says_what_the_status_says_and_its_sizes_in_words(left_out: str | None) -> None:
     document = {key: value for key, value in FILE.items() if key != left_out}
-    assert observed.project_file(document).placed() == PlacedFile.model_validate(document)
+    words = dict(WORDS[name] for name in document if name in WORDS)
+    assert observed.project_file(document).placed() == PlacedFile.model_validate({**document, **words})
 
 
 def test_every_field_of_a_placed_file_is_kept() -> None:
-    assert set(observed.FileView.__slots__) == set(PlacedFile.model_fields)
-    assert {field.alias for field in PlacedFile.model_fields.values()} == set(FILE)
+    words = {name for name, _ in WORDS.values()}
+    fields = {name for name, field in PlacedFile.model_fields.items() if field.alias not in words}
+    assert set(observed.FileView.__slots__) == fields
+    assert {field.alias for field in PlacedFile.model_fields.values()} == {*FILE, *words}
 
 
 def test_a_view_shows_its_own_status() -> None:
-    document = build.placement_document(phase="Ready", status={"file": FILE, "attempts": 1})
+    file = {**FILE, **dict(WORDS.values())}
+    document = build.placement_document(phase="Ready", status={"file": file, "attempts": 1})
     view = observed.project_placement(document)
     status = TemplatePlacementStatus.model_validate(document["status"])
     assert view.shows(status)
-    other = status.model_copy(update={"file": PlacedFile.model_validate({**FILE, "sizeBytes": 1})})
+    other = status.model_copy(update={"file": PlacedFile.model_validate({**file, "sizeBytes": 1})})
     assert not view.shows(other)
 
 
@@ -60,3 +75,14 @@ def test_copies_that_say_the_same_share_it() -> None:
     assert one.file.digest is other.file.digest
     assert one.file.verified_time is other.file.verified_time
     assert one.file.verified_time == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+def test_sizes_in_words_are_no_reason_to_write_a_placement_again() -> None:
+    """An upgrade must not cost a write for each of thousands of copies that have none."""
+    view = build.placement(phase="Ready", status=build.file_status())
+    assert view.file is not None
+    assert view.file.placed().size == "4.0 KiB"
+    again = status_of(view, Phase.READY, Verdict(True, Reason.DOWNLOADED, view.message), build.NOW)
+    assert again.file is not None
+    assert again.file.size == "4.0 KiB"
+    assert view.shows(again)

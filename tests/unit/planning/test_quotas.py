@@ -10,9 +10,10 @@ from tests.unit.planning.build import NOW, by_key, stamp
 
 from directdownload.planning import quotas
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.deployments import PlacementChanges, plan_deployment, plan_placements
+from directdownload.planning.deployments import PlacementChanges, plan_placements
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.quotas import ALL, Account, Usage, allot, most_placements, shortage
+from directdownload.planning.rollouts import plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.base import NAMESPACE_LABEL
 from directdownload.resources.reasons import Reason
@@ -164,8 +165,8 @@ def test_a_deployment_says_what_it_waits_for_until_there_is_room() -> None:
     ready = told(fleet(3, [OURS] * 3))
     assert (ready.status, ready.reason) == ("False", Reason.TOO_MANY_PLACEMENTS)
     assert ready.message.startswith("3 of 5 copies are verified, 2 are not created: namespace default has 3 placements")
-    assert told(fleet(4, [OURS] * 3)).reason is Reason.DOWNLOADING
-    assert told(fleet(3, [THEIRS] * 3)).reason is Reason.DOWNLOADING
+    assert told(fleet(4, [OURS] * 3)).reason is Reason.PREPARING
+    assert told(fleet(3, [THEIRS] * 3)).reason is Reason.PREPARING
     assert "the cluster has 7 placements" in told(fleet(0, [THEIRS] * 7, most=7)).message
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds, stamp
 
-from directdownload.planning import certificates, deployments, hosts, pools, publications, requests, templates, zones
+from directdownload.planning import certificates, hosts, pools, publications, requests, rollouts, templates, zones
 from directdownload.planning.observed import Agent
 from directdownload.planning.requests import INTERVAL
 from directdownload.resources.base import Status
@@ -33,7 +33,7 @@ PLANNERS: dict[str, Callable[[Fields, datetime.datetime], Status]] = {
         hosts.plan_host(build.host(**fields), build.node(), [build.zone()], Agent(True), now).status
     ),
     "template": lambda fields, now: templates.plan_template(build.template(**fields), {"zone-1"}, [], now),
-    "deployment": lambda fields, now: deployments.plan_deployment(
+    "deployment": lambda fields, now: rollouts.plan_deployment(
         build.deployment(**fields), build.template(), build.fleet(), {}, now
     ),
     "certificate": _certificate,

@@ -8,7 +8,8 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, by_key, placement, seconds, stamp
 
 from directdownload.planning import rights
-from directdownload.planning.deployments import plan_deployment, plan_placements
+from directdownload.planning.deployments import plan_placements
+from directdownload.planning.rollouts import plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template

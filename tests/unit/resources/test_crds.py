@@ -90,6 +90,16 @@ def test_everything_has_a_bound(kind: type[Resource], part: str) -> None:
 
 
 @pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: str(kind.__name__))
+def test_kubectl_explains_every_field(kind: type[Resource]) -> None:
+    schema = crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert schema["description"].strip()
+    found = [each for part in ("spec", "status") for each in schemas(schema["properties"][part], part)]
+    assert len(found) > 10
+    # What stands in a list is explained by the list.
+    assert [path for path, each in found if not each.get("description", "").strip() and not path.endswith("[]")] == []
+
+
+@pytest.mark.parametrize("kind", crd.KINDS, ids=lambda kind: str(kind.__name__))
 def test_every_definition_keeps_the_rules(kind: type[Resource]) -> None:
     document = yaml.safe_load(crd.render(kind))
     names, (version,) = document["spec"]["names"], document["spec"]["versions"]

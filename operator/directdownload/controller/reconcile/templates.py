@@ -18,12 +18,12 @@ from directdownload.controller.context import Context, dump, gather, same_condit
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, quotas, rights, selection, templates
+from directdownload.planning import digests, plans, probes, quotas, rights, rollouts, selection, templates, waits
 from directdownload.planning import headers as header_planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.checksum import Checksum
-from directdownload.resources.reasons import WAITING
+from directdownload.resources.reasons import WAITING, Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase, TemplatePlacementStatus
@@ -147,18 +147,24 @@ async def _write_summary(
     settled = settled or before.last_handled_request_time != status.last_handled_request_time
     moving = before.observed_generation == status.observed_generation and not settled
     left = written.get(item.uid, 0.0) + SUMMARY_SECONDS - time.monotonic()
-    if moving and left > 0 and same_conditions(status, before, words=False):
+    stage = waits.stage if resource is kinds.TEMPLATE_DEPLOYMENTS else _as_it_is
+    if moving and left > 0 and same_conditions(status, before, stage=stage):
         context.queue.add_later(Key("template", key), left)
     elif await context.write_status(resource, item, status):
         written[item.uid] = time.monotonic()
         ready, old = status.condition("Ready"), before.condition("Ready")
-        if resource is kinds.TEMPLATE_DEPLOYMENTS and ready is not None and (old is None or old.reason != ready.reason):
+        changed = ready is not None and (old is None or stage(old.reason) is not stage(ready.reason))
+        if resource is kinds.TEMPLATE_DEPLOYMENTS and ready is not None and changed:
             stalled = status.condition("Stalled")
             warning = stalled is not None and stalled.status == "True"
             context.tell(resource, item, "Warning" if warning else "Normal", ready.reason, ready.message)
         elif resource is kinds.TEMPLATES and (ready is None or ready.reason not in WAITING):
             # A problem of its Secret is reported where it is found.
             context.tell_ready(resource, item, status)
+
+
+def _as_it_is(reason: Reason) -> Reason:
+    return reason
 
 
 async def _place(context: Context, template: Template, deployments: Sequence[TemplateDeployment]) -> bool:
@@ -307,9 +313,12 @@ async def _finish_deployments(context: Context, key: str, planned: Sequence[Temp
         # Searched only on request: whether a copy is wanted is a question per copy.
         copies = (p for p in existing.values() if any(deployment.key == d.key for d in world.wanting(p)))
         await context.retry_stalled(Key("template", key), deployment, copies, now)
-        status = planning.plan_deployment(deployment, template, fleet, existing, now, held=held)
-        reconciling = status.condition("Reconciling")
+        status = rollouts.plan_deployment(
+            deployment, template, fleet, existing, now, held=held, unreadable=world.placements.unreadable
+        )
+        reconciling, counts = status.condition("Reconciling"), status.placements
         settled = reconciling is None or reconciling.status == "False"
+        settled = settled and not (counts is not None and (counts.pending or counts.downloading))
         await _write_summary(context, kinds.TEMPLATE_DEPLOYMENTS, deployment, status, key, settled=settled)
 
 
