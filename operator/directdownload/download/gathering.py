@@ -142,7 +142,7 @@ class Gathering:
                     # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
                     together = False
                 else:
-                    failures.append(error)
+                    failures.append(SourceError(error.reason, error.message))
                     remaining = [source for source in remaining if source not in blamed]
                 failures += [failure for _, failure in error.failed]
                 given_up = [source for source, _ in error.failed]
