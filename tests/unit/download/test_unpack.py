@@ -180,5 +180,5 @@ def test_without_a_format_the_archive_is_kept_as_it_is(
 
 @pytest.mark.parametrize("size", [1, 5, 6])
 def test_files_shorter_than_any_mark(origin: Origin, served: pathlib.Path, pool: pathlib.Path, size: int) -> None:
-    (served / "image").write_bytes(b"x" * size)
+    (served / "image").write_bytes(b"\1" * size)
     assert fetch(make_request(pool, origin.url("image"), image_format="RAW")).size_bytes == size
