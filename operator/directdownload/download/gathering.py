@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 import pydantic
 
-from directdownload.download import assembly, images, journal, offers, sources, transfer
+from directdownload.download import assembly, images, journal, metalink, metalinkxml, offers, sources, transfer
 from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import ChangedError, RequestError, SourceError, chosen_failure, storage_error
 from directdownload.download.guard import Guard
@@ -123,11 +123,13 @@ class Gathering:
         self._started = _now()
 
     def run(self) -> Gathered:
-        """Use all sources together if a digest shows whether they serve the same bytes; else one after the other.
+        """Raises DownloadError."""
+        request = self._request
+        return offers.use(request.url, request.mirrors, request.source, self._guard, self._from_offer)
 
-        Raises DownloadError.
-        """
-        offer = offers.collect(self._request.url, self._request.mirrors, self._request.source, self._guard)
+    def _from_offer(self, offer: offers.Offer) -> Gathered:
+        """Use all sources together if a digest shows whether they serve the same bytes; else one after the other."""
+        self._look_for_metalinks(offer)
         expected = (*self._expected, *offer.checksums)
         remaining, failures = list(offer.sources), list(offer.failures)
         together, may_change = bool(expected), True
@@ -153,12 +155,28 @@ class Gathering:
                     failures.append(error)
                     break
                 may_change = False
+            except offers.FoundMetalinkError:
+                raise
             except (SourceError, RequestError) as error:
                 if expected and error.reason in _NO_GOOD_ANYWHERE:
                     raise
                 failures.append(error)
                 remaining = [source for source in remaining if source not in group]
         raise chosen_failure(failures)
+
+    def _look_for_metalinks(self, offer: offers.Offer) -> None:
+        """Before a transfer discards the bytes of an earlier attempt that came from the sources in a metalink."""
+        kept = self._staging.earlier
+        known = {source.digest for source in kept.sources} if kept is not None else set()
+        if known and known.isdisjoint(source.url.digest for source in offer.sources):
+            for source in offer.sources:
+                try:
+                    source.look(self._guard)
+                except offers.FoundMetalinkError:
+                    raise
+                except (SourceError, RequestError):
+                    # the transfer meets it too
+                    continue
 
     def _state(self, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
         """The state of an earlier attempt, if these sources can continue it."""
@@ -174,7 +192,7 @@ class Gathering:
 
     def _from_group(
         self,
-        group: Sequence[sources.Source],
+        group: Sequence[offers.PlainSource],
         state: assembly.State,
         offer: offers.Offer,
         expected: Sequence[Checksum],
@@ -207,7 +225,11 @@ class Gathering:
             )
             size, hasher = running.run()
             digests = hasher.digests()
-            self._verify(running, digests, expected)
+            mismatch = first_mismatch(digests, expected)
+            if mismatch is not None or not expected:
+                self._check_is_no_metalink(group, running, size)
+            if mismatch is not None:
+                raise self._mismatch(running, *mismatch)
             if unpack is not None and unpack.finish():
                 return self._gathered(running, staging.unpacked(), unpack.product(), size, digests)
             return self._gathered(running, staging.part, (size, digests[Algorithm.SHA256]), size, digests)
@@ -275,24 +297,27 @@ class Gathering:
             size, resumed_from = running.size_bytes, running.resumed_from
             self._progress(Progress(written_bytes, size, bytes_per_second, resumed_from, source))
 
-    def _verify(
-        self, running: transfer.Transfer, digests: dict[Algorithm, Checksum], expected: Sequence[Checksum]
+    def _check_is_no_metalink(
+        self, group: Sequence[offers.PlainSource], running: transfer.Transfer, size_bytes: int
     ) -> None:
-        mismatch = first_mismatch(digests, expected)
-        if mismatch is None:
+        """Raise FoundMetalinkError if the part is a metalink. Its bytes are worthless then."""
+        if size_bytes > metalinkxml.DOCUMENT_LIMIT_BYTES:
             return
-        wanted, found = mismatch
+        if metalink.is_one(os.pread(self._staging.part.descriptor, min(size_bytes, metalink.HEAD_BYTES), 0)):
+            self._staging.empty()
+            raise next(source for source in group if source is running.active.source).found()
+
+    def _mismatch(self, running: transfer.Transfer, wanted: Checksum, found: Checksum) -> _MismatchError:
         shown = ", ".join(str(supplier.source.url) for supplier in running.contributors or [running.active])
         learnt = wanted in self._expected and not (self._request.checksum and wanted is self._expected[0])
         if learnt:
-            reason = Reason.SOURCE_CHANGED
             message = (
                 f"{shown}: earlier copies had {wanted}, this one has {found}: the source serves other bytes; "
                 "register them as another Template"
             )
-        else:
-            reason, message = Reason.CHECKSUM_MISMATCH, f"{shown}: expected checksum {wanted}, found {found}"
-        raise _MismatchError(reason, message, running)
+            return _MismatchError(Reason.SOURCE_CHANGED, message, running)
+        message = f"{shown}: expected checksum {wanted}, found {found}"
+        return _MismatchError(Reason.CHECKSUM_MISMATCH, message, running)
 
 
 def _now() -> datetime.datetime:
