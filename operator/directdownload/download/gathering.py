@@ -65,6 +65,8 @@ class Gathered(Document):
     sources: _Text
     source: _Text
     resumed_from: _Size
+    #: what is odd about the file and does no harm
+    notes: Annotated[tuple[_Text, ...], pydantic.Field(max_length=2)] = ()
 
     @property
     def served_digest(self) -> str:
@@ -231,8 +233,11 @@ class Gathering:
             if mismatch is not None:
                 raise self._mismatch(running, *mismatch)
             if unpack is not None and unpack.finish():
-                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests)
-            return self._gathered(running, staging.part, (size, digests[Algorithm.SHA256]), size, digests)
+                note = unpack.note()
+                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=note)
+            media_type = "" if expected else running.active.media_type or ""
+            product = (size, digests[Algorithm.SHA256])
+            return self._gathered(running, staging.part, product, size, digests, media_type=media_type)
         finally:
             if unpack is not None:
                 unpack.close()
@@ -244,6 +249,9 @@ class Gathering:
         product: tuple[int, Checksum],
         served_bytes: int,
         digests: dict[Algorithm, Checksum],
+        *,
+        media_type: str = "",
+        note: str = "",
     ) -> Gathered:
         """The image is in `file`: `product` has its size and digest."""
         self._guard.check()
@@ -254,7 +262,10 @@ class Gathering:
             raise storage_error(error, file.path, "write") from error
         request = self._request
         limit = request.limits.max_virtual_size_bytes
-        info = images.inspect(file.descriptor, size, request.image_format, max_virtual_size_bytes=limit)
+        info = images.inspect(
+            file.descriptor, size, request.image_format, max_virtual_size_bytes=limit, media_type=media_type
+        )
+        odd = images.odd_size(size) if request.image_format == images.RAW else ""
         last = str(running.active.source.url)
         return Gathered(
             unpacked=file is not self._staging.part,
@@ -267,6 +278,7 @@ class Gathering:
             sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:_TEXT_LIMIT],
             source=last[:_TEXT_LIMIT],
             resumed_from=running.resumed_from,
+            notes=tuple(filter(None, (note, odd))),
         )
 
     def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:

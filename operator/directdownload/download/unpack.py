@@ -37,6 +37,7 @@ class Unpack:
         self._began = False
         self._size_bytes = 0
         self._hasher = Hasher()
+        self._note = ""
 
     def follow(self, follower: Follower, writer: Writer) -> None:
         """Start again, behind `follower`; `writer` writes the part."""
@@ -67,6 +68,10 @@ class Unpack:
         """Size and SHA-256 of the unpacked file, after `finish` returned True."""
         return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
 
+    def note(self) -> str:
+        """For the result, after `finish`; may be empty."""
+        return self._note
+
     def close(self) -> None:
         self._cancelled.set()
         if self._thread is not None:
@@ -87,7 +92,10 @@ class Unpack:
                     return
             # the part is read back at once
             writer.use_page_cache()
-            self._unpack(archives.create(kind), follower, guard)
+            decompressor = archives.create(kind)
+            self._unpack(decompressor, follower, guard)
+            if ignored := decompressor.ignored_bytes:
+                self._note = f"{ignored} bytes behind the end of the {kind} archive are ignored"
         except DownloadError as error:
             self._failure = error
         except OSError as error:
@@ -97,7 +105,7 @@ class Unpack:
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
         self._began = True
-        self._size_bytes, self._hasher = 0, Hasher()
+        self._size_bytes, self._hasher, self._note = 0, Hasher(), ""
         out = self._staging.unpacked()
         os.ftruncate(out.descriptor, 0)
         writer = Writer(out.descriptor, out.path, out.reopen())
