@@ -231,7 +231,7 @@ class Gathering:
             if mismatch is not None or not expected:
                 self._check_is_no_metalink(group, running, size)
             if mismatch is not None:
-                raise self._mismatch(running, *mismatch)
+                raise self._mismatch(running, *mismatch, unpack)
             if unpack is not None and unpack.finish():
                 note = unpack.note()
                 return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=note)
@@ -319,7 +319,9 @@ class Gathering:
             self._staging.empty()
             raise next(source for source in group if source is running.active.source).found()
 
-    def _mismatch(self, running: transfer.Transfer, wanted: Checksum, found: Checksum) -> _MismatchError:
+    def _mismatch(
+        self, running: transfer.Transfer, wanted: Checksum, found: Checksum, unpack: Unpack | None
+    ) -> _MismatchError:
         shown = ", ".join(str(supplier.source.url) for supplier in running.contributors or [running.active])
         learnt = wanted in self._expected and not (self._request.checksum and wanted is self._expected[0])
         if learnt:
@@ -329,6 +331,8 @@ class Gathering:
             )
             return _MismatchError(Reason.SOURCE_CHANGED, message, running)
         message = f"{shown}: expected checksum {wanted}, found {found}"
+        if unpack is not None and unpack.holds(wanted):
+            message += f"; the expected one is of the unpacked file: give the one of the file as served, {found}"
         return _MismatchError(Reason.CHECKSUM_MISMATCH, message, running)
 
 

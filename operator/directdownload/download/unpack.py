@@ -9,7 +9,7 @@ import threading
 
 from directdownload.download import archives, space
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import DownloadError, StorageError, storage_error
+from directdownload.download.errors import DownloadError, SourceError, StorageError, storage_error
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.schedule import BLOCK_BYTES
@@ -71,6 +71,23 @@ class Unpack:
     def note(self) -> str:
         """For the result, after `finish`; may be empty."""
         return self._note
+
+    def holds(self, wanted: Checksum) -> bool:
+        """Whether the archive, which has another checksum, holds a file with this one. It waits like `finish`.
+
+        For advice only: what keeps it from being unpacked is not the failure to report.
+        """
+        try:
+            if not self.finish():
+                return False
+            size, found = self.product()
+            if wanted.algorithm is not Algorithm.SHA256:
+                hasher = Hasher([wanted.algorithm])
+                hasher.hash_file(self._staging.unpacked().descriptor, size, self._caller)
+                found = hasher.digests()[wanted.algorithm]
+        except (SourceError, StorageError, OSError):
+            return False
+        return found == wanted
 
     def close(self) -> None:
         self._cancelled.set()

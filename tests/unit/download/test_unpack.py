@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -116,6 +117,68 @@ def test_a_killed_job_continues_the_archive(served: pathlib.Path, pool: pathlib.
         assert (result.reason, result.resumed_from) == (Reason.DOWNLOADED, kept.bytes_on_disk)
     assert (pool / "uid-1").read_bytes() == IMAGE
     assert leftovers(pool) == {"uid-1", ".directdownload/uid-1.record"}
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_data_behind_an_archive_are_mentioned(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, checksum: bool
+) -> None:
+    archive = gzip.compress(IMAGE, 1) + b"signed by somebody"
+    (served / "image.gz").write_bytes(archive)
+    expected = sha256(archive) if checksum else ""
+    result = run_job(job_document(pool, url=origin.url("image.gz"), checksum=expected))[1]
+    assert (pool / "uid-1").read_bytes() == IMAGE
+    assert "; 18 bytes behind the end of the gz archive are ignored; " in result.message
+    assert result.message.endswith("no multiple of 512, as that of a disk is: is it complete?")
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithm"), [*((kind, "sha256") for kind in ARCHIVES), ("gz", "md5"), ("zip", "sha512")]
+)
+def test_a_checksum_of_the_unpacked_file_is_told(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, kind: str, algorithm: str
+) -> None:
+    archive = ARCHIVES[kind](IMAGE)
+    (served / "image").write_bytes(archive)
+    unpacked, packed = (hashlib.new(algorithm, data).hexdigest() for data in (IMAGE, archive))
+    request = make_request(pool, origin.url("image"), checksum=f"{algorithm}:{unpacked}", image_format="RAW")
+    error = fetch_error(request)
+    assert (error.reason, error.permanent) == (Reason.CHECKSUM_MISMATCH, True)
+    assert f"is of the unpacked file: give the one of the file as served, {algorithm}:{packed}" in error.message
+    assert leftovers(pool) == set(), "never published"
+    corrected = make_request(pool, origin.url("image"), checksum=f"{algorithm}:{packed}", image_format="RAW")
+    assert fetch(corrected).published_digest == sha256(IMAGE)
+
+
+def test_a_job_tells_it_too(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image").write_bytes(gzip.compress(IMAGE, 1))
+    status, result = run_job(job_document(pool, url=origin.url("image"), checksum=sha256(IMAGE)))
+    assert (status, result.reason) == (3, Reason.CHECKSUM_MISMATCH)
+    assert "is of the unpacked file" in result.message
+
+
+@pytest.mark.parametrize(
+    ("served_bytes", "wanted"),
+    [
+        # more than the largest image allowed
+        (gzip.compress(bytes(20 * MIB), 1), bytes(20 * MIB)),
+        (gzip.compress(IMAGE, 1)[:-1], IMAGE),
+        (gzip.compress(IMAGE + b"x", 1), IMAGE),
+        (IMAGE + b"x", IMAGE),
+    ],
+    ids=["too large", "cut", "other", "no archive"],
+)
+def test_a_checksum_that_fits_nothing_is_only_a_mismatch(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, served_bytes: bytes, wanted: bytes
+) -> None:
+    (served / "image").write_bytes(served_bytes)
+    limits = Limits(max_virtual_size_bytes=MIB, progress_interval_seconds=0.05)
+    request = make_request(pool, origin.url("image"), checksum=sha256(wanted), image_format="RAW", limits=limits)
+    error = fetch_error(request)
+    # the unpacking may have met the limit before
+    assert error.reason in (Reason.CHECKSUM_MISMATCH, Reason.TOO_LARGE)
+    assert "unpacked file" not in error.message
+    assert leftovers(pool) == set()
 
 
 @pytest.mark.parametrize("checksum", [True, False])
