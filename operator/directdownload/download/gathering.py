@@ -16,6 +16,7 @@ from directdownload.download import assembly, images, journal, metalink, metalin
 from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import ChangedError, RequestError, SourceError, chosen_failure, storage_error
 from directdownload.download.guard import Guard
+from directdownload.download.images.reader import FileReader
 from directdownload.download.ranges import Ranges
 from directdownload.download.request import FetchRequest
 from directdownload.download.staging import StagedFile, Staging
@@ -233,8 +234,7 @@ class Gathering:
             if mismatch is not None:
                 raise self._mismatch(running, *mismatch, unpack)
             if unpack is not None and unpack.finish():
-                note = unpack.note()
-                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=note)
+                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=unpack.note)
             media_type = "" if expected else running.active.media_type or ""
             product = (size, digests[Algorithm.SHA256])
             return self._gathered(running, staging.part, product, size, digests, media_type=media_type)
@@ -315,7 +315,7 @@ class Gathering:
         """Raise FoundMetalinkError if the part is a metalink. Its bytes are worthless then."""
         if size_bytes > metalinkxml.DOCUMENT_LIMIT_BYTES:
             return
-        if metalink.is_one(os.pread(self._staging.part.descriptor, min(size_bytes, metalink.HEAD_BYTES), 0)):
+        if metalink.is_one(FileReader(self._staging.part.descriptor, size_bytes).peek(0, metalink.HEAD_BYTES)):
             self._staging.empty()
             raise next(source for source in group if source is running.active.source).found()
 

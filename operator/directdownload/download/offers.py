@@ -7,6 +7,7 @@ arrived, by its content: then `use` begins again with the sources in it. It cost
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
@@ -20,19 +21,25 @@ from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 
 _SOURCES_LIMIT = 64
+_LOOK_SECONDS = 30.0
 T = TypeVar("T")
 
 
 class FoundMetalinkError(SourceError):
-    """A source is a metalink, though not by its name."""
+    """A URL of the request is a metalink, though not by its name."""
 
 
 class PlainSource:
-    """A source that must be the file itself. It notices a metalink by its media type."""
+    """A source that must be the file itself. It notices a metalink by its media type.
 
-    def __init__(self, inner: Source) -> None:
+    `within` a metalink none is followed, as a chain of them could be endless.
+    """
+
+    def __init__(self, inner: Source, *, within: bool) -> None:
         self._inner = inner
+        self._within = within
         self.url = inner.url
+        #: and is to be followed
         self.is_metalink = False
 
     def open(self, ask: Ask, guard: Guard) -> Stream:
@@ -44,19 +51,21 @@ class PlainSource:
 
     def look(self, guard: Guard) -> None:
         """Raise FoundMetalinkError if it is a metalink by its first bytes."""
-        head, buffer = b"", memoryview(bytearray(metalink.HEAD_BYTES))
+        buffer, filled = memoryview(bytearray(metalink.HEAD_BYTES)), 0
+        end = time.monotonic() + _LOOK_SECONDS
         with contextlib.closing(self.open(Ask(0, len(buffer)), guard)) as stream:
-            while len(head) < len(buffer) and (count := stream.readinto(buffer[len(head) :])):
-                head = bytes(buffer[: len(head) + count])
-        if metalink.is_one(head):
+            while filled < len(buffer) and time.monotonic() < end and (count := stream.readinto(buffer[filled:])):
+                filled += count
+        if metalink.is_one(bytes(buffer[:filled])):
             raise self.found()
 
-    def found(self) -> FoundMetalinkError:
+    def found(self) -> SourceError:
         """The error for a metalink in place of the file."""
+        message = f"{self.url} is a metalink, and is not followed from within a metalink"
+        if self._within:
+            return SourceError(Reason.METALINK_INVALID, message)
         self.is_metalink = True
-        return FoundMetalinkError(
-            Reason.METALINK_INVALID, f"{self.url} is a metalink, which is not followed from within a metalink"
-        )
+        return FoundMetalinkError(Reason.METALINK_INVALID, message)
 
 
 class Create(Protocol):
@@ -77,15 +86,13 @@ class Offer:
 
 def use(url: str, mirrors: Sequence[str], create: Create, guard: Guard, action: Callable[[Offer], T]) -> T:
     """The result of `action` with an offer; it may be called again. Raises DownloadError."""
-    texts = frozenset((url, *mirrors))
     known: set[str] = set()
     while True:
         offer = collect(url, mirrors, create, guard, known)
         try:
             return action(offer)
         except (SourceError, RequestError) as error:
-            found = {source.url.text for source in offer.sources if source.is_metalink} & texts - known
-            if found:
+            if found := {source.url.text for source in offer.sources if source.is_metalink}:
                 known |= found
                 continue
             if not known:
@@ -104,7 +111,7 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, meta
         try:
             source = create(text, first=index == 0)
             if not (source.url.is_metalink or text in metalinks):
-                found.append(PlainSource(source))
+                found.append(PlainSource(source, within=False))
                 continue
             file = metalink.load(source, guard)
         except (SourceError, RequestError) as error:
@@ -114,7 +121,7 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, meta
         usable = len(found)
         for mirror in file.urls:
             try:
-                found.append(PlainSource(create(mirror, first=False)))
+                found.append(PlainSource(create(mirror, first=False), within=True))
             except RequestError as error:
                 failures.append(error)
         if len(found) == usable:

@@ -37,7 +37,8 @@ class Unpack:
         self._began = False
         self._size_bytes = 0
         self._hasher = Hasher()
-        self._note = ""
+        #: for the result, after `finish`; may be empty
+        self.note = ""
 
     def follow(self, follower: Follower, writer: Writer) -> None:
         """Start again, behind `follower`; `writer` writes the part."""
@@ -67,10 +68,6 @@ class Unpack:
     def product(self) -> tuple[int, Checksum]:
         """Size and SHA-256 of the unpacked file, after `finish` returned True."""
         return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
-
-    def note(self) -> str:
-        """For the result, after `finish`; may be empty."""
-        return self._note
 
     def holds(self, wanted: Checksum) -> bool:
         """Whether the archive, which has another checksum, holds a file with this one. It waits like `finish`.
@@ -112,7 +109,7 @@ class Unpack:
             decompressor = archives.create(kind)
             self._unpack(decompressor, follower, guard)
             if ignored := decompressor.ignored_bytes:
-                self._note = f"{ignored} bytes behind the end of the {kind} archive are ignored"
+                self.note = f"{ignored} bytes behind the end of the {kind} archive are ignored"
         except DownloadError as error:
             self._failure = error
         except OSError as error:
@@ -122,7 +119,7 @@ class Unpack:
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
         self._began = True
-        self._size_bytes, self._hasher, self._note = 0, Hasher(), ""
+        self._size_bytes, self._hasher, self.note = 0, Hasher(), ""
         out = self._staging.unpacked()
         os.ftruncate(out.descriptor, 0)
         writer = Writer(out.descriptor, out.path, out.reopen())

@@ -127,9 +127,19 @@ def test_a_metalink_within_a_metalink_is_not_followed(pool: pathlib.Path, media_
         server.document = re.sub(rb"<hash.*</hash>", b"", server.document)
         error = fetch_error(make_request(pool, server.url("image?meta4"), image_format="RAW"))
         assert (error.reason, error.permanent) == (Reason.METALINK_INVALID, True)
-        assert "is not followed from within a metalink" in error.message
+        assert "not followed from within a metalink" in error.message
         assert len(server.received) <= 4
     assert leftovers(pool) == set()
+
+
+@pytest.mark.parametrize("media_type", TYPES)
+def test_the_next_url_behind_one_that_is_a_metalink_is_used(pool: pathlib.Path, media_type: str) -> None:
+    with Mirrors(media_type) as server:
+        second = f"<url>{server.url('other')}</url><url>".encode()
+        server.document = re.sub(rb"<hash.*</hash>|<size>.*</size>", b"", server.document.replace(b"<url>", second))
+        result = fetch(make_request(pool, server.url("image?meta4"), image_format="RAW"))
+        assert result.source == server.url("mirror/image")
+    assert (pool / "uid-1").read_bytes() == DATA
 
 
 def test_a_mirror_that_is_one_is_followed_as_well(pool: pathlib.Path) -> None:
