@@ -64,11 +64,15 @@ class Hasher:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pieces:
-    """Digests, in lower-case hex, of a file's pieces of `length_bytes` each; the last one may be shorter."""
+    """Digests of a file's pieces of `length_bytes` each, one after the other; the last piece may be shorter."""
 
     algorithm: Algorithm
     length_bytes: int
-    digests: tuple[str, ...]
+    digests: bytes
+
+    def digest(self, index: int) -> bytes:
+        size = self.algorithm.hex_length // 2
+        return self.digests[index * size : (index + 1) * size]
 
 
 def first_mismatch(

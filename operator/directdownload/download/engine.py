@@ -6,6 +6,7 @@ Failures are DownloadErrors; `outcome` turns them into a JobResult.
 """
 
 import datetime
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ from directdownload.download.staging import Staging
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
 
 
 def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCallback | None = None) -> JobResult:
@@ -159,9 +162,11 @@ class _Fetch:
         record, ours = publish.publish(part, product, request.file, record, self._guard)
         if not ours:
             return self._already_present(record)
+        for note in gathered.notes:
+            logger.warning("%s: %s", self._place.final, note)
         return JobResult(
             reason=Reason.DOWNLOADED,
-            message=f"downloaded from {gathered.sources}",
+            message="; ".join((f"downloaded from {gathered.sources}", *gathered.notes)),
             path=self._place.final,
             size_bytes=gathered.size_bytes,
             served_bytes=record.served_bytes,

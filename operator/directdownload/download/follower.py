@@ -274,9 +274,9 @@ class Follower:
         return True
 
     def _piece_is_good(self, pieces: Pieces, position: int) -> bool:
-        found, self._piece = self._piece.hexdigest(), self._hash_of_a_piece()
+        found, self._piece = self._piece.digest(), self._hash_of_a_piece()
         index = position // pieces.length_bytes
-        if found == pieces.digests[index]:
+        if found == pieces.digest(index):
             self._snapshot = self._hasher.copy()
             self.verified_bytes = self._hasher.bytes_hashed
             return True

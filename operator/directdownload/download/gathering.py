@@ -12,10 +12,11 @@ from typing import Annotated, Self
 
 import pydantic
 
-from directdownload.download import assembly, images, journal, offers, sources, transfer
+from directdownload.download import assembly, images, journal, metalink, metalinkxml, offers, sources, transfer
 from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import ChangedError, RequestError, SourceError, chosen_failure, storage_error
 from directdownload.download.guard import Guard
+from directdownload.download.images.reader import FileReader
 from directdownload.download.ranges import Ranges
 from directdownload.download.request import FetchRequest
 from directdownload.download.staging import StagedFile, Staging
@@ -65,6 +66,8 @@ class Gathered(Document):
     sources: _Text
     source: _Text
     resumed_from: _Size
+    #: what is odd about the file and does no harm
+    notes: Annotated[tuple[_Text, ...], pydantic.Field(max_length=2)] = ()
 
     @property
     def served_digest(self) -> str:
@@ -123,11 +126,13 @@ class Gathering:
         self._started = _now()
 
     def run(self) -> Gathered:
-        """Use all sources together if a digest shows whether they serve the same bytes; else one after the other.
+        """Raises DownloadError."""
+        request = self._request
+        return offers.use(request.url, request.mirrors, request.source, self._guard, self._from_offer)
 
-        Raises DownloadError.
-        """
-        offer = offers.collect(self._request.url, self._request.mirrors, self._request.source, self._guard)
+    def _from_offer(self, offer: offers.Offer) -> Gathered:
+        """Use all sources together if a digest shows whether they serve the same bytes; else one after the other."""
+        self._look_for_metalinks(offer)
         expected = (*self._expected, *offer.checksums)
         remaining, failures = list(offer.sources), list(offer.failures)
         together, may_change = bool(expected), True
@@ -142,7 +147,7 @@ class Gathering:
                     # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
                     together = False
                 else:
-                    failures.append(error)
+                    failures.append(SourceError(error.reason, error.message))
                     remaining = [source for source in remaining if source not in blamed]
                 failures += [failure for _, failure in error.failed]
                 given_up = [source for source, _ in error.failed]
@@ -153,12 +158,28 @@ class Gathering:
                     failures.append(error)
                     break
                 may_change = False
+            except offers.FoundMetalinkError:
+                raise
             except (SourceError, RequestError) as error:
                 if expected and error.reason in _NO_GOOD_ANYWHERE:
                     raise
                 failures.append(error)
                 remaining = [source for source in remaining if source not in group]
         raise chosen_failure(failures)
+
+    def _look_for_metalinks(self, offer: offers.Offer) -> None:
+        """Before a transfer discards the bytes of an earlier attempt that came from the sources in a metalink."""
+        kept = self._staging.earlier
+        known = {source.digest for source in kept.sources} if kept is not None else set()
+        if known and known.isdisjoint(source.url.digest for source in offer.sources):
+            for source in offer.sources:
+                try:
+                    source.look(self._guard)
+                except offers.FoundMetalinkError:
+                    raise
+                except (SourceError, RequestError):
+                    # the transfer meets it too
+                    continue
 
     def _state(self, group: Sequence[sources.Source], expected: Sequence[Checksum]) -> assembly.State:
         """The state of an earlier attempt, if these sources can continue it."""
@@ -174,7 +195,7 @@ class Gathering:
 
     def _from_group(
         self,
-        group: Sequence[sources.Source],
+        group: Sequence[offers.PlainSource],
         state: assembly.State,
         offer: offers.Offer,
         expected: Sequence[Checksum],
@@ -207,10 +228,16 @@ class Gathering:
             )
             size, hasher = running.run()
             digests = hasher.digests()
-            self._verify(running, digests, expected)
+            mismatch = first_mismatch(digests, expected)
+            if mismatch is not None or not expected:
+                self._check_is_no_metalink(group, running, size)
+            if mismatch is not None:
+                raise self._mismatch(running, *mismatch, unpack)
             if unpack is not None and unpack.finish():
-                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests)
-            return self._gathered(running, staging.part, (size, digests[Algorithm.SHA256]), size, digests)
+                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=unpack.note)
+            media_type = "" if expected else running.active.media_type or ""
+            product = (size, digests[Algorithm.SHA256])
+            return self._gathered(running, staging.part, product, size, digests, media_type=media_type)
         finally:
             if unpack is not None:
                 unpack.close()
@@ -222,6 +249,9 @@ class Gathering:
         product: tuple[int, Checksum],
         served_bytes: int,
         digests: dict[Algorithm, Checksum],
+        *,
+        media_type: str = "",
+        note: str = "",
     ) -> Gathered:
         """The image is in `file`: `product` has its size and digest."""
         self._guard.check()
@@ -232,7 +262,10 @@ class Gathering:
             raise storage_error(error, file.path, "write") from error
         request = self._request
         limit = request.limits.max_virtual_size_bytes
-        info = images.inspect(file.descriptor, size, request.image_format, max_virtual_size_bytes=limit)
+        info = images.inspect(
+            file.descriptor, size, request.image_format, max_virtual_size_bytes=limit, media_type=media_type
+        )
+        odd = images.odd_size(size) if request.image_format == images.RAW else ""
         last = str(running.active.source.url)
         return Gathered(
             unpacked=file is not self._staging.part,
@@ -245,6 +278,7 @@ class Gathering:
             sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:_TEXT_LIMIT],
             source=last[:_TEXT_LIMIT],
             resumed_from=running.resumed_from,
+            notes=tuple(filter(None, (note, odd))),
         )
 
     def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
@@ -275,24 +309,31 @@ class Gathering:
             size, resumed_from = running.size_bytes, running.resumed_from
             self._progress(Progress(written_bytes, size, bytes_per_second, resumed_from, source))
 
-    def _verify(
-        self, running: transfer.Transfer, digests: dict[Algorithm, Checksum], expected: Sequence[Checksum]
+    def _check_is_no_metalink(
+        self, group: Sequence[offers.PlainSource], running: transfer.Transfer, size_bytes: int
     ) -> None:
-        mismatch = first_mismatch(digests, expected)
-        if mismatch is None:
+        """Raise FoundMetalinkError if the part is a metalink. Its bytes are worthless then."""
+        if size_bytes > metalinkxml.DOCUMENT_LIMIT_BYTES:
             return
-        wanted, found = mismatch
+        if metalink.is_one(FileReader(self._staging.part.descriptor, size_bytes).peek(0, metalink.HEAD_BYTES)):
+            self._staging.empty()
+            raise next(source for source in group if source is running.active.source).found()
+
+    def _mismatch(
+        self, running: transfer.Transfer, wanted: Checksum, found: Checksum, unpack: Unpack | None
+    ) -> _MismatchError:
         shown = ", ".join(str(supplier.source.url) for supplier in running.contributors or [running.active])
         learnt = wanted in self._expected and not (self._request.checksum and wanted is self._expected[0])
         if learnt:
-            reason = Reason.SOURCE_CHANGED
             message = (
                 f"{shown}: earlier copies had {wanted}, this one has {found}: the source serves other bytes; "
                 "register them as another Template"
             )
-        else:
-            reason, message = Reason.CHECKSUM_MISMATCH, f"{shown}: expected checksum {wanted}, found {found}"
-        raise _MismatchError(reason, message, running)
+            return _MismatchError(Reason.SOURCE_CHANGED, message, running)
+        message = f"{shown}: expected checksum {wanted}, found {found}"
+        if unpack is not None and unpack.holds(wanted):
+            message += f"; the expected one is of the unpacked file: give the one of the file as served, {found}"
+        return _MismatchError(Reason.CHECKSUM_MISMATCH, message, running)
 
 
 def _now() -> datetime.datetime:

@@ -1,21 +1,71 @@
 """The sources of a request in order of preference: its URL, its mirrors, and the URLs in metalinks among them.
 
-Called by fetch and probe. A metalink (RFC 5854) is recognised by its name, with any scheme: CloudStack's rule.
+Called by fetch and probe. A metalink (RFC 5854) is recognised by its name, with any scheme: CloudStack's rule. One with
+another name (`/image.iso?meta4`, `/metalink?path=…`) shows only when it is opened, by its media type, or when it has
+arrived, by its content: then `use` begins again with the sources in it. It costs other downloads no request.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, TypeVar
 
 from directdownload.download import metalink
 from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import Source
+from directdownload.download.sources import Ask, Source, Stream
+from directdownload.download.urls import Url
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 
 _SOURCES_LIMIT = 64
+_LOOK_SECONDS = 30.0
+T = TypeVar("T")
+
+
+class FoundMetalinkError(SourceError):
+    """A URL of the request is a metalink, though not by its name."""
+
+
+class PlainSource:
+    """A source that must be the file itself. It notices a metalink by its media type.
+
+    `within` a metalink none is followed, as a chain of them could be endless.
+    """
+
+    def __init__(self, inner: Source, *, within: bool) -> None:
+        self._inner = inner
+        self._within = within
+        self.url = inner.url
+        #: and is to be followed
+        self.is_metalink = False
+
+    def open(self, ask: Ask, guard: Guard) -> Stream:
+        stream = self._inner.open(ask, guard)
+        if stream.media_type in metalink.MEDIA_TYPES:
+            stream.close()
+            raise self.found()
+        return stream
+
+    def look(self, guard: Guard) -> None:
+        """Raise FoundMetalinkError if it is a metalink by its first bytes."""
+        buffer, filled = memoryview(bytearray(metalink.HEAD_BYTES)), 0
+        end = time.monotonic() + _LOOK_SECONDS
+        with contextlib.closing(self.open(Ask(0, len(buffer)), guard)) as stream:
+            while filled < len(buffer) and time.monotonic() < end and (count := stream.readinto(buffer[filled:])):
+                filled += count
+        if metalink.is_one(bytes(buffer[:filled])):
+            raise self.found()
+
+    def found(self) -> SourceError:
+        """The error for a metalink in place of the file."""
+        message = f"{self.url} is a metalink, and is not followed from within a metalink"
+        if self._within:
+            return SourceError(Reason.METALINK_INVALID, message)
+        self.is_metalink = True
+        return FoundMetalinkError(Reason.METALINK_INVALID, message)
 
 
 class Create(Protocol):
@@ -28,23 +78,41 @@ class Create(Protocol):
 class Offer:
     """`failures` are of unusable sources; size, checksums and pieces are those of the first readable metalink."""
 
-    sources: Sequence[Source]
+    sources: Sequence[PlainSource]
     failures: Sequence[DownloadError]
     checksums: Sequence[Checksum] = ()
     size_bytes: int | None = None
     pieces: Pieces | None = None
 
 
-def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> Offer:
-    """Collect the sources; this fetches metalinks. Raises only StoppedError."""
-    found: list[Source] = []
+def use(url: str, mirrors: Sequence[str], create: Create, guard: Guard, action: Callable[[Offer], T]) -> T:
+    """The result of `action` with an offer; it may be called again. Raises DownloadError."""
+    known: set[str] = set()
+    while True:
+        offer = collect(url, mirrors, create, guard, known)
+        try:
+            return action(offer)
+        except (SourceError, RequestError) as error:
+            if found := {source.url.text for source in offer.sources if source.is_metalink}:
+                known |= found
+                continue
+            if not known:
+                raise
+            shown = ", ".join(str(Url.parse(text)) for text in sorted(known))
+            message = f"{error.message} (from the metalink {shown})"
+            raise SourceError(error.reason, message, retry_after_seconds=error.retry_after_seconds) from error
+
+
+def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, metalinks: Collection[str] = ()) -> Offer:
+    """Collect the sources; this fetches metalinks: `metalinks` and those with the name of one. Raises StoppedError."""
+    found: list[PlainSource] = []
     failures: list[DownloadError] = []
     promised: metalink.MetalinkFile | None = None
     for index, text in enumerate((url, *mirrors)):
         try:
             source = create(text, first=index == 0)
-            if not source.url.is_metalink:
-                found.append(source)
+            if not (source.url.is_metalink or text in metalinks):
+                found.append(PlainSource(source, within=False))
                 continue
             file = metalink.load(source, guard)
         except (SourceError, RequestError) as error:
@@ -54,7 +122,8 @@ def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard) -> O
         usable = len(found)
         for mirror in file.urls:
             try:
-                found.append(create(mirror, first=False, named_by=f"the metalink {source.url} names "))
+                inner = create(mirror, first=False, named_by=f"the metalink {source.url} names ")
+                found.append(PlainSource(inner, within=True))
             except RequestError as error:
                 failures.append(error)
         if len(found) == usable:

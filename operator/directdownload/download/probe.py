@@ -5,7 +5,7 @@ With the same policy, headers and trust as a download. It reads at most the head
 
 import time
 
-from directdownload.download import images, offers, sources
+from directdownload.download import images, metalink, offers, sources
 from directdownload.download.assembly import too_large
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError, SourceError, chosen_failure
@@ -22,29 +22,42 @@ def probe(request: FetchRequest, guard: Guard) -> JobResult:
     """SourceReachable with the facts of the first source that answers. Raises DownloadError if none does."""
     started = time.monotonic()
     expected_checksums(request.checksum, request.expected_digest, request.policy)
-    offer = offers.collect(request.url, request.mirrors, request.source, guard)
+
+    def ask(offer: offers.Offer) -> JobResult:
+        return _first_answer(request, offer, guard)
+
+    result = offers.use(request.url, request.mirrors, request.source, guard, ask)
+    return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _first_answer(request: FetchRequest, offer: offers.Offer, guard: Guard) -> JobResult:
     failures = list(offer.failures)
     for source in offer.sources:
         try:
             result = _ask(source, request, offer, guard)
+        except offers.FoundMetalinkError:
+            raise
         except (SourceError, RequestError) as error:
             failures.append(error)
             continue
         others = f"; other sources: {', '.join(error.reason for error in failures)}" if failures else ""
-        message = f"{source.url} answers{others}"
-        return result.model_copy(update={"message": message, "seconds": round(time.monotonic() - started, 3)})
+        return result.model_copy(update={"message": f"{source.url} answers{others}"})
     raise chosen_failure(failures)
 
 
-def _ask(source: sources.Source, request: FetchRequest, offer: offers.Offer, guard: Guard) -> JobResult:
+def _ask(source: offers.PlainSource, request: FetchRequest, offer: offers.Offer, guard: Guard) -> JobResult:
     stream = source.open(sources.Ask(0, _HEAD_BYTES), guard)
     try:
         head = _read(stream, guard)
+        if metalink.is_one(head[: metalink.HEAD_BYTES]):
+            raise source.found()
         size = stream.size_bytes if stream.size_bytes is not None else offer.size_bytes
         limit = request.limits.max_size_bytes
         if size is not None and limit and size > limit:
             raise too_large(size, limit)
-        info = images.inspect_head(head, size, request.image_format)
+        vouched = request.checksum or request.expected_digest or offer.checksums
+        media_type = "" if vouched else stream.media_type
+        info = images.inspect_head(head, size, request.image_format, media_type=media_type)
         return JobResult(
             reason=Reason.SOURCE_REACHABLE,
             size_bytes=size,

@@ -9,7 +9,7 @@ import threading
 
 from directdownload.download import archives, space
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import DownloadError, StorageError, storage_error
+from directdownload.download.errors import DownloadError, SourceError, StorageError, storage_error
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.schedule import BLOCK_BYTES
@@ -37,6 +37,8 @@ class Unpack:
         self._began = False
         self._size_bytes = 0
         self._hasher = Hasher()
+        #: for the result, after `finish`; may be empty
+        self.note = ""
 
     def follow(self, follower: Follower, writer: Writer) -> None:
         """Start again, behind `follower`; `writer` writes the part."""
@@ -67,6 +69,23 @@ class Unpack:
         """Size and SHA-256 of the unpacked file, after `finish` returned True."""
         return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
 
+    def holds(self, wanted: Checksum) -> bool:
+        """Whether the archive, which has another checksum, holds a file with this one. It waits like `finish`.
+
+        For advice only: what keeps it from being unpacked is not the failure to report.
+        """
+        try:
+            if not self.finish():
+                return False
+            size, found = self.product()
+            if wanted.algorithm is not Algorithm.SHA256:
+                hasher = Hasher([wanted.algorithm])
+                hasher.hash_file(self._staging.unpacked().descriptor, size, self._caller)
+                found = hasher.digests()[wanted.algorithm]
+        except (SourceError, StorageError, OSError):
+            return False
+        return found == wanted
+
     def close(self) -> None:
         self._cancelled.set()
         if self._thread is not None:
@@ -87,7 +106,10 @@ class Unpack:
                     return
             # the part is read back at once
             writer.use_page_cache()
-            self._unpack(archives.create(kind), follower, guard)
+            decompressor = archives.create(kind)
+            self._unpack(decompressor, follower, guard)
+            if ignored := decompressor.ignored_bytes:
+                self.note = f"{ignored} bytes behind the end of the {kind} archive are ignored"
         except DownloadError as error:
             self._failure = error
         except OSError as error:
@@ -97,7 +119,7 @@ class Unpack:
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
         self._began = True
-        self._size_bytes, self._hasher = 0, Hasher()
+        self._size_bytes, self._hasher, self.note = 0, Hasher(), ""
         out = self._staging.unpacked()
         os.ftruncate(out.descriptor, 0)
         writer = Writer(out.descriptor, out.path, out.reopen())

@@ -18,7 +18,8 @@ JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
 #: The host's directory of records on files that it published or hashed itself, out of reach of writers of a pool.
 SEAL_DIRECTORY = "/var/lib/directdownload/seals"
-#: At the end of a URL's path, in any case: a metalink is one by its name, whatever the scheme (CloudStack's rule).
+#: At the end of a URL's path, in any case: a metalink by its name, whatever the scheme (CloudStack's rule). Others show
+#: when they are opened.
 METALINK_SUFFIXES = (".metalink", ".meta4")
 
 

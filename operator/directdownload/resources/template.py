@@ -82,8 +82,8 @@ class TemplateSpec(Model):
 
     display_text: str = pydantic.Field("", description="Description for people.", max_length=4096)
     url: str = pydantic.Field(
-        description="Where the image is served: http, https or nfs. If the path ends in `.metalink` or `.meta4`, the "
-        "metalink names the sources. It must not contain a user name or password.",
+        description="Where the image is served: http, https or nfs. If it is a metalink, by its path (`.metalink`, "
+        "`.meta4`), its media type or its content, it names the sources. It must not contain a user name or password.",
         json_schema_extra=rules(
             *_URL_CHECKS, expected="where the image is served", example=_URL_EXAMPLE, immutable=True, maxLength=2048
         ),

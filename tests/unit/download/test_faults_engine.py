@@ -133,7 +133,7 @@ def test_nothing_is_complete_before_its_last_piece_was_compared(
             return False
 
     monkeypatch.setattr(Follower, "_piece_is_good", compare_late)
-    pieces = Pieces(Algorithm.SHA256, len(DATA), ("0" * 64,))
+    pieces = Pieces(Algorithm.SHA256, len(DATA), bytes(32))
     with (tmp_path / "part").open("w+b") as file:
         file.write(DATA)
         file.flush()
@@ -155,6 +155,7 @@ def test_nothing_is_complete_before_its_last_piece_was_compared(
 
 class BrokenDecompressor:
     needs_input = True
+    ignored_bytes = 0
 
     def decompress(self, data: bytes, _limit_bytes: int) -> bytes:
         raise RuntimeError(f"not foreseen with {len(data)} bytes")

@@ -229,6 +229,16 @@ def test_one_transient_failure_among_the_sources_makes_it_worth_another_attempt(
     assert "SourceRefused" in error.message
 
 
+def test_wrong_bytes_from_every_source_are_one_mismatch(
+    origin: Origin, image: bytes, served: pathlib.Path, pool: pathlib.Path
+) -> None:
+    (served / "other").write_bytes(image[::-1])
+    mirrors = (origin.url("other"),)
+    error = fetch_error(make_request(pool, origin.url("image"), mirrors=mirrors, checksum="sha256:" + "0" * 64))
+    assert (error.reason, error.permanent) == (Reason.CHECKSUM_MISMATCH, True)
+    assert error.message.endswith("(other sources: ChecksumMismatch)")
+
+
 def test_headers_go_to_the_first_url_only(
     origin: Origin, image: bytes, served: pathlib.Path, pool: pathlib.Path
 ) -> None:

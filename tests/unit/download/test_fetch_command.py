@@ -212,6 +212,18 @@ def test_an_archive_is_unpacked_where_a_format_is_named(
     assert os.listdir(pool) == ["out"]
 
 
+def test_what_is_odd_is_printed_and_does_no_harm(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image.gz").write_bytes(gzip.compress(DATA + b"x") + b"signature")
+    process = run("fetch", origin.url("image.gz"), "-o", str(pool / "out"), "--format", "raw", "--quiet", "--json")
+    assert process.returncode == 0
+    notes = ("9 bytes behind the end of the gz archive are ignored", f"its size, {len(DATA) + 1} bytes, is no multiple")
+    lines = process.stderr.splitlines()
+    assert len(lines) == len(notes)
+    for note, line in zip(notes, lines, strict=True):
+        assert note in line
+        assert note in json.loads(process.stdout)["message"]
+
+
 def test_a_probe_says_what_there_is_for_people(url: str, pool: pathlib.Path) -> None:
     process = run("fetch", url, "--probe")
     assert (process.returncode, process.stdout) == (0, "")

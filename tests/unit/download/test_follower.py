@@ -5,6 +5,7 @@ import os
 import pathlib
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,13 +22,15 @@ from directdownload.resources.checksum import Algorithm
 MIB = 1024 * 1024
 DATA = content(3 * MIB + 100)
 DIGEST = hashlib.sha256(DATA).hexdigest()
-PIECES = Pieces(
-    Algorithm.SHA1,
-    MIB,
-    tuple(
-        hashlib.sha1(DATA[start : start + MIB], usedforsecurity=False).hexdigest() for start in range(0, len(DATA), MIB)
-    ),
-)
+
+
+def pieces_of(data: bytes, length_bytes: int) -> Pieces:
+    parts = (data[start : start + length_bytes] for start in range(0, len(data), length_bytes))
+    digests = (hashlib.sha1(part, usedforsecurity=False).digest() for part in parts)
+    return Pieces(Algorithm.SHA1, length_bytes, b"".join(digests))
+
+
+PIECES = pieces_of(DATA, MIB)
 
 
 @pytest.fixture
@@ -140,3 +143,24 @@ def test_buffers_come_back_when_it_is_cancelled(descriptor: int) -> None:
     follower.cancel()
     follower.offer(MIB, 2 * MIB, new_buffer())
     assert released.qsize() == 1
+
+
+def test_many_pieces_take_time_in_proportion(tmp_path: pathlib.Path) -> None:
+    """As many as a file of 64 GiB has in pieces of 1 MiB; the bytes of each cost the same."""
+
+    def seconds(count: int) -> float:
+        data = content(count * 1024)
+        pieces = pieces_of(data, 1024)
+        (tmp_path / "part").write_bytes(data)
+        opened = os.open(tmp_path / "part", os.O_RDWR)
+        try:
+            began = time.process_time()
+            follower = follow(opened, pieces=pieces, size_bytes=len(data))
+            follower.offer(0, len(data), None)
+            assert follower.settle()
+            follower.finish()
+            return time.process_time() - began
+        finally:
+            os.close(opened)
+
+    assert seconds(65_536) < 3 * seconds(32_768)

@@ -2,15 +2,18 @@
 
 import pathlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 from tests.unit.download.sourcing import guard, make_source
+from tests.world import checkout
 from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 
-from directdownload.download import metalink
+from directdownload.download import metalink, metalinkxml
 from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, SourceError
 from directdownload.download.metalink import MetalinkFile
@@ -89,7 +92,7 @@ def test_version_4() -> None:
             Checksum(Algorithm.SHA1, SHA1),
             Checksum(Algorithm.MD5, MD5),
         ),
-        Pieces(Algorithm.SHA1, 1024, ("2" * 40, "3" * 40, "4" * 40)),
+        Pieces(Algorithm.SHA1, 1024, bytes.fromhex("2" * 40 + "3" * 40 + "4" * 40)),
         (
             "https://first.example/x?a=1&b=2",
             "nfs://second.example/export/x",
@@ -121,7 +124,7 @@ def test_version_3() -> None:
     assert chosen(document) == MetalinkFile(
         2048,
         (Checksum(Algorithm.SHA256, SHA256.lower()), Checksum(Algorithm.MD5, MD5)),
-        Pieces(Algorithm.SHA1, 1024, ("2" * 40, "3" * 40)),
+        Pieces(Algorithm.SHA1, 1024, bytes.fromhex("2" * 40 + "3" * 40)),
         ("https://high.example/x", "http://low.example/x", "http://none.example/x"),
     )
 
@@ -145,7 +148,7 @@ def test_the_strongest_pieces_are_used() -> None:
         for kind, digits in (("md5", 32), ("sha-256", 64), ("sha-1", 40), ("ed2k", 7))
     )
     found = chosen(v4(file("<size>1000</size>" + pieces))).pieces
-    assert found == Pieces(Algorithm.SHA256, 1024, ("a" * 64,))
+    assert found == Pieces(Algorithm.SHA256, 1024, bytes.fromhex("a" * 64))
 
 
 def test_an_empty_file_has_no_pieces() -> None:
@@ -296,25 +299,101 @@ def test_what_is_no_metalink(document: bytes) -> None:
     [
         (v4(file("<a>" * 20 + "</a>" * 20)), "deeper"),
         (v4(file("<a>" * 1_000_000)), "deeper"),
-        (v4(file("<a/>" * 140_000)), "elements"),
+        (v4(file("<a/>" * 270_000)), "elements"),
         (v4(file(f"<url>https://a.example/{'a' * 9000}</url>")), "characters"),
         (v4(file(f"<hash type='md5'>{'a' * 3_000_000}</hash>")), "characters"),
         (v4(file("<url>https://a.example/</url>" * 1100)), "URLs"),
-        (v4(file("")) + b" " * metalink.DOCUMENT_LIMIT_BYTES, "bytes"),
+        (v4(file("")) + b" " * metalinkxml.DOCUMENT_LIMIT_BYTES, "bytes"),
+        (v4(*(file("", str(number)) for number in range(9000))), "too much"),
+        (v4(file("<size>1</size>" * 9000)), "too much"),
+        (v4(file("<hash type='md5'>x</hash>" * 9000)), "too much"),
+        (v4(file("<pieces/>" * 9000)), "too much"),
+        (v4(file(f"<hash type='{'a' * 8000}'/>" * 300)), "too much"),
     ],
 )
 def test_what_is_too_much(document: bytes, word: str) -> None:
     assert word in refused(lambda: metalink.parse(document))
 
 
-def test_as_much_as_is_allowed_is_read() -> None:
-    digests = [f"{number:040x}" for number in range(60_000)]
-    pieces = "".join(f"<hash>{digest}</hash>" for digest in digests)
-    size = 60_000 * 1024 * 1024
-    document = v4(file(f"<size>{size}</size><pieces length='1048576' type='sha-1'>{pieces}</pieces>"))
-    assert len(document) < metalink.DOCUMENT_LIMIT_BYTES
-    found = chosen(document)
-    assert found.pieces == Pieces(Algorithm.SHA1, 1024 * 1024, tuple(digests))
+#: a file of 64 GiB in pieces of 1 MiB
+MANY = 65_536
+
+
+def many_pieces(algorithm: Algorithm, *, numbered: bool = False) -> bytes:
+    """Indented, as tools write it."""
+    pieces = "".join(
+        f"        <hash{f' piece={chr(34)}{number}{chr(34)}' if numbered else ''}>"
+        f"{number:0{algorithm.hex_length}x}</hash>\n"
+        for number in range(MANY)
+    )
+    kind = algorithm.title.lower()
+    return v4(file(f"<size>{MANY << 20}</size><pieces length='1048576' type='{kind}'>\n{pieces}</pieces>"))
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("numbered", [True, False])
+def test_pieces_of_a_file_of_64_gib_are_read(algorithm: Algorithm, numbered: bool) -> None:
+    document = many_pieces(algorithm, numbered=numbered)
+    size = algorithm.hex_length // 2
+    digests = b"".join(number.to_bytes(size, "big") for number in range(MANY))
+    found = chosen(document).pieces
+    assert found == Pieces(algorithm, 1024 * 1024, digests)
+    assert found.digest(MANY - 1) == digests[-size:]
+
+
+LOADING = """
+import sys, threading
+from directdownload.download import metalink
+from directdownload.download.guard import Guard
+from directdownload.download.urls import Url
+
+class Served:
+    url = Url.parse("http://a.example/debian.qcow2.meta4")
+    def open(self, ask, guard):
+        self.file = open(sys.argv[1], "rb", buffering=0)
+        return self
+    def readinto(self, buffer):
+        return self.file.readinto(buffer[:64 * 1024])
+    def close(self):
+        self.file.close()
+
+def peak():
+    # ru_maxrss is inherited
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+before = peak()
+found = metalink.load(Served(), Guard(threading.Event()))
+print(len(found.pieces.digests), peak() - before)
+"""
+
+
+def test_memory_stays_small_with_many_pieces(tmp_path: pathlib.Path) -> None:
+    """The digests as bytes (2 MiB) a few times over, and blocks of the document, but never all of its 6 MiB of text.
+
+    As text they took 35 MiB.
+    """
+    document = tmp_path / "document"
+    document.write_bytes(many_pieces(Algorithm.SHA256, numbered=True))
+    assert document.stat().st_size > 6 << 20
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, str(document)],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    length, grown_kib = map(int, done.stdout.split())
+    assert length == MANY * 32
+    assert grown_kib < 12 << 10
+
+
+def test_the_root_element_shows_a_metalink() -> None:
+    for document in (v4(file("")), v3(), v4(file("")).decode().replace('encoding="UTF-8"', "").encode("utf-16")):
+        for length in (400, metalink.HEAD_BYTES):
+            assert metalink.is_one(document[:length])
+    for document in (b"", b"<html/>", b"<metalink/>", DOCTYPES[0].encode() + v4(), bytes(5000), b"text", v4()[:60]):
+        assert not metalink.is_one(document)
 
 
 def test_messages_name_the_metalink_and_nothing_secret() -> None:

@@ -125,7 +125,7 @@ def test_a_server_without_ranges(pool: pathlib.Path, length: bool) -> None:
 
 
 def test_a_file_that_is_shorter_than_a_head(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
-    (served / "image").write_bytes(b"tiny")
+    (served / "image").write_bytes(b"tin\0")
     assert ask(pool, origin.url("image"), image_format="RAW").size_bytes == 4
 
 

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -119,6 +120,66 @@ def test_a_killed_job_continues_the_archive(served: pathlib.Path, pool: pathlib.
 
 
 @pytest.mark.parametrize("checksum", [True, False])
+def test_data_behind_an_archive_are_mentioned(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, checksum: bool
+) -> None:
+    archive = gzip.compress(IMAGE, 1) + b"signed by somebody"
+    (served / "image.gz").write_bytes(archive)
+    expected = sha256(archive) if checksum else ""
+    result = run_job(job_document(pool, url=origin.url("image.gz"), checksum=expected))[1]
+    assert (pool / "uid-1").read_bytes() == IMAGE
+    assert "; 18 bytes behind the end of the gz archive are ignored; " in result.message
+    assert result.message.endswith("no multiple of 512, as that of a disk is: is it complete?")
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithm"), [*((kind, "sha256") for kind in ARCHIVES), ("gz", "md5"), ("zip", "sha512")]
+)
+def test_a_checksum_of_the_unpacked_file_is_told(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, kind: str, algorithm: str
+) -> None:
+    archive = ARCHIVES[kind](IMAGE)
+    (served / "image").write_bytes(archive)
+    unpacked, packed = (hashlib.new(algorithm, data).hexdigest() for data in (IMAGE, archive))
+    request = make_request(pool, origin.url("image"), checksum=f"{algorithm}:{unpacked}", image_format="RAW")
+    error = fetch_error(request)
+    assert (error.reason, error.permanent) == (Reason.CHECKSUM_MISMATCH, True)
+    assert f"is of the unpacked file: give the one of the file as served, {algorithm}:{packed}" in error.message
+    assert leftovers(pool) == set(), "never published"
+
+
+def test_a_job_tells_it_too(origin: Origin, served: pathlib.Path, pool: pathlib.Path) -> None:
+    (served / "image").write_bytes(gzip.compress(IMAGE, 1))
+    status, result = run_job(job_document(pool, url=origin.url("image"), checksum=sha256(IMAGE)))
+    assert (status, result.reason) == (3, Reason.CHECKSUM_MISMATCH)
+    assert "is of the unpacked file" in result.message
+
+
+@pytest.mark.parametrize(
+    ("served_bytes", "wanted"),
+    [
+        # more than the largest image allowed
+        (gzip.compress(bytes(20 * MIB), 1), bytes(20 * MIB)),
+        (gzip.compress(IMAGE, 1)[:-1], IMAGE),
+        (gzip.compress(IMAGE + b"x", 1), IMAGE),
+        (IMAGE + b"x", IMAGE),
+    ],
+    ids=["too large", "cut", "other", "no archive"],
+)
+def test_a_checksum_that_fits_nothing_is_only_a_mismatch(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, served_bytes: bytes, wanted: bytes
+) -> None:
+    (served / "image").write_bytes(served_bytes)
+    limits = Limits(max_virtual_size_bytes=MIB, progress_interval_seconds=0.05)
+    request = make_request(pool, origin.url("image"), checksum=sha256(wanted), image_format="RAW", limits=limits)
+    error = fetch_error(request)
+    # the unpacking may have met the limit before
+    assert error.reason in (Reason.CHECKSUM_MISMATCH, Reason.TOO_LARGE)
+    assert "unpacked file" not in error.message
+    assert leftovers(pool) == set()
+
+
+@pytest.mark.parametrize("checksum", [True, False])
 def test_an_archive_that_is_cut_off_is_told(
     origin: Origin, served: pathlib.Path, pool: pathlib.Path, checksum: bool
 ) -> None:
@@ -180,5 +241,5 @@ def test_without_a_format_the_archive_is_kept_as_it_is(
 
 @pytest.mark.parametrize("size", [1, 5, 6])
 def test_files_shorter_than_any_mark(origin: Origin, served: pathlib.Path, pool: pathlib.Path, size: int) -> None:
-    (served / "image").write_bytes(b"x" * size)
+    (served / "image").write_bytes(b"\1" * size)
     assert fetch(make_request(pool, origin.url("image"), image_format="RAW")).size_bytes == size

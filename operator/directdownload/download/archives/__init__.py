@@ -13,8 +13,9 @@ them to what `create` returns:
 
 Promises: a call returns at most `max_output` bytes and reads at most 64 KiB of the pending input, so that neither
 memory nor the time of one call grows with the compression ratio; the checksums inside the archive are verified; only
-padding that its format allows may follow the archive. Every flaw of an archive is a SourceError(DecompressionFailed).
-Names, owners and times in an archive are never used.
+what its own program ignores may follow the archive, and is counted. Every flaw of an archive is a
+SourceError(DecompressionFailed). Owners and times in an archive are never used; names only tell the image in a zip from
+a folder and from what a Mac adds.
 """
 
 from directdownload.download.archives import streams, zip

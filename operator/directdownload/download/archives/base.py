@@ -53,6 +53,10 @@ class Decompressor(Protocol):
     """One archive, from its first byte to its last."""
 
     @property
+    def ignored_bytes(self) -> int:
+        """The number of bytes so far that follow the archive and are not of it; its own program only warns of them."""
+
+    @property
     def needs_input(self) -> bool:
         """Whether there is no more output until `decompress` gets more data."""
 
@@ -89,10 +93,6 @@ class Input:
             raise ValueError("more data were given before the earlier ones were used up")
         self._earlier_bytes = self.used_bytes
         self._data, self._position = bytes(data), 0
-
-    @property
-    def starts_with_zero(self) -> bool:
-        return self._data[self._position : self._position + 1] == b"\0"
 
     def take(self, count: int) -> bytes:
         piece = self._data[self._position : self._position + count]

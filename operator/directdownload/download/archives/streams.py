@@ -2,8 +2,9 @@
 
 Called by `archives.create`. An archive is one or more streams (members, frames); its content is their concatenation.
 
-- gz: RFC 1952, section 2.2. Zeros may follow, as on tapes and after `gzip` itself (GNU gzip: "trailing zeros").
-- bz2: several streams, as from pbzip2 and `cat`.
+- gz: RFC 1952, section 2.2. Other data may follow, such as a signature or metadata (OpenWrt's fwtool), or the zeros of
+  a tape: `gzip` ignores them with a warning.
+- bz2: several streams, as from pbzip2 and `cat`. Other data may follow: `bzip2` ignores them with a warning.
 - xz: the .xz file format, sections 2 and 2.2: zeros in multiples of four bytes may follow each stream. The most memory
   is that of `xz -9` (a dictionary of 64 MiB).
 - zst: RFC 8878, section 3.1, with skippable frames. The largest window is 128 MiB (2^27), the limit of `zstd` itself:
@@ -26,8 +27,13 @@ _ZST_WINDOW_LOG = 27
 #: The first piece of each stream; the next ones double. The rest after a short stream is read again for the next.
 _FIRST_PIECE_BYTES = 1024
 
-#: The unit of padding in bytes; 0: the format has none.
-_PADDING_UNIT = {Kind.GZ: 1, Kind.BZ2: 0, Kind.XZ: 4, Kind.ZST: 0}
+#: The beginning of a further stream. Other data end the archive; the programs of the other kinds refuse them.
+_FURTHER = {Kind.GZ: b"\x1f\x8b", Kind.BZ2: b"BZh"}
+#: More than any signature or metadata; zeros aside. More data are rather another file, or streams of a damaged archive.
+_IGNORED_LIMIT_BYTES = 1024 * 1024
+#: The .xz file format, section 2.2.
+_XZ_PADDING_UNIT = 4
+_AFTER_PADDING = "is followed by other data after its padding"
 #: bz2 reports bad data as OSError
 _ERRORS = (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError)
 
@@ -97,10 +103,17 @@ class Concatenated:
         self._kind = kind
         self._stream: Stream | None = None
         self._streams = 0
+        #: behind the last stream: zeros, then bytes that may begin a further one, or other data
         self._padding_bytes = 0
+        self._held = b""
+        self._other_bytes = 0
         self._input = Input()
         self._piece_bytes = _FIRST_PIECE_BYTES
         self._may_have_more = False
+
+    @property
+    def ignored_bytes(self) -> int:
+        return self._padding_bytes + self._other_bytes if self._kind in _FURTHER else 0
 
     @property
     def needs_input(self) -> bool:
@@ -113,12 +126,15 @@ class Concatenated:
             self._input.give(data, wanted=self.needs_input)
         self._may_have_more = False
         if self._stream is None:
-            self._stream = self._next_stream()
-            if self._stream is None:
+            if not (self._another_begins() if self._streams else self._input.left):
                 return b""
+            self._streams += 1
+            self._piece_bytes = _FIRST_PIECE_BYTES
+            self._stream = _STREAMS[self._kind]()
         piece = b""
         if self._stream.needs_input:
-            piece = self._input.take(self._piece_bytes)
+            piece = self._held + self._input.take(self._piece_bytes)
+            self._held = b""
             self._piece_bytes = min(2 * self._piece_bytes, PIECE_BYTES)
         try:
             output = self._stream.decompress(piece, max_output)
@@ -132,26 +148,38 @@ class Concatenated:
             self._may_have_more = len(output) == max_output
         return output
 
-    def _next_stream(self) -> Stream | None:
-        """The stream after the padding; None while there is none."""
-        unit = _PADDING_UNIT[self._kind]
-        if unit and self._streams:
-            self._padding_bytes += self._input.skip_zeros(PIECE_BYTES)
-            if self._input.starts_with_zero:
-                return None
-        if not self._input.left:
-            return None
-        if self._padding_bytes and (self._kind is Kind.GZ or self._padding_bytes % unit):
-            raise failed(self._kind, "is followed by other data after its padding")
-        self._padding_bytes = 0
-        self._streams += 1
-        self._piece_bytes = _FIRST_PIECE_BYTES
-        return _STREAMS[self._kind]()
+    def _another_begins(self) -> bool:
+        """Skip what is between streams; whether one more begins here. There may be input left if not."""
+        further = _FURTHER.get(self._kind)
+        if self._kind is Kind.ZST:
+            return bool(self._input.left)
+        if not (self._held or self._other_bytes):
+            zeros = self._input.skip_zeros(PIECE_BYTES)
+            self._padding_bytes += zeros
+            if zeros == PIECE_BYTES or not self._input.left:
+                return False
+        if further is None:
+            if self._padding_bytes % _XZ_PADDING_UNIT:
+                raise failed(self._kind, _AFTER_PADDING)
+            self._padding_bytes = 0
+            return True
+        if not self._other_bytes:
+            self._held += self._input.take(len(further) - len(self._held))
+            if self._held == further and self._padding_bytes:
+                # the programs ignore it, and with it a part of the content
+                raise failed(self._kind, _AFTER_PADDING)
+            if further.startswith(self._held):
+                return self._held == further
+        self._other_bytes += len(self._held) + len(self._input.take(PIECE_BYTES))
+        self._held = b""
+        if self._other_bytes > _IGNORED_LIMIT_BYTES:
+            raise failed(self._kind, f"is followed by more than {_IGNORED_LIMIT_BYTES} bytes of other data")
+        return False
 
     def finish(self) -> None:
-        if self._stream is not None or not self._streams:
+        if self._stream is not None or self._held or not self._streams:
             raise failed(self._kind, "ends too early: it is truncated")
-        if self._padding_bytes and self._padding_bytes % _PADDING_UNIT[self._kind]:
+        if self._kind is Kind.XZ and self._padding_bytes % _XZ_PADDING_UNIT:
             raise failed(self._kind, f"is followed by {self._padding_bytes} zeros, expected a multiple of four")
 
 

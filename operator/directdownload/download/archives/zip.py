@@ -1,12 +1,14 @@
-"""zip: one member, unpacked from front to back.
+"""zip: one file, unpacked from front to back.
 
-Called by `archives.create`. Follows PKWARE's APPNOTE.TXT 6.3 (section numbers below are its own): the local header, the
-data, an optional data descriptor, then the central directory, which must list only this member, with the CRC-32 and the
-sizes found. ZIP64 is supported. Refused: more than one member, encryption, methods other than deflate and none, a
-stored member whose length is unknown before its data (nothing shows where it ends), any data between or after the
-parts. Names and comments are skipped.
+Called by `archives.create`. Follows PKWARE's APPNOTE.TXT 6.3 (section numbers below are its own): of each member the
+local header, the data, an optional data descriptor; then the central directory, which must list just these members,
+with the CRC-32 and the sizes found. ZIP64 is supported. Folders, and what a Mac adds, are read and left out: they are
+few and small. Refused: more than one file besides, encryption, methods other than deflate and none, a stored member
+whose length is unknown before its data (nothing shows where it ends), any data between or after the parts. A name only
+decides whether a member is left out; comments are skipped.
 """
 
+import dataclasses
 import stat
 import struct
 import zlib
@@ -38,25 +40,41 @@ _DOS_DIRECTORY = 0x10
 _END_64_BYTES = 44
 _END_64_MAX_BYTES = 64 * 1024
 
-_ONE_MEMBER = "holds more than one member; expected exactly one, the image: pack it alone"
+_ONE_FILE = "holds more than one file; expected exactly one, the image: pack it alone"
+#: Of the members that are left out. A Mac adds a few kilobytes to each file.
+_LEFT_OUT_LIMIT = 1000
+_LEFT_OUT_LIMIT_BYTES = 1024 * 1024
 
 #: Yields output; b"" when it needs input or has no output yet.
 _Steps = Generator[bytes, None, None]
 _Taking = Generator[bytes, None, bytes]
 
 
+@dataclasses.dataclass(slots=True)
+class _Member:
+    """As found in the data. One that is `left_out` is not the image."""
+
+    left_out: bool
+    method: int
+    crc: int = 0
+    compressed_bytes: int = 0
+    bytes: int = 0
+
+
 class Unzip:
     """A Decompressor for zip."""
+
+    ignored_bytes = 0
 
     def __init__(self) -> None:
         self._input = Input()
         self._waits = True
         self._complete = False
         self._max_output = 0
-        # found in the data
-        self._crc = 0
-        self._compressed_bytes = 0
-        self._bytes = 0
+        #: by the offset of the local header
+        self._members: dict[int, _Member] = {}
+        self._left_out = 0
+        self._left_out_bytes = 0
         self._steps = self._archive()
 
     @property
@@ -75,14 +93,21 @@ class Unzip:
             raise failed(Kind.ZIP, "ends too early: it is truncated")
 
     def _archive(self) -> _Steps:
-        method = yield from self._member()
-        directory_offset = self._input.used_bytes
-        if (signature := (yield from self._take(4))) != _CENTRAL_HEADER:
-            raise failed(
-                Kind.ZIP, _ONE_MEMBER if signature == _LOCAL_HEADER else "has no central directory after its member"
-            )
-        yield from self._central_header(method)
-        yield from self._end(directory_offset, self._input.used_bytes - directory_offset)
+        offset = 0
+        while (signature := (yield from self._take(4))) == _LOCAL_HEADER:
+            yield from self._member(offset)
+            offset = self._input.used_bytes
+        if not self._members and signature != _END:
+            raise failed(Kind.ZIP, "does not begin with a member")
+        if len(self._members) == self._left_out:
+            raise failed(Kind.ZIP, "holds no file; expected one, the image")
+        listed = dict(self._members)
+        while listed:
+            if signature != _CENTRAL_HEADER:
+                raise failed(Kind.ZIP, "has no complete central directory behind its members")
+            yield from self._central_header(listed)
+            signature = yield from self._take(4)
+        yield from self._end(signature, offset)
         self._complete = True
         while not self._input.left:
             self._waits = True
@@ -98,20 +123,22 @@ class Unzip:
             taken += self._input.take(count - len(taken))
         return taken
 
-    def _member(self) -> Generator[bytes, None, int]:
-        """Unpack the member, from the local header (section 4.3.7) to the data descriptor; returns the method."""
-        if (signature := (yield from self._take(4))) != _LOCAL_HEADER:
-            raise failed(Kind.ZIP, "holds nothing" if signature == _END else "does not begin with a member")
+    def _member(self, offset: int) -> _Steps:
+        """Unpack a member, from behind the signature of its local header (section 4.3.7) to its data descriptor."""
         header = yield from self._take(26)
         _, flags, method, _, _, crc, packed, size, name_length, extra_length = struct.unpack("<HHHHHIIIHH", header)
         name = yield from self._take(name_length)
         extra = yield from self._take(extra_length)
+        member = self._members[offset] = _Member(_is_left_out(name), method)
+        self._left_out += member.left_out
+        if len(self._members) > self._left_out + 1:
+            raise failed(Kind.ZIP, _ONE_FILE)
+        if self._left_out > _LEFT_OUT_LIMIT:
+            raise failed(Kind.ZIP, f"holds more than {_LEFT_OUT_LIMIT} folders and files that a Mac adds")
         if flags & _ENCRYPTED:
             raise failed(Kind.ZIP, "is encrypted; pack the image without a password")
-        if name.endswith(b"/"):
-            raise failed(Kind.ZIP, "holds a directory; expected one file, the image")
         if method == _DEFLATED:
-            yield from self._inflate()
+            yield from self._inflate(member)
         elif method != _STORED:
             raise failed(Kind.ZIP, f"uses compression method {method}; expected deflate (8) or none (0)")
         elif flags & _HAS_DESCRIPTOR:
@@ -122,16 +149,15 @@ class Unzip:
             )
         else:
             size, packed = _zip64(extra, size, packed)
-            yield from self._copy(packed)
+            yield from self._copy(member, packed)
         if flags & _HAS_DESCRIPTOR:
-            yield from self._data_descriptor()
+            yield from self._data_descriptor(member)
         else:
-            self._compare(crc, *_zip64(extra, size, packed))
-        return int(method)
+            _compare(member, crc, *_zip64(extra, size, packed))
 
-    def _inflate(self) -> _Steps:
+    def _inflate(self, member: _Member) -> _Steps:
         stream = Inflate(-zlib.MAX_WBITS)
-        while True:
+        while not stream.eof:
             piece = b""
             if stream.needs_input and not (piece := self._input.take(PIECE_BYTES)):
                 self._waits = True
@@ -141,81 +167,72 @@ class Unzip:
                 output = stream.decompress(piece, self._max_output)
             except zlib.error as error:
                 raise failed(Kind.ZIP, f"is damaged: {error}") from error
-            self._compressed_bytes += len(piece)
-            self._count(output)
-            if stream.eof:
-                unused = len(stream.unused_data)
-                self._compressed_bytes -= unused
-                self._input.give_back(unused)
-                yield output
-                return
-            yield output
+            unused = len(stream.unused_data) if stream.eof else 0
+            self._input.give_back(unused)
+            yield self._count(member, len(piece) - unused, output)
 
-    def _copy(self, count: int) -> _Steps:
-        while self._compressed_bytes < count:
-            piece = self._input.take(min(count - self._compressed_bytes, PIECE_BYTES, self._max_output))
-            self._compressed_bytes += len(piece)
-            self._count(piece)
+    def _copy(self, member: _Member, count: int) -> _Steps:
+        while member.compressed_bytes < count:
+            piece = self._input.take(min(count - member.compressed_bytes, PIECE_BYTES, self._max_output))
             self._waits = not piece
-            yield piece
+            yield self._count(member, len(piece), piece)
 
-    def _count(self, output: bytes) -> None:
-        self._crc = zlib.crc32(output, self._crc)
-        self._bytes += len(output)
+    def _count(self, member: _Member, compressed_bytes: int, output: bytes) -> bytes:
+        """What is yielded of the output: nothing of a member that is left out."""
+        member.compressed_bytes += compressed_bytes
+        member.crc = zlib.crc32(output, member.crc)
+        member.bytes += len(output)
+        if not member.left_out:
+            return output
+        self._left_out_bytes += len(output)
+        if self._left_out_bytes > _LEFT_OUT_LIMIT_BYTES:
+            raise failed(Kind.ZIP, f"holds more than {_LEFT_OUT_LIMIT_BYTES} bytes that are not of the image")
+        return b""
 
-    def _data_descriptor(self) -> _Steps:
+    def _data_descriptor(self, member: _Member) -> _Steps:
         """Section 4.3.9: with or without a signature, lengths of 4 or (ZIP64) 8 bytes: whichever are the right ones."""
         crc = yield from self._take(4)
         if crc == _DESCRIPTOR:
             crc = yield from self._take(4)
         packed, size = struct.unpack("<II", (lengths := (yield from self._take(8))))
-        if (packed, size) != (self._compressed_bytes, self._bytes):
+        if (packed, size) != (member.compressed_bytes, member.bytes):
             packed, size = struct.unpack("<QQ", lengths + (yield from self._take(8)))
-        self._compare(int.from_bytes(crc, "little"), size, packed)
+        _compare(member, int.from_bytes(crc, "little"), size, packed)
 
-    def _compare(self, crc: int, size: int, packed: int) -> None:
-        if (size, packed) != (self._bytes, self._compressed_bytes):
-            raise failed(
-                Kind.ZIP,
-                f"says that its member has {size} bytes, {packed} compressed; "
-                f"found {self._bytes} and {self._compressed_bytes}",
-            )
-        if crc != self._crc:
-            raise failed(Kind.ZIP, f"is damaged: CRC-32 {self._crc:08x}, expected {crc:08x}")
-
-    def _central_header(self, method: int) -> _Steps:
-        """Section 4.3.12, without the signature."""
+    def _central_header(self, listed: dict[int, _Member]) -> _Steps:
+        """Section 4.3.12, without the signature; takes its member out of `listed`."""
         header = yield from self._take(42)
-        (made_by, _, _, central_method, _, _, crc, packed, size, name_length, extra_length, comment_length) = (
-            struct.unpack("<HHHHHHIIIHHH", header[:30])
+        (made_by, _, _, method, _, _, crc, packed, size, name_length, extra_length, comment_length) = struct.unpack(
+            "<HHHHHHIIIHHH", header[:30]
         )
         disk, _, attributes, offset = struct.unpack("<HHII", header[30:])
-        yield from self._take(name_length)
+        name = yield from self._take(name_length)
         extra = yield from self._take(extra_length)
         yield from self._take(comment_length)
         size, packed, offset = _zip64(extra, size, packed, offset)
-        self._compare(crc, size, packed)
-        if central_method != method or disk or offset:
+        member = listed.pop(offset, None)
+        if member is None or member.method != method or disk or _is_left_out(name) != member.left_out:
             raise failed(Kind.ZIP, "is damaged: its central directory describes another member than the archive holds")
+        _compare(member, crc, size, packed)
         # a member packed from a pipe is marked as a pipe, and accepted
         kind = stat.S_IFMT(attributes >> 16) if made_by >> 8 == _MADE_ON_UNIX else 0
-        if kind in (stat.S_IFLNK, stat.S_IFDIR) or attributes & _DOS_DIRECTORY:
+        if not member.left_out and (kind in (stat.S_IFLNK, stat.S_IFDIR) or attributes & _DOS_DIRECTORY):
             raise failed(Kind.ZIP, "holds a link or a directory; expected one file, the image")
 
-    def _end(self, directory_offset: int, directory_bytes: int) -> _Steps:
+    def _end(self, signature: bytes, directory_offset: int) -> _Steps:
         """Sections 4.3.14 to 4.3.16: the ZIP64 end record and its locator, if any, and the end record."""
-        end_offset = self._input.used_bytes
-        signature = yield from self._take(4)
         if signature == _CENTRAL_HEADER:
-            raise failed(Kind.ZIP, _ONE_MEMBER)
+            raise failed(Kind.ZIP, _ONE_FILE)
+        end_offset, count = self._input.used_bytes - 4, len(self._members)
+        expected = (0, 0, count, count, end_offset - directory_offset, directory_offset)
         zip64 = signature == _END_64
         if zip64:
             length = int.from_bytes((yield from self._take(8)), "little")
             if not _END_64_BYTES <= length <= _END_64_MAX_BYTES:
                 raise failed(Kind.ZIP, f"is damaged: a ZIP64 end record of {length} bytes")
             record = struct.unpack("<IIQQQQ", (yield from self._take(length))[4:_END_64_BYTES])
-            if record != (0, 0, 1, 1, directory_bytes, directory_offset):
-                raise failed(Kind.ZIP, "is damaged: its ZIP64 end record is not that of one member")
+            if record != expected:
+                raise failed(Kind.ZIP, "is damaged: its ZIP64 end record is not that of its members")
             locator = struct.unpack("<4sIQI", (yield from self._take(20)))
             if locator != (_LOCATOR_64, 0, end_offset, 1):
                 raise failed(Kind.ZIP, "is damaged: its ZIP64 locator is wrong")
@@ -223,12 +240,27 @@ class Unzip:
         if signature != _END:
             raise failed(Kind.ZIP, "is damaged: its central directory has no end")
         *found, comment_length = struct.unpack("<HHHHIIH", (yield from self._take(18)))
-        expected = (0, 0, 1, 1, directory_bytes, directory_offset)
         in_zip64 = (*[_IN_ZIP64_16] * 4, *[_IN_ZIP64_32] * 2)
         for value, right, elsewhere in zip(found, expected, in_zip64, strict=True):
             if value != right and not (zip64 and value == elsewhere):
-                raise failed(Kind.ZIP, "is damaged: its end record is not that of one member")
+                raise failed(Kind.ZIP, "is damaged: its end record is not that of its members")
         yield from self._take(comment_length)
+
+
+def _is_left_out(name: bytes) -> bool:
+    """A folder, or what a Mac adds to files: resource forks, and the Finder's view of a folder."""
+    return name.endswith(b"/") or name.startswith(b"__MACOSX/") or name.rpartition(b"/")[2] == b".DS_Store"
+
+
+def _compare(member: _Member, crc: int, size: int, packed: int) -> None:
+    if (size, packed) != (member.bytes, member.compressed_bytes):
+        raise failed(
+            Kind.ZIP,
+            f"says that its member has {size} bytes, {packed} compressed; "
+            f"found {member.bytes} and {member.compressed_bytes}",
+        )
+    if crc != member.crc:
+        raise failed(Kind.ZIP, f"is damaged: CRC-32 {member.crc:08x}, expected {crc:08x}")
 
 
 def _zip64(extra: bytes, *fields: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ They are SourceErrors: without a checksum another source may serve better bytes.
 
 RAW is the plain content of a disk, so it must not carry the mark of another format: a program that probes would open it
 as that. A partition table or a file system is not such a mark. An ISO is, even one that can be written to a disk
-("hybrid"): register it as ISO.
+("hybrid"): register it as ISO. Nor may it be what servers send in place of a disk (`foreign`), such as a page.
 """
 
 import dataclasses
@@ -20,12 +20,15 @@ from collections.abc import Callable, Mapping
 
 from directdownload.download import archives
 from directdownload.download.errors import RequestError, SourceError
-from directdownload.download.images import iso, qcow2, tar, vhd, vhdx, vmdk
+from directdownload.download.images import foreign, iso, qcow2, tar, vhd, vhdx, vmdk
 from directdownload.download.images.detect import RAW, detect
+from directdownload.download.images.foreign import Foreign
 from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
 from directdownload.resources.reasons import Reason
 
-__all__ = ["FORMATS", "ImageInfo", "inspect", "inspect_head"]
+__all__ = ["FORMATS", "RAW", "ImageInfo", "inspect", "inspect_head", "odd_size"]
+
+_SECTOR_BYTES = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,13 +63,15 @@ _PARSERS: Mapping[str, Callable[[Reader], int | None]] = {
 FORMATS = frozenset(_PARSERS)
 
 
-def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0) -> ImageInfo:
+def inspect(
+    descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0, media_type: str = ""
+) -> ImageInfo:
     """Inspect the first `size_bytes` of an open file; raises DownloadError unless they are a safe `image_format`.
 
     An empty `image_format` accepts a valid image of any supported format, and everything else as RAW. A maximum of 0
-    means no limit.
+    means no limit. `media_type` is what the server calls bytes that no digest vouches for.
     """
-    found = _inspect(FileReader(descriptor, size_bytes), image_format)
+    found = _inspect(FileReader(descriptor, size_bytes), image_format, media_type)
     size = found.virtual_size_bytes or 0
     if max_virtual_size_bytes and size > max_virtual_size_bytes:
         raise SourceError(
@@ -77,7 +82,9 @@ def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_
     return found
 
 
-def inspect_head(head: bytes, total_size_bytes: int | None, image_format: str) -> ImageInfo | None:
+def inspect_head(
+    head: bytes, total_size_bytes: int | None, image_format: str, *, media_type: str = ""
+) -> ImageInfo | None:
     """As `inspect`, from the first bytes (64 KiB or more) of a file whose total size the server reports.
 
     None if they do not suffice: an archive, a VHDX, a fixed VHD. For information, not for safety: the end of the file
@@ -86,12 +93,19 @@ def inspect_head(head: bytes, total_size_bytes: int | None, image_format: str) -
     if archives.recognise(head[: archives.HEAD_BYTES]):
         return None
     try:
-        return _inspect(HeadReader(head, total_size_bytes), image_format)
+        return _inspect(HeadReader(head, total_size_bytes), image_format, media_type)
     except NotInHeadError:
         return None
 
 
-def _inspect(image: Reader, image_format: str) -> ImageInfo:
+def odd_size(size_bytes: int) -> str:
+    """For the result of a RAW image, which is made of sectors; empty if the size is that of a disk."""
+    if not size_bytes % _SECTOR_BYTES:
+        return ""
+    return f"its size, {size_bytes} bytes, is no multiple of {_SECTOR_BYTES}, as that of a disk is: is it complete?"
+
+
+def _inspect(image: Reader, image_format: str, media_type: str) -> ImageInfo:
     if image_format and image_format not in _PARSERS:
         raise RequestError(
             Reason.FORMAT_MISMATCH, f"image format {image_format!r}; expected one of {', '.join(sorted(_PARSERS))}"
@@ -99,8 +113,10 @@ def _inspect(image: Reader, image_format: str) -> ImageInfo:
     if image_format and image.size_bytes == 0:
         raise mismatch(f"the file is empty, expected a {image_format} image")
     found = detect(image)
+    if found == RAW and media_type in foreign.PAGES:
+        found = foreign.PAGE
     if not image_format:
-        image_format = found if found in _PARSERS else RAW
+        image_format = RAW if isinstance(found, Foreign) else found
     elif image_format == vhd.FORMAT and found == RAW and not image.complete:
         raise NotInHeadError
     elif found != image_format and (image_format, found) != (tar.FORMAT, tar.APPLIANCE):
@@ -108,9 +124,9 @@ def _inspect(image: Reader, image_format: str) -> ImageInfo:
     return ImageInfo(image_format, _PARSERS[image_format](image))
 
 
-def _explain(expected: str, found: str) -> str:
+def _explain(expected: str, found: str | Foreign) -> str:
+    if isinstance(found, Foreign):
+        return f"the file seems to be {found.name}, expected {expected}; {found.advice}"
     if found == RAW:
         return f"the file is not a {expected} image: it has no mark of that format, or of any other"
-    if found in _PARSERS:
-        return f"the file is a {found} image, expected {expected}; register it with format {found}"
-    return f"the file is {found}, expected {expected}"
+    return f"the file is a {found} image, expected {expected}; register it with format {found}"

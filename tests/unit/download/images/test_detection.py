@@ -112,8 +112,9 @@ def test_the_message_says_what_the_file_is(files: dict[str, pathlib.Path]) -> No
     for name, words in {**FOREIGN, "LUKS": "LUKS", "gz": "a gz archive", "web page": "a web page"}.items():
         reason, message = refusal(files[name], "RAW")
         assert reason is Reason.FORMAT_MISMATCH
+        assert message.startswith("the file seems to be ")
         assert words in message
-        assert message.endswith("expected RAW")
+        assert ", expected RAW; " in message, "and what to do"
     assert refusal(files["ISO"], "RAW")[1].endswith("register it with format ISO")
     assert "no mark" in refusal(files["RAW"], "QCOW2")[1]
 
@@ -136,7 +137,7 @@ def test_a_disk_with_partitions_is_raw() -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 511, 512, 2048, 32768, 32772, 100_000])
 def test_any_other_bytes_are_raw_of_their_size(size: int) -> None:
-    assert inspect_bytes(b"x" * size, "RAW") == ImageInfo("RAW", size)
+    assert inspect_bytes(b"\1" * size, "RAW") == ImageInfo("RAW", size)
 
 
 def test_an_empty_file_is_no_image() -> None:
