@@ -8,6 +8,7 @@ import re
 import urllib.parse
 
 from directdownload.download.errors import RequestError
+from directdownload.download.settings import Setting
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy
 from directdownload.resources.nfsexports import NFSExport
@@ -73,8 +74,8 @@ def allowed_root(url: Url, policy: Policy) -> str:
     allows = ", ".join(policy.nfs_exports[:_NAMED_LIMIT]) or "none"
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url}: this NFS export is not allowed; to allow it, add to sourcePolicy.nfsExports of the Zone "
-        f"(--nfs-export) the line {missing.quoted()}; allowed so far: {allows}",
+        f"{url}: this NFS export is not allowed; to allow it, add to {Setting.NFS_EXPORTS} "
+        f"the line {missing.quoted()}; allowed so far: {allows}",
     )
 
 
@@ -83,7 +84,7 @@ def _exports(texts: tuple[str, ...]) -> tuple[NFSExport, ...]:
     try:
         return tuple(NFSExport.parse(text) for text in texts)
     except ValueError as error:
-        raise RequestError(Reason.URL_NOT_ALLOWED, f"nfsExports: {error}") from None
+        raise RequestError(Reason.URL_NOT_ALLOWED, f"{Setting.NFS_EXPORTS}: {error}") from None
 
 
 def _invalid(url: Url, problem: str) -> RequestError:

@@ -10,6 +10,7 @@ import re
 import urllib.parse
 
 from directdownload.download.errors import RequestError
+from directdownload.download.settings import Setting
 from directdownload.resources.jobs import METALINK_SUFFIXES
 from directdownload.resources.reasons import Reason
 
@@ -46,9 +47,7 @@ class Url:
         if not parts.scheme or not parts.hostname:
             raise _invalid(redact(text), "expected a scheme and a host")
         if "@" in parts.netloc:
-            raise _invalid(
-                redact(text), "it holds credentials: put them into a Secret and name it in headersSecretRef instead"
-            )
+            raise _invalid(redact(text), f"it holds credentials: give them by {Setting.HEADERS} instead")
         if "[" in parts.netloc and ":" not in parts.hostname:
             raise _invalid(redact(text), "the text in brackets is not an IPv6 address")
         scheme = parts.scheme.lower()

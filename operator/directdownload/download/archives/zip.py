@@ -14,6 +14,7 @@ from collections.abc import Generator
 
 from directdownload.download.archives.base import PIECE_BYTES, Input, Kind, failed
 from directdownload.download.archives.streams import Inflate
+from directdownload.download.errors import plain
 
 _LOCAL_HEADER = b"PK\x03\x04"
 _DESCRIPTOR = b"PK\x07\x08"
@@ -140,7 +141,7 @@ class Unzip:
             try:
                 output = stream.decompress(piece, self._max_output)
             except zlib.error as error:
-                raise failed(Kind.ZIP, f"is damaged: {error}") from error
+                raise failed(Kind.ZIP, f"is damaged: {plain(str(error))}") from error
             self._compressed_bytes += len(piece)
             self._count(output)
             if stream.eof:

@@ -23,6 +23,7 @@ from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.images import iso, qcow2, tar, vhd, vhdx, vmdk
 from directdownload.download.images.detect import RAW, detect
 from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
+from directdownload.download.settings import Setting
 from directdownload.resources.reasons import Reason
 
 __all__ = ["FORMATS", "ImageInfo", "inspect", "inspect_head"]
@@ -72,7 +73,7 @@ def inspect(descriptor: int, size_bytes: int, image_format: str, *, max_virtual_
         raise SourceError(
             Reason.TOO_LARGE,
             f"the disk in the {found.format} image has {size} bytes, at most {max_virtual_size_bytes} are allowed "
-            "(maxVirtualSize)",
+            f"({Setting.MAX_VIRTUAL_SIZE})",
         )
     return found
 
