@@ -24,7 +24,8 @@ def texts(source: str) -> Iterator[str]:
     """Every text of a module that is no docstring; an f-string is one text."""
     tree = ast.parse(source)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    silent = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and _documented(node)}
+    first = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
+    silent = {id(node.value) for node in first if isinstance(node, ast.Expr)}
     parts: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -34,10 +35,6 @@ def texts(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts | silent:
             yield node.value
-
-
-def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return bool(node.body) and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
 
 
 def advice(text: str) -> list[str]:

@@ -8,8 +8,8 @@ import datetime
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from directdownload.planning import disclosure, quotas, requests, rights, sharing, steps
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, requests, rights, sharing, steps
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count
@@ -396,8 +396,4 @@ def _failures(placements: list[PlacementView]) -> tuple[PlacementFailure, ...]:
     """A sample: permanent failures first, then those that are tried again."""
     failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
     failing.sort(key=lambda p: (p.phase is not Phase.FAILED, p.host, p.pool))
-    return tuple(
-        PlacementFailure(host=p.host, pool=p.pool, reason=p.reason, message=p.message[:500])
-        for p in failing[:FAILURE_SAMPLES]
-        if p.reason is not None
-    )
+    return tuple(disclosure.failure(p, p.reason) for p in failing[:FAILURE_SAMPLES] if p.reason is not None)
