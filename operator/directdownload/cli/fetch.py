@@ -79,13 +79,6 @@ def _bundle(_context: click.Context, _option: click.Parameter, path: str | None)
     return path
 
 
-def _output(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
-    directory = os.path.dirname(path or "") or "."
-    if path is not None and not os.path.isdir(directory):
-        raise click.BadParameter(f"{path}: there is no directory {directory}; create it")
-    return path
-
-
 _DURATION = _Parsed("duration", quantities.parse_duration)
 _QUANTITY = _Parsed("quantity", quantities.parse_quantity)
 _CIDR = _Parsed("cidr", lambda text: str(ipaddress.ip_network(text, strict=False)))
@@ -110,13 +103,7 @@ _EXPORT = _Parsed("export", lambda text: str(nfsexports.NFSExport.parse(text)))
     )
 )
 @click.argument("url")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False),
-    callback=_output,
-    help="Output file. Required without --probe.",
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Output file. Required without --probe.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="A further URL of the same bytes. Repeatable.")
 @click.option("--checksum", default="", help="sha256:<hex>, {SHA-256}<hex>, or 32 hex digits of MD5.")
 @click.option(
@@ -210,6 +197,8 @@ def fetch(
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
+    if output is not None and not os.path.isdir(os.path.dirname(output) or "."):
+        raise click.UsageError(f"Invalid value for '-o': there is no directory {os.path.dirname(output)}; create it.")
 
     request = FetchRequest(
         url=url,
