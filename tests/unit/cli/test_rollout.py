@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.cli.support import MIB, condition, deployment, placement
 
-from directdownload.cli import rollout
+from directdownload.cli import rollout, waiting
 from directdownload.cli.rollout import Verdict
 
 READY = condition("Ready", "True", "Converged")
@@ -105,3 +105,13 @@ def test_copies_that_go_are_shown_but_not_counted() -> None:
     state = rollout.snapshot(deployment(), [placement("k1", "Removing"), placement("k2", "Ready", total=MIB)])
     assert len(state.placements) == 2
     assert (state.desired, state.ready, state.bytes_total) == (1, 1, MIB)
+
+
+def test_the_failures_have_their_causes_for_users_who_see_the_placements() -> None:
+    told = {"host": "k1", "pool": "local", "reason": "SourceUnreachable", "message": "no source answers"}
+    failing = deployment(conditions=[NOT_READY, STALLED], status={"failures": [told]})
+    assert "SourceUnreachable" in waiting.failure_table(rollout.snapshot(failing))
+    copies = [placement("k1", "Failed", reason="UnsupportedProtocol")]
+    table = waiting.failure_table(rollout.snapshot(failing, copies))
+    assert "UnsupportedProtocol" in table
+    assert "SourceUnreachable" not in table
