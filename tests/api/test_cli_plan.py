@@ -139,7 +139,10 @@ def test_a_zone_that_refuses_and_names_that_do_not_exist(world: Simulation) -> N
     until("the template to be Ready", lambda: "conditions" in world.get(kinds.TEMPLATES, "other").get("status", {}))
     done = plan(world, "other", "--host", "plan-kvm-11")
     assert done.returncode == 3
-    assert "host images.example.org is not allowed; sourcePolicy.allowedHosts allows *.example.com" in done.stdout
+    assert (
+        "host images.example.org is not allowed; sourcePolicy.allowedHosts of the Zone allows *.example.com"
+        in done.stdout
+    )
     assert "No copies." in done.stdout
     assert f"zone {world.zone} has no host 'plan-kvm-11' (did you mean 'plan-kvm-1'" in done.stderr
     assert "geheim" not in done.stdout + done.stderr
@@ -159,7 +162,7 @@ def test_a_tenant_learns_what_cannot_be_told(world: Simulation) -> None:
     until("the template to be Ready", lambda: "conditions" in world.get(kinds.TEMPLATES, "exported").get("status", {}))
     refused = plan(world, "exported")
     assert refused.returncode == 3
-    assert 'sourcePolicy.nfsExports of the Zone (--nfs-export) the line - "nas.example.com:/export' in refused.stdout
+    assert 'sourcePolicy.nfsExports of the Zone the line - "nas.example.com:/export' in refused.stdout
     tenant = world.control_plane.kubeconfig("tenant", [])
     # which exports the zone allows is not known either
     assert plan(world, "exported", kubeconfig=tenant).returncode == 0

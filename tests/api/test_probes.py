@@ -4,6 +4,7 @@ import collections
 
 import pytest
 from tests.world import steps
+from tests.world.controllers import Controller
 from tests.world.kube import Object
 from tests.world.simulation import SIZE_BYTES, Simulation, fail, succeed
 from tests.world.waiting import until
@@ -27,9 +28,10 @@ def until_reachable(world: Simulation, status: str, reason: str, name: str = "de
     )
 
 
-def leading(world: Simulation) -> None:
+def leading(world: Simulation) -> Controller:
     controller = world.start_controller()
     until("the controller to lead", lambda: b"Synced" in controller.log.read_bytes())
+    return controller
 
 
 def test_a_probe_fills_the_status_and_is_gone(world: Simulation) -> None:
@@ -71,9 +73,12 @@ def test_a_silent_source_never_blocks_ready_nor_a_deployment(world: Simulation) 
 def test_a_failed_probe_says_why_and_is_repeated_when_asked(world: Simulation, reason: Reason) -> None:
     steps.hosts_of_a_zone(world, 1)
     world.kubelets.probe_behaviour = lambda _: fail(reason)
-    leading(world)
+    controller = leading(world)
     world.create_template()
     until_reachable(world, "False", str(reason))
+    cause = f"probe: {reason}: simulated {reason}".encode()
+    until("the cause in the log, for administrators", lambda: cause in controller.log.read_bytes())
+    assert ("simulated" in reachable(world)["message"]) == (reason is Reason.SOURCE_REFUSED)
     until("the probe's Job to be gone", lambda: not world.probes())
     status = world.get(kinds.TEMPLATES, "debian")["status"]
     assert ("nextAttemptTime" in status["probe"]) == (reason is Reason.SOURCE_UNREACHABLE)

@@ -116,7 +116,7 @@ def test_what_the_policy_of_the_zone_refuses_gets_no_placements_until_it_is_allo
     world.start_controller()
     world.create_template()
     world.deploy()
-    refusal = "sourcePolicy.allowedHosts allows elsewhere.example.org"
+    refusal = "sourcePolicy.allowedHosts of the Zone allows elsewhere.example.org"
     until_told(world, "URLNotAllowed", refusal)
     settle(world)
     assert (world.placements(), world.started) == ([], [])

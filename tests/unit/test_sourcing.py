@@ -81,4 +81,4 @@ def test_a_refused_nfs_export_is_named_with_the_line_to_add() -> None:
     sources, problem = judged({}, mirrors=[NFS_URL])
     assert problem is None
     assert [bool(source.problem) for source in sources] == [False, True]
-    assert '(--nfs-export) the line - "nfs.example.org:/export/templates"' in sources[1].problem
+    assert 'nfsExports of the Zone the line - "nfs.example.org:/export/templates"' in sources[1].problem

@@ -273,8 +273,8 @@ def _unopened(path: str, found: store.Snapshot | None) -> str:
     advice = "restore the store from a backup"
     if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
         advice = (
-            "remove it with `directdownload keystore remove`, as keytool opens no such store, and check with "
-            f"`keytool -list -keystore {path}` that Java reads the rest"
+            "remove this entry on the host (docs/certificates.md has the tool, as keytool opens no such store), and "
+            f"check with `keytool -list -keystore {path}` that Java reads the rest"
         )
     shown = escaping.escaped(alias, escaping.NAME_LIMIT)
     return f"{path}: the agent did not import '{shown}'{others} and does not change it: {flaw}; {advice}"

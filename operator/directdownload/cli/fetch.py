@@ -10,20 +10,34 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from directdownload.cli import examples, terminal, units
+from directdownload.download.settings import Setting
 from directdownload.resources import headers, nfsexports, quantities
 
 if TYPE_CHECKING:
     from directdownload.cli.progress import Bars
     from directdownload.download.gathering import Progress, ProgressCallback
+    from directdownload.download.request import FetchRequest
     from directdownload.resources.jobs import JobResult
 
 _LINE_SECONDS = 5.0
+#: What this command calls the settings that the engine's messages name; it sets no limit for the others.
+NAMES: Mapping[Setting, str] = {
+    Setting.CONNECT_TIMEOUT: "--connect-timeout",
+    Setting.CONNECTION_REQUEST_TIMEOUT: "--connect-timeout",
+    Setting.SOCKET_TIMEOUT: "--socket-timeout",
+    Setting.MINIMUM_RATE: "--minimum-rate",
+    Setting.ALLOWED_CIDRS: "--allow-cidr",
+    Setting.NFS_EXPORTS: "--nfs-export",
+    Setting.CERTIFICATES: "--ca",
+    Setting.HEADERS: "--header",
+    Setting.MAX_REDIRECTS: "the limit of this command",
+}
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
 
 
@@ -51,6 +65,18 @@ def _header(text: str) -> tuple[str, str]:
         raise ValueError("a header is not well-formed: expected 'Name: value', for example 'X-Token: abc'")
     headers.check(name, value.encode())
     return name, value
+
+
+def _bundle(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """The path of a file with certificates. Raises BadParameter for any other, before anything is asked of a server."""
+    from directdownload.download.sources import tls
+
+    try:
+        if path is not None and not tls.load(path).certificates:
+            raise ValueError("it is empty; expected certificates in PEM")
+    except ValueError as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    return path
 
 
 _DURATION = _Parsed("duration", quantities.parse_duration)
@@ -86,7 +112,12 @@ _EXPORT = _Parsed("export", lambda text: str(nfsexports.NFSExport.parse(text)))
     type=click.Choice(_FORMATS, case_sensitive=False),
     help="Format of the image: checked; archives are unpacked.  [default: keep the file as served]",
 )
-@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of further trusted certificates.")
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    callback=_bundle,
+    help="PEM file of further trusted certificates.",
+)
 @click.option(
     "--header",
     multiple=True,
@@ -166,6 +197,8 @@ def fetch(
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
+    if output is not None and not os.path.isdir(os.path.dirname(output) or "."):
+        raise click.UsageError(f"Invalid value for '-o': there is no directory {os.path.dirname(output)}; create it.")
 
     request = FetchRequest(
         url=url,
@@ -174,7 +207,11 @@ def fetch(
         headers=header,
         checksum=checksum,
         image_format=image_format or "",
-        timeouts=Timeouts(connect_seconds=connect_timeout, socket_seconds=socket_timeout),
+        timeouts=Timeouts(
+            connect_seconds=connect_timeout,
+            socket_seconds=socket_timeout,
+            connection_request_seconds=connect_timeout,
+        ),
         limits=Limits(
             bandwidth_bytes_per_second=limit_rate,
             minimum_bytes_per_second=minimum_rate,
@@ -185,6 +222,7 @@ def fetch(
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),
     )
+    _check_proxies(request)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -195,11 +233,33 @@ def fetch(
             result = engine.outcome(lambda: probe.probe(request, guard), hide)
         else:
             result = engine.outcome(lambda: engine.fetch(request, stop=stop, progress=bar.callback), hide)
+    result = result.model_copy(update={"message": named(result.message)})
     if as_json:
         click.echo(result.to_message())
     if not (as_json or quiet) or not result.done:
         click.echo(_summary(result), err=True)
     sys.exit(job.exit_status(result))
+
+
+def named(message: str) -> str:
+    """`message` of the engine with this command's names of its settings."""
+    for setting, name in NAMES.items():
+        message = message.replace(setting, name)
+    return message
+
+
+def _check_proxies(request: "FetchRequest") -> None:
+    """Raise UsageError if the variable of the proxy for a URL is malformed. Invalid URLs are left to the engine."""
+    from directdownload.download.errors import RequestError, SourceError
+    from directdownload.download.urls import Url
+
+    for text in (request.url, *request.mirrors):
+        try:
+            request.proxies.choose(Url.parse(text))
+        except SourceError as error:
+            raise click.UsageError(error.message) from error
+        except RequestError:
+            continue
 
 
 def _summary(result: "JobResult") -> str:

@@ -112,14 +112,17 @@ def stalled_text(state: Rollout) -> str:
 
 
 def failure_table(state: Rollout) -> str:
-    """Failures of the deployment's status, which holds ten at most, and of the placements that the user sees."""
+    """Failures of the deployment's status, which holds ten at most, and of the placements that the user sees.
+
+    A placement has the cause; the status has what tenants may read of it.
+    """
     rows: dict[tuple[str, str], tuple[str, str]] = {
         (failure.host, failure.pool): (failure.reason.value, failure.message) for failure in state.failures
     }
     for placement in state.placements:
         if rollout.phase_of(placement) is Phase.FAILED:
             key = (placement.spec.host, placement.spec.pool)
-            rows.setdefault(key, (rollout.reason_of(placement), rollout.message_of(placement)))
+            rows[key] = (rollout.reason_of(placement), rollout.message_of(placement))
     return _table(sorted((*key, *value) for key, value in rows.items())) if rows else ""
 
 

@@ -16,6 +16,7 @@ from directdownload.download.errors import DownloadError, StorageError
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.ranges import Ranges
+from directdownload.download.settings import Setting
 from directdownload.download.staging import Staging
 from directdownload.download.sync import Sync
 from directdownload.download.unpack import Unpack
@@ -214,5 +215,5 @@ class Assembly:
 def too_large(size_bytes: int, max_size_bytes: int) -> DownloadError:
     return StorageError(
         Reason.TOO_LARGE,
-        f"the file has {size_bytes} bytes or more, at most {max_size_bytes} are allowed (downloads.maxSize)",
+        f"the file has {size_bytes} bytes or more, at most {max_size_bytes} are allowed ({Setting.MAX_SIZE})",
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from directdownload.download.errors import RequestError
 from directdownload.download.guard import Guard
+from directdownload.download.settings import Setting
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
@@ -97,12 +98,12 @@ def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> t
     if not checksum:
         if policy.require_checksum:
             raise RequestError(
-                Reason.CHECKSUM_REQUIRED, "a checksum is required here (sourcePolicy.requireChecksum); give one"
+                Reason.CHECKSUM_REQUIRED, f"a checksum is required here ({Setting.REQUIRE_CHECKSUM}); give one"
             )
     elif not expected[0].at_least(Algorithm.parse(policy.minimum_checksum)):
         raise RequestError(
             Reason.CHECKSUM_TOO_WEAK,
             f"a checksum of {expected[0].algorithm.title} is too weak, expected {policy.minimum_checksum} or stronger "
-            "(sourcePolicy.minimumChecksum)",
+            f"({Setting.MINIMUM_CHECKSUM})",
         )
     return tuple(expected)

@@ -15,6 +15,7 @@ credentials or query strings.
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 
 from directdownload.resources.reasons import PERMANENT, Reason
@@ -24,6 +25,9 @@ _STORAGE_REASONS = {
     errno.EDQUOT: Reason.INSUFFICIENT_SPACE,
 }
 
+#: `[Errno 5] `, `[SSL: WRONG_VERSION_NUMBER] `, `(_ssl.c:1006)`, `Error -3 while decompressing data: `
+_NOISE = re.compile(r"^\[[^\]]*\] | ?\(_?\w+\.c:\d+\)|^Error -?\d+ while \w+ data: ")
+_CONSTANT = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|^[A-Z]{2,}$")
 #: Errors of reading a file whose blocks or file system metadata are damaged.
 DAMAGED = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ})
 
@@ -68,6 +72,12 @@ class StoppedError(DownloadError):
 
 class ReleasedError(DownloadError):
     """One connection must end; the download goes on."""
+
+
+def plain(text: str) -> str:
+    """`text` of a library for people: constants become words in lower case, error numbers and lines of code go."""
+    text = _NOISE.sub("", text)
+    return _CONSTANT.sub(lambda match: match[0].replace("_", " ").lower(), text).strip()
 
 
 def storage_error(error: OSError, path: str, action: str) -> StorageError:

@@ -6,6 +6,7 @@ Called by `policy.check_url` and by the NFS source. Nothing here touches the net
 import functools
 
 from directdownload.download.errors import RequestError
+from directdownload.download.settings import Setting
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy
 from directdownload.resources.nfsexports import NFSExport
@@ -30,8 +31,8 @@ def allowed_root(url: Url, policy: Policy) -> str:
     allows = ", ".join(policy.nfs_exports[:_NAMED_LIMIT]) or "none"
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
-        f"{url.introduced}: this NFS export is not allowed; to allow it, add to sourcePolicy.nfsExports of the Zone "
-        f"(--nfs-export) the line {missing.quoted()}; allowed so far: {allows}",
+        f"{url.introduced}: this NFS export is not allowed; to allow it, add to {Setting.NFS_EXPORTS} "
+        f"the line {missing.quoted()}; allowed so far: {allows}",
     )
 
 
@@ -40,4 +41,4 @@ def _exports(texts: tuple[str, ...]) -> tuple[NFSExport, ...]:
     try:
         return tuple(NFSExport.parse(text) for text in texts)
     except ValueError as error:
-        raise RequestError(Reason.URL_NOT_ALLOWED, f"nfsExports: {error}") from None
+        raise RequestError(Reason.URL_NOT_ALLOWED, f"{Setting.NFS_EXPORTS}: {error}") from None

@@ -7,6 +7,7 @@ import os
 
 from directdownload.download import files
 from directdownload.download.errors import RequestError
+from directdownload.download.settings import Setting
 from directdownload.resources import headers
 from directdownload.resources.reasons import Reason
 
@@ -27,6 +28,6 @@ def read(directory: str) -> tuple[tuple[str, str], ...]:
         try:
             headers.check(name, value)
         except ValueError as error:
-            raise RequestError(Reason.SECRET_FORBIDDEN, f"the Secret of headersSecretRef: {error}") from None
+            raise RequestError(Reason.SECRET_FORBIDDEN, f"the Secret of {Setting.HEADERS}: {error}") from None
         found.append((name, value.decode("ascii")))
     return tuple(found)

@@ -8,6 +8,7 @@ import collections
 
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import PART_IS_KEPT
+from directdownload.download.settings import Setting
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
@@ -64,7 +65,5 @@ class Pace:
         return SourceError(
             Reason.SOURCE_TOO_SLOW,
             f"{url}: received {bytes_per_second:.0f} bytes per second on average over {self.window_seconds:g} s, "
-            f"expected at least {self.minimum} (downloads.minimumRate of the Zone, --minimum-rate of directdownload "
-            "fetch); "
-            f"{PART_IS_KEPT}",
+            f"expected at least {self.minimum} ({Setting.MINIMUM_RATE}); {PART_IS_KEPT}",
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from directdownload.download import exports
 from directdownload.download.errors import RequestError
+from directdownload.download.settings import Setting
 from directdownload.download.urls import Url
 from directdownload.resources import urls
 from directdownload.resources.jobs import Policy
@@ -58,13 +59,13 @@ def check_url(url: Url, policy: Policy) -> None:
     if url.protocol not in policy.protocols:
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
-            f"{url.introduced}: protocol {url.protocol} is not allowed; sourcePolicy.protocols allows "
+            f"{url.introduced}: protocol {url.protocol} is not allowed; {Setting.PROTOCOLS} allows "
             f"{', '.join(policy.protocols)}",
         )
     if policy.allowed_hosts and not any(_matches(url.host, pattern) for pattern in policy.allowed_hosts):
         raise RequestError(
             Reason.URL_NOT_ALLOWED,
-            f"{url.introduced}: host {url.host} is not allowed; sourcePolicy.allowedHosts allows "
+            f"{url.introduced}: host {url.host} is not allowed; {Setting.ALLOWED_HOSTS} allows "
             f"{', '.join(policy.allowed_hosts[:10])}",
         )
     _networks(policy.allowed_cidrs)
@@ -99,7 +100,7 @@ def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> froze
     raise RequestError(
         Reason.URL_NOT_ALLOWED,
         f"{url.introduced}: host {url.host} is {denied}, which is denied; to allow it, add it to "
-        "sourcePolicy.allowedCIDRs (--allow-cidr)",
+        f"{Setting.ALLOWED_CIDRS}",
     )
 
 
@@ -117,7 +118,8 @@ def _networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
         except ValueError:
             raise RequestError(
                 Reason.URL_NOT_ALLOWED,
-                f"allowedCIDRs: {text[:64]!r} is not an address range; expected for example 10.0.0.0/8 or fd00::/8",
+                f"{Setting.ALLOWED_CIDRS}: {text[:64]!r} is not an address range; expected for example 10.0.0.0/8 or "
+                "fd00::/8",
             ) from None
     return tuple(networks)
 

@@ -7,6 +7,7 @@ import os
 
 from directdownload.download import files
 from directdownload.download.errors import StorageError, storage_error
+from directdownload.download.settings import Setting
 from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
 
@@ -29,7 +30,7 @@ def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str
         raise StorageError(
             Reason.INSUFFICIENT_SPACE,
             f"{directory}: {needed_bytes} bytes are needed, {free} are free of which {reserved} stay in reserve "
-            f"({reserve}); free some space or lower the pool's reserve",
+            f"({reserve}); free some space or lower {Setting.RESERVE}",
         )
     # file systems without a fixed number of inodes report a total of 0
     if state.f_files and state.f_favail < _INODES_NEEDED:

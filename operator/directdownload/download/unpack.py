@@ -13,6 +13,7 @@ from directdownload.download.errors import DownloadError, SourceError, StorageEr
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.schedule import BLOCK_BYTES
+from directdownload.download.settings import Setting
 from directdownload.download.staging import Staging
 from directdownload.download.writer import Writer, new_buffer
 from directdownload.resources.checksum import Algorithm, Checksum
@@ -152,7 +153,7 @@ class Unpack:
             raise StorageError(
                 Reason.TOO_LARGE,
                 f"the content of the archive has {end} bytes or more, an image of at most "
-                f"{self._max_virtual_size_bytes} is allowed (downloads.maxVirtualSize)",
+                f"{self._max_virtual_size_bytes} is allowed ({Setting.MAX_VIRTUAL_SIZE})",
             )
         if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
             space.check_space(self._staging.part.descriptor, self._staging.directory, len(block), self._reserve)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from directdownload.planning import attempts, startup
+from directdownload.planning import attempts, disclosure, startup
 from directdownload.planning.conditions import condition
 from directdownload.planning.observed import Job
 from directdownload.resources.base import Condition, ConditionStatus
@@ -40,7 +40,7 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """The changes that an ended probe makes to the Template's status."""
+    """The changes that an ended probe makes to the Template's status; `result` is not for tenants."""
 
     record: TemplateProbe
     condition: Condition
@@ -129,10 +129,11 @@ def outcome(template: Template, probe: Probe | None, host: Host | None, now: dat
     if result is None:
         return None
     before = template.status.probe
-    reachable = result.reason is Reason.SOURCE_REACHABLE
+    shown = disclosure.shown(result, "the log of the controller")
+    reachable = shown.reason is Reason.SOURCE_REACHABLE
     failures = 0 if reachable else attempts.one_more(before.recent_failures or 0 if before is not None else 0)
     again = None
-    if not reachable and result.reason not in PERMANENT:
+    if not reachable and shown.reason not in PERMANENT:
         name = f"{template.uid}/probe"
         pause = attempts.retry_pause_seconds(name, failures, RETRY, result.retry_after_seconds)
         again = (now + datetime.timedelta(seconds=pause + 1)).replace(microsecond=0)
@@ -146,12 +147,12 @@ def outcome(template: Template, probe: Probe | None, host: Host | None, now: dat
     if reachable:
         status = ConditionStatus.TRUE
     else:
-        status = ConditionStatus.UNKNOWN if result.reason in _OF_THE_JOB else ConditionStatus.FALSE
+        status = ConditionStatus.UNKNOWN if shown.reason in _OF_THE_JOB else ConditionStatus.FALSE
     told = condition(
         CONDITION,
         status,
-        result.reason,
-        f"asked from host {probe.host}: {_words(result)}",
+        shown.reason,
+        f"asked from host {probe.host}: {_words(shown)}",
         template.status.conditions,
         template.metadata.generation,
         now,

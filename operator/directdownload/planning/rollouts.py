@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from directdownload.planning import quotas, requests, rights, unserved, waits
+from directdownload.planning import disclosure, quotas, requests, rights, unserved, waits
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.selection import Fleet, Skipped, Target, select
@@ -226,13 +226,11 @@ def _has_failed(placement: PlacementView) -> bool:
 def _failures(placements: Sequence[PlacementView], never: Sequence[Skipped]) -> tuple[PlacementFailure, ...]:
     """A sample: permanent failures first, then copies that are `never` made, then those that are tried again."""
     failing = [p for p in placements if p.phase is Phase.FAILED or (p.phase is Phase.PENDING and _has_failed(p))]
-    rows = [
-        (0 if p.phase is Phase.FAILED else 2, p.host, p.pool, p.reason, p.message)
-        for p in failing
-        if p.reason is not None
+    first = heapq.nsmallest(FAILURE_SAMPLES, failing, key=lambda p: (p.phase is not Phase.FAILED, p.host, p.pool))
+    permanent = sum(p.phase is Phase.FAILED for p in first)
+    told = [disclosure.failure(p, p.reason) for p in first if p.reason is not None]
+    refused = [
+        PlacementFailure(host=each.host.name, pool=each.pool, reason=Reason.ARCHITECTURE_MISMATCH, message=each.message)
+        for each in never[:FAILURE_SAMPLES]
     ]
-    rows += [(1, each.host.name, each.pool, Reason.ARCHITECTURE_MISMATCH, each.message) for each in never]
-    return tuple(
-        PlacementFailure(host=host, pool=pool, reason=reason, message=message[:500])
-        for _, host, pool, reason, message in heapq.nsmallest(FAILURE_SAMPLES, rows)
-    )
+    return tuple([*told[:permanent], *refused, *told[permanent:]][:FAILURE_SAMPLES])

@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from directdownload.planning import disclosure
 from directdownload.planning.conditions import listed
 from directdownload.planning.observed import PlacementView
 from directdownload.resources.reasons import DONE, TRANSIENT, WAITING, Reason
@@ -48,7 +49,8 @@ def wait_of(placement: PlacementView, deployment: TemplateDeployment) -> Wait:
     if " for deployment/" in message and f" for deployment/{deployment.key};" not in message:
         # The limit of another deployment, perhaps of another namespace.
         message = ""
-    return Wait(placement.reason, placement.host, message)
+    message = disclosure.words(placement.reason, message, f"TemplatePlacement {placement.key}")
+    return Wait(disclosure.reason(placement.reason), placement.host, message)
 
 
 def counted(waits: Iterable[Wait]) -> tuple[WaitingCopies, ...]:

@@ -73,7 +73,7 @@ class Url:
         if not parts.scheme or not parts.hostname:
             raise URLError(text, "expected a scheme and a host")
         if "@" in parts.netloc:
-            advice = "put them into a Secret and name it in headersSecretRef instead"
+            advice = "give them by headersSecretRef of the Template instead"
             raise URLError(text, "it holds credentials", advice)
         if "[" in parts.netloc and ":" not in parts.hostname:
             raise URLError(text, "the text in brackets is not an IPv6 address")

@@ -55,7 +55,7 @@ def test_what_others_put_there_is_left_and_nothing_counts_as_proven(host: Host, 
     assert synced.reason is Reason.KEYSTORE_UNREADABLE
     assert "'theirs'" in synced.message
     assert "issuer" in synced.message
-    assert "directdownload keystore remove" in synced.message
+    assert "remove this entry on the host" in synced.message
     assert [(each.state, each.reason) for each in synced.proofs] == [
         ("Failed", Reason.KEYSTORE_UNREADABLE),
         ("Revoked", None),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.cli.support import MIB, condition, deployment, placement
 
-from directdownload.cli import rollout
+from directdownload.cli import rollout, waiting
 from directdownload.cli.rollout import Verdict
 
 READY = condition("Ready", "True", "Converged")
@@ -110,3 +110,13 @@ def test_copies_that_go_are_shown_but_not_counted() -> None:
 def test_a_download_on_a_host_that_is_down_waits() -> None:
     state = rollout.snapshot(deployment(), [placement("k1", "Downloading", done=1, total=2, reason="HostDown")])
     assert (state.downloading, state.pending) == (0, 1)
+
+
+def test_the_failures_have_their_causes_for_users_who_see_the_placements() -> None:
+    told = {"host": "k1", "pool": "local", "reason": "SourceUnreachable", "message": "no source answers"}
+    failing = deployment(conditions=[NOT_READY, STALLED], status={"failures": [told]})
+    assert "SourceUnreachable" in waiting.failure_table(rollout.snapshot(failing))
+    copies = [placement("k1", "Failed", reason="UnsupportedProtocol")]
+    table = waiting.failure_table(rollout.snapshot(failing, copies))
+    assert "UnsupportedProtocol" in table
+    assert "SourceUnreachable" not in table

@@ -74,7 +74,7 @@ def test_exports_that_are_refused(url: str, exports: tuple[str, ...], line: str)
     message = caught.value.message
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
     assert message.startswith(f"{url}: ")
-    assert "sourcePolicy.nfsExports of the Zone (--nfs-export)" in message
+    assert "sourcePolicy.nfsExports of the Zone" in message
     assert message.endswith(f"; allowed so far: {', '.join(exports) or 'none'}")
     added = message.partition(" the line ")[2].rpartition("; allowed so far")[0]
     assert yaml.safe_load(added) == [line]
@@ -102,7 +102,7 @@ def test_no_spelling_of_a_path_escapes(path: str) -> None:
 
 
 def test_an_entry_that_is_no_export_allows_nothing() -> None:
-    with pytest.raises(RequestError, match=r"nfsExports: 'nas' is not an NFS export") as caught:
+    with pytest.raises(RequestError, match=r"nfsExports of the Zone: 'nas' is not an NFS export") as caught:
         policy.check_url(Url.parse(URL), Policy(nfs_exports=("nfs.example.org:/export", "nas")))
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
 

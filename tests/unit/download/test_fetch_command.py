@@ -128,7 +128,7 @@ def test_every_nfs_export_unless_some_are_named(
     process = run("fetch", "nfs://127.0.0.1:9/export/x", "-o", str(pool / "out"), "--json", *options, *probe)
     result = json.loads(process.stdout.splitlines()[-1])
     assert result["reason"] == reason
-    assert ('--nfs-export) the line - "127.0.0.1:9:/export"' in result["message"]) is (reason == "URLNotAllowed")
+    assert ('--nfs-export the line - "127.0.0.1:9:/export"' in result["message"]) is (reason == "URLNotAllowed")
 
 
 def test_an_unreachable_source_is_worth_another_attempt(pool: pathlib.Path) -> None:

@@ -89,7 +89,7 @@ def test_the_bound_is_of_the_whole_head(more: int) -> None:
         return
     with pytest.raises(SourceError, match="at most 65536 bytes") as caught:
         read(first + long)
-    assert caught.value.reason is Reason.SOURCE_UNAVAILABLE
+    assert caught.value.reason is Reason.SOURCE_REFUSED
 
 
 def test_interim_answers_are_left_out_and_the_end_of_http_is_not() -> None:

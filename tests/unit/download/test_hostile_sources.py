@@ -148,20 +148,36 @@ def test_a_head_that_drips_for_ever_is_cut_off(pool: pathlib.Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "flood",
-    [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, b"A" * 1_000_000, b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000],
+    ("flood", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, Reason.SOURCE_REFUSED),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000, Reason.SOURCE_REFUSED),
+        (b"A" * 1_000_000, Reason.UNSUPPORTED_PROTOCOL),
+    ],
 )
-def test_endless_heads_are_cut_off(pool: pathlib.Path, flood: bytes) -> None:
+def test_endless_heads_are_cut_off_for_good(pool: pathlib.Path, flood: bytes, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: c.sendall(flood)) as server:
-        assert fetch_error(make_request(pool, server.url())).reason is Reason.SOURCE_UNAVAILABLE
+        error = fetch_error(make_request(pool, server.url()))
+    assert error.reason is reason
+    assert error.permanent
 
 
-@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH\r\n", b"\x16\x03\x01" * 100, b"HTTP/1.1 abc OK\r\n\r\n"])
-def test_what_is_not_http_is_told(pool: pathlib.Path, garbage: bytes) -> None:
+@pytest.mark.parametrize(
+    ("garbage", "words", "reason"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "not HTTP", Reason.UNSUPPORTED_PROTOCOL),
+        (b"\x16\x03\x01" * 100, "use an https URL", Reason.UNSUPPORTED_PROTOCOL),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "not HTTP", Reason.SOURCE_UNAVAILABLE),
+        # may have been cut
+        (b"HTT", "not HTTP", Reason.SOURCE_UNAVAILABLE),
+        (b"HTTP/1.1 2", "not HTTP", Reason.SOURCE_UNAVAILABLE),
+    ],
+)
+def test_what_is_not_http_is_told(pool: pathlib.Path, garbage: bytes, words: str, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: c.sendall(garbage)) as server:
         error = fetch_error(make_request(pool, server.url()))
-    assert error.reason is Reason.SOURCE_UNAVAILABLE
-    assert "not HTTP" in error.message
+    assert error.reason is reason
+    assert words in error.message
 
 
 @pytest.mark.parametrize("polite", [True, False])
@@ -207,7 +223,7 @@ def test_a_tls_handshake_that_never_ends_is_a_connect_timeout(pool: pathlib.Path
 def test_plain_http_where_tls_is_expected(pool: pathlib.Path) -> None:
     with HostileServer(lambda c, r, n: c.sendall(b"HTTP/1.1 400 Bad\r\n\r\n"), reads_request=False) as server:
         error = fetch_error(make_request(pool, server.url().replace("http:", "https:"), timeouts=FAST))
-    assert error.reason is Reason.TLS_VERIFICATION_FAILED
+    assert error.reason is Reason.UNSUPPORTED_PROTOCOL
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_interim_answers_without_end_are_cut_off(interim: str) -> None:
 
     with HostileServer(respond) as server:
         error = read_error(server.url())
-    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert error.reason is Reason.SOURCE_REFUSED
     assert "at most 65536 bytes" in error.message
 
 
@@ -337,7 +337,7 @@ def test_an_encoding_that_is_forced_upon_us_is_refused(encoding: str, ask: Ask) 
     told = f"Content-Encoding: {encoding}\r\n"
     with HostileServer(lambda c, r, n: ranged(c, r, headers=told)) as server:
         error = read_error(server.url("image.qcow2"), ask)
-    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert error.reason is Reason.SOURCE_REFUSED
     assert "compression" in error.message
 
 
@@ -347,7 +347,7 @@ def test_a_server_that_compresses_on_the_fly_is_refused(served: pathlib.Path) ->
     (served / "image.qcow2.gz").write_bytes(gzip.compress(b"another image"))
     with Origin(served, extra="location / { gzip_static always; }") as origin:
         error = read_error(origin.url("image.qcow2"))
-    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert error.reason is Reason.SOURCE_REFUSED
     assert "gzip" in error.message
 
 
@@ -378,7 +378,7 @@ def test_an_archive_keeps_its_name_behind_a_redirect() -> None:
 )
 def test_a_label_that_is_not_the_archives_own_is_an_encoding(name: str, encoding: str) -> None:
     with HostileServer(lambda c, r, n: answer(c, b"x", headers=f"Content-Encoding: {encoding}\r\n")) as server:
-        assert read_error(server.url(name)).reason is Reason.SOURCE_UNAVAILABLE
+        assert read_error(server.url(name)).reason is Reason.SOURCE_REFUSED
 
 
 # addresses
@@ -406,7 +406,7 @@ def watched(respond: Respond | None = None) -> Iterator[HostileServer]:
 def denied(error: DownloadError, *words: str) -> None:
     assert isinstance(error, RequestError)
     assert error.reason is Reason.URL_NOT_ALLOWED
-    assert all(word in error.message for word in (*words, "sourcePolicy.allowedCIDRs", "--allow-cidr"))
+    assert all(word in error.message for word in (*words, "sourcePolicy.allowedCIDRs"))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -204,7 +204,7 @@ def test_the_server_is_told_who_reads(server: Ganesha, user: NFSUser | None, rea
         with pytest.raises(SourceError) as caught:
             read(server.url(f"templates/{name}"), policy)
         assert caught.value.reason is Reason.SOURCE_REFUSED
-        told = f"requested as user {expected.uid}, group {expected.gid} (sourcePolicy.nfsUser)"
+        told = f"requested as user {expected.uid}, group {expected.gid} (sourcePolicy.nfsUser of the Zone)"
         assert told in caught.value.message
 
 

@@ -111,7 +111,7 @@ def test_those_who_come_next_have_a_whole_window() -> None:
     assert found >= WINDOW_SECONDS
 
 
-def test_what_is_said_names_source_rate_minimum_window_field_and_option() -> None:
+def test_what_is_said_names_source_rate_minimum_window_and_field() -> None:
     error = Clock().pace.failure(Url.parse("https://images.example.org/a?token=hush"), 12.34)
     assert error.reason is Reason.SOURCE_TOO_SLOW
     assert error.reason not in PERMANENT
@@ -121,7 +121,6 @@ def test_what_is_said_names_source_rate_minimum_window_field_and_option() -> Non
         "120 s",
         "65536",
         "downloads.minimumRate",
-        "--minimum-rate",
     ):
         assert word in error.message
     assert "hush" not in error.message

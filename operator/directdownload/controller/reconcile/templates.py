@@ -70,7 +70,7 @@ async def _reconcile(context: Context, key: str) -> None:
         # Without a checksum the digest is all that later copies are held to: they do not wait for the next summary.
         settled = settled or (template.spec.checksum is None and status.digest != template.status.digest)
         await _write_summary(context, kinds.TEMPLATES, template, status, key, settled=settled)
-        _follow(context, template)
+        _follow(context, template, probed)
         template = world.templates.get(key) or template
         if digests.disputed(template) or template.status.digest == status.digest:
             for name in taught:
@@ -92,7 +92,7 @@ def _lesson(context: Context, template: Template, placement: PlacementView, now:
     return digests.lesson(template, context.world.job(placement, now))
 
 
-def _follow(context: Context, before: Template) -> None:
+def _follow(context: Context, before: Template, probed: probes.Outcome | None) -> None:
     """Wake others because of the status that was just written, and plan the next look at the Secret."""
     world = context.world
     after = world.templates.get(before.key)
@@ -111,6 +111,9 @@ def _follow(context: Context, before: Template) -> None:
     if dispute is not None and before.status.condition(digests.CONDITION) is None:
         context.tell(kinds.TEMPLATES, after, "Warning", dispute.reason, dispute.message, "Learn")
     requested = after.status.last_handled_request != before.status.last_handled_request
+    if probed is not None and after.status.probe != before.status.probe:
+        # the status has only what tenants may read of it
+        logger.info("Template %s: probe: %s: %s", after.key, probed.result.reason, probed.result.message)
     if requested or after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
     if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:

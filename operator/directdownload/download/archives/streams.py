@@ -20,6 +20,7 @@ from typing import Protocol
 from backports import zstd
 
 from directdownload.download.archives.base import PIECE_BYTES, Input, Kind, failed
+from directdownload.download.errors import plain
 
 #: 64 MiB of dictionary and ample room for the decoder itself.
 _XZ_MEMORY_BYTES = 68 * 1024 * 1024
@@ -189,4 +190,4 @@ def _describe(kind: Kind, error: Exception) -> str:
         return "needs a dictionary of more than 64 MiB to unpack; make it with `xz -9` or less"
     if kind is Kind.ZST and ("memory" in text.lower() or "window" in text.lower()):
         return "needs a window of more than 128 MiB to unpack; make it without `--long` or with `--long=27`"
-    return f"is damaged, or other data follows it: {text or type(error).__name__}"
+    return f"is damaged, or other data follows it: {plain(text) or 'no more is known'}"

@@ -16,6 +16,7 @@ from collections.abc import Generator
 
 from directdownload.download.archives.base import PIECE_BYTES, Input, Kind, failed
 from directdownload.download.archives.streams import Inflate
+from directdownload.download.errors import plain
 
 _LOCAL_HEADER = b"PK\x03\x04"
 _DESCRIPTOR = b"PK\x07\x08"
@@ -166,7 +167,7 @@ class Unzip:
             try:
                 output = stream.decompress(piece, self._max_output)
             except zlib.error as error:
-                raise failed(Kind.ZIP, f"is damaged: {error}") from error
+                raise failed(Kind.ZIP, f"is damaged: {plain(str(error))}") from error
             unused = len(stream.unused_data) if stream.eof else 0
             self._input.give_back(unused)
             yield self._count(member, len(piece) - unused, output)

@@ -24,6 +24,7 @@ from directdownload.download.images import foreign, iso, qcow2, tar, vhd, vhdx, 
 from directdownload.download.images.detect import RAW, detect
 from directdownload.download.images.foreign import Foreign
 from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
+from directdownload.download.settings import Setting
 from directdownload.resources.reasons import Reason
 
 __all__ = ["FORMATS", "RAW", "ImageInfo", "inspect", "inspect_head", "odd_size"]
@@ -77,7 +78,7 @@ def inspect(
         raise SourceError(
             Reason.TOO_LARGE,
             f"the disk in the {found.format} image has {size} bytes, at most {max_virtual_size_bytes} are allowed "
-            "(maxVirtualSize)",
+            f"({Setting.MAX_VIRTUAL_SIZE})",
         )
     return found
 

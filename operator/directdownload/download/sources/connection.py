@@ -24,6 +24,7 @@ from typing import Any
 from directdownload.download import policy as rules
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.settings import Setting
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy, Timeouts
 from directdownload.resources.reasons import Reason
@@ -52,7 +53,7 @@ class Slots:
                 raise SourceError(
                     Reason.CONNECT_TIMEOUT,
                     f"{url}: no free connection within {timeout_seconds:g} s, all {self._limit} to this origin "
-                    "are busy (timeouts.connectionRequest)",
+                    f"are busy ({Setting.CONNECTION_REQUEST_TIMEOUT})",
                 )
         given_back = threading.Lock()
 
@@ -87,7 +88,7 @@ class Effort:
             if left <= 0:
                 raise SourceError(
                     Reason.CONNECT_TIMEOUT,
-                    f"{self.url}: {problem} within {self.timeouts.connect_seconds:g} s (timeouts.connect)",
+                    f"{self.url}: {problem} within {self.timeouts.connect_seconds:g} s ({Setting.CONNECT_TIMEOUT})",
                 )
             if poll.poll(min(left, TICK_SECONDS) * 1000):
                 return
@@ -143,7 +144,7 @@ def resolve_any(effort: Effort, host: str, port: int) -> list[AddressInfo]:
                 raise SourceError(
                     Reason.CONNECT_TIMEOUT,
                     f"{effort.url}: the address of {host} was not found within {effort.timeouts.connect_seconds:g} s "
-                    "(timeouts.connect)",
+                    f"({Setting.CONNECT_TIMEOUT})",
                 ) from None
             continue
         if isinstance(answer, Exception) or not answer:
@@ -254,7 +255,8 @@ class Wire(io.RawIOBase):
     def _check_silence(self, last: float) -> None:
         if time.monotonic() - last >= self._silence_seconds:
             raise SourceError(
-                Reason.SOCKET_TIMEOUT, f"{self._url}: no data for {self._silence_seconds:g} s (timeouts.socket)"
+                Reason.SOCKET_TIMEOUT,
+                f"{self._url}: no data for {self._silence_seconds:g} s ({Setting.SOCKET_TIMEOUT})",
             )
 
     def _broken(self, error: OSError) -> SourceError:

@@ -43,7 +43,7 @@ def plain(content: Body, begins: bool, labels: Iterable[str], urls: Sequence[Url
 
 def _encoded(url: Url, encoding: str) -> SourceError:
     return SourceError(
-        Reason.SOURCE_UNAVAILABLE,
+        Reason.SOURCE_REFUSED,
         f"{url}: the server encodes the file ({redact(encoding)[:64]}), expected no encoding; switch off compression "
         "of images on the server",
     )

@@ -16,6 +16,8 @@ from directdownload.resources.reasons import Reason
 #: of all interim answers and the final one together
 LIMIT_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 80
+#: an alert or a handshake (RFC 8446, 5.1)
+_TLS = ("\x15\x03", "\x16\x03")
 _STATUS_LINE = re.compile(r"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: .*)?")
 #: RFC 9110, 5.6.2 and 5.5
 _FIELD_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
@@ -41,18 +43,29 @@ class MalformedError(SourceError):
 def read(reader: io.BufferedReader, url: object) -> Head:
     """The final head that comes next; interim answers (1xx) before it are left out.
 
-    Raises SourceError: SourceUnavailable for a head that is malformed or too long, SourceUnreachable where it is cut.
+    Raises SourceError: SourceUnavailable for a malformed head, SourceRefused for one that is too long,
+    UnsupportedProtocol for another protocol, SourceUnreachable where it is cut.
     """
     lines = _Lines(reader, url)
     while True:
         first = lines.next()
         match = _STATUS_LINE.fullmatch(first)
         if match is None:
-            raise MalformedError(url, "a status line (HTTP/1.1 200 OK)", first)
+            raise _malformed_status_line(url, first)
         head = Head(int(match[1]), _fields(lines, url))
         # RFC 9110, 15.2: any number of interim answers may come first; 101 is the end of HTTP
         if head.status >= 200 or head.status == 101:
             return head
+
+
+def _malformed_status_line(url: object, line: str) -> SourceError:
+    error = MalformedError(url, "a status line (HTTP/1.1 200 OK)", line)
+    if line.startswith(_TLS):
+        return SourceError(Reason.UNSUPPORTED_PROTOCOL, f"{url}: the server speaks TLS at this port; use an https URL")
+    # "HTT" may have been cut
+    if not line.startswith("HTTP/"[: len(line)]):
+        return SourceError(Reason.UNSUPPORTED_PROTOCOL, error.message)
+    return error
 
 
 def _fields(lines: "_Lines", url: object) -> email.message.Message:
@@ -88,7 +101,7 @@ class _Lines:
         self._left -= len(line)
         if self._left < 0:
             message = f"{self._url}: expected a head of at most {LIMIT_BYTES} bytes; is it an HTTP server?"
-            raise SourceError(Reason.SOURCE_UNAVAILABLE, message)
+            raise SourceError(Reason.SOURCE_REFUSED if self._began else Reason.UNSUPPORTED_PROTOCOL, message)
         if line and not line.endswith(b"\n") and not self._began:
             return line.decode("latin-1")
         if not line.endswith(b"\n"):

@@ -6,6 +6,7 @@ sent to a server; a stream that begins at the offset asked for is of the version
 truthful.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import email.message
@@ -21,7 +22,8 @@ from collections.abc import Callable
 from directdownload.download import policy, secrets
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import body, connection, encodings, head, proxy, tls
+from directdownload.download.settings import Setting
+from directdownload.download.sources import body, connection, encodings, head, proxy, tls, tlswords
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.urls import Url, location, redact
 from directdownload.resources.reasons import Reason
@@ -30,9 +32,18 @@ _HEAD_SECONDS = 30
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: the server is at fault, not the request: another attempt may succeed
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_BODY_LOOK_BYTES = 1024
 _RETRY_AFTER_LIMIT_SECONDS = 86_400.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')
+#: in the body of a 400 by nginx, Apache or Go, which say nothing about it in the head
+_USE_HTTPS = "the server speaks TLS at this port; use an https URL"
+_BAD_REQUESTS = {
+    b"No required SSL certificate was sent": tlswords.CLIENT_CERTIFICATE,
+    b"The plain HTTP request was sent to HTTPS port": _USE_HTTPS,
+    b"speaking plain HTTP to an SSL-enabled server port": _USE_HTTPS,
+    b"Client sent an HTTP request to an HTTPS server": _USE_HTTPS,
+}
 _SLOTS = connection.Slots()
 
 _Headers = tuple[tuple[str, str], ...]
@@ -155,7 +166,7 @@ class HTTPSource:
         raise SourceError(
             Reason.TOO_MANY_REDIRECTS,
             f"{self.url}: more than {self._options.policy.max_redirects} redirects, the last one to {url} "
-            "(sourcePolicy.maxRedirects)",
+            f"({Setting.MAX_REDIRECTS})",
         )
 
     def _get(self, url: Url, headers: _Headers, ask: Ask, guard: Guard) -> _Response:
@@ -272,7 +283,7 @@ def _content_length(response: _Response) -> int | None:
     transfers = _transfer_encodings(response.headers)
     if transfers not in ([], ["chunked"], ["identity"]):
         raise SourceError(
-            Reason.SOURCE_UNAVAILABLE, f"{response.url}: transfer encoding {redact(transfers[0])!r} is not supported"
+            Reason.SOURCE_REFUSED, f"{response.url}: transfer encoding {redact(transfers[0])!r} is not supported"
         )
     if response.chunked:
         return None
@@ -308,11 +319,19 @@ def _refusal(response: _Response) -> SourceError:
     through = f" (through {response.proxied})" if response.proxied is not None else ""
     message = f"{response.url}: the server answered {status} {phrase}{through}"
     if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
-        return SourceError(Reason.SOURCE_REFUSED, message)
+        return SourceError(Reason.SOURCE_REFUSED, message + (_bad_request(response) if status == 400 else ""))
     pause = _retry_after(response.headers.get("Retry-After", ""))
     if pause:
         message += f" and asks for {math.ceil(pause)} s of pause"
     return SourceError(Reason.SOURCE_UNAVAILABLE, message, retry_after_seconds=pause)
+
+
+def _bad_request(response: _Response) -> str:
+    """What the answer 400 is about, if its body says so in known words."""
+    text = b""
+    with contextlib.suppress(SourceError):
+        text = response.reader.read1(_BODY_LOOK_BYTES)
+    return next((f": {words}" for sign, words in _BAD_REQUESTS.items() if sign in text), "")
 
 
 def _retry_after(text: str) -> float | None:

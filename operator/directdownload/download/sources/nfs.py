@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from directdownload.download import exports
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.settings import Setting
 from directdownload.download.sources import connection, libnfs
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.sources.nfssession import NFSError, Read, Session
@@ -179,7 +180,8 @@ class NFSStream:
                 last = time.monotonic()
             elif time.monotonic() - last >= session.silence_seconds:
                 raise SourceError(
-                    Reason.SOCKET_TIMEOUT, f"{session.url}: no data for {session.silence_seconds:g} s (timeouts.socket)"
+                    Reason.SOCKET_TIMEOUT,
+                    f"{session.url}: no data for {session.silence_seconds:g} s ({Setting.SOCKET_TIMEOUT})",
                 )
 
     def _take(self, read: Read) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import logging
 import os
 import re
 import select
@@ -17,12 +18,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from directdownload.download.errors import SourceError
+from directdownload.download.errors import SourceError, plain
 from directdownload.download.guard import TICK_SECONDS, Guard
+from directdownload.download.settings import Setting
 from directdownload.download.sources import libnfs, links
 from directdownload.download.urls import Url, redact
 from directdownload.resources.jobs import NFSUser, Timeouts
 from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
 
 #: libnfs ends its messages with the name of the server's status
 _STATUS = re.compile(r"\b(?:NFS3ERR|NFS4ERR|MNT3ERR)_([A-Z_]{2,32})\b")
@@ -33,6 +37,20 @@ _DENIED = frozenset({"PERM", "ACCES", "ACCESS", "WRONGSEC"})
 _DENIED_TEXTS = ("Insufficient ACCESS", "ACCESS denied")
 #: RFC 5531, MSG_DENIED: a server that rejects the source port answers with AUTH_TOOWEAK
 _REJECTED = "RPC Packet not accepted by the server"
+#: RFC 1813, 2.6, and RFC 7530, 13.1
+_WORDS = {
+    "IO": "the server cannot read its disk (input/output error)",
+    "STALE": "the file or its directory was replaced on the server (stale handle)",
+    "FHEXPIRED": "the file or its directory was replaced on the server (expired handle)",
+    "BADHANDLE": "the server does not know its own handle any more",
+    "SERVERFAULT": "the server failed",
+    "JUKEBOX": "the server is busy and asks to come later",
+    "DELAY": "the server is busy and asks to come later",
+    "RESOURCE": "the server has no resources left for it",
+    "GRACE": "the server has restarted and accepts no opens yet (grace period)",
+    "NOTSUPP": "the server does not support the operation",
+    "MINOR_VERS_MISMATCH": "the server does not support this version of NFS",
+}
 _NO_FILE = frozenset({"ISDIR", "INVAL", "SYMLINK", "WRONG_TYPE", "NXIO", "NODEV"})
 _STATUS_OF_ERRNO = {
     errno.ENOENT: "NOENT",
@@ -190,8 +208,10 @@ class Session:
             return self._refused(f"{problem}: no such file or directory{self._port_hint()}")
         if name in _NO_FILE:
             return self._refused(f"{problem}: it is not a regular file")
-        detail = name or redact(call.text or text)[:_DETAIL_LIMIT] or "the server rejects the call"
-        return self._error(Reason.NFS_ERROR, f"{problem}: {detail}")
+        told = redact(call.text or text)[:_DETAIL_LIMIT]
+        logger.debug("%s: %s: %s", self._shown, problem, told)
+        detail = _WORDS.get(name) or (f"the server answers with the status '{plain(name)}'" if name else plain(told))
+        return self._error(Reason.NFS_ERROR, f"{problem}: {detail or 'the server rejects the call'}")
 
     def close_file(self) -> None:
         """Close the file on the server, if it answers. No reads may be in flight."""
@@ -225,11 +245,13 @@ class Session:
     def _too_slow(self) -> SourceError:
         if self.attributes.mode:
             return SourceError(
-                Reason.SOCKET_TIMEOUT, f"{self._shown}: no answer within {self.silence_seconds:g} s (timeouts.socket)"
+                Reason.SOCKET_TIMEOUT,
+                f"{self._shown}: no answer within {self.silence_seconds:g} s ({Setting.SOCKET_TIMEOUT})",
             )
         return self._error(
             Reason.CONNECT_TIMEOUT,
-            f"connecting and mounting did not end within {self._timeouts.connect_seconds:g} s (timeouts.connect)",
+            f"connecting and mounting did not end within {self._timeouts.connect_seconds:g} s "
+            f"({Setting.CONNECT_TIMEOUT})",
         )
 
     def _broken(self, error_number: int) -> SourceError:
@@ -251,7 +273,7 @@ class Session:
     def _user_hint(self) -> str:
         if self._user is None:
             return f"; requested as user {os.getuid()}, group {os.getgid()}"
-        return f"; requested as user {self._user[0]}, group {self._user[1]} (sourcePolicy.nfsUser)"
+        return f"; requested as user {self._user[0]}, group {self._user[1]} ({Setting.NFS_USER})"
 
     def _port_hint(self) -> str:
         port = _local_port(self._context.descriptor)

@@ -10,6 +10,7 @@ decryption.
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import select
@@ -19,9 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 from directdownload.download.errors import SourceError
+from directdownload.download.sources import tlswords
 from directdownload.download.sources.connection import Effort, Wire
-from directdownload.download.urls import Url
 from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
 
 _READ_BYTES = 256 * 1024
 _BUNDLE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -59,7 +62,7 @@ def trust(bundle: str) -> Trust:
     except OSError as error:
         if bundle in _preloaded:
             return _preloaded[bundle]
-        raise _unreadable(bundle, error.strerror or "") from error
+        raise _unreadable(bundle, f"it cannot be read: {error.strerror}") from error
     if status is None:
         return _trust("", 0, 0, 0)
     return _trust(bundle, status.st_ino, status.st_mtime_ns, status.st_size)
@@ -114,26 +117,49 @@ class TLSWire(Wire):
 
     def send(self, data: bytes) -> None:
         self._tls.write(data)
-        super().send(self._outgoing.read())
+        try:
+            super().send(self._outgoing.read())
+        except SourceError:
+            self._raise_alert()
+            raise
+
+    def _raise_alert(self) -> None:
+        """Raise the alert that the server has sent before it closed the connection, if it is there."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(OSError):
+            self._feed(self._socket.recv_into(self._encrypted))
+        try:
+            self._tls.read(1)
+        except (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return
+        except ssl.SSLError as error:
+            raise tlswords.broken(self._url, error) from error
 
     def _handshake(self, effort: Effort, connection: socket.socket) -> None:
         problem = "the TLS handshake did not end"
-        ended = False
+        ended, first = False, True
         while not ended:
             try:
                 self._tls.do_handshake()
                 ended = True
             except ssl.SSLWantReadError:
                 pass
+            except ssl.SSLCertVerificationError as error:
+                kind = _OtherNameError if error.verify_code in _OTHER_NAME else SourceError
+                raise kind(Reason.TLS_VERIFICATION_FAILED, tlswords.untrusted(effort.url, error)) from error
             except ssl.SSLError as error:
-                raise _handshake_error(effort.url, error) from error
+                raise tlswords.handshake_failure(effort.url, error, chosen=self._tls.cipher() is not None) from error
             try:
                 if data := self._outgoing.read():
                     effort.wait(connection, select.POLLOUT, problem)
                     connection.sendall(data)
                 if not ended:
                     effort.wait(connection, select.POLLIN, problem)
-                    self._feed(connection.recv_into(self._encrypted))
+                    received = connection.recv_into(self._encrypted)
+                    if received and first:
+                        tlswords.check_is_tls(effort.url, self._encrypted[0])
+                    first = False
+                    self._feed(received)
             except OSError as error:
                 raise SourceError(
                     Reason.SOURCE_UNREACHABLE,
@@ -168,9 +194,7 @@ class TLSWire(Wire):
                     return filled
                 raise self._cut("the connection ended without TLS close_notify") from error
             except ssl.SSLError as error:
-                raise SourceError(
-                    Reason.TLS_VERIFICATION_FAILED, f"{self._url}: damaged TLS data: {error.reason or error}"
-                ) from error
+                raise tlswords.broken(self._url, error) from error
             self._feed(self._receive(self._encrypted))
 
 
@@ -180,28 +204,29 @@ def _trust(bundle: str, _inode: int, _mtime_ns: int, _size_bytes: int) -> Trust:
     if not bundle:
         return Trust()
     try:
-        with open(bundle, "rb") as file:
-            data = file.read(_BUNDLE_LIMIT_BYTES + 1)
-        blocks = _PEM.findall(data)
-        if len(data) > _BUNDLE_LIMIT_BYTES or (data.strip() and not blocks):
-            raise ValueError(f"no certificate in at most {_BUNDLE_LIMIT_BYTES} bytes")
-        return Trust(frozenset(ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in blocks))
-    except (ValueError, OSError) as error:
+        return load(bundle)
+    except ValueError as error:
         raise _unreadable(bundle, str(error)) from error
 
 
-def _unreadable(bundle: str, detail: str) -> SourceError:
-    return SourceError(
-        Reason.TLS_VERIFICATION_FAILED,
-        f"trust bundle {bundle} cannot be read: {detail}; expected certificates in PEM",
-    )
+def load(bundle: str) -> Trust:
+    """The system's roots and the PEM file `bundle`. Raises ValueError that says what is wrong with the file."""
+    try:
+        with open(bundle, "rb") as file:
+            data = file.read(_BUNDLE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if len(data) > _BUNDLE_LIMIT_BYTES:
+        raise ValueError(f"it has more than {_BUNDLE_LIMIT_BYTES} bytes; expected certificates in PEM")
+    blocks = _PEM.findall(data)
+    if data.strip() and not blocks:
+        raise ValueError("it holds no certificate; expected certificates in PEM (-----BEGIN CERTIFICATE-----)")
+    try:
+        return Trust(frozenset(ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in blocks))
+    except (ValueError, ssl.SSLError) as error:
+        logger.debug("%s: %s", bundle, error)
+        raise ValueError("one of its certificates is damaged; expected certificates in PEM") from error
 
 
-def _handshake_error(url: Url, error: ssl.SSLError) -> SourceError:
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return SourceError(Reason.TLS_VERIFICATION_FAILED, f"{url}: the TLS handshake failed: {error.reason or error}")
-    kind = _OtherNameError if error.verify_code in _OTHER_NAME else SourceError
-    return kind(
-        Reason.TLS_VERIFICATION_FAILED,
-        f"{url}: the server's certificate is not trusted: {error.verify_message}",
-    )
+def _unreadable(bundle: str, problem: str) -> SourceError:
+    return SourceError(Reason.TLS_VERIFICATION_FAILED, f"trust bundle {bundle}: {problem}")
