@@ -233,9 +233,15 @@ class Gathering:
                 self._check_is_no_metalink(group, running, size)
             if mismatch is not None:
                 raise self._mismatch(running, *mismatch, unpack)
+            # of the file as served: nobody has named that of an image in an archive
+            media_type = None if expected else ""
             if unpack is not None and unpack.finish():
-                return self._gathered(running, staging.unpacked(), unpack.product(), size, digests, note=unpack.note)
-            media_type = "" if expected else running.active.media_type or ""
+                product, note = unpack.product(), unpack.note
+                return self._gathered(
+                    running, staging.unpacked(), product, size, digests, media_type=media_type, note=note
+                )
+            if media_type is not None:
+                media_type = running.active.media_type or ""
             product = (size, digests[Algorithm.SHA256])
             return self._gathered(running, staging.part, product, size, digests, media_type=media_type)
         finally:
@@ -250,7 +256,7 @@ class Gathering:
         served_bytes: int,
         digests: dict[Algorithm, Checksum],
         *,
-        media_type: str = "",
+        media_type: str | None,
         note: str = "",
     ) -> Gathered:
         """The image is in `file`: `product` has its size and digest."""

@@ -56,7 +56,7 @@ def _ask(source: offers.PlainSource, request: FetchRequest, offer: offers.Offer,
         if size is not None and limit and size > limit:
             raise too_large(size, limit)
         vouched = request.checksum or request.expected_digest or offer.checksums
-        media_type = "" if vouched else stream.media_type
+        media_type = None if vouched else stream.media_type
         info = images.inspect_head(head, size, request.image_format, media_type=media_type)
         return JobResult(
             reason=Reason.SOURCE_REACHABLE,

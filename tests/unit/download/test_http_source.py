@@ -324,7 +324,7 @@ def test_the_framing_of_an_upload_to_s3_is_refused(name: str, frame: bytes) -> N
     headers = f"Content-Encoding: aws-chunked{', gzip' if name.endswith('.gz') else ''}\r\n"
     with HostileServer(lambda c, r, n: answer(c, frame + DATA, headers=headers)) as server:
         error = read_error(server.url(name))
-    assert error.reason is Reason.SOURCE_UNAVAILABLE
+    assert error.reason is Reason.SOURCE_REFUSED
     assert "aws-chunked" in error.message
 
 

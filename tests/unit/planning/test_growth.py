@@ -77,7 +77,7 @@ _OF_ONE = """
     rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
     slots.verification_groups startup.asks startup.blocked startup.late startup.latest startup.look_again
     startup.with_pod startup.without_pod templates.protocol templates.source_host waits.leading waits.stage
-    waits.wait_of waits.words
+    waits.wait_of waits.words disclosure.failure disclosure.reason disclosure.shown disclosure.words
 """
 OF_ONE = frozenset(_OF_ONE.split())
 

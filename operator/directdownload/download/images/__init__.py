@@ -65,12 +65,17 @@ FORMATS = frozenset(_PARSERS)
 
 
 def inspect(
-    descriptor: int, size_bytes: int, image_format: str, *, max_virtual_size_bytes: int = 0, media_type: str = ""
+    descriptor: int,
+    size_bytes: int,
+    image_format: str,
+    *,
+    max_virtual_size_bytes: int = 0,
+    media_type: str | None = None,
 ) -> ImageInfo:
     """Inspect the first `size_bytes` of an open file; raises DownloadError unless they are a safe `image_format`.
 
     An empty `image_format` accepts a valid image of any supported format, and everything else as RAW. A maximum of 0
-    means no limit. `media_type` is what the server calls bytes that no digest vouches for.
+    means no limit. `media_type` is what the server calls bytes that no digest vouches for (perhaps ""); None: one does.
     """
     found = _inspect(FileReader(descriptor, size_bytes), image_format, media_type)
     size = found.virtual_size_bytes or 0
@@ -84,7 +89,7 @@ def inspect(
 
 
 def inspect_head(
-    head: bytes, total_size_bytes: int | None, image_format: str, *, media_type: str = ""
+    head: bytes, total_size_bytes: int | None, image_format: str, *, media_type: str | None = None
 ) -> ImageInfo | None:
     """As `inspect`, from the first bytes (64 KiB or more) of a file whose total size the server reports.
 
@@ -106,7 +111,7 @@ def odd_size(size_bytes: int) -> str:
     return f"its size, {size_bytes} bytes, is no multiple of {_SECTOR_BYTES}, as that of a disk is: is it complete?"
 
 
-def _inspect(image: Reader, image_format: str, media_type: str) -> ImageInfo:
+def _inspect(image: Reader, image_format: str, media_type: str | None) -> ImageInfo:
     if image_format and image_format not in _PARSERS:
         raise RequestError(
             Reason.FORMAT_MISMATCH, f"image format {image_format!r}; expected one of {', '.join(sorted(_PARSERS))}"
@@ -114,8 +119,8 @@ def _inspect(image: Reader, image_format: str, media_type: str) -> ImageInfo:
     if image_format and image.size_bytes == 0:
         raise mismatch(f"the file is empty, expected a {image_format} image")
     found = detect(image)
-    if found == RAW and media_type in foreign.PAGES:
-        found = foreign.PAGE
+    if found == RAW and media_type is not None:
+        found = foreign.PAGE if media_type in foreign.PAGES else foreign.recognise_note(image) or RAW
     if not image_format:
         image_format = RAW if isinstance(found, Foreign) else found
     elif image_format == vhd.FORMAT and found == RAW and not image.complete:

@@ -40,4 +40,4 @@ def detect(image: Reader) -> str | Foreign:
         return iso.FORMAT
     if vhd.is_fixed(image):
         return vhd.FORMAT
-    return foreign.recognise_text(image) or RAW
+    return foreign.recognise_document(image) or RAW

@@ -10,8 +10,10 @@ import struct
 
 from directdownload.download.images.reader import Reader
 
-#: the text rule looks at so many first bytes: the largest sector of a disk
+#: the rules for texts look at so many first bytes: the largest sector of a disk
 TEXT_BYTES = 4096
+#: of an error message, a list of checksums; the smallest disks are longer
+_NOTE_LIMIT_BYTES = 64 * 1024
 #: media types of an answer that is a page
 PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -92,19 +94,29 @@ def recognise(head: bytes) -> Foreign | None:
     return Foreign("a cpio archive", _NO_IMAGE) if _is_binary_cpio(head) else None
 
 
-def recognise_text(image: Reader) -> Foreign | None:
+def recognise_document(image: Reader) -> Foreign | None:
+    """XML, HTML or JSON: a text that begins like one."""
+    head = image.peek(0, TEXT_BYTES)
+    found = _TEXTS.get(head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1])
+    return found if found is not None and _is_text(head) else None
+
+
+def recognise_note(image: Reader) -> Foreign | None:
+    """A short text, of any kind."""
+    short = image.size_bytes is not None and image.size_bytes <= _NOTE_LIMIT_BYTES
+    return _TEXT if short and _is_text(image.peek(0, TEXT_BYTES)) else None
+
+
+def _is_text(head: bytes) -> bool:
     """A text if the first 4 KiB, or all of a shorter file, are UTF-8 without control characters.
 
     No disk is one: boot sectors, partition tables and file systems have zeros or other controls there.
     """
-    head = image.peek(0, TEXT_BYTES)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < TEXT_BYTES)
     except UnicodeDecodeError:
-        return None
-    if not head or not _CONTROLS.isdisjoint(head):
-        return None
-    return _TEXTS.get(head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1], _TEXT)
+        return False
+    return bool(head) and _CONTROLS.isdisjoint(head)
 
 
 def _is_lzma(head: bytes) -> bool:

@@ -60,11 +60,11 @@ def inspect_head(path: pathlib.Path, image_format: str) -> images.ImageInfo | No
         return images.inspect_head(file.read(HEAD_BYTES), path.stat().st_size, image_format)
 
 
-def inspect_bytes(data: bytes, image_format: str) -> images.ImageInfo:
+def inspect_bytes(data: bytes, image_format: str, media_type: str | None = "") -> images.ImageInfo:
     descriptor = os.memfd_create("image")
     try:
         os.write(descriptor, data)
-        return images.inspect(descriptor, len(data), image_format)
+        return images.inspect(descriptor, len(data), image_format, media_type=media_type)
     finally:
         os.close(descriptor)
 

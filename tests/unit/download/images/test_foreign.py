@@ -68,6 +68,7 @@ NO_DISKS = {
         b"404 page not found\n",
         b"x",
         "größer als ein Blick, und geteilt 𝄞 ".encode() * 500,
+        b"y" * 65536,
         b"\x1b[31mnot found\x1b[0m\r\n",
     ),
     "a git-lfs pointer": (
@@ -169,6 +170,17 @@ def test_what_its_server_calls_a_page_is_no_raw_disk(tmp_path: pathlib.Path, med
         os.close(descriptor)
     marked = create(tmp_path / "image", "qcow2").read_bytes()
     assert images.inspect_head(marked, len(marked), "QCOW2", media_type=media_type), "a mark counts more"
+
+
+def test_a_long_text_may_be_a_disk() -> None:
+    assert inspect_bytes(b"y" * 65537, "RAW") == ImageInfo("RAW", 65537)
+
+
+def test_a_text_is_raw_if_a_digest_vouches_for_it_but_a_document_never_is() -> None:
+    assert inspect_bytes(b"0123456789" * 8 + b"\n", "RAW", media_type=None).format == "RAW"
+    for document in (b'{"errors":[{"status":404}]}', b"<Error><Code>NoSuchKey</Code></Error>", b"<html>"):
+        with pytest.raises(DownloadError, match="seems to be"):
+            inspect_bytes(document, "RAW", media_type=None)
 
 
 def test_a_size_that_is_no_disks_is_mentioned() -> None:
