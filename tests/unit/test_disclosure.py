@@ -20,7 +20,8 @@ from tests.world.origin import Origin
 from directdownload.download import engine, probe
 from directdownload.download.guard import Guard
 from directdownload.planning import disclosure, probes
-from directdownload.planning.observed import project_placement
+from directdownload.planning.hosts import AGENT_GRACE, plan_host
+from directdownload.planning.observed import Agent, project_placement
 from directdownload.planning.probes import Outcome, Probe
 from directdownload.planning.rollouts import plan_deployment
 from directdownload.resources.jobs import JobResult
@@ -146,6 +147,7 @@ def test_nor_does_a_source_that_answers_report_the_others(pool: pathlib.Path, or
         f"asked from host kvm-1: {origin.url('image')} answers: 1000 bytes"
     )
     assert "other sources: SourceUnreachable" in outcome(first).condition.message
+    assert outcome(refused).condition.reason is Reason.SOURCE_UNREACHABLE
     for result in (answers, first, refused):
         message = outcome(result).condition.message
         assert address.rpartition(":")[2] not in message.replace(str(origin.port), "")
@@ -159,11 +161,24 @@ def test_failures_of_a_deployment_say_no_more(pool: pathlib.Path, cause: Any) ->
     status = told(result)
     (entry,) = status.failures
     assert entry.reason is Reason.SOURCE_UNREACHABLE
-    # neither in what waits, nor in a condition
-    everything = status.model_dump_json()
-    assert result.message not in everything
-    assert not [reason for reason in disclosure.UNANSWERED - {Reason.SOURCE_UNREACHABLE} if reason in everything]
+    # Nor do conditions, counts and what waits: all is as if nobody listened there.
+    assert status == told(JobResult(reason=Reason.SOURCE_UNREACHABLE, message="refused"))
     assert entry.message == disclosure.words(result.reason, "", f"TemplatePlacement {build.placement().key}")
+
+
+def test_what_keeps_the_operators_own_pods_is_not_for_tenants() -> None:
+    """Nor does a host that is Down say what keeps its agent."""
+    cause = "ImagePullBackOff: Back-off pulling image registry.internal:5000/operator"
+    plan = plan_host(host(), build.node(), [build.zone()], Agent(False, NOW - AGENT_GRACE, cause), NOW)
+    (ready,) = [c for c in plan.status.conditions if c.type == "Ready"]
+    assert cause in ready.message
+    document = build.placement_document(phase="Pending", reason=Reason.HOST_DOWN)
+    document["status"]["conditions"][0]["message"] = f"the host is Down: {ready.message}"
+    waiting = project_placement(document)
+    (entry,) = plan_deployment(
+        build.deployment(), build.template(), build.fleet([host()]), {waiting.key: waiting}, NOW
+    ).waiting
+    assert entry.message == "the host is Down: no ready agent pod runs on the node"
 
 
 def test_a_certificate_and_a_status_are_reported_to_tenants() -> None:

@@ -108,6 +108,8 @@ def test_a_template_is_ready_exactly_if_the_engine_takes_its_urls(url: str) -> N
         ("https://h:99999/a", "its port is not a number from 1 to 65535; for example https://"),
         ("https://u:s3cret@h/a", "it holds credentials; give them by headersSecretRef of the Template"),
         ("https:///a", "expected a scheme and a host; for example https://"),
+        ("http://images.example.org[::1]/a", "the text in brackets is not an IPv6 address"),
+        ("http://[::1]images.example.org/a", "the text in brackets is not an IPv6 address"),
     ],
 )
 def test_a_url_that_can_never_work_makes_a_template_not_ready(url: str, problem: str) -> None:

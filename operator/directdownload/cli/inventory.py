@@ -246,7 +246,8 @@ async def elsewhere(
 ) -> list[Object]:
     """The first hosts or pools of `named` that are not `known` in the zone, as far as they exist in another one."""
     found = []
-    for name in _missing(named, known)[:_NOTES]:
+    # the API takes an empty name for a list of all
+    for name in filter(None, _missing(named, known)[:_NOTES]):
         with contextlib.suppress(errors.NotFound, errors.Forbidden):
             found.append(await session.api.get(resource, name))
     return found

@@ -226,6 +226,11 @@ class Watches:
             return
         self._queue.add(Key("pool", key))
         self._templates_of_zone(pool.spec.zone)
+        if old is None or new is None:
+            # It may be named by deployments of other zones, which say where it is.
+            for deployment in self._world.deployments:
+                if key in deployment.spec.pools and deployment.spec.zone != pool.spec.zone:
+                    self._queue.add_later(Key("template", deployment.template_key), COUNT_SECONDS)
         self._placements(self._world.placements_of_pool[key])
 
     def _template(self, key: str, old: Template | None, new: Template | None) -> None:

@@ -17,6 +17,7 @@ from directdownload.controller.indexes import Index
 from directdownload.controller.notes import Notes
 from directdownload.controller.turns import Turns
 from directdownload.planning import (
+    architectures,
     headers,
     hosts,
     plans,
@@ -171,13 +172,21 @@ class World:
     def fleet(self) -> selection.Fleet:
         return selection.Fleet(
             zones={zone.name: zone for zone in self.zones},
-            hosts=tuple(self.hosts),
+            hosts=tuple(map(self._with_architecture, self.hosts)),
             pools=tuple(self.pools),
             namespaces={namespace.key: namespace.labels for namespace in self.namespaces},
             pool_roots=self.pool_roots,
             usage=self.usage(),
             judge=sourcing.refusal,
         )
+
+    def _with_architecture(self, host: ObservedHost) -> ObservedHost:
+        """`host` with that of its node, as its status will have it: an older definition may not keep the field."""
+        node = self.node(host.name) if host.status.architecture is None else None
+        found = architectures.of_node(node) if node is not None else None
+        if found is None:
+            return host
+        return host.model_copy(update={"status": host.status.model_copy(update={"architecture": found})})
 
     def usage(self) -> quotas.Usage:
         """The present usage; it changes with the world."""

@@ -111,7 +111,7 @@ def place_in_steps(
         may = rights.standing(each, template, fleet)
         # A refused wish decides nothing (architecture, rule 15), and costs nothing.
         if may.decides:
-            wishes.append(_Wish.of(each, may, select(each, template, fleet, existing).wanted))
+            wishes.append(_Wish.of(each, may, select(each, template, fleet, existing, unreadable).wanted))
         yield
     wishes.sort(key=lambda wish: (wish.deployment.seniority, wish.deployment.key))
     wanted: dict[str, Target] = {}

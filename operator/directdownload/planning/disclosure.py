@@ -5,15 +5,15 @@ must not report whether a port there is open, closed or filtered. Administrators
 the log.
 """
 
+from directdownload.planning import hosts
 from directdownload.planning.observed import PlacementView
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templatedeployment import PlacementFailure
 
 #: No server answers in the protocol of the URL: tenants read all of them as SourceUnreachable, in the same words.
-UNANSWERED = frozenset(
-    {Reason.SOURCE_UNREACHABLE, Reason.CONNECT_TIMEOUT, Reason.SOCKET_TIMEOUT, Reason.UNSUPPORTED_PROTOCOL}
-)
+#: All are transient: whether a copy is given up would report the same.
+UNANSWERED = frozenset({Reason.SOURCE_UNREACHABLE, Reason.CONNECT_TIMEOUT, Reason.SOCKET_TIMEOUT})
 
 
 _MESSAGE_LIMIT = 500
@@ -30,6 +30,10 @@ def words(found: Reason, message: str, where: str) -> str:
             "no source answers in the protocol of its URL: a name has no address, or no such server is reached in "
             f"time; an administrator finds the cause in {where}"
         )
+    if found is Reason.HOST_DOWN:
+        # What keeps the operator's own pods from starting is not for tenants.
+        before, known, _ = message.partition(hosts.NO_AGENT)
+        return before + known
     # of the other sources
     for each in UNANSWERED:
         message = message.replace(each, Reason.SOURCE_UNREACHABLE)

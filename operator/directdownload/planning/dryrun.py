@@ -221,7 +221,8 @@ class _Run:
         if view.phase is Phase.UNKNOWN:
             return decided(Action.WAIT, Reason.UNKNOWN, "this version does not know its phase, and leaves it alone")
         if view.phase is Phase.DOWNLOADING:
-            return decided(Action.DOWNLOADING, view.reason, view.message)
+            action = Action.DOWNLOADING if view.counted is Phase.DOWNLOADING else Action.WAIT
+            return decided(action, view.reason, view.message)
         plan = placements.plan_placement(view, around, None, self.now)
         status = plan.status
         if view.phase is Phase.READY and (status is None or status.phase is Phase.READY):

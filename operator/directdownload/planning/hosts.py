@@ -13,6 +13,8 @@ from directdownload.resources.zone import Zone
 
 #: How long a host stays Up without a ready agent: an upgrade of the DaemonSet must not take hosts down.
 AGENT_GRACE = datetime.timedelta(seconds=120)
+#: The cause may follow.
+NO_AGENT = "no ready agent pod runs on the node"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _state(
     if not agent.ready:
         grace_ends = (agent.unready_since or now) + AGENT_GRACE
         if before.state not in ("Up", "Maintenance") or now >= grace_ends:
-            message = "no ready agent pod runs on the node" + (f": {agent.cause}" if agent.cause else "")
+            message = NO_AGENT + (f": {agent.cause}" if agent.cause else "")
             return "Down", Verdict(False, Reason.AGENT_NOT_READY, message), None
         look_again = grace_ends
     if node.unschedulable:

@@ -80,7 +80,7 @@ def plan_deployment(
     before, generation = deployment.status, deployment.metadata.generation
     may = rights.standing(deployment, template, fleet) if template is not None else None
     refused = may.refused if may is not None else rights.refusal(deployment, None, fleet)
-    copies = _copies(deployment, template, fleet, existing, may)
+    copies = _copies(deployment, template, fleet, existing, unreadable, may)
     waiting = waits.counted(_waits(deployment, copies, refused, unreadable))
     counts = copies.counts()
     verdict = refused or _verdict(deployment, fleet, counts, copies, waiting)
@@ -111,11 +111,12 @@ def _copies(
     template: Template | None,
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
+    unreadable: Container[str],
     may: rights.Standing | None,
 ) -> _Copies:
     if template is None or may is None or not may.decides:
         return _Copies(())
-    chosen = select(deployment, template, fleet, existing)
+    chosen = select(deployment, template, fleet, existing, unreadable)
     wanted = chosen.wanted
     found = [p for name in wanted if (p := existing.get(name)) is not None]
     there = [p for p in found if p.phase is not Phase.REMOVING]

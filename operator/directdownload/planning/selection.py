@@ -4,7 +4,7 @@ Called by `deployments` and `dryrun`, and by the controller where a limit is a p
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 
 from directdownload.planning import architectures, quotas, sharing
 from directdownload.planning import pools as pool_planning
@@ -79,9 +79,13 @@ class Selection:
 
 
 def select(
-    deployment: TemplateDeployment, template: Template, fleet: Fleet, existing: Mapping[str, PlacementView]
+    deployment: TemplateDeployment,
+    template: Template,
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    unreadable: Container[str] = (),
 ) -> Selection:
-    """`existing` are the placements of the template by name."""
+    """`existing` are the placements of the template by name, `unreadable` the names of those that cannot be read."""
     spec = deployment.spec
     hosts = [
         host for host in fleet.hosts if host.spec.zone == spec.zone and spec.selects(host.name, host.metadata.labels)
@@ -98,7 +102,8 @@ def select(
             members = _fetching_host(pool, takers or members, fleet)
         for host in members:
             target = _target(template, pool, host)
-            if _stays(existing.get(target.name)) or architectures.takes(template, host):
+            there = target.name in unreadable or _stays(existing.get(target.name))
+            if there or architectures.takes(template, host):
                 wanted[target.name] = target
             elif architectures.differs(template, host):
                 skipped[target.name] = Skipped(target, host)

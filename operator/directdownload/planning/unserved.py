@@ -52,7 +52,9 @@ def names_unserved(deployment: TemplateDeployment, fleet: Fleet) -> Unserved:
     spec = deployment.spec
     if not spec.hosts and not spec.pools:
         return EVERYTHING_SERVED
-    hosts = _apart(spec.hosts, {host.name: host.spec.zone for host in fleet.hosts}, spec.zone)
+    # One without a state has just been created, and gets its copies after its first status (`architectures.takes`).
+    known = (host for host in fleet.hosts if host.status.state is not None or host.spec.zone != spec.zone)
+    hosts = _apart(spec.hosts, {host.name: host.spec.zone for host in known}, spec.zone)
     pools = _apart(spec.pools, {pool.name: pool.spec.zone for pool in fleet.pools}, spec.zone)
     return Unserved(spec.zone, *hosts, *pools)
 

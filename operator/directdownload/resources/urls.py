@@ -26,6 +26,8 @@ _NFS_EXAMPLE = "for example nfs://storage.example.org/export/images/debian-13.qc
 #: surrogates: bytes of a command line that are not UTF-8
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]")
 _NAME = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,62})(\.[a-z0-9_][-a-z0-9_]{0,62})*", re.ASCII)
+#: the text in the brackets is checked on its own
+_BRACKETS = re.compile(r"\[[^\[\]]*:[^\[\]]*\](:[0-9]*)?", re.ASCII)
 _ADDRESS6 = re.compile(r"[0-9a-f:.]{2,45}", re.ASCII)
 #: WHATWG URL, 3.5: a host that ends in a number is an address, or none
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
@@ -75,7 +77,7 @@ class Url:
         if "@" in parts.netloc:
             advice = "give them by headersSecretRef of the Template instead"
             raise URLError(text, "it holds credentials", advice)
-        if "[" in parts.netloc and ":" not in parts.hostname:
+        if re.search(r"[\[\]]", parts.netloc) and not _BRACKETS.fullmatch(parts.netloc):
             raise URLError(text, "the text in brackets is not an IPv6 address")
         try:
             port = parts.port

@@ -505,3 +505,12 @@ def test_every_host_of_a_shared_pool_may_take_over_its_copy(scene: Scene) -> Non
     assert f"placement {copy.key}" in scene.queue.take()[0]
     world.hosts.observe(build.host(state="Down", storage=[facts(availableBytes=1)], resourceVersion="3"))
     assert f"placement {copy.key}" not in scene.queue.take()[0]
+
+
+def test_a_pool_that_appears_in_another_zone_concerns_who_names_it(scene: Scene) -> None:
+    """The deployment says where such a pool is."""
+    scene.world.deployments.observe(build.deployment(spec={"pools": ["far"]}, resourceVersion="9"))
+    scene.queue.take()
+    scene.world.pools.observe(build.pool("far", zone="zone-2"))
+    _, later = scene.queue.take()
+    assert "template default/debian-13" in later

@@ -20,6 +20,7 @@ from directdownload.planning.slots import Group
 from directdownload.resources import naming
 from directdownload.resources.base import REQUESTED_AT
 from directdownload.resources.certificate import CertificateReference
+from directdownload.resources.host import Architecture
 from directdownload.resources.jobs import RESULT_LIMIT_BYTES, JobResult, Verb
 from directdownload.resources.reasons import Reason
 
@@ -568,3 +569,14 @@ def test_what_is_told_by_the_annotations_of_a_job_is_cut(world: World) -> None:
     probe = world.probe(name, NOW)
     assert probe is not None
     assert (probe.request, probe.inputs, probe.job.request) == ("r" * 253, "i" * 253, "r" * 253)
+
+
+def test_the_architecture_of_a_host_counts_before_its_status_has_it(world: World) -> None:
+    """An older definition does not keep the field, and after an upgrade it is written for one Host after the other."""
+    world.nodes.observe(kube.node("kvm-1", labels={"kubernetes.io/arch": "arm64"}))
+    world.hosts.observe(build.host("kvm-1"))
+    (known,) = world.fleet().hosts
+    assert known.status.architecture is Architecture.AARCH64
+    world.hosts.observe(build.host("kvm-1", status={"architecture": "x86_64"}, resourceVersion="2"))
+    (told,) = world.fleet().hosts
+    assert told.status.architecture is Architecture.X86_64

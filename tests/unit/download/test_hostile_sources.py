@@ -152,7 +152,7 @@ def test_a_head_that_drips_for_ever_is_cut_off(pool: pathlib.Path, monkeypatch: 
     [
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, Reason.SOURCE_REFUSED),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000, Reason.SOURCE_REFUSED),
-        (b"A" * 1_000_000, Reason.UNSUPPORTED_PROTOCOL),
+        (b"A" * 1_000_000, Reason.SOURCE_REFUSED),
     ],
 )
 def test_endless_heads_are_cut_off_for_good(pool: pathlib.Path, flood: bytes, reason: Reason) -> None:
@@ -165,8 +165,8 @@ def test_endless_heads_are_cut_off_for_good(pool: pathlib.Path, flood: bytes, re
 @pytest.mark.parametrize(
     ("garbage", "words", "reason"),
     [
-        (b"SSH-2.0-OpenSSH\r\n", "not HTTP", Reason.UNSUPPORTED_PROTOCOL),
-        (b"\x16\x03\x01" * 100, "use an https URL", Reason.UNSUPPORTED_PROTOCOL),
+        (b"SSH-2.0-OpenSSH\r\n", "not HTTP", Reason.SOURCE_UNREACHABLE),
+        (b"\x16\x03\x01" * 100, "use an https URL", Reason.SOURCE_UNREACHABLE),
         (b"HTTP/1.1 abc OK\r\n\r\n", "not HTTP", Reason.SOURCE_UNAVAILABLE),
         # may have been cut
         (b"HTT", "not HTTP", Reason.SOURCE_UNAVAILABLE),
@@ -223,7 +223,7 @@ def test_a_tls_handshake_that_never_ends_is_a_connect_timeout(pool: pathlib.Path
 def test_plain_http_where_tls_is_expected(pool: pathlib.Path) -> None:
     with HostileServer(lambda c, r, n: c.sendall(b"HTTP/1.1 400 Bad\r\n\r\n"), reads_request=False) as server:
         error = fetch_error(make_request(pool, server.url().replace("http:", "https:"), timeouts=FAST))
-    assert error.reason is Reason.UNSUPPORTED_PROTOCOL
+    assert error.reason is Reason.SOURCE_UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -170,12 +170,12 @@ CAUSES: dict[str, tuple[Any, Reason, str]] = {
     ),
     "https without TLS": (
         _nginx("", scheme="https"),
-        Reason.UNSUPPORTED_PROTOCOL,
+        Reason.SOURCE_UNREACHABLE,
         "the server speaks no TLS at this port",
     ),
     "http with TLS, nginx": (_nginx("", tls=True, scheme="http"), Reason.SOURCE_REFUSED, "use an https URL"),
-    "http with TLS": (_hostile(_ALERT + b"\x0a"), Reason.UNSUPPORTED_PROTOCOL, "use an https URL"),
-    "no HTTP": (_hostile(b"SSH-2.0-OpenSSH\r\n"), Reason.UNSUPPORTED_PROTOCOL, "not HTTP"),
+    "http with TLS": (_hostile(_ALERT + b"\x0a"), Reason.SOURCE_UNREACHABLE, "use an https URL"),
+    "no HTTP": (_hostile(b"SSH-2.0-OpenSSH\r\n"), Reason.SOURCE_UNREACHABLE, "not HTTP"),
     "closed in the handshake": (
         _hostile(b"", secure=True),
         Reason.SOURCE_UNREACHABLE,

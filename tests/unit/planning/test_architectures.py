@@ -303,3 +303,11 @@ def test_no_world_loses_a_copy_or_makes_one_of_another_architecture() -> None:
             build.check_resource(wish, found)
             desired, skipped = counts(found)
             assert (desired or 0) + (skipped or 0) == counts(plan_deployment(wish, of, anywhere, existing, NOW))[0]
+
+
+def test_a_copy_that_cannot_be_read_is_not_skipped() -> None:
+    """It exists: its file may be there."""
+    name = placement(host="kvm-2").key
+    found = plan_deployment(deployment(spec=NAMED), template("x86_64"), build.fleet([ARM]), {}, NOW, unreadable={name})
+    assert counts(found) == (1, None)
+    assert [(entry.reason, entry.count) for entry in found.waiting] == [(Reason.UNREADABLE, 1)]

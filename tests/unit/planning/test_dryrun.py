@@ -289,3 +289,12 @@ def test_the_part_of_an_ended_download_holds_its_space_already(file: dict[str, A
     copy = only(run(up(availableBytes=90, unplaced=[file])))
     assert (copy.action, copy.part_bytes, copy.fetch_bytes) == (action, part, 100)
     assert copy.after_bytes == 90 - 50 - (100 - part)
+
+
+def test_a_download_on_a_host_that_is_down_waits_and_holds_no_slot() -> None:
+    lost = build.placement(host="kvm-1", phase="Downloading", reason=Reason.HOST_DOWN)
+    fleet = build.fleet([build.host("kvm-1", state="Down"), build.host("kvm-2", storage=[build.facts()])])
+    zone = build.zone(spec={"downloads": {"maxParallel": 1}})
+    fleet = dataclasses.replace(fleet, zones={zone.name: zone})
+    run = dryrun.plan_dry_run(build.deployment(), build.template(), fleet, build.by_key(lost), build.NOW)
+    assert [(copy.action, copy.round) for copy in run.copies] == [(Action.WAIT, None), (Action.DOWNLOAD, 1)]

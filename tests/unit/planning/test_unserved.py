@@ -75,3 +75,12 @@ def test_a_dry_run_says_it_too() -> None:
     run = plan_dry_run(wish, build.template(), FLEET, {}, NOW)
     assert (run.unserved.hosts, run.unserved.hosts_elsewhere) == (["nope"], ["kvm-9"])
     assert [copy.host for copy in run.copies] == ["kvm-1"]
+
+
+def test_a_host_that_has_just_been_created_is_not_served_yet() -> None:
+    """It gets its copies after its first status: until then the deployment must not be Ready without them."""
+    new = build.host("kvm-2", state=None)
+    fleet = build.fleet([build.host("kvm-1"), new])
+    deployment = build.deployment(spec={"hosts": ["kvm-1", "kvm-2"]})
+    found = plan_deployment(deployment, build.template(), fleet, READY, NOW).conditions[0]
+    assert (found.status, found.reason) == ("False", Reason.HOST_NOT_FOUND)

@@ -61,10 +61,10 @@ def read(reader: io.BufferedReader, url: object) -> Head:
 def _malformed_status_line(url: object, line: str) -> SourceError:
     error = MalformedError(url, "a status line (HTTP/1.1 200 OK)", line)
     if line.startswith(_TLS):
-        return SourceError(Reason.UNSUPPORTED_PROTOCOL, f"{url}: the server speaks TLS at this port; use an https URL")
+        return SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: the server speaks TLS at this port; use an https URL")
     # "HTT" may have been cut
     if not line.startswith("HTTP/"[: len(line)]):
-        return SourceError(Reason.UNSUPPORTED_PROTOCOL, error.message)
+        return SourceError(Reason.SOURCE_UNREACHABLE, error.message)
     return error
 
 
@@ -101,7 +101,7 @@ class _Lines:
         self._left -= len(line)
         if self._left < 0:
             message = f"{self._url}: expected a head of at most {LIMIT_BYTES} bytes; is it an HTTP server?"
-            raise SourceError(Reason.SOURCE_REFUSED if self._began else Reason.UNSUPPORTED_PROTOCOL, message)
+            raise SourceError(Reason.SOURCE_REFUSED, message)
         if line and not line.endswith(b"\n") and not self._began:
             return line.decode("latin-1")
         if not line.endswith(b"\n"):

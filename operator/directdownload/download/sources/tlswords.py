@@ -48,7 +48,7 @@ _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 def check_is_tls(url: Url, first: int) -> None:
     """Raise SourceError unless the `first` byte from the server can be of TLS."""
     if first not in _FIRST_BYTES:
-        raise SourceError(Reason.UNSUPPORTED_PROTOCOL, f"{url}: {_NO_TLS}")
+        raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {_NO_TLS}")
 
 
 def untrusted(url: Url, error: ssl.SSLCertVerificationError) -> str:
