@@ -318,12 +318,15 @@ class Gathering:
     def _check_is_no_metalink(
         self, group: Sequence[offers.PlainSource], running: transfer.Transfer, size_bytes: int
     ) -> None:
-        """Raise FoundMetalinkError if the part is a metalink. Its bytes are worthless then."""
+        """Raise if the part is a metalink, whose bytes are worthless: FoundMetalinkError if it is to be followed."""
         if size_bytes > metalinkxml.DOCUMENT_LIMIT_BYTES:
             return
         if metalink.is_one(FileReader(self._staging.part.descriptor, size_bytes).peek(0, metalink.HEAD_BYTES)):
             self._staging.empty()
-            raise next(source for source in group if source is running.active.source).found()
+            error = next(source for source in group if source is running.active.source).found()
+            if isinstance(error, offers.FoundMetalinkError):
+                raise error
+            raise _MismatchError(error.reason, error.message, running)
 
     def _mismatch(
         self, running: transfer.Transfer, wanted: Checksum, found: Checksum, unpack: Unpack | None

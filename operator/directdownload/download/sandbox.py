@@ -53,7 +53,7 @@ _DESCRIPTORS_LIMIT = 2
 _TEXT_LIMIT = 2000
 _FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
 #: Python loads these from its library at their first use.
-_CODECS = ("ascii", "latin-1", "utf-8", "idna", "punycode")
+_CODECS = ("ascii", "latin-1", "utf-8", "utf-16-le", "utf-16-be", "idna", "punycode")
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)

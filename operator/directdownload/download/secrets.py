@@ -6,7 +6,6 @@ it.
 """
 
 import base64
-import binascii
 import contextlib
 import re
 import urllib.parse
@@ -78,22 +77,28 @@ def _forms(value: str) -> Iterable[str]:
             # in the host and in the path of a redirect, as it is read
             for read in (plain, plain.replace("\\", "/").replace("\t", "")):
                 yield from (read, read.lower(), in_path(read))
-            yield urllib.parse.quote(plain, safe="")
-            yield urllib.parse.quote(plain)
-            yield base64.b64encode(plain.encode()).decode()
+            yield urllib.parse.quote(plain, safe="", errors="surrogateescape")
+            yield urllib.parse.quote(plain, errors="surrogateescape")
+            yield _base64(plain)
 
 
 def _decoded(word: str) -> Iterable[str]:
     """`user:password` in base64, and the password alone."""
-    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+    with contextlib.suppress(ValueError):
         text = base64.b64decode(word, validate=True).decode()
         if ":" in text:
             yield text
             yield text.partition(":")[2]
 
 
+def _base64(text: str) -> str:
+    """Bytes of a command line that are not UTF-8 are surrogates (`surrogateescape`)."""
+    return base64.b64encode(text.encode(errors="surrogateescape")).decode()
+
+
 def _of_query(url: str) -> list[str]:
-    query = urllib.parse.urlsplit(url).query if "?" in url else ""
+    """Also of a URL that is malformed."""
+    query = url.partition("#")[0].partition("?")[2]
     return [query, *(value for _, value in urllib.parse.parse_qsl(query))]
 
 
@@ -103,5 +108,4 @@ def _of_user(url: str) -> list[str]:
         return []
     user, _, password = match[1].partition(":")
     plain = urllib.parse.unquote(password)
-    pair = f"{urllib.parse.unquote(user)}:{plain}"
-    return [password, plain, base64.b64encode(pair.encode()).decode()]
+    return [password, plain, _base64(f"{urllib.parse.unquote(user)}:{plain}")]

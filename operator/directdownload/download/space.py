@@ -27,11 +27,12 @@ def check_space(descriptor: int, directory: str, needed_bytes: int, reserve: str
     free = state.f_bavail * state.f_frsize
     reserved = quantities.parse_reserve(reserve, state.f_blocks * state.f_frsize)
     if needed_bytes > free - reserved:
-        raise StorageError(
-            Reason.INSUFFICIENT_SPACE,
-            f"{directory}: {needed_bytes} bytes are needed, {free} are free of which {reserved} stay in reserve "
-            f"({reserve}); free some space or lower {Setting.RESERVE}",
-        )
+        message = f"{directory}: {needed_bytes} bytes are needed, {free} are free"
+        if reserved:
+            message += f" of which {reserved} stay in reserve ({reserve}); free some space or lower {Setting.RESERVE}"
+        else:
+            message += "; free some space"
+        raise StorageError(Reason.INSUFFICIENT_SPACE, message)
     # file systems without a fixed number of inodes report a total of 0
     if state.f_files and state.f_favail < _INODES_NEEDED:
         raise StorageError(

@@ -9,7 +9,7 @@ import threading
 
 from directdownload.download import archives, space
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import DownloadError, SourceError, StorageError, storage_error
+from directdownload.download.errors import DownloadError, SourceError, StoppedError, StorageError, storage_error
 from directdownload.download.follower import Follower
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.schedule import BLOCK_BYTES
@@ -20,6 +20,8 @@ from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
 
 _SPACE_CHECK_BYTES = 64 * BLOCK_BYTES
+#: the longest wait for advice
+_ADVICE_SECONDS = 10.0
 
 
 class Unpack:
@@ -57,11 +59,14 @@ class Unpack:
 
     def finish(self) -> bool:
         """Call when the part is complete and verified; return whether it was an archive and is unpacked."""
+        return self._finish(self._caller)
+
+    def _finish(self, guard: Guard) -> bool:
         self._complete.set()
         if self._thread is not None:
             while self._thread.is_alive():
                 self._thread.join(TICK_SECONDS)
-                self._caller.check()
+                guard.check()
         if self._failure is not None:
             raise self._failure
         return self._began
@@ -71,19 +76,21 @@ class Unpack:
         return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
 
     def holds(self, wanted: Checksum) -> bool:
-        """Whether the archive, which has another checksum, holds a file with this one. It waits like `finish`.
+        """Whether the archive, which has another checksum, holds a file with this one.
 
-        For advice only: what keeps it from being unpacked is not the failure to report.
+        For advice only: what keeps it from being unpacked is not the failure to report, and it waits for 10 s at most.
         """
+        guard = Guard.start(self._caller.stop, _ADVICE_SECONDS)
         try:
-            if not self.finish():
+            if not self._finish(guard):
                 return False
             size, found = self.product()
             if wanted.algorithm is not Algorithm.SHA256:
                 hasher = Hasher([wanted.algorithm])
-                hasher.hash_file(self._staging.unpacked().descriptor, size, self._caller)
+                hasher.hash_file(self._staging.unpacked().descriptor, size, guard)
                 found = hasher.digests()[wanted.algorithm]
-        except (SourceError, StorageError, OSError):
+        except (SourceError, StorageError, StoppedError, OSError):
+            self._caller.check()
             return False
         return found == wanted
 

@@ -49,7 +49,7 @@ class Url(urls.Url):
         try:
             found = super(Url, cls).parse(_as_browsers(text, base))
         except urls.URLError as error:
-            message = f"{named_by}{error.shown!r}, which is not a valid URL: {error.problem}"
+            message = f"{named_by}'{error.shown}', which is not a valid URL: {error.problem}"
             raise RequestError(Reason.INVALID_URL, message) from None
         return dataclasses.replace(found, named_by=named_by)
 

@@ -47,7 +47,7 @@ class URLError(ValueError):
 
     def __init__(self, text: str, problem: str, advice: str = _EXAMPLE) -> None:
         self.shown, self.problem, self.advice = redact(text), problem, advice
-        super().__init__(f"URL {self.shown!r} is not valid: {problem}; {advice}")
+        super().__init__(f"URL '{self.shown}' is not valid: {problem}; {advice}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _host(name: str, text: str) -> str:
                 return str(ipaddress.IPv6Address(name))
         except ipaddress.AddressValueError:
             pass
-        raise URLError(text, f"{name[:64]!r} is not an IPv6 address")
+        raise URLError(text, f"'{redact(name[:64])}' is not an IPv6 address")
     ascii_name = name.lower()
     if not name.isascii():
         # as browsers: IDNA 2008 after the mapping of UTS 46, non-transitional
@@ -168,9 +168,9 @@ def _host(name: str, text: str) -> str:
             raise URLError(text, "its host name cannot be written in ASCII") from None
     ascii_name = ascii_name.removesuffix(".")
     if not _NAME.fullmatch(ascii_name) or len(ascii_name) > 253:
-        raise URLError(text, f"{ascii_name[:64]!r} is not a host name")
+        raise URLError(text, f"'{redact(ascii_name[:64])}' is not a host name")
     if _NUMBER.fullmatch(ascii_name) and ipv4_address(ascii_name) is None:
-        raise URLError(text, f"{ascii_name[:64]!r} is neither a host name nor an IPv4 address")
+        raise URLError(text, f"'{redact(ascii_name[:64])}' is neither a host name nor an IPv4 address")
     return ascii_name
 
 
@@ -193,7 +193,7 @@ def _check_nfs(text: str, target: str) -> None:
     if _CONTROL.search(path):
         raise refused("its path has control characters")
     if found := _SHELL.search(path):
-        raise refused(f"its path has {found[0]!r}, which is not allowed")
+        raise refused(f"its path has '{found[0]}', which is not allowed")
     names = [name for name in path.split("/") if name]
     if "." in names or ".." in names:
         raise refused("its path has . or .. in it")

@@ -251,6 +251,10 @@ def test_much_other_data_is_refused(kind: Kind) -> None:
     assert unpack_all(archive + b"x" * MIB) == (CONTENT[:3000], MIB)
     assert "more than 1048576 bytes of other data" in failure(archive + b"x" * (MIB + 1))
     assert unpack_all(archive + bytes(2 * MIB)) == (CONTENT[:3000], 2 * MIB), "zeros are padding"
+    assert unpack_all(archive + b"signature" + bytes(2 * MIB)) == (CONTENT[:3000], 2 * MIB + 9), (
+        "also behind a signature"
+    )
+    assert "more than 1048576 bytes of other data" in failure(archive + b"x\0" * MIB + b"y")
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, MIB])

@@ -111,6 +111,16 @@ def test_exit_status(url: str, pool: pathlib.Path, arguments: list[str], status:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["http://[foo/x?sig=abcdefgh", "http://127.0.0.1:1/x?sig=" + 6 * "\udcff" + "ab", "http://h h/?sig=größer_x"],
+)
+def test_a_malformed_url_with_a_query_is_told(pool: pathlib.Path, text: str) -> None:
+    process = run("fetch", text, "-o", str(pool / "out"), "--json", "--quiet")
+    assert (process.returncode, json.loads(process.stdout)["reason"]) == (3, "InvalidURL")
+    assert "sig=" not in process.stdout + process.stderr
+
+
+@pytest.mark.parametrize(
     ("exports", "reason"),
     [
         # nobody listens there

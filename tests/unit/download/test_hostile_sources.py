@@ -335,11 +335,11 @@ def test_redirect_loops_end(pool: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("ftp://example.org/x", Reason.URL_NOT_ALLOWED),
+        ("ftp://example.org/x", Reason.UNSUPPORTED_PROTOCOL),
         ("file:///etc/passwd", Reason.INVALID_URL),
         ("http://user:secret@example.org/", Reason.INVALID_URL),
         ("http://not-allowed.example.org/", Reason.URL_NOT_ALLOWED),
-        ("nfs://127.0.0.1/x", Reason.URL_NOT_ALLOWED),
+        ("nfs://127.0.0.1/x", Reason.UNSUPPORTED_PROTOCOL),
         ("nfs://127.0.0.1/export/x", Reason.UNSUPPORTED_PROTOCOL),
         ("http://[::1", Reason.INVALID_URL),
     ],

@@ -142,6 +142,19 @@ def test_the_next_url_behind_one_that_is_a_metalink_is_used(pool: pathlib.Path, 
     assert (pool / "uid-1").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("media_type", TYPES)
+def test_a_mirror_that_is_one_is_passed_over_although_a_digest_is_known(pool: pathlib.Path, media_type: str) -> None:
+    with Mirrors(media_type) as server:
+        second = f"<url>{server.url('other')}</url><url>".encode()
+        server.document = re.sub(rb"<size>.*</size>", b"", server.document.replace(b"<url>", second))
+        result = fetch(make_request(pool, server.url("image?meta4"), image_format="RAW"))
+        assert result.source == server.url("mirror/image")
+        assert (pool / "uid-1").read_bytes() == DATA
+        server.document = server.document.replace(b"/mirror/image", b"/third")
+        error = fetch_error(make_request(pool.parent / "second", server.url("image?meta4"), image_format="RAW"))
+        assert error.reason is Reason.METALINK_INVALID
+
+
 def test_a_mirror_that_is_one_is_followed_as_well(pool: pathlib.Path) -> None:
     refusing = HostileServer(lambda connection, _request, _number: answer(connection, b"", status="404 Not Found"))
     with Mirrors() as server, refusing:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from tests.unit.download.sourcing import make_source, read, read_error
-from tests.unit.download.support import FAST, content
+from tests.unit.download.support import FAST, content, make_request
 from tests.world.certificates import Certificate, bundle
 from tests.world.http import HostileServer, Received, answer, tls_server
 from tests.world.origin import free_port
 from tests.world.relay import carry
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
+from directdownload.download.secrets import Secrets
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.urls import Url
 from directdownload.resources.jobs import Policy
@@ -309,3 +310,12 @@ def test_secure_servers_are_reached_directly_if_they_are_excepted(tmp_path: path
         proxies = Proxies(url, url, "127.0.0.0/8")
         assert read(server.secure_url(), proxies=proxies, trust_bundle=bundle(tmp_path, [leaf])) == DATA
     assert proxy.received == []
+
+
+def test_credentials_may_have_bytes_that_are_not_utf_8(tmp_path: pathlib.Path) -> None:
+    proxies = Proxies(http="http://user:\udcff\udcfe@proxy.example.org:3128")
+    proxy = proxies.choose(Url.parse("http://images.example.org/"))
+    assert proxy is not None
+    assert proxy.authorization == "Basic " + base64.b64encode(b"user:\xff\xfe").decode()
+    hidden = Secrets.of_request(make_request(tmp_path / "pool", "http://images.example.org/", proxies=proxies))
+    assert hidden.hide(proxy.authorization) == "Basic ***"

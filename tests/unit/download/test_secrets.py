@@ -158,6 +158,37 @@ def test_an_echo_in_a_redirect_is_known_as_it_is_read(tmp_path: pathlib.Path, va
     assert "cret" not in shown
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[foo/x?sig=abcdefgh", "http://h/x?sig=größer_x", "http://h/x?sig=" + 6 * "\udcff" + "#x?no-secret"]
+)
+def test_the_query_of_any_url_is_hidden(tmp_path: pathlib.Path, url: str) -> None:
+    value = url.partition("=")[2].partition("#")[0]
+    document = JobDocument.model_validate(job_document(tmp_path / "pool")).model_copy(update={"url": url})
+    request = make_request(tmp_path / "pool", url)
+    for each in (secrets.Secrets.of_request(request), secrets.Secrets.of_job(document, {})):
+        sent = urllib.parse.quote(value, errors="surrogateescape")
+        assert each.hide(f"{value} {sent} no-secret") == "*** *** no-secret"
+
+
+@pytest.mark.parametrize("value", ["a\\bcdefgh", "abc'de\"fgh"])
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "302 Found\r\nLocation: x:{}",
+        "302 Found\r\nLocation: http://{}/",
+        "200 OK\r\nTransfer-Encoding: {}",
+        "200 OK\r\n{}",
+    ],
+)
+def test_an_echo_with_a_backslash_or_quotes_is_hidden(tmp_path: pathlib.Path, value: str, echo: str) -> None:
+    head = f"HTTP/1.1 {echo.format(value)}\r\n\r\n".encode()
+    with HostileServer(lambda c, r, n: c.sendall(head)) as server:
+        error = fetch_error(make_request(tmp_path / "pool", server.url(), headers=(("X-Token", value),)))
+    shown = secrets.Secrets.of_headers([("X-Token", value)]).hide(error.message)
+    assert secrets.MASK in shown
+    assert "fgh" not in shown
+
+
 def test_what_is_short_stays_and_the_longest_is_hidden_first() -> None:
     found = secrets.Secrets(["*/*", "abc", "Bearer abcdefgh", "abcdefghijkl"])
     assert (

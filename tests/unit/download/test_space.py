@@ -66,6 +66,7 @@ def test_a_file_of_known_size(
     else:
         assert (status, result.reason) == (1, Reason.INSUFFICIENT_SPACE)
         assert f"{SIZE} bytes are needed" in result.message
+        assert ("lower reserve of the StoragePool" in result.message) == (reserve != "0")
         assert left == set()
 
 

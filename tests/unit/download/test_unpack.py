@@ -8,6 +8,7 @@ import lzma
 import os
 import pathlib
 import signal
+import threading
 import zipfile
 
 import pytest
@@ -26,6 +27,7 @@ from tests.unit.download.support import (
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
+from directdownload.download import unpack
 from directdownload.download.journal import read_journal
 from directdownload.download.record import read_record
 from directdownload.resources.jobs import Limits
@@ -177,6 +179,36 @@ def test_a_checksum_that_fits_nothing_is_only_a_mismatch(
     assert error.reason in (Reason.CHECKSUM_MISMATCH, Reason.TOO_LARGE)
     assert "unpacked file" not in error.message
     assert leftovers(pool) == set()
+
+
+def test_advice_about_a_checksum_is_not_waited_for_without_end(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unpacking stands still until it is given up."""
+    monkeypatch.setattr(unpack.Unpack, "_put", lambda self, *_: self._cancelled.wait())
+    monkeypatch.setattr(unpack, "_ADVICE_SECONDS", 0.01)
+    (served / "image").write_bytes(gzip.compress(IMAGE, 1))
+    limits = Limits(deadline_seconds=30, progress_interval_seconds=0.05)
+    request = make_request(pool, origin.url("image"), checksum=sha256(IMAGE), image_format="RAW", limits=limits)
+    error = fetch_error(request)
+    assert error.reason is Reason.CHECKSUM_MISMATCH
+    assert "unpacked file" not in error.message
+    assert leftovers(pool) == set()
+
+
+def test_a_job_that_is_stopped_waits_for_no_advice(
+    origin: Origin, served: pathlib.Path, pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    def put(self: unpack.Unpack, *_: object) -> None:
+        if self._complete.wait():
+            stop.set()
+
+    monkeypatch.setattr(unpack.Unpack, "_put", put)
+    (served / "image").write_bytes(gzip.compress(IMAGE, 1))
+    request = make_request(pool, origin.url("image"), checksum=sha256(IMAGE), image_format="RAW")
+    assert fetch_error(request, stop).reason is Reason.INTERRUPTED
 
 
 @pytest.mark.parametrize("checksum", [True, False])

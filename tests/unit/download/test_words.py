@@ -181,6 +181,11 @@ CAUSES: dict[str, tuple[Any, Reason, str]] = {
         Reason.SOURCE_UNREACHABLE,
         "the server closed the connection in the TLS handshake",
     ),
+    "closed in the handshake, as TLS closes": (
+        _hostile(b"\x15\x03\x03\x00\x02\x01\x00", secure=True),
+        Reason.SOURCE_UNREACHABLE,
+        "the server closed the connection in the TLS handshake",
+    ),
     "unknown authority": (
         _presented("127.0.0.1", trusted=False),
         Reason.TLS_VERIFICATION_FAILED,
@@ -218,6 +223,11 @@ CAUSES: dict[str, tuple[Any, Reason, str]] = {
         _nginx("location / {{ return 302 /image; }}"),
         Reason.TOO_MANY_REDIRECTS,
         "(the limit of this command)",
+    ),
+    "a redirect to another scheme": (
+        _nginx("location / {{ return 302 ftp://ftp.example.org/image; }}"),
+        Reason.UNSUPPORTED_PROTOCOL,
+        "only http and https are supported",
     ),
     "encoded": (
         _nginx("location / {{ gzip_static always; }}", "packed"),
@@ -288,6 +298,14 @@ def test_each_failure_has_its_exit_status_and_plain_words(world: World, cause: s
     for message in (told["message"], error.message):
         assert not CONSTANT.search(message), message
     assert told["message"] == command.named(error.message), "both say the same, each with the names of its reader"
+
+
+def test_a_full_disk_names_no_pool_on_the_command_line(world: World) -> None:
+    with _hostile(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000000000\r\n\r\n")(world) as (url, *_):
+        ended = run(url, "-o", str(world.directory / "out"), "--allow-cidr", "127.0.0.0/8")
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert (ended.exit_code, told["reason"]) == (1, Reason.INSUFFICIENT_SPACE)
+    assert told["message"].endswith(" are free; free some space")
 
 
 def test_the_table_covers_both_kinds_and_every_failure_is_of_one() -> None:

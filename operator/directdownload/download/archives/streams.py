@@ -104,7 +104,7 @@ class Concatenated:
         self._kind = kind
         self._stream: Stream | None = None
         self._streams = 0
-        #: behind the last stream: zeros, then bytes that may begin a further one, or other data
+        #: behind the last stream: zeros, then bytes that may begin a further one, or other data with more zeros
         self._padding_bytes = 0
         self._held = b""
         self._other_bytes = 0
@@ -171,8 +171,10 @@ class Concatenated:
                 raise failed(self._kind, _AFTER_PADDING)
             if further.startswith(self._held):
                 return self._held == further
-        self._other_bytes += len(self._held) + len(self._input.take(PIECE_BYTES))
+        data = self._held + self._input.take(PIECE_BYTES)
         self._held = b""
+        self._padding_bytes += data.count(0)
+        self._other_bytes += len(data) - data.count(0)
         if self._other_bytes > _IGNORED_LIMIT_BYTES:
             raise failed(self._kind, f"is followed by more than {_IGNORED_LIMIT_BYTES} bytes of other data")
         return False

@@ -23,7 +23,7 @@ from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.images import foreign, iso, qcow2, tar, vhd, vhdx, vmdk
 from directdownload.download.images.detect import RAW, detect
 from directdownload.download.images.foreign import Foreign
-from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch
+from directdownload.download.images.reader import FileReader, HeadReader, NotInHeadError, Reader, mismatch, unsafe
 from directdownload.download.settings import Setting
 from directdownload.resources.reasons import Reason
 
@@ -122,6 +122,11 @@ def _inspect(image: Reader, image_format: str, media_type: str | None) -> ImageI
     if found == RAW and media_type is not None:
         found = foreign.PAGE if media_type in foreign.PAGES else foreign.recognise_note(image) or RAW
     if not image_format:
+        if isinstance(found, Foreign) and foreign.has_backing_file(image.peek(0, _SECTOR_BYTES)):
+            raise unsafe(
+                f"the file is {found.name} with a backing file: its content would come from another file of the host; "
+                f"{found.advice}"
+            )
         image_format = RAW if isinstance(found, Foreign) else found
     elif image_format == vhd.FORMAT and found == RAW and not image.complete:
         raise NotInHeadError

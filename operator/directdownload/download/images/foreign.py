@@ -34,10 +34,12 @@ _A_PAGE = "open the URL in a browser: the server may ask for a login or report a
 PAGE = Foreign("a web page", _A_PAGE)
 _TEXT = Foreign("a text file", _NO_IMAGE)
 
+_QCOW1, _QED = b"QFI\xfb\0\0\0\1", b"QED\0"
+_QED_BACKING_FILE = 1 << 0
 _MARKS = {
-    b"QFI\xfb\0\0\0\1": Foreign("a QCOW image of version 1", _CONVERT),
+    _QCOW1: Foreign("a QCOW image of version 1", _CONVERT),
     b"OOOM": Foreign("a COW image", _CONVERT),
-    b"QED\0": Foreign("a QED image", _CONVERT),
+    _QED: Foreign("a QED image", _CONVERT),
     b"LUKS\xba\xbe": Foreign("an encrypted LUKS container", "register the image that was encrypted"),
     b"<<< Oracle VM VirtualBox": Foreign("a VDI image of VirtualBox", _CONVERT),
     b"WithoutFreeSpace": Foreign("a Parallels image", _CONVERT),
@@ -66,8 +68,11 @@ _MARKS = {
 _VDI_MAGIC_AT = slice(0x40, 0x44)
 #: also after white space, and in upper case
 _MARKUP = {b"<!doctype html": PAGE, b"<html": PAGE, b"<!--": PAGE, b"<?xml": Foreign("an XML document", _A_PAGE)}
+_JSON = Foreign("a JSON document", _A_PAGE)
 #: first characters of texts
-_TEXTS = {b"<": Foreign("an XML or HTML document", _A_PAGE), b"{": Foreign("a JSON document", _A_PAGE)}
+_TEXTS = {b"<": Foreign("an XML or HTML document", _A_PAGE), b"{": _JSON, b"[": _JSON}
+#: first bytes of texts in UTF-16: a byte order mark, or markup without one
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"<\0": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\0<": "utf-16-be"}
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\f\r\x1b") | {127}
 _BOOT_SIGNATURE = b"\x55\xaa"
 _LZMA_DICTIONARIES = frozenset(size for n in range(12, 32) for size in (2**n, 2**n + 2 ** (n - 1)))
@@ -75,7 +80,7 @@ _LZMA_DICTIONARIES = frozenset(size for n in range(12, 32) for size in (2**n, 2*
 
 def recognise(head: bytes) -> Foreign | None:
     """By marks in the first 2 KiB of a file."""
-    text = head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    text = _in_utf_8(head[:128]).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, found in _MARKUP.items():
         if text.startswith(magic):
             return found
@@ -96,7 +101,7 @@ def recognise(head: bytes) -> Foreign | None:
 
 def recognise_document(image: Reader) -> Foreign | None:
     """XML, HTML or JSON: a text that begins like one."""
-    head = image.peek(0, TEXT_BYTES)
+    head = _in_utf_8(image.peek(0, TEXT_BYTES))
     found = _TEXTS.get(head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1])
     return found if found is not None and _is_text(head) else None
 
@@ -105,6 +110,24 @@ def recognise_note(image: Reader) -> Foreign | None:
     """A short text, of any kind."""
     short = image.size_bytes is not None and image.size_bytes <= _NOTE_LIMIT_BYTES
     return _TEXT if short and _is_text(image.peek(0, TEXT_BYTES)) else None
+
+
+def has_backing_file(head: bytes) -> bool:
+    """Whether it is an image of QCOW version 1 or QED that names one (qemu's block/qcow.c, docs/interop/qed_spec)."""
+    if head.startswith(_QED):
+        return bool(head[16:17]) and bool(head[16] & _QED_BACKING_FILE)
+    return head.startswith(_QCOW1) and any(head[8:16])
+
+
+def _in_utf_8(head: bytes) -> bytes:
+    """What begins like a text in UTF-16 and is one, in UTF-8; anything else as it is."""
+    codec = _UTF_16.get(head[:2])
+    if codec is None:
+        return head
+    try:
+        return codecs.getincrementaldecoder(codec)().decode(head).encode()
+    except UnicodeDecodeError:
+        return head
 
 
 def _is_text(head: bytes) -> bool:

@@ -36,7 +36,7 @@ class MalformedError(SourceError):
 
     def __init__(self, url: object, expected: str, line: str) -> None:
         shown = redact(line)[:_SHOWN_CHARACTERS]
-        message = f"{url}: the answer is not HTTP: expected {expected}, found {shown!r}"
+        message = f"{url}: the answer is not HTTP: expected {expected}, found '{shown}'"
         super().__init__(Reason.SOURCE_UNAVAILABLE, message)
 
 

@@ -155,11 +155,11 @@ class HTTPSource:
                     f"{url}: the server redirects (status {response.status}) without a Location header",
                 )
             following = Url.of_server(location(target), f"{url} redirects to ", url)
-            policy.check_redirect(url, following, self._options.policy)
             if following.scheme not in ("http", "https"):
                 raise SourceError(
                     Reason.UNSUPPORTED_PROTOCOL, f"{following.introduced}: only http and https are supported"
                 )
+            policy.check_redirect(url, following, self._options.policy)
             if following.origin != url.origin:
                 headers = ()
             url = following
@@ -283,7 +283,7 @@ def _content_length(response: _Response) -> int | None:
     transfers = _transfer_encodings(response.headers)
     if transfers not in ([], ["chunked"], ["identity"]):
         raise SourceError(
-            Reason.SOURCE_REFUSED, f"{response.url}: transfer encoding {redact(transfers[0])!r} is not supported"
+            Reason.SOURCE_REFUSED, f"{response.url}: transfer encoding '{redact(transfers[0])}' is not supported"
         )
     if response.chunked:
         return None

@@ -143,7 +143,7 @@ def _parse(text: str, variable: str) -> Proxy:
     if match[2] is None:
         return Proxy(url.host, url.port)
     credentials = urllib.parse.unquote(match[2] if ":" in match[2] else match[2] + ":")
-    return Proxy(url.host, url.port, "Basic " + base64.b64encode(credentials.encode()).decode())
+    return Proxy(url.host, url.port, "Basic " + base64.b64encode(credentials.encode(errors="surrogateescape")).decode())
 
 
 def _is_exception(entry: str, url: Url) -> bool:

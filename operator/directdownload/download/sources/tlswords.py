@@ -64,7 +64,7 @@ def untrusted(url: Url, error: ssl.SSLCertVerificationError) -> str:
 def handshake_failure(url: Url, error: ssl.SSLError, *, chosen: bool) -> SourceError:
     """`chosen`: the server had chosen version and cipher before the failure."""
     _note(url, error)
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: the server closed the connection in the TLS handshake")
     alert = _alert(error)
     if alert in _OF_OUR_CERTIFICATE or (chosen and alert == "HANDSHAKE_FAILURE"):

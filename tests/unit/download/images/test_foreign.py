@@ -7,10 +7,12 @@ import pathlib
 import random
 import struct
 import subprocess
+import sys
 import zipfile
 
 import pytest
-from tests.unit.download.images.support import MIB, create, inspect_bytes
+from tests.unit.download.images.support import MIB, create, inspect, inspect_bytes, qemu_img, refusal
+from tests.world import checkout
 
 from directdownload.download import images
 from directdownload.download.errors import DownloadError
@@ -54,15 +56,30 @@ def split_zip() -> bytes:
 
 
 PAGE = "<!-- proxy -->\n<html>Sign in</html>"
+UTF_16 = ("utf-16", "utf-16-le", "utf-16-be")
 NO_DISKS = {
     "a web page": (
         PAGE.encode(),
         b"\n<!DOCTYPE HTML><html><title>Log in</title></html>",
         b"<html>" + "Größe".encode("latin-1") + b"</html>",
+        *("<!DOCTYPE html><p>Größe 𝄞".ljust(50_000).encode(codec) for codec in UTF_16),
+        "\ufeff \r\n<HTML>".ljust(50_000).encode("utf-16-be"),
     ),
-    "an XML document": (b"\xef\xbb\xbf<?xml version='1.0'?><Error/>",),
-    "an XML or HTML document": (b"<Error><Code>NoSuchKey</Code></Error>", b"  <head><title>404</title></head>"),
-    "a JSON document": (b'{"errors":[{"status":404}]}',),
+    "an XML document": (
+        b"\xef\xbb\xbf<?xml version='1.0'?><Error/>",
+        *("<?xml version='1.0' encoding='utf-16'?>".ljust(50_000).encode(codec) for codec in UTF_16),
+    ),
+    "an XML or HTML document": (
+        b"<Error><Code>NoSuchKey</Code></Error>",
+        b"  <head><title>404</title></head>",
+        # a pair of surrogates across the end of a look
+        *(("<Error>" + 2040 * "x" + 20_000 * "𝄞").encode(codec) for codec in UTF_16),
+    ),
+    "a JSON document": (
+        b'{"errors":[{"status":404}]}',
+        b"[" + b'{"name": "image"},' * 5000 + b"{}]",
+        ("[" + 40_000 * "1,").encode("utf-16"),
+    ),
     "a text file": (
         b"0" * 64 + b"  x.img\n",
         b"404 page not found\n",
@@ -136,6 +153,10 @@ DISKS = {
     "IPL of s390, DASD": "IPL1".encode("cp037") + bytes(4096),
     "squashfs": b"hsqs\7\0\0\0" + bytes(4096),
     "a disk label of Sun, which is text": b"SUN72G cyl 14087 alt 2 hd 24 sec 424".ljust(508, b"\0") + b"\xda\xbe\0\0",
+    "code that begins as markup in UTF-16 does (cmp)": sector(b"<\0\x74\x02"),
+    "numbers that begin as markup in UTF-16 does": b"\0<" + bytes(4096),
+    "a byte order mark and random data": b"\xff\xfe<\0" + random.Random(3).randbytes(80_000),
+    "random data that begin as an array of JSON does": b"[{" + random.Random(4).randbytes(80_000),
     "a descriptor of Amiga": b"RDSK\0\0\0\x40" + bytes(4096),
     "numbers that begin as lzma does": struct.pack("<BIQB", 0x5D, 5000, 10, 0) + bytes(4096),
     "numbers that begin as compress does": b"\x1f\x9d\x10" + bytes(4096),
@@ -186,3 +207,26 @@ def test_a_text_is_raw_if_a_digest_vouches_for_it_but_a_document_never_is() -> N
 def test_a_size_that_is_no_disks_is_mentioned() -> None:
     assert images.odd_size(MIB) == images.odd_size(0) == ""
     assert "1048577 bytes, is no multiple of 512" in images.odd_size(MIB + 1)
+
+
+def test_nothing_is_imported_to_read_utf_16() -> None:
+    """A confined job can open no files."""
+    program = "import codecs, sys; from directdownload.download import sandbox; "
+    program += "from directdownload.download.images import foreign; "
+    program += "[codecs.lookup(each) for each in sandbox._CODECS]; sys.meta_path.clear(); "
+    program += "print(*(foreign.recognise('<html>'.encode(each)).name for each in ('utf-16-le', 'utf-16-be')))"
+    done = subprocess.run([sys.executable, "-c", program], env=checkout.environment(), capture_output=True, check=False)
+    assert done.stdout == b"a web page a web page\n", done.stderr
+
+
+@pytest.mark.parametrize("driver", ["qcow", "qed"])
+def test_without_a_format_an_unsupported_image_must_have_no_backing_file(tmp_path: pathlib.Path, driver: str) -> None:
+    whole, overlay = create(tmp_path / "whole", driver), tmp_path / "overlay"
+    qemu_img("create", "-q", "-f", driver, "-b", whole, "-F", driver, overlay)
+    assert inspect(whole, "").format == "RAW"
+    reason, message = refusal(overlay, "")
+    assert (reason, "with a backing file" in message) == (Reason.UNSAFE_IMAGE, True)
+    for image in (whole, overlay):
+        assert refusal(image, "RAW")[0] is Reason.FORMAT_MISMATCH
+    for magic in (b"QED\0", b"QFI\xfb\0\0\0\1"):
+        assert inspect_bytes(magic, "").format == "RAW", "cut"
