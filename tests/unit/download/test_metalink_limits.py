@@ -1,18 +1,23 @@
-"""What a metalink may cost: memory and processor time."""
+"""What a metalink may cost: memory, processor time, and requests."""
 
+import collections
 import pathlib
+import socket
 import subprocess
 import sys
 
 import pytest
 from tests.unit.download.sourcing import guard
+from tests.unit.download.support import fetch, fetch_error, make_request
 from tests.unit.download.test_metalink import NAME, URL, chosen, file, many_pieces, refused, v4
 from tests.world import checkout
+from tests.world.http import HostileServer, Received, answer
 
-from directdownload.download import metalink, metalinkxml
-from directdownload.download.errors import StoppedError
+from directdownload.download import metalink, metalinkxml, offers
+from directdownload.download.errors import SourceError, StoppedError
 from directdownload.download.guard import Guard
 from directdownload.download.metalinkxml import Parsing
+from directdownload.download.sources import Ask
 from directdownload.download.urls import Url
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.reasons import Reason
@@ -215,3 +220,87 @@ def test_the_guard_is_asked_after_each_step() -> None:
     assert asked == steps
     parsing.finish()
     assert asked == steps + 1
+
+
+# requests
+
+
+class Metalinks(HostileServer):
+    """Documents at /document…, each with four mirrors that are not there, and what `others` has."""
+
+    def __init__(self, others: dict[str, bytes]) -> None:
+        self.others = others
+        super().__init__(self.serve)
+
+    def serve(self, connection: socket.socket, request: Received, _number: int) -> None:
+        path = request.target
+        if path in self.others:
+            answer(connection, self.others[path])
+        elif path.startswith("/document"):
+            dead = [f"<url>{self.url(f'dead{path[9:]}-{each}')}</url>" for each in range(4)]
+            document = v4(f'<file name="x">{"".join(dead)}</file>')
+            answer(connection, document, headers="Content-Type: application/metalink4+xml\r\n")
+        else:
+            answer(connection, b"", status="404 Not Found")
+
+    def most(self, kind: str) -> int:
+        """How often one such path was asked for."""
+        return max(collections.Counter(each.target for each in self.received if kind in each.target).values())
+
+
+def test_many_metalinks_are_read_once_each_and_dead_mirrors_asked_once(pool: pathlib.Path) -> None:
+    """13 documents were asked for 104 times, and a mirror 13 times."""
+    with Metalinks({}) as server:
+        mirrors = tuple(server.url(f"document{number}") for number in range(1, 13))
+        error = fetch_error(make_request(pool, server.url("document0"), mirrors=mirrors))
+        assert error.reason is Reason.SOURCE_REFUSED
+        # by its media type at first
+        assert (server.most("document"), server.most("dead")) == (2, 1)
+        assert len(server.received) == 13 * (2 + 4)
+
+
+def test_a_metalink_that_cannot_be_read_is_asked_once(pool: pathlib.Path) -> None:
+    with Metalinks({"/bad.meta4": b"nonsense", "/image": b"x" * MIB}) as server:
+        mirrors = (server.url("gone.meta4"), server.url("document1"), server.url("document2"), server.url("image"))
+        result = fetch(make_request(pool, server.url("bad.meta4"), mirrors=mirrors, image_format="RAW"))
+        assert result.source == server.url("image")
+        assert (server.most("bad"), server.most("gone"), server.most("document")) == (1, 1, 2)
+
+
+def test_a_source_that_answered_is_asked_again() -> None:
+    class Fickle:
+        url = Url.parse(URL)
+        broken = True
+
+        def open(self, *_others: object) -> Served:
+            if self.broken:
+                raise SourceError(Reason.SOURCE_UNAVAILABLE, "broken")
+            return Served(b"", guard())
+
+    inner = Fickle()
+    source = offers.PlainSource(inner, within=False)  # type: ignore[arg-type]
+    with pytest.raises(SourceError):
+        source.open(Ask(), guard())
+    assert source.failure is not None
+    assert source.failure.__traceback__ is None
+    inner.broken = False
+    source.open(Ask(), guard())
+    inner.broken = True
+    with pytest.raises(SourceError):
+        source.open(Ask(), guard())
+    assert source.failure is None
+
+
+def test_only_the_pieces_that_count_are_kept(pool: pathlib.Path) -> None:
+    documents = {f"/{name}.meta4": many_pieces(Algorithm.MD5) for name in "abc"}
+    with HostileServer(lambda c, r, n: answer(c, documents[r.target])) as server:
+        request = make_request(pool, server.url("a.meta4"), mirrors=(server.url("b.meta4"), server.url("c.meta4")))
+        known = offers.Known()
+        offer = offers.collect(request.url, request.mirrors, request.source, guard(), known)
+    assert offer.pieces is not None
+    files = known.files.values()
+    assert [isinstance(each, metalink.MetalinkFile) and each.pieces is not None for each in files] == [
+        True,
+        False,
+        False,
+    ]
