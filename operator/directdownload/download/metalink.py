@@ -5,8 +5,8 @@ document is untrusted: it may have no DTD and no entities, and is bounded in byt
 is kept of it; a name in it is compared, never used. Every flaw is a SourceError(MetalinkInvalid): the engine may still
 have other mirrors.
 
-expat itself parses (`metalinkxml`), while the document arrives: without a document type declaration XML has no
-dangerous features left, and no tree is built that a hostile document could fill.
+expat itself parses (`metalinkxml`), while the document arrives: without a document type declaration and without
+expanded namespaces XML has no dangerous features left, and no tree is built that a hostile document could fill.
 """
 
 import contextlib
@@ -35,7 +35,6 @@ from directdownload.resources.reasons import Reason
 MEDIA_TYPES = frozenset({"application/metalink4+xml", "application/metalink+xml"})
 #: In which the root element begins.
 HEAD_BYTES = 4096
-#: Not less: expat reads an unfinished tag again from its beginning.
 _BLOCK_BYTES = 256 * 1024
 _READ_SECONDS = 120
 _URLS_USED = 64
@@ -60,7 +59,7 @@ def load(source: Source, guard: Guard) -> MetalinkFile:
 
 def read(source: Source, guard: Guard) -> Metalink:
     """The document, parsed while it arrives."""
-    parsing = Parsing(str(source.url))
+    parsing = Parsing(str(source.url), guard.check)
     buffer = memoryview(bytearray(_BLOCK_BYTES))
     filled = 0
     end = time.monotonic() + _READ_SECONDS

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import re
 import xml.parsers.expat
+from collections.abc import Callable
 from typing import NoReturn
 
 from directdownload.download.errors import SourceError
@@ -21,7 +22,20 @@ _TEXT_LIMIT_CHARACTERS = 8192
 _KEPT_LIMIT_CHARACTERS = 2 * 1024 * 1024
 _OBJECT_CHARACTERS = 256
 _URLS_LIMIT = 1024
+#: of elements, attributes and prefixes, and of namespaces
+_NAME_LIMIT_CHARACTERS = 256
+#: different ones: expat keeps the names of all elements and attributes
+_NAMES_LIMIT = 1024
+#: expat holds all attributes of a tag before it calls a handler. Newer versions read an unfinished tag again only when
+#: it has doubled: one of half this length is always read.
+_TAG_LIMIT_BYTES = 128 * 1024
+_STEP_BYTES = 16 * 1024
+#: the beginnings of what no handler gets: comments and processing instructions
+_SKIPPED = tuple(mark.encode(encoding) for mark in ("<!--", "<?") for encoding in ("utf-8", "utf-16-le", "utf-16-be"))
+_MARK_BYTES = max(map(len, _SKIPPED))
 
+#: bound in every document, also to attributes
+_BOUND = {"xml": "http://www.w3.org/XML/1998/namespace", "xmlns": "http://www.w3.org/2000/xmlns/"}
 _NAMESPACES = {"urn:ietf:params:xml:ns:metalink": 4, "http://www.metalinker.org/": 3}
 #: the paths of the elements in each version, and their roles
 _PATHS = {
@@ -105,13 +119,22 @@ class Metalink:
 
 
 class Parsing:
-    """One document, fed in parts. It keeps the elements at the paths of `_PATHS` and skips all others."""
+    """One document, fed in parts. It keeps the elements at the paths of `_PATHS` and skips all others.
 
-    def __init__(self, shown: str) -> None:
+    It calls `check` after each step. Namespaces are resolved here: expat would write them before every name, and names
+    are not interned, as both would let a small document fill the memory.
+    """
+
+    def __init__(self, shown: str, check: Callable[[], None] = lambda: None) -> None:
         self._entries: list[Entry] = []
         self._shown = shown
+        self._check = check
         self._bytes = 0
-        self._parser = xml.parsers.expat.ParserCreate(namespace_separator=" ")
+        self._step_bytes = _STEP_BYTES
+        #: where the token that expat has not finished begins, and its first bytes
+        self._token_at = 0
+        self._token = b""
+        self._parser = xml.parsers.expat.ParserCreate(intern=None)
         self._parser.buffer_text = True
         self._parser.StartDoctypeDeclHandler = self._doctype
         self._parser.StartElementHandler = self._start
@@ -120,6 +143,9 @@ class Parsing:
         self._namespace = ""
         self._paths: dict[str, str] = {}
         self._stack: list[str] = []
+        self._names: set[str] = set()
+        #: by prefix, for the document and each open element; without a prefix: ""
+        self._bound: list[dict[str, str]] = [_BOUND]
         self._elements = 0
         self._attributes: dict[str, str] = {}
         self._text: list[str] | None = None
@@ -131,7 +157,19 @@ class Parsing:
         """Whether the root element is that of a metalink."""
         return bool(self._namespace)
 
-    def feed(self, data: bytes | memoryview, *, last: bool = False) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
+        position = 0
+        while position < len(data):
+            step = data[position : position + self._step_bytes]
+            self._parse(step)
+            position += len(step)
+
+    def finish(self) -> Metalink:
+        self._parse(b"", last=True)
+        return Metalink(self._shown, tuple(self._entries))
+
+    def _parse(self, data: bytes | memoryview, *, last: bool = False) -> None:
+        before = self._bytes
         self._bytes += len(data)
         if self._bytes > DOCUMENT_LIMIT_BYTES:
             refuse(self._shown, f"it has more than {DOCUMENT_LIMIT_BYTES} bytes; is it an image?")
@@ -140,10 +178,17 @@ class Parsing:
         except (xml.parsers.expat.ExpatError, ValueError, LookupError) as error:
             # the latter two: an encoding without a decoder in Python
             refuse(self._shown, f"it is not XML: {str(error)[:200]}")
-
-    def finish(self) -> Metalink:
-        self.feed(b"", last=True)
-        return Metalink(self._shown, tuple(self._entries))
+        self._check()
+        at = self._parser.CurrentByteIndex
+        if at > self._token_at:
+            self._token_at, self._token = at, bytes(data[max(at - before, 0) :][:_MARK_BYTES])
+        elif len(self._token) < _MARK_BYTES:
+            self._token += bytes(data[:_MARK_BYTES])
+        unfinished, skipped = self._bytes - self._token_at, self._token.startswith(_SKIPPED)
+        if unfinished > _TAG_LIMIT_BYTES and not skipped:
+            refuse(self._shown, f"it has a tag of more than {_TAG_LIMIT_BYTES} bytes")
+        # expat reads an unfinished token again from its beginning
+        self._step_bytes = max(_STEP_BYTES, unfinished) if skipped else _STEP_BYTES
 
     def _doctype(self, *_declaration: object) -> None:
         refuse(self._shown, "it declares a document type, which is not allowed")
@@ -152,7 +197,7 @@ class Parsing:
         self._elements += 1
         if len(self._stack) >= _DEPTH_LIMIT or self._elements > _ELEMENTS_LIMIT:
             refuse(self._shown, f"it has more than {_ELEMENTS_LIMIT} elements or nests them deeper than {_DEPTH_LIMIT}")
-        namespace, _, local = name.rpartition(" ")
+        namespace, local = self._resolve(name, attributes)
         if not self._stack:
             if local != "metalink" or namespace not in _NAMESPACES:
                 refuse(self._shown, f"its root is not <metalink> in one of the namespaces {', '.join(_NAMESPACES)}")
@@ -169,6 +214,26 @@ class Parsing:
         elif role:
             self._attributes, self._text, self._text_characters = attributes, [], 0
 
+    def _resolve(self, name: str, attributes: dict[str, str]) -> tuple[str, str]:
+        """The namespace and the local name of an element; its own declarations count."""
+        bound = self._bound[-1]
+        if own := {key[6:]: uri for key, uri in attributes.items() if key == "xmlns" or key.startswith("xmlns:")}:
+            bound = {**bound, **own}
+        self._bound.append(bound)
+        names = (name, *attributes)
+        self._names.update(names)
+        if len(self._names) > _NAMES_LIMIT or max(map(len, (*names, *own.values()))) > _NAME_LIMIT_CHARACTERS:
+            refuse(
+                self._shown,
+                f"its names, namespaces or prefixes are more than {_NAMES_LIMIT}, or longer than "
+                f"{_NAME_LIMIT_CHARACTERS} characters",
+            )
+        for prefix in (each.rpartition(":")[0] for each in names):
+            if prefix and not bound.get(prefix):
+                refuse(self._shown, f"it does not declare the prefix {prefix[:32]!r}")
+        prefix, _, local = name.rpartition(":")
+        return bound.get(prefix, ""), local
+
     def _characters(self, data: str) -> None:
         if self._text is not None:
             self._text_characters += len(data)
@@ -181,6 +246,7 @@ class Parsing:
             self._keep(self._role(), "".join(self._text).strip(), self._attributes)
             self._text = None
         self._stack.pop()
+        self._bound.pop()
 
     def _role(self) -> str:
         return self._paths.get("/".join(self._stack[1:]), "")

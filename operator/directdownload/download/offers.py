@@ -8,7 +8,7 @@ arrived, by its content: then `use` begins again with the sources in it. It cost
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from directdownload.download import metalink
@@ -41,9 +41,18 @@ class PlainSource:
         self.url = inner.url
         #: and is to be followed
         self.is_metalink = False
+        #: of a source that has never answered
+        self.failure: DownloadError | None = None
+        self._answered = False
 
     def open(self, ask: Ask, guard: Guard) -> Stream:
-        stream = self._inner.open(ask, guard)
+        try:
+            stream = self._inner.open(ask, guard)
+        except (SourceError, RequestError) as error:
+            if not self._answered:
+                self.failure = _kept(error)
+            raise
+        self._answered, self.failure = True, None
         if stream.media_type in metalink.MEDIA_TYPES:
             stream.close()
             raise self.found()
@@ -85,52 +94,86 @@ class Offer:
     pieces: Pieces | None = None
 
 
+@dataclasses.dataclass(slots=True)
+class Known:
+    """What earlier offers of the same request showed, by URL: no metalink is read twice, no dead source asked again."""
+
+    #: without the name of one
+    metalinks: set[str] = dataclasses.field(default_factory=set)
+    files: dict[str, metalink.MetalinkFile | DownloadError] = dataclasses.field(default_factory=dict)
+    failures: dict[str, DownloadError] = dataclasses.field(default_factory=dict)
+
+
 def use(url: str, mirrors: Sequence[str], create: Create, guard: Guard, action: Callable[[Offer], T]) -> T:
     """The result of `action` with an offer; it may be called again. Raises DownloadError."""
-    known: set[str] = set()
+    known = Known()
     while True:
         offer = collect(url, mirrors, create, guard, known)
         try:
             return action(offer)
         except (SourceError, RequestError) as error:
             if found := {source.url.text for source in offer.sources if source.is_metalink}:
-                known |= found
+                known.metalinks |= found
+                known.failures.update(
+                    (source.url.text, source.failure) for source in offer.sources if source.failure is not None
+                )
                 continue
-            if not known:
+            if not known.metalinks:
                 raise
-            shown = ", ".join(str(Url.parse(text)) for text in sorted(known))
+            shown = ", ".join(str(Url.parse(text)) for text in sorted(known.metalinks))
             message = f"{error.message} (from the metalink {shown})"
             raise SourceError(error.reason, message, retry_after_seconds=error.retry_after_seconds) from error
 
 
-def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, metalinks: Collection[str] = ()) -> Offer:
-    """Collect the sources; this fetches metalinks: `metalinks` and those with the name of one. Raises StoppedError."""
+def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, known: Known) -> Offer:
+    """Collect the sources; this fetches the metalinks that `known` has not read yet. Raises StoppedError."""
     found: list[PlainSource] = []
     failures: list[DownloadError] = []
     promised: metalink.MetalinkFile | None = None
     for index, text in enumerate((url, *mirrors)):
         try:
             source = create(text, first=index == 0)
-            if not (source.url.is_metalink or text in metalinks):
-                found.append(PlainSource(source, within=False))
-                continue
-            file = metalink.load(source, guard)
         except (SourceError, RequestError) as error:
             failures.append(error)
             continue
+        key = source.url.text
+        if not (source.url.is_metalink or key in known.metalinks):
+            found.append(PlainSource(source, within=False))
+            continue
+        file = known.files[key] = known.files.get(key) or _load(source, guard)
+        if isinstance(file, DownloadError):
+            failures.append(file)
+            continue
         promised = promised or file
-        usable = len(found)
+        if file is not promised:
+            # its pieces would only take memory
+            known.files[key] = dataclasses.replace(file, pieces=None)
+        count = len(found)
         for mirror in file.urls:
             try:
                 inner = create(mirror, first=False, named_by=f"the metalink {source.url} names ")
                 found.append(PlainSource(inner, within=True))
             except RequestError as error:
                 failures.append(error)
-        if len(found) == usable:
+        if len(found) == count:
             failures.append(SourceError(Reason.METALINK_INVALID, f"{source.url}: it names no usable source"))
-    unique = list({source.url.text: source for source in reversed(found)}.values())[::-1]
+    unique = list({source.url.text: source for source in reversed(found)}.values())[::-1][:_SOURCES_LIMIT]
+    failures += [known.failures[source.url.text] for source in unique if source.url.text in known.failures]
+    usable = [source for source in unique if source.url.text not in known.failures]
     if promised is None:
-        return Offer(unique[:_SOURCES_LIMIT], failures)
+        return Offer(usable, failures)
     # the last piece ends where the file does
     pieces = promised.pieces if promised.size_bytes is not None else None
-    return Offer(unique[:_SOURCES_LIMIT], failures, promised.checksums, promised.size_bytes, pieces)
+    return Offer(usable, failures, promised.checksums, promised.size_bytes, pieces)
+
+
+def _load(source: Source, guard: Guard) -> metalink.MetalinkFile | DownloadError:
+    try:
+        return metalink.load(source, guard)
+    except (SourceError, RequestError) as error:
+        return _kept(error)
+
+
+def _kept(error: DownloadError) -> DownloadError:
+    """The same without its traceback, which holds the buffers of a parser or a transfer."""
+    return type(error)(error.reason, error.message, retry_after_seconds=error.retry_after_seconds)

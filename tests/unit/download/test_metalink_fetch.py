@@ -161,7 +161,8 @@ def test_the_same_source_twice_counts_once(origin: Origin, image: bytes, pool: p
             raise RequestError(Reason.UNSUPPORTED_PROTOCOL, url)
         return request.source(url, first=first)
 
-    offer = offers.collect(request.url, (*request.mirrors, "ftp://x/y"), create, guard_of_nothing())  # type: ignore[arg-type]
+    mirrors = (*request.mirrors, "ftp://x/y")
+    offer = offers.collect(request.url, mirrors, create, guard_of_nothing(), offers.Known())  # type: ignore[arg-type]
     assert [str(source.url) for source in offer.sources] == [origin.url("image")]
     assert [error.reason for error in offer.failures] == [Reason.UNSUPPORTED_PROTOCOL]
 
