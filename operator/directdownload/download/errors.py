@@ -17,6 +17,7 @@ import errno
 import os
 import re
 from collections.abc import Sequence
+from typing import Self
 
 from directdownload.resources.reasons import PERMANENT, Reason
 
@@ -44,6 +45,12 @@ class DownloadError(Exception):
     @property
     def permanent(self) -> bool:
         return self.reason in PERMANENT
+
+    def repeated(self, message: str) -> Self:
+        """The same with another message, whatever its class is made from, and without its traceback."""
+        found = type(self).__new__(type(self), message)
+        found.__dict__.update(self.__dict__, message=message)
+        return found
 
 
 class RequestError(DownloadError):
@@ -94,4 +101,4 @@ def chosen_failure(failures: Sequence[DownloadError]) -> DownloadError:
     if not others:
         return chosen
     message = f"{chosen.message} (other sources: {others})"
-    return type(chosen)(chosen.reason, message, retry_after_seconds=chosen.retry_after_seconds)
+    return chosen.repeated(message)

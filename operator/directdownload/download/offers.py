@@ -50,7 +50,8 @@ class PlainSource:
             stream = self._inner.open(ask, guard)
         except (SourceError, RequestError) as error:
             if not self._answered:
-                self.failure = _kept(error)
+                # without its traceback, which holds the buffers of a parser or a transfer
+                self.failure = error.repeated(error.message)
             raise
         self._answered, self.failure = True, None
         if stream.media_type in metalink.MEDIA_TYPES:
@@ -171,9 +172,4 @@ def _load(source: Source, guard: Guard) -> metalink.MetalinkFile | DownloadError
     try:
         return metalink.load(source, guard)
     except (SourceError, RequestError) as error:
-        return _kept(error)
-
-
-def _kept(error: DownloadError) -> DownloadError:
-    """The same without its traceback, which holds the buffers of a parser or a transfer."""
-    return type(error)(error.reason, error.message, retry_after_seconds=error.retry_after_seconds)
+        return error.repeated(error.message)
