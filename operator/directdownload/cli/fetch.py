@@ -67,15 +67,21 @@ def _header(text: str) -> tuple[str, str]:
     return name, value
 
 
+class _BadFileError(click.BadParameter):
+    """The command is right, and the file is not: the status is that of any other input of a download."""
+
+    exit_code = 3
+
+
 def _bundle(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
-    """The path of a file with certificates. Raises BadParameter for any other, before anything is asked of a server."""
+    """The path of a file with certificates. Raises _BadFileError for another, before anything is asked of a server."""
     from directdownload.download.sources import tls
 
     try:
         if path is not None and not tls.load(path).certificates:
             raise ValueError("it is empty; expected certificates in PEM")
     except ValueError as error:
-        raise click.BadParameter(f"{path}: {error}") from error
+        raise _BadFileError(f"{path}: {error}") from error
     return path
 
 

@@ -341,26 +341,26 @@ def test_each_setting_has_the_name_of_a_real_option_or_fetch_does_not_limit_it()
         ("\0" * (17 * 1024 * 1024), "it has more than 16777216 bytes"),
     ],
 )
-def test_a_bad_file_of_ca_is_a_usage_error_before_anything_is_asked(world: World, text: str | None, words: str) -> None:
+def test_a_bad_file_of_ca_is_refused_before_anything_is_asked(world: World, text: str | None, words: str) -> None:
     path = world.directory / "ca.pem"
     if text is not None:
         path.write_text(text)
-    refused_before_asking(world, str(path), words)
+    refused_before_asking(world, str(path), words, status=2 if text is None else 3)
 
 
 def test_a_directory_or_a_file_that_cannot_be_read_is_no_ca(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused_before_asking(world, str(world.directory), "is a directory")
+    refused_before_asking(world, str(world.directory), "is a directory", status=2)
     # root may read every file, but there is none in the memory of a process at 0
     refused_before_asking(world, "/proc/self/mem", "it cannot be read: input/output error")
 
 
-def refused_before_asking(world: World, path: str, words: str) -> None:
+def refused_before_asking(world: World, path: str, words: str, status: int = 3) -> None:
     with Origin(world.served) as origin:
         ended = run(
             origin.url("image"), "-o", str(world.directory / "out"), "--allow-cidr", "127.0.0.0/8", "--ca", path
         )
         assert origin.requests() == []
-    assert ended.exit_code == 2
+    assert ended.exit_code == status
     assert "'--ca'" in ended.stderr
     assert path in ended.stderr.replace("\n", "")
     assert words in ended.stderr
