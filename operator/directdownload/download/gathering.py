@@ -147,7 +147,7 @@ class Gathering:
                     # an earlier attempt's bytes may be to blame, or any of them: each by itself, from zero
                     together = False
                 else:
-                    failures.append(SourceError(error.reason, error.message))
+                    failures.append(error.repeated(error.message))
                     remaining = [source for source in remaining if source not in blamed]
                 failures += [failure for _, failure in error.failed]
                 given_up = [source for source, _ in error.failed]
@@ -233,17 +233,13 @@ class Gathering:
                 self._check_is_no_metalink(group, running, size)
             if mismatch is not None:
                 raise self._mismatch(running, *mismatch, unpack)
-            # of the file as served: nobody has named that of an image in an archive
-            media_type = None if expected else ""
+            file, product, note = staging.part, (size, digests[Algorithm.SHA256]), ""
+            media_type = running.active.media_type or ""
             if unpack is not None and unpack.finish():
-                product, note = unpack.product(), unpack.note
-                return self._gathered(
-                    running, staging.unpacked(), product, size, digests, media_type=media_type, note=note
-                )
-            if media_type is not None:
-                media_type = running.active.media_type or ""
-            product = (size, digests[Algorithm.SHA256])
-            return self._gathered(running, staging.part, product, size, digests, media_type=media_type)
+                # the media type is that of the archive
+                file, product, note, media_type = staging.unpacked(), unpack.product(), unpack.note, ""
+            vouched = None if expected else media_type
+            return self._gathered(running, file, product, size, digests, media_type=vouched, note=note)
         finally:
             if unpack is not None:
                 unpack.close()

@@ -123,7 +123,7 @@ def use(url: str, mirrors: Sequence[str], create: Create, guard: Guard, action: 
                 raise
             shown = ", ".join(str(Url.parse(text)) for text in sorted(known.metalinks))
             message = f"{error.message} (from the metalink {shown})"
-            raise SourceError(error.reason, message, retry_after_seconds=error.retry_after_seconds) from error
+            raise error.repeated(message) from error
 
 
 def collect(url: str, mirrors: Sequence[str], create: Create, guard: Guard, known: Known) -> Offer:
