@@ -5,7 +5,7 @@ our own status writes) ask for nothing; changes that come in crowds (progress, c
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from directdownload.cluster.objects import JobView, NodeView, PodView
 from directdownload.cluster.reflector import Unreadable
@@ -28,7 +28,7 @@ from directdownload.resources.host import Host, KeystoreDrift
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templatedeployment import TemplateDeployment, TemplateDeploymentSpec
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
@@ -150,10 +150,7 @@ class Watches:
             self._queue.add(Key("host", key))
         self._proofs(zones, old, new)
         if old is None or new is None or len(zones) > 1:
-            # It may be named by deployments of other zones, which say where it is.
-            for deployment in self._world.deployments:
-                if deployment.spec.hosts and deployment.spec.names(key) and deployment.spec.zone not in zones:
-                    self._queue.add_later(Key("template", deployment.template_key), COUNT_SECONDS)
+            self._named_elsewhere(zones, lambda spec: bool(spec.hosts) and spec.names(key))
         usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
         if usable_before != usable_now:
             for name in zones:
@@ -227,11 +224,14 @@ class Watches:
         self._queue.add(Key("pool", key))
         self._templates_of_zone(pool.spec.zone)
         if old is None or new is None:
-            # It may be named by deployments of other zones, which say where it is.
-            for deployment in self._world.deployments:
-                if key in deployment.spec.pools and deployment.spec.zone != pool.spec.zone:
-                    self._queue.add_later(Key("template", deployment.template_key), COUNT_SECONDS)
+            self._named_elsewhere({pool.spec.zone}, lambda spec: key in spec.pools)
         self._placements(self._world.placements_of_pool[key])
+
+    def _named_elsewhere(self, zones: Set[str], names: Callable[[TemplateDeploymentSpec], bool]) -> None:
+        """Deployments outside of `zones` that name what is there: they say where it is."""
+        for deployment in self._world.deployments:
+            if names(deployment.spec) and deployment.spec.zone not in zones:
+                self._queue.add_later(Key("template", deployment.template_key), COUNT_SECONDS)
 
     def _template(self, key: str, old: Template | None, new: Template | None) -> None:
         if decided_anew(old, new):
