@@ -9,14 +9,11 @@ from directdownload.planning import hosts
 from directdownload.planning.observed import PlacementView
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
-from directdownload.resources.templatedeployment import PlacementFailure
+from directdownload.resources.templatedeployment import MESSAGE_LENGTH, PlacementFailure
 
 #: No server answers in the protocol of the URL: tenants read all of them as SourceUnreachable, in the same words.
 #: All are transient: whether a copy is given up would report the same.
 UNANSWERED = frozenset({Reason.SOURCE_UNREACHABLE, Reason.CONNECT_TIMEOUT, Reason.SOCKET_TIMEOUT})
-
-
-_MESSAGE_LIMIT = 500
 
 
 def reason(found: Reason) -> Reason:
@@ -51,5 +48,5 @@ def failure(placement: PlacementView, found: Reason) -> PlacementFailure:
     """The entry of a deployment's `status.failures` for a placement that failed for the reason `found`."""
     message = words(found, placement.message, f"TemplatePlacement {placement.key}")
     return PlacementFailure(
-        host=placement.host, pool=placement.pool, reason=reason(found), message=message[:_MESSAGE_LIMIT]
+        host=placement.host, pool=placement.pool, reason=reason(found), message=message[:MESSAGE_LENGTH]
     )

@@ -12,10 +12,9 @@ from directdownload.planning import disclosure
 from directdownload.planning.conditions import listed
 from directdownload.planning.observed import PlacementView
 from directdownload.resources.reasons import DONE, TRANSIENT, WAITING, Reason
-from directdownload.resources.templatedeployment import WAITING_HOSTS, TemplateDeployment, WaitingCopies
+from directdownload.resources.templatedeployment import MESSAGE_LENGTH, WAITING_HOSTS, TemplateDeployment, WaitingCopies
 from directdownload.resources.templateplacement import Phase
 
-MESSAGE_LENGTH = 500
 #: Reasons, and hosts of each, that a message names.
 _NAMED = 3
 #: The last word about the copy is of another phase: the controller looks at it next.

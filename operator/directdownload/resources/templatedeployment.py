@@ -26,6 +26,8 @@ from directdownload.resources.template import PlacementCounts
 
 #: Hosts named for each reason to wait.
 WAITING_HOSTS = 5
+#: Characters of a message in `failures` and `waiting`; longer ones are cut.
+MESSAGE_LENGTH = 500
 
 
 class TemplateReference(Model):

@@ -12,7 +12,7 @@ from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.planning.rollouts import plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.reasons import DONE, PERMANENT, TRANSIENT, WAITING, Reason
-from directdownload.resources.templatedeployment import TemplateDeploymentStatus, WaitingCopies
+from directdownload.resources.templatedeployment import MESSAGE_LENGTH, TemplateDeploymentStatus, WaitingCopies
 from directdownload.resources.templateplacement import Phase
 
 HOSTS = [build.host(f"kvm-{number}") for number in range(9)]
@@ -129,7 +129,7 @@ def test_of_thousands_a_few_are_named() -> None:
     hosts = [f"kvm-{number:04}" for number in range(5000)]
     (entry,) = waits.counted(waits.Wait(Reason.HOST_DOWN, host, "x" * 9999) for host in reversed(hosts))
     assert (entry.count, list(entry.hosts)) == (5000, hosts[:5])
-    assert len(entry.message) == waits.MESSAGE_LENGTH
+    assert len(entry.message) == MESSAGE_LENGTH
     assert waits.words([entry]) == "5000 HostDown (kvm-0000, kvm-0001, kvm-0002, …)"
     many = [entry.model_copy(update={"reason": reason}) for reason in sorted(WAITING)]
     assert waits.words(many).endswith(f" and {len(WAITING) - 3} more")
