@@ -7,7 +7,6 @@ arrived, by its content: then `use` begins again with the sources in it. It cost
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -15,13 +14,12 @@ from directdownload.download import metalink
 from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.guard import Guard
-from directdownload.download.sources import Ask, Source, Stream
+from directdownload.download.sources import Ask, Source, Stream, read_head
 from directdownload.download.urls import Url
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 
 _SOURCES_LIMIT = 64
-_LOOK_SECONDS = 30.0
 T = TypeVar("T")
 
 
@@ -61,12 +59,9 @@ class PlainSource:
 
     def look(self, guard: Guard) -> None:
         """Raise FoundMetalinkError if it is a metalink by its first bytes."""
-        buffer, filled = memoryview(bytearray(metalink.HEAD_BYTES)), 0
-        end = time.monotonic() + _LOOK_SECONDS
-        with contextlib.closing(self.open(Ask(0, len(buffer)), guard)) as stream:
-            while filled < len(buffer) and time.monotonic() < end and (count := stream.readinto(buffer[filled:])):
-                filled += count
-        if metalink.is_one(bytes(buffer[:filled])):
+        with contextlib.closing(self.open(Ask(0, metalink.HEAD_BYTES), guard)) as stream:
+            head = read_head(stream, metalink.HEAD_BYTES, guard)
+        if metalink.is_one(head):
             raise self.found()
 
     def found(self) -> SourceError:

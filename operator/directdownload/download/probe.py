@@ -14,8 +14,8 @@ from directdownload.download.request import FetchRequest
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 
+#: enough for the header of every format
 _HEAD_BYTES = 256 * 1024
-_HEAD_SECONDS = 30.0
 
 
 def probe(request: FetchRequest, guard: Guard) -> JobResult:
@@ -48,7 +48,7 @@ def _first_answer(request: FetchRequest, offer: offers.Offer, guard: Guard) -> J
 def _ask(source: offers.PlainSource, request: FetchRequest, offer: offers.Offer, guard: Guard) -> JobResult:
     stream = source.open(sources.Ask(0, _HEAD_BYTES), guard)
     try:
-        head = _read(stream, guard)
+        head = sources.read_head(stream, _HEAD_BYTES, guard)
         if metalink.is_one(head[: metalink.HEAD_BYTES]):
             raise source.found()
         size = stream.size_bytes if stream.size_bytes is not None else offer.size_bytes
@@ -71,17 +71,3 @@ def _ask(source: offers.PlainSource, request: FetchRequest, offer: offers.Offer,
         )
     finally:
         stream.close()
-
-
-def _read(stream: sources.Stream, guard: Guard) -> bytes:
-    """The head of the file: enough for every format's header, but only the bytes of the first seconds."""
-    buffer = memoryview(bytearray(_HEAD_BYTES))
-    filled = 0
-    end = time.monotonic() + _HEAD_SECONDS
-    while filled < _HEAD_BYTES and time.monotonic() < end:
-        guard.check()
-        count = stream.readinto(buffer[filled:])
-        if not count:
-            break
-        filled += count
-    return bytes(buffer[:filled])

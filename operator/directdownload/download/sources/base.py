@@ -6,6 +6,7 @@ open at once, each used by one thread.
 """
 
 import dataclasses
+import time
 from typing import Protocol
 
 from directdownload.download.guard import Guard
@@ -50,6 +51,23 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
+
+
+#: A slow server answers a look with what it has sent by then.
+_HEAD_SECONDS = 30.0
+
+
+def read_head(stream: Stream, count: int, guard: Guard) -> bytes:
+    """The first `count` bytes; fewer if the file is shorter, or if they do not come within `_HEAD_SECONDS`."""
+    buffer, filled = memoryview(bytearray(count)), 0
+    end = time.monotonic() + _HEAD_SECONDS
+    while filled < count and time.monotonic() < end:
+        guard.check()
+        received = stream.readinto(buffer[filled:])
+        if not received:
+            break
+        filled += received
+    return bytes(buffer[:filled])
 
 
 class Source(Protocol):
