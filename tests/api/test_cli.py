@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import harness
-from tests.world import checkout
-from tests.world.cli_world import API_VERSION, SHA256, Cluster, condition, directdownload
+from tests.world import checkout, policies
+from tests.world.cli_world import SHA256, Cluster, condition, directdownload
+
+from directdownload.cluster import kinds
 
 MIB = 1024**2
 
@@ -36,7 +38,7 @@ def test_a_template_is_registered_listed_described_and_deleted(cluster: Cluster)
     options += ["--format", "qcow2", "--zone", cluster.name, "--display-text", "Debian 13", "--type", "ROUTING"]
     done = cluster.run("template", "register", "debian", *options, "--architecture", "aarch64")
     assert (done.returncode, done.stdout) == (0, f"Template debian registered in namespace {cluster.name}.\n")
-    spec = cluster.get("ddtemplate", "debian")["spec"]
+    spec = cluster.get(kinds.TEMPLATES, "debian")["spec"]
     assert spec == spec | {
         "url": url,
         "mirrors": [url + "?m=1", url + "?m=2"],
@@ -66,12 +68,12 @@ def test_deleting_asks_first(cluster: Cluster) -> None:
     assert question.returncode == 1
     assert question.stderr.endswith("Error: nothing was deleted\n")
     assert f"Delete template debian in namespace {cluster.name} (no host has a copy)?" in question.stderr
-    assert cluster.get("ddtemplate", "debian")
+    assert cluster.get(kinds.TEMPLATES, "debian")
 
 
 def test_describe_shows_where_copies_are(cluster: Cluster) -> None:
     cluster.template()
-    cluster.status("ddplacement", cluster.placement("kvm-1"), {"phase": "Downloading", "attempts": 2})
+    cluster.status(kinds.TEMPLATE_PLACEMENTS, cluster.placement("kvm-1"), {"phase": "Downloading", "attempts": 2})
     described = cluster.run("template", "describe", "debian").stdout.splitlines()
     assert described[-1].split() == ["kvm-1", "local", "Downloading", "-", "-", "-", "-", "2", "/p/u"]
 
@@ -141,7 +143,7 @@ def test_a_zone_that_is_mistyped(cluster: Cluster) -> None:
 def test_hosts_and_pools_that_there_are_not_yet_are_told(cluster: Cluster) -> None:
     cluster.template()
     host = f"{cluster.name}-1"
-    cluster.apply(API_VERSION, "Host", host, spec={"nodeName": host, "zone": cluster.name})
+    cluster.apply(kinds.HOSTS, host, spec={"nodeName": host, "zone": cluster.name})
     arguments = ("deploy", "debian", "--zone", cluster.name, "--host", host, "--host", f"{host}1", "--pool", "local")
     done = cluster.run(*arguments)
     assert done.returncode == 0
@@ -155,7 +157,7 @@ def test_what_is_made_can_be_printed(cluster: Cluster) -> None:
     registered = cluster.run("template", "register", "x", "--url", "http://h/x", "--format", "RAW", "-o", "name")
     assert registered.stdout == "template.directdownload.dev/x\n"
     registered = cluster.run("template", "register", "y", "--url", "http://h/x", "--format", "RAW", "-o", "json")
-    assert json.loads(registered.stdout) == cluster.get("ddtemplate", "y") | {
+    assert json.loads(registered.stdout) == cluster.get(kinds.TEMPLATES, "y") | {
         "metadata": json.loads(registered.stdout)["metadata"]
     }
     deploy = ("deploy", "x", "--zone", cluster.name, "--name", "d", "-o")
@@ -169,7 +171,7 @@ def test_the_object_follows_the_progress(cluster: Cluster) -> None:
     cluster.template()
     arguments = ("deploy", "debian", "--zone", cluster.name, "--name", "d")
     assert cluster.run(*arguments).returncode == 0
-    cluster.status("dddeploy", "d", converged(1, 2))
+    cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", converged(1, 2))
     waited = cluster.run(*arguments, "--wait", "-o", "json")
     assert waited.returncode == 0
     assert json.loads(waited.stdout)["status"]["placements"]["ready"] == 2
@@ -193,15 +195,17 @@ def test_resources_that_are_not_installed() -> None:
 def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
     zone = cluster.name
     cluster.status(
-        "ddzone", zone, {"hosts": {"total": 3, "up": 2}, "conditions": [condition("Ready", "True", "Ready")]}
+        kinds.ZONES, zone, {"hosts": {"total": 3, "up": 2}, "conditions": [condition("Ready", "True", "Ready")]}
     )
-    cluster.apply(API_VERSION, "Host", f"{zone}-1", spec={"nodeName": f"{zone}-1", "zone": zone})
+    cluster.apply(kinds.HOSTS, f"{zone}-1", spec={"nodeName": f"{zone}-1", "zone": zone})
     storage = [{"pool": "local", "availableBytes": 5 * 1024**3}]
     cluster.status(
-        "ddhost", f"{zone}-1", {"state": "Up", "architecture": "aarch64", "agentVersion": "0.1.0", "storage": storage}
+        kinds.HOSTS,
+        f"{zone}-1",
+        {"state": "Up", "architecture": "aarch64", "agentVersion": "0.1.0", "storage": storage},
     )
-    cluster.apply(API_VERSION, "StoragePool", f"{zone}-pool", spec={"zone": zone, "path": "/var/lib/libvirt/images"})
-    cluster.status("ddpool", f"{zone}-pool", {"hosts": {"total": 3, "ready": 2}, "capacityBytes": 1024**4})
+    cluster.apply(kinds.STORAGE_POOLS, f"{zone}-pool", spec={"zone": zone, "path": "/var/lib/libvirt/images"})
+    cluster.status(kinds.STORAGE_POOLS, f"{zone}-pool", {"hosts": {"total": 3, "ready": 2}, "capacityBytes": 1024**4})
 
     rows = [line.split() for line in cluster.run("zone", "list").stdout.splitlines()]
     assert rows[0] == ["NAME", "ENABLED", "HOSTS", "UP", "STATUS", "AGE"]
@@ -217,25 +221,27 @@ def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
 
 def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> None:
     zone, pool, path = cluster.name, f"{cluster.name}-pool", "/var/lib/libvirt/images"
-    cluster.apply(API_VERSION, "StoragePool", pool, spec={"zone": zone, "path": path})
+    cluster.apply(kinds.STORAGE_POOLS, pool, spec={"zone": zone, "path": path})
     empty = cluster.run("pool", "files", pool)
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"No files are known in {path}.\n")
 
     cluster.template("debian")
-    uid = cluster.get("ddtemplate", "debian")["metadata"]["uid"]
+    uid = cluster.get(kinds.TEMPLATES, "debian")["metadata"]["uid"]
     for host in ("1", "2"):
-        cluster.apply(API_VERSION, "Host", f"{zone}-{host}", spec={"nodeName": f"{zone}-{host}", "zone": zone})
+        cluster.apply(kinds.HOSTS, f"{zone}-{host}", spec={"nodeName": f"{zone}-{host}", "zone": zone})
     unplaced = [
         {"name": uid, "sizeBytes": 3 * MIB, "state": "Published"},
         {"name": "gone.iso", "sizeBytes": 2 * MIB, "state": "Published"},
         {"name": ".directdownload/gone.h.part", "sizeBytes": MIB, "state": "Partial"},
     ]
     storage = {"pool": pool, "unplaced": unplaced, "unplacedBytes": 10 * MIB}
-    cluster.status("ddhost", f"{zone}-1", {"storage": [storage]})
+    cluster.status(kinds.HOSTS, f"{zone}-1", {"storage": [storage]})
     reference = {"namespace": cluster.name, "name": "debian", "uid": uid}
     spec = {"templateRef": reference, "zone": zone, "pool": pool, "host": f"{zone}-2", "path": f"{path}/{uid}"}
-    cluster.apply(API_VERSION, "TemplatePlacement", f"{zone}-p", spec=spec)
-    cluster.status("ddplacement", f"{zone}-p", {"phase": "Ready", "file": {"path": f"{path}/{uid}", "sizeBytes": MIB}})
+    cluster.apply(kinds.TEMPLATE_PLACEMENTS, f"{zone}-p", spec=spec)
+    cluster.status(
+        kinds.TEMPLATE_PLACEMENTS, f"{zone}-p", {"phase": "Ready", "file": {"path": f"{path}/{uid}", "sizeBytes": MIB}}
+    )
 
     listed = cluster.run("pool", "files", pool)
     assert [line.split() for line in listed.stdout.splitlines()] == [
@@ -272,7 +278,7 @@ def test_deploy_creates_what_was_asked_for(cluster: Cluster) -> None:
     name = f"debian-{cluster.name}"
     assert done.returncode == 0
     assert done.stdout == f"Deployment {name} created: debian goes to 2 hosts of {cluster.name}.\n"
-    spec = cluster.get("dddeploy", name)["spec"]
+    spec = cluster.get(kinds.TEMPLATE_DEPLOYMENTS, name)["spec"]
     expected = {"templateRef": {"name": "debian"}, "hosts": ["a", "b"], "pools": ["p"], "deletionPolicy": "Retain"}
     assert spec == spec | expected
 
@@ -285,7 +291,7 @@ def test_deploy_again_changes_nothing(cluster: Cluster) -> None:
     other = cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d", "--host", "a")
     assert other.returncode == 3
     assert "with another spec: hosts is all, not a" in other.stderr
-    assert cluster.get("dddeploy", "d")["metadata"]["generation"] == 1
+    assert cluster.get(kinds.TEMPLATE_DEPLOYMENTS, "d")["metadata"]["generation"] == 1
 
 
 def test_deploy_wait_shows_progress_and_ends_when_ready(cluster: Cluster) -> None:
@@ -294,18 +300,18 @@ def test_deploy_wait_shows_progress_and_ends_when_ready(cluster: Cluster) -> Non
         waiting.until("total    0 of 0 ready")
         first, second = cluster.placement("kvm-1"), cluster.placement("kvm-2")
         progress = {"bytesDownloaded": 45 * MIB, "bytesTotal": 100 * MIB, "bytesPerSecond": 12_897_485, "etaSeconds": 8}
-        cluster.status("ddplacement", first, {"phase": "Downloading", "progress": progress})
+        cluster.status(kinds.TEMPLATE_PLACEMENTS, first, {"phase": "Downloading", "progress": progress})
         waiting.until("kvm-1  local  Downloading  45 %  45.0 MiB / 100.0 MiB  12.3 MiB/s  ETA 8 s")
         waiting.until("kvm-2  local  Pending")
         file = {"path": "/p/u", "sizeBytes": 100 * MIB}
         for name in (first, second):
-            cluster.status("ddplacement", name, {"phase": "Ready", "file": file})
+            cluster.status(kinds.TEMPLATE_PLACEMENTS, name, {"phase": "Ready", "file": file})
         waiting.until("kvm-2  local  Ready  100.0 MiB")
         # Ready of an older generation is not the end
-        cluster.status("dddeploy", "d", converged(0, 2))
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", converged(0, 2))
         waiting.until("total         2 of 2 ready")
         assert waiting.process.poll() is None
-        cluster.status("dddeploy", "d", converged(1, 2))
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", converged(1, 2))
         status, text = waiting.end()
     assert status == 0
     assert "d: ready, 2 copies, after " in text
@@ -326,7 +332,7 @@ def test_deploy_wait_ends_with_the_failures(cluster: Cluster) -> None:
                 condition("Stalled", "True", "PlacementsFailed", message=message),
             ],
         }
-        cluster.status("dddeploy", "d", status)
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", status)
         code, text = waiting.end()
     assert code == 3
     assert "Error: d has stalled: PlacementsFailed: 1 of 2 placements failed" in text
@@ -351,7 +357,7 @@ def test_a_deployment_that_is_deleted_meanwhile(cluster: Cluster) -> None:
     cluster.template()
     with cluster.start("deploy", "debian", "--zone", cluster.name, "--name", "d", "--wait") as waiting:
         waiting.until("total    0 of 0 ready")
-        cluster.control_plane.kubectl("delete", "dddeploy", "d", "-n", cluster.name, check=True)
+        cluster.delete(kinds.TEMPLATE_DEPLOYMENTS, "d")
         assert waiting.end()[0] == 3
     assert "deployment 'd' was deleted meanwhile" in waiting.text
 
@@ -364,7 +370,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_rollout(cluster: Cluster) -> None:
         status, text = waiting.end()
     assert status == 130
     assert "The rollout goes on; see it again with: directdownload status d --watch" in text
-    assert cluster.get("dddeploy", "d")["spec"]["zone"] == cluster.name
+    assert cluster.get(kinds.TEMPLATE_DEPLOYMENTS, "d")["spec"]["zone"] == cluster.name
 
 
 def test_tenants_who_may_not_see_placements_follow_the_sum(cluster: Cluster) -> None:
@@ -376,16 +382,13 @@ def test_tenants_who_may_not_see_placements_follow_the_sum(cluster: Cluster) -> 
             "verbs": ["get", "list", "watch", "create"],
         }
     ]
-    role = {"metadata": {"namespace": cluster.name}}
-    cluster.apply("rbac.authorization.k8s.io/v1", "Role", "tenant", rules=rules, **role)
+    cluster.apply(policies.ROLES, "tenant", rules=rules)
     group = {"apiGroup": "rbac.authorization.k8s.io"}
     cluster.apply(
-        "rbac.authorization.k8s.io/v1",
-        "RoleBinding",
+        policies.ROLE_BINDINGS,
         "tenant",
         subjects=[{**group, "kind": "User", "name": "tenant"}],
         roleRef={**group, "kind": "Role", "name": "tenant"},
-        **role,
     )
     cluster.placement("kvm-1")
     tenant = cluster.control_plane.kubeconfig("tenant", [])
@@ -396,10 +399,10 @@ def test_tenants_who_may_not_see_placements_follow_the_sum(cluster: Cluster) -> 
         # The rate is measured: it takes two changes.
         for downloaded in (0, 10, 20, 30):
             status = {"placements": {"desired": 7}, "bytes": {"total": 100 * MIB, "downloaded": downloaded * MIB}}
-            cluster.status("dddeploy", "d", status)
+            cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", status)
             watching.until(f"{downloaded} %" if downloaded else "0 of 7 ready")
         assert re.search(r"total    0 of 7 ready  30 %  30\.0 MiB / 100\.0 MiB  \S+ [KM]iB/s  ETA ", watching.text)
-        cluster.status("dddeploy", "d", converged(1, 7))
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", converged(1, 7))
         assert watching.end()[0] == 0
     waited = cluster.run("status", "d", "--watch", kubeconfig=tenant)
     assert waited.returncode == 0
@@ -417,8 +420,8 @@ def test_status_lists_deployments_and_watches_all(cluster: Cluster) -> None:
     assert [cluster.name, "a"] in [line.split()[:2] for line in cluster.run("status", "-A").stdout.splitlines()]
     with cluster.start("status", "--watch") as watching:
         watching.until("  0 of 2 deployments ready")
-        cluster.status("dddeploy", "a", converged(1, 1))
-        cluster.status("dddeploy", "b", converged(1, 1))
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "a", converged(1, 1))
+        cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "b", converged(1, 1))
         status, text = watching.end()
     assert status == 0
     assert "2 of 2 deployments ready" in text
@@ -437,7 +440,9 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     cluster.template()
     assert cluster.run("deploy", "debian", "--zone", cluster.name, "--name", "d").returncode == 0
     cluster.status(
-        "ddplacement", cluster.placement("kvm-1"), {"phase": "Ready", "file": {"path": "/p", "sizeBytes": MIB}}
+        kinds.TEMPLATE_PLACEMENTS,
+        cluster.placement("kvm-1"),
+        {"phase": "Ready", "file": {"path": "/p", "sizeBytes": MIB}},
     )
     environment = checkout.environment(TERM="xterm", COLUMNS="120", LINES="30")
     process = subprocess.Popen(cluster.arguments("status", "d", "-w"), stdout=slave, stderr=slave, env=environment)
@@ -445,7 +450,7 @@ def test_a_terminal_gets_bars(cluster: Cluster, terminal: tuple[int, int]) -> No
     shown = b""
     while "━━━".encode() not in shown:
         shown += os.read(master, 65536)
-    cluster.status("dddeploy", "d", converged(1, 1))
+    cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "d", converged(1, 1))
     while b"d: ready, 1 copy" not in shown:
         shown += os.read(master, 65536)
     assert process.wait(timeout=120) == 0
@@ -456,9 +461,9 @@ def test_a_word_that_this_version_does_not_know_is_shown_as_unknown(cluster: Clu
     """A newer version may have written it."""
     cluster.template("debian")
     spec = {"templateRef": {"name": "debian"}, "zone": cluster.name}
-    cluster.apply(API_VERSION, "TemplateDeployment", "odd", spec=spec)
+    cluster.apply(kinds.TEMPLATE_DEPLOYMENTS, "odd", spec=spec)
     failure = {"host": "kvm-1", "pool": "local", "reason": "OfTomorrow", "message": "new"}
-    cluster.status("dddeploy", "odd", {"failures": [failure]})
+    cluster.status(kinds.TEMPLATE_DEPLOYMENTS, "odd", {"failures": [failure]})
     shown = cluster.run("status", "odd")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert ["kvm-1", "local", "Unknown", "new"] in [line.split() for line in shown.stdout.splitlines()]

@@ -9,9 +9,9 @@ import pytest
 from tests.cluster import harness
 from tests.world import certificates
 from tests.world.certificate_fleet import Fleet, days
-from tests.world.cli_world import API_VERSION
 
 from directdownload.cli import aliases, session, trust
+from directdownload.cluster import kinds
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 
@@ -43,7 +43,7 @@ def test_upload_of_the_same_bytes_changes_nothing(fleet: Fleet) -> None:
     crlf = fleet.file(pathlib.Path(path).read_text().replace("\n", "\r\n"), "crlf.pem")
     done = fleet.certificate("upload", "--file", crlf)
     assert done.stdout == f"Certificate {fleet.alias} of {fleet.name} already has these bytes: nothing to change.\n"
-    assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 1
+    assert fleet.get(kinds.CERTIFICATES, fleet.alias)["metadata"]["generation"] == 1
 
 
 def test_upload_of_other_bytes_is_a_rotation(fleet: Fleet) -> None:
@@ -80,28 +80,28 @@ def test_an_alias_is_the_same_in_any_case_and_its_object_has_a_name(fleet: Fleet
     assert done.stdout.startswith(f"Certificate {alias.lower()} created (object my-ca.{fleet.name})")
     again = fleet.run(*arguments, "--name", alias.upper())
     assert "already has these bytes" in again.stdout
-    assert fleet.get("ddcert", f"my-ca.{fleet.name}")["spec"]["alias"] == alias.lower()
+    assert fleet.get(kinds.CERTIFICATES, f"my-ca.{fleet.name}")["spec"]["alias"] == alias.lower()
 
 
 def test_a_certificate_is_found_by_zone_and_alias_whatever_its_object_is_called(fleet: Fleet) -> None:
     name = f"other-{fleet.name}"
     spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": certificates.pem()}
-    fleet.apply(API_VERSION, "DirectDownloadCertificate", name, spec=spec)
+    fleet.apply(kinds.CERTIFICATES, name, spec=spec)
     assert fleet.certificate("revoke").returncode == 0
-    assert fleet.get("ddcert", name)["spec"]["revoked"] is True
+    assert fleet.get(kinds.CERTIFICATES, name)["spec"]["revoked"] is True
 
 
 def test_a_name_that_another_zone_has_gets_the_zone_after_it(fleet: Fleet) -> None:
     zones = [f"{fleet.name}-{number}" for number in (1, 2, 3)]
     for zone in zones:
-        fleet.apply(API_VERSION, "Zone", zone, spec={"nodeSelector": {"matchLabels": {"zone": zone}}})
+        fleet.apply(kinds.ZONES, zone, spec={"nodeSelector": {"matchLabels": {"zone": zone}}})
     path = fleet.file()
     for zone, name in ((zones[0], fleet.alias), (zones[1], f"{fleet.alias}-{zones[1]}")):
         done = fleet.run("certificate", "upload", "--name", fleet.alias, "--zone", zone, "--file", path)
         assert f"(object {name})" in done.stdout
-        assert fleet.get("ddcert", name)["spec"]["zone"] == zone
+        assert fleet.get(kinds.CERTIFICATES, name)["spec"]["zone"] == zone
     taken = {"zone": zones[0], "alias": "taken", "certificate": certificates.pem()}
-    fleet.apply(API_VERSION, "DirectDownloadCertificate", f"{fleet.alias}-{zones[2]}", spec=taken)
+    fleet.apply(kinds.CERTIFICATES, f"{fleet.alias}-{zones[2]}", spec=taken)
     done = fleet.run("certificate", "upload", "--name", fleet.alias, "--zone", zones[2], "--file", path)
     assert done.returncode == 3
     assert f"the names '{fleet.alias}' and '{fleet.alias}-{zones[2]}' belong to other certificates" in done.stderr
@@ -166,7 +166,7 @@ def test_an_alias_with_other_characters_is_refused_in_the_words_of_the_crd(fleet
 def test_the_bytes_of_a_reference_are_not_replaced(fleet: Fleet) -> None:
     reference = {"kind": "Secret", "name": "images-ca", "key": "ca.crt"}
     spec = {"zone": fleet.name, "alias": fleet.alias, "certificateRef": reference}
-    fleet.apply(API_VERSION, "DirectDownloadCertificate", fleet.alias, spec=spec)
+    fleet.apply(kinds.CERTIFICATES, fleet.alias, spec=spec)
     done = fleet.certificate("upload", "--file", fleet.file())
     assert done.returncode == 3
     assert "takes its bytes from the Secret images-ca (key ca.crt), not from a file: change them there" in done.stderr
@@ -175,7 +175,7 @@ def test_the_bytes_of_a_reference_are_not_replaced(fleet: Fleet) -> None:
 
 def test_a_disabled_zone_is_told(fleet: Fleet) -> None:
     spec = {"nodeSelector": {"matchLabels": {"zone": fleet.name}}, "enabled": False}
-    fleet.apply(API_VERSION, "Zone", fleet.name, spec=spec)
+    fleet.apply(kinds.ZONES, fleet.name, spec=spec)
     done = fleet.certificate("upload", "--file", fleet.file())
     assert done.returncode == 0
     assert (
@@ -200,7 +200,7 @@ def test_revoke_takes_it_from_the_zone_or_from_one_host_and_twice_is_fine(fleet:
     assert fleet.spec()["revoked"] is True
     again = fleet.certificate("revoke")
     assert (again.returncode, again.stdout) == (0, f"Certificate {fleet.alias} of {fleet.name} was already revoked.\n")
-    assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 4
+    assert fleet.get(kinds.CERTIFICATES, fleet.alias)["metadata"]["generation"] == 4
 
 
 def test_upload_to_a_host_and_provision_give_it_back(fleet: Fleet) -> None:
@@ -247,7 +247,7 @@ def test_one_host_alone_gets_no_new_certificate_and_no_other_bytes(fleet: Fleet)
     done = fleet.certificate("upload", "--file", fleet.file(name="other.pem"), "--host", host)
     assert done.returncode == 3
     assert "differs from the file, and all hosts of a zone have the same certificate" in done.stderr
-    assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 1
+    assert fleet.get(kinds.CERTIFICATES, fleet.alias)["metadata"]["generation"] == 1
 
 
 def test_what_does_not_exist_is_named(fleet: Fleet) -> None:
@@ -279,13 +279,13 @@ def test_what_does_not_exist_is_named(fleet: Fleet) -> None:
     ):
         done = fleet.run(*arguments)
         assert (done.returncode, words in done.stderr) == (3, True), done.stderr
-    assert fleet.get("ddcert", fleet.alias)["metadata"]["generation"] == 1
+    assert fleet.get(kinds.CERTIFICATES, fleet.alias)["metadata"]["generation"] == 1
 
 
 def test_two_objects_with_one_alias_are_told_apart_by_a_person(fleet: Fleet) -> None:
     fleet.uploaded()
     spec = {"zone": fleet.name, "alias": fleet.alias.upper(), "certificate": certificates.pem()}
-    fleet.apply(API_VERSION, "DirectDownloadCertificate", f"{fleet.alias}-2", spec=spec)
+    fleet.apply(kinds.CERTIFICATES, f"{fleet.alias}-2", spec=spec)
     done = fleet.certificate("revoke")
     assert done.returncode == 3
     assert f"have the alias '{fleet.alias}': {fleet.alias}, {fleet.alias}-2. Delete all but one" in done.stderr
@@ -293,12 +293,12 @@ def test_two_objects_with_one_alias_are_told_apart_by_a_person(fleet: Fleet) -> 
 
 def test_one_that_is_being_deleted_is_left_alone(fleet: Fleet) -> None:
     path = fleet.uploaded()
-    fleet.patch(metadata={"finalizers": ["directdownload.dev/test"]})
-    fleet.control_plane.kubectl("delete", "ddcert", fleet.alias, "--wait=false", check=True)
+    fleet.change(metadata={"finalizers": ["directdownload.dev/test"]})
+    fleet.delete(kinds.CERTIFICATES, fleet.alias)
     done = fleet.certificate("upload", "--file", path)
     assert done.returncode == 1
     assert "is being deleted, which removes it from every host" in done.stderr
-    fleet.patch(metadata={"finalizers": None})
+    fleet.change(metadata={"finalizers": None})
 
 
 def test_changes_at_the_same_time_lose_nothing(fleet: Fleet) -> None:
@@ -320,7 +320,7 @@ async def test_what_another_changes_between_read_and_write_is_kept(fleet: Fleet)
         seen.append(current.spec.revoked_hosts)
         if len(seen) <= 2:
             theirs = {"revokedHosts": [f"theirs-{number}" for number in range(len(seen))]}
-            fleet.patch(spec=theirs)
+            fleet.change(spec=theirs)
         return trust.revoke("ours")(current)
 
     async with session.open_session(str(fleet.kubeconfig), None, None) as connection:

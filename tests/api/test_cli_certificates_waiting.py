@@ -9,10 +9,11 @@ import subprocess
 
 import pytest
 from tests.cluster import harness
-from tests.world import checkout
+from tests.world import checkout, policies
 from tests.world.certificate_fleet import GROUP, Fleet, rows
 from tests.world.cli_world import condition
 
+from directdownload.cluster import kinds
 from directdownload.resources import pem
 
 
@@ -192,8 +193,8 @@ def test_a_user_who_may_not_see_hosts_gets_counts(fleet: Fleet) -> None:
     rules = [{"apiGroups": ["directdownload.dev"], "resources": resources, "verbs": verbs}]
     role = {"apiGroup": GROUP, "kind": "ClusterRole", "name": fleet.name}
     subjects = [{"apiGroup": GROUP, "kind": "User", "name": fleet.name}]
-    fleet.apply(f"{GROUP}/v1", "ClusterRole", fleet.name, rules=rules)
-    fleet.apply(f"{GROUP}/v1", "ClusterRoleBinding", fleet.name, roleRef=role, subjects=subjects)
+    fleet.apply(policies.CLUSTER_ROLES, fleet.name, rules=rules)
+    fleet.apply(policies.CLUSTER_ROLE_BINDINGS, fleet.name, roleRef=role, subjects=subjects)
     user = fleet.control_plane.kubeconfig(fleet.name, [])
     fleet.host("1")
     path = fleet.file()
@@ -228,7 +229,7 @@ def test_a_certificate_that_is_deleted_meanwhile(fleet: Fleet) -> None:
     fleet.host("1")
     with fleet.start(*fleet.arguments_of("upload", "--file", fleet.file(), "--wait")) as waiting:
         waiting.until("0 of 1 host")
-        fleet.control_plane.kubectl("delete", "ddcert", fleet.alias, check=True)
+        fleet.delete(kinds.CERTIFICATES, fleet.alias)
         assert waiting.end()[0] == 3
     assert f"certificate '{fleet.alias}' was deleted meanwhile" in waiting.text
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tests.cluster import harness
 from tests.world import certificates, checkout, cli_world
-from tests.world.cli_world import API_VERSION, Cluster
+from tests.world.cli_world import Cluster
+
+from directdownload.cluster import kinds
 
 #: A window's title, a colour, C1's way to begin a sequence, a line that overwrites itself, text that reads backwards.
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2Jgone\rover\u202ebackwards\x7f"
@@ -28,27 +30,29 @@ def cluster(definitions: harness.ControlPlane) -> Cluster:
         for kind in ("Ready", "Reconciling", "Stalled", "SourceReachable", "KeystoreSynced")
     ]
     spec = {"url": "https://images.example.org/x.qcow2", "format": "QCOW2", "displayText": HOSTILE}
-    made.apply(API_VERSION, "Template", "debian", spec={**spec, "details": {"note": HOSTILE}})
-    made.status("template", "debian", {"conditions": conditions[:1], "etag": HOSTILE})
+    made.apply(kinds.TEMPLATES, "debian", spec={**spec, "details": {"note": HOSTILE}})
+    made.status(kinds.TEMPLATES, "debian", {"conditions": conditions[:1], "etag": HOSTILE})
     reference = {"templateRef": {"name": "debian"}, "zone": made.name}
-    made.apply(API_VERSION, "TemplateDeployment", "debian", spec=reference)
+    made.apply(kinds.TEMPLATE_DEPLOYMENTS, "debian", spec=reference)
     failures = [{"host": "kvm-1", "pool": "local", "reason": "SourceRefused", "message": HOSTILE}]
-    made.status("templatedeployment", "debian", {"conditions": conditions[:3], "failures": failures})
+    made.status(kinds.TEMPLATE_DEPLOYMENTS, "debian", {"conditions": conditions[:3], "failures": failures})
     placement = made.placement("kvm-1")
     progress = {"source": HOSTILE, "percent": 3, "bytesDownloaded": 3, "bytesTotal": 100}
-    made.status("templateplacement", placement, {"phase": "Failed", "conditions": conditions[:3], "progress": progress})
+    made.status(
+        kinds.TEMPLATE_PLACEMENTS, placement, {"phase": "Failed", "conditions": conditions[:3], "progress": progress}
+    )
     host = {"nodeName": made.name, "zone": made.name}
-    made.apply(API_VERSION, "Host", made.name, spec=host)
+    made.apply(kinds.HOSTS, made.name, spec=host)
     proof = {"name": made.name, "state": "Failed", "reason": "KeystoreUnreadable", "message": HOSTILE}
     status = {"state": "Up", "agentVersion": HOSTILE, "conditions": [conditions[0], conditions[4]]}
-    made.status("host", made.name, {**status, "certificates": [{**proof, "fingerprintSHA256": ""}]})
-    made.apply(API_VERSION, "StoragePool", made.name, spec={"zone": made.name, "path": "/p"})
-    made.status("storagepool", made.name, {"conditions": conditions[:1]})
-    made.status("zone", made.name, {"conditions": conditions[:1]})
+    made.status(kinds.HOSTS, made.name, {**status, "certificates": [{**proof, "fingerprintSHA256": ""}]})
+    made.apply(kinds.STORAGE_POOLS, made.name, spec={"zone": made.name, "path": "/p"})
+    made.status(kinds.STORAGE_POOLS, made.name, {"conditions": conditions[:1]})
+    made.status(kinds.ZONES, made.name, {"conditions": conditions[:1]})
     certificate = {"zone": made.name, "alias": "ca", "certificate": certificates.pem()}
-    made.apply(API_VERSION, "DirectDownloadCertificate", made.name, spec=certificate)
+    made.apply(kinds.CERTIFICATES, made.name, spec=certificate)
     problem = [{"host": made.name, "reason": "KeystoreUnreadable", "message": HOSTILE}]
-    made.status("directdownloadcertificate", made.name, {"conditions": conditions[:3], "failures": problem})
+    made.status(kinds.CERTIFICATES, made.name, {"conditions": conditions[:3], "failures": problem})
     return made
 
 

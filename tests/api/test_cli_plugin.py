@@ -12,8 +12,10 @@ import pytest
 from tests.cluster import harness
 from tests.world import docs, origin
 from tests.world.checkout import REPOSITORY
-from tests.world.cli_world import API_VERSION, Cluster
+from tests.world.cli_world import Cluster
 from tests.world.waiting import until
+
+from directdownload.cluster import kinds
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +123,11 @@ def cluster(definitions: harness.ControlPlane) -> Cluster:
     found.template("debian")
     found.template("fedora")
     other = f"{found.name}-b"
-    found.apply(API_VERSION, "Zone", other, spec={"nodeSelector": {"matchLabels": {"zone": other}}})
+    found.apply(kinds.ZONES, other, spec={"nodeSelector": {"matchLabels": {"zone": other}}})
     for host, zone in (("1", found.name), ("2", other)):
         name = f"{found.name}-{host}"
-        found.apply(API_VERSION, "Host", name, spec={"nodeName": name, "zone": zone})
-    found.apply(API_VERSION, "StoragePool", f"{found.name}-pool", spec={"zone": found.name, "path": "/srv/x"})
+        found.apply(kinds.HOSTS, name, spec={"nodeName": name, "zone": zone})
+    found.apply(kinds.STORAGE_POOLS, f"{found.name}-pool", spec={"zone": found.name, "path": "/srv/x"})
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest_asyncio
 from tests.cluster import harness
-from tests.world import agent_world, kube, stores
+from tests.world import agent_world, jdks, kube, stores
 from tests.world.agent_world import World
 from tests.world.kube import Object
 from tests.world.simulation import Simulation
@@ -38,7 +38,7 @@ def recorded(name: str) -> Any:
 
 def listed(path: pathlib.Path) -> dict[str, str] | None:
     """Fingerprint of each entry, by alias, as keytool lists them; None where it cannot open the store."""
-    command = ("keytool", "-list", "-keystore", str(path), "-storepass", stores.PASSWORD)
+    command = ("keytool", *jdks.BRIEF_KEYTOOL, "-list", "-keystore", str(path), "-storepass", stores.PASSWORD)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return None

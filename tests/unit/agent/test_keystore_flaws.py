@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from tests.unit.agent.test_keystoresync import Host, published
+from tests.world import jdks, stores
 from tests.world import odd_certificates as odd
-from tests.world import stores
 
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
@@ -23,7 +23,15 @@ def host(tmp_path: pathlib.Path) -> Host:
 
 def opens(host: Host) -> bool:
     """Whether Java does."""
-    command = ("keytool", "-list", "-keystore", str(host.files.path), "-storepass", stores.PASSWORD)
+    command = (
+        "keytool",
+        *jdks.BRIEF_KEYTOOL,
+        "-list",
+        "-keystore",
+        str(host.files.path),
+        "-storepass",
+        stores.PASSWORD,
+    )
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

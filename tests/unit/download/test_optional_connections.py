@@ -55,7 +55,7 @@ class Balancer(RangeServer):
 class Choosy(RangeServer):
     """Serves one connection at a time; `refuse` answers the others."""
 
-    def __init__(self, refuse: Serve, *, rate: int = 8 * MIB) -> None:
+    def __init__(self, refuse: Serve, *, rate: int = 32 * MIB) -> None:
         self._refuse = refuse
         self.refused = 0
         super().__init__(DATA, rate=rate)
@@ -140,7 +140,7 @@ def test_a_link_for_one_use_is_used_once(pool: pathlib.Path, monkeypatch: pytest
             super().serve(connection, request, number)
 
     for connections in (0, 4):
-        with Once(DATA, rate=8 * MIB) as server:
+        with Once(DATA, rate=24 * MIB) as server:
             request = make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(connections))
             assert fetch(request).done
             assert len(server.received) > 1
@@ -153,7 +153,7 @@ def test_backends_with_etags_of_their_own_are_one_source_under_a_checksum(
     pool: pathlib.Path, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
-    with Balancer(rate=8 * MIB, etags=('"one"', '"two"', '"three"')) as server:
+    with Balancer(rate=24 * MIB, etags=('"one"', '"two"', '"three"')) as server:
         result = fetch(make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(connections)))
         ranges = [request for request in server.received if "range" in request.headers]
         assert bool(ranges) == (connections != 1)

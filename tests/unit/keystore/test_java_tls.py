@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.unit.keystore import support, writing
-from tests.world import origin
+from tests.world import jdks, origin
 from tests.world.certificates import Certificate
 from tests.world.http import HostileServer, Received, answer, tls_server
 
@@ -39,7 +39,7 @@ def classes(jdk: support.Jdk, tmp_path_factory: pytest.TempPathFactory) -> pathl
 
 
 def asks(jdk: support.Jdk, classes: pathlib.Path, path: pathlib.Path, store_type: StoreType, url: str) -> str:
-    program = (jdk.bin / "java", "-cp", classes, "TlsClient")
+    program = (jdk.bin / "java", *jdks.BRIEF, "-cp", classes, "TlsClient")
     return support.command(*program, store_type, path, support.PASSWORD, url).strip()
 
 

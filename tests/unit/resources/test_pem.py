@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies
-from tests.world import certificates
+from tests.world import certificates, jdks
 
 from directdownload.resources import pem
 
@@ -232,7 +232,7 @@ def test_java_reads_a_keystore_with_whatever_is_accepted(tmp_path: pathlib.Path)
     store = tmp_path / "store.jks"
     jks.KeyStore.new("jks", entries).save(str(store), "changeit")
     listed = subprocess.run(
-        ["keytool", "-list", "-keystore", str(store), "-storepass", "changeit"],
+        ["keytool", *jdks.BRIEF_KEYTOOL, "-list", "-keystore", str(store), "-storepass", "changeit"],
         capture_output=True,
         text=True,
         check=False,
