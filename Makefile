@@ -52,7 +52,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	lint-imports
 	python -m directdownload.resources.crd crds --check
 	python -m directdownload.resources.reference docs/kinds --check
-	python -m directdownload.metrics_reference docs/metrics.md --check
+	python -m directdownload.observe.metrics_reference docs/metrics.md --check
 	python -m tests.values_reference docs/values.md --check
 	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml --check
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
@@ -113,7 +113,7 @@ crds: venv ## Regenerate crds/ and the chart's copy from the models
 .PHONY: docs
 docs: venv ## Regenerate the parts of docs/ and of the chart that come from the code
 	python -m directdownload.resources.reference docs/kinds
-	python -m directdownload.metrics_reference docs/metrics.md
+	python -m directdownload.observe.metrics_reference docs/metrics.md
 	python -m tests.values_reference docs/values.md
 	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml
 

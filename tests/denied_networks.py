@@ -10,12 +10,12 @@ import sys
 
 import yaml
 
-from directdownload.download import policy
+from directdownload.download.sources import policy
 from directdownload.resources import generated
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 FILE = REPOSITORY / "charts" / "direct-download-operator" / "files" / "denied-networks.yaml"
-_HEAD = "# Generated from directdownload/download/policy.py by `make docs`. Do not edit.\n"
+_HEAD = "# Generated from directdownload/download/sources/policy.py by `make docs`. Do not edit.\n"
 
 
 def networks() -> dict[str, list[str]]:

@@ -5,10 +5,10 @@ Used by the controller and by `plan`. Judged by the URLs alone: hosts resolve th
 
 from dataclasses import dataclass
 
-from directdownload.download import policy as engine
-from directdownload.download import urls
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError
+from directdownload.download.sources import policy as engine
+from directdownload.download.sources import urls
 from directdownload.planning import policies
 from directdownload.planning.conditions import Verdict
 from directdownload.resources.jobs import Policy

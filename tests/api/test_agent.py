@@ -17,7 +17,7 @@ from tests.world.agent_world import Object, World
 from tests.world.waiting import until_async
 
 import directdownload
-from directdownload.agent import prober
+from directdownload.agent.pools import prober
 from directdownload.cluster import errors, kinds
 from directdownload.resources.base import AGENT, CONTROLLER
 

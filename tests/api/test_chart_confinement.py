@@ -11,7 +11,7 @@ from tests.world.checkout import REPOSITORY
 from tests.world.kube import Kube, Object
 
 from directdownload.cluster.kinds import PODS
-from directdownload.download import policy
+from directdownload.download.sources import policy
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)

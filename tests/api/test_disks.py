@@ -13,7 +13,7 @@ from tests.world.disks import Origin as SimulatedOrigin
 from tests.world.origin import Origin
 
 from directdownload.download import job
-from directdownload.download.record import read_record
+from directdownload.download.store.record import read_record
 from directdownload.resources.jobs import JobDocument, JobPool, Policy, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 

@@ -13,9 +13,9 @@ import yaml
 from tests.cluster import harness
 from tests.world import kube
 
-from directdownload import scraping
 from directdownload.cluster import client
-from directdownload.servingcertificate import ServingCertificate
+from directdownload.observe import scraping
+from directdownload.observe.servingcertificate import ServingCertificate
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)

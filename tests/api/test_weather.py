@@ -21,7 +21,7 @@ from tests.world.waiting import until, until_async
 from tests.world.weather import Call, Fault, Matches, Proxy
 
 from directdownload.cluster import kinds
-from directdownload.controller import watch_kinds
+from directdownload.controller import kopf_source as watch_kinds
 from directdownload.resources.jobs import JobDocument, JobResult
 
 HOSTS = 12

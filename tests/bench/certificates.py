@@ -26,10 +26,10 @@ from tests.world.evidence import HOSTS
 from tests.world.simulation import Simulation
 from tests.world.waiting import until
 
-from directdownload import health
 from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, kinds, reflector
+from directdownload.observe import health
 
 ROUNDS = 40
 FLEET = 1000

@@ -262,7 +262,7 @@ def _resume(work: pathlib.Path, image: Image, url: str) -> float:
 
 
 def _on_disk(kept: pathlib.Path) -> int:
-    from directdownload.download.journal import read_journal
+    from directdownload.download.transfer.journal import read_journal
 
     journal = read_journal(str(kept))
     return journal.bytes_on_disk if journal is not None else 0
@@ -270,7 +270,7 @@ def _on_disk(kept: pathlib.Path) -> int:
 
 def _trim(kept: pathlib.Path, size: int) -> None:
     """Trim the kept bytes to exactly half, as the interruption came a little later."""
-    from directdownload.download.journal import read_journal
+    from directdownload.download.transfer.journal import read_journal
 
     journal = read_journal(str(kept))
     if journal is None or journal.ranges[0][0] != 0 or journal.ranges[0][1] < size:

@@ -18,7 +18,7 @@ from tests.world.cluster import NAMESPACE, RELEASE, Cluster, Object
 from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
-from directdownload import metrics_reference
+from directdownload.observe import metrics_reference
 
 MONITORS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 #: These need definitions that the cluster has not; what else comes with them is applied beside the release.

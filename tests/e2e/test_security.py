@@ -17,8 +17,8 @@ from tests.world.kube import Kube, Object, resource
 from tests.world.waiting import until
 
 from directdownload.cluster import kinds
-from directdownload.download import confinement
-from directdownload.download.record import Record
+from directdownload.download.sandbox import confinement
+from directdownload.download.store.record import Record
 from directdownload.resources.naming import WORK_DIRECTORY
 
 SERVICE_ACCOUNTS = kinds.Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)

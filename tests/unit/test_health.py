@@ -7,7 +7,7 @@ import prometheus_client
 import pytest
 
 import directdownload
-from directdownload import health
+from directdownload.observe import health
 
 
 async def get(port: int, path: str, host: str = "127.0.0.1", **headers: str) -> tuple[int, str, str]:

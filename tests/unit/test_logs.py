@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.world import checkout
 
-from directdownload import logs
+from directdownload.observe import logs
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQifQ.c2lnbmF0dXJl"
 

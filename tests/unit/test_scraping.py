@@ -11,9 +11,9 @@ import pytest
 from cryptography import x509
 from tests.world import certificates
 
-from directdownload import scraping, servingcertificate
-from directdownload.scraping import Gate, Verdict
-from directdownload.servingcertificate import ServingCertificate
+from directdownload.observe import scraping, servingcertificate
+from directdownload.observe.scraping import Gate, Verdict
+from directdownload.observe.servingcertificate import ServingCertificate
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

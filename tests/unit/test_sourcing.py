@@ -10,8 +10,8 @@ from tests.unit.planning import build
 from directdownload import sourcing
 from directdownload.download import engine
 from directdownload.download.errors import RequestError
-from directdownload.download.place import Place
 from directdownload.download.request import FetchRequest
+from directdownload.download.store.place import Place
 from directdownload.planning import policies
 from directdownload.planning.conditions import Verdict
 from directdownload.resources.reasons import Reason

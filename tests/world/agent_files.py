@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.world import checkout
 
-from directdownload.download import journal, place, record
+from directdownload.download.store import place, record
+from directdownload.download.transfer import journal
 
 HOST = "kvm-1"
 

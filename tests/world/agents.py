@@ -10,7 +10,7 @@ from tests.world.machines import Machine
 from tests.world.simulated_keystores import Keystore
 
 import directdownload
-from directdownload.agent import progress
+from directdownload.agent.pools import progress
 from directdownload.cluster import kinds
 from directdownload.resources import quantities
 from directdownload.resources.base import AGENT

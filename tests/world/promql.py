@@ -5,7 +5,7 @@ No parser: ours are simple enough for patterns, and promtool parses them as well
 
 import re
 
-from directdownload import metrics_reference
+from directdownload.observe import metrics_reference
 
 #: What Prometheus adds to each target, by service discovery and the chart's relabeling.
 TARGET_LABELS = frozenset({"namespace", "pod", "node", "instance", "job", "container", "endpoint", "service"})

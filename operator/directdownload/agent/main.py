@@ -14,11 +14,11 @@ from typing import Any
 import prometheus_client
 
 import directdownload
-from directdownload import health, logs, scraping
 from directdownload.agent import metrics, statelock
 from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, errors
+from directdownload.observe import health, logs, scraping
 
 logger = logging.getLogger(__name__)
 

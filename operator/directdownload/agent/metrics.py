@@ -1,6 +1,6 @@
 """Metrics of an agent, beside those of requests and of the process."""
 
-from directdownload import catalogue
+from directdownload.observe import catalogue
 from directdownload.resources.host import DriftKind
 
 CATALOGUE = catalogue.Catalogue()

@@ -4,7 +4,7 @@ import dataclasses
 import os.path
 import pathlib
 
-from directdownload.agent import prober
+from directdownload.agent.pools import prober
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,21 +9,15 @@ import asyncio
 import logging
 import time
 
-from directdownload import logs
-from directdownload.agent import (
-    hostreport,
-    keystore,
-    keystoresync,
-    ledger,
-    owners,
-    pools,
-    publisher,
-    storage,
-    views,
-    zonewatch,
-)
+from directdownload.agent import cluster_view as views
+from directdownload.agent.keystore import keeper as keystore
+from directdownload.agent.keystore import keystoresync, zonewatch
+from directdownload.agent.pools import monitor as pools
+from directdownload.agent.pools import storage
 from directdownload.agent.settings import Settings
+from directdownload.agent.status import hostreport, ledger, owners, publisher
 from directdownload.cluster import client, kinds, reflector
+from directdownload.observe import logs
 from directdownload.resources.host import HostStorage
 
 logger = logging.getLogger(__name__)

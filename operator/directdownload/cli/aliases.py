@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from directdownload.cli import inventory, reading, refusals
-from directdownload.cli.outcome import TRANSIENT, Failure
+from directdownload.cli.exit_status import TRANSIENT, Failure
 from directdownload.cli.session import Session
 from directdownload.cli.trust import Decide
 from directdownload.cluster import errors, kinds

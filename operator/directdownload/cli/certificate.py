@@ -24,7 +24,7 @@ from directdownload.cli import (
     units,
     waiting,
 )
-from directdownload.cli.outcome import USAGE, Failure
+from directdownload.cli.exit_status import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object

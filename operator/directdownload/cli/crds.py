@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from directdownload.cli import examples, outcome, units, waiting
+from directdownload.cli import examples, units, waiting
+from directdownload.cli import exit_status as outcome
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from directdownload.cli import candidates, examples, inventory, output, units, waiting
-from directdownload.cli.outcome import TRANSIENT, USAGE, Failure
+from directdownload.cli.exit_status import TRANSIENT, USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object

@@ -195,10 +195,10 @@ def fetch(
     """
     from directdownload.download import engine, job, probe
     from directdownload.download.guard import Guard
-    from directdownload.download.place import Place
     from directdownload.download.request import FetchRequest
     from directdownload.download.secrets import Secrets
     from directdownload.download.sources.proxy import Proxies
+    from directdownload.download.store.place import Place
     from directdownload.resources.jobs import Limits, Policy, Timeouts
 
     if output is None and not only_probe:
@@ -257,7 +257,7 @@ def named(message: str) -> str:
 def _check_proxies(request: "FetchRequest") -> None:
     """Raise UsageError if the variable of the proxy for a URL is malformed. Invalid URLs are left to the engine."""
     from directdownload.download.errors import RequestError, SourceError
-    from directdownload.download.urls import Url
+    from directdownload.download.sources.urls import Url
 
     for text in (request.url, *request.mirrors):
         try:

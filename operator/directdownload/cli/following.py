@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from directdownload.cli import boards, outcome, pace, placements, progress, reading, rollout
+from directdownload.cli import boards, pace, placements, progress, reading, rollout
+from directdownload.cli import exit_status as outcome
 from directdownload.cli.session import Session
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.reflector import Reflector, Store

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import click
 
-from directdownload.cli import candidates, examples, outcome, output, poolfiles, reading, refusals, units
+from directdownload.cli import candidates, examples, output, poolfiles, reading, refusals, units
+from directdownload.cli import exit_status as outcome
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from directdownload.cli import examples
-from directdownload.cli.outcome import PERMANENT, TRANSIENT, Failure
+from directdownload.cli.exit_status import PERMANENT, TRANSIENT, Failure
 from directdownload.cli.output import output_option, print_document, table
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import click
 
 import directdownload
 from directdownload.cli import candidates, examples, terminal
-from directdownload.cli.outcome import INTERRUPTED, TRANSIENT
+from directdownload.cli.exit_status import INTERRUPTED, TRANSIENT
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -14,7 +14,7 @@ import click
 
 from directdownload import sourcing
 from directdownload.cli import candidates, examples, inventory, output, placements, planview, reading, refusals
-from directdownload.cli.outcome import DONE, PERMANENT, TRANSIENT
+from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object

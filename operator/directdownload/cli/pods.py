@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from directdownload import logs
+from directdownload.observe import logs
 
 Decorator = Callable[[Any], Any]
 

@@ -6,8 +6,8 @@ import time
 import click
 
 from directdownload.cli import following, output, progress, proofs, reading, units
+from directdownload.cli.exit_status import DONE, INTERRUPTED, PERMANENT, TRANSIENT, Failure
 from directdownload.cli.inventory import zone_selector
-from directdownload.cli.outcome import DONE, INTERRUPTED, PERMANENT, TRANSIENT, Failure
 from directdownload.cli.proofs import Proofs, Verdict
 from directdownload.cli.session import Session
 from directdownload.cluster import errors, kinds

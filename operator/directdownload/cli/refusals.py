@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 import directdownload
-from directdownload.cli import outcome
+from directdownload.cli import exit_status as outcome
 from directdownload.cluster import errors
 
 CHART_HINT = (

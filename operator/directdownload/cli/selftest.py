@@ -21,11 +21,12 @@ from typing import TypeVar
 import click
 from aiohttp import web
 
-from directdownload import health
-from directdownload.cli import examples, outcome, placements, pods, reading, rollout, units, waiting
+from directdownload.cli import examples, placements, pods, reading, rollout, units, waiting
+from directdownload.cli import exit_status as outcome
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
+from directdownload.observe import health
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool

@@ -16,7 +16,8 @@ import click
 import pydantic
 
 import directdownload
-from directdownload.cli import candidates, outcome, refusals
+from directdownload.cli import candidates, refusals
+from directdownload.cli import exit_status as outcome
 from directdownload.cluster import client, errors, kinds
 
 P = ParamSpec("P")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from directdownload.cli import candidates, examples, following, output, placements, rollout, units, waiting
-from directdownload.cli.outcome import USAGE, Failure
+from directdownload.cli.exit_status import USAGE, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object

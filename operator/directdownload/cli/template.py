@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from directdownload.cli import candidates, examples, output, placements, units
+from directdownload.cli.exit_status import TRANSIENT, Failure
 from directdownload.cli.inventory import ready_word
-from directdownload.cli.outcome import TRANSIENT, Failure
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from directdownload.cli import units
-from directdownload.cli.outcome import Failure
+from directdownload.cli.exit_status import Failure
 from directdownload.resources import pem
 from directdownload.resources.certificate import PREVIOUS_SUFFIX, DirectDownloadCertificate
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from directdownload.cli import following, output, progress, rollout, units
-from directdownload.cli.outcome import DONE, INTERRUPTED, PERMANENT, TRANSIENT
+from directdownload.cli.exit_status import DONE, INTERRUPTED, PERMANENT, TRANSIENT
 from directdownload.cli.rollout import Rollout, Verdict
 from directdownload.cli.session import Session
 from directdownload.cluster import kinds

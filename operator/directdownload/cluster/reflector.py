@@ -21,9 +21,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pydantic
 
-from directdownload import escaping, logs, slices
+from directdownload import escaping, slices
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
+from directdownload.observe import logs
 
 logger = logging.getLogger(__name__)
 

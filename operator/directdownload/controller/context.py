@@ -8,11 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from directdownload import logs
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.observe import logs
 from directdownload.planning import plans, requests
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone

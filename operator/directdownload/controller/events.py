@@ -23,9 +23,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from directdownload import logs
 from directdownload.cluster import client, errors, kinds
 from directdownload.controller import metrics
+from directdownload.observe import logs
 from directdownload.resources.base import GROUP
 from directdownload.resources.reasons import Reason
 

@@ -20,15 +20,16 @@ from typing import Any
 import kopf
 import prometheus_client
 
-from directdownload import health, logs, scraping
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, garbage, installations, jobs, memory, metrics, watch_kinds, watches
+from directdownload.controller import events, garbage, installations, jobs, memory, metrics, watches
+from directdownload.controller import kopf_source as watch_kinds
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
 from directdownload.controller.settings import Settings
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
+from directdownload.observe import health, logs, scraping
 from directdownload.planning import observed
 from directdownload.resources.reasons import Reason
 

@@ -17,10 +17,10 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
-from directdownload import catalogue
-from directdownload.catalogue import ComputedGauge
 from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
+from directdownload.observe import catalogue
+from directdownload.observe.catalogue import ComputedGauge
 from directdownload.resources import quantities
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.host import Host, HostStorage

@@ -16,8 +16,9 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from directdownload import logs, slices
+from directdownload import slices
 from directdownload.cluster import errors
+from directdownload.observe import logs
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Called by `world`. A job has read bytes from a server, and root on its host can 
 
 import datetime
 
-from directdownload import logs
+from directdownload.observe import logs
 from directdownload.resources import quantities
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult

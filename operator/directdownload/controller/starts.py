@@ -9,8 +9,9 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from directdownload import escaping, logs
+from directdownload import escaping
 from directdownload.cluster.objects import JobView, PodView
+from directdownload.observe import logs
 from directdownload.planning import startup
 from directdownload.planning.observed import Happening, Start
 

@@ -12,15 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from directdownload.download import defects, images, journal, publish, sandbox
+from directdownload.download import defects, images
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import DownloadError, UnsoundError
 from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
 from directdownload.download.guard import Guard
-from directdownload.download.place import Part
-from directdownload.download.record import Record
 from directdownload.download.request import FetchRequest
-from directdownload.download.staging import Staging
+from directdownload.download.sandbox import sandbox
+from directdownload.download.store import publish
+from directdownload.download.store.place import Part
+from directdownload.download.store.record import Record
+from directdownload.download.store.staging import Staging
+from directdownload.download.transfer import journal
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason

@@ -12,15 +12,17 @@ from typing import Annotated, Self
 
 import pydantic
 
-from directdownload.download import assembly, images, journal, metalink, metalinkxml, offers, sources, transfer
+from directdownload.download import images, sources
 from directdownload.download.checksum import first_mismatch
 from directdownload.download.errors import ChangedError, RequestError, SourceError, chosen_failure, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.images.reader import FileReader
-from directdownload.download.ranges import Ranges
 from directdownload.download.request import FetchRequest
-from directdownload.download.staging import StagedFile, Staging
-from directdownload.download.unpack import Unpack, limit_of_unpacked, never_unpacked
+from directdownload.download.sources import metalink, metalinkxml, offers
+from directdownload.download.store.staging import StagedFile, Staging
+from directdownload.download.transfer import assembly, journal, transfer
+from directdownload.download.transfer.ranges import Ranges
+from directdownload.download.transfer.unpack import Unpack, limit_of_unpacked, never_unpacked
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import Document, Limits
 from directdownload.resources.reasons import Reason

@@ -14,14 +14,16 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload import logs
-from directdownload.download import engine, headers, mountinfo, remove, sandbox, secrets, verify
+from directdownload.download import engine, mountinfo, remove, secrets, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
-from directdownload.download.place import Place
 from directdownload.download.request import FetchRequest
+from directdownload.download.sandbox import sandbox
+from directdownload.download.sources import headers
 from directdownload.download.sources.proxy import Proxies
-from directdownload.download.urls import redact
+from directdownload.download.sources.urls import redact
+from directdownload.download.store.place import Place
+from directdownload.observe import logs
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason

@@ -5,12 +5,13 @@ With the same policy, headers and trust as a download. It reads at most the head
 
 import time
 
-from directdownload.download import images, metalink, offers, sources
-from directdownload.download.assembly import too_large
+from directdownload.download import images, sources
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError, SourceError, chosen_failure
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
+from directdownload.download.sources import metalink, offers
+from directdownload.download.transfer.assembly import too_large
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 

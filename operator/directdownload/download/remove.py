@@ -7,10 +7,11 @@ import os
 import re
 import stat
 
-from directdownload.download import files, inuse, lock
+from directdownload.download import files, lock
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
-from directdownload.download.place import Place
+from directdownload.download.store import inuse
+from directdownload.download.store.place import Place
 from directdownload.resources.base import REMOVE_MENTIONED
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason

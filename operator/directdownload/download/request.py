@@ -3,8 +3,8 @@
 import dataclasses
 
 from directdownload.download import sources
-from directdownload.download.place import Place
 from directdownload.download.sources.proxy import Proxies
+from directdownload.download.store.place import Place
 from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
 
 

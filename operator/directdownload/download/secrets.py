@@ -12,10 +12,10 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
-from directdownload.download import headers
 from directdownload.download.errors import DownloadError
+from directdownload.download.sources import headers
 from directdownload.download.sources.proxy import Proxies
-from directdownload.download.urls import in_path
+from directdownload.download.sources.urls import in_path
 from directdownload.resources.jobs import JobDocument, JobResult
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ import os
 import platform
 import stat
 
-from directdownload.download import lock, publish, seal
+from directdownload.download import lock
 from directdownload.download.checksum import expected_checksums, first_mismatch
 from directdownload.download.errors import DAMAGED, storage_error
 from directdownload.download.guard import Guard
-from directdownload.download.place import Place
-from directdownload.download.record import Record, read_record
+from directdownload.download.store import publish, seal
+from directdownload.download.store.place import Place
+from directdownload.download.store.record import Record, read_record
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import JobDocument, JobResult, Policy
 from directdownload.resources.reasons import Reason

@@ -24,7 +24,9 @@ from tests.world.policies import (
 )
 from tests.world.waiting import until
 
-from directdownload.agent import copies, hostreport, proof
+from directdownload.agent.keystore import proof
+from directdownload.agent.pools import copies
+from directdownload.agent.status import hostreport
 from directdownload.cluster.kinds import HOSTS, TEMPLATE_PLACEMENTS, Resource
 from directdownload.resources import base, crd, host
 

@@ -8,8 +8,11 @@ import pytest
 from tests.world import foreign
 from tests.world.admitted import Draw
 
-from directdownload.agent import keystoresync, owners, proof, storage, views
-from directdownload.agent.keystoresync import Synced
+from directdownload.agent import cluster_view as views
+from directdownload.agent.keystore import keystoresync, proof
+from directdownload.agent.keystore.keystoresync import Synced
+from directdownload.agent.pools import storage
+from directdownload.agent.status import owners
 from directdownload.cluster import kinds
 from directdownload.planning import keystores
 from directdownload.planning.keystores import Published

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.world import agent_files
 
-from directdownload.agent import copies, prober, storage
+from directdownload.agent.pools import copies, prober, storage
 from directdownload.resources.naming import WORK_DIRECTORY
 
 HOUR = datetime.timedelta(hours=1)

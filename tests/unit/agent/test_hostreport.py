@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent import hostreport, proof
+from directdownload.agent.keystore import proof
+from directdownload.agent.status import hostreport
 from directdownload.resources.host import HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
 
 GIB = 1024**3

@@ -15,11 +15,11 @@ from tests.world import certificates, stores
 from tests.world.stores import HostFiles
 from tests.world.waiting import until_async
 
-from directdownload.agent import trust
-from directdownload.agent.keystore import KeystoreKeeper
-from directdownload.agent.keystoresync import KeystoreSync, Synced, Wishes
+from directdownload.agent.keystore import trust
+from directdownload.agent.keystore.keeper import KeystoreKeeper
+from directdownload.agent.keystore.keystoresync import KeystoreSync, Synced, Wishes
+from directdownload.agent.keystore.trust import Bundle
 from directdownload.agent.settings import Settings
-from directdownload.agent.trust import Bundle
 from directdownload.download.sources import tls
 from directdownload.planning.keystores import Published
 from directdownload.resources import pem

@@ -17,7 +17,7 @@ from tests.world import checkout, stores
 from tests.world.stores import HostFiles
 from tests.world.waiting import until
 
-from directdownload.agent.keystoresync import KeystoreSync, Wishes
+from directdownload.agent.keystore.keystoresync import KeystoreSync, Wishes
 from directdownload.keystore import store
 from directdownload.planning.keystores import Previous, Published
 from directdownload.resources.host import KeystoreSpec

@@ -13,9 +13,9 @@ import pytest
 from tests.world import docs, stores
 from tests.world.stores import HostFiles
 
-from directdownload.agent import keystoresync
-from directdownload.agent.keystoresync import KeystoreSync, Synced, Wishes
-from directdownload.agent.trust import Bundle
+from directdownload.agent.keystore import keystoresync
+from directdownload.agent.keystore.keystoresync import KeystoreSync, Synced, Wishes
+from directdownload.agent.keystore.trust import Bundle
 from directdownload.download.sources import tls
 from directdownload.keystore import store
 from directdownload.planning.keystores import Drift, Previous, Published

@@ -13,8 +13,9 @@ import pytest
 from tests.world import agent_files
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 
-from directdownload.agent import copies, ledger, progress
-from directdownload.agent.ledger import Ledger, Outcome
+from directdownload.agent.pools import copies, progress
+from directdownload.agent.status import ledger
+from directdownload.agent.status.ledger import Ledger, Outcome
 from directdownload.resources.templateplacement import Observed
 
 SEEN = Observed(present=True, size_bytes=5, revision="r1")
@@ -147,7 +148,7 @@ async def test_a_state_directory_that_cannot_be_written_is_complained_about_once
 FULL_DISK = """
 import asyncio, json, os, subprocess, sys
 from directdownload.agent import copies
-from directdownload.agent.ledger import Ledger, Outcome
+from directdownload.agent.status.ledger import Ledger, Outcome
 from directdownload.resources.templateplacement import Observed
 
 state = sys.argv[1]

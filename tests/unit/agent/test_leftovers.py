@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from tests.world import agent_files
 
-from directdownload.agent import leftovers, prober
-from directdownload.agent.leftovers import Leftover, Owner
-from directdownload.download import place
+from directdownload.agent.pools import leftovers, prober
+from directdownload.agent.pools.leftovers import Leftover, Owner
 from directdownload.download.guard import Guard
+from directdownload.download.store import place
 from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
 from directdownload.resources.naming import WORK_DIRECTORY
 

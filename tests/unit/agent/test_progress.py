@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent import progress
-from directdownload.download.journal import Journal
+from directdownload.agent.pools import progress
+from directdownload.download.transfer.journal import Journal
 from directdownload.resources.templateplacement import Progress
 
 START = datetime.datetime(2026, 1, 31, 12, 0, 0, tzinfo=datetime.UTC)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent import proof
-from directdownload.agent.keystoresync import Synced
+from directdownload.agent.keystore import proof
+from directdownload.agent.keystore.keystoresync import Synced
 from directdownload.planning.keystores import Drift, Proof
 from directdownload.resources import crd
 from directdownload.resources.host import DriftKind, Host, KeystoreStatus

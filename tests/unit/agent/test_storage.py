@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.world import agent_files
 
-from directdownload.agent import storage
+from directdownload.agent.pools import storage
 from directdownload.download import mountinfo
 from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.reasons import Reason

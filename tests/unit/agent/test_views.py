@@ -7,7 +7,7 @@ import pytest
 from tests.world import odd_certificates as odd
 from tests.world import stores
 
-from directdownload.agent import views
+from directdownload.agent import cluster_view as views
 from directdownload.planning.keystores import Previous
 
 CREATED = "2026-01-01T00:00:00Z"

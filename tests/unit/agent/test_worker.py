@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.world import agent_files, waiting
 
-from directdownload.agent import copies, prober, worker
+from directdownload.agent.pools import copies, prober, worker
 from directdownload.resources.naming import WORK_DIRECTORY
 
 FACTS = {"work_directory": WORK_DIRECTORY, "record_suffix": ".record"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.world import certificates
 
 from directdownload.cli import aliases, trust
-from directdownload.cli.outcome import PERMANENT, Failure
+from directdownload.cli.exit_status import PERMANENT, Failure
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 

@@ -5,7 +5,8 @@ import re
 import pytest
 from tests.world.checkout import CHART
 
-from directdownload.cli import outcome, refusals
+from directdownload.cli import exit_status as outcome
+from directdownload.cli import refusals
 from directdownload.cluster import errors, kinds
 
 _CALL = "CREATE /apis/directdownload.dev/v1alpha1/namespaces/default/templates: "

@@ -19,11 +19,11 @@ from tests.unit.controller import build as objects
 from tests.unit.planning import build
 from tests.world import checkout
 
-from directdownload import health, metrics_reference
 from directdownload.agent import metrics as agent_metrics
 from directdownload.cluster import kinds
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.observe import health, metrics_reference
 from directdownload.planning import quotas
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason

@@ -19,7 +19,6 @@ from tests.unit.planning import build
 from tests.unit.planning.build import Document
 from tests.world.turns import Longest
 
-from directdownload import health
 from directdownload.cluster import client, kinds
 from directdownload.cluster.reflector import Reflector, Store
 from directdownload.controller import events, metrics, settings, watches
@@ -28,6 +27,7 @@ from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import placements
 from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
+from directdownload.observe import health
 from directdownload.planning import selection
 from directdownload.planning.observed import PlacementView, project_placement
 from directdownload.resources import base, naming

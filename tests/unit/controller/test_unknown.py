@@ -10,7 +10,7 @@ from tests.unit.controller import build as objects
 from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document
 
-from directdownload.agent import views
+from directdownload.agent import cluster_view as views
 from directdownload.cluster import kinds
 from directdownload.controller import world as worlds
 from directdownload.controller.context import PROJECTIONS

@@ -7,7 +7,7 @@ from tests.unit.controller.scenes import Scene
 from tests.world.api import Call
 
 from directdownload.cluster import kinds
-from directdownload.controller import watch_kinds
+from directdownload.controller import kopf_source as watch_kinds
 
 
 async def test_what_vanishes_before_kopf_begins_to_watch_is_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:

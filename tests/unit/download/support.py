@@ -15,8 +15,8 @@ from tests.world import checkout
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError
-from directdownload.download.place import Place
 from directdownload.download.request import FetchRequest
+from directdownload.download.store.place import Place
 from directdownload.resources.jobs import JobResult, Limits, Policy, Timeouts
 
 FAST = Timeouts(connect_seconds=1, socket_seconds=0.6, connection_request_seconds=1)

@@ -11,8 +11,8 @@ from tests.world import waiting
 from tests.world.http import HostileServer, RangeServer, Received
 from tests.world.origin import Origin
 
-from directdownload.download import schedule
 from directdownload.download.sources import http
+from directdownload.download.transfer import schedule
 from directdownload.resources.jobs import Limits, Timeouts
 from directdownload.resources.reasons import Reason
 

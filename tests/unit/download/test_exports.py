@@ -8,11 +8,11 @@ import pytest
 import yaml
 from tests.unit.download.support import job_document, run_job
 
-from directdownload.download import policy, sources
+from directdownload.download import sources
 from directdownload.download.errors import RequestError
-from directdownload.download.exports import allowed_root
-from directdownload.download.sources import SourceOptions
-from directdownload.download.urls import Url
+from directdownload.download.sources import SourceOptions, policy
+from directdownload.download.sources.exports import allowed_root
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import JobDocument, NFSUser, Policy
 from directdownload.resources.nfsexports import NFSExport
 from directdownload.resources.reasons import Reason

@@ -16,9 +16,9 @@ from tests.world.faulty_fs import Fault, FaultyFileSystem
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import sync
-from directdownload.download.journal import Journal, read_journal
 from directdownload.download.request import FetchRequest
+from directdownload.download.store import sync
+from directdownload.download.transfer.journal import Journal, read_journal
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 

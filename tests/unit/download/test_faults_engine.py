@@ -17,14 +17,14 @@ from tests.world.waiting import closely
 from directdownload.download import archives, engine
 from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import SourceError, chosen_failure
-from directdownload.download.follower import Follower
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
-from directdownload.download.journal import SOURCES_LIMIT
-from directdownload.download.ranges import Ranges
-from directdownload.download.schedule import Board
-from directdownload.download.sync import Sync
-from directdownload.download.writer import Writer, open_direct
+from directdownload.download.store.sync import Sync
+from directdownload.download.store.writer import Writer, open_direct
+from directdownload.download.transfer.follower import Follower
+from directdownload.download.transfer.journal import SOURCES_LIMIT
+from directdownload.download.transfer.ranges import Ranges
+from directdownload.download.transfer.schedule import Board
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason

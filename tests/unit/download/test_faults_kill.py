@@ -32,8 +32,8 @@ from tests.world.origin import Origin
 from tests.world.soak import EACH_ROUND, seed_of
 from tests.world.waiting import closely
 
-from directdownload.download import seal
-from directdownload.download.journal import Journal, read_journal
+from directdownload.download.store import seal
+from directdownload.download.transfer.journal import Journal, read_journal
 from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024

@@ -10,7 +10,7 @@ from tests.unit.download.test_connections import hurry, limits
 from tests.world.http import CutServer, HostileServer, RangeServer, Received, answer, reset
 
 from directdownload.download import engine
-from directdownload.download.journal import read_journal
+from directdownload.download.transfer.journal import read_journal
 from directdownload.resources.jobs import Limits, Timeouts
 from directdownload.resources.reasons import Reason
 

@@ -19,11 +19,11 @@ from directdownload.download import engine
 from directdownload.download.errors import SourceError
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
-from directdownload.download.place import Part, Place
-from directdownload.download.record import read_record
 from directdownload.download.request import FetchRequest
 from directdownload.download.sources.connection import Slots
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
+from directdownload.download.store.place import Part, Place
+from directdownload.download.store.record import read_record
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
 from directdownload.resources.reasons import Reason

@@ -14,9 +14,9 @@ from tests.unit.download.support import content
 
 from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import StorageError
-from directdownload.download.follower import Follower
 from directdownload.download.guard import Guard
-from directdownload.download.writer import new_buffer, open_direct
+from directdownload.download.store.writer import new_buffer, open_direct
+from directdownload.download.transfer.follower import Follower
 from directdownload.resources.checksum import Algorithm
 
 MIB = 1024 * 1024

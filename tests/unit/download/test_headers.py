@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from directdownload.download import headers
 from directdownload.download.errors import RequestError
+from directdownload.download.sources import headers
 from directdownload.resources.reasons import Reason
 
 

@@ -18,7 +18,7 @@ from tests.world.origin import Origin
 
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources import Ask, connection
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 

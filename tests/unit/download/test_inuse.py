@@ -20,9 +20,10 @@ from tests.unit.download.support import content, job_document, leftovers
 from tests.world import checkout
 from tests.world.waiting import closely
 
-from directdownload.download import inuse, job
+from directdownload.download import job
 from directdownload.download.errors import DownloadError, StoppedError
 from directdownload.download.guard import Guard
+from directdownload.download.store import inuse
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.download.support import content, fetch, make_request, sha256
 from tests.world.origin import Origin
 
-from directdownload.download.journal import RANGES_LIMIT, SOURCES_LIMIT, Journal, read_journal
+from directdownload.download.transfer.journal import RANGES_LIMIT, SOURCES_LIMIT, Journal, read_journal
 
 DATA = content(300_000)
 WORK = ".directdownload"

@@ -13,11 +13,11 @@ from tests.world import checkout
 from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 
-from directdownload.download import metalink, metalinkxml
 from directdownload.download.checksum import Pieces
 from directdownload.download.errors import DownloadError, SourceError
-from directdownload.download.metalink import MetalinkFile
-from directdownload.download.urls import Url
+from directdownload.download.sources import metalink, metalinkxml
+from directdownload.download.sources.metalink import MetalinkFile
+from directdownload.download.sources.urls import Url
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
 
@@ -345,7 +345,7 @@ LOADING = """
 import sys, threading
 from directdownload.download import metalink
 from directdownload.download.guard import Guard
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 
 class Served:
     url = Url.parse("http://a.example/debian.qcow2.meta4")

@@ -9,8 +9,8 @@ import pytest
 from tests.unit.download.support import content, fetch, fetch_error, leftovers, make_request, sha256
 from tests.world.origin import Origin, free_port
 
-from directdownload.download import offers
 from directdownload.download.errors import RequestError
+from directdownload.download.sources import offers
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 

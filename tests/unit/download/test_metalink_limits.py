@@ -13,12 +13,11 @@ from tests.unit.download.test_metalink import NAME, URL, chosen, file, many_piec
 from tests.world import checkout
 from tests.world.http import HostileServer, Received, answer
 
-from directdownload.download import metalink, metalinkxml, offers
 from directdownload.download.errors import SourceError, StoppedError
 from directdownload.download.guard import Guard
-from directdownload.download.metalinkxml import Parsing
-from directdownload.download.sources import Ask
-from directdownload.download.urls import Url
+from directdownload.download.sources import Ask, metalink, metalinkxml, offers
+from directdownload.download.sources.metalinkxml import Parsing
+from directdownload.download.sources.urls import Url
 from directdownload.resources.checksum import Algorithm
 from directdownload.resources.reasons import Reason
 

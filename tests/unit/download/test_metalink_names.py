@@ -20,7 +20,7 @@ from tests.world.http import HostileServer, RangeServer, Received, answer, reset
 
 from directdownload.download import probe
 from directdownload.download.guard import Guard
-from directdownload.download.journal import read_journal
+from directdownload.download.transfer.journal import read_journal
 from directdownload.resources.reasons import Reason
 
 DATA = content(5 * 1024 * 1024 + 512)

@@ -20,12 +20,13 @@ from tests.world import checkout, ganesha
 from tests.world.ganesha import Ganesha
 from tests.world.relay import Relay
 
-from directdownload.download import engine, pace, sources
+from directdownload.download import engine, sources
 from directdownload.download.errors import DownloadError, RequestError, SourceError, StoppedError
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions, Stream, libnfs, nfs
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
+from directdownload.download.transfer import pace
 from directdownload.resources.jobs import Limits, Policy, Timeouts
 from directdownload.resources.reasons import Reason
 

@@ -17,7 +17,7 @@ from directdownload.download.errors import SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions
 from directdownload.download.sources.nfssession import Session
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import NFSUser, Policy
 from directdownload.resources.reasons import Reason
 

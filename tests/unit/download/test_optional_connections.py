@@ -19,8 +19,8 @@ from tests.unit.download.test_connections import MIB, hurry, limits
 from tests.world.http import HostileServer, RangeServer, Received, answer
 from tests.world.origin import Origin
 
-from directdownload.download import schedule
-from directdownload.download.ranges import Ranges
+from directdownload.download.transfer import schedule
+from directdownload.download.transfer.ranges import Ranges
 from directdownload.resources.reasons import Reason
 
 DATA = content(24 * MIB + 321)

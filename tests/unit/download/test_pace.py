@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from directdownload.download.pace import WINDOW_SECONDS, Pace
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
+from directdownload.download.transfer.pace import WINDOW_SECONDS, Pace
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import PERMANENT, Reason
 

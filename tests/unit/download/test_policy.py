@@ -2,9 +2,9 @@
 
 import pytest
 
-from directdownload.download import policy
 from directdownload.download.errors import RequestError
-from directdownload.download.urls import Url, redact
+from directdownload.download.sources import policy
+from directdownload.download.sources.urls import Url, redact
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 

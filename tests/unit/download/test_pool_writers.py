@@ -14,11 +14,12 @@ import pytest
 from tests.unit.download.support import content, job_document, run_job, sha256
 from tests.world.origin import Origin
 
-from directdownload.download import job, lock, publish
+from directdownload.download import job, lock
 from directdownload.download.guard import Guard
-from directdownload.download.journal import Journal, JournalSource
-from directdownload.download.record import Record
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
+from directdownload.download.store import publish
+from directdownload.download.store.record import Record
+from directdownload.download.transfer.journal import Journal, JournalSource
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 

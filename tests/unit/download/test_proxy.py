@@ -18,7 +18,7 @@ from tests.world.relay import carry
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.secrets import Secrets
 from directdownload.download.sources.proxy import Proxies
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 

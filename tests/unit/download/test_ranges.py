@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directdownload.download.ranges import Ranges
+from directdownload.download.transfer.ranges import Ranges
 
 steps = st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 40)), max_size=12)
 

@@ -22,8 +22,8 @@ from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import metalink
-from directdownload.download.journal import Journal, read_journal
+from directdownload.download.sources import metalink
+from directdownload.download.transfer.journal import Journal, read_journal
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 

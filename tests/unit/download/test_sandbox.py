@@ -21,11 +21,12 @@ import pytest
 from tests.unit.download.support import content, job_document, leftovers, make_request, run_job, sha256
 from tests.world.origin import Origin
 
-from directdownload.download import confinement, engine, sandbox
+from directdownload.download import engine
 from directdownload.download.errors import DownloadError, SourceError, StorageError
 from directdownload.download.gathering import Gathered
 from directdownload.download.guard import Guard
-from directdownload.download.sandbox import _Link
+from directdownload.download.sandbox import confinement, sandbox
+from directdownload.download.sandbox.sandbox import _Link
 from directdownload.resources.jobs import JobResult, Limits
 from directdownload.resources.reasons import Reason
 

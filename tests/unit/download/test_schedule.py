@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from directdownload.download.ranges import Ranges
-from directdownload.download.schedule import BLOCK_BYTES, Board, Candidate, Ramp, next_candidate
+from directdownload.download.transfer.ranges import Ranges
+from directdownload.download.transfer.schedule import BLOCK_BYTES, Board, Candidate, Ramp, next_candidate
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

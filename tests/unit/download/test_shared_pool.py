@@ -23,7 +23,7 @@ from tests.unit.download.support import (
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download.record import read_record
+from directdownload.download.store.record import read_record
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 

@@ -14,10 +14,10 @@ from tests.unit.download.test_connections import hurry
 from tests.world.http import HostileServer, RangeServer, Received, answer
 
 from directdownload.cli.fetch import fetch as fetch_command
-from directdownload.download import assembly, pace
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import http
+from directdownload.download.transfer import assembly, pace
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 

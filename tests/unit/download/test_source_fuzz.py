@@ -9,10 +9,10 @@ import hypothesis
 from hypothesis import strategies as st
 from tests.world.soak import ROUNDS
 
-from directdownload.download import metalink, policy
 from directdownload.download.errors import RequestError, SourceError
+from directdownload.download.sources import metalink, policy
 from directdownload.download.sources.proxy import Proxies
-from directdownload.download.urls import Url, redact
+from directdownload.download.sources.urls import Url, redact
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason

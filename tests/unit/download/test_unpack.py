@@ -27,9 +27,9 @@ from tests.unit.download.support import (
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import unpack
-from directdownload.download.journal import read_journal
-from directdownload.download.record import read_record
+from directdownload.download.store.record import read_record
+from directdownload.download.transfer import unpack
+from directdownload.download.transfer.journal import read_journal
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 

@@ -10,7 +10,7 @@ from tests.world import checkout
 from tests.world.http import HostileServer
 
 from directdownload.download.errors import RequestError
-from directdownload.download.urls import Url, location
+from directdownload.download.sources.urls import Url, location
 from directdownload.resources.reasons import Reason
 
 BASE = Url.parse("http://example.org:81/foo/bar?x=1")

@@ -16,8 +16,9 @@ from tests.unit.download.support import content, job_document, leftovers, run_jo
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import job, publish
-from directdownload.download.record import Record, read_record
+from directdownload.download import job
+from directdownload.download.store import publish
+from directdownload.download.store.record import Record, read_record
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 

@@ -30,7 +30,7 @@ from directdownload.download.guard import Guard
 from directdownload.download.settings import Setting
 from directdownload.download.sources import connection, libnfs, tls, tlswords
 from directdownload.download.sources.nfssession import Session
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import Timeouts
 from directdownload.resources.reasons import PERMANENT, TRANSIENT, Reason
 

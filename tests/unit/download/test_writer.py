@@ -8,9 +8,10 @@ import random
 import pytest
 from tests.unit.download.support import content
 
-from directdownload.download import files, space
+from directdownload.download import files
 from directdownload.download.errors import StorageError
-from directdownload.download.writer import Writer, new_buffer, open_direct
+from directdownload.download.store import space
+from directdownload.download.store.writer import Writer, new_buffer, open_direct
 from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024

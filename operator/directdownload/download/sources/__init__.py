@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-from directdownload.download import policy
 from directdownload.download.errors import RequestError
-from directdownload.download.sources import http, nfs
+from directdownload.download.sources import http, nfs, policy
 from directdownload.download.sources.base import Ask, Source, SourceOptions, Stream, read_head
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
 
 __all__ = ["Ask", "Source", "SourceOptions", "Stream", "create", "read_head"]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from directdownload.download.guard import Guard
 from directdownload.download.sources.proxy import Proxies
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import Policy, Timeouts
 
 

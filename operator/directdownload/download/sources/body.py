@@ -9,7 +9,7 @@ import re
 from typing import Protocol
 
 from directdownload.download.errors import SourceError
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
 
 _CHUNK_LINE_LIMIT_BYTES = 256

@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from directdownload.download import policy as rules
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
-from directdownload.download.urls import Url
+from directdownload.download.sources import policy as rules
+from directdownload.download.sources.urls import Url
 from directdownload.resources.jobs import Policy, Timeouts
 from directdownload.resources.reasons import Reason
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from directdownload.download.errors import SourceError
 from directdownload.download.sources.body import Body, PeekedBody
-from directdownload.download.urls import Url, redact
+from directdownload.download.sources.urls import Url, redact
 from directdownload.resources.reasons import Reason
 
 #: labels without an encoding: names of it that mean none, or of a charset

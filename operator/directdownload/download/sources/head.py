@@ -10,7 +10,7 @@ import io
 import re
 
 from directdownload.download.errors import SourceError
-from directdownload.download.urls import redact
+from directdownload.download.sources.urls import redact
 from directdownload.resources.reasons import Reason
 
 #: of all interim answers and the final one together

@@ -19,13 +19,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from directdownload.download import policy, secrets
+from directdownload.download import secrets
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.settings import Setting
-from directdownload.download.sources import body, connection, encodings, head, proxy, tls, tlswords
+from directdownload.download.sources import body, connection, encodings, head, policy, proxy, tls, tlswords
 from directdownload.download.sources.base import Ask, SourceOptions
-from directdownload.download.urls import Url, location, redact
+from directdownload.download.sources.urls import Url, location, redact
 from directdownload.resources.reasons import Reason
 
 _HEAD_SECONDS = 30

@@ -21,14 +21,13 @@ import collections
 import time
 from collections.abc import Iterator
 
-from directdownload.download import exports
 from directdownload.download.errors import SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
-from directdownload.download.sources import connection, libnfs
+from directdownload.download.sources import connection, exports, libnfs
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.sources.nfssession import NFSError, Read, Session
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
 
 READ_BYTES = 256 * 1024

@@ -22,7 +22,7 @@ from directdownload.download.errors import SourceError, plain
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
 from directdownload.download.sources import libnfs, links
-from directdownload.download.urls import Url, redact
+from directdownload.download.sources.urls import Url, redact
 from directdownload.resources.jobs import NFSUser, Timeouts
 from directdownload.resources.reasons import Reason
 

@@ -15,11 +15,10 @@ import socket
 import urllib.parse
 from collections.abc import Mapping
 
-from directdownload.download import policy
 from directdownload.download.errors import DownloadError, SourceError
-from directdownload.download.sources import connection
+from directdownload.download.sources import connection, policy
 from directdownload.download.sources.connection import Effort
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
 
 _ANSWER_LIMIT_BYTES = 32 * 1024

@@ -10,7 +10,7 @@ import ssl
 
 from directdownload.download.errors import SourceError, plain
 from directdownload.download.settings import Setting
-from directdownload.download.urls import Url
+from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,149 @@
+"""Keeps the host's keystore in sync with the cluster while the agent runs: decides when `keystoresync` is due.
+
+Fed by `supervisor`, which gets every new report. A sync is due when the wishes, the keystore, the password file or the
+trust bundle change, after `syncInterval`, when a previous certificate ends, and after a failure with backoff. One sync
+runs at a time, in a thread.
+
+Files are checked once a second instead of watched by inotify: a keystore is replaced by renames, it and its directory
+may not exist yet, it may be a link, or be on a mount that comes later. Each case would need its own watch; three calls
+of stat(2) cover them all.
+"""
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from directdownload.agent import metrics
+from directdownload.agent.keystore import keystoresync, proof
+from directdownload.agent.keystore.keystoresync import Synced, Wishes
+from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.settings import Settings
+from directdownload.keystore import errors, store
+from directdownload.observe import logs
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+
+class KeystoreKeeper:
+    """`want` sets the wishes (None: not known, so nothing changes); `run` syncs the keystore until cancelled."""
+
+    def __init__(self, settings: Settings, *, on_report: Callable[[], None]) -> None:
+        self._poll_seconds = settings.keystore_poll_seconds
+        self._sync = keystoresync.KeystoreSync(settings.keystore_roots, settings.state_directory)
+        self._on_report = on_report
+        self._wanted: Wishes | None = None
+        #: the wishes of the last sync
+        self._tried: Wishes | None = None
+        self._synced: Synced | None = None
+        #: before the last sync, or later if the content is the same
+        self._stamps: tuple[object, object] | None = None
+        self._bundle = Bundle(settings.state_directory)
+        #: after the last sync; only syncs write the bundle
+        self._bundle_stamp: object = None
+        self._due_monotonic = 0.0
+        self._backoff = Backoff()
+        self._complaint = Complaint(logger)
+        self._wake = asyncio.Event()
+        self._told = proof.NOTHING
+        #: None: no sync has ended yet
+        self.report: proof.KeystoreReport | None = None
+
+    def remember(self, status: Mapping[str, Any]) -> None:
+        """Takes the Host's status of an earlier agent. Called before the first `want`, and for a recreated Host."""
+        self._told = proof.told(status)
+        self._synced = self.report = None
+
+    def want(self, wishes: Wishes | None) -> None:
+        if wishes != self._wanted:
+            self._wanted = wishes
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            wishes = self._wanted
+            if wishes is not None and await self._due(wishes):
+                await self._converge(wishes)
+            elif not self._wake.is_set():
+                try:
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _due(self, wishes: Wishes) -> bool:
+        synced, now = self._synced, datetime.datetime.now(datetime.UTC)
+        if synced is None or wishes != self._tried or time.monotonic() >= self._due_monotonic:
+            return True
+        if synced.until is not None and now >= synced.until:
+            return True
+        return await asyncio.to_thread(self._changed, wishes, synced)
+
+    def _changed(self, wishes: Wishes, synced: Synced) -> bool:
+        """Whether the files have changed since the last sync."""
+        if wishes.keystore is None:
+            return False
+        if self._bundle.stamp() != self._bundle_stamp:
+            return True
+        stamps = keystoresync.stamps(wishes.keystore)
+        if stamps == self._stamps:
+            return False
+        known, self._stamps = self._stamps, stamps
+        if known is None or known[1] != stamps[1] or synced.store is None:
+            return True
+        try:
+            return store.sha256(wishes.keystore.path) != synced.store.sha256
+        except errors.UnreadableError:
+            return True
+
+    async def _converge(self, wishes: Wishes) -> None:
+        self._tried = wishes
+        with metrics.KEYSTORE_SYNC_SECONDS.time():
+            self._synced = synced = await asyncio.to_thread(self._once, wishes)
+        for drift in synced.drift:
+            metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
+        self._log(wishes, synced)
+        if synced.error is not None:
+            seconds = self._backoff.after(synced.error)
+        else:
+            self._backoff.reset()
+            interval = wishes.sync_interval_seconds or float("inf")
+            seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
+        self._due_monotonic = time.monotonic() + seconds
+        now = datetime.datetime.now(datetime.UTC)
+        self._told = proof.report(synced, wishes.generation, self._told, now)
+        if self._told is not self.report:
+            self.report = self._told
+            self._on_report()
+
+    def _log(self, wishes: Wishes, synced: Synced) -> None:
+        """Logs what fails, once until it fails otherwise: the keystore as a whole, else each certificate."""
+        whole = str(synced.error) if synced.error is not None else synced.message
+        reason = synced.error.reason if synced.error is not None else synced.reason
+        if reason is not Reason.KEYSTORE_SYNCED:
+            self._complaint.say(logging.WARNING, f"Host {wishes.host}: {reason}: {whole}", {"reason": str(reason)})
+            return
+        self._complaint.clear("The keystore is in sync again")
+        before = {each.name: each for each in self._told.certificates if each.state == "Failed"}
+        for each in synced.proofs:
+            known = before.get(each.name)
+            if each.state != "Failed" or (known is not None and known.reason == each.reason):
+                continue
+            text = "DirectDownloadCertificate %s on Host %s: %s: %s"
+            about = logs.about("DirectDownloadCertificate", each.name, host=wishes.host, reason=str(each.reason))
+            logger.warning(text, each.name, wishes.host, each.reason, each.message, extra=about)
+
+    def _once(self, wishes: Wishes) -> Synced:
+        if wishes.keystore is not None:
+            # before the store is read, so that a later write counts as a change
+            self._stamps = keystoresync.stamps(wishes.keystore)
+        try:
+            return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))
+        finally:
+            self._bundle_stamp = self._bundle.stamp()

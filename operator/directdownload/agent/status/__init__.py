@@ -1,0 +1,1 @@
+"""What this host reports: the status of its Host and of its placements, and what it has reported before."""

@@ -1,0 +1,133 @@
+"""Writes the agent's fields of `Host.status`: one apply with all fields that the agent owns.
+
+Fed by `supervisor`. Add every further field that the agent owns to `Report`, so that it is part of this apply: a second
+apply by the same manager would erase the fields of the first.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import directdownload
+from directdownload.agent.keystore.proof import KeystoreReport
+from directdownload.agent.pools import storage
+from directdownload.agent.retry import Backoff, Complaint
+from directdownload.cluster import client, errors, kinds
+from directdownload.resources.base import AGENT
+from directdownload.resources.host import HostStorage
+
+logger = logging.getLogger(__name__)
+
+#: A change of the list of unplaced files waits this long; their sizes wait with the other numbers.
+UNPLACED_SECONDS = 60
+#: Changes within this time are written together.
+_GATHER_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """All fields of `Host.status` that the agent owns; `uid` is that of the Host."""
+
+    uid: str
+    storage: Mapping[str, HostStorage]
+    keystore: KeystoreReport
+
+    @property
+    def status(self) -> dict[str, Any]:
+        pools = [
+            self.storage[name].model_dump(by_alias=True, exclude_defaults=True, mode="json")
+            for name in sorted(self.storage)
+        ]
+        return {"agentVersion": directdownload.__version__, "storage": pools, **self.keystore.status}
+
+
+def due_seconds(
+    told: Report | None, now: Report, told_seconds_ago: float, numbers_interval_seconds: float
+) -> float | None:
+    """How long the change from `told` to `now` may wait; None: no change. Pure."""
+    if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
+        return 0.0
+    if told.keystore != now.keystore:
+        return 0.0
+    if any(storage.significant(told.storage[name], facts) for name, facts in now.storage.items()):
+        return 0.0
+    if told.status == now.status:
+        return None
+    listed = any(_unplaced(told.storage[name]) != _unplaced(facts) for name, facts in now.storage.items())
+    wait_seconds = min(numbers_interval_seconds, UNPLACED_SECONDS) if listed else numbers_interval_seconds
+    return max(0.0, wait_seconds - told_seconds_ago)
+
+
+def _unplaced(facts: HostStorage) -> tuple[bool, set[tuple[str, str]]]:
+    return facts.unplaced_bytes is None, {(file.name, file.state) for file in facts.unplaced}
+
+
+class HostReporter:
+    """`want` sets the wanted status (None: there is no Host); `run` writes it until cancelled."""
+
+    def __init__(self, api: client.Api, host: str, *, numbers_interval_seconds: float) -> None:
+        self._api = api
+        self._host = host
+        self._numbers_interval_seconds = numbers_interval_seconds
+        self._wanted: Report | None = None
+        self._told: Report | None = None
+        self._told_monotonic = 0.0
+        self._retry_monotonic = 0.0
+        self._gone_uid = ""
+        self._backoff = Backoff()
+        self._complaint = Complaint(logger)
+        self._wake = asyncio.Event()
+        #: set after the first write of the Host
+        self.told = asyncio.Event()
+        #: why the last write failed; empty: it did not
+        self.failure = ""
+
+    def want(self, report: Report | None) -> None:
+        self._wanted = report
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = self._pause()
+            if pause == 0:
+                await self._tell()
+                continue
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_GATHER_SECONDS)
+
+    def _pause(self) -> float | None:
+        """Seconds until the next write; None: nothing to write."""
+        wanted, now = self._wanted, time.monotonic()
+        if wanted is None or wanted.uid == self._gone_uid:
+            return None
+        seconds = due_seconds(self._told, wanted, now - self._told_monotonic, self._numbers_interval_seconds)
+        return None if seconds is None else max(seconds, self._retry_monotonic - now, 0.0)
+
+    async def _tell(self) -> None:
+        wanted = self._wanted
+        if wanted is None:
+            return
+        body = {"metadata": {"name": self._host, "uid": wanted.uid}, "status": wanted.status}
+        try:
+            await self._api.apply(kinds.HOSTS, body, manager=AGENT, subresource="status")
+        except errors.NotFound:
+            # deleted or recreated since: the watch will report it
+            self._gone_uid = wanted.uid
+        except errors.ApiError as error:
+            self.failure = f"cannot write the status of Host {self._host}: {error}"
+            self._complaint.say(logging.WARNING, self.failure)
+            self._retry_monotonic = time.monotonic() + self._backoff.after(error)
+        else:
+            self._told, self._told_monotonic, self._retry_monotonic = wanted, time.monotonic(), 0.0
+            self._backoff.reset()
+            self.failure = ""
+            self._complaint.clear(f"Wrote the status of Host {self._host} again")
+            self.told.set()

@@ -1,0 +1,1 @@
+"""The process that handles foreign bytes, and everything that it cannot do."""

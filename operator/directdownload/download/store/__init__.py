@@ -1,0 +1,1 @@
+"""A pool's files: their names, locks and records, and how a part becomes a published file."""

@@ -1,0 +1,194 @@
+"""The paths of a file and of everything needed until it is published.
+
+Part and journal are on the same file system as the final name, so that publishing is one rename. Called by the job
+verbs (a pool) and by `directdownload fetch` (a single file).
+"""
+
+import contextlib
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from directdownload.download import files, lock
+from directdownload.download.errors import StorageError, storage_error
+from directdownload.download.guard import Guard
+from directdownload.download.store import record, seal, staging
+from directdownload.download.transfer import journal
+from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.reasons import Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Absolute paths; `record` is empty where no reader needs it, `lock` where no other process writes it."""
+
+    final: str
+    part: str
+    journal: str
+    #: the file that an archive is unpacked into
+    out: str
+    record: str = ""
+    #: held while the file under the final name and its record change
+    lock: str = ""
+    #: of this host alone, not in the pool; empty where no seal is kept
+    seal: str = ""
+    #: the same for the journal; None where no other process could have written it
+    journal_seal: str | None = None
+
+    @classmethod
+    def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str, *, seals: str = "") -> Self:
+        """The place of a template in a pool. Part and journal carry the host: no host writes another's part.
+
+        `seals` is the directory in which this host keeps its seals; empty for none.
+        """
+        work = os.path.join(pool_path, WORK_DIRECTORY)
+        stem = os.path.join(work, f"{template_uid}.{host}")
+        final = os.path.join(pool_path, file_name)
+        return cls(
+            final=final,
+            part=f"{stem}.part",
+            journal=f"{stem}{journal.SUFFIX}",
+            out=f"{stem}.out",
+            record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
+            lock=os.path.join(work, f"{template_uid}.lock"),
+            seal=seal.path_of(seals, final),
+            journal_seal=seal.path_of(seals, f"{stem}{journal.SUFFIX}"),
+        )
+
+    @classmethod
+    def beside(cls, output: str) -> Self:
+        """The place of a single file: hidden names beside it, removed at the end."""
+        directory, name = os.path.split(os.path.abspath(output))
+        return cls(
+            final=os.path.join(directory, name),
+            part=os.path.join(directory, f".{name}.part"),
+            journal=os.path.join(directory, f".{name}{journal.SUFFIX}"),
+            out=os.path.join(directory, f".{name}.out"),
+        )
+
+    @property
+    def directory(self) -> str:
+        return os.path.dirname(self.final)
+
+    def prepare(self) -> None:
+        """Check the directory and make the work directory in it. Raises StorageError(PoolNotReady) if it is absent."""
+        if not os.path.isdir(self.directory):
+            raise StorageError(
+                Reason.POOL_NOT_READY, f"directory {self.directory} does not exist; create it, or mount the pool there"
+            )
+        work = os.path.dirname(self.part)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(work, 0o700)
+            if not stat.S_ISDIR(os.lstat(work).st_mode):
+                raise StorageError(Reason.WRITE_FAILED, f"{work} is not a directory; remove it")
+        except OSError as error:
+            raise storage_error(error, work, "create") from error
+
+
+class Part:
+    """The open, locked part. Its holder is the only writer to this place on this host."""
+
+    def __init__(self, place: Place, descriptor: int, *, waited: bool) -> None:
+        self.place = place
+        self.descriptor = descriptor
+        #: another process held it before and may have published meanwhile
+        self.waited = waited
+        #: in the order of writing, the last one first
+        self._journals: tuple[bytes, ...] = ()
+
+    @classmethod
+    def acquire(cls, place: Place, guard: Guard) -> Self:
+        """Open or create the part and lock it; waits briefly for another holder (`lock.acquire`)."""
+        descriptor, waited = lock.acquire(place.part, guard)
+        return cls(place, descriptor, waited=waited)
+
+    @staticmethod
+    def tidy(place: Place) -> None:
+        """Discard the leftovers of an ended attempt; the files of a running one stay."""
+        if any(map(os.path.lexists, (place.part, place.journal, place.out))):
+            descriptor = lock.try_acquire(place.part)
+            if descriptor is not None:
+                with Part(place, descriptor, waited=False) as part:
+                    part.discard()
+        if place.lock and os.path.lexists(place.lock) and (descriptor := lock.try_acquire(place.lock)) is not None:
+            try:
+                files.remove(place.lock)
+            except OSError as error:
+                raise storage_error(error, place.lock, "remove") from error
+            finally:
+                os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.descriptor)
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[staging.Staging]:
+        """The files that a fetch writes, within this context."""
+        place, sealed = self.place, self.place.journal_seal
+        data, state = files.read_small(place.journal), os.fstat(self.descriptor)
+        self._journals = (data,) if data is not None else ()
+        staged = staging.Staging(
+            place.directory,
+            staging.StagedFile.of(place.part, self.descriptor),
+            place.out,
+            make_out=self._new_out,
+            earlier=journal.parse_journal(data),
+            proven=sealed is None or seal.vouches_for(sealed, data, state),
+            forget=self._forget,
+            keep=self._keep,
+        )
+        try:
+            yield staged
+        finally:
+            if staged.out is not None and lock.same_file(staged.out.descriptor, place.out):
+                # it was not published, and the next attempt unpacks again
+                with contextlib.suppress(OSError):
+                    files.remove(place.out)
+            staged.close()
+
+    def _forget(self) -> None:
+        path = self.place.journal
+        try:
+            if files.remove(path):
+                files.sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise storage_error(error, path, "remove") from error
+
+    def _keep(self, kept: journal.Journal) -> None:
+        place = self.place
+        # first, so that the seal covers either journal that a kill may leave
+        self._journals = (kept.encoded(), *self._journals[:1])
+        seal.keep_journals(place.journal_seal or "", self._journals, os.fstat(self.descriptor))
+        try:
+            files.write_atomically(place.journal, self._journals[0])
+        except OSError as error:
+            raise storage_error(error, place.journal, "write") from error
+
+    def _new_out(self) -> staging.StagedFile:
+        out = self.place.out
+        try:
+            files.remove(out)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return staging.StagedFile.of(out, os.open(out, flags, 0o600))
+        except OSError as error:
+            raise storage_error(error, out, "create") from error
+
+    def discard(self) -> None:
+        """Remove everything of this download."""
+        try:
+            files.remove(self.place.journal)
+            files.remove(self.place.out)
+            seal.drop(self.place.journal_seal or "")
+            if lock.same_file(self.descriptor, self.place.part):
+                files.remove(self.place.part)
+        except OSError as error:
+            raise storage_error(error, self.place.part, "remove") from error

@@ -1,0 +1,1 @@
+"""What operators watch: health, metrics and who may read them, logs."""
