@@ -211,7 +211,7 @@ def test_a_size_that_is_no_disks_is_mentioned() -> None:
 
 def test_nothing_is_imported_to_read_utf_16() -> None:
     """A confined job can open no files."""
-    program = "import codecs, sys; from directdownload.download import sandbox; "
+    program = "import codecs, sys; from directdownload.download.sandbox import sandbox; "
     program += "from directdownload.download.images import foreign; "
     program += "[codecs.lookup(each) for each in sandbox._CODECS]; sys.meta_path.clear(); "
     program += "print(*(foreign.recognise('<html>'.encode(each)).name for each in ('utf-16-le', 'utf-16-be')))"
