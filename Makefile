@@ -30,7 +30,7 @@ setup: ## Both, side by side; all other targets do what they need of it
 check: lint unit ## What each commit must pass, within minutes: lint and unit tests
 
 .PHONY: test
-# The e2e tests wait more than they work: the others run beside them.
+# The e2e tests wait more than they work: the others run beside them, with what they leave of the machine.
 test: setup lint ## Run every check and every test
 	$(MAKE) --no-print-directory --jobs=2 e2e-beside unit-and-api; status=$$?; cat $(BESIDE); exit $$status
 
@@ -41,8 +41,9 @@ e2e-beside:
 	@echo 'The e2e tests write to $(BESIDE), which is shown in the end.'
 	@$(MAKE) e2e >$(BESIDE) 2>&1
 
-unit-and-api: unit
-	@$(MAKE) --no-print-directory api
+unit-and-api:
+	@nice $(MAKE) --no-print-directory unit
+	@nice $(MAKE) --no-print-directory api
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import rules, generated files current

@@ -97,44 +97,8 @@ def test_an_image_that_cannot_be_pulled(cluster: Cluster, server: origin.Origin,
     assert counted_once(cluster, "image")
 
 
-def test_a_quota_without_pods(cluster: Cluster, server: origin.Origin, image: Image) -> None:
-    host = cluster.hosts()[0]
-    with object_of(cluster, "ResourceQuota", "none", {"hard": {"pods": "0"}}):
-        quota = ("resourcequota", "none", NAMESPACE)
-        until("the quota to hold", lambda: cluster.get(*quota).get("status", {}).get("hard") == {"pods": "0"})
-        deploy(cluster, "quota", server.url(image.path.name), image, hosts=[host])
-        message = blocked(cluster, "quota", host)
-        assert message.startswith("its pod cannot be created: FailedCreate: ")
-        assert "exceeded quota: none, requested: pods=1" in message
-        until("the deployment to list it", listed(cluster, "quota", host))
-    cluster.converged("quota", 1)
-    assert counted_once(cluster, "quota")
-
-
-def test_a_limit_range_that_no_download_meets(cluster: Cluster, server: origin.Origin, image: Image) -> None:
-    host = cluster.hosts()[0]
-    limits = [{"type": "Container", "max": {"memory": "1Mi"}}]
-    with object_of(cluster, "LimitRange", "small", {"limits": limits}):
-        deploy(cluster, "limits", server.url(image.path.name), image, hosts=[host])
-        message = blocked(cluster, "limits", host)
-        assert message.startswith("its pod cannot be created: FailedCreate: ")
-        assert "maximum memory usage per Container is 1Mi" in message
-    cluster.converged("limits", 1)
-    assert counted_once(cluster, "limits")
-
-
-def test_a_priority_class_that_does_not_exist(cluster: Cluster, server: origin.Origin, image: Image) -> None:
-    host = cluster.hosts()[0]
-    with changed_jobs(cluster, lambda pod: pod.update(priorityClassName="absent")):
-        deploy(cluster, "priority", server.url(image.path.name), image, hosts=[host])
-        message = blocked(cluster, "priority", host)
-        assert message.startswith("its pod cannot be created: FailedCreate: ")
-        assert "no PriorityClass with name absent was found" in message
-    cluster.converged("priority", 1)
-    assert counted_once(cluster, "priority")
-
-
-def test_no_blocked_pod_keeps_the_only_slot(cluster: Cluster, server: origin.Origin, image: Image) -> None:
+def test_a_quota_without_pods_keeps_no_slot(cluster: Cluster, server: origin.Origin, image: Image) -> None:
+    """The words of the real Job controller; tests/api has those of LimitRange, PriorityClass and PodSecurity."""
     hosts = cluster.hosts()
     with object_of(cluster, "ResourceQuota", "none", {"hard": {"pods": "0"}}):
         quota = ("resourcequota", "none", NAMESPACE)
@@ -142,7 +106,10 @@ def test_no_blocked_pod_keeps_the_only_slot(cluster: Cluster, server: origin.Ori
         deploy(cluster, "slots", server.url(image.path.name), image, rollout={"maxParallel": 1})
         # One slot, and each has had it: nobody keeps it.
         for host in hosts:
-            blocked(cluster, "slots", host)
+            message = blocked(cluster, "slots", host)
+            assert message.startswith("its pod cannot be created: FailedCreate: ")
+            assert "exceeded quota: none, requested: pods=1" in message
+        until("the deployment to list it", listed(cluster, "slots", hosts[0]))
     cluster.converged("slots", len(hosts))
     assert counted_once(cluster, "slots")
 

@@ -27,6 +27,11 @@ from directdownload.resources.zone import Zone
 if TYPE_CHECKING:
     from directdownload.planning.selection import Fleet
 
+#: Copies follow a grant within this time, by the API server's clock: they are created after it has been written, and
+#: the status that knows of them comes some seconds later.
+_FOLLOWING = datetime.timedelta(seconds=30)
+_RENEWED_AFTER = _FOLLOWING / 3
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Standing:
@@ -56,7 +61,7 @@ class Standing:
         """Whether it holds `placement`, which it selects."""
         if not self.holds or self.holds_until is None or placement.created is None:
             return self.holds
-        return placement.created <= self.holds_until
+        return placement.created <= self.holds_until + _FOLLOWING
 
 
 def standing(deployment: TemplateDeployment, template: Template, fleet: "Fleet") -> Standing:
@@ -138,6 +143,17 @@ def grant(
         return before
     # The API server's clock sets the creation time of copies, and may be ahead of ours.
     return Granted(selection=chosen, template_uid=template.uid, time=max(now, newest or now))
+
+
+def renewed(deployment: TemplateDeployment, template: Template, now: datetime.datetime) -> Granted | None:
+    """`status.granted` that is written before copies are created; None: the present one covers them.
+
+    Its selection changes only with the status that reports it: until then a narrowing can still be seen.
+    """
+    before = deployment.status.granted
+    if before is None or before.template_uid != template.uid:
+        return grant(deployment, template, None, now)
+    return before.model_copy(update={"time": now}) if before.time < now - _RENEWED_AFTER else None
 
 
 def template_of(document: Mapping[str, Any]) -> str:

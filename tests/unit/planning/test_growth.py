@@ -74,7 +74,7 @@ _OF_ONE = """
     publications.written quotas.has_room quotas.limit quotas.most_placements quotas.shortage
     removal.plan_removal repair.plan_ready repair.plan_verification requests.due requests.due_of requests.is_due
     requests.later requests.served rights.denial rights.grant rights.holds_unread rights.refusal
-    rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
+    rights.renewed rights.template_of rights.template_uid_of sharing.able sharing.stays slots.parallel_limit
     slots.verification_groups startup.asks startup.blocked startup.late startup.latest startup.look_again
     startup.with_pod startup.without_pod templates.protocol templates.source_host waits.leading waits.stage
     waits.wait_of waits.words disclosure.failure disclosure.reason disclosure.shown disclosure.words

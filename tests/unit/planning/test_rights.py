@@ -13,7 +13,7 @@ from directdownload.planning.rollouts import plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
-from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templatedeployment import Granted, TemplateDeployment
 
 HOSTS = [build.host("kvm-1"), build.host("kvm-2")]
 COPIES = tuple(placement(host=name, phase="Ready", creationTimestamp=stamp(NOW)) for name in ("kvm-1", "kvm-2"))
@@ -138,6 +138,32 @@ def test_a_refused_one_holds_no_copy_that_was_made_later(reason: Reason) -> None
     status = plan_deployment(tenants("granted"), REFUSALS[reason][0], fleet(reason), by_key(old, new), NOW)
     assert status.placements is not None
     assert (status.placements.desired, status.placements.ready) == (1, 1)
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refused_one_holds_copies_that_its_status_had_not_reported_yet(reason: Reason) -> None:
+    """They are created after the grant was written; the status that knows of them comes seconds later."""
+    copies = [
+        placement(host="kvm-2", phase="Ready", creationTimestamp=stamp(NOW + seconds(after))) for after in (1, 25)
+    ]
+    for made in copies:
+        changes = plan_placements(REFUSALS[reason][0], [tenants("granted")], fleet(reason), by_key(made))
+        assert (changes.remove, changes.release) == ((), ())
+
+
+def test_a_right_is_written_anew_before_copies_are_created_unless_it_covers_them() -> None:
+    template, found = build.template(), build.deployment()
+    assert rights.renewed(found, template, NOW + seconds(9)) is None
+    assert found.status.granted is not None
+    right = {"selection": found.status.granted.selection, "templateUID": template.uid, "time": stamp(NOW)}
+    narrowed = build.deployment(spec={"hosts": ["kvm-1"]}, status={"granted": right})
+    for each in (found, narrowed):
+        later = rights.renewed(each, template, NOW + seconds(11))
+        assert later == found.status.granted.model_copy(update={"time": NOW + seconds(11)}), "the selection stays"
+    another = build.deployment(status={"granted": {**right, "templateUID": "another"}})
+    for before in (build.deployment(granted=False), another):
+        anew = rights.renewed(before, template, NOW)
+        assert anew == Granted(selection=rights.selection(before), template_uid=template.uid, time=NOW)
 
 
 def test_a_zone_that_the_template_does_not_list_any_more() -> None:

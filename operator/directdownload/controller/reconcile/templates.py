@@ -204,7 +204,8 @@ async def _carry_out(
             # A vanished deployment wants nothing any more, and is not among the deployments of the next look.
             return True
         # Before a copy is created: a deployment that is denied copies later keeps those that it was given.
-        await gather(_grant(context, d.key, template) for d, may in standings if may.refused is None)
+        creates = bool(changes.create)
+        await gather(_grant(context, d.key, template, creates=creates) for d, may in standings if may.refused is None)
     if changes.create:
         await creation.create(context, template, changes.create)
         left = len(changes.create) - creation.PORTION
@@ -268,17 +269,14 @@ async def _charge(context: Context, template: Template, charges: Sequence[tuple[
         context.queue.add(Key("template", template.key))
 
 
-async def _grant(context: Context, key: str, template: Template) -> None:
-    """Writes, durably, that the deployment was permitted copies of this Template, unless it is written already.
-
-    The selection in it changes only with the status that reports it: until then a narrowing can still be seen.
-    """
+async def _grant(context: Context, key: str, template: Template, *, creates: bool) -> None:
+    """Writes, durably, that the deployment was permitted copies of this Template, unless it is written already."""
     deployment = context.world.deployments.get(key)
     if deployment is None or deployment.deleting:
         return
-    before = deployment.status.granted
-    if before is None or before.template_uid != template.uid:
-        granted = rights.grant(deployment, template, None, context.now())
+    granted = rights.renewed(deployment, template, context.now())
+    known = deployment.status.granted is not None and deployment.status.granted.template_uid == template.uid
+    if granted is not None and (creates or not known):
         status = deployment.status.model_copy(update={"granted": granted})
         await context.apply(kinds.TEMPLATE_DEPLOYMENTS, deployment, {"status": dump(status)}, subresource="status")
 
