@@ -12,17 +12,17 @@ of stat(2) cover them all.
 import asyncio
 import datetime
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from directdownload.agent import metrics
+from directdownload.agent import metrics, retry
 from directdownload.agent.keystore import keystoresync, proof
 from directdownload.agent.keystore.keystoresync import Synced, Wishes
 from directdownload.agent.keystore.trust import Bundle
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
+from directdownload.backoff import spread
 from directdownload.keystore import errors, store
 from directdownload.observe import logs
 from directdownload.resources.reasons import Reason
@@ -47,7 +47,8 @@ class KeystoreKeeper:
         #: after the last sync; only syncs write the bundle
         self._bundle_stamp: object = None
         self._due_monotonic = 0.0
-        self._backoff = Backoff()
+        #: in a row
+        self._failures = 0
         self._complaint = Complaint(logger)
         self._wake = asyncio.Event()
         self._told = proof.NOTHING
@@ -110,11 +111,12 @@ class KeystoreKeeper:
             metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
         self._log(wishes, synced)
         if synced.error is not None:
-            seconds = self._backoff.after(synced.error)
+            self._failures += 1
+            seconds = retry.pause_seconds(self._failures, synced.error)
         else:
-            self._backoff.reset()
+            self._failures = 0
             interval = wishes.sync_interval_seconds or float("inf")
-            seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
+            seconds = max(self._poll_seconds, spread(interval, 0.9, 1.1))
         self._due_monotonic = time.monotonic() + seconds
         now = datetime.datetime.now(datetime.UTC)
         self._told = proof.report(synced, wishes.generation, self._told, now)

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import directdownload
+from directdownload.agent import retry
 from directdownload.agent.keystore.proof import KeystoreReport
 from directdownload.agent.pools import storage
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.retry import Complaint
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
 from directdownload.resources.host import HostStorage
@@ -77,7 +78,8 @@ class HostReporter:
         self._told_monotonic = 0.0
         self._retry_monotonic = 0.0
         self._gone_uid = ""
-        self._backoff = Backoff()
+        #: in a row
+        self._failures = 0
         self._complaint = Complaint(logger)
         self._wake = asyncio.Event()
         #: set after the first write of the Host
@@ -124,10 +126,11 @@ class HostReporter:
         except errors.ApiError as error:
             self.failure = f"cannot write the status of Host {self._host}: {error}"
             self._complaint.say(logging.WARNING, self.failure)
-            self._retry_monotonic = time.monotonic() + self._backoff.after(error)
+            self._failures += 1
+            self._retry_monotonic = time.monotonic() + retry.pause_seconds(self._failures, error)
         else:
             self._told, self._told_monotonic, self._retry_monotonic = wanted, time.monotonic(), 0.0
-            self._backoff.reset()
+            self._failures = 0
             self.failure = ""
             self._complaint.clear(f"Wrote the status of Host {self._host} again")
             self.told.set()

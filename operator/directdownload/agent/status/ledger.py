@@ -24,8 +24,9 @@ from typing import Any
 
 import pydantic
 
+from directdownload.agent import retry
 from directdownload.agent.pools.copies import Key, Remembered, Wanted
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.retry import Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
 from directdownload.resources.templateplacement import WORDS
@@ -91,7 +92,8 @@ class Ledger:
     _saved_revision: int = 0
     #: as they are on disk
     _saved: dict[str, Entry] = dataclasses.field(default_factory=dict)
-    _backoff: Backoff = dataclasses.field(default_factory=Backoff)
+    #: in a row
+    _failures: int = 0
     _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
     @classmethod
@@ -191,12 +193,13 @@ class Ledger:
         try:
             await asyncio.to_thread(self._write, data)
         except OSError as error:
-            self.retry_monotonic = time.monotonic() + self._backoff.after(error)
+            self._failures += 1
+            self.retry_monotonic = time.monotonic() + retry.pause_seconds(self._failures, error)
             text = f"Cannot write {self.path}: {error.strerror}; copies are not reported before it can be written"
             self._complaint.say(logging.WARNING, text)
             return False
         self._saved_revision, self._saved = revision, entries
-        self._backoff.reset()
+        self._failures = 0
         self._complaint.clear(f"Wrote {self.path} again")
         return True
 

@@ -8,7 +8,6 @@ then send about a hundred requests per second at most. Placements that leftovers
 import asyncio
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import Iterable
 
@@ -16,6 +15,7 @@ from directdownload.agent.pools.copies import Key
 from directdownload.agent.pools.leftovers import Owner
 from directdownload.agent.retry import Complaint
 from directdownload.agent.status.ledger import Ledger
+from directdownload.backoff import spread
 from directdownload.cluster import client, errors, kinds
 from directdownload.observe import logs
 
@@ -70,7 +70,7 @@ class Owners:
             entry = self._entries.get(key)
             if entry is None:
                 # agents start together, and should not send their requests together
-                entry = self._entries[key] = _Entry(now - random.uniform(0, self._again_seconds))  # noqa: S311
+                entry = self._entries[key] = _Entry(now - spread(self._again_seconds, 0, 1))
             entry.urgent = key in needed and entry.owner is None
 
     def forget(self, pool: str) -> None:

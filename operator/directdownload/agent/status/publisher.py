@@ -16,10 +16,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from directdownload.agent import metrics
+from directdownload.agent import metrics, retry
 from directdownload.agent.pools.copies import Wanted
 from directdownload.agent.pools.leftovers import Owner
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent.retry import Complaint
 from directdownload.agent.status.ledger import Ledger, Outcome
 from directdownload.agent.status.owners import Owners, owner_of
 from directdownload.cluster import client, errors, kinds
@@ -39,7 +39,8 @@ class _Entry:
     closed: bool = False
     #: it belonged to another host when it was read last
     foreign: bool = False
-    backoff: Backoff = dataclasses.field(default_factory=Backoff)
+    #: in a row
+    failures: int = 0
     complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
 
@@ -151,14 +152,14 @@ class Publisher:
                 # The admission policy refuses it: the placement has moved to another host.
                 self._leave(entry, wanted)
                 return
-            seconds = entry.backoff.after(error)
-            entry.due_monotonic = time.monotonic() + seconds
+            entry.failures += 1
+            entry.due_monotonic = time.monotonic() + retry.pause_seconds(entry.failures, error)
             text = f"Cannot write the status of placement {wanted.placement}: {error}"
             entry.complaint.say(logging.WARNING, text, logs.about("TemplatePlacement", wanted.placement))
         else:
             entry.told, entry.foreign = status, False
             entry.due_monotonic = time.monotonic() + wanted.interval_seconds
-            entry.backoff.reset()
+            entry.failures = 0
             about = logs.about("TemplatePlacement", wanted.placement)
             entry.complaint.clear(f"Wrote the status of placement {wanted.placement} again", about)
             self._owners.note(wanted.key, owner_of(answer))
