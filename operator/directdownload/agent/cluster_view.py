@@ -14,7 +14,6 @@ from typing import Any
 
 import pydantic
 
-from directdownload.agent.pools.storage import Target
 from directdownload.cluster import objects
 from directdownload.observe import logs
 from directdownload.planning.keystores import Previous, Published
@@ -66,6 +65,15 @@ class PoolView:
     shared: bool
     #: None: not understood, so no host matches
     host_selector: LabelSelector | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A pool that this host should have."""
+
+    pool: str
+    path: str
+    shared: bool
 
 
 def project_host(document: Mapping[str, Any]) -> HostView:

@@ -1,9 +1,9 @@
 """The published status of settled copies, kept in the state directory so that a restart repeats no write.
 
-`publisher` uses it for that, `pools` to find copies whose records were lost and how a pool was mounted. A copy is saved
-before it is published, so that the cluster knows no copy that the ledger does not know. Losing the file costs one write
-per copy, and records lost at the same time stay unnoticed until the next verification. So an unreadable file counts as
-empty.
+`placements` uses this ledger for that, `pools` to find copies whose records were lost and how a pool was mounted. A
+copy is saved before it is published, so that the cluster knows no copy that the ledger does not know. Losing the file
+costs one write per copy, and records lost at the same time stay unnoticed until the next verification. So an unreadable
+file counts as empty.
 
 While the file cannot be written (a full disk), writes are tried again with growing pauses, and copies that are not on
 disk are not published. Nothing depends on these: the controller knows a new copy from its job. Lost and changed copies
@@ -25,7 +25,7 @@ from typing import Any
 import pydantic
 
 from directdownload.agent import retry
-from directdownload.agent.pools.copies import Key, Remembered, Wanted
+from directdownload.agent.copies import Key, Remembered, Wanted
 from directdownload.agent.retry import Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
@@ -78,7 +78,7 @@ class _File(_Tolerant):
 
 
 @dataclasses.dataclass(slots=True)
-class Ledger:
+class Told:
     """Entries by placement and by pool, in the file `path`. Changes are on disk once `save` returns True."""
 
     path: str
@@ -97,7 +97,7 @@ class Ledger:
     _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
 
     @classmethod
-    def load(cls, state_directory: str) -> "Ledger":
+    def load(cls, state_directory: str) -> "Told":
         path = os.path.join(state_directory, FILE_NAME)
         try:
             with open(path, "rb") as file:

@@ -13,9 +13,9 @@ import pytest
 from tests.world import docs, stores
 from tests.world.stores import HostFiles
 
-from directdownload.agent.keystore import keystoresync
-from directdownload.agent.keystore.keystoresync import KeystoreSync, Synced, Wishes
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore import sync
+from directdownload.agent.keystore.bundle import Bundle
+from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
 from directdownload.download.sources import tls
 from directdownload.keystore import store
 from directdownload.planning.keystores import Drift, Previous, Published
@@ -321,11 +321,11 @@ def test_a_defect_of_ours_is_told_and_does_not_end_the_agent(
 
 def test_stamps_change_with_either_file(host: Host) -> None:
     spec = KeystoreSpec.model_validate(host.files.spec)
-    seen = [keystoresync.stamps(spec)]
+    seen = [sync.stamps(spec)]
     host.files.put(ca=A)
-    seen.append(keystoresync.stamps(spec))
+    seen.append(sync.stamps(spec))
     host.files.set_password("b")
-    seen.append(keystoresync.stamps(spec))
+    seen.append(sync.stamps(spec))
     assert len(set(map(str, seen))) == 3
 
 

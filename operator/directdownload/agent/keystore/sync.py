@@ -1,6 +1,6 @@
 """Syncs one host's keystore with its wishes, and the trust bundle with the keystore. Blocking.
 
-`keystore` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
+`keeper` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
 files. The ledger is saved before a keystore is written, so that it names all own entries after any interruption.
 """
 
@@ -12,8 +12,8 @@ import os.path
 from collections.abc import Mapping, Sequence
 
 from directdownload import escaping
-from directdownload.agent.keystore.keystoreledger import KeystoreLedger
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore.bundle import Bundle
+from directdownload.agent.keystore.ownership import Ownership
 from directdownload.download import mountinfo
 from directdownload.keystore import errors, passwords, store
 from directdownload.keystore.entries import Changes, Entry, EntryKind
@@ -78,7 +78,7 @@ class KeystoreSync:
 
     def __init__(self, roots: Sequence[str], state_directory: str) -> None:
         self._roots = roots
-        self._ledger = KeystoreLedger(state_directory)
+        self._ownership = Ownership(state_directory)
         self._bundle = Bundle(state_directory)
 
     def sync(self, wishes: Wishes, now: datetime.datetime) -> Synced:
@@ -89,8 +89,8 @@ class KeystoreSync:
             wishes.enabled,
             wishes.published,
             now,
-            ledgers=[each.ledger for each in self._ledger.stores.values()],
-            taken=self._ledger.taken,
+            ledgers=[each.ledger for each in self._ownership.stores.values()],
+            taken=self._ownership.taken,
             unread=wishes.unread,
         )
         try:
@@ -124,7 +124,7 @@ class KeystoreSync:
                 f"keystore {spec.path}: expected a path below {self._named_roots()}, without links out of it; add its "
                 "directory to the chart's agent.keystoreRoots"
             )
-        before = self._ledger.of(spec.path)
+        before = self._ownership.of(spec.path)
         missing = store.stamp(spec.path) is None
         if missing and not (made := keystores.plan(wanted, before, {}, missing=True)).put:
             # a missing keystore needs no password
@@ -135,7 +135,7 @@ class KeystoreSync:
         def decide(found: Mapping[str, Entry]) -> Changes:
             entries = _fingerprints(found)
             made = keystores.plan(
-                wanted, self._ledger.of(spec.path), entries, missing=missing and not entries, flawed=_flawed(found)
+                wanted, self._ownership.of(spec.path), entries, missing=missing and not entries, flawed=_flawed(found)
             )
             self._save(spec, made)
             plans.append(made)
@@ -152,7 +152,7 @@ class KeystoreSync:
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
         flawed = _flawed(found.entries) if found is not None else {}
-        settled = keystores.plan(wanted, self._ledger.of(spec.path), entries, flawed=flawed)
+        settled = keystores.plan(wanted, self._ownership.of(spec.path), entries, flawed=flawed)
         if settled.changes:
             raise errors.WriteError(f"keystore {spec.path}: something else undid the change at once; trying again")
         self._save(spec, settled)
@@ -162,20 +162,20 @@ class KeystoreSync:
     def _read_ledger(self) -> errors.WriteError | None:
         """The error that forbids every write; None: the ledger was read."""
         try:
-            self._ledger.read()
+            self._ownership.read()
         except OSError as error:
             return errors.WriteError(
-                f"{self._ledger.path}: cannot be read, so the agent does not know its own entries: {error.strerror}; "
-                "it changes no keystore until this file is readable or removed"
+                f"{self._ownership.path}: cannot be read, so the agent does not know its own entries: "
+                f"{error.strerror}; it changes no keystore until this file is readable or removed"
             )
         return None
 
     def _leave_others(self, host: str, path: str) -> errors.KeystoreError | None:
         """Removes own entries from keystores that the Host named earlier; returns the last failure."""
         stuck = None
-        for other in [name for name in self._ledger.stores if name != path]:
+        for other in [name for name in self._ownership.stores if name != path]:
             spec = KeystoreSpec(
-                path=other, password_from=self._ledger.stores[other].password_from, create_if_missing=False
+                path=other, password_from=self._ownership.stores[other].password_from, create_if_missing=False
             )
             try:
                 self._converge(spec, keystores.nothing(host))
@@ -184,12 +184,12 @@ class KeystoreSync:
         return stuck
 
     def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
-        ledger = self._ledger.of(wishes.keystore.path) if wishes.keystore is not None else {}
+        ledger = self._ownership.of(wishes.keystore.path) if wishes.keystore is not None else {}
         try:
             self._bundle.drop(keystores.distrusted(wanted, ledger))
         except OSError as problem:
             logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
-        if self._ledger.known and not wanted.published and not ledger:
+        if self._ownership.known and not wanted.published and not ledger:
             return Synced((), Reason.KEYSTORE_SYNCED, "this host needs no certificate", KeystoreStatus(managed=0))
         return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
 
@@ -203,16 +203,16 @@ class KeystoreSync:
 
     def _remember(self, taken: keystores.Taken) -> None:
         try:
-            self._ledger.take(taken)
+            self._ownership.take(taken)
         except OSError as error:
-            raise errors.WriteError(f"{self._ledger.path}: cannot be written: {error.strerror}") from error
+            raise errors.WriteError(f"{self._ownership.path}: cannot be written: {error.strerror}") from error
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:
-            self._ledger.save(spec.path, spec.password_source, made.ledger)
+            self._ownership.save(spec.path, spec.password_source, made.ledger)
         except OSError as error:
             raise errors.WriteError(
-                f"keystore {spec.path}: unchanged, because {self._ledger.path} cannot be written: {error.strerror}"
+                f"keystore {spec.path}: unchanged, because {self._ownership.path} cannot be written: {error.strerror}"
             ) from error
 
     def _password(self, source: PasswordSource) -> str:

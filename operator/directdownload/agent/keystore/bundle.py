@@ -1,6 +1,6 @@
 """The trust bundle: certificates of the host's keystore that downloads trust beside the system's roots.
 
-`keystoresync` writes it; a download job mounts its directory and reads it (`download.sources.tls`). It has all trusted
+`sync` writes it; a download job mounts its directory and reads it (`download.sources.tls`). It has all trusted
 certificates, also those of others, because CloudStack trusts its whole keystore. It is replaced as a whole, and only
 if its content changes.
 
