@@ -7,7 +7,6 @@ newer version of the product wrote.
 import contextlib
 import dataclasses
 import datetime
-import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -196,10 +195,8 @@ def _previous(document: Mapping[str, Any]) -> Previous | None:
         return None
 
 
-@functools.lru_cache(maxsize=1024)
 def _certificate(text: str) -> pem.Certificate:
-    """The certificate in PEM text; an unreadable one for other text. Cached, because each change of a status sends the
-    whole object again."""
+    """The certificate in PEM text; an unreadable one for other text."""
     try:
         return pem.decode(text)
     except pem.CertificateError:

@@ -1,5 +1,4 @@
-"""The pauses of the agent after failures, and logging of a repeated failure once. Used by everything that may fail for
-long."""
+"""The agent's pauses after failures, and a log that has a repeated failure once. For everything that may fail long."""
 
 import dataclasses
 import logging

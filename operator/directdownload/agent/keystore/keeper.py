@@ -21,7 +21,6 @@ from directdownload.agent import metrics, retry
 from directdownload.agent.keystore import report, sync
 from directdownload.agent.keystore.bundle import Bundle
 from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
-from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
 from directdownload.backoff import spread
 from directdownload.cluster import client, kinds, reflector
@@ -117,7 +116,7 @@ class KeystoreKeeper:
         self._due_monotonic = 0.0
         #: in a row
         self._failures = 0
-        self._complaint = Complaint(logger)
+        self._complaint = retry.Complaint(logger)
         self._wake = asyncio.Event()
         self._told = report.NOTHING
         #: None: no sync has ended yet

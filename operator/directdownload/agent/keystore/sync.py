@@ -6,7 +6,6 @@ files. The ledger is saved before a keystore is written, so that it names all ow
 
 import dataclasses
 import datetime
-import functools
 import logging
 import os.path
 from collections.abc import Mapping, Sequence
@@ -71,6 +70,8 @@ class _Converged:
     #: the plan for these entries, which changes nothing
     settled: keystores.Plan
     drift: tuple[keystores.Drift, ...] = ()
+    #: by alias
+    flawed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class KeystoreSync:
@@ -80,6 +81,8 @@ class KeystoreSync:
         self._roots = roots
         self._ownership = Ownership(state_directory)
         self._bundle = Bundle(state_directory)
+        #: by certificate in the keystore that was read last: why Java cannot read it. A sync asks more than once.
+        self._flaws: dict[bytes, str | None] = {}
 
     def sync(self, wishes: Wishes, now: datetime.datetime) -> Synced:
         unread = self._read_ledger()
@@ -111,7 +114,7 @@ class KeystoreSync:
                 "this is a defect: please report it with the log of the agent"
             )
             return self._failed(wishes, wanted, defect)
-        unopened = _unopened(wishes.keystore.path, found.snapshot)
+        unopened = _unopened(wishes.keystore.path, found)
         proofs = keystores.proofs(wanted, found.settled, found.entries, unopened)
         told = (_message(wishes.keystore.path, proofs), unopened, str(stuck) if stuck is not None else "")
         reason = Reason.KEYSTORE_UNREADABLE if unopened else Reason.KEYSTORE_SYNCED
@@ -135,7 +138,11 @@ class KeystoreSync:
         def decide(found: Mapping[str, Entry]) -> Changes:
             entries = _fingerprints(found)
             made = keystores.plan(
-                wanted, self._ownership.of(spec.path), entries, missing=missing and not entries, flawed=_flawed(found)
+                wanted,
+                self._ownership.of(spec.path),
+                entries,
+                missing=missing and not entries,
+                flawed=self._flawed(found),
             )
             self._save(spec, made)
             plans.append(made)
@@ -151,13 +158,22 @@ class KeystoreSync:
                 f"{error}; the password is from {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
-        flawed = _flawed(found.entries) if found is not None else {}
+        flawed = self._flawed(found.entries) if found is not None else {}
         settled = keystores.plan(wanted, self._ownership.of(spec.path), entries, flawed=flawed)
         if settled.changes:
             raise errors.WriteError(f"keystore {spec.path}: something else undid the change at once; trying again")
         self._save(spec, settled)
         _log(spec.path, before, plans[-1], settled)
-        return _Converged(found, entries, settled, plans[-1].drift)
+        return _Converged(found, entries, settled, plans[-1].drift, flawed)
+
+    def _flawed(self, entries: Mapping[str, Entry]) -> dict[str, str]:
+        """By alias, why Java cannot read the certificate there."""
+        held = {alias: entry.certificate for alias, entry in entries.items() if entry.certificate is not None}
+        known = self._flaws
+        self._flaws = {
+            each: known[each] if each in known else pem.Certificate(each).unreadable for each in held.values()
+        }
+        return {alias: flaw for alias, each in held.items() if (flaw := self._flaws[each]) is not None}
 
     def _read_ledger(self) -> errors.WriteError | None:
         """The error that forbids every write; None: the ledger was read."""
@@ -252,27 +268,14 @@ def _fingerprints(entries: Mapping[str, Entry]) -> dict[str, str | None]:
     return {alias: entry.fingerprint_sha256 if entry.kind is trusted else None for alias, entry in entries.items()}
 
 
-def _flawed(entries: Mapping[str, Entry]) -> dict[str, str]:
-    """By alias, why Java cannot read the certificate there."""
-    found = {alias: _flaw(entry.certificate) for alias, entry in entries.items() if entry.certificate is not None}
-    return {alias: flaw for alias, flaw in found.items() if flaw is not None}
-
-
-@functools.lru_cache(maxsize=8192)
-def _flaw(certificate: bytes) -> str | None:
-    """Cached, because each sync asks for all certificates."""
-    return pem.Certificate(certificate).unreadable
-
-
-def _unopened(path: str, found: store.Snapshot | None) -> str:
+def _unopened(path: str, found: _Converged) -> str:
     """Why Java opens no entry of the keystore, and what to do; empty: Java opens it."""
-    flawed = _flawed(found.entries) if found is not None else {}
-    if found is None or not flawed:
+    if found.snapshot is None or not found.flawed:
         return ""
-    alias, flaw = min(flawed.items())
-    others = f" (and {len(flawed) - 1} more)" if len(flawed) > 1 else ""
+    alias, flaw = min(found.flawed.items())
+    others = f" (and {len(found.flawed) - 1} more)" if len(found.flawed) > 1 else ""
     advice = "restore the store from a backup"
-    if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
+    if found.snapshot.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
         advice = (
             "remove this entry on the host (docs/certificates.md has the tool, as keytool opens no such store), and "
             f"check with `keytool -list -keystore {path}` that Java reads the rest"

@@ -14,7 +14,6 @@ from typing import Any
 import directdownload
 from directdownload.agent import retry
 from directdownload.agent.keystore.report import KeystoreReport
-from directdownload.agent.retry import Complaint
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
 from directdownload.resources.host import HostStorage
@@ -101,7 +100,7 @@ class HostReporter:
         self._gone_uid = ""
         #: in a row
         self._failures = 0
-        self._complaint = Complaint(logger)
+        self._complaint = retry.Complaint(logger)
         self._wake = asyncio.Event()
         #: set after the first write of the Host
         self.told = asyncio.Event()

@@ -23,7 +23,6 @@ from typing import Any
 
 from directdownload.agent import metrics, retry
 from directdownload.agent.copies import Key, Owner, Wanted
-from directdownload.agent.retry import Complaint
 from directdownload.agent.status.told import Outcome, Told
 from directdownload.backoff import spread
 from directdownload.cluster import client, errors, kinds
@@ -54,7 +53,7 @@ class Owners:
         self._interval_seconds = interval_seconds
         self._entries: dict[Key, _Known] = {}
         self._wanted: dict[str, set[Key]] = {}
-        self._complaint = Complaint(logger)
+        self._complaint = retry.Complaint(logger)
 
     def owner(self, key: Key) -> Owner | None:
         """The owner; None: not known."""
@@ -138,7 +137,7 @@ class _Entry:
     foreign: bool = False
     #: in a row
     failures: int = 0
-    complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
+    complaint: retry.Complaint = dataclasses.field(default_factory=lambda: retry.Complaint(logger))
 
 
 class Publisher:

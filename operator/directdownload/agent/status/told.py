@@ -26,7 +26,6 @@ import pydantic
 
 from directdownload.agent import retry
 from directdownload.agent.copies import Key, Remembered, Wanted
-from directdownload.agent.retry import Complaint
 from directdownload.download import files
 from directdownload.resources.jobs import Document
 from directdownload.resources.templateplacement import WORDS
@@ -94,7 +93,7 @@ class Told:
     _saved: dict[str, Entry] = dataclasses.field(default_factory=dict)
     #: in a row
     _failures: int = 0
-    _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
+    _complaint: retry.Complaint = dataclasses.field(default_factory=lambda: retry.Complaint(logger))
 
     @classmethod
     def load(cls, state_directory: str) -> "Told":

@@ -1,5 +1,6 @@
 """One sync of a host's keystore: real stores, the ledger beside them, and the trust bundle."""
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -13,7 +14,7 @@ import pytest
 from tests.world import docs, stores
 from tests.world.stores import HostFiles
 
-from directdownload.agent.keystore import sync
+from directdownload.agent.keystore import bundle, sync
 from directdownload.agent.keystore.bundle import Bundle
 from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
 from directdownload.download.sources import tls
@@ -82,6 +83,32 @@ def test_a_missing_store_is_made_and_a_certificate_put(host: Host, store_type: s
     before = host.files.path.stat(), bundle.stat()
     assert host.sync(published("ca", A), type=store_type).proofs == synced.proofs
     assert (host.files.path.stat(), bundle.stat()) == before, "nothing is written again"
+
+
+def test_certificates_that_stay_are_checked_once_and_one_that_comes_back_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keystore may hold hundreds, and each sync reads all of them more than once."""
+    for_java, for_openssl = collections.Counter[bytes](), collections.Counter[bytes]()
+    unreadable, judge = vars(Certificate)["unreadable"], bundle._judge
+
+    def flaw(certificate: Certificate) -> Any:
+        for_java[certificate.der] += 1
+        return unreadable.fget(certificate)
+
+    def judged(certificate: bytes) -> Any:
+        for_openssl[certificate] += 1
+        return judge(certificate)
+
+    monkeypatch.setattr(Certificate, "unreadable", property(flaw))
+    monkeypatch.setattr(bundle, "_judge", judged)
+    ca, cb = published("ca", A), published("cb", B)
+    for wanted in ((ca,), (ca, cb), (ca, cb)):
+        assert host.sync(*wanted).error is None
+    assert for_java == for_openssl == {A.der: 1, B.der: 1}
+    assert host.sync(ca).error is None
+    assert host.sync(ca, cb).error is None
+    assert for_java == for_openssl == {A.der: 1, B.der: 2}
 
 
 def test_nothing_wanted_makes_no_store_and_misses_none(host: Host) -> None:
