@@ -409,7 +409,7 @@ async def test_the_store_is_checked_by_sync_interval_and_foreign_changes_stay(wo
 async def test_a_wrong_password_is_told_and_tried_again_when_it_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry.Backoff, "after", lambda *_: 3600.0)
+    monkeypatch.setattr(retry, "pause_seconds", lambda *_: 3600.0)
     await world.create_host()
     world.files.put(theirs=FOREIGN)
     right = world.files.password

@@ -10,8 +10,8 @@ Which threat is tested where (SECURITY.md says what each of them means):
   `tests/unit/download/` (`test_fetch`, `test_hostile_sources`, `test_http_source`, `test_metalink_fetch`,
   `test_probe`), the whole way in `tests/e2e/test_sources.py`; here: other namespaces, and what becomes of copies
 - zones and templates of others: `tests/unit/planning/test_deployments.py`, `test_wishes.py`, and here
-- paths on hosts: `test_resources.py` (what the kinds refuse), `tests/unit/agent/test_storage.py` (pool roots, links),
-  `tests/unit/download/test_job.py` (what a job refuses), and here
+- paths on hosts: `test_resources.py` (what the kinds refuse), `tests/unit/agent/pools/test_monitor.py` (pool roots,
+  links), `tests/unit/download/test_job.py` (what a job refuses), and here
 - hostile sources, images and pools: `tests/unit/download/`
 """
 

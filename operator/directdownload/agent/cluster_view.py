@@ -7,14 +7,12 @@ newer version of the product wrote.
 import contextlib
 import dataclasses
 import datetime
-import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
-from directdownload.agent.pools.storage import Target
 from directdownload.cluster import objects
 from directdownload.observe import logs
 from directdownload.planning.keystores import Previous, Published
@@ -66,6 +64,15 @@ class PoolView:
     shared: bool
     #: None: not understood, so no host matches
     host_selector: LabelSelector | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A pool that this host should have."""
+
+    pool: str
+    path: str
+    shared: bool
 
 
 def project_host(document: Mapping[str, Any]) -> HostView:
@@ -188,10 +195,8 @@ def _previous(document: Mapping[str, Any]) -> Previous | None:
         return None
 
 
-@functools.lru_cache(maxsize=1024)
 def _certificate(text: str) -> pem.Certificate:
-    """The certificate in PEM text; an unreadable one for other text. Cached, because each change of a status sends the
-    whole object again."""
+    """The certificate in PEM text; an unreadable one for other text."""
     try:
         return pem.decode(text)
     except pem.CertificateError:

@@ -1,34 +1,22 @@
-"""Backoff for retries, and logging of a repeated failure once. Used by everything that may fail for long."""
+"""The agent's pauses after failures, and a log that has a repeated failure once. For everything that may fail long."""
 
+import dataclasses
 import logging
-import random
 from collections.abc import Mapping
 
+from directdownload.backoff import Backoff
 from directdownload.cluster import errors
 
-FIRST_SECONDS = 0.5
-LIMIT_SECONDS = 30
+_BACKOFF = Backoff(0.5, 30, (0.5, 1.0))
 #: A refusal ends when somebody changes something; frequent retries do not help.
-REFUSED_LIMIT_SECONDS = 300
+_AFTER_REFUSAL = dataclasses.replace(_BACKOFF, most_seconds=300)
 
 
-class Backoff:
-    """Doubling delays with jitter; `reset` after a success."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def reset(self) -> None:
-        self._failures = 0
-
-    def after(self, error: Exception) -> float:
-        """Seconds to wait after one more failure; longer after a refusal of the API server."""
-        limit = REFUSED_LIMIT_SECONDS if isinstance(error, errors.Forbidden | errors.Invalid) else LIMIT_SECONDS
-        seconds = min(limit, FIRST_SECONDS * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
-        self._failures += 1
-        if isinstance(error, errors.TooManyRequests):
-            seconds = max(seconds, error.retry_after_seconds)
-        return seconds
+def pause_seconds(failures: int, error: Exception) -> float:
+    """Seconds to wait after `error`, the last of `failures` in a row; longer after a refusal of the API server."""
+    refused = isinstance(error, errors.Forbidden | errors.Invalid)
+    asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
+    return max((_AFTER_REFUSAL if refused else _BACKOFF).pause_seconds(failures), asked)
 
 
 class Complaint:

@@ -10,12 +10,13 @@ import logging
 import time
 
 from directdownload.agent import cluster_view as views
-from directdownload.agent.keystore import keeper as keystore
-from directdownload.agent.keystore import keystoresync, zonewatch
+from directdownload.agent.keystore.keeper import KeystoreKeeper, ZoneWatch
+from directdownload.agent.keystore.sync import Wishes
 from directdownload.agent.pools import monitor as pools
-from directdownload.agent.pools import storage
 from directdownload.agent.settings import Settings
-from directdownload.agent.status import hostreport, ledger, owners, publisher
+from directdownload.agent.status.host import HostReporter, Report
+from directdownload.agent.status.placements import Owners, Publisher
+from directdownload.agent.status.told import Told
 from directdownload.cluster import client, kinds, reflector
 from directdownload.observe import logs
 from directdownload.resources.host import HostStorage
@@ -45,27 +46,27 @@ class Supervisor:
         self._pool_reflector = reflector.Reflector(
             api, kinds.STORAGE_POOLS, views.project_pool, self._pools, on_change=self._changed
         )
-        self._reporter = hostreport.HostReporter(
+        self._reporter = HostReporter(
             api, settings.node_name, numbers_interval_seconds=settings.numbers_interval_seconds
         )
-        self._ledger = ledger.Ledger.load(settings.state_directory)
-        self._owners = owners.Owners(api, self._ledger, interval_seconds=settings.check_interval_seconds)
-        self._publisher = publisher.Publisher(
+        self._told = Told.load(settings.state_directory)
+        self._owners = Owners(api, self._told, interval_seconds=settings.check_interval_seconds)
+        self._publisher = Publisher(
             api,
             settings.node_name,
-            self._ledger,
+            self._told,
             self._owners,
             foreign_interval_seconds=settings.foreign_interval_seconds,
         )
-        self._keystore = keystore.KeystoreKeeper(settings, on_report=self._report)
+        self._keystore = KeystoreKeeper(settings, on_report=self._report)
         #: of the host's zone
-        self._zone: tuple[zonewatch.ZoneWatch, asyncio.Task[None]] | None = None
+        self._zone: tuple[ZoneWatch, asyncio.Task[None]] | None = None
         #: uid of the Host that the keeper of the keystore has read
         self._host_uid = ""
-        self._monitors: dict[str, tuple[storage.Target, asyncio.Task[None]]] = {}
+        self._monitors: dict[str, tuple[views.Target, asyncio.Task[None]]] = {}
         #: by pool; a pool without facts yet is missing
         self._facts: dict[str, HostStorage] = {}
-        self._targets: dict[str, storage.Target] = {}
+        self._targets: dict[str, views.Target] = {}
         self._wake = asyncio.Event()
         self._latched = False
 
@@ -123,7 +124,7 @@ class Supervisor:
         found = [views.target_of(pool, host) for pool in self._pools] if host is not None else []
         self._targets = {target.pool: target for target in found if target is not None}
         exposed = {
-            name: target for name, target in self._targets.items() if storage.exposed(target, self._settings.pool_roots)
+            name: target for name, target in self._targets.items() if pools.exposed(target, self._settings.pool_roots)
         }
         for name, (target, task) in list(self._monitors.items()):
             if exposed.get(name) != target:
@@ -139,18 +140,18 @@ class Supervisor:
                 monitor = pools.PoolMonitor(
                     target,
                     self._settings,
-                    self._ledger,
+                    self._told,
                     self._owners,
                     on_storage=self._take_storage,
                     on_copies=self._publisher.want,
                 )
                 self._monitors[name] = target, group.create_task(monitor.run())
         self._facts = {name: facts for name, facts in self._facts.items() if name in exposed} | {
-            name: storage.not_exposed(target) for name, target in self._targets.items() if name not in exposed
+            name: pools.not_exposed(target) for name, target in self._targets.items() if name not in exposed
         }
         self._report()
 
-    def _wishes(self, host: views.HostView | None, group: asyncio.TaskGroup) -> keystoresync.Wishes | None:
+    def _wishes(self, host: views.HostView | None, group: asyncio.TaskGroup) -> Wishes | None:
         """The wishes for the host's keystore; None: not known. Watches only the host's zone."""
         if self._zone is not None and (host is None or host.zone != self._zone[0].zone):
             self._zone[1].cancel()
@@ -158,7 +159,7 @@ class Supervisor:
         if host is None:
             return None
         if self._zone is None:
-            made = zonewatch.ZoneWatch(self._api, host.zone, self._changed)
+            made = ZoneWatch(self._api, host.zone, self._changed)
             self._zone = made, group.create_task(made.run())
         if self._host_uid != host.uid:
             self._host_uid = host.uid
@@ -168,7 +169,7 @@ class Supervisor:
             # an object that is not listed yet would look deleted
             return None
         zone = watch.found()
-        return keystoresync.Wishes(
+        return Wishes(
             host=host.key,
             zone=host.zone,
             enabled=zone.enabled if zone is not None else None,
@@ -190,4 +191,4 @@ class Supervisor:
             self._reporter.want(None)
         elif self._facts.keys() == self._targets.keys() and self._keystore.report is not None:
             # Only complete reports: a pool without facts yet would look removed.
-            self._reporter.want(hostreport.Report(host.uid, dict(self._facts), self._keystore.report))
+            self._reporter.want(Report(host.uid, dict(self._facts), self._keystore.report))

@@ -5,12 +5,12 @@ decided anew.
 """
 
 import asyncio
-import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from directdownload.backoff import spread
 from directdownload.cli import inventory, reading, refusals
 from directdownload.cli.exit_status import TRANSIENT, Failure
 from directdownload.cli.session import Session
@@ -47,7 +47,7 @@ async def write(
                 raise await _missing(session, zone, alias)
             return Written(None, await _create(session, zone, alias, new))
         except errors.Conflict:
-            await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311
+            await asyncio.sleep(spread(_LONGEST_PAUSE_SECONDS, 0, 1))
     raise Failure(f"certificate {alias!r} of zone {zone} keeps changing; try again in a moment", TRANSIENT)
 
 

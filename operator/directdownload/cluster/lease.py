@@ -23,7 +23,6 @@ import copy
 import dataclasses
 import logging
 import math
-import random
 import threading
 import time
 import uuid
@@ -32,6 +31,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from directdownload.backoff import spread
 from directdownload.cluster import client, errors, kinds
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class LeaderElection:
 
     def _pause_seconds(self) -> float:
         """Seconds until the next try, unless the watch wakes it earlier; it never passes the end of the Lease."""
-        pause = self._retry_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        pause = spread(self._retry_seconds, 0.8, 1.2)
         left = self._vacant_in_seconds()
         return min(pause, left) if left > 0 else pause
 

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import pydantic
 
 from directdownload import escaping, slices
+from directdownload.backoff import Backoff, spread
 from directdownload.cluster import client, errors, objects
 from directdownload.cluster.kinds import Resource
 from directdownload.observe import logs
@@ -30,8 +30,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 300
 TOMBSTONE_SECONDS = 300
-BACKOFF_FIRST_SECONDS = 0.5
-BACKOFF_LIMIT_SECONDS = 30
+_BACKOFF = Backoff(0.5, 30, (0.5, 1.0))
 #: Of an object that cannot be read: how many of its errors are named, and their characters at most.
 _PROBLEMS, _PROBLEM_LENGTH = 3, 512
 #: A watch that ends sooner and brought nothing counts as a failure: something in between cuts it off.
@@ -257,7 +256,7 @@ class Reflector(Generic[T]):
             try:
                 if time.monotonic() >= relist_due:
                     await self._list()
-                    relist_due = self.last_relist_monotonic + self._relist_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                    relist_due = self.last_relist_monotonic + spread(self._relist_seconds, 0.9, 1.1)
                 await self._watch(relist_due)
             except errors.Gone as error:
                 logger.info("Watch of %s is too old, listing again: %s", self._resource.plural, error)
@@ -305,7 +304,7 @@ class Reflector(Generic[T]):
     async def _watch(self, until_monotonic: float) -> None:
         began = time.monotonic()
         # Spread, so that watches that a restart of the API server cut off together do not end together for ever.
-        seconds = min(WATCH_SECONDS * random.uniform(0.8, 1.0), until_monotonic - began)  # noqa: S311
+        seconds = min(spread(WATCH_SECONDS, 0.8, 1.0), until_monotonic - began)
         events = self._api.watch(
             self._resource,
             resource_version=str(self._version),
@@ -344,11 +343,10 @@ class Reflector(Generic[T]):
         return key
 
     async def _pause(self, error: errors.ApiError) -> None:
-        seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
-        seconds *= random.uniform(0.5, 1.0)  # noqa: S311
+        self._failures += 1
+        seconds = _BACKOFF.pause_seconds(self._failures)
         if isinstance(error, errors.TooManyRequests):
             seconds = max(seconds, error.retry_after_seconds)
-        self._failures += 1
         # A refusal (RBAC, a missing CRD) needs someone to act; an API server that is away does not.
         level = logging.WARNING if isinstance(error, errors.Unreachable | errors.TooManyRequests) else logging.ERROR
         logger.log(level, "Cannot watch %s, trying again in %.1f s: %s", self._resource.plural, seconds, error)

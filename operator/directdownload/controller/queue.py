@@ -12,11 +12,11 @@ import collections
 import contextlib
 import itertools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from directdownload import slices
+from directdownload.backoff import Backoff, spread
 from directdownload.cluster import errors
 from directdownload.observe import logs
 
@@ -34,8 +34,7 @@ OBJECTS = {
 }
 #: So many keys are added without a pause.
 _AT_ONCE = 500
-_FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 60.0
+_BACKOFF = Backoff(0.2, 60, (0.8, 1.2))
 
 
 class Key(NamedTuple):
@@ -172,7 +171,7 @@ class WorkQueue:
             pause = self._pause_seconds(key)
             if isinstance(error, errors.TooManyRequests):
                 # Never earlier; a little later, so that clients that were sent away together do not return together.
-                pause = max(pause, error.retry_after_seconds * random.uniform(1.0, 1.2))  # noqa: S311
+                pause = max(pause, spread(error.retry_after_seconds, 1.0, 1.2))
                 self._hold(key, pause)
             else:
                 self.add_later(key, pause)
@@ -185,5 +184,4 @@ class WorkQueue:
 
     def _pause_seconds(self, key: Key) -> float:
         self._failures[key] += 1
-        pause: float = min(_FIRST_PAUSE_SECONDS * 2 ** min(self._failures[key] - 1, 16), _LONGEST_PAUSE_SECONDS)
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards no secret
+        return _BACKOFF.pause_seconds(self._failures[key])

@@ -24,9 +24,9 @@ from tests.world.policies import (
 )
 from tests.world.waiting import until
 
-from directdownload.agent.keystore import proof
-from directdownload.agent.pools import copies
-from directdownload.agent.status import hostreport
+from directdownload.agent import copies
+from directdownload.agent.keystore.report import KeystoreReport
+from directdownload.agent.status.host import Report
 from directdownload.cluster.kinds import HOSTS, TEMPLATE_PLACEMENTS, Resource
 from directdownload.resources import base, crd, host
 
@@ -176,8 +176,8 @@ def test_an_agent_writes_all_that_is_its_own_into_a_new_object_and_again(
 
 
 def test_what_these_tests_write_is_what_the_agent_writes() -> None:
-    keystore = proof.KeystoreReport(host.KeystoreStatus(), (), base.Condition.model_validate(SYNCED))
-    assert hostreport.Report("u", {}, keystore).status.keys() == OWN[HOSTS].keys()
+    keystore = KeystoreReport(host.KeystoreStatus(), (), base.Condition.model_validate(SYNCED))
+    assert Report("u", {}, keystore).status.keys() == OWN[HOSTS].keys()
     wanted = {field.name for field in dataclasses.fields(copies.Wanted)} & set(fields_of(TEMPLATE_PLACEMENTS))
     assert wanted == OWN[TEMPLATE_PLACEMENTS].keys()
 

@@ -9,10 +9,10 @@ from tests.world import foreign
 from tests.world.admitted import Draw
 
 from directdownload.agent import cluster_view as views
-from directdownload.agent.keystore import keystoresync, proof
-from directdownload.agent.keystore.keystoresync import Synced
-from directdownload.agent.pools import storage
-from directdownload.agent.status import owners
+from directdownload.agent.keystore import report, sync
+from directdownload.agent.keystore.sync import Synced
+from directdownload.agent.pools import monitor
+from directdownload.agent.status import placements
 from directdownload.cluster import kinds
 from directdownload.planning import keystores
 from directdownload.planning.keystores import Published
@@ -38,12 +38,12 @@ def _works(draw: Draw) -> None:
     zone = views.project_zone(draw.document(kinds.ZONES))
     assert zone.sync_interval_seconds >= 0
     if host.keystore is not None:
-        keystoresync.stamps(host.keystore)
+        sync.stamps(host.keystore)
     for _ in range(3):
         target = views.target_of(views.project_pool(draw.document(kinds.STORAGE_POOLS)), host)
         if target is not None:
-            storage.exposed(target, _ROOTS)
-    owner = owners.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
+            monitor.exposed(target, _ROOTS)
+    owner = placements.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
     assert owner.exists
     published = _published(draw)
     ledger = {each.alias: keystores.Owned(each.name, each.fingerprints) for each in published if draw.chance(0.5)}
@@ -51,7 +51,7 @@ def _works(draw: Draw) -> None:
     entries = {each.alias: draw.choice([None, *each.fingerprints]) for each in published if draw.chance(0.5)}
     settled = keystores.plan(wanted, ledger, entries)
     proofs = keystores.proofs(wanted, settled, entries)
-    told = proof.report(Synced(proofs, Reason.KEYSTORE_SYNCED, "", None), host.generation, proof.told(host.status), NOW)
+    told = report.made(Synced(proofs, Reason.KEYSTORE_SYNCED, "", None), host.generation, report.told(host.status), NOW)
     assert len(told.certificates) <= CERTIFICATES_LIMIT
     assert told.status["conditions"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -124,7 +125,7 @@ ERRORS = [
 async def test_failures_are_told_and_retried_until_they_pass(
     error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(queue, "_BACKOFF", dataclasses.replace(queue._BACKOFF, first_seconds=0.001))
     left = 4
 
     async def fail(key: Key) -> None:
@@ -150,7 +151,7 @@ async def test_pauses_grow_up_to_a_bound_and_start_anew_after_a_success(monkeypa
     for number, pause in enumerate(pauses):
         middle = min(0.2 * 2**number, 60)
         assert 0.8 * middle <= pause <= 1.2 * middle
-    monkeypatch.setattr(queue, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(queue, "_BACKOFF", dataclasses.replace(queue._BACKOFF, first_seconds=0.001))
     failing = [True, True, True, False, True, False]
     seen: list[float] = []
 
@@ -185,7 +186,7 @@ async def test_a_change_cuts_a_backoff_short() -> None:
         began = asyncio.get_running_loop().time()
         work.add(A)
         await until(lambda: recorder.done == [A, A])
-        assert asyncio.get_running_loop().time() - began < queue._FIRST_PAUSE_SECONDS / 2
+        assert asyncio.get_running_loop().time() - began < queue._BACKOFF.first_seconds / 2
 
 
 async def test_nothing_cuts_short_the_time_for_which_the_api_server_asked_to_be_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""Keeps the host's keystore in sync with the cluster while the agent runs: decides when `keystoresync` is due.
+"""Keeps the host's keystore in sync with the cluster while the agent runs: decides when `sync` is due.
 
 Fed by `supervisor`, which gets every new report. A sync is due when the wishes, the keystore, the password file or the
 trust bundle change, after `syncInterval`, when a previous certificate ends, and after a failure with backoff. One sync
@@ -12,22 +12,89 @@ of stat(2) cover them all.
 import asyncio
 import datetime
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from directdownload.agent import metrics
-from directdownload.agent.keystore import keystoresync, proof
-from directdownload.agent.keystore.keystoresync import Synced, Wishes
-from directdownload.agent.keystore.trust import Bundle
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent import cluster_view as views
+from directdownload.agent import metrics, retry
+from directdownload.agent.keystore import report, sync
+from directdownload.agent.keystore.bundle import Bundle
+from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
 from directdownload.agent.settings import Settings
+from directdownload.backoff import spread
+from directdownload.cluster import client, kinds, reflector
 from directdownload.keystore import errors, store
 from directdownload.observe import logs
+from directdownload.planning.keystores import Published
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
+
+
+class ZoneWatch:
+    """Watches one Zone and its certificates while `run` runs; the other members return the current state.
+
+    `supervisor` makes a new one when the host changes its zone. The selectors exclude certificates of other zones: the
+    API server sends each write of a certificate to all agents that watch it, and these may be thousands.
+    """
+
+    def __init__(self, api: client.Api, zone: str, on_change: Callable[[], None]) -> None:
+        self.zone = zone
+        self._on_change = on_change
+        self._zones = reflector.Store[views.ZoneView]()
+        self._certificates = reflector.Store[views.CertificateView]()
+        self._reflectors = (
+            reflector.Reflector(
+                api,
+                kinds.ZONES,
+                views.project_zone,
+                self._zones,
+                field_selector=f"metadata.name={zone}",
+                on_change=self._changed,
+            ),
+            reflector.Reflector(
+                api,
+                kinds.CERTIFICATES,
+                views.project_certificate,
+                self._certificates,
+                field_selector=f"spec.zone={zone}",
+                on_change=self._changed,
+            ),
+        )
+        self._certificates.unreadable.subscribe(self._changed)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for each in self._reflectors:
+                group.create_task(each.run())
+            for each in self._reflectors:
+                await each.synced.wait()
+            self._on_change()
+
+    @property
+    def synced(self) -> bool:
+        """Whether both lists are complete: a missing object does not exist."""
+        return all(each.synced.is_set() for each in self._reflectors)
+
+    @property
+    def last_relist_monotonic(self) -> float:
+        return min(each.last_relist_monotonic for each in self._reflectors)
+
+    def found(self) -> views.ZoneView | None:
+        return self._zones.get(self.zone)
+
+    def published(self) -> tuple[Published, ...]:
+        """The published certificates, sorted by name."""
+        known = sorted(self._certificates, key=lambda each: each.key)
+        return tuple(each.published for each in known if each.published is not None)
+
+    def unread(self) -> frozenset[str]:
+        """Names of certificates that exist but cannot be read."""
+        return frozenset(each.key for each in self._certificates.unreadable)
+
+    def _changed(self, _key: str, _old: object, _new: object) -> None:
+        self._on_change()
 
 
 class KeystoreKeeper:
@@ -35,7 +102,7 @@ class KeystoreKeeper:
 
     def __init__(self, settings: Settings, *, on_report: Callable[[], None]) -> None:
         self._poll_seconds = settings.keystore_poll_seconds
-        self._sync = keystoresync.KeystoreSync(settings.keystore_roots, settings.state_directory)
+        self._sync = KeystoreSync(settings.keystore_roots, settings.state_directory)
         self._on_report = on_report
         self._wanted: Wishes | None = None
         #: the wishes of the last sync
@@ -47,16 +114,17 @@ class KeystoreKeeper:
         #: after the last sync; only syncs write the bundle
         self._bundle_stamp: object = None
         self._due_monotonic = 0.0
-        self._backoff = Backoff()
-        self._complaint = Complaint(logger)
+        #: in a row
+        self._failures = 0
+        self._complaint = retry.Complaint(logger)
         self._wake = asyncio.Event()
-        self._told = proof.NOTHING
+        self._told = report.NOTHING
         #: None: no sync has ended yet
-        self.report: proof.KeystoreReport | None = None
+        self.report: report.KeystoreReport | None = None
 
     def remember(self, status: Mapping[str, Any]) -> None:
         """Takes the Host's status of an earlier agent. Called before the first `want`, and for a recreated Host."""
-        self._told = proof.told(status)
+        self._told = report.told(status)
         self._synced = self.report = None
 
     def want(self, wishes: Wishes | None) -> None:
@@ -91,7 +159,7 @@ class KeystoreKeeper:
             return False
         if self._bundle.stamp() != self._bundle_stamp:
             return True
-        stamps = keystoresync.stamps(wishes.keystore)
+        stamps = sync.stamps(wishes.keystore)
         if stamps == self._stamps:
             return False
         known, self._stamps = self._stamps, stamps
@@ -110,14 +178,15 @@ class KeystoreKeeper:
             metrics.KEYSTORE_DRIFT.labels(host=wishes.host, kind=drift.kind).inc()
         self._log(wishes, synced)
         if synced.error is not None:
-            seconds = self._backoff.after(synced.error)
+            self._failures += 1
+            seconds = retry.pause_seconds(self._failures, synced.error)
         else:
-            self._backoff.reset()
+            self._failures = 0
             interval = wishes.sync_interval_seconds or float("inf")
-            seconds = max(self._poll_seconds, interval * random.uniform(0.9, 1.1))  # noqa: S311
+            seconds = max(self._poll_seconds, spread(interval, 0.9, 1.1))
         self._due_monotonic = time.monotonic() + seconds
         now = datetime.datetime.now(datetime.UTC)
-        self._told = proof.report(synced, wishes.generation, self._told, now)
+        self._told = report.made(synced, wishes.generation, self._told, now)
         if self._told is not self.report:
             self.report = self._told
             self._on_report()
@@ -142,7 +211,7 @@ class KeystoreKeeper:
     def _once(self, wishes: Wishes) -> Synced:
         if wishes.keystore is not None:
             # before the store is read, so that a later write counts as a change
-            self._stamps = keystoresync.stamps(wishes.keystore)
+            self._stamps = sync.stamps(wishes.keystore)
         try:
             return self._sync.sync(wishes, datetime.datetime.now(datetime.UTC))
         finally:

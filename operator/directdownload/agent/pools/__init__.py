@@ -1,1 +1,1 @@
-"""What lies in the pools of this host: one monitor per pool, its child process, the copies in it."""
+"""The pools of this host: one monitor per pool, its child process, the copies and leftovers in it."""

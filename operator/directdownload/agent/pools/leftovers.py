@@ -1,15 +1,15 @@
 """The files in a pool's work directory, and which of them belong to no placement. Pure.
 
-`pools` passes the listing of the pool's worker; `prober.sweep` removes old leftovers. Published files and files outside
-the work directory are never removed, because nobody has ordered that.
+`monitor` passes the listing of the pool's worker; `prober.sweep` removes old leftovers. Published files and files
+outside the work directory are never removed, because nobody has ordered that.
 """
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from directdownload import escaping
-from directdownload.agent.pools.copies import Key
+from directdownload.agent.copies import Key, OwnerOf
 from directdownload.agent.pools.prober import LOCK_SUFFIX, PART_SUFFIX
 from directdownload.download.store import record
 from directdownload.download.transfer import journal
@@ -31,19 +31,6 @@ IDLE_SECONDS = 60
 #: Leftovers are removed at this age.
 SWEEP_SECONDS = 86_400
 _NEEDS_PART = (Phase.PENDING, Phase.DOWNLOADING, Phase.FAILED)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Owner:
-    """The state in the cluster of a placement that a file names."""
-
-    exists: bool
-    host: str = ""
-    phase: str = ""
-
-
-#: None: not known yet.
-OwnerOf = Callable[[Key], Owner | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

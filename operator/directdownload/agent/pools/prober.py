@@ -54,7 +54,7 @@ class Budget(NamedTuple):
 
 
 def facts(path: str, work_directory: str, record_suffix: str) -> dict[str, Any]:
-    """The fields of `storage.Facts`."""
+    """The fields of `monitor.Facts`."""
     try:
         status = os.stat(path)
         state = os.statvfs(path)

@@ -1,6 +1,6 @@
 """The speed of a download and its remaining time, from consecutive states of its journal. Pure.
 
-Called by `copies`. All times are from the journal, so that delays of the agent do not count.
+Called by `book`. All times are from the journal, so that delays of the agent do not count.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """One killable child process per pool, which answers requests within a time limit.
 
-Used by `pools`. A system call on a hung network file system may never return, and its process may be unkillable. So
+Used by `monitor`. A system call on a hung network file system may never return, and its process may be unkillable. So
 every wait for a child is bounded, and a pool gets no second child before the first is gone.
 """
 

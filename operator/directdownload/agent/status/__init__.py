@@ -1,1 +1,1 @@
-"""What this host reports: the status of its Host and of its placements, and what it has reported before."""
+"""The reports of this host: the status of its Host and of its placements, and the ledger of earlier reports."""

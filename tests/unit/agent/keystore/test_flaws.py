@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from tests.unit.agent.test_keystoresync import Host, published
+from tests.unit.agent.keystore.test_sync import Host, published
 from tests.world import jdks, stores
 from tests.world import odd_certificates as odd
 

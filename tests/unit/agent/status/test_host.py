@@ -4,31 +4,32 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent.keystore import proof
-from directdownload.agent.status import hostreport
+from directdownload.agent.keystore.report import NOTHING, KeystoreReport
+from directdownload.agent.status import host
 from directdownload.resources.host import HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
+from directdownload.resources.reasons import Reason
 
 GIB = 1024**3
 
 
-def report(uid: str = "u", **pools: int) -> hostreport.Report:
+def report(uid: str = "u", **pools: int) -> host.Report:
     facts = {
         name: HostStorage(pool=name, path="/p", capacity_bytes=100 * GIB, available_bytes=available, writable=True)
         for name, available in pools.items()
     }
-    return hostreport.Report(uid, facts, proof.NOTHING)
+    return host.Report(uid, facts, NOTHING)
 
 
-def listing(*names: str, size: int = 1, known: bool = True) -> hostreport.Report:
+def listing(*names: str, size: int = 1, known: bool = True) -> host.Report:
     """One pool, and what lies in it that belongs to nobody."""
     files = tuple(UnplacedFile(name=name, size_bytes=size, state="Published") for name in names)
     facts = HostStorage(pool="a", writable=True, unplaced=files, unplaced_bytes=size * len(files) if known else None)
-    return hostreport.Report("u", {"a": facts}, proof.NOTHING)
+    return host.Report("u", {"a": facts}, NOTHING)
 
 
-def proven(*names: str) -> hostreport.Report:
+def proven(*names: str) -> host.Report:
     certificates = tuple(HostCertificate(name=name, state="Revoked") for name in names)
-    return hostreport.Report("u", {}, proof.KeystoreReport(KeystoreStatus(managed=0), certificates, None))
+    return host.Report("u", {}, KeystoreReport(KeystoreStatus(managed=0), certificates, None))
 
 
 TOLD = report(a=50 * GIB, b=50 * GIB)
@@ -54,8 +55,8 @@ TOLD = report(a=50 * GIB, b=50 * GIB)
         pytest.param(listing("x"), listing("x", size=9 * GIB), 10, 290.0, id="a file grew"),
     ],
 )
-def test_due(told: hostreport.Report | None, now: hostreport.Report, told_seconds_ago: float, due: Any) -> None:
-    assert hostreport.due_seconds(told, now, told_seconds_ago, 300) == due
+def test_due(told: host.Report | None, now: host.Report, told_seconds_ago: float, due: Any) -> None:
+    assert host.due_seconds(told, now, told_seconds_ago, 300) == due
 
 
 def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> None:
@@ -74,3 +75,36 @@ def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> 
     assert listed["unplaced"] == [{"name": "x", "sizeBytes": 7, "state": "Published"}]
     assert listed["unplacedBytes"] == 7
     assert listing().status["storage"][0]["unplacedBytes"] == 0, "nothing is something else than not looked at"
+
+
+POOL = HostStorage(
+    pool="p",
+    path="/a",
+    capacity_bytes=100 * GIB,
+    available_bytes=50 * GIB,
+    inodes_free=1000,
+    writable=True,
+    mounted=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "significant"),
+    [
+        ({}, False),
+        ({"available_bytes": 50 * GIB - 1}, False),
+        ({"unplaced": (UnplacedFile(name="x", size_bytes=1, state="Published"),), "unplaced_bytes": 1}, False),
+        ({"available_bytes": 51 * GIB - 1}, False),
+        ({"available_bytes": 51 * GIB}, True),
+        ({"available_bytes": 49 * GIB}, True),
+        ({"capacity_bytes": 101 * GIB}, True),
+        ({"inodes_free": 951}, False),
+        ({"inodes_free": 950}, True),
+        ({"writable": False}, True),
+        ({"mounted": False}, True),
+        ({"reason": Reason.NOT_WRITABLE}, True),
+    ],
+)
+def test_what_is_told_at_once(change: dict[str, Any], significant: bool) -> None:
+    assert host.significant(POOL, POOL.model_copy(update=change)) is significant
+    assert host.significant(None, POOL)

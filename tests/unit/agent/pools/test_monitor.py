@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.world import agent_files
 
-from directdownload.agent.pools import storage
+from directdownload.agent.cluster_view import Target
+from directdownload.agent.pools import monitor
 from directdownload.download import mountinfo
-from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.reasons import Reason
 
 ROOTS = ("/pools", "/var/lib/libvirt")
@@ -23,9 +23,9 @@ def mounts(*lines: str) -> tuple[mountinfo.Mount, ...]:
 NFS = "3 2 0:3 / /pools/nfs rw - nfs4 s:/x rw"
 
 
-def facts(path: str, **fields: Any) -> storage.Facts:
+def facts(path: str, **fields: Any) -> monitor.Facts:
     numbers = {"capacity_bytes": 100 * GIB, "available_bytes": 60 * GIB, "inodes_free": 1000}
-    return storage.Facts(**{"directory": True, "real_path": path, **numbers, **fields})
+    return monitor.Facts(**{"directory": True, "real_path": path, **numbers, **fields})
 
 
 CASES = [
@@ -68,9 +68,9 @@ CASES = [
         Reason.NOT_WRITABLE,
     ),
     ("a file", "/pools/a", False, facts("/pools/a", directory=False), (), Reason.NOT_WRITABLE),
-    ("absent", "/pools/a", False, storage.Facts(error_number=errno.ENOENT), (), Reason.PATH_MISSING),
-    ("a file on the way", "/pools/a", False, storage.Facts(error_number=errno.ENOTDIR), (), Reason.PATH_MISSING),
-    ("stale", "/pools/a", False, storage.Facts(error_number=errno.ESTALE), (), Reason.POOL_NOT_READY),
+    ("absent", "/pools/a", False, monitor.Facts(error_number=errno.ENOENT), (), Reason.PATH_MISSING),
+    ("a file on the way", "/pools/a", False, monitor.Facts(error_number=errno.ENOTDIR), (), Reason.PATH_MISSING),
+    ("stale", "/pools/a", False, monitor.Facts(error_number=errno.ESTALE), (), Reason.POOL_NOT_READY),
     ("hung", "/pools/a", False, None, (), Reason.POOL_NOT_READY),
     ("a link to elsewhere", "/pools/a", False, facts("/tmp/a"), (), Reason.PATH_NOT_EXPOSED),
     ("a link within the roots", "/pools/a", False, facts("/var/lib/libvirt/a"), (), None),
@@ -81,10 +81,10 @@ CASES = [
     ("path", "shared", "found", "table", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
 )
 def test_judge(
-    path: str, shared: bool, found: storage.Facts | None, table: tuple[str, ...], reason: Reason | None
+    path: str, shared: bool, found: monitor.Facts | None, table: tuple[str, ...], reason: Reason | None
 ) -> None:
-    target = storage.Target("p", path, shared)
-    outcome = storage.judge(target, ROOTS, mounts(*table), found)
+    target = Target("p", path, shared)
+    outcome = monitor.judge(target, ROOTS, mounts(*table), found)
     assert (outcome.reason, outcome.writable, outcome.pool, outcome.path) == (reason, reason is None, "p", path)
     # numbers of a disk that is not the pool's would mislead
     assert (outcome.capacity_bytes is not None) == (
@@ -118,7 +118,7 @@ SUBVOLUME_THERE = f"4 1 0:3 /@vms {IMAGES} rw - btrfs b rw"
     ],
 )
 def test_a_local_pool_on_a_mount_of_its_own_is_recognised(path: str, table: list[str], own: bool) -> None:
-    assert storage.on_own_mount((*ROOTS, IMAGES), mounts(*table), facts(path)) is own
+    assert monitor.on_own_mount((*ROOTS, IMAGES), mounts(*table), facts(path)) is own
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_a_local_pool_on_a_mount_of_its_own_is_recognised(path: str, table: list
 )
 def test_a_mount_on_which_programs_get_rights_is_told(options: str, missing: tuple[str, ...]) -> None:
     table = mounts(f"3 2 0:3 / /pools/disk {options} - ext4 a rw")
-    outcome = storage.judge(storage.Target("p", "/pools/disk", False), ROOTS, table, facts("/pools/disk"))
+    outcome = monitor.judge(Target("p", "/pools/disk", False), ROOTS, table, facts("/pools/disk"))
     assert (outcome.missing_mount_options, outcome.reason) == (missing, None), "it is used all the same"
 
 
 def test_numbers_that_the_api_cannot_hold_are_cut() -> None:
     """As a file server that claims 2^64 - 1 bytes."""
     found = facts("/pools/a", capacity_bytes=2**76, available_bytes=2**64 - 1, inodes_free=2**64 - 1)
-    outcome = storage.judge(storage.Target("p", "/pools/a", False), ROOTS, mounts(), found)
+    outcome = monitor.judge(Target("p", "/pools/a", False), ROOTS, mounts(), found)
     assert {outcome.capacity_bytes, outcome.available_bytes, outcome.inodes_free} == {2**63 - 1}
 
 
@@ -150,8 +150,8 @@ def test_numbers_that_the_api_cannot_hold_are_cut() -> None:
 def test_a_local_pool_whose_own_mount_went_is_not_used(
     was_own: bool, table: list[str], recorded: bool, reason: Reason | None
 ) -> None:
-    target, found = storage.Target("p", "/pools/disk", False), facts("/pools/disk", recorded=recorded)
-    outcome = storage.judge(target, ROOTS, mounts(*table), found, was_own_mount=was_own)
+    target, found = Target("p", "/pools/disk", False), facts("/pools/disk", recorded=recorded)
+    outcome = monitor.judge(target, ROOTS, mounts(*table), found, was_own_mount=was_own)
     assert (outcome.reason, outcome.mounted) == (reason, reason is None)
     assert (outcome.capacity_bytes is None) == (reason is Reason.NOT_MOUNTED)
 
@@ -169,47 +169,15 @@ def test_a_local_pool_whose_own_mount_went_is_not_used(
     ],
 )
 def test_a_pool_lies_under_a_root_and_a_shared_one_strictly_below(path: str, shared: bool, exposed: bool) -> None:
-    target = storage.Target("p", path, shared)
-    assert storage.exposed(target, ROOTS) is exposed
-    assert storage.not_exposed(target).reason == Reason.PATH_NOT_EXPOSED
-
-
-TOLD = HostStorage(
-    pool="p",
-    path="/a",
-    capacity_bytes=100 * GIB,
-    available_bytes=50 * GIB,
-    inodes_free=1000,
-    writable=True,
-    mounted=True,
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "significant"),
-    [
-        ({}, False),
-        ({"available_bytes": 50 * GIB - 1}, False),
-        ({"unplaced": (UnplacedFile(name="x", size_bytes=1, state="Published"),), "unplaced_bytes": 1}, False),
-        ({"available_bytes": 51 * GIB - 1}, False),
-        ({"available_bytes": 51 * GIB}, True),
-        ({"available_bytes": 49 * GIB}, True),
-        ({"capacity_bytes": 101 * GIB}, True),
-        ({"inodes_free": 951}, False),
-        ({"inodes_free": 950}, True),
-        ({"writable": False}, True),
-        ({"mounted": False}, True),
-        ({"reason": Reason.NOT_WRITABLE}, True),
-    ],
-)
-def test_what_is_told_at_once(change: dict[str, Any], significant: bool) -> None:
-    assert storage.significant(TOLD, TOLD.model_copy(update=change)) is significant
-    assert storage.significant(None, TOLD)
+    target = Target("p", path, shared)
+    assert monitor.exposed(target, ROOTS) is exposed
+    assert monitor.not_exposed(target).reason == Reason.PATH_NOT_EXPOSED
 
 
 REAL = """
 import asyncio, json, os, subprocess, sys
-from directdownload.agent import storage, worker
+from directdownload.agent.cluster_view import Target
+from directdownload.agent.pools import monitor, worker
 from directdownload.download import mountinfo
 
 base = sys.argv[1]
@@ -242,14 +210,14 @@ async def main():
     for name, shared in (("", 0), ("local", 0), ("unmounted", 1), ("a b/shared", 1), ("read-only-super", 1),
                          ("read-only-mount", 1), ("file", 0), ("absent", 0), ("link", 0),
                          ("disk", 0), ("disk/a", 0), ("../plain", 0), ("../plain/local", 0)):
-        target = storage.Target(name, os.path.normpath(os.path.join(base, "root", name)), bool(shared))
+        target = Target(name, os.path.normpath(os.path.join(base, "root", name)), bool(shared))
         child = worker.PoolWorker(target.path, timeout_seconds=10)
-        facts = storage.Facts(**await child.ask("facts", work_directory=".directdownload", record_suffix=".record"))
+        facts = monitor.Facts(**await child.ask("facts", work_directory=".directdownload", record_suffix=".record"))
         await child.close()
         roots = [os.path.join(base, "root"), os.path.join(base, "plain")]
-        judged = storage.judge(target, roots, mountinfo.read(), facts)
+        judged = monitor.judge(target, roots, mountinfo.read(), facts)
         outcome[name] = {**judged.model_dump(exclude_none=True, mode="json"),
-                         "own": storage.on_own_mount(roots, mountinfo.read(), facts)}
+                         "own": monitor.on_own_mount(roots, mountinfo.read(), facts)}
     print(json.dumps(outcome))
 
 asyncio.run(main())

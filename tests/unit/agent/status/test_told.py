@@ -13,9 +13,10 @@ import pytest
 from tests.world import agent_files
 from tests.world.faulty_fs import Fault, FaultyFileSystem
 
-from directdownload.agent.pools import copies, progress
-from directdownload.agent.status import ledger
-from directdownload.agent.status.ledger import Ledger, Outcome
+from directdownload.agent import copies
+from directdownload.agent.pools import progress
+from directdownload.agent.status import told
+from directdownload.agent.status.told import Outcome, Told
 from directdownload.resources.templateplacement import Observed
 
 SEEN = Observed(present=True, size_bytes=5, revision="r1")
@@ -23,11 +24,11 @@ WANTED = copies.Wanted("p1", "u1", "pool-1", False, None, SEEN, settled=True, fi
 
 
 async def test_what_was_told_is_known_after_a_restart_and_a_change_is_not(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     assert book.outcome(WANTED) is None
     book.note(WANTED, Outcome.PUBLISHED)
     await book.save()
-    again = Ledger.load(str(tmp_path))
+    again = Told.load(str(tmp_path))
     assert again.outcome(WANTED) is Outcome.PUBLISHED
     assert again.outcome(dataclasses.replace(WANTED, uid="u2")) is None
     assert again.outcome(dataclasses.replace(WANTED, observed=Observed(present=False))) is None
@@ -43,16 +44,16 @@ async def test_words_for_people_are_no_reason_to_publish_again(tmp_path: pathlib
         for name, part in written.items()
         if part is not None
     }
-    assert ledger.digest(wanted.status) == ledger.digest(before)
-    assert ledger.digest(before) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:16]
+    assert told.digest(wanted.status) == told.digest(before)
+    assert told.digest(before) == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:16]
 
 
 async def test_what_was_about_to_be_told_is_remembered_and_told_again_after_a_restart(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     book.note_pool("pool-1", "/pools/a", own_mount=False)
     book.intend(WANTED)
     await book.save()
-    again = Ledger.load(str(tmp_path))
+    again = Told.load(str(tmp_path))
     assert again.outcome(WANTED) is Outcome.INTENDED
     assert again.remembered("pool-1", "/pools/a") == [copies.Remembered("p1", "u1", "t1", "r1")]
     again.note(WANTED, Outcome.FOREIGN)
@@ -61,34 +62,34 @@ async def test_what_was_about_to_be_told_is_remembered_and_told_again_after_a_re
 
 
 async def test_only_what_has_a_record_is_kept(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     for name, pool in (("p1", "pool-1"), ("p2", "pool-1"), ("p3", "pool-2")):
         book.note(dataclasses.replace(WANTED, placement=name, pool=pool), Outcome.GONE)
     book.keep("pool-1", {"p2"})
     await book.save()
-    assert set(Ledger.load(str(tmp_path)).entries) == {"p2", "p3"}
+    assert set(Told.load(str(tmp_path)).entries) == {"p2", "p3"}
 
 
 async def test_copies_are_remembered_with_what_is_needed_to_miss_them(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     book.note_pool("pool-1", "/pools/a", own_mount=False)
     book.note(WANTED, Outcome.PUBLISHED)
     book.note(dataclasses.replace(WANTED, placement="p2", file_name="t2"), Outcome.GONE)
     book.note(dataclasses.replace(WANTED, placement="p3", pool="pool-2"), Outcome.PUBLISHED)
     book.note(dataclasses.replace(WANTED, placement="p4", observed=Observed(present=False)), Outcome.PUBLISHED)
     await book.save()
-    again = Ledger.load(str(tmp_path))
+    again = Told.load(str(tmp_path))
     assert again.remembered("pool-1", "/pools/a") == [copies.Remembered("p1", "u1", "t1", "r1")]
     assert again.remembered("pool-1", "/pools/b") == [], "another pool of the same name"
     assert again.remembered("pool-2", "/pools/a") == []
 
 
 async def test_how_a_pool_was_mounted_is_remembered_for_its_path(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     assert not book.own_mount("pool-1", "/pools/a")
     book.note_pool("pool-1", "/pools/a", own_mount=True)
     await book.save()
-    again = Ledger.load(str(tmp_path))
+    again = Told.load(str(tmp_path))
     assert again.own_mount("pool-1", "/pools/a")
     assert not again.own_mount("pool-1", "/pools/b")
     again.note_pool("pool-1", "/pools/a", own_mount=False)
@@ -96,7 +97,7 @@ async def test_how_a_pool_was_mounted_is_remembered_for_its_path(tmp_path: pathl
 
 
 def test_a_placement_that_is_gone_is_gone_whatever_there_is_to_tell_until_it_is_back(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     book.note(WANTED, Outcome.PUBLISHED)
     book.note_gone(("p1", "another"), True)
     book.note_gone(("p2", "u1"), True)
@@ -110,32 +111,32 @@ def test_a_placement_that_is_gone_is_gone_whatever_there_is_to_tell_until_it_is_
 
 async def test_a_ledger_of_an_earlier_version_is_understood(tmp_path: pathlib.Path) -> None:
     entry = '{"uid": "u1", "pool": "pool-1", "outcome": "published", "digest": "x"}'
-    (tmp_path / ledger.FILE_NAME).write_text('{"version": 1, "placements": {"p1": ' + entry + "}}")
-    book = Ledger.load(str(tmp_path))
+    (tmp_path / told.FILE_NAME).write_text('{"version": 1, "placements": {"p1": ' + entry + "}}")
+    book = Told.load(str(tmp_path))
     assert set(book.entries) == {"p1"}
     assert book.remembered("pool-1", "/pools/a") == []
 
 
 async def test_nothing_is_written_while_nothing_changes(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path))
+    book = Told.load(str(tmp_path))
     book.note(WANTED, Outcome.PUBLISHED)
     await book.save()
-    (tmp_path / ledger.FILE_NAME).unlink()
+    (tmp_path / told.FILE_NAME).unlink()
     book.note(WANTED, Outcome.PUBLISHED)
     await book.save()
-    assert not (tmp_path / ledger.FILE_NAME).exists()
+    assert not (tmp_path / told.FILE_NAME).exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"placements":{"p":1}}', '{"version":2}', "\0" * 100])
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: pathlib.Path, content: str) -> None:
-    (tmp_path / ledger.FILE_NAME).write_text(content)
-    assert Ledger.load(str(tmp_path)).entries == {}
+    (tmp_path / told.FILE_NAME).write_text(content)
+    assert Told.load(str(tmp_path)).entries == {}
 
 
 async def test_a_state_directory_that_cannot_be_written_is_complained_about_once(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    book = Ledger.load(str(tmp_path / "absent"))
+    book = Told.load(str(tmp_path / "absent"))
     with caplog.at_level(logging.WARNING):
         for uid in ("u1", "u2"):
             book.note(dataclasses.replace(WANTED, uid=uid), Outcome.PUBLISHED)
@@ -148,7 +149,7 @@ async def test_a_state_directory_that_cannot_be_written_is_complained_about_once
 FULL_DISK = """
 import asyncio, json, os, subprocess, sys
 from directdownload.agent import copies
-from directdownload.agent.status.ledger import Ledger, Outcome
+from directdownload.agent.status.told import Outcome, Told
 from directdownload.resources.templateplacement import Observed
 
 state = sys.argv[1]
@@ -167,7 +168,7 @@ def fill():
 
 async def main():
     said = {}
-    book = Ledger.load(state)
+    book = Told.load(state)
     book.note(one, Outcome.PUBLISHED)
     said["saved"] = await book.save()
     fill()
@@ -175,12 +176,12 @@ async def main():
     said["full"] = await book.save(), book.durable(one), book.durable(other)
     first = book.retry_monotonic
     said["not before the pause"] = await book.save(), book.retry_monotonic == first
-    said["as it was"] = sorted(Ledger.load(state).entries), sorted(os.listdir(state))
+    said["as it was"] = sorted(Told.load(state).entries), sorted(os.listdir(state))
     os.unlink(f"{state}/filler")
     said["nothing new to note"] = book.outcome(other)
     book.retry_monotonic = 0
     said["freed"] = await book.save(), book.durable(one), book.durable(other)
-    again = Ledger.load(state)
+    again = Told.load(state)
     said["again"] = sorted(again.entries), again.durable(other)
     print(json.dumps(said))
 
@@ -205,7 +206,7 @@ async def test_what_is_not_durable_does_not_count_as_written(
 ) -> None:
     """The file has its name, but the directory could not be synced: after a crash it may be the one before."""
     with FaultyFileSystem(tmp_path) as disk, caplog.at_level(logging.INFO):
-        book = Ledger.load(str(disk.path))
+        book = Told.load(str(disk.path))
         book.note(WANTED, Outcome.INTENDED)
         disk.fail(Fault("fsyncdir", errno.EIO))
         assert (await book.save(), book.durable(WANTED)) == (False, False)
@@ -216,7 +217,7 @@ async def test_what_is_not_durable_does_not_count_as_written(
 
 
 async def test_pauses_grow_while_nothing_can_be_written(tmp_path: pathlib.Path) -> None:
-    book = Ledger.load(str(tmp_path / "absent"))
+    book = Told.load(str(tmp_path / "absent"))
     book.note(WANTED, Outcome.INTENDED)
     pauses = []
     for _ in range(8):

@@ -1,19 +1,18 @@
 """Syncs one host's keystore with its wishes, and the trust bundle with the keystore. Blocking.
 
-`keystore` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
+`keeper` calls it in a thread, one call at a time. `planning.keystores` decides; `directdownload.keystore` writes the
 files. The ledger is saved before a keystore is written, so that it names all own entries after any interruption.
 """
 
 import dataclasses
 import datetime
-import functools
 import logging
 import os.path
 from collections.abc import Mapping, Sequence
 
 from directdownload import escaping
-from directdownload.agent.keystore.keystoreledger import KeystoreLedger
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore.bundle import Bundle
+from directdownload.agent.keystore.ownership import Ownership
 from directdownload.download import mountinfo
 from directdownload.keystore import errors, passwords, store
 from directdownload.keystore.entries import Changes, Entry, EntryKind
@@ -71,6 +70,8 @@ class _Converged:
     #: the plan for these entries, which changes nothing
     settled: keystores.Plan
     drift: tuple[keystores.Drift, ...] = ()
+    #: by alias
+    flawed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class KeystoreSync:
@@ -78,8 +79,10 @@ class KeystoreSync:
 
     def __init__(self, roots: Sequence[str], state_directory: str) -> None:
         self._roots = roots
-        self._ledger = KeystoreLedger(state_directory)
+        self._ownership = Ownership(state_directory)
         self._bundle = Bundle(state_directory)
+        #: by certificate in the keystore that was read last: why Java cannot read it. A sync asks more than once.
+        self._flaws: dict[bytes, str | None] = {}
 
     def sync(self, wishes: Wishes, now: datetime.datetime) -> Synced:
         unread = self._read_ledger()
@@ -89,8 +92,8 @@ class KeystoreSync:
             wishes.enabled,
             wishes.published,
             now,
-            ledgers=[each.ledger for each in self._ledger.stores.values()],
-            taken=self._ledger.taken,
+            ledgers=[each.ledger for each in self._ownership.stores.values()],
+            taken=self._ownership.taken,
             unread=wishes.unread,
         )
         try:
@@ -111,7 +114,7 @@ class KeystoreSync:
                 "this is a defect: please report it with the log of the agent"
             )
             return self._failed(wishes, wanted, defect)
-        unopened = _unopened(wishes.keystore.path, found.snapshot)
+        unopened = _unopened(wishes.keystore.path, found)
         proofs = keystores.proofs(wanted, found.settled, found.entries, unopened)
         told = (_message(wishes.keystore.path, proofs), unopened, str(stuck) if stuck is not None else "")
         reason = Reason.KEYSTORE_UNREADABLE if unopened else Reason.KEYSTORE_SYNCED
@@ -124,7 +127,7 @@ class KeystoreSync:
                 f"keystore {spec.path}: expected a path below {self._named_roots()}, without links out of it; add its "
                 "directory to the chart's agent.keystoreRoots"
             )
-        before = self._ledger.of(spec.path)
+        before = self._ownership.of(spec.path)
         missing = store.stamp(spec.path) is None
         if missing and not (made := keystores.plan(wanted, before, {}, missing=True)).put:
             # a missing keystore needs no password
@@ -135,7 +138,11 @@ class KeystoreSync:
         def decide(found: Mapping[str, Entry]) -> Changes:
             entries = _fingerprints(found)
             made = keystores.plan(
-                wanted, self._ledger.of(spec.path), entries, missing=missing and not entries, flawed=_flawed(found)
+                wanted,
+                self._ownership.of(spec.path),
+                entries,
+                missing=missing and not entries,
+                flawed=self._flawed(found),
             )
             self._save(spec, made)
             plans.append(made)
@@ -151,31 +158,40 @@ class KeystoreSync:
                 f"{error}; the password is from {_password_path(spec.password_source)}"
             ) from error
         entries = _fingerprints(found.entries) if found is not None else {}
-        flawed = _flawed(found.entries) if found is not None else {}
-        settled = keystores.plan(wanted, self._ledger.of(spec.path), entries, flawed=flawed)
+        flawed = self._flawed(found.entries) if found is not None else {}
+        settled = keystores.plan(wanted, self._ownership.of(spec.path), entries, flawed=flawed)
         if settled.changes:
             raise errors.WriteError(f"keystore {spec.path}: something else undid the change at once; trying again")
         self._save(spec, settled)
         _log(spec.path, before, plans[-1], settled)
-        return _Converged(found, entries, settled, plans[-1].drift)
+        return _Converged(found, entries, settled, plans[-1].drift, flawed)
+
+    def _flawed(self, entries: Mapping[str, Entry]) -> dict[str, str]:
+        """By alias, why Java cannot read the certificate there."""
+        held = {alias: entry.certificate for alias, entry in entries.items() if entry.certificate is not None}
+        known = self._flaws
+        self._flaws = {
+            each: known[each] if each in known else pem.Certificate(each).unreadable for each in held.values()
+        }
+        return {alias: flaw for alias, each in held.items() if (flaw := self._flaws[each]) is not None}
 
     def _read_ledger(self) -> errors.WriteError | None:
         """The error that forbids every write; None: the ledger was read."""
         try:
-            self._ledger.read()
+            self._ownership.read()
         except OSError as error:
             return errors.WriteError(
-                f"{self._ledger.path}: cannot be read, so the agent does not know its own entries: {error.strerror}; "
-                "it changes no keystore until this file is readable or removed"
+                f"{self._ownership.path}: cannot be read, so the agent does not know its own entries: "
+                f"{error.strerror}; it changes no keystore until this file is readable or removed"
             )
         return None
 
     def _leave_others(self, host: str, path: str) -> errors.KeystoreError | None:
         """Removes own entries from keystores that the Host named earlier; returns the last failure."""
         stuck = None
-        for other in [name for name in self._ledger.stores if name != path]:
+        for other in [name for name in self._ownership.stores if name != path]:
             spec = KeystoreSpec(
-                path=other, password_from=self._ledger.stores[other].password_from, create_if_missing=False
+                path=other, password_from=self._ownership.stores[other].password_from, create_if_missing=False
             )
             try:
                 self._converge(spec, keystores.nothing(host))
@@ -184,12 +200,12 @@ class KeystoreSync:
         return stuck
 
     def _failed(self, wishes: Wishes, wanted: keystores.Desired, error: errors.KeystoreError) -> Synced:
-        ledger = self._ledger.of(wishes.keystore.path) if wishes.keystore is not None else {}
+        ledger = self._ownership.of(wishes.keystore.path) if wishes.keystore is not None else {}
         try:
             self._bundle.drop(keystores.distrusted(wanted, ledger))
         except OSError as problem:
             logger.warning("Cannot write %s: %s", self._bundle.path, problem.strerror)
-        if self._ledger.known and not wanted.published and not ledger:
+        if self._ownership.known and not wanted.published and not ledger:
             return Synced((), Reason.KEYSTORE_SYNCED, "this host needs no certificate", KeystoreStatus(managed=0))
         return Synced(keystores.failed(wanted, error.reason), error.reason, str(error), None, (), wanted.until, error)
 
@@ -203,16 +219,16 @@ class KeystoreSync:
 
     def _remember(self, taken: keystores.Taken) -> None:
         try:
-            self._ledger.take(taken)
+            self._ownership.take(taken)
         except OSError as error:
-            raise errors.WriteError(f"{self._ledger.path}: cannot be written: {error.strerror}") from error
+            raise errors.WriteError(f"{self._ownership.path}: cannot be written: {error.strerror}") from error
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:
-            self._ledger.save(spec.path, spec.password_source, made.ledger)
+            self._ownership.save(spec.path, spec.password_source, made.ledger)
         except OSError as error:
             raise errors.WriteError(
-                f"keystore {spec.path}: unchanged, because {self._ledger.path} cannot be written: {error.strerror}"
+                f"keystore {spec.path}: unchanged, because {self._ownership.path} cannot be written: {error.strerror}"
             ) from error
 
     def _password(self, source: PasswordSource) -> str:
@@ -252,27 +268,14 @@ def _fingerprints(entries: Mapping[str, Entry]) -> dict[str, str | None]:
     return {alias: entry.fingerprint_sha256 if entry.kind is trusted else None for alias, entry in entries.items()}
 
 
-def _flawed(entries: Mapping[str, Entry]) -> dict[str, str]:
-    """By alias, why Java cannot read the certificate there."""
-    found = {alias: _flaw(entry.certificate) for alias, entry in entries.items() if entry.certificate is not None}
-    return {alias: flaw for alias, flaw in found.items() if flaw is not None}
-
-
-@functools.lru_cache(maxsize=8192)
-def _flaw(certificate: bytes) -> str | None:
-    """Cached, because each sync asks for all certificates."""
-    return pem.Certificate(certificate).unreadable
-
-
-def _unopened(path: str, found: store.Snapshot | None) -> str:
+def _unopened(path: str, found: _Converged) -> str:
     """Why Java opens no entry of the keystore, and what to do; empty: Java opens it."""
-    flawed = _flawed(found.entries) if found is not None else {}
-    if found is None or not flawed:
+    if found.snapshot is None or not found.flawed:
         return ""
-    alias, flaw = min(flawed.items())
-    others = f" (and {len(flawed) - 1} more)" if len(flawed) > 1 else ""
+    alias, flaw = min(found.flawed.items())
+    others = f" (and {len(found.flawed) - 1} more)" if len(found.flawed) > 1 else ""
     advice = "restore the store from a backup"
-    if found.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
+    if found.snapshot.entries[alias].kind is EntryKind.TRUSTED_CERTIFICATE:
         advice = (
             "remove this entry on the host (docs/certificates.md has the tool, as keytool opens no such store), and "
             f"check with `keytool -list -keystore {path}` that Java reads the rest"

@@ -1,6 +1,6 @@
 """The trust bundle: certificates of the host's keystore that downloads trust beside the system's roots.
 
-`keystoresync` writes it; a download job mounts its directory and reads it (`download.sources.tls`). It has all trusted
+`sync` writes it; a download job mounts its directory and reads it (`download.sources.tls`). It has all trusted
 certificates, also those of others, because CloudStack trusts its whole keystore. It is replaced as a whole, and only
 if its content changes.
 
@@ -9,7 +9,6 @@ the whole bundle unreadable, so it is left out and logged. Certificates in the b
 """
 
 import dataclasses
-import functools
 import logging
 import os
 import re
@@ -37,12 +36,15 @@ class Bundle:
     def __init__(self, state_directory: str) -> None:
         self._directory = os.path.join(state_directory, DIRECTORY)
         self.path = os.path.join(self._directory, FILE_NAME)
+        #: of the last `write`: each sync passes all certificates again, and a check takes half a millisecond
+        self._judged: dict[bytes, _Judged] = {}
         #: fingerprints that were logged
         self._left_out: Set[str] = frozenset()
 
     def write(self, certificates: Iterable[bytes]) -> None:
         """Replaces the content by these certificates (DER), without those that the reader could not use."""
-        judged = {each: _judge(each) for each in sorted(set(certificates))}
+        judged = {each: self._judged.get(each) or _judge(each) for each in sorted(set(certificates))}
+        self._judged = judged
         left_out = {pem.fingerprint_sha256(each): found.problem for each, found in judged.items() if found.problem}
         for fingerprint in sorted(left_out.keys() - self._left_out):
             logger.warning(
@@ -97,9 +99,8 @@ class _Judged:
     problem: str = ""
 
 
-@functools.lru_cache(maxsize=4096)
 def _judge(certificate: bytes) -> _Judged:
-    """Checks as `download.sources.tls` reads: all in a row. Cached, because each sync asks for all certificates."""
+    """Checks as `download.sources.tls` reads: all in a row."""
     if len(certificate) > _DER_LIMIT_BYTES:
         return _Judged(problem=f"it has {len(certificate)} bytes, at most {_DER_LIMIT_BYTES} are read")
     try:

@@ -1,23 +1,22 @@
 """Derives the status of placements from the journals and records of one pool. No I/O.
 
-`pools` feeds a `PoolBook` with the findings of the pool's worker; `publisher` gets the result. Journals and records are
-hostile until checked: everybody who can write the pool can write them. A copy outlives its record: the book remembers
-it until its placement is gone, and `ledger` keeps it over a restart.
+`monitor` feeds a `PoolBook` with the findings of the pool's worker; `status.placements` gets the result. Journals and
+records are hostile until checked: everybody who can write the pool can write them. A copy outlives its record: the book
+remembers it until its placement is gone, and `status.told` keeps it over a restart.
 """
 
 import dataclasses
 import datetime
-import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pydantic
 
 from directdownload import escaping
+from directdownload.agent.cluster_view import Target
+from directdownload.agent.copies import Gone, Key, Remembered, Wanted
 from directdownload.agent.pools import progress
-from directdownload.agent.pools.storage import Target
 from directdownload.download.store import record
 from directdownload.download.transfer import journal
 from directdownload.resources.host import UnplacedFile
@@ -36,53 +35,6 @@ _FILE_NAME_LIMIT, _HOST_LIMIT, _DIGEST_LIMIT, _FORMAT_LIMIT = 255, 253, 512, 64
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
-#: Name and uid of a placement.
-Key = tuple[str, str]
-#: Whether the placement is known to be gone.
-Gone = Callable[[Key], bool]
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """All fields that the agent owns in one placement's status, as they should be."""
-
-    placement: str
-    uid: str
-    pool: str
-    #: the pool is shared, so the file may be another host's placement
-    shared: bool
-    progress: Progress | None
-    #: None: no file was published yet
-    observed: Observed | None
-    #: the shortest interval between writes
-    interval_seconds: float = 0
-    #: from a record: kept in the ledger over a restart
-    settled: bool = False
-    #: the journal is gone and there is no record: clear the published progress
-    ended: bool = False
-    #: the host that wrote the journal or record; empty: not known
-    writer: str = ""
-    #: name of the published file in the pool
-    file_name: str = ""
-
-    @property
-    def key(self) -> Key:
-        return self.placement, self.uid
-
-    @property
-    def wrong(self) -> bool:
-        """Whether the file is not the one that was verified."""
-        return self.observed is not None and (self.observed.present is False or self.observed.changed is True)
-
-    @functools.cached_property
-    def status(self) -> dict[str, Any]:
-        parts = {"observed": self.observed, "progress": self.progress}
-        return {
-            name: part.worded().model_dump(by_alias=True, exclude_none=True, mode="json")
-            for name, part in parts.items()
-            if part is not None
-        }
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileState:
@@ -99,22 +51,6 @@ class FileState:
         except (ValueError, OverflowError, OSError):
             # some file systems accept any number, and everybody who may write the file can set it
             return None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Remembered:
-    """A published copy, as known without its record."""
-
-    placement: str
-    uid: str
-    file_name: str
-    revision: str
-    #: as in `Wanted`
-    writer: str = ""
-
-    @property
-    def key(self) -> Key:
-        return self.placement, self.uid
 
 
 @dataclasses.dataclass(slots=True)

@@ -9,7 +9,7 @@ from cryptography import x509
 from tests.unit.keystore import oddities, support, test_jks
 from tests.world import certificates, stores
 
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore.bundle import Bundle
 from directdownload.download.errors import SourceError
 from directdownload.download.sources import tls
 from directdownload.keystore import der

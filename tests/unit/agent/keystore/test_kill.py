@@ -17,7 +17,7 @@ from tests.world import checkout, stores
 from tests.world.stores import HostFiles
 from tests.world.waiting import until
 
-from directdownload.agent.keystore.keystoresync import KeystoreSync, Wishes
+from directdownload.agent.keystore.sync import KeystoreSync, Wishes
 from directdownload.keystore import store
 from directdownload.planning.keystores import Previous, Published
 from directdownload.resources.host import KeystoreSpec
@@ -30,7 +30,7 @@ ALIASES = ("ca", "cb", "cc", "cd")
 #: Imported once, forked for each life: a life begins in milliseconds.
 _NURSERY = """
 import json, os, sys
-from tests.unit.agent import test_keystore_kill as lives
+from tests.unit.agent.keystore import test_kill as lives
 arguments = json.loads(sys.argv[1])
 for line in sys.stdin:
     child = os.fork()

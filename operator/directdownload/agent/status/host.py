@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import directdownload
-from directdownload.agent.keystore.proof import KeystoreReport
-from directdownload.agent.pools import storage
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent import retry
+from directdownload.agent.keystore.report import KeystoreReport
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
 from directdownload.resources.host import HostStorage
@@ -25,6 +24,10 @@ logger = logging.getLogger(__name__)
 UNPLACED_SECONDS = 60
 #: Changes within this time are written together.
 _GATHER_SECONDS = 0.1
+#: A change of free space by this share of the capacity is reported at once.
+SIGNIFICANT = 0.01
+#: The same for free inodes, by share of the reported number (some file systems derive it from free space).
+SIGNIFICANT_INODES = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def due_seconds(
         return 0.0
     if told.keystore != now.keystore:
         return 0.0
-    if any(storage.significant(told.storage[name], facts) for name, facts in now.storage.items()):
+    if any(significant(told.storage[name], facts) for name, facts in now.storage.items()):
         return 0.0
     if told.status == now.status:
         return None
@@ -63,6 +66,24 @@ def due_seconds(
 
 def _unplaced(facts: HostStorage) -> tuple[bool, set[tuple[str, str]]]:
     return facts.unplaced_bytes is None, {(file.name, file.state) for file in facts.unplaced}
+
+
+def significant(told: HostStorage | None, now: HostStorage) -> bool:
+    """Whether the change must be reported at once."""
+    if told is None or _flags(told) != _flags(now):
+        return True
+    capacity = now.capacity_bytes or 0
+    moved = abs((told.available_bytes or 0) - (now.available_bytes or 0))
+    inodes_moved = abs((told.inodes_free or 0) - (now.inodes_free or 0))
+    return (moved > 0 and moved >= capacity * SIGNIFICANT) or (
+        inodes_moved > 0 and inodes_moved >= (told.inodes_free or 0) * SIGNIFICANT_INODES
+    )
+
+
+def _flags(storage: HostStorage) -> HostStorage:
+    return storage.model_copy(
+        update={"available_bytes": None, "inodes_free": None, "unplaced": (), "unplaced_bytes": None}
+    )
 
 
 class HostReporter:
@@ -77,8 +98,9 @@ class HostReporter:
         self._told_monotonic = 0.0
         self._retry_monotonic = 0.0
         self._gone_uid = ""
-        self._backoff = Backoff()
-        self._complaint = Complaint(logger)
+        #: in a row
+        self._failures = 0
+        self._complaint = retry.Complaint(logger)
         self._wake = asyncio.Event()
         #: set after the first write of the Host
         self.told = asyncio.Event()
@@ -124,10 +146,11 @@ class HostReporter:
         except errors.ApiError as error:
             self.failure = f"cannot write the status of Host {self._host}: {error}"
             self._complaint.say(logging.WARNING, self.failure)
-            self._retry_monotonic = time.monotonic() + self._backoff.after(error)
+            self._failures += 1
+            self._retry_monotonic = time.monotonic() + retry.pause_seconds(self._failures, error)
         else:
             self._told, self._told_monotonic, self._retry_monotonic = wanted, time.monotonic(), 0.0
-            self._backoff.reset()
+            self._failures = 0
             self.failure = ""
             self._complaint.clear(f"Wrote the status of Host {self._host} again")
             self.told.set()

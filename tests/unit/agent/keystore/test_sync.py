@@ -1,5 +1,6 @@
 """One sync of a host's keystore: real stores, the ledger beside them, and the trust bundle."""
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -13,9 +14,9 @@ import pytest
 from tests.world import docs, stores
 from tests.world.stores import HostFiles
 
-from directdownload.agent.keystore import keystoresync
-from directdownload.agent.keystore.keystoresync import KeystoreSync, Synced, Wishes
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore import bundle, sync
+from directdownload.agent.keystore.bundle import Bundle
+from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
 from directdownload.download.sources import tls
 from directdownload.keystore import store
 from directdownload.planning.keystores import Drift, Previous, Published
@@ -82,6 +83,32 @@ def test_a_missing_store_is_made_and_a_certificate_put(host: Host, store_type: s
     before = host.files.path.stat(), bundle.stat()
     assert host.sync(published("ca", A), type=store_type).proofs == synced.proofs
     assert (host.files.path.stat(), bundle.stat()) == before, "nothing is written again"
+
+
+def test_certificates_that_stay_are_checked_once_and_one_that_comes_back_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keystore may hold hundreds, and each sync reads all of them more than once."""
+    for_java, for_openssl = collections.Counter[bytes](), collections.Counter[bytes]()
+    unreadable, judge = vars(Certificate)["unreadable"], bundle._judge
+
+    def flaw(certificate: Certificate) -> Any:
+        for_java[certificate.der] += 1
+        return unreadable.fget(certificate)
+
+    def judged(certificate: bytes) -> Any:
+        for_openssl[certificate] += 1
+        return judge(certificate)
+
+    monkeypatch.setattr(Certificate, "unreadable", property(flaw))
+    monkeypatch.setattr(bundle, "_judge", judged)
+    ca, cb = published("ca", A), published("cb", B)
+    for wanted in ((ca,), (ca, cb), (ca, cb)):
+        assert host.sync(*wanted).error is None
+    assert for_java == for_openssl == {A.der: 1, B.der: 1}
+    assert host.sync(ca).error is None
+    assert host.sync(ca, cb).error is None
+    assert for_java == for_openssl == {A.der: 1, B.der: 2}
 
 
 def test_nothing_wanted_makes_no_store_and_misses_none(host: Host) -> None:
@@ -321,11 +348,11 @@ def test_a_defect_of_ours_is_told_and_does_not_end_the_agent(
 
 def test_stamps_change_with_either_file(host: Host) -> None:
     spec = KeystoreSpec.model_validate(host.files.spec)
-    seen = [keystoresync.stamps(spec)]
+    seen = [sync.stamps(spec)]
     host.files.put(ca=A)
-    seen.append(keystoresync.stamps(spec))
+    seen.append(sync.stamps(spec))
     host.files.set_password("b")
-    seen.append(keystoresync.stamps(spec))
+    seen.append(sync.stamps(spec))
     assert len(set(map(str, seen))) == 3
 
 

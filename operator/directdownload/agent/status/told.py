@@ -1,9 +1,9 @@
 """The published status of settled copies, kept in the state directory so that a restart repeats no write.
 
-`publisher` uses it for that, `pools` to find copies whose records were lost and how a pool was mounted. A copy is saved
-before it is published, so that the cluster knows no copy that the ledger does not know. Losing the file costs one write
-per copy, and records lost at the same time stay unnoticed until the next verification. So an unreadable file counts as
-empty.
+`placements` uses this ledger for that, `pools` to find copies whose records were lost and how a pool was mounted. A
+copy is saved before it is published, so that the cluster knows no copy that the ledger does not know. Losing the file
+costs one write per copy, and records lost at the same time stay unnoticed until the next verification. So an unreadable
+file counts as empty.
 
 While the file cannot be written (a full disk), writes are tried again with growing pauses, and copies that are not on
 disk are not published. Nothing depends on these: the controller knows a new copy from its job. Lost and changed copies
@@ -24,8 +24,8 @@ from typing import Any
 
 import pydantic
 
-from directdownload.agent.pools.copies import Key, Remembered, Wanted
-from directdownload.agent.retry import Backoff, Complaint
+from directdownload.agent import retry
+from directdownload.agent.copies import Key, Remembered, Wanted
 from directdownload.download import files
 from directdownload.resources.jobs import Document
 from directdownload.resources.templateplacement import WORDS
@@ -77,7 +77,7 @@ class _File(_Tolerant):
 
 
 @dataclasses.dataclass(slots=True)
-class Ledger:
+class Told:
     """Entries by placement and by pool, in the file `path`. Changes are on disk once `save` returns True."""
 
     path: str
@@ -91,11 +91,12 @@ class Ledger:
     _saved_revision: int = 0
     #: as they are on disk
     _saved: dict[str, Entry] = dataclasses.field(default_factory=dict)
-    _backoff: Backoff = dataclasses.field(default_factory=Backoff)
-    _complaint: Complaint = dataclasses.field(default_factory=lambda: Complaint(logger))
+    #: in a row
+    _failures: int = 0
+    _complaint: retry.Complaint = dataclasses.field(default_factory=lambda: retry.Complaint(logger))
 
     @classmethod
-    def load(cls, state_directory: str) -> "Ledger":
+    def load(cls, state_directory: str) -> "Told":
         path = os.path.join(state_directory, FILE_NAME)
         try:
             with open(path, "rb") as file:
@@ -191,12 +192,13 @@ class Ledger:
         try:
             await asyncio.to_thread(self._write, data)
         except OSError as error:
-            self.retry_monotonic = time.monotonic() + self._backoff.after(error)
+            self._failures += 1
+            self.retry_monotonic = time.monotonic() + retry.pause_seconds(self._failures, error)
             text = f"Cannot write {self.path}: {error.strerror}; copies are not reported before it can be written"
             self._complaint.say(logging.WARNING, text)
             return False
         self._saved_revision, self._saved = revision, entries
-        self._backoff.reset()
+        self._failures = 0
         self._complaint.clear(f"Wrote {self.path} again")
         return True
 

@@ -1,6 +1,6 @@
-"""The Host's status of its keystore: `keystoresync.Synced` with the times that its readers need. Pure.
+"""The Host's status of its keystore: `sync.Synced` with the times that its readers need. Pure.
 
-`keystore` makes it, `hostreport` writes it. A time stays as long as its value is the same, also over a restart of the
+`keeper` makes it, `status.host` writes it. A time stays as long as its value is the same, also over a restart of the
 agent, which reads the earlier report from the Host's status.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import pydantic
 
 from directdownload import escaping
-from directdownload.agent.keystore.keystoresync import Synced
+from directdownload.agent.keystore.sync import Synced
 from directdownload.planning import conditions
 from directdownload.planning.keystores import Proof
 from directdownload.resources.base import Condition, ConditionStatus
@@ -54,7 +54,7 @@ def told(status: Mapping[str, Any]) -> KeystoreReport:
     return KeystoreReport(found.keystore, found.certificates, found.condition(CONDITION))
 
 
-def report(synced: Synced, generation: int, before: KeystoreReport, now: datetime.datetime) -> KeystoreReport:
+def made(synced: Synced, generation: int, before: KeystoreReport, now: datetime.datetime) -> KeystoreReport:
     """The report of `synced`; `generation` is that of the Host. Returns `before` if nothing is to be written."""
     now = now.replace(microsecond=0)
     known = {each.name: each for each in before.certificates}

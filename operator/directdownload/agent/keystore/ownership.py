@@ -1,8 +1,8 @@
 """The agent's own entries by keystore, and the certificates taken back from the host: `Ledger` by path, and `Taken`.
 
-Both types are from `planning.keystores`; the state directory keeps them. `keystoresync` saves before it writes a
-keystore. Without the file, entries of deleted certificates are unknown, and published certificates are adopted. So a
-damaged file counts as empty. A file that cannot be read may be readable later, and is not overwritten.
+Both types are from `planning.keystores`; the state directory keeps them. `sync` saves before it writes a keystore.
+Without the file, entries of deleted certificates are unknown, and published certificates are adopted. So a damaged file
+counts as empty. A file that cannot be read may be readable later, and is not overwritten.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ class Store:
     ledger: keystores.Ledger
 
 
-class KeystoreLedger:
+class Ownership:
     """`stores` (by path) and `taken` equal the file once `known` is true. Methods raise OSError."""
 
     def __init__(self, state_directory: str) -> None:

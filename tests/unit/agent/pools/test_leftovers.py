@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 from tests.world import agent_files
 
+from directdownload.agent.copies import Owner
 from directdownload.agent.pools import leftovers, prober
-from directdownload.agent.pools.leftovers import Leftover, Owner
+from directdownload.agent.pools.leftovers import Leftover
 from directdownload.download.guard import Guard
 from directdownload.download.store import place
 from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
@@ -321,7 +322,7 @@ def test_a_pool_that_takes_nothing_is_said(tmp_path: pathlib.Path) -> None:
 
 READ_ONLY = """
 import json, os, subprocess, sys
-from directdownload.agent import prober
+from directdownload.agent.pools import prober
 
 pool = sys.argv[1]
 subprocess.run(["mount", "--make-rprivate", "/"], check=True)

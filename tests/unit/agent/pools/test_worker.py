@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.world import agent_files, waiting
 
-from directdownload.agent.pools import copies, prober, worker
+from directdownload.agent.pools import book, prober, worker
 from directdownload.resources.naming import WORK_DIRECTORY
 
 FACTS = {"work_directory": WORK_DIRECTORY, "record_suffix": ".record"}
@@ -74,7 +74,7 @@ async def _answers(child: worker.PoolWorker) -> None:
 
 HUNG = """
 import asyncio, ctypes, json, os, struct, subprocess, sys, threading, time
-from directdownload.agent import worker
+from directdownload.agent.pools import worker
 
 # A file system in user space that answers the first request, INIT, and then nothing: whoever looks into it sleeps where
 # no signal reaches, as on a network file system whose server went away.
@@ -177,7 +177,7 @@ async def test_a_scan_tells_changes_once_and_follows_no_link(tmp_path: pathlib.P
 
     async def scan() -> dict[str, Any]:
         device = os.stat(pool).st_dev
-        suffixes = list(copies.SUFFIXES)
+        suffixes = list(book.SUFFIXES)
         return await child.ask("scan", device=device, work_directory=WORK_DIRECTORY, suffixes=suffixes)
 
     nothing = {"present": [], "changed": {}, "complete": True}
@@ -220,7 +220,7 @@ async def test_more_than_the_budget_is_refused_and_told_anew_once_it_is_gone(
     agent_files.publish(agent_files.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
     work, budget = tmp_path / WORK_DIRECTORY, LIMITS[limit]
-    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(book.SUFFIXES)}
     assert list((await child.ask("scan", **fixed, budget=budget))["changed"]) == ["t1.record"]
     added = [work / f"{number:091d}.record" for number in range(4 if "records" in limit else 2000)]
     for path in added:
@@ -242,7 +242,7 @@ async def test_what_has_not_changed_counts_as_well(tmp_path: pathlib.Path) -> No
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
     work = tmp_path / WORK_DIRECTORY
     work.mkdir()
-    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(book.SUFFIXES)}
     budget = prober.Budget(content_bytes=100_000)
     for number in range(2):
         (work / f"{number}.record").write_text("x" * 40_000)
@@ -264,7 +264,7 @@ async def test_two_thousand_copies_are_within_the_budget(tmp_path: pathlib.Path)
         for suffix in (".lock", ".kvm-1.part", ".kvm-1.out"):
             stem.with_suffix(suffix).touch()
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=30)
-    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    fixed = {"device": os.stat(tmp_path).st_dev, "work_directory": WORK_DIRECTORY, "suffixes": list(book.SUFFIXES)}
     answer = await child.ask("scan", **fixed)
     assert (len(answer["changed"]), answer["complete"]) == (2001, True)
     await child.close()
@@ -274,7 +274,7 @@ async def test_what_lies_on_another_file_system_than_was_judged_is_not_looked_at
     agent_files.publish(agent_files.make_place(tmp_path, "t1"), "p1", "u1", b"12345")
     child = worker.PoolWorker(str(tmp_path), timeout_seconds=10)
     device = os.stat(tmp_path).st_dev
-    scan = {"work_directory": WORK_DIRECTORY, "suffixes": list(copies.SUFFIXES)}
+    scan = {"work_directory": WORK_DIRECTORY, "suffixes": list(book.SUFFIXES)}
     for operation, arguments in (
         ("scan", scan),
         ("files", {"names": ["t1"]}),

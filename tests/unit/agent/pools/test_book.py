@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from tests.world import agent_files
 
-from directdownload.agent.pools import copies, prober, storage
+from directdownload.agent import copies
+from directdownload.agent.cluster_view import Target
+from directdownload.agent.pools import book, prober
 from directdownload.resources.naming import WORK_DIRECTORY
 
 HOUR = datetime.timedelta(hours=1)
@@ -24,14 +26,14 @@ class Pool:
         self, path: pathlib.Path, *, shared: bool = False, remembered: tuple[copies.Remembered, ...] = ()
     ) -> None:
         self.path = path
-        self.book = copies.PoolBook(storage.Target("pool-1", str(path), shared), agent_files.HOST, remembered)
+        self.book = book.PoolBook(Target("pool-1", str(path), shared), agent_files.HOST, remembered)
         self._scanner = prober.Scanner()
 
     def wanted(self, later: datetime.timedelta = NOTHING) -> dict[str, copies.Wanted]:
         """`later` than the scan."""
         descriptor = os.open(self.path, os.O_PATH)
         try:
-            scan = self._scanner.scan(descriptor, WORK_DIRECTORY, list(copies.SUFFIXES))
+            scan = self._scanner.scan(descriptor, WORK_DIRECTORY, list(book.SUFFIXES))
             self.book.take(scan["present"], scan["changed"], agent_files.now(), complete=scan["complete"])
             self.book.look(prober.look(descriptor, self.book.file_names())["files"])
         finally:
@@ -399,5 +401,5 @@ def test_a_record_names_a_file_of_its_own_pool_only(pool: Pool, path: str) -> No
 
 
 def test_times_that_no_calendar_has_are_left_out() -> None:
-    assert copies.FileState(size_bytes=1, mtime_ns=10**30, inode=1).mtime is None
-    assert copies.FileState(size_bytes=1, mtime_ns=10**9, inode=1).mtime is not None
+    assert book.FileState(size_bytes=1, mtime_ns=10**30, inode=1).mtime is None
+    assert book.FileState(size_bytes=1, mtime_ns=10**9, inode=1).mtime is not None

@@ -15,10 +15,10 @@ from tests.world import certificates, stores
 from tests.world.stores import HostFiles
 from tests.world.waiting import until_async
 
-from directdownload.agent.keystore import trust
+from directdownload.agent.keystore import bundle
+from directdownload.agent.keystore.bundle import Bundle
 from directdownload.agent.keystore.keeper import KeystoreKeeper
-from directdownload.agent.keystore.keystoresync import KeystoreSync, Synced, Wishes
-from directdownload.agent.keystore.trust import Bundle
+from directdownload.agent.keystore.sync import KeystoreSync, Synced, Wishes
 from directdownload.agent.settings import Settings
 from directdownload.download.sources import tls
 from directdownload.planning.keystores import Published
@@ -157,7 +157,7 @@ def test_a_certificate_is_in_the_trust_bundle_as_long_as_its_text_can_be_read(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = (
-        certificates.der(extensions=(x509.UnrecognizedExtension(UNKNOWN, bytes(trust._DER_LIMIT_BYTES - less)),))
+        certificates.der(extensions=(x509.UnrecognizedExtension(UNKNOWN, bytes(bundle._DER_LIMIT_BYTES - less)),))
         for less in (500, 0)
     )
     assert pem.parse(pem.Certificate(small).pem).der == small

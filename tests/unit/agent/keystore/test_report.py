@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.agent.keystore import proof
-from directdownload.agent.keystore.keystoresync import Synced
+from directdownload.agent.keystore import report
+from directdownload.agent.keystore.sync import Synced
 from directdownload.planning.keystores import Drift, Proof
 from directdownload.resources import crd
 from directdownload.resources.host import DriftKind, Host, KeystoreStatus
@@ -30,7 +30,7 @@ BAD = synced(Proof("ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE), reason=Re
 
 
 def test_the_status_is_compact_and_complete() -> None:
-    assert proof.report(GOOD, 3, proof.NOTHING, NOW).status == {
+    assert report.made(GOOD, 3, report.NOTHING, NOW).status == {
         "keystore": {"type": "JKS", "entries": 7, "managed": 2, "sha256": "00", "lastVerifiedTime": SHOWN},
         "certificates": [
             {"name": "ca", "fingerprintSHA256": "AA:BB", "state": "Uploaded"},
@@ -59,7 +59,7 @@ def test_the_status_is_compact_and_complete() -> None:
 def test_texts_from_the_host_are_shown_escaped_and_bounded() -> None:
     failed = Proof("ca", "Failed", reason=Reason.KEYSTORE_UNREADABLE, message="/etc/\udcff\x1b[2J")
     found = synced(failed, message="x" * 5000, drift=(Drift(DriftKind.ENTRY_REPLACED, "a\udcff\n"),))
-    status = proof.report(found, 3, proof.NOTHING, NOW).status
+    status = report.made(found, 3, report.NOTHING, NOW).status
     assert status["certificates"][0]["message"] == "/etc/\\xff\\x1b[2J"
     assert len(status["conditions"][0]["message"]) == 4096
     assert status["keystore"]["lastDrift"]["alias"] == "a\\xff\\n"
@@ -67,42 +67,42 @@ def test_texts_from_the_host_are_shown_escaped_and_bounded() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_the_same_again_is_told_hourly(restarted: bool) -> None:
-    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
+    first = report.made(GOOD, 3, report.NOTHING, NOW)
     if restarted:
-        first = proof.told(first.status)
-    assert proof.report(GOOD, 3, first, LATER) is first
-    hourly = proof.report(GOOD, 3, first, MUCH_LATER)
+        first = report.told(first.status)
+    assert report.made(GOOD, 3, first, LATER) is first
+    hourly = report.made(GOOD, 3, first, MUCH_LATER)
     assert hourly.status["keystore"]["lastVerifiedTime"] == "2026-01-01T14:00:00Z"
     assert hourly.status["certificates"] == first.status["certificates"]
     assert hourly.status["conditions"] == first.status["conditions"]
 
 
 def test_a_change_is_told_at_once_and_times_change_with_what_they_belong_to() -> None:
-    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
-    foreign = proof.report(synced(*GOOD.proofs, store=STORE.model_copy(update={"entries": 8})), 3, first, LATER)
+    first = report.made(GOOD, 3, report.NOTHING, NOW)
+    foreign = report.made(synced(*GOOD.proofs, store=STORE.model_copy(update={"entries": 8})), 3, first, LATER)
     assert foreign.status["keystore"]["lastVerifiedTime"] == "2026-01-01T12:30:00Z"
     assert foreign.status["certificates"] == first.status["certificates"]
-    other = proof.report(synced(Proof("cb", "Failed", reason=Reason.ALIAS_CONFLICT, message="m")), 3, first, LATER)
+    other = report.made(synced(Proof("cb", "Failed", reason=Reason.ALIAS_CONFLICT, message="m")), 3, first, LATER)
     assert other.status["certificates"][0]["lastTransitionTime"] == SHOWN, "another message is no transition"
-    revoked = proof.report(synced(Proof("cb", "Revoked")), 3, first, LATER)
+    revoked = report.made(synced(Proof("cb", "Revoked")), 3, first, LATER)
     assert revoked.status["certificates"][0]["lastTransitionTime"] == "2026-01-01T12:30:00Z"
-    assert proof.report(GOOD, 4, first, LATER).status["conditions"][0]["observedGeneration"] == 4
+    assert report.made(GOOD, 4, first, LATER).status["conditions"][0]["observedGeneration"] == 4
 
 
 def test_a_failure_keeps_what_was_read_before_and_its_time_is_when_it_began() -> None:
-    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
-    failed = proof.report(BAD, 3, first, LATER)
+    first = report.made(GOOD, 3, report.NOTHING, NOW)
+    failed = report.made(BAD, 3, first, LATER)
     assert failed.keystore == first.keystore
     (condition,) = failed.status["conditions"]
     assert (condition["status"], condition["reason"]) == ("False", "KeystoreUnreadable")
     assert condition["lastTransitionTime"] == "2026-01-01T12:30:00Z"
-    assert proof.report(BAD, 3, failed, MUCH_LATER) == failed, "still the same: nothing to write"
-    assert "keystore" not in proof.report(BAD, 3, proof.NOTHING, NOW).status
+    assert report.made(BAD, 3, failed, MUCH_LATER) == failed, "still the same: nothing to write"
+    assert "keystore" not in report.made(BAD, 3, report.NOTHING, NOW).status
 
 
 def test_the_last_drift_stays() -> None:
-    first = proof.report(GOOD, 3, proof.NOTHING, NOW)
-    drifted = proof.report(
+    first = report.made(GOOD, 3, report.NOTHING, NOW)
+    drifted = report.made(
         synced(*GOOD.proofs, drift=(Drift(DriftKind.ENTRY_MISSING, "ca"), Drift(DriftKind.ENTRY_MISSING, "cb"))),
         3,
         first,
@@ -110,8 +110,8 @@ def test_the_last_drift_stays() -> None:
     )
     told = {"kind": "EntryMissing", "alias": "ca", "time": "2026-01-01T12:30:00Z"}
     assert drifted.status["keystore"]["lastDrift"] == told
-    assert proof.report(GOOD, 3, drifted, MUCH_LATER).status["keystore"]["lastDrift"] == told
-    gone = proof.report(synced(*GOOD.proofs, drift=(Drift(DriftKind.STORE_MISSING),)), 3, drifted, MUCH_LATER)
+    assert report.made(GOOD, 3, drifted, MUCH_LATER).status["keystore"]["lastDrift"] == told
+    gone = report.made(synced(*GOOD.proofs, drift=(Drift(DriftKind.STORE_MISSING),)), 3, drifted, MUCH_LATER)
     assert gone.status["keystore"]["lastDrift"] == {"kind": "StoreMissing", "time": "2026-01-01T14:00:00Z"}
 
 
@@ -121,13 +121,13 @@ def test_as_many_certificates_are_proven_as_a_host_may_have() -> None:
     limit = status["properties"]["certificates"]["maxItems"]
     for count, told in ((300, 300), (limit, limit), (limit + 7, limit)):
         proofs = [Proof(f"c-{number:05}", "Uploaded", fingerprint="AA:BB") for number in range(count)]
-        found = proof.report(synced(*proofs, message="all"), 3, proof.NOTHING, NOW)
+        found = report.made(synced(*proofs, message="all"), 3, report.NOTHING, NOW)
         assert [each["name"] for each in found.status["certificates"]] == [each.name for each in proofs[:told]]
-        assert proof.told(found.status) == found
+        assert report.told(found.status) == found
         extra = f" ({count} certificates; only the first {limit} by name are proven here)" if told < count else ""
         assert found.status["conditions"][0]["message"] == f"all{extra}"
 
 
 def test_a_status_that_is_not_understood_is_as_none() -> None:
-    assert proof.told({}) == proof.NOTHING
-    assert proof.told({"certificates": [{"state": "Failed"}]}) == proof.NOTHING
+    assert report.told({}) == report.NOTHING
+    assert report.told({"certificates": [{"state": "Failed"}]}) == report.NOTHING
