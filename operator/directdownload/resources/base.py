@@ -92,12 +92,8 @@ def rules(
 LONGEST_SECONDS = 36525 * 86400.0
 
 
-def _duration(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if value == 0:
-            return 0.0
-        raise ValueError("expected a duration with a unit such as 5s, 10m or 12h")
-    return min(quantities.parse_duration(str(value)), LONGEST_SECONDS)
+def _duration(value: object) -> object:
+    return min(quantities.parse_duration(value), LONGEST_SECONDS) if isinstance(value, str) else value
 
 
 def _quantity(value: object) -> int:
@@ -125,12 +121,20 @@ COUNT_OR_PERCENT_RULE = (
     "expected a number such as 10 (0: no limit) or a percentage such as 25%",
 )
 
-#: Seconds, written as a Go duration.
+#: Seconds. The API server admits only a Go duration, or 0; code and job documents have the number.
 Duration = Annotated[
     float,
     pydantic.BeforeValidator(_duration),
     pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(DURATION_RULE)}),
 ]
+
+
+def duration(default: str, **field: Any) -> float:
+    """A field of type `Duration`; the CRD has the default as it is written."""
+    seconds: float = pydantic.Field(quantities.parse_duration(default), json_schema_extra={"default": default}, **field)
+    return seconds
+
+
 #: Bytes, written as a Kubernetes quantity.
 Bytes = Annotated[
     int,

@@ -101,8 +101,8 @@ def _default(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
             name: _default(_resolve(value, definitions), definitions)
             for name, value in schema.get("properties", {}).items()
         }
-        own = {name: value for name, value in default.items() if value is not None and properties.get(name) is None}
-        own = {name: value for name, value in own.items() if value not in ([], {}, "")}
+        own = {name: default.get(name) for name, published in properties.items() if published is None}
+        own = {name: value for name, value in own.items() if value not in (None, [], {}, "")}
         return own if own or any(value is not None for value in properties.values()) else None
     return None if default in ([], "") else default
 

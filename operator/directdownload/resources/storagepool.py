@@ -17,6 +17,7 @@ from directdownload.resources.base import (
     Status,
     Words,
     condition_column,
+    duration,
     rules,
 )
 
@@ -79,12 +80,12 @@ class StoragePoolSpec(Model):
     host_selector: LabelSelector = pydantic.Field(
         LabelSelector(), description="Hosts of the zone that have the pool; empty: all hosts."
     )
-    verify_interval: Duration = pydantic.Field(
+    verify_interval: Duration = duration(
         "168h",
         description="Each published file is read and compared with its digest once in this time. Each file has a "
         "moment of its own, so that a fleet is not read at once. The job reads at idle I/O priority, one file at a "
         "time on a host, and a zone verifies no more files at once than its `downloads.maxParallel`. 0: never.",
-    )  # type: ignore[assignment]
+    )
     reserve: Reserve = pydantic.Field(
         "5%", description="Free space that downloads never use: a percentage of the file system, or a quantity."
     )

@@ -3,6 +3,8 @@
 from typing import Annotated, ClassVar, Literal
 
 import pydantic
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 from directdownload.resources.base import (
     AGE,
@@ -17,6 +19,7 @@ from directdownload.resources.base import (
     Resource,
     Status,
     condition_column,
+    duration,
     rules,
 )
 from directdownload.resources.nfsexports import EXAMPLE
@@ -28,6 +31,7 @@ _NFS_EXPORTS = (
     rf"(:({_PORT}))?:/([^/]|$)') && !e.matches('/[.][.]?(/|$)|[[:cntrl:]]') && "
     r"(!e.startsWith('[') || isIP(e.substring(1, e.indexOf(']')))))"
 )
+_NFSExports = Annotated[tuple[Annotated[str, pydantic.Field(max_length=256)], ...], pydantic.Field(max_length=32)]
 #: A user or group in AUTH_SYS, an unsigned number of 32 bits.
 ServerID = Annotated[
     int,
@@ -44,41 +48,50 @@ ServerID = Annotated[
 class ZoneCertificates(Model):
     """How the keystores of the zone's hosts are kept."""
 
-    expiry_warning: Duration = pydantic.Field(
+    expiry_warning: Duration = duration(
         "720h", description="How long before its expiry a certificate is reported as Expiring."
-    )  # type: ignore[assignment]
-    sync_interval: Duration = pydantic.Field(
+    )
+    sync_interval: Duration = duration(
         "10m",
         description="How often each host reads its whole keystore back without a cause; `0s`: never; less than a "
         "second counts as one. A change of the file, or of the trust bundle, is noticed within a second in any case.",
-    )  # type: ignore[assignment]
+    )
 
 
-class ZoneTimeouts(Model):
+def _timeout_names(field: str) -> pydantic.AliasChoices:
+    """`connect` in a Zone, `connectSeconds` in a job document."""
+    return pydantic.AliasChoices(to_camel(field.removesuffix("_seconds")), to_camel(field))
+
+
+class Timeouts(Model):
     """How long a download waits: CloudStack's `direct.download.*` settings. They apply to NFS as well."""
 
-    connect: Duration = pydantic.Field(
+    model_config = pydantic.ConfigDict(
+        alias_generator=pydantic.AliasGenerator(validation_alias=_timeout_names, serialization_alias=to_camel)
+    )
+
+    connect_seconds: Duration = duration(
         "5s", description="Longest time to connect: name resolution, TCP and TLS together."
-    )  # type: ignore[assignment]
-    socket: Duration = pydantic.Field(
+    )
+    socket_seconds: Duration = duration(
         "5s", description="Longest silence while data is expected; it does not limit the whole transfer."
-    )  # type: ignore[assignment]
-    connection_request: Duration = pydantic.Field(
+    )
+    connection_request_seconds: Duration = duration(
         "5s", description="Longest wait for a free connection to an origin; a job has at most 8 of them."
-    )  # type: ignore[assignment]
+    )
 
 
 class Retry(Model):
     """Pauses after attempts that failed with a transient reason."""
 
-    initial: Duration = pydantic.Field(
+    initial: Duration = duration(
         "5s",
         description="Pause after the first failed attempt; each further failure doubles it. Each pause is shortened "
         "by up to a quarter, so that hosts spread out.",
-    )  # type: ignore[assignment]
-    maximum: Duration = pydantic.Field(
+    )
+    maximum: Duration = duration(
         "10m", description="Longest pause; the `Retry-After` of a server may lengthen it to an hour at most."
-    )  # type: ignore[assignment]
+    )
 
 
 class Downloads(Model):
@@ -113,7 +126,7 @@ class Downloads(Model):
         "`bandwidthPerHost`. Time in which it waits for the host and not for its sources does not count. 0: no "
         "minimum.",
     )  # type: ignore[assignment]
-    deadline: Duration = pydantic.Field("12h", description="Longest time of one attempt; 0: no limit.")  # type: ignore[assignment]
+    deadline: Duration = duration("12h", description="Longest time of one attempt; 0: no limit.")
     max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
     max_virtual_size: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
     retry: Retry = Retry()
@@ -130,6 +143,9 @@ class NFSUser(Model):
 
 class SourcePolicy(Model):
     """Where templates may come from. A download reads it when it starts."""
+
+    # `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: for `directdownload
+    # fetch`, which acts for its own user. No Zone can say that: the API server drops null.
 
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
         ("HTTP", "HTTPS", "NFS"),
@@ -161,18 +177,17 @@ class SourcePolicy(Model):
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
         ),
     )
-    nfs_exports: tuple[Annotated[str, pydantic.Field(max_length=256)], ...] = pydantic.Field(
+    nfs_exports: _NFSExports | SkipJsonSchema[None] = pydantic.Field(
         (),
         description="NFS exports, or directories in them, that URLs, mirrors and sources of metalinks may read from, "
         "such as `nfs.example.org:/export/templates`; with a port `nfs.example.org:2050:/export/templates`; an IPv6 "
         'address as `"[fd00::5]:/export"`. Everything below is allowed. Symbolic links that lead out of it are not '
         "followed. Empty: NFS is refused.",
-        max_length=32,
         json_schema_extra=rules(
             (_NFS_EXPORTS, f"expected a host and a directory without . and .., for example {EXAMPLE}")
         ),
     )
-    nfs_user: NFSUser = NFSUser()
+    nfs_user: NFSUser | SkipJsonSchema[None] = NFSUser()
     max_redirects: int = pydantic.Field(
         5,
         ge=0,
@@ -213,7 +228,7 @@ class ZoneSpec(Model):
         "are created, and none is removed. 0: no limit.",
     )
     certificates: ZoneCertificates = ZoneCertificates()
-    timeouts: ZoneTimeouts = ZoneTimeouts()
+    timeouts: Timeouts = Timeouts()
     downloads: Downloads = Downloads()
     source_policy: SourcePolicy = SourcePolicy()
 
