@@ -15,7 +15,7 @@ from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming, urls
-from directdownload.resources.base import GROUP, REQUESTED_AT, VERSION
+from directdownload.resources.base import GROUP, MOST_CONNECTIONS, REQUESTED_AT, VERSION
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.template import Template
@@ -125,7 +125,7 @@ def _connections(template: Template | None, zone: Zone | None) -> int:
         template.spec.connections_per_source if template is not None else 0,
         zone.spec.downloads.connections_per_source if zone is not None else 0,
     )
-    given = [min(count, jobs.MOST_CONNECTIONS) for count in counts if count]
+    given = [min(count, MOST_CONNECTIONS) for count in counts if count]
     return min(given, default=0)
 
 

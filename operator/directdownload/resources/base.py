@@ -88,6 +88,11 @@ def rules(
     return {**{RULES_PREFIX + key: value for key, value in marks.items() if value}, **schema}
 
 
+def up_to(most: int, example: int) -> dict[str, Any]:
+    """`rules` of a number from 0 to `most`."""
+    return rules((f"self >= 0 && self <= {most}", f"expected a number from 0 to {most}, for example {example}"))
+
+
 #: 100 years. A value of 1000000h or more counts as that: added to a time of today, it is still a time.
 LONGEST_SECONDS = 36525 * 86400.0
 
@@ -101,19 +106,17 @@ def _quantity(value: object) -> int:
 
 
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
-# No more digits than `quantities` accepts.
-_SIZE = "[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 #: Notations of values: the CEL expression and the words of the refusal. The field reference knows them by these.
 DURATION_RULE = (
     "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]{1,12}([.][0-9]{1,12})?(ms|s|m|h))+)$')",
     "expected a duration such as 5s, 10m or 1h30m (0: off)",
 )
 QUANTITY_RULE = (
-    f"type(self) == int ? self >= 0 : string(self).matches('^{_SIZE}$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^{quantities.QUANTITY}$')",
     "expected a quantity of bytes such as 100Mi or 10Gi (0: no limit)",
 )
 RESERVE_RULE = (
-    f"type(self) == int ? self >= 0 : string(self).matches('^([0-9]{{1,2}}%|{_SIZE})$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^({quantities.PERCENT}|{quantities.QUANTITY})$')",
     "expected a percentage below 100 such as 5%, or a quantity such as 20Gi",
 )
 COUNT_OR_PERCENT_RULE = (
@@ -157,12 +160,17 @@ Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
 ]
 #: Connections at once to one source.
+MOST_CONNECTIONS = 8
+#: As people give their number; a later version may take more.
 Connections = Annotated[
     int,
     pydantic.Field(
         ge=0,
         json_schema_extra=rules(
-            ("self >= 0 && self <= 8", "expected a number of connections from 1 to 8, or 0, for example 4")
+            (
+                f"self >= 0 && self <= {MOST_CONNECTIONS}",
+                f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",
+            )
         ),
     ),
 ]

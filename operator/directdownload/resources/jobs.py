@@ -12,6 +12,7 @@ from typing import Self
 import pydantic
 from pydantic.alias_generators import to_camel
 
+from directdownload.resources.base import MOST_CONNECTIONS
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.zone import SourcePolicy, Timeouts
@@ -40,8 +41,6 @@ class Verb(enum.StrEnum):
     PROBE = "probe"
 
 
-#: to one source
-MOST_CONNECTIONS = 8
 #: The successful results of each verb.
 SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
     Verb.FETCH: frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT}),

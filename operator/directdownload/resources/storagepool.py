@@ -19,26 +19,20 @@ from directdownload.resources.base import (
     condition_column,
     duration,
     rules,
+    up_to,
 )
 
 #: A user or a group; the last number of 32 bits stands for none (chown(2)).
-OwnerId = Annotated[
-    int,
-    pydantic.Field(
-        json_schema_extra=rules(
-            ("self >= 0 && self <= 4294967294", "expected a number from 0 to 4294967294, for example 64055")
-        )
-    ),
-]
+OwnerID = Annotated[int, pydantic.Field(json_schema_extra=up_to(2**32 - 2, 64055))]
 
 
 class PoolFile(Model):
     """Owner and mode of published files."""
 
-    uid: OwnerId = pydantic.Field(
+    uid: OwnerID = pydantic.Field(
         0, description="User ID; any but root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
     )
-    gid: OwnerId = pydantic.Field(0, description="Group ID; the same condition applies.")
+    gid: OwnerID = pydantic.Field(0, description="Group ID; the same condition applies.")
     mode: str = pydantic.Field(
         "0644",
         description="Mode in octal digits, in quotes.",

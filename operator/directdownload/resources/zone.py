@@ -21,6 +21,7 @@ from directdownload.resources.base import (
     condition_column,
     duration,
     rules,
+    up_to,
 )
 from directdownload.resources.nfsexports import EXAMPLE
 
@@ -33,16 +34,7 @@ _NFS_EXPORTS = (
 )
 _NFSExports = Annotated[tuple[Annotated[str, pydantic.Field(max_length=256)], ...], pydantic.Field(max_length=32)]
 #: A user or group in AUTH_SYS, an unsigned number of 32 bits.
-ServerID = Annotated[
-    int,
-    pydantic.Field(
-        ge=0,
-        le=2**32 - 1,
-        json_schema_extra=rules(
-            ("self >= 0 && self <= 4294967295", "expected a number from 0 to 4294967295, for example 65534")
-        ),
-    ),
-]
+ServerID = Annotated[int, pydantic.Field(ge=0, le=2**32 - 1, json_schema_extra=up_to(2**32 - 1, 65534))]
 
 
 class ZoneCertificates(Model):
@@ -189,11 +181,7 @@ class SourcePolicy(Model):
     )
     nfs_user: NFSUser | SkipJsonSchema[None] = NFSUser()
     max_redirects: int = pydantic.Field(
-        5,
-        ge=0,
-        le=20,
-        description="Most redirects of one request, 0 to 20.",
-        json_schema_extra=rules(("self >= 0 && self <= 20", "expected a number from 0 to 20, for example 5")),
+        5, ge=0, le=20, description="Most redirects of one request, 0 to 20.", json_schema_extra=up_to(20, 5)
     )
     require_checksum: bool = pydantic.Field(
         False, description="true: a template without a checksum fails with `ChecksumRequired`."
