@@ -19,7 +19,7 @@ from directdownload.resources.base import GROUP, MOST_CONNECTIONS, REQUESTED_AT,
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.template import Template
-from directdownload.resources.zone import Downloads, SourcePolicy, Timeouts, Zone
+from directdownload.resources.zone import DownloadLimits, Downloads, SourcePolicy, Timeouts, Zone
 
 CONTAINER = "download"
 _HEADERS_VOLUME = "origin-headers"
@@ -98,7 +98,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
 
 def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocument:
     """The input of a probe, which has no pool."""
-    deadline = min(zone.spec.downloads.deadline or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
+    deadline = min(zone.spec.downloads.deadline_seconds or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
     return jobs.JobDocument(
         verb=jobs.Verb.PROBE,
         template_uid=template.uid,
@@ -130,14 +130,9 @@ def _connections(template: Template | None, zone: Zone | None) -> int:
 
 
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
-    limits = jobs.Limits(
-        bandwidth_bytes_per_second=downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1),
-        minimum_bytes_per_second=downloads.minimum_rate,
-        deadline_seconds=downloads.deadline,
-        max_size_bytes=downloads.max_size,
-        max_virtual_size_bytes=downloads.max_virtual_size,
-    )
-    return limits.model_copy(update=differing)
+    common = {name: getattr(downloads, name) for name in DownloadLimits.model_fields}
+    share = downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1)
+    return jobs.Limits(bandwidth_bytes_per_second=share, **{**common, **differing})
 
 
 def manifest(

@@ -70,7 +70,7 @@ def inputs_of(around: Surroundings) -> str:
     template, downloads = around.template.spec, around.zone.spec.downloads
     told = [
         *(template.url, template.mirrors, template.checksum, str(template.headers_secret_ref)),
-        *(downloads.max_size, downloads.max_virtual_size, _told(around.zone.spec.source_policy)),
+        *(downloads.max_size_bytes, downloads.max_virtual_size_bytes, _told(around.zone.spec.source_policy)),
         around.pool.spec.file.model_dump(mode="json"),
     ]
     keystore = around.host.status.keystore if around.host is not None else None

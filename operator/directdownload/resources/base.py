@@ -101,8 +101,8 @@ def _duration(value: object) -> object:
     return min(quantities.parse_duration(value), LONGEST_SECONDS) if isinstance(value, str) else value
 
 
-def _quantity(value: object) -> int:
-    return quantities.parse_quantity(str(value))
+def _quantity(value: object) -> object:
+    return quantities.parse_quantity(value) if isinstance(value, str) else value
 
 
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}

@@ -12,10 +12,10 @@ from typing import Self
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from directdownload.resources.base import MOST_CONNECTIONS
+from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
-from directdownload.resources.zone import SourcePolicy, Timeouts
+from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
 
 JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
@@ -50,15 +50,12 @@ SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
 }
 
 
-class Limits(Document):
-    """0 means no limit everywhere."""
+class Limits(DownloadLimits):
+    """Those of one job. 0 means no limit everywhere, and is what a document means that does not have one."""
 
     bandwidth_bytes_per_second: int = 0
-    #: an average over minutes; below it the attempt ends as `SourceTooSlow`
-    minimum_bytes_per_second: int = 0
-    deadline_seconds: float = 0
-    max_size_bytes: int = 0
-    max_virtual_size_bytes: int = 0
+    minimum_bytes_per_second: Bytes = 0
+    deadline_seconds: Duration = 0
     progress_interval_seconds: float = 2
     #: connections to each source at once; 0: one, and up to four if more of them are faster
     connections: int = pydantic.Field(0, ge=0, le=MOST_CONNECTIONS)

@@ -50,17 +50,21 @@ class ZoneCertificates(Model):
     )
 
 
-def _timeout_names(field: str) -> pydantic.AliasChoices:
-    """`connect` in a Zone, `connectSeconds` in a job document."""
-    return pydantic.AliasChoices(to_camel(field.removesuffix("_seconds")), to_camel(field))
+def _names(field: str) -> pydantic.AliasChoices:
+    name = field.replace("_bytes_per_second", "_rate").removesuffix("_seconds").removesuffix("_bytes")
+    return pydantic.AliasChoices(to_camel(name), to_camel(field))
 
 
-class Timeouts(Model):
-    """How long a download waits: CloudStack's `direct.download.*` settings. They apply to NFS as well."""
+class Measured(Model):
+    """A Zone has `deadline: 12h` and `maxSize: 10Gi`; a job document has `deadlineSeconds` and `maxSizeBytes`."""
 
     model_config = pydantic.ConfigDict(
-        alias_generator=pydantic.AliasGenerator(validation_alias=_timeout_names, serialization_alias=to_camel)
+        alias_generator=pydantic.AliasGenerator(validation_alias=_names, serialization_alias=to_camel)
     )
+
+
+class Timeouts(Measured):
+    """How long a download waits: CloudStack's `direct.download.*` settings. They apply to NFS as well."""
 
     connect_seconds: Duration = duration(
         "5s", description="Longest time to connect: name resolution, TCP and TLS together."
@@ -86,8 +90,8 @@ class Retry(Model):
     )
 
 
-class Downloads(Model):
-    """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
+class Shares(Measured):
+    """How downloads share a zone, its hosts and the sources."""
 
     max_parallel: Count = pydantic.Field(20, description="Downloads at once in the zone; 0: no limit.")
     max_parallel_per_host: Count = pydantic.Field(2, description="Downloads at once on one host; 0: no limit.")
@@ -111,16 +115,27 @@ class Downloads(Model):
         description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it if "
         "that is 0). 0: no limit.",
     )
-    minimum_rate: Bytes = pydantic.Field(
+
+
+class DownloadLimits(Measured):
+    """Limits that each download obeys by itself."""
+
+    minimum_bytes_per_second: Bytes = pydantic.Field(
         "64Ki",
         description="Bytes per second that a download must receive on average over 2 minutes. Otherwise the attempt "
         "ends with `SourceTooSlow` and is tried again. It is never more than half of the download's share of "
         "`bandwidthPerHost`. Time in which it waits for the host and not for its sources does not count. 0: no "
         "minimum.",
     )  # type: ignore[assignment]
-    deadline: Duration = duration("12h", description="Longest time of one attempt; 0: no limit.")
-    max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
-    max_virtual_size: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
+    deadline_seconds: Duration = duration("12h", description="Longest time of one attempt; 0: no limit.")
+    max_size_bytes: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
+    max_virtual_size_bytes: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
+
+
+# The bases from right to left are the order of the fields in the API.
+class Downloads(DownloadLimits, Shares):
+    """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
+
     retry: Retry = Retry()
 
 
