@@ -160,7 +160,6 @@ def _rule_entry(rule: base.Rule) -> dict[str, str]:
 def _conditions_as_map(schema: dict[str, Any]) -> None:
     conditions = schema["properties"]["conditions"]
     conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "maxItems": 16})
-    conditions["items"]["required"] = ["type", "status", "reason"]
 
 
 def definition(kind: type[base.Resource]) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Self
 
 import pydantic
-from pydantic.alias_generators import to_camel
 
-from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration
+from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
@@ -26,12 +25,10 @@ SEAL_DIRECTORY = "/var/lib/directdownload/seals"
 METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
-class Document(pydantic.BaseModel):
-    """A frozen JSON document in camelCase; unknown keys are refused, so that versions cannot drift apart silently."""
+class Document(Model):
+    """Unknown keys are refused, so that versions cannot drift apart silently."""
 
-    model_config = pydantic.ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True, extra="forbid", frozen=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid")
 
 
 class Verb(enum.StrEnum):

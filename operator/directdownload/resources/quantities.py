@@ -21,8 +21,8 @@ _FACTORS = {
 #: The notations, for CEL as well.
 QUANTITY = f"[0-9]{{1,20}}([.][0-9]{{1,20}})?({'|'.join(_FACTORS)})?"
 PERCENT = "[0-9]{1,2}%"
-_DURATION_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(rf"(\d{{1,12}}(?:\.\d{{1,12}})?)({'|'.join(_SECONDS)})", re.ASCII)
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _STEPS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
