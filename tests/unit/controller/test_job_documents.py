@@ -93,7 +93,9 @@ def test_an_earlier_job_reads_what_this_controller_writes(name: str) -> None:
     assert json.loads(written(name).model_dump_json(exclude_defaults=True)) == DOCUMENTS[name]["document"]
 
 
-@pytest.mark.parametrize("document", map(carried, FLEET["jobs"]), ids=lambda document: document["placement"])
+@pytest.mark.parametrize(
+    "document", [carried(job) for job in FLEET["jobs"]], ids=lambda document: document["placement"]
+)
 def test_a_job_reads_what_a_controller_of_0_1_0_wrote(document: dict[str, Any]) -> None:
     found = JobDocument.read(json.dumps(document))
     assert holds(found.model_dump(mode="json"), document)
