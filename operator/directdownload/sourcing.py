@@ -9,11 +9,9 @@ from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import policy as engine
 from directdownload.download.sources import urls
-from directdownload.planning import policies
 from directdownload.planning.conditions import Verdict
-from directdownload.resources.jobs import Policy
 from directdownload.resources.template import Template
-from directdownload.resources.zone import Zone
+from directdownload.resources.zone import SourcePolicy, Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +26,10 @@ class Source:
 
 def refusal(template: Template, zone: Zone) -> Verdict | None:
     """Why every job of `template` would fail for good in `zone`, in the job's words; None: it would not."""
-    return judged(template, policies.engine_policy(zone.spec.source_policy))[1]
+    return judged(template, zone.spec.source_policy)[1]
 
 
-def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | None]:
+def judged(template: Template, policy: SourcePolicy) -> tuple[list[Source], Verdict | None]:
     """The sources of `template` in order, and the policy's objection to its checksum, or to all of them."""
     spec = template.spec
     sources: list[Source] = []

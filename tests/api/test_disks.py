@@ -14,8 +14,9 @@ from tests.world.origin import Origin
 
 from directdownload.download import job
 from directdownload.download.store.record import read_record
-from directdownload.resources.jobs import JobDocument, JobPool, Policy, Verb
+from directdownload.resources.jobs import JobDocument, JobPool, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.zone import SourcePolicy
 
 CONTENT = bytes(SIZE_BYTES)
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -82,7 +83,7 @@ def some_document(rng: random.Random, url: str, pool: pathlib.Path) -> JobDocume
         expected_digest=rng.choice([DIGEST, ""]),
         checksum=rng.choice([DIGEST, "", ""]),
         format="RAW",
-        policy=Policy(allowed_cidrs=("127.0.0.0/8",)),
+        policy=SourcePolicy(allowed_cidrs=("127.0.0.0/8",)),
         seal_directory=f"{pool}/seals",
     )
 

@@ -23,7 +23,7 @@ from tests.cluster import harness
 from tests.world import checkout, origin
 from tests.world.ganesha import Ganesha
 
-from directdownload.resources import jobs
+from directdownload.resources import jobs, zone
 
 ROUNDS = 5
 SIZE_BYTES = 2 << 30
@@ -220,7 +220,7 @@ def _job_environment(work: pathlib.Path, image: Image, url: str) -> dict[str, st
         url=url,
         checksum=f"sha256:{image.digest}",
         format="RAW",
-        policy=jobs.Policy(allowed_cidrs=("127.0.0.0/8",)),
+        policy=zone.SourcePolicy(allowed_cidrs=("127.0.0.0/8",)),
         seal_directory="",
     )
     return {**os.environ, jobs.JOB_ENVIRONMENT_VARIABLE: document.model_dump_json(exclude_defaults=True)}

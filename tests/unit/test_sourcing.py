@@ -12,7 +12,6 @@ from directdownload.download import engine
 from directdownload.download.errors import RequestError
 from directdownload.download.request import FetchRequest
 from directdownload.download.store.place import Place
-from directdownload.planning import policies
 from directdownload.planning.conditions import Verdict
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import SourcePolicy
@@ -22,8 +21,7 @@ NFS_URL = "nfs://nfs.example.org/export/templates/x.qcow2"
 
 
 def judged(policy: dict[str, Any], **spec: Any) -> tuple[list[sourcing.Source], Verdict | None]:
-    found = policies.engine_policy(SourcePolicy.model_validate(policy))
-    return sourcing.judged(build.template(spec={"url": URL, **spec}), found)
+    return sourcing.judged(build.template(spec={"url": URL, **spec}), SourcePolicy.model_validate(policy))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +58,7 @@ def test_the_engines_policy_judges_in_the_words_of_the_job(
         place=Place.beside(str(tmp_path / "x")),
         mirrors=template.spec.mirrors,
         checksum=template.spec.checksum or "",
-        policy=policies.engine_policy(zone.spec.source_policy),
+        policy=zone.spec.source_policy,
     )
     with pytest.raises(RequestError) as failed:
         engine.fetch(request, stop=threading.Event())

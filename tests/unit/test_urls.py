@@ -14,12 +14,12 @@ from directdownload.download import sources
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import SourceOptions
 from directdownload.planning import deployments, rollouts, templates
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 GOOD = "https://images.example.org/x.qcow2"
 #: `directdownload fetch` with everything allowed
-OPEN = SourceOptions(policy=Policy(nfs_exports=None, nfs_user=None, allowed_cidrs=("0.0.0.0/0", "::/0")))
+OPEN = SourceOptions(policy=SourcePolicy(nfs_exports=None, nfs_user=None, allowed_cidrs=("0.0.0.0/0", "::/0")))
 _PIECES = st.sampled_from(
     [
         *(

@@ -150,7 +150,7 @@ def skeleton_of(found: list[Object]) -> Object:
 
 
 #: A Job that may read from it is made for NFS.
-NFS: dict[str, Any] = {"url": "nfs://nas/e/a", "policy": jobs.Policy(nfs_exports=("nas:/e",))}
+NFS: dict[str, Any] = {"url": "nfs://nas/e/a", "policy": zone.SourcePolicy(nfs_exports=("nas:/e",))}
 
 
 def job_of(found: list[Object], pool: str = "/var/lib/libvirt/images", **fields: Any) -> Object:

@@ -199,7 +199,8 @@ def fetch(
     from directdownload.download.secrets import Secrets
     from directdownload.download.sources.proxy import Proxies
     from directdownload.download.store.place import Place
-    from directdownload.resources.jobs import Limits, Policy, Timeouts
+    from directdownload.resources.jobs import Limits
+    from directdownload.resources.zone import SourcePolicy, Timeouts
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
@@ -224,7 +225,10 @@ def fetch(
             deadline_seconds=deadline,
             connections=connections,
         ),
-        policy=Policy(allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None),
+        # without a Zone's bounds on the length of the lists
+        policy=SourcePolicy.model_construct(
+            allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None
+        ),
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),
     )

@@ -18,17 +18,16 @@ from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
-from directdownload.planning import dryrun, policies, pools, quotas, selection
+from directdownload.planning import dryrun, pools, quotas, selection
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.planning.unserved import EVERYTHING_SERVED
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
-from directdownload.resources.zone import Zone
+from directdownload.resources.zone import SourcePolicy, Zone
 
 #: Kubernetes puts it on every namespace.
 _NAME_LABEL = "kubernetes.io/metadata.name"
@@ -93,7 +92,7 @@ async def _plan(
     other_pools = await _elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
     # a zone's allowed exports cannot be assumed: the default is none
-    policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
+    policy = zone.spec.source_policy if zone is not None else SourcePolicy(nfs_exports=None)
     fleet = selection.Fleet(
         zones={zone_name: known},
         hosts=[*members, *reading.readable(project_host, other_hosts)],

@@ -11,15 +11,15 @@ import yaml
 
 from directdownload.controller import world
 from directdownload.download import mountinfo
-from directdownload.planning import policies, slots
+from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming, urls
-from directdownload.resources.base import GROUP, REQUESTED_AT, VERSION
+from directdownload.resources.base import GROUP, MOST_CONNECTIONS, REQUESTED_AT, VERSION
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.template import Template
-from directdownload.resources.zone import Downloads, SourcePolicy, Zone, ZoneTimeouts
+from directdownload.resources.zone import DownloadLimits, Downloads, SourcePolicy, Timeouts, Zone
 
 CONTAINER = "download"
 _HEADERS_VOLUME = "origin-headers"
@@ -58,7 +58,6 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
     template, zone, pool = around.template, around.zone, around.pool
     pace = max(_SHORTEST_PROGRESS_SECONDS, active / 50)
     directory, file_name = posixpath.split(placement.path)
-    owner = pool.spec.file if pool is not None else PoolFile()
     published = placement.file if verb is jobs.Verb.VERIFY else None
     return jobs.JobDocument(
         verb=verb,
@@ -72,7 +71,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
             shared=around.shared,
             roots=around.pool_roots,
             reserve=pool.spec.reserve if pool is not None else "0",
-            file=jobs.FileMode(uid=owner.uid, gid=owner.gid, mode=owner.mode),
+            file=pool.spec.file if pool is not None else PoolFile(),
         ),
         file_name=file_name,
         url=template.spec.url if template is not None else "",
@@ -85,13 +84,13 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         else "",
         remove_mentioned=placement.remove_mentioned and verb is jobs.Verb.REMOVE,
         format=template.spec.format if template is not None else "QCOW2",
-        timeouts=_timeouts(zone.spec.timeouts if zone is not None else ZoneTimeouts()),
+        timeouts=zone.spec.timeouts if zone is not None else Timeouts(),
         limits=_limits(
             zone.spec.downloads if zone is not None else Downloads(),
             progress_interval_seconds=pace,
             connections=_connections(template, zone),
         ),
-        policy=policies.engine_policy(zone.spec.source_policy if zone is not None else SourcePolicy()),
+        policy=zone.spec.source_policy if zone is not None else SourcePolicy(),
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
     )
@@ -99,7 +98,7 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
 
 def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocument:
     """The input of a probe, which has no pool."""
-    deadline = min(zone.spec.downloads.deadline or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
+    deadline = min(zone.spec.downloads.deadline_seconds or _PROBE_DEADLINE_SECONDS, _PROBE_DEADLINE_SECONDS)
     return jobs.JobDocument(
         verb=jobs.Verb.PROBE,
         template_uid=template.uid,
@@ -108,9 +107,9 @@ def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocumen
         mirrors=template.spec.mirrors,
         checksum=template.spec.checksum or "",
         format=template.spec.format,
-        timeouts=_timeouts(zone.spec.timeouts),
+        timeouts=zone.spec.timeouts,
         limits=_limits(zone.spec.downloads, deadline_seconds=deadline),
-        policy=policies.engine_policy(zone.spec.source_policy),
+        policy=zone.spec.source_policy,
         trust_bundle=TRUST_BUNDLE,
         headers_directory=_headers_directory(template),
     )
@@ -120,33 +119,20 @@ def _headers_directory(template: Template | None) -> str:
     return headers.DIRECTORY if template is not None and template.spec.headers_secret_ref is not None else ""
 
 
-def _timeouts(timeouts: ZoneTimeouts) -> jobs.Timeouts:
-    return jobs.Timeouts(
-        connect_seconds=timeouts.connect,
-        socket_seconds=timeouts.socket,
-        connection_request_seconds=timeouts.connection_request,
-    )
-
-
 def _connections(template: Template | None, zone: Zone | None) -> int:
     """The lower one of both counts that are given; 0: automatic."""
     counts = (
         template.spec.connections_per_source if template is not None else 0,
         zone.spec.downloads.connections_per_source if zone is not None else 0,
     )
-    given = [min(count, jobs.MOST_CONNECTIONS) for count in counts if count]
+    given = [min(count, MOST_CONNECTIONS) for count in counts if count]
     return min(given, default=0)
 
 
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:
-    limits = jobs.Limits(
-        bandwidth_bytes_per_second=downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1),
-        minimum_bytes_per_second=downloads.minimum_rate,
-        deadline_seconds=downloads.deadline,
-        max_size_bytes=downloads.max_size,
-        max_virtual_size_bytes=downloads.max_virtual_size,
-    )
-    return limits.model_copy(update=differing)
+    common = {name: getattr(downloads, name) for name in DownloadLimits.model_fields}
+    share = downloads.bandwidth_per_host // max(downloads.max_parallel_per_host, 1)
+    return jobs.Limits(bandwidth_bytes_per_second=share, **{**common, **differing})
 
 
 def manifest(

@@ -14,8 +14,8 @@ from directdownload.download.errors import RequestError
 from directdownload.download.guard import Guard
 from directdownload.download.settings import Setting
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -87,7 +87,7 @@ def first_mismatch(
     return None
 
 
-def expected_checksums(checksum: str, expected_digest: str, policy: Policy) -> tuple[Checksum, ...]:
+def expected_checksums(checksum: str, expected_digest: str, policy: SourcePolicy) -> tuple[Checksum, ...]:
     """The expected checksums, the given one first. Raises RequestError if one is malformed or against the policy."""
     expected: list[Checksum] = []
     for text in filter(None, (checksum, expected_digest)):

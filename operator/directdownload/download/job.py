@@ -91,7 +91,7 @@ def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
     if not text:
         raise ValueError(f"environment variable {JOB_ENVIRONMENT_VARIABLE} is empty: expected a job document as JSON")
     try:
-        document = JobDocument.model_validate_json(text)
+        document = JobDocument.read(text)
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

@@ -5,7 +5,9 @@ import dataclasses
 from directdownload.download import sources
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.store.place import Place
-from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
+from directdownload.resources.jobs import Limits
+from directdownload.resources.storagepool import PoolFile
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,12 +24,12 @@ class FetchRequest:
     image_format: str = ""
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
     limits: Limits = dataclasses.field(default_factory=Limits)
-    policy: Policy = dataclasses.field(default_factory=Policy)
+    policy: SourcePolicy = dataclasses.field(default_factory=SourcePolicy)
     trust_bundle: str = ""
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
     reserve: str = "0"
     #: None: the caller's owner, and the mode by umask
-    file: FileMode | None = None
+    file: PoolFile | None = None
     placement: str = ""
     placement_uid: str = ""
     host: str = ""

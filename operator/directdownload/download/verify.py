@@ -17,8 +17,9 @@ from directdownload.download.store import publish, seal
 from directdownload.download.store.place import Place
 from directdownload.download.store.record import Record, read_record
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import JobDocument, JobResult, Policy
+from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
@@ -93,9 +94,9 @@ def _vouching(document: JobDocument, place: Place, recorded: Record | None) -> R
 
 def _expected(document: JobDocument, vouching: Record | None) -> tuple[Checksum, ...]:
     """The expected checksums of the file; empty if none are known."""
-    served = expected_checksums(document.checksum, document.expected_digest, Policy())
+    served = expected_checksums(document.checksum, document.expected_digest, SourcePolicy())
     if document.published_digest:
-        return expected_checksums(document.published_digest, "", Policy())
+        return expected_checksums(document.published_digest, "", SourcePolicy())
     if vouching is None:
         return served
     if served:

@@ -360,8 +360,8 @@ def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
         return None
     status, limits = template.status, zone.spec.downloads
     for what, size, limit, field in (
-        ("the template", status.size_bytes, limits.max_size, "maxSize"),
-        ("the disk in the image", status.virtual_size_bytes, limits.max_virtual_size, "maxVirtualSize"),
+        ("the template", status.size_bytes, limits.max_size_bytes, "maxSize"),
+        ("the disk in the image", status.virtual_size_bytes, limits.max_virtual_size_bytes, "maxVirtualSize"),
     ):
         if size is not None and limit and size > limit:
             message = f"{what} has {size} bytes, Zone {zone.name} takes {limit} at most (downloads.{field})"

@@ -27,7 +27,12 @@ from directdownload.resources.reasons import PERMANENT, Reason
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import SourcePolicy
 
-_NEWER = ("nfs_exports", "nfs_user")
+#: The fields of `sourcePolicy` in 0.1.0.
+_FIRST = (
+    *("protocols", "allowedHosts", "allowedCIDRs", "maxRedirects"),
+    *("requireChecksum", "requireDirect", "minimumChecksum"),
+)
+_DEFAULTS = SourcePolicy().model_dump(mode="json")
 _HANG_LOOK = datetime.timedelta(seconds=30)
 
 
@@ -65,7 +70,7 @@ def inputs_of(around: Surroundings) -> str:
     template, downloads = around.template.spec, around.zone.spec.downloads
     told = [
         *(template.url, template.mirrors, template.checksum, str(template.headers_secret_ref)),
-        *(downloads.max_size, downloads.max_virtual_size, _told(around.zone.spec.source_policy)),
+        *(downloads.max_size_bytes, downloads.max_virtual_size_bytes, _told(around.zone.spec.source_policy)),
         around.pool.spec.file.model_dump(mode="json"),
     ]
     keystore = around.host.status.keystore if around.host is not None else None
@@ -75,8 +80,8 @@ def inputs_of(around: Surroundings) -> str:
 
 def _told(policy: SourcePolicy) -> dict[str, Any]:
     """As 0.1.0 wrote it, so that an upgrade is no reason to try again: a field that is newer counts once it is set."""
-    unset = {name for name in _NEWER if getattr(policy, name) == SourcePolicy.model_fields[name].get_default()}
-    return policy.model_dump(mode="json", exclude=unset)
+    told = policy.model_dump(mode="json")
+    return {name: value for name, value in told.items() if name in _FIRST or value != _DEFAULTS[name]}
 
 
 def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: datetime.datetime) -> PlacementPlan:

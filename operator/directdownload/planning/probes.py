@@ -21,7 +21,7 @@ from directdownload.resources.zone import Retry, Zone
 
 CONDITION = "SourceReachable"
 #: Jitter takes up to a quarter off: the shortest pause is a minute.
-RETRY = Retry.model_validate({"initial": "80s", "maximum": "1h"})
+RETRY = Retry(initial=80, maximum=3600)
 #: Reasons that say nothing about the source.
 _OF_THE_JOB = frozenset(
     {Reason.INTERRUPTED, Reason.POD_BLOCKED, Reason.WRITE_FAILED, Reason.INTERNAL_ERROR, Reason.POOL_NOT_READY}

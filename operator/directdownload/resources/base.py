@@ -88,36 +88,35 @@ def rules(
     return {**{RULES_PREFIX + key: value for key, value in marks.items() if value}, **schema}
 
 
+def up_to(most: int, example: int) -> dict[str, Any]:
+    """`rules` of a number from 0 to `most`."""
+    return rules((f"self >= 0 && self <= {most}", f"expected a number from 0 to {most}, for example {example}"))
+
+
 #: 100 years. A value of 1000000h or more counts as that: added to a time of today, it is still a time.
 LONGEST_SECONDS = 36525 * 86400.0
 
 
-def _duration(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if value == 0:
-            return 0.0
-        raise ValueError("expected a duration with a unit such as 5s, 10m or 12h")
-    return min(quantities.parse_duration(str(value)), LONGEST_SECONDS)
+def _duration(value: object) -> object:
+    return min(quantities.parse_duration(value), LONGEST_SECONDS) if isinstance(value, str) else value
 
 
-def _quantity(value: object) -> int:
-    return quantities.parse_quantity(str(value))
+def _quantity(value: object) -> object:
+    return quantities.parse_quantity(value) if isinstance(value, str) else value
 
 
 _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
-# No more digits than `quantities` accepts.
-_SIZE = "[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 #: Notations of values: the CEL expression and the words of the refusal. The field reference knows them by these.
 DURATION_RULE = (
     "type(self) == int ? self == 0 : string(self).matches('^(0|([0-9]{1,12}([.][0-9]{1,12})?(ms|s|m|h))+)$')",
     "expected a duration such as 5s, 10m or 1h30m (0: off)",
 )
 QUANTITY_RULE = (
-    f"type(self) == int ? self >= 0 : string(self).matches('^{_SIZE}$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^{quantities.QUANTITY}$')",
     "expected a quantity of bytes such as 100Mi or 10Gi (0: no limit)",
 )
 RESERVE_RULE = (
-    f"type(self) == int ? self >= 0 : string(self).matches('^([0-9]{{1,2}}%|{_SIZE})$')",
+    f"type(self) == int ? self >= 0 : string(self).matches('^({quantities.PERCENT}|{quantities.QUANTITY})$')",
     "expected a percentage below 100 such as 5%, or a quantity such as 20Gi",
 )
 COUNT_OR_PERCENT_RULE = (
@@ -125,12 +124,20 @@ COUNT_OR_PERCENT_RULE = (
     "expected a number such as 10 (0: no limit) or a percentage such as 25%",
 )
 
-#: Seconds, written as a Go duration.
+#: Seconds. The API server admits only a Go duration, or 0; code and job documents have the number.
 Duration = Annotated[
     float,
     pydantic.BeforeValidator(_duration),
     pydantic.WithJsonSchema({**_INT_OR_STRING, "maxLength": 32, **rules(DURATION_RULE)}),
 ]
+
+
+def duration(default: str, **field: Any) -> float:
+    """A field of type `Duration`; the CRD has the default as it is written."""
+    seconds: float = pydantic.Field(quantities.parse_duration(default), json_schema_extra={"default": default}, **field)
+    return seconds
+
+
 #: Bytes, written as a Kubernetes quantity.
 Bytes = Annotated[
     int,
@@ -153,12 +160,17 @@ Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
 ]
 #: Connections at once to one source.
+MOST_CONNECTIONS = 8
+#: As people give their number; a later version may take more.
 Connections = Annotated[
     int,
     pydantic.Field(
         ge=0,
         json_schema_extra=rules(
-            ("self >= 0 && self <= 8", "expected a number of connections from 1 to 8, or 0, for example 4")
+            (
+                f"self >= 0 && self <= {MOST_CONNECTIONS}",
+                f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",
+            )
         ),
     ),
 ]

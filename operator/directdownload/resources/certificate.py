@@ -17,6 +17,7 @@ from directdownload.resources.base import (
     Status,
     Time,
     condition_column,
+    duration,
     rules,
 )
 from directdownload.resources.reasons import Reason
@@ -101,9 +102,9 @@ class DirectDownloadCertificateSpec(Model):
         description="Hosts that it is removed from. If a name leaves the list, that host gets the certificate again.",
         max_length=5000,
     )
-    keep_previous: Duration = pydantic.Field(
+    keep_previous: Duration = duration(
         "24h", description="How long hosts trust the previous certificate after a change; 0: not at all."
-    )  # type: ignore[assignment]
+    )
 
     @property
     def keystore_alias(self) -> str:

@@ -6,10 +6,11 @@ The notations are CloudStack's `{ALG}hex` and a bare MD5, and the usual `alg:hex
 
 import dataclasses
 import enum
+import hashlib
 import re
 from typing import Self
 
-_EXAMPLE = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
+EXAMPLE = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab"
 _NOTATION = re.compile(r"(?:\{(?P<braced>[^{}]*)\}|(?P<prefixed>[^:{}]*):)?(?P<digits>.*)", re.DOTALL)
 _HEXADECIMAL = re.compile(r"[0-9a-f]*", re.ASCII)
 
@@ -30,8 +31,7 @@ class Algorithm(enum.StrEnum):
         try:
             return cls(re.sub(r"^sha-", "sha", text.strip().lower()))
         except ValueError:
-            expected = ", ".join(algorithm.title for algorithm in cls)
-            raise ValueError(f"{text[:32]!r} is not a checksum algorithm: expected one of {expected}") from None
+            raise ValueError(f"{text[:32]!r} is not a checksum algorithm: expected one of {ALGORITHMS}") from None
 
     @property
     def title(self) -> str:  # type: ignore[override] # a StrEnum's own title() has no use here
@@ -48,14 +48,9 @@ class Algorithm(enum.StrEnum):
         return list(type(self)).index(self)
 
 
-_HEX_LENGTHS = {
-    Algorithm.MD5: 32,
-    Algorithm.SHA1: 40,
-    Algorithm.SHA224: 56,
-    Algorithm.SHA256: 64,
-    Algorithm.SHA384: 96,
-    Algorithm.SHA512: 128,
-}
+_HEX_LENGTHS = {each: hashlib.new(each.value, usedforsecurity=False).digest_size * 2 for each in Algorithm}
+#: All of them, for messages.
+ALGORITHMS = ", ".join(algorithm.title for algorithm in Algorithm)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,19 +70,19 @@ class Checksum:
             try:
                 algorithm = Algorithm.parse(name)
             except ValueError as error:
-                raise ValueError(f"checksum {text[:160]!r}: {error}, for example {_EXAMPLE}") from None
+                raise ValueError(f"checksum {text[:160]!r}: {error}, for example {EXAMPLE}") from None
         else:
             algorithm = Algorithm.MD5
         if not _HEXADECIMAL.fullmatch(digits):
             raise ValueError(
                 f"checksum {text[:160]!r}: expected {algorithm.hex_length} hexadecimal digits for {algorithm.title}, "
-                f"and nothing after them, for example {_EXAMPLE}"
+                f"and nothing after them, for example {EXAMPLE}"
             )
         if len(digits) != algorithm.hex_length:
             hint = "" if name is not None else "; without an algorithm a checksum is MD5"
             raise ValueError(
                 f"checksum {text[:160]!r}: expected {algorithm.hex_length} hexadecimal digits for {algorithm.title}, "
-                f"found {len(digits)}{hint}, for example {_EXAMPLE}"
+                f"found {len(digits)}{hint}, for example {EXAMPLE}"
             )
         return cls(algorithm, digits)
 

@@ -101,8 +101,8 @@ def _default(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
             name: _default(_resolve(value, definitions), definitions)
             for name, value in schema.get("properties", {}).items()
         }
-        own = {name: value for name, value in default.items() if value is not None and properties.get(name) is None}
-        own = {name: value for name, value in own.items() if value not in ([], {}, "")}
+        own = {name: default.get(name) for name, published in properties.items() if published is None}
+        own = {name: value for name, value in own.items() if value not in (None, [], {}, "")}
         return own if own or any(value is not None for value in properties.values()) else None
     return None if default in ([], "") else default
 
@@ -160,7 +160,6 @@ def _rule_entry(rule: base.Rule) -> dict[str, str]:
 def _conditions_as_map(schema: dict[str, Any]) -> None:
     conditions = schema["properties"]["conditions"]
     conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "maxItems": 16})
-    conditions["items"]["required"] = ["type", "status", "reason"]
 
 
 def definition(kind: type[base.Resource]) -> dict[str, Any]:

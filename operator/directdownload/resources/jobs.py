@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Self
 
 import pydantic
-from pydantic.alias_generators import to_camel
 
+from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
+from directdownload.resources.storagepool import PoolFile
+from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
 
 JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
@@ -23,12 +25,10 @@ SEAL_DIRECTORY = "/var/lib/directdownload/seals"
 METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
-class Document(pydantic.BaseModel):
-    """A frozen JSON document in camelCase; unknown keys are refused, so that versions cannot drift apart silently."""
+class Document(Model):
+    """Unknown keys are refused, so that versions cannot drift apart silently."""
 
-    model_config = pydantic.ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True, extra="forbid", frozen=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid")
 
 
 class Verb(enum.StrEnum):
@@ -38,8 +38,6 @@ class Verb(enum.StrEnum):
     PROBE = "probe"
 
 
-#: to one source
-MOST_CONNECTIONS = 8
 #: The successful results of each verb.
 SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
     Verb.FETCH: frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT}),
@@ -49,59 +47,15 @@ SUCCESSES: Mapping[Verb, frozenset[Reason]] = {
 }
 
 
-class Timeouts(Document):
-    """CloudStack's `direct.download.*` timeouts, in seconds."""
-
-    connect_seconds: float = 5
-    socket_seconds: float = 5
-    connection_request_seconds: float = 5
-
-
-class Limits(Document):
-    """0 means no limit everywhere."""
+class Limits(DownloadLimits):
+    """Those of one job. 0 means no limit everywhere, and is what a document means that does not have one."""
 
     bandwidth_bytes_per_second: int = 0
-    #: an average over minutes; below it the attempt ends as `SourceTooSlow`
-    minimum_bytes_per_second: int = 0
-    deadline_seconds: float = 0
-    max_size_bytes: int = 0
-    max_virtual_size_bytes: int = 0
+    minimum_bytes_per_second: Bytes = 0
+    deadline_seconds: Duration = 0
     progress_interval_seconds: float = 2
     #: connections to each source at once; 0: one, and up to four if more of them are faster
     connections: int = pydantic.Field(0, ge=0, le=MOST_CONNECTIONS)
-
-
-class NFSUser(Document):
-    """The user in AUTH_SYS (RFC 5531, appendix A): this user and group, no further groups. The default is nobody."""
-
-    uid: int = 65534
-    gid: int = 65534
-
-
-class Policy(Document):
-    """`Zone.spec.sourcePolicy`, resolved. A document from before `nfs_exports` allows no NFS.
-
-    `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: for `directdownload
-    fetch`, which acts for its own user. No Zone can say that.
-    """
-
-    protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_cidrs: tuple[str, ...] = pydantic.Field(default=(), alias="allowedCIDRs")
-    nfs_exports: tuple[str, ...] | None = ()
-    nfs_user: NFSUser | None = NFSUser()
-    max_redirects: int = 5
-    require_checksum: bool = False
-    require_direct: bool = False
-    minimum_checksum: str = "MD5"
-
-
-class FileMode(Document):
-    """Owner and permission bits of the published file; `mode` is octal text."""
-
-    uid: int = 0
-    gid: int = 0
-    mode: str = "0644"
 
 
 class JobPool(Document):
@@ -115,7 +69,7 @@ class JobPool(Document):
     shared: bool = False
     roots: tuple[str, ...] = ()
     reserve: str = "5%"
-    file: FileMode = FileMode()
+    file: PoolFile = PoolFile()
 
 
 class JobDocument(Document):
@@ -146,13 +100,18 @@ class JobDocument(Document):
     format: str = "QCOW2"
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
-    policy: Policy = Policy()
+    policy: SourcePolicy = SourcePolicy()
     #: PEM file of further trusted certificates; used if it exists
     trust_bundle: str = ""
     #: of the host, not of the pool; empty: nothing is kept
     seal_directory: str = SEAL_DIRECTORY
     #: directory with one file per header for the origin of `url`: its name is the header's name, its content the value
     headers_directory: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Refuses unknown keys everywhere, also in the types of a kind. Raises pydantic.ValidationError."""
+        return cls.model_validate_json(text, extra="forbid")
 
     @pydantic.model_validator(mode="after")
     def _has_what_its_verb_needs(self) -> Self:

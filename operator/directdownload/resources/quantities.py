@@ -14,17 +14,17 @@ from typing import Any
 #: The largest integer of the API; file systems claim more, and sums of hosts' reports may exceed it.
 LARGEST_INTEGER = 2**63 - 1
 
-_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)", re.ASCII)
 _FACTORS = {
-    "": 1,
     **{suffix: 1000**power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
     **{suffix: 1024**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
 }
-_DURATION_PART = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+#: The notations, for CEL as well.
+QUANTITY = f"[0-9]{{1,20}}([.][0-9]{{1,20}})?({'|'.join(_FACTORS)})?"
+PERCENT = "[0-9]{1,2}%"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(rf"(\d{{1,12}}(?:\.\d{{1,12}})?)({'|'.join(_SECONDS)})", re.ASCII)
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _STEPS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-_PERCENT = re.compile(r"(\d{1,2})%", re.ASCII)
 
 
 def total(amounts: Iterable[int]) -> int:
@@ -34,14 +34,14 @@ def total(amounts: Iterable[int]) -> int:
 
 def parse_quantity(text: str) -> int:
     """Bytes; a fraction of a byte rounds up, as Kubernetes does."""
-    match = _QUANTITY.fullmatch(text.strip())
+    match = re.fullmatch(QUANTITY, text.strip())
     if match is None:
         raise ValueError(
             f"{text[:64]!r} is not a quantity of bytes: expected a number with an optional suffix k, M, G, T, P, E "
             "(powers of 1000) or Ki, Mi, Gi, Ti, Pi, Ei (powers of 1024), for example 10Gi"
         )
     with decimal.localcontext(prec=64):
-        exact = decimal.Decimal(match[1]) * _FACTORS[match[2]]
+        exact = decimal.Decimal(match[0].removesuffix(match[2] or "")) * _FACTORS.get(match[2], 1)
         return int(exact.to_integral_value(decimal.ROUND_CEILING))
 
 
@@ -63,9 +63,8 @@ def parse_duration(text: str) -> float:
 
 def parse_reserve(text: str, capacity_bytes: int) -> int:
     """Bytes that stay free on a file system of `capacity_bytes`: a percentage below 100, or a quantity."""
-    percent = _PERCENT.fullmatch(text.strip())
-    if percent is not None:
-        return capacity_bytes * int(percent[1]) // 100
+    if re.fullmatch(PERCENT, text.strip()):
+        return capacity_bytes * int(text.strip().removesuffix("%")) // 100
     try:
         return parse_quantity(text)
     except ValueError as error:

@@ -17,27 +17,22 @@ from directdownload.resources.base import (
     Status,
     Words,
     condition_column,
+    duration,
     rules,
+    up_to,
 )
 
 #: A user or a group; the last number of 32 bits stands for none (chown(2)).
-OwnerId = Annotated[
-    int,
-    pydantic.Field(
-        json_schema_extra=rules(
-            ("self >= 0 && self <= 4294967294", "expected a number from 0 to 4294967294, for example 64055")
-        )
-    ),
-]
+OwnerID = Annotated[int, pydantic.Field(json_schema_extra=up_to(2**32 - 2, 64055))]
 
 
 class PoolFile(Model):
     """Owner and mode of published files."""
 
-    uid: OwnerId = pydantic.Field(
+    uid: OwnerID = pydantic.Field(
         0, description="User ID; any but root needs `CHOWN` in the chart's `job.capabilities`, which is the default."
     )
-    gid: OwnerId = pydantic.Field(0, description="Group ID; the same condition applies.")
+    gid: OwnerID = pydantic.Field(0, description="Group ID; the same condition applies.")
     mode: str = pydantic.Field(
         "0644",
         description="Mode in octal digits, in quotes.",
@@ -79,12 +74,12 @@ class StoragePoolSpec(Model):
     host_selector: LabelSelector = pydantic.Field(
         LabelSelector(), description="Hosts of the zone that have the pool; empty: all hosts."
     )
-    verify_interval: Duration = pydantic.Field(
+    verify_interval: Duration = duration(
         "168h",
         description="Each published file is read and compared with its digest once in this time. Each file has a "
         "moment of its own, so that a fleet is not read at once. The job reads at idle I/O priority, one file at a "
         "time on a host, and a zone verifies no more files at once than its `downloads.maxParallel`. 0: never.",
-    )  # type: ignore[assignment]
+    )
     reserve: Reserve = pydantic.Field(
         "5%", description="Free space that downloads never use: a percentage of the file system, or a quantity."
     )

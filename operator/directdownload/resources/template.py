@@ -21,20 +21,15 @@ from directdownload.resources.base import (
     condition_column,
     rules,
 )
+from directdownload.resources.checksum import ALGORITHMS, EXAMPLE, Algorithm
 from directdownload.resources.reasons import Word
 
 _URL_EXAMPLE = "https://images.example.org/debian-13.qcow2"
 #: `{ALG}hex`, `alg:hex`, or 32 bare hex digits for MD5: CloudStack's notations, in any case.
 _CHECKSUM = "|".join(
-    f"([{{](?i:{names})[}}]|(?i:{names}):)[0-9a-fA-F]{{{digits}}}"
-    for names, digits in (
-        ("md5", 32),
-        ("sha-?1", 40),
-        ("sha-?224", 56),
-        ("sha-?256", 64),
-        ("sha-?384", 96),
-        ("sha-?512", 128),
-    )
+    f"([{{](?i:{name})[}}]|(?i:{name}):)[0-9a-fA-F]{{{algorithm.hex_length}}}"
+    for algorithm in Algorithm
+    for name in (algorithm.value.replace("sha", "sha-?"),)
 )
 #: Such a URL only the rule about it may refuse: the refusal of a field's rule repeats the value.
 _USER_INFO = "^[^/?#]*//[^/?#]*@"
@@ -108,8 +103,7 @@ class TemplateSpec(Model):
         json_schema_extra=rules(
             (
                 f"self.matches('^({_CHECKSUM}|[0-9a-fA-F]{{32}})$')",
-                "expected an algorithm (MD5, SHA-1, SHA-224, SHA-256, SHA-384, SHA-512) with exactly its number of hex "
-                "digits, for example sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900ab",
+                f"expected an algorithm ({ALGORITHMS}) with exactly its number of hex digits, for example {EXAMPLE}",
             ),
             immutable=True,
             maxLength=160,

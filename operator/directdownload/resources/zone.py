@@ -3,6 +3,8 @@
 from typing import Annotated, ClassVar, Literal
 
 import pydantic
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 from directdownload.resources.base import (
     AGE,
@@ -17,7 +19,9 @@ from directdownload.resources.base import (
     Resource,
     Status,
     condition_column,
+    duration,
     rules,
+    up_to,
 )
 from directdownload.resources.nfsexports import EXAMPLE
 
@@ -28,61 +32,66 @@ _NFS_EXPORTS = (
     rf"(:({_PORT}))?:/([^/]|$)') && !e.matches('/[.][.]?(/|$)|[[:cntrl:]]') && "
     r"(!e.startsWith('[') || isIP(e.substring(1, e.indexOf(']')))))"
 )
+_NFSExports = Annotated[tuple[Annotated[str, pydantic.Field(max_length=256)], ...], pydantic.Field(max_length=32)]
 #: A user or group in AUTH_SYS, an unsigned number of 32 bits.
-ServerID = Annotated[
-    int,
-    pydantic.Field(
-        ge=0,
-        le=2**32 - 1,
-        json_schema_extra=rules(
-            ("self >= 0 && self <= 4294967295", "expected a number from 0 to 4294967295, for example 65534")
-        ),
-    ),
-]
+ServerID = Annotated[int, pydantic.Field(ge=0, le=2**32 - 1, json_schema_extra=up_to(2**32 - 1, 65534))]
 
 
 class ZoneCertificates(Model):
     """How the keystores of the zone's hosts are kept."""
 
-    expiry_warning: Duration = pydantic.Field(
+    expiry_warning: Duration = duration(
         "720h", description="How long before its expiry a certificate is reported as Expiring."
-    )  # type: ignore[assignment]
-    sync_interval: Duration = pydantic.Field(
+    )
+    sync_interval: Duration = duration(
         "10m",
         description="How often each host reads its whole keystore back without a cause; `0s`: never; less than a "
         "second counts as one. A change of the file, or of the trust bundle, is noticed within a second in any case.",
-    )  # type: ignore[assignment]
+    )
 
 
-class ZoneTimeouts(Model):
+def _names(field: str) -> pydantic.AliasChoices:
+    name = field.replace("_bytes_per_second", "_rate").removesuffix("_seconds").removesuffix("_bytes")
+    return pydantic.AliasChoices(to_camel(name), to_camel(field))
+
+
+class Measured(Model):
+    """A Zone has `deadline: 12h` and `maxSize: 10Gi`; a job document has `deadlineSeconds` and `maxSizeBytes`."""
+
+    model_config = pydantic.ConfigDict(
+        alias_generator=pydantic.AliasGenerator(validation_alias=_names, serialization_alias=to_camel)
+    )
+
+
+class Timeouts(Measured):
     """How long a download waits: CloudStack's `direct.download.*` settings. They apply to NFS as well."""
 
-    connect: Duration = pydantic.Field(
+    connect_seconds: Duration = duration(
         "5s", description="Longest time to connect: name resolution, TCP and TLS together."
-    )  # type: ignore[assignment]
-    socket: Duration = pydantic.Field(
+    )
+    socket_seconds: Duration = duration(
         "5s", description="Longest silence while data is expected; it does not limit the whole transfer."
-    )  # type: ignore[assignment]
-    connection_request: Duration = pydantic.Field(
+    )
+    connection_request_seconds: Duration = duration(
         "5s", description="Longest wait for a free connection to an origin; a job has at most 8 of them."
-    )  # type: ignore[assignment]
+    )
 
 
 class Retry(Model):
     """Pauses after attempts that failed with a transient reason."""
 
-    initial: Duration = pydantic.Field(
+    initial: Duration = duration(
         "5s",
         description="Pause after the first failed attempt; each further failure doubles it. Each pause is shortened "
         "by up to a quarter, so that hosts spread out.",
-    )  # type: ignore[assignment]
-    maximum: Duration = pydantic.Field(
+    )
+    maximum: Duration = duration(
         "10m", description="Longest pause; the `Retry-After` of a server may lengthen it to an hour at most."
-    )  # type: ignore[assignment]
+    )
 
 
-class Downloads(Model):
-    """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
+class Shares(Measured):
+    """How downloads share a zone, its hosts and the sources."""
 
     max_parallel: Count = pydantic.Field(20, description="Downloads at once in the zone; 0: no limit.")
     max_parallel_per_host: Count = pydantic.Field(2, description="Downloads at once on one host; 0: no limit.")
@@ -106,16 +115,27 @@ class Downloads(Model):
         description="Bytes per second of a host. Each download gets this divided by `maxParallelPerHost` (all of it if "
         "that is 0). 0: no limit.",
     )
-    minimum_rate: Bytes = pydantic.Field(
+
+
+class DownloadLimits(Measured):
+    """Limits that each download obeys by itself."""
+
+    minimum_bytes_per_second: Bytes = pydantic.Field(
         "64Ki",
         description="Bytes per second that a download must receive on average over 2 minutes. Otherwise the attempt "
         "ends with `SourceTooSlow` and is tried again. It is never more than half of the download's share of "
         "`bandwidthPerHost`. Time in which it waits for the host and not for its sources does not count. 0: no "
         "minimum.",
     )  # type: ignore[assignment]
-    deadline: Duration = pydantic.Field("12h", description="Longest time of one attempt; 0: no limit.")  # type: ignore[assignment]
-    max_size: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
-    max_virtual_size: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
+    deadline_seconds: Duration = duration("12h", description="Longest time of one attempt; 0: no limit.")
+    max_size_bytes: Bytes = pydantic.Field(0, description="Largest file as served; 0: no limit.")
+    max_virtual_size_bytes: Bytes = pydantic.Field(0, description="Largest virtual size of an image; 0: no limit.")
+
+
+# The bases from right to left are the order of the fields in the API.
+class Downloads(DownloadLimits, Shares):
+    """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
+
     retry: Retry = Retry()
 
 
@@ -130,6 +150,9 @@ class NFSUser(Model):
 
 class SourcePolicy(Model):
     """Where templates may come from. A download reads it when it starts."""
+
+    # `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: for `directdownload
+    # fetch`, which acts for its own user. No Zone can say that: the API server drops null.
 
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
         ("HTTP", "HTTPS", "NFS"),
@@ -161,24 +184,19 @@ class SourcePolicy(Model):
             ("self.all(c, isCIDR(c))", "expected address ranges such as 10.0.0.0/8 or fd00::/8"),
         ),
     )
-    nfs_exports: tuple[Annotated[str, pydantic.Field(max_length=256)], ...] = pydantic.Field(
+    nfs_exports: _NFSExports | SkipJsonSchema[None] = pydantic.Field(
         (),
         description="NFS exports, or directories in them, that URLs, mirrors and sources of metalinks may read from, "
         "such as `nfs.example.org:/export/templates`; with a port `nfs.example.org:2050:/export/templates`; an IPv6 "
         'address as `"[fd00::5]:/export"`. Everything below is allowed. Symbolic links that lead out of it are not '
         "followed. Empty: NFS is refused.",
-        max_length=32,
         json_schema_extra=rules(
             (_NFS_EXPORTS, f"expected a host and a directory without . and .., for example {EXAMPLE}")
         ),
     )
-    nfs_user: NFSUser = NFSUser()
+    nfs_user: NFSUser | SkipJsonSchema[None] = NFSUser()
     max_redirects: int = pydantic.Field(
-        5,
-        ge=0,
-        le=20,
-        description="Most redirects of one request, 0 to 20.",
-        json_schema_extra=rules(("self >= 0 && self <= 20", "expected a number from 0 to 20, for example 5")),
+        5, ge=0, le=20, description="Most redirects of one request, 0 to 20.", json_schema_extra=up_to(20, 5)
     )
     require_checksum: bool = pydantic.Field(
         False, description="true: a template without a checksum fails with `ChecksumRequired`."
@@ -213,7 +231,7 @@ class ZoneSpec(Model):
         "are created, and none is removed. 0: no limit.",
     )
     certificates: ZoneCertificates = ZoneCertificates()
-    timeouts: ZoneTimeouts = ZoneTimeouts()
+    timeouts: Timeouts = Timeouts()
     downloads: Downloads = Downloads()
     source_policy: SourcePolicy = SourcePolicy()
 

@@ -62,7 +62,7 @@ def carried(body: dict[str, Any]) -> JobDocument:
     """The document as the job will read it."""
     container = body["spec"]["template"]["spec"]["containers"][1]
     (value,) = (entry["value"] for entry in container["env"] if entry["name"] == JOB_ENVIRONMENT_VARIABLE)
-    return JobDocument.model_validate_json(value)
+    return JobDocument.read(value)
 
 
 def test_it_is_pinned_owned_and_told_what_to_do() -> None:

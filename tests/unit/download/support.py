@@ -17,13 +17,14 @@ from directdownload.download import engine
 from directdownload.download.errors import DownloadError
 from directdownload.download.request import FetchRequest
 from directdownload.download.store.place import Place
-from directdownload.resources.jobs import JobResult, Limits, Policy, Timeouts
+from directdownload.resources.jobs import JobResult, Limits
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 FAST = Timeouts(connect_seconds=1, socket_seconds=0.6, connection_request_seconds=1)
 PATIENT = Timeouts(connect_seconds=10, socket_seconds=10, connection_request_seconds=10)
 #: the servers of the tests are on this machine
 LOCAL_CIDRS = ("127.0.0.0/8", "::1/128")
-LOCAL = Policy(allowed_cidrs=LOCAL_CIDRS)
+LOCAL = SourcePolicy(allowed_cidrs=LOCAL_CIDRS)
 
 
 def content(size_bytes: int, seed: int = 1) -> bytes:

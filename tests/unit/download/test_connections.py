@@ -13,8 +13,9 @@ from tests.world.origin import Origin
 
 from directdownload.download.sources import http
 from directdownload.download.transfer import schedule
-from directdownload.resources.jobs import Limits, Timeouts
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import Timeouts
 
 MIB = 1024 * 1024
 DATA = content(40 * MIB + 12_345)

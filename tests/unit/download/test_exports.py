@@ -13,9 +13,10 @@ from directdownload.download.errors import RequestError
 from directdownload.download.sources import SourceOptions, policy
 from directdownload.download.sources.exports import allowed_root
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import JobDocument, NFSUser, Policy
+from directdownload.resources.jobs import JobDocument
 from directdownload.resources.nfsexports import NFSExport
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import NFSUser, SourcePolicy
 
 URL = "nfs://nfs.example.org/export/templates/debian.qcow2"
 
@@ -41,7 +42,7 @@ URL = "nfs://nfs.example.org/export/templates/debian.qcow2"
     ],
 )
 def test_exports_that_are_allowed(url: str, exports: tuple[str, ...] | None, root: str) -> None:
-    rules = Policy(nfs_exports=exports)
+    rules = SourcePolicy(nfs_exports=exports)
     policy.check_url(Url.parse(url), rules)
     assert allowed_root(Url.parse(url), rules) == root
 
@@ -70,7 +71,7 @@ def test_exports_that_are_allowed(url: str, exports: tuple[str, ...] | None, roo
 def test_exports_that_are_refused(url: str, exports: tuple[str, ...], line: str) -> None:
     """The message has the line as YAML reads it; once added, it allows the URL."""
     with pytest.raises(RequestError) as caught:
-        policy.check_url(Url.parse(url), Policy(nfs_exports=exports))
+        policy.check_url(Url.parse(url), SourcePolicy(nfs_exports=exports))
     message = caught.value.message
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
     assert message.startswith(f"{url}: ")
@@ -78,7 +79,7 @@ def test_exports_that_are_refused(url: str, exports: tuple[str, ...], line: str)
     assert message.endswith(f"; allowed so far: {', '.join(exports) or 'none'}")
     added = message.partition(" the line ")[2].rpartition("; allowed so far")[0]
     assert yaml.safe_load(added) == [line]
-    policy.check_url(Url.parse(url), Policy(nfs_exports=(*exports, line)))
+    policy.check_url(Url.parse(url), SourcePolicy(nfs_exports=(*exports, line)))
 
 
 @pytest.mark.parametrize(
@@ -97,29 +98,29 @@ def test_exports_that_are_refused(url: str, exports: tuple[str, ...], line: str)
 )
 def test_no_spelling_of_a_path_escapes(path: str) -> None:
     with pytest.raises(RequestError) as caught:
-        policy.check_url(Url.parse(f"nfs://nas/{path}"), Policy(nfs_exports=("nas:/export/templates",)))
+        policy.check_url(Url.parse(f"nfs://nas/{path}"), SourcePolicy(nfs_exports=("nas:/export/templates",)))
     assert caught.value.reason is Reason.INVALID_URL
 
 
 def test_an_entry_that_is_no_export_allows_nothing() -> None:
     with pytest.raises(RequestError, match=r"nfsExports of the Zone: 'nas' is not an NFS export") as caught:
-        policy.check_url(Url.parse(URL), Policy(nfs_exports=("nfs.example.org:/export", "nas")))
+        policy.check_url(Url.parse(URL), SourcePolicy(nfs_exports=("nfs.example.org:/export", "nas")))
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
 
 
 def test_redirects_to_nfs_are_judged_as_well() -> None:
     before = Url.parse("http://images.example.org/x")
-    policy.check_redirect(before, Url.parse(URL), Policy(nfs_exports=("nfs.example.org:/export",)))
+    policy.check_redirect(before, Url.parse(URL), SourcePolicy(nfs_exports=("nfs.example.org:/export",)))
     with pytest.raises(RequestError, match="nfsExports"):
-        policy.check_redirect(before, Url.parse(URL), Policy())
+        policy.check_redirect(before, Url.parse(URL), SourcePolicy())
 
 
 def test_the_other_rules_hold_beside_it() -> None:
     allowed = {"nfs_exports": ("nfs.example.org:/export", "127.0.0.1:/export")}
     for url, rules, told in (
-        (URL, Policy(**allowed, protocols=("HTTPS",)), "sourcePolicy.protocols"),
-        (URL, Policy(**allowed, allowed_hosts=("images.example.org",)), "sourcePolicy.allowedHosts"),
-        ("nfs://127.0.0.1/export/x", Policy(**allowed), "sourcePolicy.allowedCIDRs"),
+        (URL, SourcePolicy(**allowed, protocols=("HTTPS",)), "sourcePolicy.protocols"),
+        (URL, SourcePolicy(**allowed, allowed_hosts=("images.example.org",)), "sourcePolicy.allowedHosts"),
+        ("nfs://127.0.0.1/export/x", SourcePolicy(**allowed), "sourcePolicy.allowedCIDRs"),
     ):
         with pytest.raises(RequestError, match=told):
             sources.create(url, SourceOptions(policy=rules))

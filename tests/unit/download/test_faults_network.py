@@ -11,8 +11,9 @@ from tests.world.http import CutServer, HostileServer, RangeServer, Received, an
 
 from directdownload.download import engine
 from directdownload.download.transfer.journal import read_journal
-from directdownload.resources.jobs import Limits, Timeouts
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import Timeouts
 
 MIB = 1024 * 1024
 DATA = content(10 * MIB + 4321)

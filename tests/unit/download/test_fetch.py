@@ -25,8 +25,10 @@ from directdownload.download.sources.urls import Url
 from directdownload.download.store.place import Part, Place
 from directdownload.download.store.record import read_record
 from directdownload.resources.checksum import Algorithm
-from directdownload.resources.jobs import FileMode, Limits, Policy, Timeouts
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import PoolFile
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 DATA = content(3_000_003)
 
@@ -38,7 +40,7 @@ def image(served: pathlib.Path) -> bytes:
 
 
 def test_a_verified_file_and_its_record_are_all_that_stays(origin: Origin, image: bytes, pool: pathlib.Path) -> None:
-    request = make_request(pool, origin.url("image"), checksum=sha256(image), file=FileMode(mode="0640"))
+    request = make_request(pool, origin.url("image"), checksum=sha256(image), file=PoolFile(mode="0640"))
     result = fetch(request)
     assert result.reason is Reason.DOWNLOADED
     assert (result.path, result.size_bytes, result.digest) == (str(pool / "uid-1"), len(image), sha256(image))
@@ -142,7 +144,7 @@ def test_other_files_of_the_pool_survive(origin: Origin, image: bytes, pool: pat
 
 @pytest.mark.parametrize("checksum", ["", "md5:" + "0" * 32])
 def test_the_policy_may_ask_for_a_stronger_checksum(pool: pathlib.Path, checksum: str) -> None:
-    policy = Policy(require_checksum=True, minimum_checksum="SHA-256")
+    policy = SourcePolicy(require_checksum=True, minimum_checksum="SHA-256")
     error = fetch_error(make_request(pool, "http://127.0.0.1:9/none", checksum=checksum, policy=policy))
     assert error.reason is (Reason.CHECKSUM_TOO_WEAK if checksum else Reason.CHECKSUM_REQUIRED)
     assert error.permanent

@@ -128,6 +128,8 @@ def test_a_malformed_url_with_a_query_is_told(pool: pathlib.Path, text: str) -> 
         (["127.0.0.1:9:/export"], "SourceUnreachable"),
         (["127.0.0.1:9:/export", "nas:/export"], "SourceUnreachable"),
         (["127.0.0.1:9:/other"], "URLNotAllowed"),
+        # more than a Zone may name
+        ([f"nas:/export/{number}" for number in range(40)], "URLNotAllowed"),
     ],
 )
 @pytest.mark.parametrize("probe", [[], ["--probe"]])

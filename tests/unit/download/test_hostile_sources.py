@@ -22,8 +22,9 @@ from tests.world.http import HostileServer, Received, answer, redirect, reset
 from tests.world.waiting import closely
 
 from directdownload.download.sources import http
-from directdownload.resources.jobs import Limits, Policy, Timeouts
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 DATA = content(300_000)
 #: as long as Linux tries to connect
@@ -327,7 +328,9 @@ def test_redirects_are_read_as_browsers_do(pool: pathlib.Path, to: bytes, target
 
 def test_redirect_loops_end(pool: pathlib.Path) -> None:
     with HostileServer(lambda c, r, n: redirect(c, "/file")) as server:
-        error = fetch_error(make_request(pool, server.url(), policy=Policy(max_redirects=3, allowed_cidrs=LOCAL_CIDRS)))
+        error = fetch_error(
+            make_request(pool, server.url(), policy=SourcePolicy(max_redirects=3, allowed_cidrs=LOCAL_CIDRS))
+        )
         assert len(server.received) == 4
     assert error.reason is Reason.TOO_MANY_REDIRECTS
 
@@ -347,7 +350,7 @@ def test_redirect_loops_end(pool: pathlib.Path) -> None:
 def test_redirects_are_checked(pool: pathlib.Path, location: str, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: redirect(c, location)) as server:
         exports = ("127.0.0.1:/export",)
-        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS, nfs_exports=exports)
+        policy = SourcePolicy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS, nfs_exports=exports)
         error = fetch_error(make_request(pool, server.url(), policy=policy))
         assert len(server.received) == 1
     assert error.reason is reason

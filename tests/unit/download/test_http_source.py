@@ -19,8 +19,8 @@ from tests.world.origin import Origin
 from directdownload.download.errors import DownloadError, RequestError, SourceError
 from directdownload.download.sources import Ask, connection
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 DATA = content(3_000_003)
 SIZE = len(DATA)
@@ -413,14 +413,14 @@ def denied(error: DownloadError, *words: str) -> None:
 def test_a_name_of_a_denied_address_is_never_connected_to(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     names(monkeypatch, {"images.example.org": ["127.0.0.1"]})
     with watched() as server:
-        error = read_error(f"{scheme}://images.example.org:{server.port}/a", policy=Policy())
+        error = read_error(f"{scheme}://images.example.org:{server.port}/a", policy=SourcePolicy())
     denied(error, "images.example.org", "127.0.0.1 (loopback address)")
     assert server.received == []
 
 
 def test_the_localhost_of_the_hosts_file_is_denied() -> None:
     with watched() as server:
-        denied(read_error(f"http://localhost:{server.port}/a", policy=Policy()), "localhost")
+        denied(read_error(f"http://localhost:{server.port}/a", policy=SourcePolicy()), "localhost")
     assert server.received == []
 
 
@@ -428,7 +428,7 @@ def test_the_localhost_of_the_hosts_file_is_denied() -> None:
 def test_spellings_of_a_denied_address(spelling: str) -> None:
     with watched() as server:
         with pytest.raises(RequestError) as caught:
-            make_source(f"http://{spelling}:{server.port}/a", policy=Policy())
+            make_source(f"http://{spelling}:{server.port}/a", policy=SourcePolicy())
         denied(caught.value, "loopback")
         allowed = read(f"http://{spelling}:{server.port}/a", policy=LOCAL)
     assert allowed == DATA
@@ -477,7 +477,7 @@ def test_of_several_addresses_only_those_allowed_are_tried(monkeypatch: pytest.M
     monkeypatch.setattr(socket.socket, "connect_ex", watch)
     with watched() as server:
         url = f"http://images.example.org:{server.port}/a"
-        assert read(url, policy=Policy(allowed_cidrs=("127.0.0.1/32",))) == DATA
+        assert read(url, policy=SourcePolicy(allowed_cidrs=("127.0.0.1/32",))) == DATA
     assert connected == ["127.0.0.1"]
 
 
@@ -490,7 +490,7 @@ def test_a_dead_address_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch)
 def test_resolve_gives_what_may_be_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     names(monkeypatch, {"images.example.org": ["127.0.0.1", "10.1.2.3", "fd00::1", "::1"]})
     url = Url.parse("nfs://images.example.org/export/a")
-    found = connection.resolve(url, PATIENT, guard(), Policy())
+    found = connection.resolve(url, PATIENT, guard(), SourcePolicy())
     assert [(address[0], address[4][:2]) for address in found] == [
         (socket.AF_INET, ("10.1.2.3", 2049)),
         (socket.AF_INET6, ("fd00::1", 2049)),
@@ -499,7 +499,7 @@ def test_resolve_gives_what_may_be_connected_to(monkeypatch: pytest.MonkeyPatch)
     assert [address[4][0] for address in everything] == ["127.0.0.1", "10.1.2.3", "fd00::1", "::1"]
     names(monkeypatch, {"images.example.org": ["127.0.0.1"]})
     with pytest.raises(RequestError) as caught:
-        connection.resolve(url, PATIENT, guard(), Policy())
+        connection.resolve(url, PATIENT, guard(), SourcePolicy())
     denied(caught.value, "127.0.0.1")
 
 
@@ -579,7 +579,7 @@ def test_redirect_loops_over_two_servers_end() -> None:
         HostileServer(lambda c, r, n: answer(c, b"", status="302 Found", headers=to(second))) as first,
         HostileServer(lambda c, r, n: answer(c, b"", status="302 Found", headers=to(first))) as second,
     ):
-        error = read_error(first.url(), policy=Policy(max_redirects=5, allowed_cidrs=LOCAL_CIDRS))
+        error = read_error(first.url(), policy=SourcePolicy(max_redirects=5, allowed_cidrs=LOCAL_CIDRS))
         assert (len(first.received), len(second.received)) == (3, 3)
     assert error.reason is Reason.TOO_MANY_REDIRECTS
     assert error.permanent

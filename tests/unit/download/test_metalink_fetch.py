@@ -11,8 +11,8 @@ from tests.world.origin import Origin, free_port
 
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import offers
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 MIB = 1024 * 1024
 DATA = content(5 * MIB + 321)
@@ -118,7 +118,7 @@ def test_every_url_of_a_metalink_is_checked_against_the_policy(
 ) -> None:
     urls = ("http://169.254.169.254/latest/meta-data", "https://elsewhere.example.org/image")
     (served / "image.meta4").write_text(metalink(*urls, digest=hex_digest(image)))
-    policy = Policy(allowed_hosts=("127.0.0.1", "169.254.169.254"), allowed_cidrs=("127.0.0.0/8",))
+    policy = SourcePolicy(allowed_hosts=("127.0.0.1", "169.254.169.254"), allowed_cidrs=("127.0.0.0/8",))
     error = fetch_error(make_request(pool, origin.url("image.meta4"), policy=policy))
     assert error.reason is Reason.URL_NOT_ALLOWED
     told = f"the metalink {origin.url('image.meta4')} names http://169.254.169.254/latest/meta-data: host "
@@ -130,7 +130,7 @@ def test_a_name_in_a_metalink_that_has_a_denied_address_is_blamed_on_it(
 ) -> None:
     url = f"http://localhost:{origin.port}/image"
     (served / "image.meta4").write_text(metalink(url, digest=hex_digest(image)))
-    policy = Policy(allowed_cidrs=(f"{origin.host}/32",))
+    policy = SourcePolicy(allowed_cidrs=(f"{origin.host}/32",))
     resolved = socket.getaddrinfo
 
     def elsewhere(host: str, *others: Any, **options: Any) -> list[Any]:

@@ -27,14 +27,15 @@ from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions, Stream, libnfs, nfs
 from directdownload.download.sources.urls import Url
 from directdownload.download.transfer import pace
-from directdownload.resources.jobs import Limits, Policy, Timeouts
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 MIB = 1024 * 1024
 IMAGE = content(40 * MIB + 12345)
 CIDRS = ("198.18.0.0/15", "fd00::/8", "127.0.0.0/8")
 #: as `directdownload fetch` has it
-POLICY = Policy(allowed_cidrs=CIDRS, nfs_exports=None, nfs_user=None)
+POLICY = SourcePolicy(allowed_cidrs=CIDRS, nfs_exports=None, nfs_user=None)
 needs_ganesha = pytest.mark.skipif(not ganesha.available(), reason="an NFS server of one's own needs root")
 
 #: reads argv[1] in a process of its own and prints what came of it
@@ -44,7 +45,7 @@ from directdownload.download import sources
 from directdownload.download.errors import DownloadError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions
-from directdownload.resources.jobs import Policy
+from directdownload.resources.jobs import SourcePolicy
 
 def peak():
     lines = open("/proc/self/status", encoding="ascii").read().splitlines()
@@ -52,7 +53,7 @@ def peak():
 
 buffer, digest, received, before = memoryview(bytearray(1024 * 1024)), hashlib.sha256(), 0, peak()
 try:
-    policy = Policy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=None, nfs_user=None)
+    policy = SourcePolicy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=None, nfs_user=None)
     source = sources.create(sys.argv[1], SourceOptions(policy=policy))
     stream = source.open(Ask(), Guard.start(threading.Event()))
     while count := stream.readinto(buffer):
@@ -471,7 +472,7 @@ def test_addresses_that_the_policy_denies_are_not_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         url = f"nfs://localhost:{listener.getsockname()[1]}/export/file"
-        source = sources.create(url, SourceOptions(policy=Policy(nfs_exports=None)))
+        source = sources.create(url, SourceOptions(policy=SourcePolicy(nfs_exports=None)))
         with pytest.raises(RequestError) as caught:
             source.open(Ask(), Guard.start(threading.Event()))
         assert caught.value.reason is Reason.URL_NOT_ALLOWED

@@ -18,8 +18,8 @@ from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions
 from directdownload.download.sources.nfssession import Session
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import NFSUser, Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import NFSUser, SourcePolicy
 
 pytestmark = pytest.mark.skipif(not ganesha.available(), reason="an NFS server of one's own needs root")
 
@@ -85,12 +85,12 @@ def server(request: pytest.FixtureRequest, export: pathlib.Path) -> Iterator[Gan
         yield running
 
 
-def policy_of(server: Ganesha, user: NFSUser | None = None, directory: str = "/templates") -> Policy:
+def policy_of(server: Ganesha, user: NFSUser | None = None, directory: str = "/templates") -> SourcePolicy:
     allowed = (f"{server.export}{directory}",)
-    return Policy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=allowed, nfs_user=user or NFSUser())
+    return SourcePolicy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=allowed, nfs_user=user or NFSUser())
 
 
-def read(url: str, policy: Policy) -> bytes:
+def read(url: str, policy: SourcePolicy) -> bytes:
     stream = sources.create(url, SourceOptions(PATIENT, policy)).open(Ask(), Guard.start(threading.Event()))
     buffer = memoryview(bytearray(64))
     try:
@@ -239,7 +239,7 @@ def test_a_refused_export_is_not_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         port = listener.getsockname()[1]
-        policy = Policy(allowed_cidrs=("127.0.0.0/8",), nfs_exports=(f"127.0.0.1:{port}:/export/templates",))
+        policy = SourcePolicy(allowed_cidrs=("127.0.0.0/8",), nfs_exports=(f"127.0.0.1:{port}:/export/templates",))
         with pytest.raises(Exception, match="nfsExports"):
             read(f"nfs://127.0.0.1:{port}/export/other/x", policy)
         with pytest.raises(BlockingIOError):

@@ -5,8 +5,8 @@ import pytest
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import policy
 from directdownload.download.sources.urls import Url, redact
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_is_shown_holds_no_secret() -> None:
 )
 def test_allowed_hosts(host: str, pattern: str, allowed: bool) -> None:
     url = Url.parse(f"http://{host}/a")
-    rules = Policy(allowed_hosts=("other.example.net", pattern))
+    rules = SourcePolicy(allowed_hosts=("other.example.net", pattern))
     if allowed:
         policy.check_url(url, rules)
     else:
@@ -117,14 +117,14 @@ def test_allowed_hosts(host: str, pattern: str, allowed: bool) -> None:
 
 def test_protocols() -> None:
     with pytest.raises(RequestError, match="protocols of the Zone allows HTTPS"):
-        policy.check_url(Url.parse("http://example.org/"), Policy(protocols=("HTTPS",)))
+        policy.check_url(Url.parse("http://example.org/"), SourcePolicy(protocols=("HTTPS",)))
 
 
 def test_redirects_never_lose_their_encryption() -> None:
     secure, plain = Url.parse("https://example.org/"), Url.parse("http://example.org/")
-    policy.check_redirect(plain, secure, Policy())
+    policy.check_redirect(plain, secure, SourcePolicy())
     with pytest.raises(RequestError, match="https to http") as caught:
-        policy.check_redirect(secure, plain, Policy())
+        policy.check_redirect(secure, plain, SourcePolicy())
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
 
 
@@ -170,26 +170,26 @@ URL = Url.parse("http://images.example.org/a")
 @pytest.mark.parametrize(("kind", "address"), [(kind, text) for kind, texts in DENIED.items() for text in texts])
 def test_addresses_that_are_denied(kind: str, address: str) -> None:
     with pytest.raises(RequestError) as caught:
-        policy.check_addresses(URL, [address], Policy())
+        policy.check_addresses(URL, [address], SourcePolicy())
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
     assert f"host images.example.org is {address} ({kind} address)" in caught.value.message
     assert "sourcePolicy.allowedCIDRs" in caught.value.message
-    everything = Policy(allowed_cidrs=("0.0.0.0/0", "::/0"))
+    everything = SourcePolicy(allowed_cidrs=("0.0.0.0/0", "::/0"))
     assert policy.check_addresses(URL, [address], everything) == {address}
 
 
 @pytest.mark.parametrize("address", FREE)
 def test_addresses_that_are_free(address: str) -> None:
-    assert policy.check_addresses(URL, [address], Policy()) == {address}
+    assert policy.check_addresses(URL, [address], SourcePolicy()) == {address}
 
 
 def test_of_several_addresses_those_that_are_denied_are_left_out() -> None:
-    assert policy.check_addresses(URL, ["127.0.0.1", "10.0.0.1", "::1"], Policy()) == {"10.0.0.1"}
+    assert policy.check_addresses(URL, ["127.0.0.1", "10.0.0.1", "::1"], SourcePolicy()) == {"10.0.0.1"}
 
 
 def test_what_no_parser_knows_is_denied() -> None:
     with pytest.raises(RequestError, match="unknown address"):
-        policy.check_addresses(URL, ["nonsense"], Policy(allowed_cidrs=("0.0.0.0/0", "::/0")))
+        policy.check_addresses(URL, ["nonsense"], SourcePolicy(allowed_cidrs=("0.0.0.0/0", "::/0")))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_no_parser_knows_is_denied() -> None:
     ],
 )
 def test_exceptions(cidr: str, allowed: str, denied: str) -> None:
-    rules = Policy(allowed_cidrs=(cidr,))
+    rules = SourcePolicy(allowed_cidrs=(cidr,))
     policy.check_addresses(URL, [allowed], rules)
     with pytest.raises(RequestError):
         policy.check_addresses(URL, [denied], rules)
@@ -218,7 +218,7 @@ def test_exceptions(cidr: str, allowed: str, denied: str) -> None:
 @pytest.mark.parametrize("cidr", ["", "any", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "images.example.org", "x" * 5000])
 def test_exceptions_that_are_none_are_told_before_anything_is_fetched(cidr: str) -> None:
     with pytest.raises(RequestError, match=r"allowedCIDRs of the Zone: .*for example 10\.0\.0\.0/8") as caught:
-        policy.check_url(URL, Policy(allowed_cidrs=(cidr,)))
+        policy.check_url(URL, SourcePolicy.model_construct(allowed_cidrs=(cidr,)))
     assert caught.value.permanent
     assert len(caught.value.message) < 300
 
@@ -233,13 +233,13 @@ def test_exceptions_that_are_none_are_told_before_anything_is_fetched(cidr: str)
 )
 def test_an_address_in_a_url_is_judged_in_whatever_spelling(host: str) -> None:
     with pytest.raises(RequestError) as caught:
-        policy.check_url(Url.parse(f"http://{host}/a"), Policy())
+        policy.check_url(Url.parse(f"http://{host}/a"), SourcePolicy())
     assert caught.value.reason is Reason.URL_NOT_ALLOWED
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "dead.beef", "1.example", "0xg.a"])
 def test_names_are_left_to_the_resolver(host: str) -> None:
-    policy.check_url(Url.parse(f"http://{host}/a"), Policy())
+    policy.check_url(Url.parse(f"http://{host}/a"), SourcePolicy())
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from tests.world.origin import Origin, free_port
 from directdownload.download import probe
 from directdownload.download.errors import DownloadError
 from directdownload.download.guard import Guard
-from directdownload.resources.jobs import JobResult, Limits, Policy
+from directdownload.resources.jobs import JobResult, Limits
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 MIB = 1024 * 1024
 DATA = content(20 * MIB)
@@ -162,13 +163,13 @@ def test_a_source_that_refuses(pool: pathlib.Path, status: str, reason: Reason) 
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [
-        (Policy(), Reason.URL_NOT_ALLOWED),
-        (Policy(allowed_cidrs=("127.0.0.0/8",), allowed_hosts=("example.org",)), Reason.URL_NOT_ALLOWED),
-        (Policy(allowed_cidrs=("127.0.0.0/8",), protocols=("HTTPS",)), Reason.URL_NOT_ALLOWED),
-        (Policy(allowed_cidrs=("127.0.0.0/8",), require_checksum=True), Reason.CHECKSUM_REQUIRED),
+        (SourcePolicy(), Reason.URL_NOT_ALLOWED),
+        (SourcePolicy(allowed_cidrs=("127.0.0.0/8",), allowed_hosts=("example.org",)), Reason.URL_NOT_ALLOWED),
+        (SourcePolicy(allowed_cidrs=("127.0.0.0/8",), protocols=("HTTPS",)), Reason.URL_NOT_ALLOWED),
+        (SourcePolicy(allowed_cidrs=("127.0.0.0/8",), require_checksum=True), Reason.CHECKSUM_REQUIRED),
     ],
 )
-def test_the_policy_holds(pool: pathlib.Path, policy: Policy, reason: Reason) -> None:
+def test_the_policy_holds(pool: pathlib.Path, policy: SourcePolicy, reason: Reason) -> None:
     with HostileServer(lambda c, r, n: answer(c, DATA)) as server:
         assert ask_error(pool, server.url(), policy=policy).reason is reason
         assert server.received == []

@@ -19,8 +19,8 @@ from directdownload.download.errors import DownloadError, RequestError, SourceEr
 from directdownload.download.secrets import Secrets
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 DATA = content(300_000)
 SECRET = "s3cret/word"
@@ -193,7 +193,7 @@ def test_the_proxys_password_goes_to_the_proxy_only(tmp_path: pathlib.Path) -> N
 
 
 def test_require_direct_ignores_proxies() -> None:
-    policy = Policy(require_direct=True, allowed_cidrs=("127.0.0.0/8",))
+    policy = SourcePolicy(require_direct=True, allowed_cidrs=("127.0.0.0/8",))
     with HostileServer(lambda c, r, n: answer(c, DATA)) as server, HostileServer(lambda c, r, n: None) as proxy:
         assert read(server.url(), proxies=through(proxy), policy=policy) == DATA
     assert proxy.received == []
@@ -202,7 +202,7 @@ def test_require_direct_ignores_proxies() -> None:
 @pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://2852039166/latest", "https://[::1]/a"])
 def test_denied_addresses_are_denied_through_a_proxy_too(url: str) -> None:
     with HostileServer(lambda c, r, n: answer(c, DATA)) as proxy, pytest.raises(RequestError, match="allowedCIDRs"):
-        make_source(url, proxies=through(proxy), policy=Policy())
+        make_source(url, proxies=through(proxy), policy=SourcePolicy())
     assert proxy.received == []
 
 
@@ -211,14 +211,14 @@ def test_a_redirect_through_a_proxy_is_checked() -> None:
         answer(connection, b"", status="302 Found", headers="Location: http://169.254.169.254/latest\r\n")
 
     with HostileServer(respond) as proxy:
-        error = read_error("http://images.invalid/a", proxies=through(proxy), policy=Policy())
+        error = read_error("http://images.invalid/a", proxies=through(proxy), policy=SourcePolicy())
     assert error.reason is Reason.URL_NOT_ALLOWED
     assert len(proxy.received) == 1
 
 
 def test_the_proxy_itself_may_have_any_address() -> None:
     with HostileServer(lambda c, r, n: answer(c, DATA)) as proxy:
-        assert read("http://images.invalid/a", proxies=through(proxy), policy=Policy()) == DATA
+        assert read("http://images.invalid/a", proxies=through(proxy), policy=SourcePolicy()) == DATA
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

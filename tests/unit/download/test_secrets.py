@@ -16,7 +16,8 @@ from tests.unit.download.support import LOCAL_CIDRS, content, fetch_error, job_d
 from tests.world.http import HostileServer, Received, answer
 
 from directdownload.download import secrets
-from directdownload.resources.jobs import JobDocument, Policy
+from directdownload.resources.jobs import JobDocument
+from directdownload.resources.zone import SourcePolicy
 
 TOKEN = "planted-token-4711"
 PASSWORD = "planted-password-0815"
@@ -150,7 +151,7 @@ def test_an_echo_in_a_redirect_is_known_as_it_is_read(tmp_path: pathlib.Path, va
     plain = base64.b64decode(value[6:]).decode().partition(":")[2] if value.startswith("Basic") else value
     location = place.format(plain)
     with HostileServer(lambda c, r, n: answer(c, b"", status="302 F", headers=f"Location: {location}\r\n")) as server:
-        policy = Policy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS)
+        policy = SourcePolicy(allowed_hosts=("127.0.0.1",), allowed_cidrs=LOCAL_CIDRS)
         error = fetch_error(make_request(tmp_path / "pool", server.url(), headers=(("X-Token", value),), policy=policy))
     shown = secrets.Secrets.of_headers([("X-Token", value)]).hide(error.message)
     assert secrets.MASK in shown

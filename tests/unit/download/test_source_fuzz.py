@@ -14,8 +14,8 @@ from directdownload.download.sources import metalink, policy
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import Url, redact
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -116,7 +116,7 @@ def test_any_url_is_understood_or_refused(text: str, reference: str) -> None:
     assert 0 <= url.port <= 65_535
     assert Url.parse(f"{url.scheme}://{url.authority}{url.target}").origin == url.origin
     assert "s3cret" not in str(url)
-    error = attempt(lambda: policy.check_redirect(url, Url.of_server(reference, "", url), Policy()), RequestError)
+    error = attempt(lambda: policy.check_redirect(url, Url.of_server(reference, "", url), SourcePolicy()), RequestError)
     assert error is None or error.reason in (Reason.URL_NOT_ALLOWED, Reason.INVALID_URL)
 
 
@@ -136,7 +136,7 @@ def test_any_address_is_judged(text: str) -> None:
     address = policy.literal_address(text)
     verdicts = []
     for form in {text, str(address)} if address is not None and ":" in text else {str(address)}:
-        judged = attempt(partial(policy.check_addresses, url, [form], Policy()), RequestError)
+        judged = attempt(partial(policy.check_addresses, url, [form], SourcePolicy()), RequestError)
         verdicts.append(isinstance(judged, RequestError))
     assert len(set(verdicts)) == 1
 

@@ -31,8 +31,8 @@ from directdownload.download.settings import Setting
 from directdownload.download.sources import connection, libnfs, tls, tlswords
 from directdownload.download.sources.nfssession import Session
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Timeouts
 from directdownload.resources.reasons import PERMANENT, TRANSIENT, Reason
+from directdownload.resources.zone import Timeouts
 
 DATA = content(300_000)
 #: `TLSV13_ALERT_CERTIFICATE_REQUIRED`, `_ssl.c:1006`, `[Errno 111]`, `Error -3 while decompressing`

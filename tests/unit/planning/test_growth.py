@@ -69,7 +69,7 @@ _OF_ONE = """
     headers.good_until headers.judge headers.missing headers.obstacle keystores.nothing observed.project_file
     observed.project_namespace observed.project_placement observed.project_revision placements.inputs_of
     plans.downloading plans.held_up plans.mark_removing plans.mark_wanted plans.request_due plans.status_of
-    plans.waiting_for_slot policies.engine_policy pools.exposed probes.due probes.look_again probes.next_attempt
+    plans.waiting_for_slot pools.exposed probes.due probes.look_again probes.next_attempt
     probes.outcome probes.result_of probes.wanted publications.inline publications.named publications.referred
     publications.written quotas.has_room quotas.limit quotas.most_placements quotas.shortage
     removal.plan_removal repair.plan_ready repair.plan_verification requests.due requests.due_of requests.is_due

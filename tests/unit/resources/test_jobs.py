@@ -1,5 +1,8 @@
 """The document of a job: complete for its verb, and nothing that its verb must not have."""
 
+import copy
+import functools
+import json
 from typing import Any
 
 import pydantic
@@ -37,3 +40,14 @@ def test_a_probe_has_nothing_that_names_a_file() -> None:
     for field, value in PLACED.items():
         with pytest.raises(pydantic.ValidationError, match=f"{field}: a probe has none"):
             JobDocument.model_validate({"verb": "probe", **COMMON, field: value})
+
+
+@pytest.mark.parametrize(
+    "place", [(), ("pool",), ("pool", "file"), ("timeouts",), ("limits",), ("policy",), ("policy", "nfsUser")]
+)
+def test_no_key_is_overlooked(place: tuple[str, ...]) -> None:
+    """A later version may forbid something by it."""
+    document = copy.deepcopy({"verb": "fetch", **COMMON, **PLACED})
+    functools.reduce(lambda part, name: part.setdefault(name, {}), place, document)["newer"] = 1
+    with pytest.raises(pydantic.ValidationError, match=r"newer\n *Extra inputs are not permitted"):
+        JobDocument.read(json.dumps(document))

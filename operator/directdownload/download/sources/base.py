@@ -12,7 +12,7 @@ from typing import Protocol
 from directdownload.download.guard import Guard
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Policy, Timeouts
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class SourceOptions:
     """
 
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
-    policy: Policy = dataclasses.field(default_factory=Policy)
+    policy: SourcePolicy = dataclasses.field(default_factory=SourcePolicy)
     trust_bundle: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     proxies: Proxies = dataclasses.field(default_factory=Proxies)

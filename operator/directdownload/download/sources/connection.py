@@ -26,8 +26,8 @@ from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
 from directdownload.download.sources import policy as rules
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Policy, Timeouts
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 _CONNECTIONS_PER_ORIGIN = 8
 
@@ -94,7 +94,7 @@ class Effort:
                 return
 
 
-def resolve(url: Url, timeouts: Timeouts, guard: Guard, policy: Policy) -> list[AddressInfo]:
+def resolve(url: Url, timeouts: Timeouts, guard: Guard, policy: SourcePolicy) -> list[AddressInfo]:
     """Resolve the host of `url` within the connect timeout, to the allowed addresses: at least one.
 
     The caller must connect to these and not resolve again. Raises RequestError(URLNotAllowed) if the policy denies
@@ -103,7 +103,7 @@ def resolve(url: Url, timeouts: Timeouts, guard: Guard, policy: Policy) -> list[
     return _resolve_allowed(Effort.begin(url, timeouts, guard), policy)
 
 
-def connect(effort: Effort, policy: Policy) -> socket.socket:
+def connect(effort: Effort, policy: SourcePolicy) -> socket.socket:
     """Connect to the origin of the URL, at an address that `policy` allows. The socket is non-blocking."""
     return connect_any(effort, _resolve_allowed(effort, policy))
 
@@ -153,7 +153,7 @@ def resolve_any(effort: Effort, host: str, port: int) -> list[AddressInfo]:
         return answer
 
 
-def _resolve_allowed(effort: Effort, policy: Policy) -> list[AddressInfo]:
+def _resolve_allowed(effort: Effort, policy: SourcePolicy) -> list[AddressInfo]:
     addresses = resolve_any(effort, effort.url.host, effort.url.port)
     kept = rules.check_addresses(effort.url, [str(address[4][0]) for address in addresses], policy)
     return [address for address in addresses if address[4][0] in kept]

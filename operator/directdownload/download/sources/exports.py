@@ -8,14 +8,14 @@ import functools
 from directdownload.download.errors import RequestError
 from directdownload.download.settings import Setting
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Policy
 from directdownload.resources.nfsexports import NFSExport
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 _NAMED_LIMIT = 10
 
 
-def allowed_root(url: Url, policy: Policy) -> str:
+def allowed_root(url: Url, policy: SourcePolicy) -> str:
     """The directory above the file of an nfs URL that no symbolic link may lead out of.
 
     It is the longest of `nfsExports` that contains the file; the root of the server where every export is allowed.

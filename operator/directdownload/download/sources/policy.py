@@ -13,8 +13,8 @@ from directdownload.download.settings import Setting
 from directdownload.download.sources import exports
 from directdownload.download.sources.urls import Url
 from directdownload.resources import urls
-from directdownload.resources.jobs import Policy
 from directdownload.resources.reasons import Reason
+from directdownload.resources.zone import SourcePolicy
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -54,7 +54,7 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
-def check_url(url: Url, policy: Policy) -> None:
+def check_url(url: Url, policy: SourcePolicy) -> None:
     """Check protocol, host and NFS export of `url`, and its address, if the URL has one instead of a name."""
     if url.protocol not in policy.protocols:
         raise RequestError(
@@ -76,7 +76,7 @@ def check_url(url: Url, policy: Policy) -> None:
         exports.allowed_root(url, policy)
 
 
-def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
+def check_redirect(previous: Url, following: Url, policy: SourcePolicy) -> None:
     """As `check_url`; also refuses a redirect from https to an unencrypted protocol."""
     if previous.scheme == "https" and following.scheme != "https":
         raise RequestError(
@@ -86,7 +86,7 @@ def check_redirect(previous: Url, following: Url, policy: Policy) -> None:
     check_url(following, policy)
 
 
-def check_addresses(url: Url, addresses: Iterable[str], policy: Policy) -> frozenset[str]:
+def check_addresses(url: Url, addresses: Iterable[str], policy: SourcePolicy) -> frozenset[str]:
     """The allowed ones of `addresses`, to which the host of `url` resolved: at least one.
 
     `addresses` must not be empty.

@@ -20,8 +20,8 @@ from directdownload.download.store import seal
 from directdownload.download.store.place import Part, Place
 from directdownload.download.store.record import Record, read_record
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import FileMode
 from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import PoolFile
 
 #: how often a file that others publish under the same name is read, before it is replaced unread
 _LOOKS = 3
@@ -160,7 +160,7 @@ def _hash_open(
     return state, hasher.digests()
 
 
-def publish(part: Part, product: Product, file: FileMode | None, record: Record, guard: Guard) -> tuple[Record, bool]:
+def publish(part: Part, product: Product, file: PoolFile | None, record: Record, guard: Guard) -> tuple[Record, bool]:
     """Fsync, owner, mode, record, rename, in this order; `file` None takes the caller's umask.
 
     The file gets its owner only under the lock, as the new owner may write to it. Returns the valid record, and whether
@@ -215,7 +215,7 @@ def _identity(state: os.stat_result | None) -> tuple[int, ...]:
     return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) if state is not None else ()
 
 
-def _put_in_place(part: Part, product: Product, file: FileMode | None, record: Record) -> None:
+def _put_in_place(part: Part, product: Product, file: PoolFile | None, record: Record) -> None:
     """The caller holds the lock. Raises OSError, StorageError."""
     place, descriptor = part.place, product.descriptor
     # a removal takes the part first: a process that still holds it may publish
@@ -236,7 +236,7 @@ def _put_in_place(part: Part, product: Product, file: FileMode | None, record: R
     seal.keep(place.seal, record, os.fstat(descriptor))
 
 
-def _give_owner_and_mode(descriptor: int, file: FileMode | None) -> None:
+def _give_owner_and_mode(descriptor: int, file: PoolFile | None) -> None:
     if file is None:
         os.fchmod(descriptor, 0o666 & ~_umask())
         return

@@ -26,7 +26,7 @@ from directdownload.download.transfer.schedule import BLOCK_BYTES
 from directdownload.download.transfer.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.transfer.unpack import Unpack
 from directdownload.download.transfer.versions import Versions
-from directdownload.resources import jobs
+from directdownload.resources.base import MOST_CONNECTIONS
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -156,11 +156,11 @@ class Transfer:
 
     def _adjust(self, now: float, bytes_per_second: float, missing_bytes: int | None) -> None:
         """Open or close a connection, if that is worth it."""
-        if missing_bytes is None or len(self._connections) >= jobs.MOST_CONNECTIONS:
+        if missing_bytes is None or len(self._connections) >= MOST_CONNECTIONS:
             return
         supplier = self._next_supplier()
         if self._fixed:
-            while supplier is not None and len(self._connections) < jobs.MOST_CONNECTIONS:
+            while supplier is not None and len(self._connections) < MOST_CONNECTIONS:
                 self._open(supplier)
                 supplier = self._next_supplier()
             return
