@@ -16,8 +16,8 @@ import click
 import pydantic
 
 import directdownload
-from directdownload.cli import candidates, refusals
 from directdownload.cli import exit_status as outcome
+from directdownload.cli import options, refusals
 from directdownload.cluster import client, errors, kinds
 
 P = ParamSpec("P")
@@ -49,20 +49,7 @@ class Session:
 def cluster_command(body: Callable[Concatenate[Session, P], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
     """Makes `body` a command that gets a Session first. `body` returns its exit status; None is 0."""
 
-    @click.option(
-        "--kubeconfig",
-        type=click.Path(dir_okay=False),
-        metavar="FILE",
-        help="Use this file instead of $KUBECONFIG or ~/.kube/config.",
-    )
-    @click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
-    @click.option(
-        "-n",
-        "--namespace",
-        metavar="NAME",
-        shell_complete=candidates.namespaces,
-        help="Use this namespace instead of the context's.",
-    )
+    @options.connection_options
     @functools.wraps(body)
     def command(*args: Any, **kwargs: Any) -> None:
         ctx = click.get_current_context()

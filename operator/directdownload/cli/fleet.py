@@ -1,22 +1,58 @@
-"""`zone list`, `host list`, `pool list`, `pool files`: the fleet, from the objects in the cluster."""
+"""`zone list`, `host list`, `pool list`, `pool files`: the fleet, from the objects in the cluster.
 
-import contextlib
+`listing` derives the files in a pool from the API alone: placements, templates and the agents' reports. It is pure.
+"""
+
+import dataclasses
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import enum
+import os.path
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
-from directdownload.cli import candidates, examples, output, poolfiles, reading, refusals, units
+from directdownload.cli import examples, objects, options, refusals
 from directdownload.cli import exit_status as outcome
 from directdownload.cli.session import Session, cluster_command
-from directdownload.cluster import errors, kinds
+from directdownload.cli.view import output, units
+from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
+from directdownload.planning import pools as pool_planning
 from directdownload.resources.base import ConditionStatus, Status
-from directdownload.resources.host import Host
+from directdownload.resources.host import Host, HostStorage, UnplacedFile
+from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
-from directdownload.resources.templateplacement import TemplatePlacement
+from directdownload.resources.templateplacement import Phase, TemplatePlacement
 from directdownload.resources.zone import Zone
+
+
+class State(enum.StrEnum):
+    PLACED = "Placed"
+    #: published, no placement names it, its Template exists: deploying the Template again finds the file
+    RETAINED = "Retained"
+    #: published, its Template is gone
+    ORPHANED = "Orphaned"
+    PARTIAL = "Partial"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """`file` is relative to the pool's path; `template` is `namespace/name`, or the uid if the Template is gone."""
+
+    host: str
+    file: str
+    state: State
+    size_bytes: int | None
+    phase: Phase | None
+    template: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    entries: Sequence[Entry]
+    #: whole sentences on why entries may be missing
+    notes: Sequence[str]
 
 
 @click.group()
@@ -32,14 +68,6 @@ def host() -> None:
 @click.group()
 def pool() -> None:
     """Primary storage pools: directories on hosts where templates are put."""
-
-
-#: Names that the zone does not have: more are counted.
-_NOTES = 5
-
-in_zone_option = click.option(
-    "--zone", "in_zone", metavar="ZONE", shell_complete=candidates.zones, help="Only those of this zone."
-)
 
 
 @zone.command(
@@ -64,7 +92,7 @@ async def list_zones(session: Session, output: str) -> None:
             "yes" if item.spec.enabled else "no",
             str(hosts.total) if hosts else units.UNKNOWN,
             str(hosts.up) if hosts else units.UNKNOWN,
-            ready_word(item.status),
+            objects.ready_word(item.status),
             units.age(item.metadata.creation_timestamp, now),
         )
 
@@ -78,12 +106,12 @@ async def list_zones(session: Session, output: str) -> None:
         "directdownload host list --zone zone-1 -o name",
     ),
 )
-@in_zone_option
+@options.in_zone_option
 @output.output_option
 @cluster_command
 async def list_hosts(session: Session, in_zone: str | None, output: str) -> None:
     """List hosts, with their state, whether their keystore is in sync, and free space by pool."""
-    documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(in_zone))
+    documents, _ = await session.api.list(kinds.HOSTS, field_selector=objects.zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
     def row(document: Object) -> Sequence[str]:
@@ -93,7 +121,7 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
             item.name,
             item.spec.zone,
             item.status.state or units.UNKNOWN,
-            ready_word(item.status),
+            objects.ready_word(item.status),
             _keystore_word(item.status),
             ", ".join(free) or units.UNKNOWN,
             item.status.architecture or units.UNKNOWN,
@@ -112,12 +140,12 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
         "directdownload pool list --zone zone-1 -o json",
     ),
 )
-@in_zone_option
+@options.in_zone_option
 @output.output_option
 @cluster_command
 async def list_pools(session: Session, in_zone: str | None, output: str) -> None:
     """List primary storage pools, with their capacity and free space."""
-    documents, _ = await session.api.list(kinds.STORAGE_POOLS, field_selector=zone_selector(in_zone))
+    documents, _ = await session.api.list(kinds.STORAGE_POOLS, field_selector=objects.zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
     def row(document: Object) -> Sequence[str]:
@@ -131,7 +159,7 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
             f"{hosts.ready}/{hosts.total}" if hosts else units.UNKNOWN,
             units.size(item.status.capacity_bytes),
             units.size(item.status.available_bytes),
-            ready_word(item.status),
+            objects.ready_word(item.status),
             units.age(item.metadata.creation_timestamp, now),
         )
 
@@ -146,8 +174,8 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
         "directdownload pool files local --host kvm-1 -o json",
     ),
 )
-@click.argument("name", metavar="POOL", shell_complete=candidates.pools)
-@click.option("--host", "on_host", metavar="HOST", shell_complete=candidates.hosts, help="Only files on this host.")
+@click.argument("name", metavar="POOL", shell_complete=options.pool_names)
+@click.option("--host", "on_host", metavar="HOST", shell_complete=options.host_names, help="Only files on this host.")
 @output.output_option
 @cluster_command
 async def list_pool_files(session: Session, name: str, on_host: str | None, output: str) -> None:
@@ -157,17 +185,17 @@ async def list_pool_files(session: Session, name: str, on_host: str | None, outp
     Template again finds it. Orphaned: its Template is gone, too. Partial: of a download that runs, waits or ended.
     """
     item = StoragePool.model_validate(await session.api.get(kinds.STORAGE_POOLS, name))
-    hosts, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(item.spec.zone))
-    if on_host is not None and on_host not in [document["metadata"]["name"] for document in hosts]:
-        alike = refusals.suggestion(on_host, [document["metadata"]["name"] for document in hosts])
+    hosts, _ = await session.api.list(kinds.HOSTS, field_selector=objects.zone_selector(item.spec.zone))
+    if on_host is not None and on_host not in objects.names(hosts):
+        alike = refusals.suggestion(on_host, objects.names(hosts))
         raise outcome.Failure(f"zone {item.spec.zone} of pool {name} has no host {on_host!r}{alike}")
     placements, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, field_selector=f"spec.pool={name}")
     templates, _ = await session.api.list(kinds.TEMPLATES)
-    found = poolfiles.listing(
+    found = listing(
         item,
-        reading.readable(Host.model_validate, hosts),
-        reading.readable(TemplatePlacement.model_validate, placements),
-        reading.readable(Template.model_validate, templates),
+        objects.readable(Host.model_validate, hosts),
+        objects.readable(TemplatePlacement.model_validate, placements),
+        objects.readable(Template.model_validate, templates),
         on_host,
     )
     _print_files(item, found, output)
@@ -175,7 +203,7 @@ async def list_pool_files(session: Session, name: str, on_host: str | None, outp
         click.echo(f"Note: {note}", err=True)
 
 
-def _print_files(item: StoragePool, found: poolfiles.Listing, how: str) -> None:
+def _print_files(item: StoragePool, found: Listing, how: str) -> None:
     if how in ("json", "yaml"):
         output.print_document({"pool": item.name, "path": item.spec.path, "items": _documents(found)}, how)
     elif how == "name":
@@ -198,7 +226,7 @@ def _print_files(item: StoragePool, found: poolfiles.Listing, how: str) -> None:
         click.echo(f"No files are known in {item.spec.path}.", err=True)
 
 
-def _documents(found: poolfiles.Listing) -> list[Object]:
+def _documents(found: Listing) -> list[Object]:
     return [
         {
             "host": entry.host,
@@ -212,90 +240,6 @@ def _documents(found: poolfiles.Listing) -> list[Object]:
     ]
 
 
-def ready_word(status: Status) -> str:
-    """The reason of the condition Ready: one word, whether True or False."""
-    condition = status.condition("Ready")
-    return condition.reason.value if condition is not None else units.UNKNOWN
-
-
-async def expect_zone(session: Session, name: str) -> Zone | None:
-    """The zone `name`; None if the user may not get zones (conditions report a missing zone later).
-
-    Raises Failure for a zone that does not exist, so that a typing error is reported at once."""
-    try:
-        return Zone.model_validate(await session.api.get(kinds.ZONES, name))
-    except errors.Forbidden:
-        return None
-    except errors.NotFound:
-        documents, _ = await session.api.list(kinds.ZONES)
-        names = [document["metadata"]["name"] for document in documents]
-        alike = refusals.suggestion(name, names)
-        told = ", ".join(names) or "none yet"
-        raise outcome.Failure(f"there is no zone {name!r}{alike}; zones of this cluster: {told}") from None
-
-
-async def expect_host(session: Session, name: str, zone: str | None = None) -> Host:
-    """The host `name`. Raises Failure if it is not in `zone`; errors.NotFound if it does not exist."""
-    item = Host.model_validate(await session.api.get(kinds.HOSTS, name))
-    if zone not in (None, item.spec.zone):
-        raise outcome.Failure(f"host {name!r} is in zone {item.spec.zone}, not in {zone}")
-    return item
-
-
-async def elsewhere(
-    session: Session, resource: kinds.Resource, named: Iterable[str], known: Collection[str]
-) -> list[Object]:
-    """The first hosts or pools of `named` that are not `known` in the zone, as far as they exist in another one."""
-    found = []
-    # the API takes an empty name for a list of all
-    for name in filter(None, _missing(named, known)[:_NOTES]):
-        with contextlib.suppress(errors.NotFound, errors.Forbidden):
-            found.append(await session.api.get(resource, name))
-    return found
-
-
-def missing_notes(
-    what: str, named: Iterable[str], known: Collection[str], zone: str, others: Mapping[str, str]
-) -> list[str]:
-    """Notes on named hosts or pools that the zone does not have. That is allowed, but usually a mistake.
-
-    `others`: the zones of those that exist in another one.
-    """
-    missing = _missing(named, known)
-    notes = [
-        f"{what} {name!r} is in zone {others[name]}, not in {zone}: the deployment is not Ready while it names it"
-        if name in others
-        else f"zone {zone} has no {what} {name!r}{refusals.suggestion(name, known)}: it gets its copies once it "
-        "exists, and the deployment is not Ready before"
-        for name in missing[:_NOTES]
-    ]
-    more = len(missing) - len(notes)
-    return notes + ([f"zone {zone} does not have {more} more of the named {what}s"] if more else [])
-
-
-def _missing(named: Iterable[str], known: Collection[str]) -> list[str]:
-    present = frozenset(known)
-    return [name for name in dict.fromkeys(named) if name not in present]
-
-
-async def notes_on(session: Session, zone: str, hosts: Sequence[str], pools: Sequence[str]) -> list[str]:
-    """The notes for all named hosts and pools; none for kinds that the user may not list."""
-    notes: list[str] = []
-    for what, resource, named in (("host", kinds.HOSTS, hosts), ("pool", kinds.STORAGE_POOLS, pools)):
-        if named:
-            with contextlib.suppress(errors.Forbidden):
-                documents, _ = await session.api.list(resource, field_selector=zone_selector(zone))
-                known = [item["metadata"]["name"] for item in documents]
-                others = zones_of(await elsewhere(session, resource, named, known))
-                notes += missing_notes(what, named, known, zone, others)
-    return notes
-
-
-def zones_of(documents: Iterable[Object]) -> Mapping[str, str]:
-    """The zone of each host or pool, by its name."""
-    return {item["metadata"]["name"]: item["spec"]["zone"] for item in documents}
-
-
 def _keystore_word(status: Status) -> str:
     """`synced`, or the reason why it is not."""
     condition = status.condition("KeystoreSynced")
@@ -304,20 +248,80 @@ def _keystore_word(status: Status) -> str:
     return "synced" if condition.status is ConditionStatus.TRUE else condition.reason.value
 
 
-def zone_selector(in_zone: str | None) -> str | None:
-    return f"spec.zone={in_zone}" if in_zone else None
-
-
 def _print(
     documents: Sequence[Object],
     resource: kinds.Resource,
     how: str,
     columns: Sequence[str],
-    row: output.Row,
+    row: objects.Row,
 ) -> None:
     empty = {
         kinds.ZONES.plural: "No zones. Create one with `kubectl apply`; the chart's documentation has an example.",
         kinds.HOSTS.plural: "No hosts. The controller creates one for each node that a zone's nodeSelector selects.",
         kinds.STORAGE_POOLS.plural: "No storage pools. Create one with `kubectl apply`, naming a zone and a path.",
     }
-    output.print_list(documents, resource, how, columns, row, empty[resource.plural])
+    objects.print_list(documents, resource, how, columns, row, empty[resource.plural])
+
+
+def listing(
+    pool: StoragePool,
+    hosts: Iterable[Host],
+    placements: Iterable[TemplatePlacement],
+    templates: Iterable[Template],
+    only_host: str | None = None,
+) -> Listing:
+    """The files on all hosts that have `pool`, or on `only_host`. A file in a shared pool is listed once."""
+    names = {template.metadata.uid: f"{template.metadata.namespace}/{template.name}" for template in templates}
+    members = sorted(pool_planning.hosts_of(pool, hosts), key=lambda host: host.name)
+    entries = {
+        (entry.host, entry.file): entry
+        for placement in placements
+        if (entry := _of_placement(placement)) is not None and only_host in (None, entry.host)
+    }
+    placed = {file for _, file in entries} if pool.spec.shared else set()
+    notes = []
+    for host in members:
+        if only_host not in (None, host.name):
+            continue
+        facts = pool_planning.facts(pool, host)
+        notes += _notes(pool, host, facts)
+        for file in facts.unplaced if facts is not None else ():
+            if file.name not in placed and (host.name, file.name) not in entries:
+                entries[host.name, file.name] = _of_unplaced(host, file, names)
+        if pool.spec.shared:
+            placed |= {file for _, file in entries}
+    return Listing(sorted(entries.values(), key=lambda entry: (entry.host, entry.file)), notes)
+
+
+def _of_placement(placement: TemplatePlacement) -> Entry | None:
+    """The placement's file; None if no file is known."""
+    spec, status = placement.spec, placement.status
+    template = f"{spec.template_ref.namespace}/{spec.template_ref.name}"
+    if status.file is not None and (status.observed is None or status.observed.present is not False):
+        size_bytes = status.file.size_bytes
+        return Entry(spec.host, os.path.basename(spec.path), State.PLACED, size_bytes, status.phase, template)
+    if status.progress is not None and status.progress.bytes_downloaded and status.phase is not Phase.READY:
+        part = f"{WORK_DIRECTORY}/{spec.template_ref.uid}.{spec.host}.part"
+        return Entry(spec.host, part, State.PARTIAL, status.progress.bytes_downloaded, status.phase, template)
+    return None
+
+
+def _of_unplaced(host: Host, file: UnplacedFile, names: Mapping[str, str]) -> Entry:
+    uid = os.path.basename(file.name).partition(".")[0]
+    published = State.RETAINED if uid in names else State.ORPHANED
+    state = State.PARTIAL if file.state == "Partial" else published
+    return Entry(host.name, file.name, state, file.size_bytes, None, names.get(uid, uid))
+
+
+def _notes(pool: StoragePool, host: Host, facts: HostStorage | None) -> list[str]:
+    if facts is not None and facts.reason is not None and facts.unplaced_bytes is None:
+        return [f"{host.name}: the pool is not usable ({facts.reason}); its files are not known."]
+    if facts is None or facts.unplaced_bytes is None:
+        return [f"{host.name}: its agent has not reported its files yet; only placed files are listed."]
+    rest = facts.unplaced_bytes - sum(file.size_bytes or 0 for file in facts.unplaced)
+    if rest > 0:
+        return [
+            f"{host.name}: only the {len(facts.unplaced)} largest files without a placement are listed; "
+            f"the others take {units.size(rest)}."
+        ]
+    return []
