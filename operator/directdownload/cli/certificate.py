@@ -13,7 +13,8 @@ import click
 
 from directdownload.cli import certificate_changes as changes
 from directdownload.cli import certificate_state, examples, objects, options
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import output, units
 from directdownload.cli.watch import certificates
 from directdownload.cluster import kinds

@@ -11,7 +11,8 @@ import click
 
 from directdownload.cli import examples, options
 from directdownload.cli import exit_status as outcome
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import units
 from directdownload.cluster import kinds
 

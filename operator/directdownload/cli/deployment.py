@@ -11,13 +11,13 @@ from typing import Any
 import click
 
 from directdownload.cli import examples, objects, options, rollout
+from directdownload.cli.command import cluster_command
 from directdownload.cli.exit_status import TRANSIENT, USAGE, Failure
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import output, units
 from directdownload.cli.watch import deployments
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
-from directdownload.planning import waits
 from directdownload.planning.conditions import listed
 from directdownload.resources.templatedeployment import TemplateDeployment
 
@@ -219,6 +219,9 @@ async def _show(session: Session, name: str, how: str) -> None:
 
 
 def _summary(state: rollout.Rollout) -> list[str]:
+    # Imported here, because lists, progress and --help need none of the planning.
+    from directdownload.planning import waits
+
     spec = state.deployment.spec
     copies = (
         f"{state.desired}: {state.ready} ready, {state.downloading} downloading, "

@@ -13,7 +13,8 @@ import click
 
 from directdownload.cli import examples, objects, options, refusals
 from directdownload.cli import exit_status as outcome
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object

@@ -14,8 +14,9 @@ import click
 
 from directdownload import sourcing
 from directdownload.cli import examples, objects, options, planview, refusals
+from directdownload.cli.command import cluster_command
 from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import output
 from directdownload.cluster import errors, kinds
 from directdownload.planning import dryrun, policies, pools, quotas, selection

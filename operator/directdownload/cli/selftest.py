@@ -23,7 +23,8 @@ from aiohttp import web
 
 from directdownload.cli import examples, objects, options, pods, rollout
 from directdownload.cli import exit_status as outcome
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import units
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from directdownload.cli import examples, objects, options, rollout
+from directdownload.cli.command import cluster_command
 from directdownload.cli.exit_status import TRANSIENT, Failure
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.session import Session
 from directdownload.cli.view import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object

@@ -8,17 +8,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from directdownload.cli.exit_status import INTERRUPTED, Failure
 from directdownload.cli.session import Session
-from directdownload.cli.view import progress
 from directdownload.cli.view.screen import Screen
 from directdownload.cluster import kinds
 from directdownload.cluster.reflector import Reflector, Store
 from directdownload.resources.base import Resource
+
+if TYPE_CHECKING:
+    from directdownload.cli.view.progress import Reporter
 
 #: Countdowns (to the next attempt) are redrawn this often.
 _TICK_SECONDS = 1.0
@@ -94,6 +96,9 @@ class Follow:
         `aside`: on standard error. Raises errors.ApiError if a kind cannot be followed, and what `look` raises.
         """
 
+        # Imported here, because commands that show no progress need none of rich.
+        from directdownload.cli.view import progress
+
         def draw() -> bool:
             state = look()
             reporter.update(screen(state))
@@ -105,7 +110,7 @@ class Follow:
             return look()
 
     @contextlib.asynccontextmanager
-    async def _running(self, reporter: progress.Reporter) -> AsyncIterator["asyncio.Task[None]"]:
+    async def _running(self, reporter: "Reporter") -> AsyncIterator["asyncio.Task[None]"]:
         """Runs the reflectors, and the block after their first complete lists. The task ends only if one fails."""
         handler = _Notes(reporter)
         logger = logging.getLogger("directdownload.cluster")
@@ -150,7 +155,7 @@ async def _first_failure(tasks: Sequence["asyncio.Task[None]"]) -> None:
 class _Notes(logging.Handler):
     """Prints the reflectors' warnings between the progress."""
 
-    def __init__(self, reporter: progress.Reporter) -> None:
+    def __init__(self, reporter: "Reporter") -> None:
         super().__init__(logging.WARNING)
         self._reporter = reporter
 
