@@ -1,7 +1,7 @@
 """Objects of the cluster: reads them as models, prints lists of them, and finds those that the user names.
 
 An object that this version cannot read must not hide the others. One that the user has named is an error, which
-`session` reports.
+`command` reports.
 """
 
 import contextlib

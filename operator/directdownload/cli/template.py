@@ -127,7 +127,7 @@ async def register(
     if output == "table":
         click.echo(f"Template {name} registered in namespace {session.namespace}.")
     else:
-        _print_one(created, output)
+        objects.print_one(created, kinds.TEMPLATES, output)
     if checksum is None:
         click.echo("It has no checksum: the bytes are accepted as served.", err=True)
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
@@ -181,7 +181,7 @@ async def describe(session: Session, name: str, output: str) -> None:
     """Show everything about the template NAME, and where its copies are."""
     document = await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace)
     if output != "table":
-        _print_one(document, output)
+        objects.print_one(document, kinds.TEMPLATES, output)
         return
     item = Template.model_validate(document)
     click.echo("\n".join(_description(item)))
@@ -254,7 +254,3 @@ def _print(
     where = f" in namespace {namespace}" if namespace else ""
     empty = f"No templates{where}. Register one with `directdownload template register`."
     objects.print_list(documents, kinds.TEMPLATES, how, columns, row, empty)
-
-
-def _print_one(document: Object, how: str) -> None:
-    objects.print_one(document, kinds.TEMPLATES, how)

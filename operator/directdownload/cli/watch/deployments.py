@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -14,7 +14,6 @@ from directdownload.cli.session import Session
 from directdownload.cli.view import units
 from directdownload.cli.watch import follow, rate
 from directdownload.cluster import kinds
-from directdownload.cluster.reflector import Store
 from directdownload.resources.base import LabelSelector
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import TemplatePlacement
@@ -88,7 +87,7 @@ async def _follow_one(session: Session, name: str, timeout_seconds: float, aside
     following, meter = follow.Follow(session, timeout_seconds), rate.Meter()
     deployments = following.store(kinds.TEMPLATE_DEPLOYMENTS, TemplateDeployment, namespace=session.namespace)
     deployments.observe(first)
-    copies: Store[TemplatePlacement] = Store()
+    copies: Iterable[TemplatePlacement] = ()
     if visible:
         selector = objects.placement_selector(*template)
         copies = following.store(kinds.TEMPLATE_PLACEMENTS, TemplatePlacement, label_selector=selector)
