@@ -97,7 +97,9 @@ async def list_zones(session: Session, output: str) -> None:
             units.age(item.metadata.creation_timestamp, now),
         )
 
-    _print(documents, kinds.ZONES, output, ("name", "enabled", "hosts", "up", "status", "age"), row)
+    columns = ("name", "enabled", "hosts", "up", "status", "age")
+    empty = "No zones. Create one with `kubectl apply`; the chart's documentation has an example."
+    objects.print_list(documents, kinds.ZONES, output, columns, row, empty)
 
 
 @host.command(
@@ -131,7 +133,8 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
         )
 
     columns = ("name", "zone", "state", "status", "keystore", "free", "architecture", "agent", "age")
-    _print(documents, kinds.HOSTS, output, columns, row)
+    empty = "No hosts. The controller creates one for each node that a zone's nodeSelector selects."
+    objects.print_list(documents, kinds.HOSTS, output, columns, row, empty)
 
 
 @pool.command(
@@ -165,7 +168,8 @@ async def list_pools(session: Session, in_zone: str | None, output: str) -> None
         )
 
     columns = ("name", "zone", "type", "path", "hosts", "capacity", "free", "status", "age")
-    _print(documents, kinds.STORAGE_POOLS, output, columns, row)
+    empty = "No storage pools. Create one with `kubectl apply`, naming a zone and a path."
+    objects.print_list(documents, kinds.STORAGE_POOLS, output, columns, row, empty)
 
 
 @pool.command(
@@ -247,21 +251,6 @@ def _keystore_word(status: Status) -> str:
     if condition is None:
         return units.UNKNOWN
     return "synced" if condition.status is ConditionStatus.TRUE else condition.reason.value
-
-
-def _print(
-    documents: Sequence[Object],
-    resource: kinds.Resource,
-    how: str,
-    columns: Sequence[str],
-    row: objects.Row,
-) -> None:
-    empty = {
-        kinds.ZONES.plural: "No zones. Create one with `kubectl apply`; the chart's documentation has an example.",
-        kinds.HOSTS.plural: "No hosts. The controller creates one for each node that a zone's nodeSelector selects.",
-        kinds.STORAGE_POOLS.plural: "No storage pools. Create one with `kubectl apply`, naming a zone and a path.",
-    }
-    objects.print_list(documents, resource, how, columns, row, empty[resource.plural])
 
 
 def listing(

@@ -165,7 +165,10 @@ async def list_templates(session: Session, all_namespaces: bool, output: str) ->
         )
 
     columns = ("name", "format", "type", "size", "copies", "status", "age", "url")
-    _print(documents, output, (("namespace",) if all_namespaces else ()) + columns, row, namespace)
+    where = f" in namespace {namespace}" if namespace else ""
+    empty = f"No templates{where}. Register one with `directdownload template register`."
+    head = ("namespace", *columns) if all_namespaces else columns
+    objects.print_list(documents, kinds.TEMPLATES, output, head, row, empty)
 
 
 @template.command(
@@ -246,11 +249,3 @@ def _description(item: Template) -> list[str]:
         rows = [(c.type, c.status.value, c.reason.value, c.message) for c in status.conditions]
         lines.append(output.table(("type", "status", "reason", "message"), rows))
     return lines
-
-
-def _print(
-    documents: Sequence[Object], how: str, columns: Sequence[str], row: objects.Row, namespace: str | None
-) -> None:
-    where = f" in namespace {namespace}" if namespace else ""
-    empty = f"No templates{where}. Register one with `directdownload template register`."
-    objects.print_list(documents, kinds.TEMPLATES, how, columns, row, empty)
