@@ -1,7 +1,7 @@
 """Shows screens as they change: bars that redraw on a terminal, lines anywhere else.
 
-`watch` calls `update` with each new screen, and `note` with messages in between. Both reporters are
-context managers, so that the terminal is restored however the command ends.
+`watch` calls `update` with each new screen, and `note` with messages in between. Both reporters are context managers,
+so that the terminal is restored however the command ends.
 """
 
 import sys
