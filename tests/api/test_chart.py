@@ -13,7 +13,7 @@ from tests.world.chart import DIGEST, MATRIX, NFS, documents, job_of, new_namesp
 from tests.world.checkout import CHART, REPOSITORY
 from tests.world.kube import Kube
 
-from directdownload.cli import agent, controller
+from directdownload.cli import pods
 from directdownload.cluster.kinds import JOBS
 
 # Building helm, where it is missing, takes minutes.
@@ -219,13 +219,13 @@ def test_a_proxy_is_for_downloads_only_and_its_password_in_no_manifest(namespace
     assert not [each["name"] for each in container["env"] if "PROXY" in each["name"]]
 
 
-@pytest.mark.parametrize("command", [controller.controller, agent.agent], ids=["controller", "agent"])
+@pytest.mark.parametrize("command", [pods.controller, pods.agent], ids=["controller", "agent"])
 def test_the_programs_take_the_arguments_of_the_chart(
     command: click.Command, namespace: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parsed by the command itself, with the environment that the manifest gives it."""
     found = documents("release", namespace, *MATRIX["pool roots"], *MATRIX["logs"])
-    kind = "Deployment" if command is controller.controller else "DaemonSet"
+    kind = "Deployment" if command is pods.controller else "DaemonSet"
     (container,) = one(found, kind)["spec"]["template"]["spec"]["containers"]
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], "value")

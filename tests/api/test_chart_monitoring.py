@@ -12,7 +12,7 @@ import yaml
 from tests.world import kube
 from tests.world.kube import Object
 
-from directdownload.cli import agent, controller
+from directdownload.cli import pods
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -140,12 +140,12 @@ def test_a_token_and_a_certificate_of_ones_own() -> None:
         assert f"--metrics-certificate={mount['mountPath']}" in pod["containers"][0]["args"]
 
 
-@pytest.mark.parametrize("command", [controller.controller, agent.agent], ids=["controller", "agent"])
+@pytest.mark.parametrize("command", [pods.controller, pods.agent], ids=["controller", "agent"])
 def test_the_programs_serve_metrics_at_the_port_that_is_named_so(
     command: click.Command, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = documents(f"{AUTHENTICATED},metrics.tls.secretName=pair")
-    kind = "Deployment" if command is controller.controller else "DaemonSet"
+    kind = "Deployment" if command is pods.controller else "DaemonSet"
     (container,) = one(found, kind, str(command.name))["spec"]["template"]["spec"]["containers"]
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], "value")

@@ -10,7 +10,8 @@ from tests.cluster import harness
 from tests.world import certificates
 from tests.world.certificate_fleet import Fleet, days
 
-from directdownload.cli import aliases, session, trust
+from directdownload.cli import certificate_changes as changes
+from directdownload.cli import session
 from directdownload.cluster import kinds
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -321,10 +322,10 @@ async def test_what_another_changes_between_read_and_write_is_kept(fleet: Fleet)
         if len(seen) <= 2:
             theirs = {"revokedHosts": [f"theirs-{number}" for number in range(len(seen))]}
             fleet.change(spec=theirs)
-        return trust.revoke("ours")(current)
+        return changes.revoke("ours")(current)
 
     async with session.open_session(str(fleet.kubeconfig), None, None) as connection:
-        written = await aliases.write(connection, fleet.name, fleet.alias, decide)
+        written = await changes.write(connection, fleet.name, fleet.alias, decide)
     assert seen == [(), ("theirs-0",), ("theirs-0", "theirs-1")]
     assert fleet.spec()["revokedHosts"] == ["theirs-0", "theirs-1", "ours"]
     assert written.after.spec.revoked_hosts == ("theirs-0", "theirs-1", "ours")
@@ -344,7 +345,7 @@ async def test_an_upload_that_another_was_a_moment_before_changes_that_one(
             return await create(*arguments, **options)
 
         monkeypatch.setattr(connection.api, "create", create_late)
-        written = await aliases.write(connection, fleet.name, fleet.alias, trust.upload(ours, None), new)
+        written = await changes.write(connection, fleet.name, fleet.alias, changes.upload(ours, None), new)
     assert written.before is not None
     assert fleet.spec()["certificate"] == ours.pem
     names = fleet.run("certificate", "list", "--zone", fleet.name, "-o", "name").stdout

@@ -11,21 +11,12 @@ from typing import Any
 
 import click
 
-from directdownload.cli import (
-    aliases,
-    candidates,
-    examples,
-    inventory,
-    output,
-    proofs,
-    proving,
-    reading,
-    trust,
-    units,
-    waiting,
-)
-from directdownload.cli.exit_status import USAGE, Failure
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli import certificate_changes as changes
+from directdownload.cli import certificate_state, examples, objects, options
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
+from directdownload.cli.view import output, units
+from directdownload.cli.watch import certificates
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -53,14 +44,14 @@ _name = _name_option(
     "alias",
     required=True,
     metavar="ALIAS",
-    shell_complete=candidates.certificates,
+    shell_complete=options.certificate_aliases,
     help="Alias in the keystores, in any case.",
 )
 _zone = _name_option(
     "--zone",
     required=True,
     metavar="ZONE",
-    shell_complete=candidates.zones,
+    shell_complete=options.zone_names,
     help="The zone whose hosts trust the certificate.",
 )
 _wait = click.option(
@@ -70,7 +61,7 @@ _wait = click.option(
 
 def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of commands that hosts execute."""
-    for option in (output.output_option, waiting.timeout_option, _wait):
+    for option in (output.output_option, options.timeout_option, _wait):
         command = option(command)
     return command
 
@@ -94,7 +85,7 @@ def _followed(command: Callable[..., Any]) -> Callable[..., Any]:
 @_name_option(
     "--host",
     metavar="HOST",
-    shell_complete=candidates.hosts,
+    shell_complete=options.host_names,
     help="Restore the certificate on this host, where it was revoked.",
 )
 @_followed
@@ -114,19 +105,19 @@ async def upload(
     An existing certificate of this alias is replaced; the old one stays trusted for a while. A revoked certificate is
     restored. The command checks the file before it sends anything.
     """
-    _check_options(wait, timeout_seconds)
-    found = trust.read(path, datetime.datetime.now(datetime.UTC))
-    known_zone = await inventory.expect_zone(session, zone)
+    options.check_timeout(timeout_seconds, wait)
+    found = changes.read(path, datetime.datetime.now(datetime.UTC))
+    known_zone = await objects.expect_zone(session, zone)
     new = None
     if host is None:
         new = {"zone": zone, "alias": alias.lower(), "certificate": found.pem}
     else:
-        await inventory.expect_host(session, host, zone)
-    written = await aliases.write(session, zone, alias, trust.upload(found, host), new)
+        await objects.expect_host(session, host, zone)
+    written = await changes.write(session, zone, alias, changes.upload(found, host), new)
     if host is None:
-        text = trust.uploaded_text(written.before, written.after)
+        text = changes.uploaded_text(written.before, written.after)
     else:
-        text = trust.host_text(written.before or written.after, host)
+        text = changes.host_text(written.before or written.after, host)
     if known_zone is not None and not known_zone.spec.enabled:
         click.echo(f"Note: zone {zone} is disabled: its hosts take the certificate once the zone is enabled.", err=True)
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
@@ -139,19 +130,19 @@ async def upload(
         "directdownload certificate list --zone zone-1 --hosts -o json",
     ),
 )
-@inventory.in_zone_option
+@options.in_zone_option
 @click.option("--hosts", "by_host", is_flag=True, help="Show the status of each certificate on every host.")
 @output.output_option
 @cluster_command
 async def list_certificates(session: Session, in_zone: str | None, by_host: bool, output: str) -> None:
     """List certificates, and how many hosts have them."""
-    documents, _ = await session.api.list(kinds.CERTIFICATES, field_selector=inventory.zone_selector(in_zone))
+    documents, _ = await session.api.list(kinds.CERTIFICATES, field_selector=objects.zone_selector(in_zone))
     documents.sort(key=_place)
     if by_host:
-        hosts, _ = await session.api.list(kinds.HOSTS, field_selector=inventory.zone_selector(in_zone))
+        hosts, _ = await session.api.list(kinds.HOSTS, field_selector=objects.zone_selector(in_zone))
         _print_by_host(
-            reading.readable(DirectDownloadCertificate.model_validate, documents),
-            reading.readable(Host.model_validate, hosts),
+            objects.readable(DirectDownloadCertificate.model_validate, documents),
+            objects.readable(Host.model_validate, hosts),
             output,
         )
     else:
@@ -166,7 +157,7 @@ async def list_certificates(session: Session, in_zone: str | None, by_host: bool
 )
 @_name
 @_zone
-@_name_option("--host", metavar="HOST", shell_complete=candidates.hosts, help="Revoke it on this host only.")
+@_name_option("--host", metavar="HOST", shell_complete=options.host_names, help="Revoke it on this host only.")
 @_followed
 @cluster_command
 async def revoke(
@@ -176,11 +167,11 @@ async def revoke(
 
     A host that is Down removes it when it returns. `certificate upload` and `certificate provision` restore it.
     """
-    _check_options(wait, timeout_seconds)
+    options.check_timeout(timeout_seconds, wait)
     if host is not None:
-        await inventory.expect_host(session, host, zone)
-    written = await aliases.write(session, zone, alias, trust.revoke(host))
-    text = trust.revoked_text(written.before or written.after, host)
+        await objects.expect_host(session, host, zone)
+    written = await changes.write(session, zone, alias, changes.revoke(host))
+    text = changes.revoked_text(written.before or written.after, host)
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
 
 
@@ -194,7 +185,7 @@ async def revoke(
     "--host",
     required=True,
     metavar="HOST",
-    shell_complete=candidates.hosts,
+    shell_complete=options.host_names,
     help="The host. Its zone determines the certificate.",
 )
 @_followed
@@ -203,16 +194,11 @@ async def provision(
     session: Session, alias: str, host: str, wait: bool, timeout_seconds: float, output: str
 ) -> int | None:
     """Restore a certificate on a host where it was revoked."""
-    _check_options(wait, timeout_seconds)
-    zone = (await inventory.expect_host(session, host)).spec.zone
-    written = await aliases.write(session, zone, alias, trust.provision(host))
-    text = trust.host_text(written.before or written.after, host)
+    options.check_timeout(timeout_seconds, wait)
+    zone = (await objects.expect_host(session, host)).spec.zone
+    written = await changes.write(session, zone, alias, changes.provision(host))
+    text = changes.host_text(written.before or written.after, host)
     return await _end(session, text, written.after, host, wait, timeout_seconds, output)
-
-
-def _check_options(wait: bool, timeout_seconds: float) -> None:
-    if timeout_seconds and not wait:
-        raise Failure("--timeout requires --wait", USAGE)
 
 
 async def _end(
@@ -227,8 +213,8 @@ async def _end(
     """Prints the change, then its progress. With another output format, standard output holds only the list."""
     click.echo(text, err=how != "table")
     if wait:
-        return await proving.wait(session, item, host, timeout_seconds, how)
-    await proving.report(session, item, host, how)
+        return await certificates.wait(session, item, host, timeout_seconds, how)
+    await certificates.report(session, item, host, how)
     return None
 
 
@@ -252,14 +238,14 @@ def _print(documents: Sequence[Object], how: str) -> None:
             item.spec.keystore_alias,
             item.name,
             f"{hosts.uploaded}/{hosts.desired}" if hosts else units.UNKNOWN,
-            inventory.ready_word(item.status),
+            objects.ready_word(item.status),
             _expiry(item.status.not_after, now),
             item.status.fingerprint_sha256 or units.UNKNOWN,
         )
 
     columns = ("zone", "alias", "name", "hosts", "ready", "expires", "fingerprint")
     empty = "No certificates. Upload one with `directdownload certificate upload`."
-    output.print_list(documents, kinds.CERTIFICATES, how, columns, row, empty)
+    objects.print_list(documents, kinds.CERTIFICATES, how, columns, row, empty)
 
 
 def _expiry(not_after: datetime.datetime | None, now: datetime.datetime) -> str:
@@ -270,10 +256,15 @@ def _expiry(not_after: datetime.datetime | None, now: datetime.datetime) -> str:
 
 
 def _print_by_host(items: Sequence[DirectDownloadCertificate], hosts: Sequence[Host], how: str) -> None:
-    found = [(item, proof) for item in items for proof in proofs.of_hosts(item, hosts)]
+    found = [(item, proof) for item in items for proof in certificate_state.of_hosts(item, hosts)]
     if how in ("json", "yaml"):
         listed = [
-            {"zone": item.spec.zone, "alias": item.spec.keystore_alias, "name": item.name, **proving.document(proof)}
+            {
+                "zone": item.spec.zone,
+                "alias": item.spec.keystore_alias,
+                "name": item.name,
+                **certificates.document(proof),
+            }
             for item, proof in found
         ]
         output.print_document({"items": listed}, how)

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
-from directdownload.cli import examples, units, waiting
+from directdownload.cli import examples, options
 from directdownload.cli import exit_status as outcome
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
+from directdownload.cli.view import units
 from directdownload.cluster import kinds
 
 
@@ -19,7 +21,7 @@ def _timeout(default: str) -> Callable[[Any], Any]:
     return click.option(
         "--timeout",
         "seconds",
-        type=waiting.DurationType(),
+        type=options.DurationType(),
         default=default,
         show_default=True,
         metavar="DURATION",

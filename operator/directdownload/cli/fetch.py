@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from directdownload.cli import examples, terminal, units
+from directdownload.cli import examples
+from directdownload.cli.view import terminal, units
 from directdownload.download.settings import Setting
 from directdownload.resources import headers, nfsexports, quantities
 
 if TYPE_CHECKING:
-    from directdownload.cli.progress import Bars
+    from directdownload.cli.view.progress import Bars
     from directdownload.download.gathering import Progress, ProgressCallback
     from directdownload.download.request import FetchRequest
     from directdownload.resources.jobs import JobResult
@@ -305,7 +306,7 @@ class _Bar:
             return self
         import rich.console
 
-        from directdownload.cli import boards, progress
+        from directdownload.cli.view import progress, screen
 
         console = rich.console.Console(highlight=False, file=terminal.unguarded(sys.stderr))
         if not console.is_terminal or console.is_dumb_terminal:
@@ -315,8 +316,8 @@ class _Bar:
 
         def tell(now: "Progress") -> None:
             size, rate = now.size_bytes, now.bytes_per_second or None
-            line = boards.Line((), "", boards.Mood.ACTIVE, now.bytes_received, size, rate, _time_left(now))
-            bars.update(boards.Board((), line))
+            line = screen.Line((), "", screen.Mood.ACTIVE, now.bytes_received, size, rate, _time_left(now))
+            bars.update(screen.Screen((), line))
 
         self.callback = tell
         return self

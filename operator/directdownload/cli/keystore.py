@@ -17,7 +17,7 @@ import click
 
 from directdownload.cli import examples
 from directdownload.cli.exit_status import PERMANENT, TRANSIENT, Failure
-from directdownload.cli.output import output_option, print_document, table
+from directdownload.cli.view.output import output_option, print_document, table
 
 if TYPE_CHECKING:
     from directdownload.keystore.entries import Changes, Entry

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import directdownload
-from directdownload.cli import candidates, examples, terminal
+from directdownload.cli import examples, options
 from directdownload.cli.exit_status import INTERRUPTED, TRANSIENT
+from directdownload.cli.view import terminal
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -24,23 +25,22 @@ if TYPE_CHECKING:
 #: name → (module, attribute, summary); the summaries stand here so that `--help` imports nothing
 COMMANDS = {
     "template": ("template", "template", "Register, list, describe and delete templates."),
-    "deploy": ("deploy", "deploy", "Put a template onto hosts of a zone, and keep it there."),
+    "deploy": ("deployment", "deploy", "Put a template onto hosts of a zone, and keep it there."),
     "plan": ("plan", "plan", "Show what deploying a template would do, and what blocks it; write nothing."),
-    "status": ("status", "status", "Show deployments and their progress."),
-    "zone": ("inventory", "zone", "List zones."),
-    "host": ("inventory", "host", "List hosts."),
-    "pool": ("inventory", "pool", "List primary storage pools, and the files in one."),
+    "status": ("deployment", "status", "Show deployments and their progress."),
+    "zone": ("fleet", "zone", "List zones."),
+    "host": ("fleet", "host", "List hosts."),
+    "pool": ("fleet", "pool", "List primary storage pools, and the files in one."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
     "completion": ("completion", "completion", "Print a shell's completion script."),
     "selftest": ("selftest", "selftest", "Download a small file through a real Job; `helm test` does this."),
-    "job": ("job", "job", "Run one download job; the controller's Jobs do this."),
-    "controller": ("controller", "controller", "Run the controller; the chart does this."),
-    "agent": ("agent", "agent", "Run the agent of one host; the chart does this."),
+    "job": ("pods", "job", "Run one download job; the controller's Jobs do this."),
+    "controller": ("pods", "controller", "Run the controller; the chart does this."),
+    "agent": ("pods", "agent", "Run the agent of one host; the chart does this."),
 }
-_FILE = click.Path(dir_okay=False)
 #: The names of the program; the second makes it kubectl's plugin.
 PROGRAMS = ("directdownload", "kubectl-directdownload")
 #: The variable that the scripts of `completion` set. Otherwise click derives it from the name that was called.
@@ -88,21 +88,11 @@ class LazyGroup(click.Group):
     ),
 )
 @click.version_option(directdownload.__version__, message="directdownload %(version)s")
-@click.option(
-    "--kubeconfig", type=_FILE, metavar="FILE", help="Use this file instead of $KUBECONFIG or ~/.kube/config."
-)
-@click.option("--context", "kube_context", metavar="NAME", help="The kubeconfig's context to use.")
-@click.option(
-    "-n",
-    "--namespace",
-    metavar="NAME",
-    shell_complete=candidates.namespaces,
-    help="Use this namespace instead of the context's.",
-)
+@options.connection_options
 @click.option("--traceback", is_flag=True, hidden=True, help="Show where an unexpected error came from.")
 @click.pass_context
 def cli(
-    ctx: click.Context, kubeconfig: str | None, kube_context: str | None, namespace: str | None, traceback: bool
+    ctx: click.Context, kubeconfig: str | None, context: str | None, namespace: str | None, traceback: bool
 ) -> None:
     """Direct download of VM templates onto KVM hosts.
 
@@ -110,7 +100,7 @@ def cli(
     zone's hosts.
     """
     # A dict, because commands without a cluster must not import `session`.
-    ctx.obj = {"kubeconfig": kubeconfig, "context": kube_context, "namespace": namespace}
+    ctx.obj = {"kubeconfig": kubeconfig, "context": context, "namespace": namespace}
 
 
 def main() -> None:

@@ -7,17 +7,18 @@ the result.
 import asyncio
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from directdownload import sourcing
-from directdownload.cli import candidates, examples, inventory, output, placements, planview, reading, refusals
+from directdownload.cli import examples, objects, options, planview, refusals
+from directdownload.cli.command import cluster_command
 from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.session import Session
+from directdownload.cli.view import output
 from directdownload.cluster import errors, kinds
-from directdownload.cluster.client import Object
 from directdownload.planning import dryrun, pools, quotas, selection
 from directdownload.planning.observed import PlacementView, project_host, project_placement
 from directdownload.planning.unserved import EVERYTHING_SERVED
@@ -41,12 +42,16 @@ _NO_TARGETS = frozenset({Reason.NO_MATCHING_HOSTS, Reason.NO_MATCHING_POOLS, Rea
         "directdownload plan debian-13 --zone zone-1 -o json",
     )
 )
-@click.argument("template", shell_complete=candidates.templates)
+@click.argument("template", shell_complete=options.template_names)
 @click.option(
-    "--zone", required=True, metavar="ZONE", shell_complete=candidates.zones, help="The zone whose hosts would get it."
+    "--zone",
+    required=True,
+    metavar="ZONE",
+    shell_complete=options.zone_names,
+    help="The zone whose hosts would get it.",
 )
-@candidates.host_option
-@candidates.pool_option
+@options.host_option
+@options.pool_option
 @output.output_option
 @cluster_command
 async def plan(
@@ -75,28 +80,28 @@ async def _plan(
     session: Session, name: str, zone_name: str, hosts: tuple[str, ...], pool_names: tuple[str, ...]
 ) -> planview.Plan:
     template = Template.model_validate(await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace))
-    zone = await inventory.expect_zone(session, zone_name)
-    in_zone = inventory.zone_selector(zone_name)
+    zone = await objects.expect_zone(session, zone_name)
+    in_zone = objects.zone_selector(zone_name)
     host_documents, pool_documents, copies, labels, running = await asyncio.gather(
-        _list(session, kinds.HOSTS, in_zone),
-        _list(session, kinds.STORAGE_POOLS, in_zone),
+        objects.visible(session, kinds.HOSTS, field_selector=in_zone),
+        objects.visible(session, kinds.STORAGE_POOLS, field_selector=in_zone),
         _existing(session, template),
         _namespace_labels(session),
         _running(session, zone_name),
     )
     used = await _used(session, zone_name, zone)
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
-    members = reading.readable(project_host, host_documents or ())
-    zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
-    other_hosts = await _elsewhere(session, kinds.HOSTS, hosts, host_documents)
-    other_pools = await _elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
+    members = objects.readable(project_host, host_documents or ())
+    zone_pools = objects.readable(StoragePool.model_validate, pool_documents or ())
+    other_hosts = await objects.elsewhere(session, kinds.HOSTS, hosts, host_documents)
+    other_pools = await objects.elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
     known = zone or Zone.model_validate({"metadata": {"name": zone_name}, "spec": {"nodeSelector": {}}})
     # a zone's allowed exports cannot be assumed: the default is none
     policy = zone.spec.source_policy if zone is not None else SourcePolicy(nfs_exports=None)
     fleet = selection.Fleet(
         zones={zone_name: known},
-        hosts=[*members, *reading.readable(project_host, other_hosts)],
-        pools=[*zone_pools, *reading.readable(StoragePool.model_validate, other_pools)],
+        hosts=[*members, *objects.readable(project_host, other_hosts)],
+        pools=[*zone_pools, *objects.readable(StoragePool.model_validate, other_pools)],
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
         usage=quotas.Usage({quotas.Account(session.namespace, zone_name): used}),
@@ -116,8 +121,7 @@ async def _plan(
         ("pool", pool_names, pool_documents, other_pools),
     ):
         if documents is not None:
-            there = [each["metadata"]["name"] for each in documents]
-            notes += inventory.missing_notes(what, named, there, zone_name, inventory.zones_of(others))
+            notes += objects.missing_notes(what, named, zone_name, documents, others)
     if None in (host_documents, pool_documents):
         run = dataclasses.replace(run, unserved=EVERYTHING_SERVED)
     reachable = template.status.condition("SourceReachable")
@@ -142,44 +146,24 @@ def _deployment(
     return TemplateDeployment.model_validate({"metadata": metadata, "spec": spec})
 
 
-async def _list(session: Session, resource: kinds.Resource, field_selector: str | None) -> list[Object] | None:
-    """The objects; None if the user may not list them."""
-    try:
-        documents, _ = await session.api.list(resource, field_selector=field_selector)
-    except errors.Forbidden:
-        return None
-    return documents
-
-
-async def _elsewhere(
-    session: Session, resource: kinds.Resource, named: Sequence[str], documents: Sequence[Object] | None
-) -> list[Object]:
-    """Those `named` that exist in another zone; `documents` are those of the zone, None: they are not known."""
-    if documents is None:
-        return []
-    return await inventory.elsewhere(session, resource, named, [each["metadata"]["name"] for each in documents])
-
-
 async def _existing(session: Session, template: Template) -> Mapping[str, PlacementView] | None:
-    selector = placements.selector(template.metadata.namespace, template.name)
-    try:
-        documents, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
-    except errors.Forbidden:
+    selector = objects.placement_selector(template.metadata.namespace, template.name)
+    documents = await objects.visible(session, kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
+    if documents is None:
         return None
-    views = reading.readable(project_placement, documents)
+    views = objects.readable(project_placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
 
 
 async def _running(session: Session, zone_name: str) -> list[PlacementView] | None:
     """All placements that are Downloading in the zone; None if they cannot be known."""
     try:
-        documents = await _list(
-            session, kinds.TEMPLATE_PLACEMENTS, f"{inventory.zone_selector(zone_name)},status.phase={Phase.DOWNLOADING}"
-        )
+        selector = f"{objects.zone_selector(zone_name)},status.phase={Phase.DOWNLOADING}"
+        documents = await objects.visible(session, kinds.TEMPLATE_PLACEMENTS, field_selector=selector)
     except errors.Invalid:
         # The definition is of a version that cannot select by phase.
         return None
-    return reading.readable(project_placement, documents) if documents is not None else None
+    return objects.readable(project_placement, documents) if documents is not None else None
 
 
 async def _with_templates(
@@ -189,8 +173,8 @@ async def _with_templates(
     known = {template.key: template}
     foreign = {view.template_key for view in running} - known.keys()
     if foreign and zone is not None and zone.spec.downloads.max_parallel_per_source:
-        documents = await _list(session, kinds.TEMPLATES, None)
-        known |= {each.key: each for each in reading.readable(Template.model_validate, documents or ())}
+        documents = await objects.visible(session, kinds.TEMPLATES)
+        known |= {each.key: each for each in objects.readable(Template.model_validate, documents or ())}
         if documents is None:
             notes.append(
                 "you may not list templates of all namespaces: their downloads do not count for the limit per source"
@@ -210,7 +194,7 @@ async def _used(session: Session, zone_name: str, zone: Zone | None) -> int:
     ):
         try:
             async for page, _ in session.api.pages(
-                kinds.TEMPLATE_PLACEMENTS, label_selector=label, field_selector=inventory.zone_selector(zone_name)
+                kinds.TEMPLATE_PLACEMENTS, label_selector=label, field_selector=objects.zone_selector(zone_name)
             ):
                 used += len(page)
         except errors.Forbidden:

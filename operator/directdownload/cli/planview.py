@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import click
 
-from directdownload.cli import output, units
+from directdownload.cli import objects
+from directdownload.cli.view import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.planning.conditions import listed
@@ -45,7 +46,7 @@ class Plan:
 def show(plan: Plan, how: str) -> None:
     if how == "name":
         names = [{"metadata": {"name": copy.placement}} for copy in plan.run.copies]
-        output.print_documents(names, kinds.TEMPLATE_PLACEMENTS, how)
+        objects.print_documents(names, kinds.TEMPLATE_PLACEMENTS, how)
     elif how != "table":
         output.print_document(document(plan), how)
     else:

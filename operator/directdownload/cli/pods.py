@@ -1,13 +1,18 @@
-"""Options that `controller` and `agent` share, and their end by SIGTERM during start."""
+"""`controller`, `agent` and `job`: the processes of pods. Nobody types these commands; the chart and the Jobs do.
+
+Flags and environment of a process become one settings object, read nowhere else.
+"""
 
 import os
 import pathlib
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from directdownload.cli import examples
 from directdownload.observe import logs
 
 Decorator = Callable[[Any], Any]
@@ -62,3 +67,104 @@ def leave_when_asked() -> None:
     would stay for its whole grace period.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+
+@click.command(
+    epilog=examples.of(
+        (
+            "directdownload controller --pod-name ddo-0 --pod-namespace direct-download-system "
+            "--job-template job.yaml --pool-root /var/lib/libvirt"
+        ),
+    )
+)
+@click.option("--pod-name", envvar="POD_NAME", required=True, help="Name of this pod.  [env: POD_NAME]")
+@click.option(
+    "--pod-namespace",
+    "namespace",
+    envvar="POD_NAMESPACE",
+    required=True,
+    help="Namespace of the Jobs.  [env: POD_NAMESPACE]",
+)
+@click.option(
+    "--job-template",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    default="/etc/directdownload/job.yaml",
+    show_default=True,
+    help="Manifest of a download Job, which the controller completes.",
+)
+@pool_root
+@click.option(
+    "--lease-name", default="direct-download-operator", show_default=True, help="Lease of the leader election."
+)
+@health_port(8080)
+@metrics_port
+@metrics_certificate
+@log_format
+@log_level
+def controller(**flags: Any) -> None:
+    """Run the controller; the chart does this."""
+    leave_when_asked()
+    from directdownload.controller import main
+    from directdownload.controller.settings import Settings
+
+    sys.exit(main.main(Settings(**flags)))
+
+
+@click.command(
+    epilog=examples.of(
+        "directdownload agent --node-name kvm-1 --pool-root /var/lib/libvirt --keystore-root /etc/cloudstack",
+    )
+)
+@click.option("--node-name", envvar="NODE_NAME", required=True, help="Name of this host.  [env: NODE_NAME]")
+@click.option("--pod-name", envvar="POD_NAME", default="", help="Name of this pod, for logs.  [env: POD_NAME]")
+@click.option(
+    "--pod-namespace", envvar="POD_NAMESPACE", default="", help="Namespace of this pod.  [env: POD_NAMESPACE]"
+)
+@pool_root
+@click.option(
+    "--keystore-root",
+    "keystore_roots",
+    multiple=True,
+    metavar="PATH",
+    help="Host directory with keystore and password file, mounted at the same path. Repeatable.",
+)
+@click.option(
+    "--state-directory",
+    type=click.Path(file_okay=False),
+    default="/var/lib/directdownload",
+    show_default=True,
+    help="Directory of the state that must survive a restart.",
+)
+@click.option("--kubeconfig", metavar="FILE", help="Use this file instead of the pod's service account.")
+@health_port(8081)
+@metrics_port
+@metrics_certificate
+@log_format
+@log_level
+def agent(**flags: Any) -> None:
+    """Run the agent of one host; the chart does this."""
+    leave_when_asked()
+    from directdownload.agent import main
+    from directdownload.agent.settings import Settings
+
+    sys.exit(main.main(Settings(**flags)))
+
+
+@click.group()
+def job() -> None:
+    """Run one download job; the controller's Jobs do this. The input is in DIRECTDOWNLOAD_JOB."""
+
+
+for _verb, _summary in (
+    ("fetch", "Fetch a template into a pool."),
+    ("verify", "Hash a published template again."),
+    ("remove", "Remove a template from a pool."),
+    ("probe", "Ask a template's source what it has."),
+):
+
+    @job.command(_verb, help=_summary, epilog=examples.of(f"DIRECTDOWNLOAD_JOB='{{…}}' directdownload job {_verb}"))
+    @click.pass_context
+    def _run(ctx: click.Context) -> None:
+        from directdownload.download import job as jobs
+
+        sys.exit(jobs.main(str(ctx.info_name)))

@@ -20,13 +20,6 @@ VERSION_HINT = (
     f"Compare the version of this command line ({directdownload.__version__}) with the chart's: "
     "helm list --all-namespaces"
 )
-_KINDS_OF_FIELD_ERRORS = (
-    "Invalid value|Unsupported value|Required value|Too many|Too long|May not be more|Forbidden|Duplicate value"
-)
-_NEXT_FIELD = re.compile(rf", (?=(?:<nil>|[A-Za-z][\w.\[\]]*): (?:{_KINDS_OF_FIELD_ERRORS}|Internal error)\b)")
-_FIELD_ERROR = re.compile(
-    rf"(?P<field>[A-Za-z][\w.\[\]]*): (?P<kind>{_KINDS_OF_FIELD_ERRORS})(?:: (?P<rest>.*))?", re.S
-)
 #: The given value, or the name of its type if the rule covers more than a scalar.
 _VALUE = re.compile(r'(?P<value>"(?:[^"\\]|\\.)*"|[-\w.]+|\{[^}]*\}|\[[^\]]*\]): (?P<message>.*)', re.S)
 _TYPES = frozenset({'"object"', '"array"', '"string"', '"integer"', '"number"', '"boolean"', "object", "array"})
@@ -35,9 +28,7 @@ _FORBIDDEN = re.compile(
     r'(?: in the namespace "(?P<namespace>[^"]*)")?'
 )
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '(?P<policy>[^']*)'.* denied request: (?P<message>.*)", re.S)
-_NOT_FOUND = re.compile(r'(?P<plural>[a-z]+)\.directdownload\.dev "(?P<name>[^"]*)" not found')
 _CONNECT_FAILED = re.compile(r"Cannot connect to host (?P<address>\S+) .*\[(?P<cause>.*)\]")
-_EXISTS = re.compile(r'(?P<plural>[a-z]+)\.directdownload\.dev "(?P<name>[^"]*)" already exists')
 _SINGULAR = {
     "zones": "zone",
     "hosts": "host",
@@ -79,34 +70,25 @@ def failure(error: errors.ApiError, known: Iterable[str] | None = None) -> outco
     return outcome.Failure(_bare(error))
 
 
-def field_errors(message: str) -> list[str]:
-    """One line `field: what was expected` per complaint, sorted; empty if the message holds none."""
-    _, found, text = message.partition(" is invalid: ")
-    if not found:
-        return []
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-    lines = []
-    for part in _NEXT_FIELD.split(text):
-        match = _FIELD_ERROR.fullmatch(part.strip())
-        # `<nil>: … some validation rules were not checked` says nothing about a field
-        if match is not None:
-            lines.append(_field_error(match["field"], match["kind"], match["rest"] or ""))
-    # the server's order varies
-    return sorted(lines)
+def _causes(error: errors.ApiError) -> list[str]:
+    """A line for each refused field, sorted, because the server's order varies."""
+    found = [(each.get("field", ""), each.get("message", "")) for each in error.details.get("causes") or ()]
+    # `<nil>: … some validation rules were not checked` says nothing about a field
+    return sorted(_cause(field, message) for field, message in found if field != "<nil>")
 
 
-def _field_error(field: str, kind: str, rest: str) -> str:
+def _cause(field: str, message: str) -> str:
+    """The API server puts the kind of the refusal and the given value before the rule's own words."""
+    kind, _, rest = message.partition(": ")
     given = _VALUE.fullmatch(rest)
-    value, message = (given["value"], given["message"]) if given else ("", rest)
+    value, words = (given["value"], given["message"]) if given else ("", rest)
     if kind == "Required value":
-        return f"{field}: {rest or 'is missing'}"
-    if kind == "Unsupported value":
-        message = "expected one of " + message.removeprefix("supported values: ").replace('"', "")
+        words = rest or "is missing"
+    elif kind == "Unsupported value":
+        words = "expected one of " + words.removeprefix("supported values: ").replace('"', "")
     elif kind != "Invalid value":
-        message = f"{kind[0].lower()}{kind[1:]}: {message}" if message else kind.lower()
-    return f"{field}: {message}" + (f" (given: {value})" if value and value not in _TYPES else "")
+        words = f"{kind[:1].lower()}{kind[1:]}" + (f": {words}" if words else "")
+    return ": ".join(filter(None, (field, words))) + (f" (given: {value})" if value and value not in _TYPES else "")
 
 
 def _unreachable(error: errors.ApiError) -> str:
@@ -130,11 +112,8 @@ def _unreachable(error: errors.ApiError) -> str:
 
 def missing(error: errors.ApiError) -> tuple[str, str] | None:
     """Plural and namespace (empty: none) of the missing object; None if it is not one of the product's kinds."""
-    match = _NOT_FOUND.search(error.message)
-    if not isinstance(error, errors.NotFound) or match is None or match["plural"] not in _SINGULAR:
-        return None
-    namespace = re.search(r"/namespaces/([^/\s]+)/", error.message)
-    return match["plural"], namespace[1] if namespace else ""
+    plural = error.details.get("kind")
+    return (plural, _namespace(error)) if isinstance(error, errors.NotFound) and plural in _SINGULAR else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -154,13 +133,18 @@ def role(verb: str, plural: str) -> str:
 
 
 def _not_found(error: errors.ApiError, known: Iterable[str] | None) -> str:
-    match = _NOT_FOUND.search(error.message)
-    if match:
-        what = _SINGULAR.get(match["plural"], match["plural"])
-        return f"there is no {what} {match['name']!r}{_where(error)}{_known(match['name'], what, known)}"
-    if "/apis/directdownload.dev/" in error.message:
+    what, name = _object(error)
+    if what:
+        return f"there is no {what} {name!r}{_where(error)}{_known(name, what, known)}"
+    # An answer that names no object is about the whole kind.
+    if not name and "/apis/directdownload.dev/" in error.message:
         return CHART_HINT
     return _bare(error)
+
+
+def _object(error: errors.ApiError) -> tuple[str, str]:
+    """The kind of the object in words, and its name. The kind is empty if it is not one of the product's."""
+    return _SINGULAR.get(error.details.get("kind", ""), ""), error.details.get("name", "")
 
 
 def _known(name: str, what: str, known: Iterable[str] | None) -> str:
@@ -200,11 +184,10 @@ def _forbidden(error: errors.ApiError) -> str:
 
 
 def _exists(error: errors.ApiError) -> str:
-    match = _EXISTS.search(error.message)
-    if match is None:
+    what, name = _object(error)
+    if not what:
         return _bare(error)
-    what = _SINGULAR.get(match["plural"], match["plural"])
-    return f"{what} {match['name']!r} already exists{_where(error)}: choose another name, or delete it first"
+    return f"{what} {name!r} already exists{_where(error)}: choose another name, or delete it first"
 
 
 def _invalid(error: errors.ApiError) -> str:
@@ -214,15 +197,21 @@ def _invalid(error: errors.ApiError) -> str:
     strict = _STRICT.search(error.message)
     if strict:
         return f"refused: {strict['what'].strip()}. {VERSION_HINT}"
-    lines = field_errors(error.message)
+    lines = _causes(error)
     if not lines:
         return f"refused: {_bare(error)}"
     return "refused, nothing was created or changed:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _where(error: errors.ApiError) -> str:
+    namespace = _namespace(error)
+    return f" in namespace {namespace!r}" if namespace else ""
+
+
+def _namespace(error: errors.ApiError) -> str:
+    """The namespace in the path of the call: the details do not have it."""
     match = re.search(r"/namespaces/([^/\s]+)/", error.message)
-    return f" in namespace {match[1]!r}" if match else ""
+    return match[1] if match else ""
 
 
 def _bare(error: errors.ApiError) -> str:

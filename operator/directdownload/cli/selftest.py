@@ -21,9 +21,11 @@ from typing import TypeVar
 import click
 from aiohttp import web
 
-from directdownload.cli import examples, placements, pods, reading, rollout, units, waiting
+from directdownload.cli import examples, objects, options, pods, rollout
 from directdownload.cli import exit_status as outcome
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.command import cluster_command
+from directdownload.cli.session import Session
+from directdownload.cli.view import units
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 from directdownload.observe import health
@@ -76,7 +78,7 @@ class _Place:
 @click.option(
     "--timeout",
     "seconds",
-    type=waiting.DurationType(),
+    type=options.DurationType(),
     default="3m",
     show_default=True,
     metavar="DURATION",
@@ -145,14 +147,14 @@ class _Run:
     # --- where
 
     async def _a_place(self) -> _Place:
-        zones = reading.readable(Zone.model_validate, (await self._api.list(kinds.ZONES))[0])
+        zones = objects.readable(Zone.model_validate, (await self._api.list(kinds.ZONES))[0])
         if zones:
             return await self._existing_place(zones)
         return await self._own_place()
 
     async def _existing_place(self, zones: list[Zone]) -> _Place:
-        pools = reading.readable(StoragePool.model_validate, (await self._api.list(kinds.STORAGE_POOLS))[0])
-        hosts = reading.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
+        pools = objects.readable(StoragePool.model_validate, (await self._api.list(kinds.STORAGE_POOLS))[0])
+        hosts = objects.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
         enabled = {zone.name for zone in zones if zone.spec.enabled}
         known = {(pool.name, pool.spec.zone) for pool in pools}
         for host in hosts:
@@ -203,7 +205,7 @@ class _Run:
         return None
 
     async def _hosts_of_own_zone(self) -> list[str]:
-        hosts = reading.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
+        hosts = objects.readable(Host.model_validate, (await self._api.list(kinds.HOSTS))[0])
         return [host.name for host in hosts if host.spec.zone == self._name]
 
     # --- the copy
@@ -223,7 +225,7 @@ class _Run:
         status = TemplateDeployment.model_validate(document).status
         ready, stalled = status.condition("Ready"), status.condition("Stalled")
         if ready and ready.status == "True":
-            copies = await placements.of_template(self._session, self._namespace, self._name) or []
+            copies = await objects.placements_of(self._session, self._namespace, self._name) or []
             return next((copy.status.file.digest or "" for copy in copies if copy.status.file), "")
         if (stalled and stalled.status == "True") or (ready and ready.reason in _REFUSALS):
             raise outcome.Failure(await self._blocked())
@@ -234,10 +236,10 @@ class _Run:
         return None if objects or await self._copies() else True
 
     async def _copies(self) -> int:
-        return len(await placements.of_template(self._session, self._namespace, self._name) or [])
+        return len(await objects.placements_of(self._session, self._namespace, self._name) or [])
 
     async def _progress(self) -> str:
-        copies = await placements.of_template(self._session, self._namespace, self._name) or []
+        copies = await objects.placements_of(self._session, self._namespace, self._name) or []
         texts = [
             f"copy {copy.name}: {rollout.phase_of(copy)}, {rollout.reason_of(copy) or 'just planned'}"
             for copy in copies
@@ -254,7 +256,7 @@ class _Run:
                 if condition["type"] == "Ready":
                     lines.append(f"{kind.kind} {self._name}: {condition['reason']}: {condition.get('message', '')}")
                     reasons.append(condition["reason"])
-        for copy in await placements.of_template(self._session, self._namespace, self._name) or []:
+        for copy in await objects.placements_of(self._session, self._namespace, self._name) or []:
             reason, message = rollout.reason_of(copy), rollout.message_of(copy)
             lines.append(f"TemplatePlacement {copy.name}: {rollout.phase_of(copy)}, {reason}: {message}")
             reasons.append(reason)

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from directdownload.cli import candidates, examples, output, placements, units
+from directdownload.cli import examples, objects, options, rollout
+from directdownload.cli.command import cluster_command
 from directdownload.cli.exit_status import TRANSIENT, Failure
-from directdownload.cli.inventory import ready_word
-from directdownload.cli.session import Session, cluster_command
+from directdownload.cli.session import Session
+from directdownload.cli.view import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
 from directdownload.resources.template import Template
@@ -56,7 +57,7 @@ def template() -> None:
     "image_format",
     required=True,
     metavar="FORMAT",
-    shell_complete=candidates.of(*_FORMATS),
+    shell_complete=options.words(*_FORMATS),
     help="QCOW2, RAW, ISO, VMDK, VHD, VHDX, OVA or TAR.",
 )
 @click.option(
@@ -64,7 +65,7 @@ def template() -> None:
     "zones",
     multiple=True,
     metavar="ZONE",
-    shell_complete=candidates.zones,
+    shell_complete=options.zone_names,
     help="Only for this zone. Repeatable; default: all.",
 )
 @click.option(
@@ -73,7 +74,7 @@ def template() -> None:
     default="USER",
     show_default=True,
     metavar="TYPE",
-    shell_complete=candidates.of("USER", "ROUTING"),
+    shell_complete=options.words("USER", "ROUTING"),
     help="USER or ROUTING.",
 )
 @click.option(
@@ -85,7 +86,7 @@ def template() -> None:
 @click.option(
     "--architecture",
     metavar="ARCH",
-    shell_complete=candidates.of(*_ARCHITECTURES),
+    shell_complete=options.words(*_ARCHITECTURES),
     help="x86_64 (the default), aarch64, s390x, ppc64le or riscv64.",
 )
 @output.output_option
@@ -126,7 +127,7 @@ async def register(
     if output == "table":
         click.echo(f"Template {name} registered in namespace {session.namespace}.")
     else:
-        _print_one(created, output)
+        objects.print_one(created, kinds.TEMPLATES, output)
     if checksum is None:
         click.echo("It has no checksum: the bytes are accepted as served.", err=True)
     click.echo(f"Deploy it with: directdownload deploy {name} --zone ZONE --wait", err=True)
@@ -158,13 +159,16 @@ async def list_templates(session: Session, all_namespaces: bool, output: str) ->
             item.spec.type,
             units.size(item.status.size_bytes),
             f"{copies.ready}/{copies.total or 0}" if copies else units.UNKNOWN,
-            ready_word(item.status),
+            objects.ready_word(item.status),
             units.age(item.metadata.creation_timestamp, now),
             item.spec.url,
         )
 
     columns = ("name", "format", "type", "size", "copies", "status", "age", "url")
-    _print(documents, output, (("namespace",) if all_namespaces else ()) + columns, row, namespace)
+    where = f" in namespace {namespace}" if namespace else ""
+    empty = f"No templates{where}. Register one with `directdownload template register`."
+    head = ("namespace", *columns) if all_namespaces else columns
+    objects.print_list(documents, kinds.TEMPLATES, output, head, row, empty)
 
 
 @template.command(
@@ -173,21 +177,21 @@ async def list_templates(session: Session, all_namespaces: bool, output: str) ->
         "directdownload template describe debian-13 -n images -o yaml",
     )
 )
-@click.argument("name", shell_complete=candidates.templates)
+@click.argument("name", shell_complete=options.template_names)
 @output.output_option
 @cluster_command
 async def describe(session: Session, name: str, output: str) -> None:
     """Show everything about the template NAME, and where its copies are."""
     document = await session.api.get(kinds.TEMPLATES, name, namespace=session.namespace)
     if output != "table":
-        _print_one(document, output)
+        objects.print_one(document, kinds.TEMPLATES, output)
         return
     item = Template.model_validate(document)
     click.echo("\n".join(_description(item)))
-    copies = await placements.of_template(session, item.metadata.namespace, item.name)
+    copies = await objects.placements_of(session, item.metadata.namespace, item.name)
     if copies:
         click.echo("\nCopies:")
-        click.echo(placements.table(copies))
+        click.echo(rollout.table(copies, datetime.datetime.now(datetime.UTC)))
 
 
 @template.command(
@@ -196,7 +200,7 @@ async def describe(session: Session, name: str, output: str) -> None:
         "directdownload template delete debian-13 --yes",
     )
 )
-@click.argument("name", shell_complete=candidates.templates)
+@click.argument("name", shell_complete=options.template_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @cluster_command
 async def delete(session: Session, name: str, yes: bool) -> None:
@@ -245,15 +249,3 @@ def _description(item: Template) -> list[str]:
         rows = [(c.type, c.status.value, c.reason.value, c.message) for c in status.conditions]
         lines.append(output.table(("type", "status", "reason", "message"), rows))
     return lines
-
-
-def _print(
-    documents: Sequence[Object], how: str, columns: Sequence[str], row: output.Row, namespace: str | None
-) -> None:
-    where = f" in namespace {namespace}" if namespace else ""
-    empty = f"No templates{where}. Register one with `directdownload template register`."
-    output.print_list(documents, kinds.TEMPLATES, how, columns, row, empty)
-
-
-def _print_one(document: Object, how: str) -> None:
-    output.print_one(document, kinds.TEMPLATES, how)

@@ -13,15 +13,18 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import aiohttp
 
 import directdownload
 from directdownload import escaping
-from directdownload.cluster import connection, errors
+from directdownload.cluster import errors
 from directdownload.cluster.kinds import Resource
+
+if TYPE_CHECKING:
+    from directdownload.cluster.connection import Connection
 
 Object = dict[str, Any]
 #: Within the class the word `list` is the method.
@@ -42,7 +45,7 @@ _APPLY_PATCH = "application/apply-patch+yaml; charset=utf-8"
 class Api:
     """One connection to one cluster. Open it with `connect`, close it with `close`."""
 
-    def __init__(self, link: connection.Connection, request_timeout_seconds: float, on_request: OnRequest) -> None:
+    def __init__(self, link: "Connection", request_timeout_seconds: float, on_request: OnRequest) -> None:
         self._link = link
         self._timeout_seconds = request_timeout_seconds
         self._on_request = on_request
@@ -65,6 +68,9 @@ class Api:
 
         Raises `errors.ConfigurationError`.
         """
+        # Imported here: the library takes half of a command's start, and --help needs none of it.
+        from directdownload.cluster import connection
+
         link = await connection.Connection.open(kubeconfig, context, user_agent)
         return cls(link, request_timeout_seconds, on_request or _ignore)
 

@@ -19,6 +19,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -32,7 +33,12 @@ _TEXT_LIMIT = 500
 
 
 class ApiError(Exception):
-    """A failed call. `status` is the HTTP status or 0; `reason` the API's own CamelCase word."""
+    """A failed call. `status` is the HTTP status or 0; `reason` the API's own CamelCase word.
+
+    `details` are those of the answer, if it has any: the object's kind and name, the causes by field.
+    """
+
+    details: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{reason} ({status}): {message}" if status else f"{reason}: {message}")
@@ -112,16 +118,23 @@ def from_status(document: Mapping[str, Any], status: int, retry_after: str | Non
     """The error for a `Status` document: the body of an answer, or the object of a watch's ERROR event."""
     reason = str(document.get("reason") or f"HTTP{status}")
     message = f"{call}: {document.get('message') or 'no message'}"
+    details = document.get("details")
+    details = details if isinstance(details, dict) else {}
+    error: ApiError
     if status == 429:
-        details = document.get("details")
-        seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-        return TooManyRequests(status, reason, message, _seconds(retry_after, seconds))
+        error = TooManyRequests(status, reason, message, _seconds(retry_after, details.get("retryAfterSeconds")))
+    else:
+        error = _kind(status, reason, message)(status, reason, message)
+    error.details = details
+    return error
+
+
+def _kind(status: int, reason: str, message: str) -> type[ApiError]:
     if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists(status, reason, message)
+        return AlreadyExists
     if status == 500 and any(text in message for text in _PERMANENT_500):
-        return Invalid(status, reason, message)
-    kind = Unreachable if status >= 500 else _BY_STATUS.get(status, ApiError)
-    return kind(status, reason, message)
+        return Invalid
+    return Unreachable if status >= 500 else _BY_STATUS.get(status, ApiError)
 
 
 def from_exception(error: Exception, call: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""The controller's settings; built once from flags and environment by `cli/controller.py`."""
+"""The controller's settings; built once from flags and environment by `cli/pods.py`."""
 
 import dataclasses
 import pathlib

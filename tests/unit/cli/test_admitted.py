@@ -15,7 +15,10 @@ import rich.console
 from tests.world.admitted import KINDS, NAMES, NAMESPACES, Document, Draw
 from tests.world.api import FakeApi
 
-from directdownload.cli import boards, main, progress, proofs, proving, rollout, session, trust, waiting
+from directdownload.cli import certificate_changes, certificate_state, main, rollout, session
+from directdownload.cli.view import progress
+from directdownload.cli.view.screen import Mood
+from directdownload.cli.watch import certificates
 from directdownload.cluster import kinds
 from directdownload.resources.templateplacement import TemplatePlacement
 
@@ -107,7 +110,7 @@ def test_an_object_that_nobody_can_read_costs_the_sight_of_no_other(
 
 
 def test_what_is_followed_is_drawn() -> None:
-    """Boards, bars and endings, which a command shows only while something goes on."""
+    """Screens, bars and endings, which a command shows only while something goes on."""
     for seed in range(_SEEDS):
         draw = Draw(seed)
         models: dict[str, list[Any]] = {
@@ -119,25 +122,25 @@ def test_what_is_followed_is_drawn() -> None:
             for deployment in models[kinds.TEMPLATE_DEPLOYMENTS.plural]
             for shown in (True, False)
         ]
-        drawn = [boards.of_deployments(states), *(boards.of_placements(state, NOW) for state in states)]
+        drawn = [rollout.screen_of_all(states), *(rollout.screen(state, NOW) for state in states)]
         for certificate in models[kinds.CERTIFICATES.plural]:
             for hosts in (None, models[kinds.HOSTS.plural]):
-                proved = proofs.snapshot(certificate, hosts)
-                proving._ending(proved, "5 s")
-                drawn.append(proofs.board(proved))
+                proved = certificate_state.snapshot(certificate, hosts)
+                certificates._ending(proved, "5 s")
+                drawn.append(certificate_state.screen(proved))
             for before in (None, *models[kinds.CERTIFICATES.plural]):
-                assert trust.uploaded_text(before, certificate)
+                assert certificate_changes.uploaded_text(before, certificate)
         console = rich.console.Console(file=io.StringIO(), width=100)
-        for board in drawn:
-            console.print(progress.bars(board, 5))
-            progress.Lines(console).update(board)
+        for screen in drawn:
+            console.print(progress.bars(screen, 5))
+            progress.Lines(console).update(screen)
         for state in states:
-            waiting.failure_table(state)
+            rollout.failure_table(state)
 
 
 def test_a_copy_of_a_phase_of_another_version_has_a_line() -> None:
     document = Draw(0).document(kinds.TEMPLATE_PLACEMENTS)
     document["metadata"].pop("deletionTimestamp", None)
     placement = TemplatePlacement.model_validate({**document, "status": {"phase": "OfTomorrow"}})
-    line = boards._placement_line(placement, NOW)
-    assert (line.state, line.mood) == ("Unknown", boards.Mood.WAITING)
+    line = rollout._placement_line(placement, NOW)
+    assert (line.state, line.mood) == ("Unknown", Mood.WAITING)

@@ -173,7 +173,7 @@ async def test_definitions_of_an_older_version_leave_other_downloads_unknown() -
     """They cannot select placements by their phase."""
 
     class Api:
-        async def list(self, *_: object, field_selector: str) -> object:
+        async def list(self, *_: object, field_selector: str, **_more: object) -> object:
             assert field_selector == "spec.zone=zone-1,status.phase=Downloading"
             raise errors.Invalid(400, "BadRequest", "field label not supported: status.phase")
 

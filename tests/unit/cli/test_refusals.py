@@ -1,6 +1,7 @@
 """What the API server says, in words for users. The texts are what a real kube-apiserver 1.35 answered."""
 
 import re
+from typing import Any
 
 import pytest
 from tests.world.checkout import CHART
@@ -10,21 +11,41 @@ from directdownload.cli import refusals
 from directdownload.cluster import errors, kinds
 
 _CALL = "CREATE /apis/directdownload.dev/v1alpha1/namespaces/default/templates: "
-_INVALID = (
-    _CALL + 'Template.directdownload.dev "x" is invalid: [spec.checksum: Invalid value: "sha256:12": expected an '
-    "algorithm (MD5, SHA-1) with exactly its number of hex digits, for example sha256:c6, spec.mirrors: Invalid value: "
-    '"array": expected an http, https or nfs URL, spec.url: Invalid value: "ftp://x/y, spec.foo: Bar": expected an '
-    'http, https or nfs URL, spec.zones[0]: Invalid value: "A_b": expected the name of an object]'
-)
-_UNSUPPORTED = (
-    _CALL + 'Template.directdownload.dev "x" is invalid: [spec.format: Unsupported value: "QCOW3": supported values: '
-    '"QCOW2", "RAW", <nil>: Invalid value: null: some validation rules were not checked because the object was '
-    "invalid; correct the existing errors to complete validation]"
+
+
+def answered(status: int, reason: str, message: str, **details: Any) -> errors.ApiError:
+    """The error of an answer to `_CALL`."""
+    document = {"kind": "Status", "reason": reason, "message": message, "code": status, "details": details}
+    return errors.from_status(document, status, None, _CALL.removesuffix(": "))
+
+
+def refused(*causes: tuple[str, str]) -> errors.ApiError:
+    """A Template that is refused for `causes`: field and message."""
+    text = ", ".join(f"{field}: {message}" for field, message in causes)
+    listed = [{"reason": "FieldValueInvalid", "field": field, "message": message} for field, message in causes]
+    return answered(422, "Invalid", f'Template.directdownload.dev "x" is invalid: [{text}]', causes=listed)
+
+
+def lines(error: errors.ApiError) -> list[str]:
+    first, *fields = refusals.failure(error).message.splitlines()
+    assert first == "refused, nothing was created or changed:"
+    return [line.removeprefix("  ") for line in fields]
+
+
+_INVALID = refused(
+    (
+        "spec.checksum",
+        'Invalid value: "sha256:12": expected an algorithm (MD5, SHA-1) with exactly its number of hex digits, for '
+        "example sha256:c6",
+    ),
+    ("spec.mirrors", 'Invalid value: "array": expected an http, https or nfs URL'),
+    ("spec.url", 'Invalid value: "ftp://x/y, spec.foo: Bar": expected an http, https or nfs URL'),
+    ("spec.zones[0]", 'Invalid value: "A_b": expected the name of an object'),
 )
 
 
 def test_each_refused_field_is_one_line() -> None:
-    assert refusals.field_errors(_INVALID) == [
+    assert lines(_INVALID) == [
         "spec.checksum: expected an algorithm (MD5, SHA-1) with exactly its number of hex digits, for example "
         'sha256:c6 (given: "sha256:12")',
         "spec.mirrors: expected an http, https or nfs URL",
@@ -34,24 +55,37 @@ def test_each_refused_field_is_one_line() -> None:
 
 
 def test_a_list_of_values_is_kept_and_the_note_about_unchecked_rules_is_not() -> None:
-    assert refusals.field_errors(_UNSUPPORTED) == ['spec.format: expected one of QCOW2, RAW (given: "QCOW3")']
+    unsupported = refused(
+        ("spec.format", 'Unsupported value: "QCOW3": supported values: "QCOW2", "RAW"'),
+        (
+            "<nil>",
+            "Invalid value: null: some validation rules were not checked because the object was invalid; correct the "
+            "existing errors to complete validation",
+        ),
+    )
+    assert lines(unsupported) == ['spec.format: expected one of QCOW2, RAW (given: "QCOW3")']
 
 
 def test_a_single_complaint_and_a_missing_field() -> None:
-    text = _CALL + 'Template.directdownload.dev "x" is invalid: spec.url: Required value'
-    assert refusals.field_errors(text) == ["spec.url: is missing"]
-    assert refusals.field_errors("nothing of the kind") == []
+    assert lines(refused(("spec.url", "Required value"))) == ["spec.url: is missing"]
+    assert refusals.failure(answered(422, "Invalid", "nothing of the kind")).message == "refused: nothing of the kind"
+
+
+def test_other_kinds_of_refusals_are_named() -> None:
+    error = refused(("spec.mirrors", "Too many: 17: must have at most 16 items"), ("", "denied by a webhook"))
+    assert lines(error) == ["denied by a webhook", "spec.mirrors: too many: must have at most 16 items (given: 17)"]
 
 
 @pytest.mark.parametrize(
     ("error", "exit_code", "words"),
     [
-        (errors.Invalid(422, "Invalid", _INVALID), 3, ["nothing was created", "spec.url: expected an http"]),
+        (_INVALID, 3, ["nothing was created", "spec.url: expected an http"]),
         (
-            errors.NotFound(404, "NotFound", f'{_CALL}templates.directdownload.dev "x" not found'),
+            answered(404, "NotFound", 'templates.directdownload.dev "x" not found', name="x", kind="templates"),
             3,
             ["there is no template 'x' in namespace 'default'"],
         ),
+        (answered(404, "NotFound", 'namespaces "nope" not found', name="nope", kind="namespaces"), 3, ['"nope" not']),
         (
             errors.NotFound(404, "HTTP404", "LIST /apis/directdownload.dev/v1alpha1/zones: 404 page not found"),
             3,
@@ -98,7 +132,9 @@ def test_a_single_complaint_and_a_missing_field() -> None:
             ["refused by the policy 'system': type: expected USER or ROUTING at creation"],
         ),
         (
-            errors.AlreadyExists(409, "AlreadyExists", f'{_CALL}templates.directdownload.dev "x" already exists'),
+            answered(
+                409, "AlreadyExists", 'templates.directdownload.dev "x" already exists', name="x", kind="templates"
+            ),
             3,
             ["template 'x' already exists in namespace 'default'"],
         ),
@@ -129,7 +165,7 @@ def test_errors_say_what_to_do(error: errors.ApiError, exit_code: int, words: li
     assert "/apis/" not in failure.message
 
 
-_MISSING = errors.NotFound(404, "NotFound", f'{_CALL}templates.directdownload.dev "debain" not found')
+_MISSING = answered(404, "NotFound", 'templates.directdownload.dev "debain" not found', name="debain", kind="templates")
 
 
 @pytest.mark.parametrize(

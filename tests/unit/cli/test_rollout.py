@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.unit.cli.support import MIB, condition, deployment, placement
 
-from directdownload.cli import rollout, waiting
-from directdownload.cli.rollout import Verdict
+from directdownload.cli import rollout
+from directdownload.cli.rollout import End
 
 READY = condition("Ready", "True", "Converged")
 NOT_READY = condition("Ready", "False", "Downloading")
@@ -14,24 +14,24 @@ STALLED = condition("Stalled", "True", "PlacementsFailed")
 
 
 @pytest.mark.parametrize(
-    ("generation", "observed", "conditions", "verdict"),
+    ("generation", "observed", "conditions", "end"),
     [
-        (1, 1, [READY], Verdict.READY),
-        (1, 1, [NOT_READY], Verdict.RUNNING),
-        (1, 1, [], Verdict.RUNNING),
-        (1, None, [READY], Verdict.RUNNING),
+        (1, 1, [READY], End.READY),
+        (1, 1, [NOT_READY], End.RUNNING),
+        (1, 1, [], End.RUNNING),
+        (1, None, [READY], End.RUNNING),
         # said of the spec before the last change
-        (2, 1, [READY], Verdict.RUNNING),
-        (2, 1, [NOT_READY, STALLED], Verdict.RUNNING),
-        (2, 2, [{**READY, "observedGeneration": 1}], Verdict.RUNNING),
-        (2, 2, [{**READY, "observedGeneration": 2}], Verdict.READY),
-        (1, 1, [NOT_READY, STALLED], Verdict.STALLED),
-        (1, 1, [READY, {**STALLED, "status": "False"}], Verdict.READY),
+        (2, 1, [READY], End.RUNNING),
+        (2, 1, [NOT_READY, STALLED], End.RUNNING),
+        (2, 2, [{**READY, "observedGeneration": 1}], End.RUNNING),
+        (2, 2, [{**READY, "observedGeneration": 2}], End.READY),
+        (1, 1, [NOT_READY, STALLED], End.STALLED),
+        (1, 1, [READY, {**STALLED, "status": "False"}], End.READY),
     ],
 )
-def test_verdict(generation: int, observed: int | None, conditions: list[dict[str, Any]], verdict: Verdict) -> None:
+def test_verdict(generation: int, observed: int | None, conditions: list[dict[str, Any]], end: End) -> None:
     state = rollout.snapshot(deployment(generation=generation, observed=observed, conditions=conditions))
-    assert state.verdict is verdict
+    assert state.end is end
 
 
 def test_the_reason_of_a_stalled_one_is_that_of_the_stall() -> None:
@@ -115,8 +115,8 @@ def test_a_download_on_a_host_that_is_down_waits() -> None:
 def test_the_failures_have_their_causes_for_users_who_see_the_placements() -> None:
     told = {"host": "k1", "pool": "local", "reason": "SourceUnreachable", "message": "no source answers"}
     failing = deployment(conditions=[NOT_READY, STALLED], status={"failures": [told]})
-    assert "SourceUnreachable" in waiting.failure_table(rollout.snapshot(failing))
+    assert "SourceUnreachable" in rollout.failure_table(rollout.snapshot(failing))
     copies = [placement("k1", "Failed", reason="UnsupportedProtocol")]
-    table = waiting.failure_table(rollout.snapshot(failing, copies))
+    table = rollout.failure_table(rollout.snapshot(failing, copies))
     assert "UnsupportedProtocol" in table
     assert "SourceUnreachable" not in table

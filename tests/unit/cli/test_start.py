@@ -60,6 +60,10 @@ def test_the_test_of_imports_sees_them() -> None:
     assert "directdownload.cluster" in imported("zone", "list", "--kubeconfig", "/nonexistent")
 
 
+def test_the_help_of_a_command_waits_for_no_client_of_a_cluster() -> None:
+    assert "kubernetes" not in imported("status", "--help")
+
+
 def test_a_job_starts_with_0_3_seconds_of_work() -> None:
     def seconds() -> float:
         began = children_seconds()

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from directdownload.cli import units
+from directdownload.cli.view import units
 
 NOW = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 

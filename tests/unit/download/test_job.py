@@ -157,7 +157,7 @@ def test_a_sigterm_before_any_source_answers(pool: pathlib.Path) -> None:
 
 def test_a_job_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nimport directdownload.cli.job\nimport directdownload.download.job\n"
+        "import sys\nimport directdownload.cli.pods\nimport directdownload.download.job\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
         " & {'kopf', 'kubernetes', 'aiohttp', 'rich', 'asyncio', 'cryptography', 'prometheus_client'}))"
     )

@@ -1,16 +1,16 @@
 """Each host's proof of a certificate, and whether the proofs are complete. Pure: no I/O, no clock.
 
-`certificate` and `proving` look at a certificate through `snapshot`. The states are those of CloudStack's class
-DirectDownloadManager, and PENDING: CloudStack answers after it has tried, these commands may answer before.
+`certificate` and `watch.certificates` look at a certificate through `snapshot`. The states are those of CloudStack's
+class DirectDownloadManager, and PENDING: CloudStack answers after it has tried, these commands may answer before.
 """
 
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from directdownload.cli import rollout, units
-from directdownload.cli.boards import Board, Line, Mood
-from directdownload.cli.inventory import ready_word
+from directdownload.cli import objects, rollout
+from directdownload.cli.view import units
+from directdownload.cli.view.screen import Line, Mood, Screen
 from directdownload.resources import pem
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.certificate import CertificateFailure, DirectDownloadCertificate
@@ -30,7 +30,7 @@ class State(enum.StrEnum):
 PROVED = frozenset({State.UPLOADED, State.REVOKED})
 
 
-class Verdict(enum.Enum):
+class ProofState(enum.Enum):
     RUNNING = enum.auto()
     #: every Up host has proved the request
     PROVED = enum.auto()
@@ -59,7 +59,7 @@ class Proofs:
 
     certificate: DirectDownloadCertificate
     hosts: tuple[Proof, ...] | None
-    verdict: Verdict
+    end: ProofState
     #: reason of the certificate's deciding condition
     reason: str
     message: str
@@ -85,7 +85,7 @@ def snapshot(
         proved, failed = (counts.uploaded + counts.revoked, counts.failed) if counts else (0, 0)
         pending, skipped = (counts.pending, counts.down) if counts else (0, 0)
         # Ready does not wait for hosts in Maintenance, but the counts include them.
-        ready = said is rollout.Verdict.READY
+        ready = said is rollout.End.READY
         waiting, failing = counts is None or (pending > 0 and not ready), failed > 0 and not ready
         # With no pending host, Provisioning means that no host is Up.
         nobody = reason == Reason.PROVISIONING
@@ -99,20 +99,20 @@ def snapshot(
         nobody = only_host is None and not awaited
     revoking = certificate.spec.revoked or only_host in certificate.spec.revoked_hosts
     if (status.observed_generation or 0) < certificate.metadata.generation:
-        verdict = Verdict.RUNNING
-    elif said is rollout.Verdict.STALLED and not (revoking and proofs is not None):
+        end = ProofState.RUNNING
+    elif said is rollout.End.STALLED and not (revoking and proofs is not None):
         # Hosts can revoke an invalid certificate, and prove that; counts alone do not show it.
-        verdict = Verdict.STALLED
+        end = ProofState.STALLED
     elif waiting:
-        verdict = Verdict.RUNNING
+        end = ProofState.RUNNING
     elif failing:
-        verdict = Verdict.FAILED
+        end = ProofState.FAILED
     else:
-        verdict = Verdict.NOBODY if nobody else Verdict.PROVED
+        end = ProofState.NOBODY if nobody else ProofState.PROVED
     return Proofs(
         certificate=certificate,
         hosts=proofs,
-        verdict=verdict,
+        end=end,
         reason=reason,
         message=message,
         proved=proved,
@@ -146,7 +146,7 @@ def fingerprint(certificate: DirectDownloadCertificate) -> str | None:
         return None
 
 
-def board(state: Proofs) -> Board:
+def screen(state: Proofs) -> Screen:
     """One line per host, and the total."""
     moods = {
         State.UPLOADED: Mood.DONE,
@@ -156,12 +156,12 @@ def board(state: Proofs) -> Board:
         State.PENDING: Mood.ACTIVE,
     }
     mood = {
-        Verdict.RUNNING: Mood.ACTIVE,
-        Verdict.PROVED: Mood.DONE,
-        Verdict.FAILED: Mood.FAILED,
-        Verdict.STALLED: Mood.FAILED,
-        Verdict.NOBODY: Mood.FAILED,
-    }[state.verdict]
+        ProofState.RUNNING: Mood.ACTIVE,
+        ProofState.PROVED: Mood.DONE,
+        ProofState.FAILED: Mood.FAILED,
+        ProofState.STALLED: Mood.FAILED,
+        ProofState.NOBODY: Mood.FAILED,
+    }[state.end]
     lines = tuple(
         Line((proof.host,), proof.state.value, moods[proof.state], downloaded_bytes=None, note=proof.details)
         for proof in state.hosts or ()
@@ -174,12 +174,12 @@ def board(state: Proofs) -> Board:
         downloaded_bytes=None,
         note=", ".join(notes),
     )
-    return Board(lines, total)
+    return Screen(lines, total)
 
 
 def _state(certificate: DirectDownloadCertificate, expected: str | None, host: Host) -> tuple[State, str]:
     if host.status.state not in ("Up", "Maintenance"):
-        return State.SKIPPED, f"{host.status.state or 'not Up yet'} ({ready_word(host.status)})"
+        return State.SKIPPED, f"{host.status.state or 'not Up yet'} ({objects.ready_word(host.status)})"
     unwanted = certificate.spec.revoked or host.name in certificate.spec.revoked_hosts or certificate.deleting
     entry = next((entry for entry in host.status.certificates if entry.name == certificate.name), None)
     if entry is None:

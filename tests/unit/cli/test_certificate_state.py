@@ -8,8 +8,9 @@ import rich.console
 from tests.unit.cli.support import condition
 from tests.world import certificates
 
-from directdownload.cli import progress, proofs
-from directdownload.cli.proofs import State, Verdict
+from directdownload.cli import certificate_state
+from directdownload.cli.certificate_state import ProofState, State
+from directdownload.cli.view import progress
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
@@ -79,23 +80,23 @@ DOWN = condition("Ready", "False", "NodeNotReady")
 def test_what_one_host_has_proved(
     spec: dict[str, Any], status: dict[str, Any], of: Host, state: State, details: str
 ) -> None:
-    (found,) = proofs.of_hosts(certificate(spec, status), [of, host("elsewhere", UPLOADED, zone="y")])
+    (found,) = certificate_state.of_hosts(certificate(spec, status), [of, host("elsewhere", UPLOADED, zone="y")])
     assert (found.state, found.details) == (state, details)
     assert found.awaited is (of.status.state == "Up")
 
 
 def test_a_certificate_that_is_being_deleted_is_revoked() -> None:
-    (found,) = proofs.of_hosts(certificate(deletionTimestamp="2026-05-01T12:00:00Z"), [host("h", REVOKED)])
+    (found,) = certificate_state.of_hosts(certificate(deletionTimestamp="2026-05-01T12:00:00Z"), [host("h", REVOKED)])
     assert found.state is State.REVOKED
 
 
 def test_of_a_reference_the_published_fingerprint_counts() -> None:
     reference = {"certificate": None, "certificateRef": {"kind": "Secret", "name": "s", "key": "k"}}
     item = certificate(reference, {"fingerprintSHA256": "AA:BB"})
-    assert [proof.state for proof in proofs.of_hosts(item, [host("h", OTHER)])] == [State.UPLOADED]
+    assert [proof.state for proof in certificate_state.of_hosts(item, [host("h", OTHER)])] == [State.UPLOADED]
     unpublished = certificate(reference, {"certificate": None, "fingerprintSHA256": None})
     nothing = {**UPLOADED, "fingerprintSHA256": None}
-    assert [proof.state for proof in proofs.of_hosts(unpublished, [host("h", nothing)])] == [State.PENDING]
+    assert [proof.state for proof in certificate_state.of_hosts(unpublished, [host("h", nothing)])] == [State.PENDING]
 
 
 STALLED = {"conditions": [condition("Stalled", "True", "InvalidCertificate", message="found two")]}
@@ -106,59 +107,59 @@ ALL_REVOKED = {"revoked": True}
 
 
 @pytest.mark.parametrize(
-    ("spec", "status", "hosts", "only", "verdict"),
+    ("spec", "status", "hosts", "only", "end"),
     [
-        ({}, {}, [host("a", UPLOADED), host("b", UPLOADED)], None, Verdict.PROVED),
-        ({}, {}, [host("a", UPLOADED), host("b")], None, Verdict.RUNNING),
-        ({}, {}, [host("a", UPLOADED), host("b")], "a", Verdict.PROVED),
-        ({}, {}, [host("a", UPLOADED), host("b", state="Down")], None, Verdict.PROVED),
-        ({}, {}, [host("a", UPLOADED), host("b", state="Maintenance")], None, Verdict.PROVED),
-        ({}, {}, [host("a", UPLOADED), host("b", FAILED, state="Maintenance")], None, Verdict.PROVED),
-        ({}, {}, [host("a", UPLOADED), host("b", FAILED)], None, Verdict.FAILED),
-        ({}, {}, [host("a"), host("b", FAILED)], None, Verdict.RUNNING),
-        ({}, {}, [], None, Verdict.NOBODY),
-        ({}, {}, [host("a", state="Down"), host("b", UPLOADED, state="Maintenance")], None, Verdict.NOBODY),
-        (ALL_REVOKED, {}, [host("a", state="Down")], None, Verdict.NOBODY),
-        ({}, {}, [host("a", state="Down")], "a", Verdict.PROVED),
-        ({}, LATE, [host("a", UPLOADED)], None, Verdict.RUNNING),
-        ({}, LATE | STALLED, [host("a", UPLOADED)], None, Verdict.RUNNING),
-        ({}, STALLED, [host("a")], None, Verdict.STALLED),
-        ({}, STALLED, [], None, Verdict.STALLED),
+        ({}, {}, [host("a", UPLOADED), host("b", UPLOADED)], None, ProofState.PROVED),
+        ({}, {}, [host("a", UPLOADED), host("b")], None, ProofState.RUNNING),
+        ({}, {}, [host("a", UPLOADED), host("b")], "a", ProofState.PROVED),
+        ({}, {}, [host("a", UPLOADED), host("b", state="Down")], None, ProofState.PROVED),
+        ({}, {}, [host("a", UPLOADED), host("b", state="Maintenance")], None, ProofState.PROVED),
+        ({}, {}, [host("a", UPLOADED), host("b", FAILED, state="Maintenance")], None, ProofState.PROVED),
+        ({}, {}, [host("a", UPLOADED), host("b", FAILED)], None, ProofState.FAILED),
+        ({}, {}, [host("a"), host("b", FAILED)], None, ProofState.RUNNING),
+        ({}, {}, [], None, ProofState.NOBODY),
+        ({}, {}, [host("a", state="Down"), host("b", UPLOADED, state="Maintenance")], None, ProofState.NOBODY),
+        (ALL_REVOKED, {}, [host("a", state="Down")], None, ProofState.NOBODY),
+        ({}, {}, [host("a", state="Down")], "a", ProofState.PROVED),
+        ({}, LATE, [host("a", UPLOADED)], None, ProofState.RUNNING),
+        ({}, LATE | STALLED, [host("a", UPLOADED)], None, ProofState.RUNNING),
+        ({}, STALLED, [host("a")], None, ProofState.STALLED),
+        ({}, STALLED, [], None, ProofState.STALLED),
         # what is invalid can be revoked all the same
-        (ALL_REVOKED, STALLED, [host("a", REVOKED)], None, Verdict.PROVED),
-        (ALL_REVOKED, STALLED, [host("a", UPLOADED)], None, Verdict.RUNNING),
-        ({"revokedHosts": ["a"]}, STALLED, [host("a", REVOKED), host("b")], "a", Verdict.PROVED),
+        (ALL_REVOKED, STALLED, [host("a", REVOKED)], None, ProofState.PROVED),
+        (ALL_REVOKED, STALLED, [host("a", UPLOADED)], None, ProofState.RUNNING),
+        ({"revokedHosts": ["a"]}, STALLED, [host("a", REVOKED), host("b")], "a", ProofState.PROVED),
         # those who may not see hosts
-        ({}, {}, None, None, Verdict.RUNNING),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "down": 1}}, None, None, Verdict.PROVED),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}}, None, None, Verdict.RUNNING),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "failed": 1}}, None, None, Verdict.FAILED),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | READY, None, None, Verdict.PROVED),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "failed": 1}} | READY, None, None, Verdict.PROVED),
-        (ALL_REVOKED, {"hosts": {"revoked": 2}}, None, None, Verdict.PROVED),
-        ({}, {"hosts": {"desired": 2, "down": 2}} | PROVISIONING, None, None, Verdict.NOBODY),
-        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | PROVISIONING, None, None, Verdict.RUNNING),
-        (ALL_REVOKED, STALLED, None, None, Verdict.STALLED),
+        ({}, {}, None, None, ProofState.RUNNING),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "down": 1}}, None, None, ProofState.PROVED),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}}, None, None, ProofState.RUNNING),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "failed": 1}}, None, None, ProofState.FAILED),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | READY, None, None, ProofState.PROVED),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "failed": 1}} | READY, None, None, ProofState.PROVED),
+        (ALL_REVOKED, {"hosts": {"revoked": 2}}, None, None, ProofState.PROVED),
+        ({}, {"hosts": {"desired": 2, "down": 2}} | PROVISIONING, None, None, ProofState.NOBODY),
+        ({}, {"hosts": {"desired": 2, "uploaded": 1, "pending": 1}} | PROVISIONING, None, None, ProofState.RUNNING),
+        (ALL_REVOKED, STALLED, None, None, ProofState.STALLED),
     ],
 )
 def test_whether_it_is_over(
-    spec: dict[str, Any], status: dict[str, Any], hosts: list[Host] | None, only: str | None, verdict: Verdict
+    spec: dict[str, Any], status: dict[str, Any], hosts: list[Host] | None, only: str | None, end: ProofState
 ) -> None:
-    assert proofs.snapshot(certificate(spec, status), hosts, only).verdict is verdict
+    assert certificate_state.snapshot(certificate(spec, status), hosts, only).end is end
 
 
 def test_a_host_of_another_zone_is_not_looked_at() -> None:
-    state = proofs.snapshot(certificate(), [host("b", UPLOADED), host("a", UPLOADED), host("c", zone="y")])
+    state = certificate_state.snapshot(certificate(), [host("b", UPLOADED), host("a", UPLOADED), host("c", zone="y")])
     assert [proof.host for proof in state.hosts or ()] == ["a", "b"]
     assert (state.proved, state.total) == (2, 2)
 
 
-def test_the_board_is_a_table_without_bars() -> None:
+def test_the_screen_is_a_table_without_bars() -> None:
     hosts = [host("kvm-1", UPLOADED), host("kvm-2", FAILED), host("kvm-3"), host("kvm-4", state="Down")]
-    board = proofs.board(proofs.snapshot(certificate(), hosts))
+    screen = certificate_state.screen(certificate_state.snapshot(certificate(), hosts))
     console = rich.console.Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with console.capture() as captured:
-        console.print(progress.bars(board, 50))
+        console.print(progress.bars(screen, 50))
     assert [line.split() for line in captured.get().splitlines()] == [
         ["kvm-1", "UPLOADED"],
         ["kvm-2", "FAILED", "KeystoreMissing"],

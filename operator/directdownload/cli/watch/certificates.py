@@ -1,18 +1,17 @@
 """Waits until hosts have proved a change of a certificate, and prints the result: for `certificate … --wait`."""
 
-import asyncio
 import time
 
 import click
 
-from directdownload.cli import following, output, progress, proofs, reading, units
-from directdownload.cli.exit_status import DONE, INTERRUPTED, PERMANENT, TRANSIENT, Failure
-from directdownload.cli.inventory import zone_selector
-from directdownload.cli.proofs import Proofs, Verdict
+from directdownload.cli import certificate_state, objects
+from directdownload.cli.certificate_state import Proof, Proofs, ProofState
+from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session
-from directdownload.cluster import errors, kinds
+from directdownload.cli.view import output, units
+from directdownload.cli.watch import follow
+from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
-from directdownload.cluster.reflector import Reflector, Store
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import Host
 
@@ -20,22 +19,13 @@ from directdownload.resources.host import Host
 FAILURE_STAYS_SECONDS = 5.0
 
 
-async def visible_hosts(session: Session, zone: str | None) -> list[Host] | None:
-    """Hosts of `zone` (None: all); None if the user may not list hosts."""
-    try:
-        documents, _ = await session.api.list(kinds.HOSTS, field_selector=zone_selector(zone))
-    except errors.Forbidden:
-        return None
-    return reading.readable(Host.model_validate, documents)
-
-
 async def report(session: Session, certificate: DirectDownloadCertificate, only_host: str | None, how: str) -> None:
     """Prints the current state without waiting; as a table, only the command that follows it."""
     if how == "table":
         click.echo(f"Follow it with: {_command(certificate)}", err=True)
     else:
-        hosts = await visible_hosts(session, certificate.spec.zone)
-        _print(proofs.snapshot(certificate, hosts, only_host), how)
+        hosts = await objects.hosts_of(session, certificate.spec.zone)
+        _print(certificate_state.snapshot(certificate, hosts, only_host), how)
 
 
 async def wait(
@@ -44,15 +34,11 @@ async def wait(
     """Follows `certificate` to its end, prints a row per host, and returns the exit status.
 
     All Up hosts proved it 0; out of time, hosts failed, or none is Up 1; Stalled 3; Ctrl-C 130. With `only_host` that
-    host counts.
+    host counts. Raises Failure if the certificate is deleted meanwhile.
     """
     began = time.monotonic()
-    try:
-        with progress.reporter(aside=True) as reporter:
-            state = await _follow(session, certificate, only_host, reporter, timeout_seconds)
-    except asyncio.CancelledError:
-        click.echo(f"\nNo longer watching. The hosts go on; see them with: {_command(certificate)}", err=True)
-        return INTERRUPTED
+    with follow.interruptible(f"The hosts go on; see them with: {_command(certificate)}"):
+        state = await _follow(session, certificate, only_host, timeout_seconds)
     _print(state, how)
     status, text = _ending(state, units.span(time.monotonic() - began))
     click.echo(text, err=True)
@@ -62,74 +48,48 @@ async def wait(
 
 
 async def _follow(
-    session: Session,
-    first: DirectDownloadCertificate,
-    only_host: str | None,
-    reporter: progress.Reporter,
-    timeout_seconds: float,
+    session: Session, first: DirectDownloadCertificate, only_host: str | None, timeout_seconds: float
 ) -> Proofs:
-    visible = await visible_hosts(session, first.spec.zone) is not None
-    certificates: Store[DirectDownloadCertificate] = Store()
+    visible = await objects.hosts_of(session, first.spec.zone) is not None
+    following = follow.Follow(session, timeout_seconds)
+    certificates = following.store(
+        kinds.CERTIFICATES, DirectDownloadCertificate, field_selector=f"metadata.name={first.name}"
+    )
     certificates.observe(first)
-    hosts: Store[Host] = Store()
-    changed = asyncio.Event()
-    reflectors: list[Reflector[DirectDownloadCertificate] | Reflector[Host]] = [
-        Reflector(
-            session.api,
-            kinds.CERTIFICATES,
-            DirectDownloadCertificate.model_validate,
-            certificates,
-            field_selector=f"metadata.name={first.name}",
-            on_change=lambda *_: changed.set(),
-        )
-    ]
+    hosts = None
     if visible:
-        reflectors.append(
-            Reflector(
-                session.api,
-                kinds.HOSTS,
-                Host.model_validate,
-                hosts,
-                field_selector=zone_selector(first.spec.zone),
-                on_change=lambda *_: changed.set(),
-            )
-        )
+        hosts = following.store(kinds.HOSTS, Host, field_selector=objects.zone_selector(first.spec.zone))
     failing_since = None
 
-    def look() -> Proofs:
-        certificate = certificates.get(first.key)
-        if certificate is None or certificate.uid != first.uid:
-            raise Failure(f"certificate {first.name!r} was deleted meanwhile")
-        return proofs.snapshot(certificate, hosts if visible else None, only_host)
-
-    def draw() -> bool:
+    def over(state: Proofs) -> bool:
         nonlocal failing_since
-        state = look()
-        reporter.update(proofs.board(state))
-        if state.verdict is not Verdict.FAILED:
+        if state.end is not ProofState.FAILED:
             failing_since = None
-            return state.verdict is not Verdict.RUNNING
+            return state.end is not ProofState.RUNNING
         failing_since = failing_since or time.monotonic()
         return time.monotonic() - failing_since >= FAILURE_STAYS_SECONDS
 
-    async with following.running(reflectors, reporter, timeout_seconds) as failed:
-        await following.until(draw, changed, failed, timeout_seconds)
-    return look()
+    return await following.until(
+        over,
+        lambda: certificate_state.snapshot(follow.still(certificates, first, "certificate"), hosts, only_host),
+        certificate_state.screen,
+        aside=True,
+    )
 
 
 def _ending(state: Proofs, span: str) -> tuple[int, str]:
     """The exit status, and the sentence that explains it."""
     name = state.certificate.spec.keystore_alias
     why = state.reason + (f": {state.message}" if state.message else "")
-    if state.verdict is Verdict.STALLED:
+    if state.end is ProofState.STALLED:
         return PERMANENT, f"Error: {name} has stalled: {why}"
     so_far = f"{state.proved} of {units.count(state.total, 'host')} proved it"
-    if state.verdict is Verdict.PROVED:
+    if state.end is ProofState.PROVED:
         return DONE, f"{name}: {so_far}, after {span}."
-    if state.verdict is Verdict.NOBODY:
+    if state.end is ProofState.NOBODY:
         zone = state.certificate.spec.zone
         return TRANSIENT, f"Error: {name}: no host of zone {zone} is Up. Each host follows when it is Up."
-    if state.verdict is Verdict.FAILED:
+    if state.end is ProofState.FAILED:
         return TRANSIENT, f"Error: {name}: {so_far}, {state.failed} failed. Their agents keep trying."
     return TRANSIENT, (
         f"Error: {name} is not done after {span}: {so_far}, {state.failed} failed, {state.pending} pending"
@@ -141,7 +101,7 @@ def _ending(state: Proofs, span: str) -> tuple[int, str]:
 def _print(state: Proofs, how: str) -> None:
     certificate = state.certificate
     if how == "name":
-        output.print_documents([{"metadata": {"name": certificate.name}}], kinds.CERTIFICATES, how)
+        objects.print_documents([{"metadata": {"name": certificate.name}}], kinds.CERTIFICATES, how)
     elif how != "table":
         output.print_document(_document(state), how)
     elif state.hosts:
@@ -158,7 +118,7 @@ def _document(state: Proofs) -> Object:
         "name": certificate.name,
         "alias": certificate.spec.keystore_alias,
         "zone": certificate.spec.zone,
-        "fingerprintSHA256": proofs.fingerprint(certificate),
+        "fingerprintSHA256": certificate_state.fingerprint(certificate),
         "hosts": {
             "proved": state.proved,
             "failed": state.failed,
@@ -169,7 +129,7 @@ def _document(state: Proofs) -> Object:
     }
 
 
-def document(proof: proofs.Proof) -> Object:
+def document(proof: Proof) -> Object:
     """As an entry of CloudStack's `hostsmap`."""
     return {"hostName": proof.host, "status": proof.state.value, "details": proof.details}
 

@@ -1,7 +1,7 @@
-"""Shows boards as they change: bars that redraw on a terminal, lines anywhere else.
+"""Shows screens as they change: bars that redraw on a terminal, lines anywhere else.
 
-`following` and `proving` call `update` with each new board, and `note` with messages in between. Both reporters are
-context managers, so that the terminal is restored however the command ends.
+`watch` calls `update` with each new screen, and `note` with messages in between. Both reporters are context managers,
+so that the terminal is restored however the command ends.
 """
 
 import sys
@@ -15,14 +15,14 @@ import rich.progress_bar
 import rich.table
 import rich.text
 
-from directdownload.cli import boards, terminal, units
-from directdownload.cli.boards import Board, Line, Mood
+from directdownload.cli.view import terminal, units
+from directdownload.cli.view.screen import Line, Mood, Screen
 
 _BAR_WIDTH = 30
 #: The longest percent, bytes and rate, so that columns do not move while numbers grow.
 _NUMBER_WIDTHS = (len("100 %"), len("999.9 MiB / 999.9 MiB"), len("999.9 MiB/s"))
 _STYLES = {Mood.WAITING: "dim", Mood.ACTIVE: "", Mood.DONE: "green", Mood.FAILED: "red"}
-#: Lines of a terminal that a crowded board leaves free: for the total, "… more" and some earlier output.
+#: Lines of a terminal that a crowded screen leaves free: for the total, "… more" and some earlier output.
 _SPARE_LINES = 6
 
 
@@ -34,7 +34,7 @@ class Reporter(Protocol):
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None: ...
-    def update(self, board: Board) -> None: ...
+    def update(self, screen: Screen) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -46,7 +46,7 @@ def reporter(*, aside: bool = False) -> Reporter:
 
 
 class Bars:
-    """One bar per line of the board, redrawn in place."""
+    """One bar per line of the screen, redrawn in place."""
 
     def __init__(self, console: rich.console.Console, transient: bool = False) -> None:
         self._console = console
@@ -64,15 +64,15 @@ class Bars:
     ) -> None:
         self._live.__exit__(kind, error, traceback)
 
-    def update(self, board: Board) -> None:
-        self._live.update(bars(board, max(1, self._console.height - _SPARE_LINES)))
+    def update(self, screen: Screen) -> None:
+        self._live.update(bars(screen, max(1, self._console.height - _SPARE_LINES)))
 
     def note(self, text: str) -> None:
         self._console.print(terminal.visible(text), style="yellow", markup=False)
 
 
 class Lines:
-    """A line whenever something changes; of a crowded board, failures and the total."""
+    """A line whenever something changes; of a crowded screen, failures and the total."""
 
     def __init__(self, console: rich.console.Console) -> None:
         self._console = console
@@ -89,17 +89,17 @@ class Lines:
     ) -> None:
         return
 
-    def update(self, board: Board) -> None:
-        everything = (*board.lines, board.total)
-        widths = [max(len(line.labels[index]) for line in everything) for index in range(len(board.total.labels))]
-        for line in board.lines:
-            # A crowded board prints failures, and the recovery of a failure; the total covers the rest.
+    def update(self, screen: Screen) -> None:
+        everything = (*screen.lines, screen.total)
+        widths = [max(len(line.labels[index]) for line in everything) for index in range(len(screen.total.labels))]
+        for line in screen.lines:
+            # A crowded screen prints failures, and the recovery of a failure; the total covers the rest.
             percent = line.percent if line.mood is Mood.ACTIVE else None
-            if not board.crowded or line.mood is Mood.FAILED or line.labels in self._said:
+            if not screen.crowded or line.mood is Mood.FAILED or line.labels in self._said:
                 self._say(line, widths, (line.state, percent, line.mood, _steady(line)))
-        percent = board.total.percent
+        percent = screen.total.percent
         # With few lines each shows its percent, so the total changes only every tenth of the way.
-        self._say(board.total, widths, (board.total.state, percent if board.crowded else (percent or 0) // 10))
+        self._say(screen.total, widths, (screen.total.state, percent if screen.crowded else (percent or 0) // 10))
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -107,7 +107,7 @@ class Lines:
     def _say(self, line: Line, widths: list[int], what: tuple[object, ...]) -> None:
         if self._said.get(line.labels) != what:
             self._said[line.labels] = what
-            self._write(boards.text(line, widths))
+            self._write(line.text(widths))
 
     def _write(self, text: str) -> None:
         # Not console.print, which wraps at 80 columns in a pipe.
@@ -115,23 +115,23 @@ class Lines:
         self._console.file.flush()
 
 
-def bars(board: Board, limit: int) -> rich.console.RenderableType:
-    """The board for a terminal with room for `limit` lines."""
+def bars(screen: Screen, limit: int) -> rich.console.RenderableType:
+    """The screen for a terminal with room for `limit` lines."""
     grid = rich.table.Table.grid(padding=(0, 2))
-    for _ in board.total.labels:
+    for _ in screen.total.labels:
         grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    if board.total.downloaded_bytes is not None:
+    if screen.total.downloaded_bytes is not None:
         grid.add_column(width=_BAR_WIDTH)
         for width in _NUMBER_WIDTHS:
             grid.add_column(justify="right", no_wrap=True, min_width=width)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    shown = board.shown(limit)
+    shown = screen.shown(limit)
     for line in shown:
         _add(grid, line, _STYLES[line.mood])
-    if len(shown) < len(board.lines):
-        grid.add_row(rich.text.Text(f"… {len(board.lines) - len(shown)} more", style="dim"))
-    _add(grid, board.total, f"bold {_STYLES[board.total.mood]}".strip())
+    if len(shown) < len(screen.lines):
+        grid.add_row(rich.text.Text(f"… {len(screen.lines) - len(shown)} more", style="dim"))
+    _add(grid, screen.total, f"bold {_STYLES[screen.total.mood]}".strip())
     return grid
 
 

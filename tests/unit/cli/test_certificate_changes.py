@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.world import certificates
 
-from directdownload.cli import aliases, trust
+from directdownload.cli import certificate_changes as changes
 from directdownload.cli.exit_status import PERMANENT, Failure
 from directdownload.resources import pem
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -27,28 +27,28 @@ def certificate(status: dict[str, Any] | None = None, **spec: Any) -> DirectDown
 @pytest.mark.parametrize(
     ("spec", "decide", "fields"),
     [
-        ({}, trust.upload(pem.parse(PEM), None), {}),
-        ({"certificate": "".join(PEM.split("\n")[1:-2])}, trust.upload(pem.parse(PEM), None), {}),
-        ({}, trust.upload(pem.parse(SECOND), None), {"certificate": SECOND}),
-        ({"certificate": "damaged"}, trust.upload(pem.parse(PEM), None), {"certificate": PEM}),
-        ({"revoked": True}, trust.upload(pem.parse(PEM), None), {"revoked": False}),
+        ({}, changes.upload(pem.parse(PEM), None), {}),
+        ({"certificate": "".join(PEM.split("\n")[1:-2])}, changes.upload(pem.parse(PEM), None), {}),
+        ({}, changes.upload(pem.parse(SECOND), None), {"certificate": SECOND}),
+        ({"certificate": "damaged"}, changes.upload(pem.parse(PEM), None), {"certificate": PEM}),
+        ({"revoked": True}, changes.upload(pem.parse(PEM), None), {"revoked": False}),
         (
             {"revoked": True, "revokedHosts": ["a"]},
-            trust.upload(pem.parse(SECOND), None),
+            changes.upload(pem.parse(SECOND), None),
             {"certificate": SECOND, "revoked": False, "revokedHosts": []},
         ),
-        ({"revokedHosts": ["a", "b"]}, trust.upload(pem.parse(PEM), "a"), {"revokedHosts": ["b"]}),
-        ({"revokedHosts": ["b"]}, trust.upload(pem.parse(PEM), "a"), {}),
-        ({"revokedHosts": ["a", "b", "a"]}, trust.provision("a"), {"revokedHosts": ["b"]}),
-        ({}, trust.provision("a"), {}),
-        ({}, trust.revoke(None), {"revoked": True}),
-        ({"revoked": True}, trust.revoke(None), {}),
-        ({"revokedHosts": ["a"]}, trust.revoke("b"), {"revokedHosts": ["a", "b"]}),
-        ({"revokedHosts": ["a"]}, trust.revoke("a"), {}),
-        ({"revoked": True}, trust.revoke("a"), {"revokedHosts": ["a"]}),
+        ({"revokedHosts": ["a", "b"]}, changes.upload(pem.parse(PEM), "a"), {"revokedHosts": ["b"]}),
+        ({"revokedHosts": ["b"]}, changes.upload(pem.parse(PEM), "a"), {}),
+        ({"revokedHosts": ["a", "b", "a"]}, changes.provision("a"), {"revokedHosts": ["b"]}),
+        ({}, changes.provision("a"), {}),
+        ({}, changes.revoke(None), {"revoked": True}),
+        ({"revoked": True}, changes.revoke(None), {}),
+        ({"revokedHosts": ["a"]}, changes.revoke("b"), {"revokedHosts": ["a", "b"]}),
+        ({"revokedHosts": ["a"]}, changes.revoke("a"), {}),
+        ({"revoked": True}, changes.revoke("a"), {"revokedHosts": ["a"]}),
     ],
 )
-def test_the_fields_that_change(spec: dict[str, Any], decide: trust.Decide, fields: dict[str, Any]) -> None:
+def test_the_fields_that_change(spec: dict[str, Any], decide: changes.Decide, fields: dict[str, Any]) -> None:
     assert decide(certificate(**spec)) == fields
 
 
@@ -58,13 +58,13 @@ REFERENCE = {"certificate": None, "certificateRef": {"kind": "ConfigMap", "name"
 @pytest.mark.parametrize(
     ("spec", "decide", "words"),
     [
-        (REFERENCE, trust.upload(pem.parse(PEM), None), "takes its bytes from the ConfigMap s"),
-        ({}, trust.upload(pem.parse(SECOND), "a"), "differs from the file"),
-        ({"revoked": True}, trust.upload(pem.parse(PEM), "a"), "is revoked in all of zone z"),
-        ({"revoked": True}, trust.provision("a"), "is revoked in all of zone z"),
+        (REFERENCE, changes.upload(pem.parse(PEM), None), "takes its bytes from the ConfigMap s"),
+        ({}, changes.upload(pem.parse(SECOND), "a"), "differs from the file"),
+        ({"revoked": True}, changes.upload(pem.parse(PEM), "a"), "is revoked in all of zone z"),
+        ({"revoked": True}, changes.provision("a"), "is revoked in all of zone z"),
     ],
 )
-def test_what_is_refused(spec: dict[str, Any], decide: trust.Decide, words: str) -> None:
+def test_what_is_refused(spec: dict[str, Any], decide: changes.Decide, words: str) -> None:
     with pytest.raises(Failure, match=words) as refused:
         decide(certificate(**spec))
     assert refused.value.exit_code == PERMANENT
@@ -86,9 +86,9 @@ def test_a_rotation_tells_of_the_one_before_only_where_hosts_keep_it() -> None:
         # changed back to what hosts still have
         (certificate({"certificate": SECOND}, certificate="x"), ""),
     ):
-        text = trust.uploaded_text(before, certificate(certificate=SECOND))
+        text = changes.uploaded_text(before, certificate(certificate=SECOND))
         assert text == " ".join(["Certificate ca changed: every host of z takes the new one.", *filter(None, [told])])
-    assert "previous" not in trust.uploaded_text(
+    assert "previous" not in changes.uploaded_text(
         certificate(published), certificate(certificate=SECOND, keepPrevious="0s")
     )
 
@@ -96,24 +96,24 @@ def test_a_rotation_tells_of_the_one_before_only_where_hosts_keep_it() -> None:
 def test_a_certificate_is_read_from_a_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text(PEM.replace("\n", "\r\n"))
-    assert trust.read(path, NOW).pem == PEM
+    assert changes.read(path, NOW).pem == PEM
     for days, words in ((3651, "the certificate expired at "), (-2, "the certificate is not valid before ")):
         with pytest.raises(Failure, match=f"{re.escape(str(path))}: {words}"):
-            trust.read(path, NOW + datetime.timedelta(days=days))
+            changes.read(path, NOW + datetime.timedelta(days=days))
 
 
 def test_a_private_key_is_refused_and_not_repeated(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text(PEM + certificates.private_key())
     with pytest.raises(Failure) as refused:
-        trust.read(path, NOW)
+        changes.read(path, NOW)
     assert certificates.private_key().split("\n")[1] not in refused.value.message
     assert refused.value.message.endswith("found a block that begins with -----BEGIN PRIVATE KEY")
 
 
 def test_an_endless_file_is_not_read_to_its_end() -> None:
     with pytest.raises(Failure, match="/dev/zero: expected one certificate, found 65537 characters"):
-        trust.read(pathlib.Path("/dev/zero"), NOW)
+        changes.read(pathlib.Path("/dev/zero"), NOW)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
     ],
 )
 def test_names_of_objects(alias: str, name: str) -> None:
-    assert aliases.object_names(alias, "zone-1") == (name, f"{name}-zone-1")
+    assert changes.object_names(alias, "zone-1") == (name, f"{name}-zone-1")
 
 
 @given(st.from_regex(r"[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?", fullmatch=True))
 def test_every_alias_makes_a_name(alias: str) -> None:
     label = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-    for name in aliases.object_names(alias, "zone-1"):
+    for name in changes.object_names(alias, "zone-1"):
         assert re.fullmatch(rf"{label}(\.{label})*", name)

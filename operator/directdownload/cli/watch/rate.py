@@ -1,6 +1,6 @@
 """The rate of an amount that grows, for users who may not see placements and their rates.
 
-Used by `following` for deployments, whose status is written every few seconds. Pure: the caller passes the time.
+Used by `deployments`, whose status is written every few seconds. Pure: the caller passes the time.
 """
 
 import collections

@@ -2,7 +2,7 @@
 
 import pytest
 
-from directdownload.cli.pace import WINDOW_SECONDS, Meter
+from directdownload.cli.watch.rate import WINDOW_SECONDS, Meter
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from directdownload.cli import poolfiles
-from directdownload.cli.poolfiles import State
+from directdownload.cli import fleet
+from directdownload.cli.fleet import State
 from directdownload.resources.host import Host
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
@@ -43,7 +43,7 @@ def template(uid: str = "u", name: str = "t") -> Template:
     return Template.model_validate({"metadata": {"namespace": "ns", "name": name, "uid": uid}, "spec": spec})
 
 
-def rows(listing: poolfiles.Listing) -> list[tuple[str, str, State, int | None, str]]:
+def rows(listing: fleet.Listing) -> list[tuple[str, str, State, int | None, str]]:
     return [(e.host, e.file, e.state, e.size_bytes, e.template) for e in listing.entries]
 
 
@@ -66,7 +66,7 @@ def rows(listing: poolfiles.Listing) -> list[tuple[str, str, State, int | None, 
     ],
 )
 def test_a_placement_is_what_lies_there(status: dict[str, Any], expected: tuple[str, State, int] | None) -> None:
-    listing = poolfiles.listing(pool(), [host("kvm-1", [])], [placement(**status)], [template()])
+    listing = fleet.listing(pool(), [host("kvm-1", [])], [placement(**status)], [template()])
     assert [(e.file, e.state, e.size_bytes) for e in listing.entries] == ([expected] if expected else [])
     assert all((e.host, e.template) == ("kvm-1", "ns/t") for e in listing.entries)
     assert listing.notes == []
@@ -74,7 +74,7 @@ def test_a_placement_is_what_lies_there(status: dict[str, Any], expected: tuple[
 
 def test_files_without_placement_are_retained_while_their_template_exists_and_orphaned_then() -> None:
     unplaced = [file("u.iso"), file("v"), file(".directdownload/u.kvm-1.part", state="Partial")]
-    found = rows(poolfiles.listing(pool(), [host("kvm-1", unplaced)], [], [template()]))
+    found = rows(fleet.listing(pool(), [host("kvm-1", unplaced)], [], [template()]))
     assert found == [
         ("kvm-1", ".directdownload/u.kvm-1.part", State.PARTIAL, 5, "ns/t"),
         ("kvm-1", "u.iso", State.RETAINED, 5, "ns/t"),
@@ -84,14 +84,14 @@ def test_files_without_placement_are_retained_while_their_template_exists_and_or
 
 def test_a_placement_counts_for_more_than_an_older_report() -> None:
     placed = placement(phase="Ready", file=FILE)
-    found = rows(poolfiles.listing(pool(), [host("kvm-1", [file("u")]), host("kvm-2", [file("u")])], [placed], []))
+    found = rows(fleet.listing(pool(), [host("kvm-1", [file("u")]), host("kvm-2", [file("u")])], [placed], []))
     assert found == [("kvm-1", "u", State.PLACED, 7, "ns/t"), ("kvm-2", "u", State.ORPHANED, 5, "u")]
 
 
 def test_a_file_in_a_shared_pool_is_listed_once() -> None:
     shared = pool(type="NetworkFilesystem", path=f"{PATH}/shared")
     hosts = [host("kvm-2", [file("u"), file("v")]), host("kvm-1", [file("v"), file("w")])]
-    found = rows(poolfiles.listing(shared, hosts, [placement("kvm-2", phase="Ready", file=FILE)], []))
+    found = rows(fleet.listing(shared, hosts, [placement("kvm-2", phase="Ready", file=FILE)], []))
     assert [row[:3] for row in found] == [
         ("kvm-1", "v", State.ORPHANED),
         ("kvm-1", "w", State.ORPHANED),
@@ -101,7 +101,7 @@ def test_a_file_in_a_shared_pool_is_listed_once() -> None:
 
 def test_one_host_only() -> None:
     hosts = [host("kvm-1", [file("v")]), host("kvm-2")]
-    listing = poolfiles.listing(pool(), hosts, [placement("kvm-2", phase="Ready", file=FILE)], [], "kvm-1")
+    listing = fleet.listing(pool(), hosts, [placement("kvm-2", phase="Ready", file=FILE)], [], "kvm-1")
     assert [entry.file for entry in listing.entries] == ["v"]
     assert listing.notes == []
 
@@ -115,7 +115,7 @@ def test_what_is_not_known_is_said() -> None:
         host("kvm-5", []),
     ]
     elsewhere = Host.model_validate({"metadata": {"name": "x"}, "spec": {"nodeName": "x", "zone": "y"}})
-    listing = poolfiles.listing(pool(), [*hosts, elsewhere], [], [])
+    listing = fleet.listing(pool(), [*hosts, elsewhere], [], [])
     assert listing.notes == [
         "kvm-1: its agent has not reported its files yet; only placed files are listed.",
         "kvm-2: its agent has not reported its files yet; only placed files are listed.",

@@ -1,0 +1,1 @@
+"""Waits with progress: for `deploy --wait`, `status --watch` and `certificate … --wait`."""
