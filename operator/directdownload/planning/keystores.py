@@ -3,14 +3,14 @@
 Called by the agent: `desired` from the state of the cluster, `plan` against the entries found, and after the write once
 more against the entries read back, then `proofs`. Planned again after its changes, a plan changes nothing.
 
-Ownership: a trusted certificate is ours if the ledger has its alias with its fingerprint, or if it is exactly what a
-published certificate puts under that alias (CloudStack imported it, or the ledger was lost): such an entry is adopted.
+Ownership: a trusted certificate is ours if we own its alias with its fingerprint, or if it is exactly what a published
+certificate puts under that alias (CloudStack imported it, or the ownership was lost): such an entry is adopted.
 If our entry had been read back, another trusted certificate under its alias was put there by hand and is replaced.
 Every other entry is foreign: never changed, never removed; a wish that needs its alias fails.
 
 A keystore must not hold what Java cannot read: Java then opens none of the entries. A published certificate that Java
-cannot read is no wish. If the ledger says that we imported it, it is removed and remembered like a withdrawn one. If
-we only adopted it, it is left and reported.
+cannot read is no wish. If we imported it, it is removed and remembered like a withdrawn one. If we only adopted it, it
+is left and reported.
 
 A certificate that was withdrawn from this host (revoked, deleted, or its host left the zone) is remembered by alias. If
 it is found there again, from a backup of the store, it is ours and is removed; it also does not come back as the
@@ -132,7 +132,7 @@ class Owned:
 
 
 #: By alias, of one store.
-Ledger = Mapping[str, Owned]
+Ownership = Mapping[str, Owned]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Plan:
     #: aliases, with the name of the certificate that each was for
     remove: Mapping[str, str]
     #: to be on disk before the changes are made: then an interruption leaves no entry without an owner
-    ledger: Ledger
+    ownership: Ownership
     #: aliases that are wanted and held by foreign entries
     conflicts: frozenset[str]
     #: the drift that the changes repair
@@ -179,11 +179,11 @@ def desired(
     published: Iterable[Published],
     now: datetime.datetime,
     *,
-    ledgers: Iterable["Ledger"] = (),
+    ownerships: Iterable["Ownership"] = (),
     taken: Taken = MappingProxyType({}),
     unread: Set[str] = frozenset(),
 ) -> Desired:
-    """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time;
+    """`enabled` is the Zone's; None: there is no such Zone. `ownerships` of all stores; `taken` as of the last time;
     `unread`: names of certificates that exist and cannot be read.
 
     If two objects want the same alias, the older one has it.
@@ -197,7 +197,7 @@ def desired(
     for each in sorted(mine, key=lambda each: (each.created, each.name)):
         if not each.revoked_on(host):
             holders.setdefault(each.alias, each)
-    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ledgers, holders, unread)
+    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ownerships, holders, unread)
     wishes: dict[str, Wish] = {}
     ends: list[datetime.datetime] = []
     for alias, each in holders.items():
@@ -222,7 +222,7 @@ def nothing(host: str) -> Desired:
 
 
 def plan(
-    wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
+    wanted: Desired, ownership: Ownership, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
 ) -> Plan:
     """`missing`: there is no store, so `entries` is empty. `flawed`: aliases of entries that Java cannot read."""
     put: dict[str, Wish] = {}
@@ -232,8 +232,8 @@ def plan(
     drift: list[Drift] = []
     known = wanted.known
     back = _back(wanted.taken, entries)
-    for alias in sorted(wanted.wishes.keys() | known.keys() | ledger.keys() | back.keys()):
-        wish, owned, found = wanted.wishes.get(alias), ledger.get(alias), entries.get(alias)
+    for alias in sorted(wanted.wishes.keys() | known.keys() | ownership.keys() | back.keys()):
+        wish, owned, found = wanted.wishes.get(alias), ownership.get(alias), entries.get(alias)
         imported = owned.fingerprints if owned is not None else frozenset()
         asked_for = known.get(alias, _NONE).fingerprints
         published = found in asked_for and alias not in back
@@ -294,9 +294,9 @@ def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
     return tuple(Proof(each.name, "Failed", reason=reason) for each in wanted.published)
 
 
-def distrusted(wanted: Desired, ledger: Ledger) -> frozenset[str]:
+def distrusted(wanted: Desired, ownership: Ownership) -> frozenset[str]:
     """Fingerprints of ours that are not wanted (any more), wherever they still are."""
-    ours = [*ledger.values(), *wanted.known.values()]
+    ours = [*ownership.values(), *wanted.known.values()]
     wished = {wish.certificate.fingerprint_sha256 for wish in wanted.wishes.values()}
     return frozenset().union(*(each.fingerprints for each in ours)) - wished
 
@@ -312,14 +312,14 @@ def _stays(owned: Owned, wanted: Desired, *, flawed: bool) -> bool:
 def _taken(
     taken: Taken,
     revoked: Iterable[Published],
-    ledgers: Iterable["Ledger"],
+    ownerships: Iterable["Ownership"],
     holders: Mapping[str, Published],
     unread: Set[str],
 ) -> Taken:
-    """`taken` plus what is revoked, and what a ledger has for a certificate that does not hold its alias (any more) or
+    """`taken` plus what is revoked, and what is owned for a certificate that does not hold its alias (any more) or
     that Java cannot read."""
     back = {(each.alias, fingerprint): each.name for each in revoked for fingerprint in each.fingerprints}
-    for alias, owned in (item for ledger in ledgers for item in ledger.items()):
+    for alias, owned in (item for ownership in ownerships for item in ownership.items()):
         base, holder = alias.removesuffix(PREVIOUS_SUFFIX), holders.get(alias.removesuffix(PREVIOUS_SUFFIX))
         if owned.certificate in unread:
             continue

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from directdownload.planning import attempts, digests, headers, removal, repair, requests, startup
+from directdownload.planning import attempts, digests, header_secrets, removal, repair, requests, startup
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import FileView, Job, PlacementView
@@ -198,4 +198,4 @@ def _fetch_obstacle(around: Surroundings) -> Verdict | None:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, "the Template is gone")
     if around.paused:
         return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused, or cannot be read")
-    return headers.obstacle(around.template)
+    return header_secrets.obstacle(around.template)

@@ -52,7 +52,7 @@ class Step(enum.Enum):
     """The controller's next step, apart from writing the status."""
 
     NONE = enum.auto()
-    #: needs a slot of the ledger first
+    #: needs a slot first
     FETCH = enum.auto()
     #: needs a slot of its own kind
     VERIFY = enum.auto()

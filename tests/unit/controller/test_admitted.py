@@ -26,7 +26,7 @@ from directdownload.planning import (
     deployments,
     digests,
     dryrun,
-    headers,
+    header_secrets,
     hosts,
     placements,
     plans,
@@ -166,7 +166,7 @@ def _plan_template(drawn: Drawn, trial: Trial, template: Template) -> None:
     probe = trial("probe", lambda: world.probe(naming.probe_name(template.name, template.uid), NOW))
     host = world.hosts.get(probe.host) if probe is not None else None
     probed = trial("probes.outcome", lambda: probes.outcome(template, probe, host, NOW))
-    secret = trial("headers.judge", lambda: headers.judge(template, foreign.secret(draw, "a")))
+    secret = trial("header_secrets.judge", lambda: header_secrets.judge(template, foreign.secret(draw, "a")))
     problem = secret.problem if secret is not None else None
     heard = trial("lessons", lambda: [digests.lesson(template, world.job(copy, NOW)) for copy in copies]) or []
     lessons, names = [each for each in heard if each is not None], {zone.name for zone in world.zones}

@@ -89,7 +89,7 @@ class KeystoreSync:
             wishes.enabled,
             wishes.published,
             now,
-            ledgers=[each.ledger for each in self._ledger.stores.values()],
+            ownerships=[each.ledger for each in self._ledger.stores.values()],
             taken=self._ledger.taken,
             unread=wishes.unread,
         )
@@ -209,7 +209,7 @@ class KeystoreSync:
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:
-            self._ledger.save(spec.path, spec.password_source, made.ledger)
+            self._ledger.save(spec.path, spec.password_source, made.ownership)
         except OSError as error:
             raise errors.WriteError(
                 f"keystore {spec.path}: unchanged, because {self._ledger.path} cannot be written: {error.strerror}"
@@ -282,7 +282,7 @@ def _unopened(path: str, found: store.Snapshot | None) -> str:
 
 
 def _facts(found: _Converged) -> KeystoreStatus:
-    owned = found.settled.ledger.items()
+    owned = found.settled.ownership.items()
     managed = sum(found.entries.get(alias) in each.fingerprints for alias, each in owned)
     if found.snapshot is None:
         return KeystoreStatus(entries=0, managed=0)
@@ -298,7 +298,7 @@ def _message(path: str, proofs: Sequence[keystores.Proof]) -> str:
     return f"{path}: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
-def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: keystores.Plan) -> None:
+def _log(path: str, before: keystores.Ownership, made: keystores.Plan, settled: keystores.Plan) -> None:
     for drift in made.drift:
         logger.warning("Keystore %s: %s %s, repaired", path, drift.kind, drift.alias)
     for alias, wish in made.put.items():
@@ -306,12 +306,12 @@ def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: key
         words = (path, fingerprint, alias, wish.name)
         logger.info("Keystore %s: put %s under %s for certificate %s", *words, extra=_about(wish.name))
     for alias, name in made.remove.items():
-        fingerprints = ", ".join(sorted(made.ledger[alias].fingerprints))
+        fingerprints = ", ".join(sorted(made.ownership[alias].fingerprints))
         logger.info(
             "Keystore %s: removed %s (%s) of certificate %s", path, alias, fingerprints, name, extra=_about(name)
         )
-    for alias in settled.ledger.keys() - before.keys() - made.put.keys():
-        name = settled.ledger[alias].certificate
+    for alias in settled.ownership.keys() - before.keys() - made.put.keys():
+        name = settled.ownership[alias].certificate
         logger.info("Keystore %s: adopted %s for certificate %s", path, alias, name, extra=_about(name))
 
 
