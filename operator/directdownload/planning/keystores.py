@@ -179,7 +179,7 @@ def desired(
     published: Iterable[Published],
     now: datetime.datetime,
     *,
-    ownerships: Iterable["Ownership"] = (),
+    ownerships: Iterable[Ownership] = (),
     taken: Taken = MappingProxyType({}),
     unread: Set[str] = frozenset(),
 ) -> Desired:
@@ -225,52 +225,11 @@ def plan(
     wanted: Desired, ownership: Ownership, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
 ) -> Plan:
     """`missing`: there is no store, so `entries` is empty. `flawed`: aliases of entries that Java cannot read."""
-    put: dict[str, Wish] = {}
-    remove: dict[str, str] = {}
-    kept: dict[str, Owned] = {}
-    conflicts: set[str] = set()
-    drift: list[Drift] = []
-    known = wanted.known
-    back = _back(wanted.taken, entries)
-    for alias in sorted(wanted.wishes.keys() | known.keys() | ownership.keys() | back.keys()):
-        wish, owned, found = wanted.wishes.get(alias), ownership.get(alias), entries.get(alias)
-        imported = owned.fingerprints if owned is not None else frozenset()
-        asked_for = known.get(alias, _NONE).fingerprints
-        published = found in asked_for and alias not in back
-        ours = found is not None and (published or found in imported or alias in back)
-        if (
-            wish is None
-            and owned is not None
-            and _stays(owned, wanted, flawed=alias in flawed and found not in asked_for)
-        ):
-            kept[alias] = owned
-            continue
-        if wish is None or (wanted.held is not None and ours and not published):
-            if ours and found is not None:
-                owner = owned.certificate if owned is not None else back.get(alias) or known[alias].certificate
-                remove[alias] = owner
-                # no longer placed: if it is wanted again after an interruption, its absence is no drift
-                kept[alias] = Owned(owner, imported | {found})
-            continue
-        fingerprint = wish.certificate.fingerprint_sha256
-        was_placed = owned is not None and owned.placed
-        if found == fingerprint:
-            adopted = owned.adopted if owned is not None else True
-            kept[alias] = Owned(wish.name, frozenset({fingerprint}), placed=True, adopted=adopted)
-        elif wanted.held is not None:
-            if owned is not None:
-                kept[alias] = owned
-        elif alias in entries and (found is None or not (ours or was_placed)):
-            conflicts.add(alias)
-        else:
-            put[alias] = wish
-            before = frozenset({found}) if ours and found is not None else frozenset()
-            kept[alias] = Owned(wish.name, imported | before | {fingerprint}, placed=was_placed)
-            if was_placed and not published and found not in imported:
-                drift.append(Drift(DriftKind.ENTRY_REPLACED if alias in entries else DriftKind.ENTRY_MISSING, alias))
-    if missing and drift:
-        drift = [Drift(DriftKind.STORE_MISSING)]
-    return Plan(put, remove, kept, frozenset(conflicts), tuple(drift))
+    draft = _Draft(wanted, ownership, entries, flawed)
+    for settle in (_leave_unread, _remove_unwished, _keep_present, _put_missing):
+        settle(draft)
+    drift = (Drift(DriftKind.STORE_MISSING),) if missing and draft.drift else tuple(draft.drift)
+    return Plan(draft.put, draft.remove, dict(sorted(draft.owned.items())), frozenset(draft.conflicts), drift)
 
 
 def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "") -> tuple[Proof, ...]:
@@ -278,15 +237,11 @@ def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "")
 
     `unopened`: why Java opens no entry of the store; then none of its entries proves anything.
     """
-    found = (_proof(each, wanted, settled, entries) for each in wanted.published)
-    if not unopened:
-        return tuple(found)
-    return tuple(
-        Proof(each.name, "Failed", reason=Reason.KEYSTORE_UNREADABLE, message=unopened)
-        if each.state == "Uploaded"
-        else each
-        for each in found
-    )
+    found = [_proof(each, wanted, settled, entries) for each in wanted.published]
+    if unopened:
+        unproved = Proof("", "Failed", reason=Reason.KEYSTORE_UNREADABLE, message=unopened)
+        found = [dataclasses.replace(unproved, name=p.name) if p.state == "Uploaded" else p for p in found]
+    return tuple(found)
 
 
 def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
@@ -301,18 +256,90 @@ def distrusted(wanted: Desired, ownership: Ownership) -> frozenset[str]:
     return frozenset().union(*(each.fingerprints for each in ours)) - wished
 
 
+class _Draft:
+    """A plan in the making, and the aliases `open` that no pass has settled yet."""
+
+    def __init__(self, wanted: Desired, ownership: Ownership, entries: Entries, flawed: Container[str]) -> None:
+        self.wanted, self.ownership, self.entries = wanted, ownership, entries
+        self.trusted = {alias: entry for alias, entry in entries.items() if entry is not None}
+        found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in self.trusted.items())
+        #: aliases that hold a withdrawn certificate again, with the name of that certificate
+        self.back = {alias: wanted.taken[key] for alias, key in found if key in wanted.taken}
+        asked_for = {alias for alias, each in wanted.known.items() if self.trusted.get(alias) in each.fingerprints}
+        self.published = asked_for - self.back.keys()
+        imported = {alias for alias, each in ownership.items() if self.trusted.get(alias) in each.fingerprints}
+        self.ours = self.published | self.back.keys() | imported
+        #: owned, not readable to Java, and asked for by no certificate
+        self.flawed = {alias for alias in ownership if alias in flawed} - asked_for
+        self.open = wanted.wishes.keys() | ownership.keys() | self.ours
+        self.put: dict[str, Wish] = {}
+        self.remove: dict[str, str] = {}
+        self.owned: dict[str, Owned] = {}
+        self.conflicts: set[str] = set()
+        self.drift: list[Drift] = []
+
+    def settle(self, alias: str, owned: Owned | None) -> None:
+        self.open.discard(alias)
+        if owned is not None:
+            self.owned[alias] = owned
+
+
+def _leave_unread(draft: _Draft) -> None:
+    """An entry whose certificate nobody can read now stays, as does one that Java cannot read and we only adopted."""
+    for alias in draft.ownership.keys() - draft.wanted.wishes.keys():
+        owned = draft.ownership[alias]
+        if owned.certificate in draft.wanted.unread or (owned.adopted and alias in draft.flawed):
+            draft.settle(alias, owned)
+
+
+def _remove_unwished(draft: _Draft) -> None:
+    """What is ours and not wished goes; if no wish may be fulfilled, so does what is not published any more."""
+    wished = draft.wanted.wishes.keys()
+    staying = wished if draft.wanted.held is None else wished & draft.published
+    for alias in sorted((draft.open & draft.ours) - staying):
+        name = draft.back.get(alias) or draft.wanted.known.get(alias, _NONE).certificate
+        owned = draft.ownership.get(alias, Owned(name, frozenset()))
+        draft.remove[alias] = owned.certificate
+        # No longer placed: if it is wanted again after an interruption, its absence is no drift.
+        draft.settle(alias, Owned(owned.certificate, owned.fingerprints | {draft.trusted[alias]}))
+    draft.open &= wished
+
+
+def _keep_present(draft: _Draft) -> None:
+    """What is wished and there is ours from now on; if no wish may be fulfilled, the others wait."""
+    for alias in sorted(draft.open):
+        wish, owned = draft.wanted.wishes[alias], draft.ownership.get(alias)
+        fingerprint = wish.certificate.fingerprint_sha256
+        if draft.trusted.get(alias) == fingerprint:
+            adopted = owned is None or owned.adopted
+            draft.settle(alias, Owned(wish.name, frozenset({fingerprint}), placed=True, adopted=adopted))
+        elif draft.wanted.held is not None:
+            draft.settle(alias, owned)
+
+
+def _put_missing(draft: _Draft) -> None:
+    """What is wished and not there is put, unless a foreign entry has its alias."""
+    for alias in sorted(draft.open):
+        wish, owned = draft.wanted.wishes[alias], draft.ownership.get(alias, _NONE)
+        found, there = draft.trusted.get(alias), alias in draft.entries
+        before = {found} if found is not None and alias in draft.ours else set()
+        if there and not before and (found is None or not owned.placed):
+            draft.conflicts.add(alias)
+            continue
+        draft.put[alias] = wish
+        fingerprints = owned.fingerprints | before | {wish.certificate.fingerprint_sha256}
+        draft.settle(alias, Owned(wish.name, fingerprints, placed=owned.placed))
+        if owned.placed and alias not in draft.published and found not in owned.fingerprints:
+            draft.drift.append(Drift(DriftKind.ENTRY_REPLACED if there else DriftKind.ENTRY_MISSING, alias))
+
+
 _NONE = Owned("", frozenset())
-
-
-def _stays(owned: Owned, wanted: Desired, *, flawed: bool) -> bool:
-    """Whether an entry of ours that is no longer wished is left as it is."""
-    return owned.certificate in wanted.unread or (owned.adopted and flawed)
 
 
 def _taken(
     taken: Taken,
     revoked: Iterable[Published],
-    ownerships: Iterable["Ownership"],
+    ownerships: Iterable[Ownership],
     holders: Mapping[str, Published],
     unread: Set[str],
 ) -> Taken:
@@ -335,12 +362,6 @@ def _taken(
     return dict(all_taken[-TAKEN_LIMIT:])
 
 
-def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
-    """Aliases that hold a withdrawn certificate again, with the name of that certificate."""
-    found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in entries.items() if entry)
-    return {alias: taken[key] for alias, key in found if key in taken}
-
-
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
     names: dict[str, str] = {}
     found: dict[str, set[str]] = {}
@@ -359,21 +380,16 @@ def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) ->
         return Proof(each.name, "Revoked")
     holder = wanted.holders.get(each.alias)
     if holder is not None and holder != each.name:
-        return _conflict(
-            each, f"alias {each.alias} belongs to DirectDownloadCertificate {holder}: expected an alias of its own"
-        )
+        message = f"alias {each.alias} belongs to DirectDownloadCertificate {holder}: expected an alias of its own"
+        return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)
     if not each.revoked_on(wanted.host) and (flaw := each.flaws.get(fingerprint)) is not None:
         return Proof(each.name, "Failed", reason=Reason.INVALID_CERTIFICATE, message=flaw)
     if taken := sorted(settled.conflicts.intersection(each.aliases)):
-        return _conflict(
-            each,
+        message = (
             f"alias {taken[0]} is held by an entry that the agent did not import and leaves alone: rename or remove "
-            "that entry, or choose another alias",
+            "that entry, or choose another alias"
         )
+        return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)
     if entries.get(each.alias) == fingerprint:
         return Proof(each.name, "Uploaded", fingerprint=fingerprint)
     return Proof(each.name, "Pending", reason=wanted.held)
-
-
-def _conflict(each: Published, message: str) -> Proof:
-    return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)

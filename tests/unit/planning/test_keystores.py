@@ -431,3 +431,25 @@ def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
             assert fingerprint in desired.known[alias].fingerprints
     later = wanted(*desired.published, ownerships=[settled.ownership], taken=desired.taken)
     assert (later.wishes, later.taken) == (desired.wishes, desired.taken), "a restart forgets nothing"
+
+
+@hypothesis.given(_situations(), _entries, strategies.frozensets(_fingerprints, max_size=2), strategies.booleans())
+def test_with_certificates_that_cannot_be_read_a_plan_of_its_own_result_changes_nothing(
+    situation: tuple[Desired, Ownership], entries: keystores.Entries, flawed: frozenset[str], adopted: bool
+) -> None:
+    """`flawed`: fingerprints that Java cannot read."""
+    plain, owned_before = situation
+    before = {alias: dataclasses.replace(each, adopted=adopted) for alias, each in owned_before.items()}
+    certificates = [dataclasses.replace(each, flaws=dict.fromkeys(flawed, "a flaw")) for each in plain.published]
+    desired = wanted(*certificates, ownerships=[before], taken=plain.taken, unread={"two", "gone"})
+
+    def planned(ownership: Ownership, found: keystores.Entries) -> Plan:
+        aliases = {alias for alias, fingerprint in found.items() if fingerprint in flawed}
+        return keystores.plan(desired, ownership, found, flawed=aliases)
+
+    plan = planned(before, entries)
+    after = applied(plan, entries)
+    settled = planned(plan.ownership, after)
+    assert not settled.changes
+    assert not settled.drift
+    assert planned(settled.ownership, after) == settled
