@@ -410,9 +410,7 @@ def misspelt(number: int) -> Call:
 
 def standing(number: int) -> Call:
     found = denied(number)
-    return lambda: [
-        (rights.standing(d, found.template, found.fleet), rights.selection(d), rights.edited(d)) for d in found.wishes
-    ]
+    return lambda: [(rights.standing(d, found.template, found.fleet), rights.selection(d)) for d in found.wishes]
 
 
 def line(host_of: Callable[[int], str], *, full: bool) -> Callable[[int], Call]:
@@ -445,13 +443,9 @@ def line(host_of: Callable[[int], str], *, full: bool) -> Callable[[int], Call]:
     return case
 
 
+_IN_STEPS = "deployments.place_in_steps, steps.finish, removal_orders.has_moved, removal_orders.is_ordered"
 CASES: Mapping[str, Callable[[int], Call]] = {
-    **{
-        f"deployments.plan_placements, deployments.place_in_steps, steps.finish, {each.__name__}": of(
-            each, Scene.changes
-        )
-        for each in SCENES
-    },
+    **{f"deployments.plan_placements, {_IN_STEPS}, {each.__name__}": of(each, Scene.changes) for each in SCENES},
     **{f"rollouts.plan_deployment, {each.__name__}": of(each, Scene.statuses) for each in SCENES[:-2]},
     **{
         f"dryrun.plan_dry_run, rounds.assigned, {each.__name__}": of(each, Scene.dry_run)
@@ -487,7 +481,7 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "slots.Line": line(lambda each: f"kvm-{each}", full=False),
     "slots.Line, one host": line(lambda _: "kvm-0", full=True),
     "slots.Line, most on one host": line(lambda each: "kvm-0" if each % 10 else f"kvm-{each}", full=True),
-    "rights.standing, rights.selection, rights.edited": standing,
+    "rights.standing, rights.selection": standing,
     "waits.counted, conditions.listed": waiting,
     "unserved.names_unserved": misspelt,
 }
