@@ -19,7 +19,7 @@ from directdownload.cli.session import Session, cluster_command
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 from directdownload.planning import dryrun, policies, pools, quotas, selection
-from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.planning.observed import PlacementView, Views
 from directdownload.planning.unserved import EVERYTHING_SERVED
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
 from directdownload.resources.jobs import Policy
@@ -87,7 +87,8 @@ async def _plan(
     )
     used = await _used(session, zone_name, zone)
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
-    members = reading.readable(project_host, host_documents or ())
+    views = Views()
+    members = reading.readable(views.host, host_documents or ())
     zone_pools = reading.readable(StoragePool.model_validate, pool_documents or ())
     other_hosts = await _elsewhere(session, kinds.HOSTS, hosts, host_documents)
     other_pools = await _elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
@@ -96,7 +97,7 @@ async def _plan(
     policy = policies.engine_policy(zone.spec.source_policy) if zone is not None else Policy(nfs_exports=None)
     fleet = selection.Fleet(
         zones={zone_name: known},
-        hosts=[*members, *reading.readable(project_host, other_hosts)],
+        hosts=[*members, *reading.readable(views.host, other_hosts)],
         pools=[*zone_pools, *reading.readable(StoragePool.model_validate, other_pools)],
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
@@ -167,7 +168,7 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
         documents, _ = await session.api.list(kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
     except errors.Forbidden:
         return None
-    views = reading.readable(project_placement, documents)
+    views = reading.readable(Views().placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
 
 
@@ -180,7 +181,7 @@ async def _running(session: Session, zone_name: str) -> list[PlacementView] | No
     except errors.Invalid:
         # The definition is of a version that cannot select by phase.
         return None
-    return reading.readable(project_placement, documents) if documents is not None else None
+    return reading.readable(Views().placement, documents) if documents is not None else None
 
 
 async def _with_templates(

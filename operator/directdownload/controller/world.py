@@ -29,7 +29,7 @@ from directdownload.planning import (
     sharing,
     slots,
 )
-from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
+from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision, Views
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUEST_LENGTH, request_in
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -70,6 +70,7 @@ class World:
         """`memory_bytes`: how much this process may take; 0: unknown."""
         self.pool_roots = pool_roots
         self._memory_bytes = memory_bytes
+        self.views = Views()
         self.zones: Store[Zone] = Store()
         self.hosts: Store[ObservedHost] = Store()
         self.pools: Store[StoragePool] = Store()

@@ -189,115 +189,6 @@ class PlacementView:
         )
 
 
-_ORDER = ("Ready", "Reconciling", "Stalled")
-
-
-_moment = functools.lru_cache(maxsize=4096)(datetime.datetime.fromisoformat)
-
-
-def _time(text: str | None) -> datetime.datetime | None:
-    return _moment(text) if text else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
-    """Copies that became Ready within one second have equal conditions, times included, and share them."""
-    found = (Condition.model_validate(dict(zip(_CONDITION_FIELDS, values, strict=True))) for values in said)
-    return tuple(sorted(found, key=lambda condition: _ORDER.index(condition.type)))
-
-
-_CONDITION_FIELDS = ("type", "status", "reason", "message", "lastTransitionTime", "observedGeneration")
-
-
-def _said(condition: Mapping[str, Any]) -> tuple[object, ...]:
-    get = condition.get
-    return (
-        condition["type"],
-        condition["status"],
-        condition["reason"],
-        get("message", ""),
-        get("lastTransitionTime"),
-        get("observedGeneration"),
-    )
-
-
-def project_file(document: Mapping[str, Any]) -> FileView:
-    """`document` is `status.file` as the API serves it."""
-    get, intern = document.get, sys.intern
-    return FileView(
-        path=intern(document["path"]),
-        size_bytes=get("sizeBytes"),
-        served_bytes=get("servedBytes"),
-        digest=intern(get("digest") or "") or None,
-        published_digest=intern(get("publishedDigest") or "") or None,
-        format=intern(get("format") or "") or None,
-        virtual_size_bytes=get("virtualSizeBytes"),
-        verified_time=_time(get("verifiedTime")),
-        revision=get("revision"),
-    )
-
-
-def _told(status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """The agent's report in `field`; empty if it cannot be read. The copy's life does not depend on it."""
-    told = status.get(field)
-    if not isinstance(told, Mapping):
-        return {}
-    try:
-        _time(told.get("updatedTime"))
-    except (TypeError, ValueError):
-        return {}
-    return told if all(type(told.get(name, kind())) is kind for name, kind in _TOLD) else {}
-
-
-_TOLD: tuple[tuple[str, type], ...] = (
-    *(("bytesDownloaded", int), ("bytesTotal", int)),
-    *(("present", bool), ("changed", bool), ("revision", str)),
-)
-
-
-def project_placement(document: Mapping[str, Any]) -> PlacementView:
-    """`document` is a TemplatePlacement as the API serves it."""
-    metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
-    reference, progress, seen = spec["templateRef"], _told(status, "progress"), _told(status, "observed")
-    intern = sys.intern
-    file = status.get("file")
-    return PlacementView(
-        key=metadata["name"],
-        uid=metadata["uid"],
-        resource_version=int(metadata["resourceVersion"]),
-        generation=metadata.get("generation", 0),
-        deleting="deletionTimestamp" in metadata,
-        finalized=base.FINALIZER in metadata.get("finalizers", ()),
-        requested_at=base.request_in(metadata.get("annotations", {})),
-        namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
-        template_key=intern(f"{reference['namespace']}/{reference['name']}"),
-        template_uid=intern(reference["uid"]),
-        zone=intern(spec["zone"]),
-        pool=intern(spec["pool"]),
-        host=intern(spec["host"]),
-        path=intern(spec["path"]),
-        created=_time(metadata.get("creationTimestamp")),
-        phase=Phase(status["phase"]) if status.get("phase") else None,
-        attempts=status.get("attempts", 0),
-        next_attempt=_time(status.get("nextAttemptTime")),
-        started=_time(status.get("startedTime")),
-        file=project_file(file) if file and "path" in file else None,
-        observed_generation=status.get("observedGeneration"),
-        last_handled_request=status.get("lastHandledRequest", ""),
-        last_handled_request_time=_time(status.get("lastHandledRequestTime")),
-        conditions=_conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),
-        bytes_downloaded=progress.get("bytesDownloaded", 0),
-        bytes_total=progress.get("bytesTotal", 0),
-        progressed=_time(progress.get("updatedTime")),
-        recent_failures=status.get("recentFailures", 0),
-        inputs=intern(status.get("observedInputs", "")),
-        observed_present=seen.get("present", True),
-        observed_changed=seen.get("changed", False),
-        observed_revision=seen.get("revision", ""),
-        remove_mentioned=metadata.get("annotations", {}).get(base.REMOVE_MENTIONED) == "true",
-    )
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Namespace:
     """A namespace with the labels that selectors look at."""
@@ -345,32 +236,136 @@ class ObservedHost(Host):
 #: Characters kept of one field of a host's proof: it is hostile, and there are thousands.
 MESSAGE_LIMIT = 1024
 _PROOF_FIELDS = ("name", "fingerprintSHA256", "state", "reason", "message")
-#: By a digest of the hosts' reports, for as long as a host has that report.
-_shared_proofs: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
 
 
-def project_host(document: Mapping[str, Any]) -> ObservedHost:
-    """`document` is a Host as the API serves it."""
-    status = dict(document.get("status") or {})
-    proofs = _proofs(status.pop("certificates", ()))
-    return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+class Views:
+    """Projects documents, as the API serves them, into views that are one object in memory where they say the same:
+    names, paths, times of one second, conditions, reports. Their owner keeps it as long as the views."""
+
+    def __init__(self) -> None:
+        self._moment = functools.lru_cache(maxsize=4096)(datetime.datetime.fromisoformat)
+        # Copies that became Ready within one second have equal conditions, times included.
+        self._conditions = functools.lru_cache(maxsize=4096)(_conditions)
+        #: by a digest of the hosts' reports, for as long as a host has that report
+        self._reports: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
+        # Hosts that differ in one certificate share their entries for all others.
+        self._proof = functools.lru_cache(maxsize=16384)(_proof)
+
+    def placement(self, document: Mapping[str, Any]) -> PlacementView:
+        metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
+        reference, progress, seen = spec["templateRef"], self._told(status, "progress"), self._told(status, "observed")
+        intern = sys.intern
+        file = status.get("file")
+        return PlacementView(
+            key=metadata["name"],
+            uid=metadata["uid"],
+            resource_version=int(metadata["resourceVersion"]),
+            generation=metadata.get("generation", 0),
+            deleting="deletionTimestamp" in metadata,
+            finalized=base.FINALIZER in metadata.get("finalizers", ()),
+            requested_at=base.request_in(metadata.get("annotations", {})),
+            namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
+            template_key=intern(f"{reference['namespace']}/{reference['name']}"),
+            template_uid=intern(reference["uid"]),
+            zone=intern(spec["zone"]),
+            pool=intern(spec["pool"]),
+            host=intern(spec["host"]),
+            path=intern(spec["path"]),
+            created=self._time(metadata.get("creationTimestamp")),
+            phase=Phase(status["phase"]) if status.get("phase") else None,
+            attempts=status.get("attempts", 0),
+            next_attempt=self._time(status.get("nextAttemptTime")),
+            started=self._time(status.get("startedTime")),
+            file=self.file(file) if file and "path" in file else None,
+            observed_generation=status.get("observedGeneration"),
+            last_handled_request=status.get("lastHandledRequest", ""),
+            last_handled_request_time=self._time(status.get("lastHandledRequestTime")),
+            conditions=self._conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),
+            bytes_downloaded=progress.get("bytesDownloaded", 0),
+            bytes_total=progress.get("bytesTotal", 0),
+            progressed=self._time(progress.get("updatedTime")),
+            recent_failures=status.get("recentFailures", 0),
+            inputs=intern(status.get("observedInputs", "")),
+            observed_present=seen.get("present", True),
+            observed_changed=seen.get("changed", False),
+            observed_revision=seen.get("revision", ""),
+            remove_mentioned=metadata.get("annotations", {}).get(base.REMOVE_MENTIONED) == "true",
+        )
+
+    def file(self, document: Mapping[str, Any]) -> FileView:
+        """`document` is `status.file` of a placement."""
+        get, intern = document.get, sys.intern
+        return FileView(
+            path=intern(document["path"]),
+            size_bytes=get("sizeBytes"),
+            served_bytes=get("servedBytes"),
+            digest=intern(get("digest") or "") or None,
+            published_digest=intern(get("publishedDigest") or "") or None,
+            format=intern(get("format") or "") or None,
+            virtual_size_bytes=get("virtualSizeBytes"),
+            verified_time=self._time(get("verifiedTime")),
+            revision=get("revision"),
+        )
+
+    def host(self, document: Mapping[str, Any]) -> ObservedHost:
+        status = dict(document.get("status") or {})
+        proofs = self._proofs(status.pop("certificates", ()))
+        return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+
+    def _time(self, text: str | None) -> datetime.datetime | None:
+        return self._moment(text) if text else None
+
+    def _told(self, status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+        """The agent's report in `field`; empty if it cannot be read. The copy's life does not depend on it."""
+        told = status.get(field)
+        if not isinstance(told, Mapping):
+            return {}
+        try:
+            self._time(told.get("updatedTime"))
+        except (TypeError, ValueError):
+            return {}
+        return told if all(type(told.get(name, kind())) is kind for name, kind in _TOLD) else {}
+
+    def _proofs(self, entries: Sequence[Mapping[str, Any]]) -> Proofs:
+        told = [
+            (entry["name"], entry.get("fingerprintSHA256"), entry["state"], entry.get("reason"), entry.get("message"))
+            for entry in entries
+        ]
+        # Not JSON: for hundreds of entries on each of thousands of hosts this takes half the time.
+        digest = hashlib.sha256(repr(told).encode()).digest()
+        found = self._reports.get(digest)
+        if found is None:
+            proofs = (self._proof(tuple(text and text[:MESSAGE_LIMIT] for text in values)) for values in told)
+            found = self._reports[digest] = Proofs((proof.name, proof) for proof in proofs)
+        return found
 
 
-def _proofs(entries: Sequence[Mapping[str, Any]]) -> Proofs:
-    told = [
-        (entry["name"], entry.get("fingerprintSHA256"), entry["state"], entry.get("reason"), entry.get("message"))
-        for entry in entries
-    ]
-    # Not JSON: for hundreds of entries on each of thousands of hosts this takes half the time.
-    digest = hashlib.sha256(repr(told).encode()).digest()
-    found = _shared_proofs.get(digest)
-    if found is None:
-        proofs = (_proof(tuple(text and text[:MESSAGE_LIMIT] for text in values)) for values in told)
-        found = _shared_proofs[digest] = Proofs((proof.name, proof) for proof in proofs)
-    return found
+_ORDER = ("Ready", "Reconciling", "Stalled")
+_CONDITION_FIELDS = ("type", "status", "reason", "message", "lastTransitionTime", "observedGeneration")
 
 
-@functools.lru_cache(maxsize=16384)
+def _said(condition: Mapping[str, Any]) -> tuple[object, ...]:
+    get = condition.get
+    return (
+        condition["type"],
+        condition["status"],
+        condition["reason"],
+        get("message", ""),
+        get("lastTransitionTime"),
+        get("observedGeneration"),
+    )
+
+
+def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
+    found = (Condition.model_validate(dict(zip(_CONDITION_FIELDS, values, strict=True))) for values in said)
+    return tuple(sorted(found, key=lambda condition: _ORDER.index(condition.type)))
+
+
+_TOLD: tuple[tuple[str, type], ...] = (
+    *(("bytesDownloaded", int), ("bytesTotal", int)),
+    *(("present", bool), ("changed", bool), ("revision", str)),
+)
+
+
 def _proof(values: tuple[str | None, ...]) -> HostCertificate:
-    """Hosts that differ in one certificate share their entries for all others."""
     return HostCertificate.model_validate(dict(zip(_PROOF_FIELDS, values, strict=True)))

@@ -20,7 +20,7 @@ from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
 from directdownload.controller import installations, jobs, metrics, results, starts
-from directdownload.controller.context import PROJECTIONS, dump
+from directdownload.controller.context import dump, projection
 from directdownload.planning import (
     certificates,
     deployments,
@@ -41,7 +41,7 @@ from directdownload.planning import (
     zones,
 )
 from directdownload.planning import installations as installation_planning
-from directdownload.planning.observed import PlacementView, project_namespace, project_revision
+from directdownload.planning.observed import PlacementView, Views, project_namespace, project_revision
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import select
 from directdownload.resources import base, naming, templateplacement
@@ -53,7 +53,7 @@ from directdownload.resources.templatedeployment import TemplateDeployment
 T = TypeVar("T")
 #: Several worlds a test, so that a failure is told with as little as possible around it.
 _WORLDS, _PER_TEST = 640, 80
-_OURS = tuple(kind for kind in PROJECTIONS if kind.plural in KINDS)
+_OURS = tuple(kind for kind in kinds.OURS if kind.plural in KINDS)
 _SKELETON: dict[str, Any] = {
     "kind": "Job",
     "metadata": {},
@@ -272,7 +272,7 @@ def test_every_object_that_is_admitted_is_read(kind: kinds.Resource) -> None:
     trials = []
     for seed in range(300):
         document, trial = Draw(seed).document(kind), Trial(seed)
-        for project in (PROJECTIONS[kind], KINDS[kind.plural].model_validate):
+        for project in (projection(kind, Views()), KINDS[kind.plural].model_validate):
             trial("the projection", lambda project=project, document=document: project(document))  # type: ignore[misc]
         trials.append(trial)
     assert not any(trial.problems for trial in trials), told(

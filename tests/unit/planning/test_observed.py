@@ -38,7 +38,7 @@ WORDS = {
 def test_a_file_view_says_what_the_status_says_and_its_sizes_in_words(left_out: str | None) -> None:
     document = {key: value for key, value in FILE.items() if key != left_out}
     words = dict(WORDS[name] for name in document if name in WORDS)
-    assert observed.project_file(document).placed() == PlacedFile.model_validate({**document, **words})
+    assert build.VIEWS.file(document).placed() == PlacedFile.model_validate({**document, **words})
 
 
 def test_every_field_of_a_placed_file_is_kept() -> None:
@@ -51,7 +51,7 @@ def test_every_field_of_a_placed_file_is_kept() -> None:
 def test_a_view_shows_its_own_status() -> None:
     file = {**FILE, **dict(WORDS.values())}
     document = build.placement_document(phase="Ready", status={"file": file, "attempts": 1})
-    view = observed.project_placement(document)
+    view = build.VIEWS.placement(document)
     status = TemplatePlacementStatus.model_validate(document["status"])
     assert view.shows(status)
     other = status.model_copy(update={"file": PlacedFile.model_validate({**file, "sizeBytes": 1})})
@@ -66,7 +66,7 @@ def test_copies_that_say_the_same_share_it() -> None:
         found["spec"]["path"] = str(pathlib.PurePosixPath(FILE["path"]))  # type: ignore[arg-type] # a text
         return found
 
-    one, other = observed.project_placement(document("a")), observed.project_placement(document("b"))
+    one, other = build.VIEWS.placement(document("a")), build.VIEWS.placement(document("b"))
     assert one.conditions
     assert one.conditions is other.conditions
     assert one.path is other.path
