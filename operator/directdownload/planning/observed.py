@@ -134,23 +134,24 @@ class PlacementView:
     pool: str
     host: str
     path: str
-    created: datetime.datetime | None
-    phase: Phase | None
-    attempts: int
-    next_attempt: datetime.datetime | None
-    started: datetime.datetime | None
-    file: FileView | None
-    observed_generation: int | None
-    last_handled_request: str
-    last_handled_request_time: datetime.datetime | None
-    conditions: tuple[Condition, ...]
-    bytes_downloaded: int
-    bytes_total: int
+    created: datetime.datetime | None = None
+    # From here to `observed_inputs`: fields of its status that the controller writes, under their names.
+    observed_generation: int | None = None
+    last_handled_request: str | None = None
+    last_handled_request_time: datetime.datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    phase: Phase | None = None
+    started_time: datetime.datetime | None = None
+    file: FileView | None = None
+    attempts: int = 0
+    recent_failures: int = 0
+    next_attempt_time: datetime.datetime | None = None
+    #: hash of the last attempt's inputs
+    observed_inputs: str | None = None
+    bytes_downloaded: int = 0
+    bytes_total: int = 0
     #: when the agent last saw the download make progress
     progressed: datetime.datetime | None = None
-    recent_failures: int = 0
-    #: hash of the last attempt's inputs
-    inputs: str = ""
     #: what the agent saw under the final name, and the `file.revision` that this is about
     observed_present: bool = True
     observed_changed: bool = False
@@ -172,21 +173,20 @@ class PlacementView:
         lost = self.phase is Phase.DOWNLOADING and self.reason is Reason.HOST_DOWN
         return Phase.PENDING if lost else self.phase
 
+    def status(self) -> TemplatePlacementStatus:
+        """The fields of its status that the controller writes."""
+        values = {name: getattr(self, name) for name in _CONTROLLERS}
+        values["file"] = self.file.placed() if self.file is not None else None
+        values["recent_failures"] = self.recent_failures or None
+        return TemplatePlacementStatus.model_construct(**values)
+
     def shows(self, status: TemplatePlacementStatus) -> bool:
         """Whether the object already says what `status` would write."""
-        return (
-            self.phase == status.phase
-            and self.attempts == status.attempts
-            and self.next_attempt == status.next_attempt_time
-            and self.started == status.started_time
-            and (self.file.placed() if self.file is not None else None) == status.file
-            and self.observed_generation == status.observed_generation
-            and (self.last_handled_request or None) == status.last_handled_request
-            and self.last_handled_request_time == status.last_handled_request_time
-            and self.conditions == status.conditions
-            and self.recent_failures == (status.recent_failures or 0)
-            and (self.inputs or None) == status.observed_inputs
-        )
+        return self.status() == status
+
+
+#: The agent writes the others.
+_CONTROLLERS = tuple(name for name in TemplatePlacementStatus.model_fields if name not in ("observed", "progress"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -274,18 +274,18 @@ class Views:
             created=self._time(metadata.get("creationTimestamp")),
             phase=Phase(status["phase"]) if status.get("phase") else None,
             attempts=status.get("attempts", 0),
-            next_attempt=self._time(status.get("nextAttemptTime")),
-            started=self._time(status.get("startedTime")),
+            next_attempt_time=self._time(status.get("nextAttemptTime")),
+            started_time=self._time(status.get("startedTime")),
             file=self.file(file) if file and "path" in file else None,
             observed_generation=status.get("observedGeneration"),
-            last_handled_request=status.get("lastHandledRequest", ""),
+            last_handled_request=status.get("lastHandledRequest"),
             last_handled_request_time=self._time(status.get("lastHandledRequestTime")),
             conditions=self._conditions(tuple(_said(c) for c in status.get("conditions", ()) if c["type"] in _ORDER)),
             bytes_downloaded=progress.get("bytesDownloaded", 0),
             bytes_total=progress.get("bytesTotal", 0),
             progressed=self._time(progress.get("updatedTime")),
             recent_failures=status.get("recentFailures", 0),
-            inputs=intern(status.get("observedInputs", "")),
+            observed_inputs=intern(status.get("observedInputs", "")) or None,
             observed_present=seen.get("present", True),
             observed_changed=seen.get("changed", False),
             observed_revision=seen.get("revision", ""),

@@ -147,7 +147,7 @@ def _without_job(
     if placement.phase is Phase.READY:
         return repair.plan_ready(placement, around, _obstacle(around), now)
     changed = placement.observed_generation not in (None, placement.generation)
-    told_before, _, trusted_before = placement.inputs.partition(".")
+    told_before, _, trusted_before = (placement.observed_inputs or "").partition(".")
     told, _, trusted = inputs_of(around).partition(".")
     told_otherwise = told_before not in ("", told)
     request = request_due(placement, now)
