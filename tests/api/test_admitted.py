@@ -11,7 +11,8 @@ from tests.world.kube import Kube
 from tests.world.samples import FULL, NAMESPACE
 
 from directdownload.cluster import kinds
-from directdownload.controller.context import PROJECTIONS
+from directdownload.controller.context import projection
+from directdownload.planning.observed import Views
 
 _SPECS, _STATUSES = 40, 25
 #: An object may have 1.5 MB (etcd).
@@ -30,7 +31,7 @@ def test_every_spec_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kinds.
         made = answer.object()
         # A dry run gives no version.
         made["metadata"].setdefault("resourceVersion", "1")
-        assert PROJECTIONS[kind](made) is not None
+        assert projection(kind, Views())(made) is not None
         assert KINDS[kind.plural].model_validate(made) is not None
 
 
@@ -52,7 +53,7 @@ def test_every_status_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kind
             answer = admin.patch(kind, name, {"status": None}, namespace, subresource="status")
             answer = admin.patch(kind, name, {"status": status}, namespace, subresource="status")
             assert answer.ok, (seed, answer.message[:1000])
-            assert PROJECTIONS[kind](answer.object()) is not None
+            assert projection(kind, Views())(answer.object()) is not None
             written += 1
         assert written > _STATUSES // 2
     finally:

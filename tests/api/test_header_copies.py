@@ -12,8 +12,8 @@ from tests.world.waiting import until
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import JobView, project_job
-from directdownload.controller import headers, jobs, world
-from directdownload.planning.headers import Headers
+from directdownload.controller import job_secrets, jobs, world
+from directdownload.planning.header_secrets import Headers
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
@@ -50,30 +50,30 @@ async def there(api: client.Api, namespace: str) -> tuple[str, str]:
 @pytest.mark.parametrize("remade", [False, True], ids=["its Job is gone", "another Job has its name"])
 async def test_what_an_earlier_job_left_is_replaced(api: client.Api, namespace: str, remade: bool) -> None:
     earlier = await make_job(api, namespace, "a-job" if remade else "earlier")
-    await headers.copy_for(api, earlier, of(STALE))
+    await job_secrets.copy_for(api, earlier, of(STALE))
     await delete_job(api, earlier)
     job = await make_job(api, namespace)
-    await headers.copy_for(api, job, of(FRESH))
+    await job_secrets.copy_for(api, job, of(FRESH))
     assert await there(api, namespace) == (FRESH, job.uid)
 
 
 async def test_what_an_earlier_job_left_makes_way_before_the_next_job_is_made(api: client.Api, namespace: str) -> None:
     """A pod takes whatever has the name, and keeps it: it is never there together with the Job."""
-    await headers.make_way(api, manifest(namespace))
+    await job_secrets.make_way(api, manifest(namespace))
     earlier = await make_job(api, namespace)
-    await headers.copy_for(api, earlier, of(STALE))
-    await headers.make_way(api, manifest(namespace))
+    await job_secrets.copy_for(api, earlier, of(STALE))
+    await job_secrets.make_way(api, manifest(namespace))
     assert await there(api, namespace) == (STALE, earlier.uid), "its Job is there, and is going to be adopted"
     await delete_job(api, earlier)
-    await headers.make_way(api, manifest(namespace))
+    await job_secrets.make_way(api, manifest(namespace))
     with pytest.raises(errors.NotFound):
         await there(api, namespace)
 
 
 async def test_the_copy_of_the_same_job_is_left_as_it_is(api: client.Api, namespace: str) -> None:
     job = await make_job(api, namespace)
-    await headers.copy_for(api, job, of(STALE))
-    await headers.copy_for(api, job, of(FRESH))
+    await job_secrets.copy_for(api, job, of(STALE))
+    await job_secrets.copy_for(api, job, of(FRESH))
     assert await there(api, namespace) == (STALE, job.uid), "its pod may have read it"
 
 
@@ -91,7 +91,7 @@ async def test_what_somebody_else_put_there_is_neither_used_nor_deleted(
     body = {**fields, "metadata": {"name": NAME, **fields.get("metadata", {})}, "data": {"Authorization": STALE}}
     await api.create(kinds.SECRETS, body, namespace=namespace)
     job = await make_job(api, namespace)
-    for call in (headers.make_way(api, manifest(namespace)), headers.copy_for(api, job, of(FRESH))):
+    for call in (job_secrets.make_way(api, manifest(namespace)), job_secrets.copy_for(api, job, of(FRESH))):
         with pytest.raises(errors.Conflict, match=f"Secret {namespace}/{NAME}.*for Job a-job.*delete that Secret"):
             await call
     assert (await there(api, namespace))[0] == STALE
@@ -99,9 +99,9 @@ async def test_what_somebody_else_put_there_is_neither_used_nor_deleted(
 
 async def test_the_copy_of_another_job_that_is_there_is_not_taken_away(api: client.Api, namespace: str) -> None:
     other, job = await make_job(api, namespace, "other"), await make_job(api, namespace)
-    await headers.copy_for(api, other, of(STALE))
+    await job_secrets.copy_for(api, other, of(STALE))
     with pytest.raises(errors.Conflict, match="belongs to something else"):
-        await headers.copy_for(api, job, of(FRESH))
+        await job_secrets.copy_for(api, job, of(FRESH))
     assert await there(api, namespace) == (STALE, other.uid)
 
 

@@ -18,8 +18,8 @@ from tests.world.waiting import until
 
 from directdownload.cluster import client, kinds
 from directdownload.cluster.objects import project_job
-from directdownload.controller import headers
-from directdownload.planning.headers import Headers
+from directdownload.controller import job_secrets
+from directdownload.planning.header_secrets import Headers
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
@@ -291,7 +291,7 @@ async def test_kubernetes_collects_the_copy_with_its_job() -> None:
         connected = await client.Api.connect(kubeconfig=str(control_plane.kubeconfig()))
         try:
             found = Headers(None, {"Authorization": base64.b64encode(TOKEN.encode()).decode()})
-            await headers.copy_for(connected, job, found)
+            await job_secrets.copy_for(connected, job, found)
             assert admin.get(kinds.SECRETS, "the-copy", "default").ok
             await connected.delete(kinds.JOBS, job.name, namespace="default", uid=job.uid)
         finally:

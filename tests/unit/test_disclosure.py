@@ -21,7 +21,7 @@ from directdownload.download import engine, probe
 from directdownload.download.guard import Guard
 from directdownload.planning import disclosure, probes
 from directdownload.planning.hosts import AGENT_GRACE, plan_host
-from directdownload.planning.observed import Agent, project_placement
+from directdownload.planning.observed import Agent
 from directdownload.planning.probes import Outcome, Probe
 from directdownload.planning.rollouts import plan_deployment
 from directdownload.resources.jobs import JobResult
@@ -106,7 +106,7 @@ def told(result: JobResult) -> TemplateDeploymentStatus:
     document = build.placement_document(phase=phase, reason=result.reason, status={"attempts": 1})
     for condition in document["status"]["conditions"]:
         condition["message"] = result.message
-    failed = project_placement(document)
+    failed = build.VIEWS.placement(document)
     fleet = build.fleet([host()])
     return plan_deployment(build.deployment(), build.template(), fleet, {failed.key: failed}, NOW)
 
@@ -174,7 +174,7 @@ def test_what_keeps_the_operators_own_pods_is_not_for_tenants() -> None:
     assert cause in ready.message
     document = build.placement_document(phase="Pending", reason=Reason.HOST_DOWN)
     document["status"]["conditions"][0]["message"] = f"the host is Down: {ready.message}"
-    waiting = project_placement(document)
+    waiting = build.VIEWS.placement(document)
     (entry,) = plan_deployment(
         build.deployment(), build.template(), build.fleet([host()]), {waiting.key: waiting}, NOW
     ).waiting

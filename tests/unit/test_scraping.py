@@ -12,7 +12,7 @@ from cryptography import x509
 from tests.world import certificates
 
 from directdownload.observe import scraping, servingcertificate
-from directdownload.observe.scraping import Gate, Verdict
+from directdownload.observe.scraping import Access, Gate
 from directdownload.observe.servingcertificate import ServingCertificate
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -21,56 +21,56 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 class Authority:
     """Says what it is told to, and counts how often it was asked."""
 
-    def __init__(self, **verdicts: Verdict) -> None:
-        self.verdicts = verdicts
+    def __init__(self, **accesses: Access) -> None:
+        self.accesses = accesses
         self.asked: list[str] = []
         self.now = 0.0
         self.gate = Gate(self._review, lambda: self.now)
 
-    async def _review(self, token: str) -> Verdict:
+    async def _review(self, token: str) -> Access:
         self.asked.append(token)
         await asyncio.sleep(0)
-        return self.verdicts.get(token, Verdict.UNAUTHENTICATED)
+        return self.accesses.get(token, Access.UNAUTHENTICATED)
 
 
 async def test_what_is_allowed_is_remembered_for_a_minute() -> None:
-    authority = Authority(good=Verdict.ALLOWED)
-    assert await authority.gate.judge("good") is Verdict.ALLOWED
-    authority.verdicts["good"] = Verdict.FORBIDDEN
+    authority = Authority(good=Access.ALLOWED)
+    assert await authority.gate.judge("good") is Access.ALLOWED
+    authority.accesses["good"] = Access.FORBIDDEN
     authority.now = 59
-    assert await authority.gate.judge("good") is Verdict.ALLOWED
+    assert await authority.gate.judge("good") is Access.ALLOWED
     authority.now = 61
-    assert await authority.gate.judge("good") is Verdict.FORBIDDEN
+    assert await authority.gate.judge("good") is Access.FORBIDDEN
     assert authority.asked == ["good", "good"]
 
 
 async def test_what_is_refused_is_remembered_for_seconds() -> None:
     authority = Authority()
-    assert await authority.gate.judge("new") is Verdict.UNAUTHENTICATED
-    authority.verdicts["new"] = Verdict.ALLOWED
+    assert await authority.gate.judge("new") is Access.UNAUTHENTICATED
+    authority.accesses["new"] = Access.ALLOWED
     authority.now = 4
-    assert await authority.gate.judge("new") is Verdict.UNAUTHENTICATED
+    assert await authority.gate.judge("new") is Access.UNAUTHENTICATED
     authority.now = 6
-    assert await authority.gate.judge("new") is Verdict.ALLOWED
+    assert await authority.gate.judge("new") is Access.ALLOWED
 
 
 async def test_many_requests_with_one_token_ask_once() -> None:
-    authority = Authority(good=Verdict.ALLOWED)
-    verdicts = await asyncio.gather(*(authority.gate.judge("good") for _ in range(scraping.WAITING)))
-    assert verdicts == [Verdict.ALLOWED] * scraping.WAITING
+    authority = Authority(good=Access.ALLOWED)
+    accesses = await asyncio.gather(*(authority.gate.judge("good") for _ in range(scraping.WAITING)))
+    assert accesses == [Access.ALLOWED] * scraping.WAITING
     assert authority.asked == ["good"]
 
 
 async def test_a_crowd_of_bad_tokens_is_sent_away_and_costs_a_good_one_nothing() -> None:
-    authority = Authority(good=Verdict.ALLOWED)
-    assert await authority.gate.judge("good") is Verdict.ALLOWED
+    authority = Authority(good=Access.ALLOWED)
+    assert await authority.gate.judge("good") is Access.ALLOWED
     crowd = [authority.gate.judge(f"bad-{number}") for number in range(scraping.WAITING + 5)]
     results = await asyncio.gather(*crowd, return_exceptions=True)
     assert sum(isinstance(result, scraping.BusyError) for result in results) == 5
     for number in range(1000, 1000 + 2 * scraping.REMEMBERED):
         await authority.gate.judge(f"bad-{number}")
     asked = len(authority.asked)
-    assert await authority.gate.judge("good") is Verdict.ALLOWED
+    assert await authority.gate.judge("good") is Access.ALLOWED
     assert len(authority.asked) == asked
     # the oldest of those that were refused are forgotten
     await authority.gate.judge("bad-1000")
@@ -78,9 +78,9 @@ async def test_a_crowd_of_bad_tokens_is_sent_away_and_costs_a_good_one_nothing()
 
 
 async def test_a_review_that_fails_is_not_remembered() -> None:
-    answers: list[Verdict | Exception] = [OSError("no API server"), Verdict.ALLOWED]
+    answers: list[Access | Exception] = [OSError("no API server"), Access.ALLOWED]
 
-    async def review(_: str) -> Verdict:
+    async def review(_: str) -> Access:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -89,7 +89,7 @@ async def test_a_review_that_fails_is_not_remembered() -> None:
     gate = Gate(review)
     with pytest.raises(OSError, match="no API server"):
         await gate.judge("token")
-    assert await gate.judge("token") is Verdict.ALLOWED
+    assert await gate.judge("token") is Access.ALLOWED
 
 
 # The certificate
@@ -97,7 +97,7 @@ async def test_a_review_that_fails_is_not_remembered() -> None:
 
 async def served(certificate: ServingCertificate, *, trusts: str | None = None) -> bytes:
     """Connects anew: the certificate that a client gets, who trusts `trusts` alone (None: everybody)."""
-    authority = Authority(good=Verdict.ALLOWED)
+    authority = Authority(good=Access.ALLOWED)
     registry = prometheus_client.CollectorRegistry()
     async with scraping.ScrapeServer(0, gate=authority.gate, certificate=certificate, registry=registry) as server:
         return await presented(server.port, trusts)
@@ -207,7 +207,7 @@ async def test_files_that_cannot_be_used_are_an_error_at_start(tmp_path: pathlib
     ],
 )
 async def test_a_token_decides_what_is_answered(header: str | None, status: int) -> None:
-    authority = Authority(good=Verdict.ALLOWED, poor=Verdict.FORBIDDEN)
+    authority = Authority(good=Access.ALLOWED, poor=Access.FORBIDDEN)
     certificate = ServingCertificate(None)
     async with (
         scraping.ScrapeServer(0, gate=authority.gate, certificate=certificate) as server,

@@ -157,7 +157,7 @@ def job_of(found: list[Object], pool: str = "/var/lib/libvirt/images", **fields:
     """The Job that the controller makes of the chart's template, by the controller's own code."""
     spec = {**samples.FULL[TEMPLATE_PLACEMENTS], "path": f"{pool}/f"}
     metadata = {"name": "debian-0123456789", "uid": "u", "resourceVersion": "1", "generation": 1}
-    placement = observed.project_placement({"metadata": metadata, "spec": spec})
+    placement = observed.Views().placement({"metadata": metadata, "spec": spec})
     document = jobs.JobDocument(
         verb=jobs.Verb.FETCH,
         placement=placement.key,

@@ -20,7 +20,7 @@ from directdownload.cli.session import Session
 from directdownload.cli.view import output
 from directdownload.cluster import errors, kinds
 from directdownload.planning import dryrun, pools, quotas, selection
-from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.planning.observed import PlacementView, Views
 from directdownload.planning.unserved import EVERYTHING_SERVED
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
 from directdownload.resources.reasons import Reason
@@ -91,7 +91,8 @@ async def _plan(
     )
     used = await _used(session, zone_name, zone)
     notes = list(_unreadable(session, zone_name, zone, host_documents, pool_documents, copies))
-    members = objects.readable(project_host, host_documents or ())
+    views = Views()
+    members = objects.readable(views.host, host_documents or ())
     zone_pools = objects.readable(StoragePool.model_validate, pool_documents or ())
     other_hosts = await objects.elsewhere(session, kinds.HOSTS, hosts, host_documents)
     other_pools = await objects.elsewhere(session, kinds.STORAGE_POOLS, pool_names, pool_documents)
@@ -100,7 +101,7 @@ async def _plan(
     policy = zone.spec.source_policy if zone is not None else SourcePolicy(nfs_exports=None)
     fleet = selection.Fleet(
         zones={zone_name: known},
-        hosts=[*members, *objects.readable(project_host, other_hosts)],
+        hosts=[*members, *objects.readable(views.host, other_hosts)],
         pools=[*zone_pools, *objects.readable(StoragePool.model_validate, other_pools)],
         namespaces={session.namespace: labels if labels is not None else {_NAME_LABEL: session.namespace}},
         pool_roots=pools.told_roots(zone_pools),
@@ -151,7 +152,7 @@ async def _existing(session: Session, template: Template) -> Mapping[str, Placem
     documents = await objects.visible(session, kinds.TEMPLATE_PLACEMENTS, label_selector=selector)
     if documents is None:
         return None
-    views = objects.readable(project_placement, documents)
+    views = objects.readable(Views().placement, documents)
     return {view.key: view for view in views if view.template_uid == template.uid}
 
 
@@ -163,7 +164,7 @@ async def _running(session: Session, zone_name: str) -> list[PlacementView] | No
     except errors.Invalid:
         # The definition is of a version that cannot select by phase.
         return None
-    return objects.readable(project_placement, documents) if documents is not None else None
+    return objects.readable(Views().placement, documents) if documents is not None else None
 
 
 async def _with_templates(

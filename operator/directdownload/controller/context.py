@@ -14,7 +14,7 @@ from directdownload.controller import events, settings, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.observe import logs
 from directdownload.planning import plans, requests
-from directdownload.planning.observed import PlacementView, project_host, project_placement
+from directdownload.planning.observed import PlacementView, Views
 from directdownload.resources import base, certificate, storagepool, template, templatedeployment, zone
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
@@ -33,19 +33,22 @@ _PARALLEL_REQUESTS = 16
 #: Not ready, and no problem: every zone and every pool starts with it.
 _EXPECTED = frozenset({Reason.NO_HOSTS, Reason.NO_READY_HOSTS})
 
-#: How the stores hold the objects of each kind that this process writes.
-PROJECTIONS: Mapping[kinds.Resource, Any] = {
+_PROJECTIONS: Mapping[kinds.Resource, Any] = {
     kinds.ZONES: zone.Zone.model_validate,
-    kinds.HOSTS: project_host,
     kinds.STORAGE_POOLS: storagepool.StoragePool.model_validate,
     kinds.TEMPLATES: template.Template.model_validate,
     kinds.TEMPLATE_DEPLOYMENTS: templatedeployment.TemplateDeployment.model_validate,
     kinds.CERTIFICATES: certificate.DirectDownloadCertificate.model_validate,
-    kinds.TEMPLATE_PLACEMENTS: project_placement,
     kinds.JOBS: project_job,
 }
 
 T = TypeVar("T")
+
+
+def projection(resource: kinds.Resource, views: Views) -> Any:
+    """How the stores hold the objects of `resource`, which this process writes."""
+    by_views = {kinds.HOSTS: views.host, kinds.TEMPLATE_PLACEMENTS: views.placement}
+    return by_views.get(resource) or _PROJECTIONS[resource]
 
 
 def dump(model: base.Model) -> dict[str, Any]:
@@ -73,7 +76,7 @@ class Context:
 
     def observe(self, resource: kinds.Resource, document: dict[str, Any]) -> None:
         """Takes a document from the API, or the result of a write, into the store, so that the next plan sees it."""
-        self.store(resource).take(resource, PROJECTIONS[resource], document)
+        self.store(resource).take(resource, projection(resource, self.world.views), document)
 
     def look_again(self, key: Key, when: datetime.datetime | None) -> None:
         if when is not None:

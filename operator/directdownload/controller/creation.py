@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from directdownload.cluster import errors, kinds
-from directdownload.controller.context import Context, gather
+from directdownload.controller.context import Context, dump, gather
 from directdownload.controller.queue import Key
 from directdownload.planning.selection import Target
 from directdownload.resources import base, naming
@@ -98,17 +98,7 @@ async def _create(context: Context, target: Target) -> None:
                 base.NAMESPACE_LABEL: target.namespace,
             },
         },
-        "spec": {
-            "templateRef": {
-                "namespace": template.metadata.namespace,
-                "name": template.name,
-                "uid": template.uid,
-            },
-            "zone": target.zone,
-            "pool": target.pool,
-            "host": target.host,
-            "path": target.path,
-        },
+        "spec": dump(target.spec()),
     }
     try:
         answer = await context.api.create(kinds.TEMPLATE_PLACEMENTS, body)

@@ -100,8 +100,8 @@ class Controller:
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
-            Reflector(api, kinds.HOSTS, observed.project_host, world.hosts, page_size=HOSTS_PAGE_SIZE),
-            Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
+            Reflector(api, kinds.HOSTS, world.views.host, world.hosts, page_size=HOSTS_PAGE_SIZE),
+            Reflector(api, kinds.TEMPLATE_PLACEMENTS, world.views.placement, world.placements),
         )
 
     async def _reconcile(self, key: Key) -> None:

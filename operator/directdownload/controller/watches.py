@@ -44,7 +44,7 @@ SUM_SECONDS_PER_OBJECT = 0.001
 
 
 class Watches:
-    """Subscribes to every store of `world` and feeds `queue` and the ledger of slots."""
+    """Subscribes to every store of `world` and feeds `queue` and the slots."""
 
     def __init__(self, world: World, queue: WorkQueue) -> None:
         self._world = world
@@ -96,7 +96,7 @@ class Watches:
                 self._queue.add(Key(kind, name))
 
     def _release(self, job: JobView) -> None:
-        if self._world.ledger.release(job.name):
+        if self._world.slots.release(job.name):
             call_next(self._world, self._queue)
             call_next_probe(self._world, self._queue)
 
@@ -108,7 +108,7 @@ class Watches:
         if host is not None and host.status.state == "Down":
             self._release(job)
         else:
-            self._world.ledger.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
+            self._world.slots.occupy(job.name, job.annotations.get(GROUPS_ANNOTATION, "").split())
 
     def _occupy_again(self, placement: PlacementView) -> None:
         for job in self._world.jobs_of_placement[placement.key]:
@@ -207,12 +207,12 @@ class Watches:
                 self._queue.add(Key("certificate", other.key))
 
     def _secret(self, key: str, old: Revision | None, new: Revision | None) -> None:
-        self._source("Secret", old, new)
+        self._referred("Secret", old, new)
 
     def _config_map(self, key: str, old: Revision | None, new: Revision | None) -> None:
-        self._source("ConfigMap", old, new)
+        self._referred("ConfigMap", old, new)
 
-    def _source(self, kind: str, old: Revision | None, new: Revision | None) -> None:
+    def _referred(self, kind: str, old: Revision | None, new: Revision | None) -> None:
         for name in {revision.name for revision in (old, new) if revision is not None}:
             for certificate in self._world.certificates_of_source[f"{kind}/{name}"]:
                 self._queue.add(Key("certificate", certificate.key))
@@ -293,7 +293,7 @@ class Watches:
 
 def call_next(world: World, queue: WorkQueue) -> None:
     """A slot is free: the first waiting placement that has room in all its groups tries to take it."""
-    name = world.line.call(world.ledger)
+    name = world.line.call(world.slots)
     if name is not None:
         queue.add(Key("placement", name))
 
@@ -311,7 +311,7 @@ def call_for_room(world: World, queue: WorkQueue) -> None:
 def call_next_probe(world: World, queue: WorkQueue) -> None:
     """If there is room for one more probe, the one that waits longest tries to take it."""
     name = next(iter(world.probe_line), None)
-    if name is not None and world.ledger.full_group((slots.PROBES,)) is None:
+    if name is not None and world.slots.full_group((slots.PROBES,)) is None:
         del world.probe_line[name]
         queue.add(Key("probe", name))
 

@@ -1,4 +1,4 @@
-"""Everything the controller knows: one store per kind, the indexes over them, and the ledger of slots.
+"""Everything the controller knows: one store per kind, the indexes over them, and the slots.
 
 `watches.py` fills the stores, as do the results of our own writes; reconcilers only read them.
 """
@@ -18,7 +18,7 @@ from directdownload.controller.notes import Notes
 from directdownload.controller.turns import Turns
 from directdownload.planning import (
     architectures,
-    headers,
+    header_secrets,
     hosts,
     plans,
     probes,
@@ -29,7 +29,7 @@ from directdownload.planning import (
     sharing,
     slots,
 )
-from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision
+from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision, Views
 from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUEST_LENGTH, request_in
 from directdownload.resources.certificate import DirectDownloadCertificate
@@ -70,6 +70,7 @@ class World:
         """`memory_bytes`: how much this process may take; 0: unknown."""
         self.pool_roots = pool_roots
         self._memory_bytes = memory_bytes
+        self.views = Views()
         self.zones: Store[Zone] = Store()
         self.hosts: Store[ObservedHost] = Store()
         self.pools: Store[StoragePool] = Store()
@@ -119,7 +120,7 @@ class World:
         self.certificates_of_source = Index(self.certificates, _source_of)
 
         self.charges = Charges(self.placements)
-        self.ledger = slots.Ledger()
+        self.slots = slots.Slots()
         #: placements that wait for a slot
         self.line = slots.Line()
         #: jobs whose creation got no answer, by placement: they may or may not exist
@@ -128,11 +129,11 @@ class World:
         self.probe_line: dict[str, None] = {}
         self.probes_without_host: set[str] = set()
         #: the findings on Templates' header Secrets, by the Template's uid; never a value
-        self.secrets: Notes[headers.Look] = Notes(self.templates)
+        self.secrets: Notes[header_secrets.Found] = Notes(self.templates)
         #: jobs that have their copy of the headers
         self.equipped: Notes[bool] = Notes(self.jobs)
         #: what was read of certificates' Secrets and ConfigMaps, by the DirectDownloadCertificate's uid
-        self.sources: Notes[publications.Look] = Notes(self.certificates)
+        self.sources: Notes[publications.Found] = Notes(self.certificates)
         #: zones whose certificates all need a look, and none was taken since that became known
         self.gathering: set[str] = set()
         #: the last drift of a host's keystore that was reported, by the Host's key; at first that of the first look

@@ -4,7 +4,7 @@ Controller and agent start it if `--metrics-port` is given; `health` then serves
 controller-runtime's metrics filter and of kube-rbac-proxy: the cluster must accept the token, and its user must have
 the right to `get` the non-resource URL `/metrics`.
 
-Promises: a token is neither logged nor kept (the verdict is kept under its hash, for a minute at most); a caller
+Promises: a token is neither logged nor kept (its access is kept under its hash, for a minute at most); a caller
 without a token costs no request; requests to the API server go one after the other, and few wait for them.
 """
 
@@ -36,14 +36,14 @@ REMEMBERED = 256
 WAITING = 16
 
 
-class Verdict(enum.Enum):
+class Access(enum.Enum):
     ALLOWED = 200
     UNAUTHENTICATED = 401
     FORBIDDEN = 403
 
 
 #: For a token of which nothing is remembered.
-Review = Callable[[str], Awaitable[Verdict]]
+Review = Callable[[str], Awaitable[Access]]
 
 
 class BusyError(Exception):
@@ -51,47 +51,47 @@ class BusyError(Exception):
 
 
 class Gate:
-    """Remembers `review`'s verdict on a token. Refused tokens take no place from allowed ones."""
+    """Remembers the access that `review` finds for a token. Refused tokens take no place from allowed ones."""
 
     def __init__(self, review: Review, clock: Callable[[], float] = time.monotonic) -> None:
         self._review = review
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
-        self._allowed: collections.OrderedDict[bytes, tuple[float, Verdict]] = collections.OrderedDict()
-        self._refused: collections.OrderedDict[bytes, tuple[float, Verdict]] = collections.OrderedDict()
+        self._allowed: collections.OrderedDict[bytes, tuple[float, Access]] = collections.OrderedDict()
+        self._refused: collections.OrderedDict[bytes, tuple[float, Access]] = collections.OrderedDict()
 
-    async def judge(self, token: str) -> Verdict:
+    async def judge(self, token: str) -> Access:
         """Raises BusyError, or an error of `review`: then nothing is remembered."""
         key = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        verdict = self._remembered(key)
-        if verdict is not None:
-            return verdict
+        access = self._remembered(key)
+        if access is not None:
+            return access
         if self._waiting >= WAITING:
             raise BusyError
         self._waiting += 1
         try:
             async with self._one_at_a_time:
                 # Another request with the same token may have asked meanwhile.
-                verdict = self._remembered(key)
-                if verdict is None:
-                    verdict = await self._review(token)
-                    self._remember(key, verdict)
+                access = self._remembered(key)
+                if access is None:
+                    access = await self._review(token)
+                    self._remember(key, access)
         finally:
             self._waiting -= 1
-        return verdict
+        return access
 
-    def _remembered(self, key: bytes) -> Verdict | None:
+    def _remembered(self, key: bytes) -> Access | None:
         for known in (self._allowed, self._refused):
-            until, verdict = known.get(key, (0.0, Verdict.UNAUTHENTICATED))
+            until, access = known.get(key, (0.0, Access.UNAUTHENTICATED))
             if self._clock() < until:
-                return verdict
+                return access
         return None
 
-    def _remember(self, key: bytes, verdict: Verdict) -> None:
-        allowed = verdict is Verdict.ALLOWED
+    def _remember(self, key: bytes, access: Access) -> None:
+        allowed = access is Access.ALLOWED
         known, seconds = (self._allowed, ALLOWED_SECONDS) if allowed else (self._refused, REFUSED_SECONDS)
-        known[key] = (self._clock() + seconds, verdict)
+        known[key] = (self._clock() + seconds, access)
         known.move_to_end(key)
         while len(known) > REMEMBERED:
             known.popitem(last=False)
@@ -100,11 +100,11 @@ class Gate:
 def asks(api: client.Api) -> Review:
     """The review by the API server."""
 
-    async def review(token: str) -> Verdict:
+    async def review(token: str) -> Access:
         user = await reviews.user_of(api, token)
         if user is None:
-            return Verdict.UNAUTHENTICATED
-        return Verdict.ALLOWED if await reviews.may_get(api, user, "/metrics") else Verdict.FORBIDDEN
+            return Access.UNAUTHENTICATED
+        return Access.ALLOWED if await reviews.may_get(api, user, "/metrics") else Access.FORBIDDEN
 
     return review
 
@@ -146,9 +146,9 @@ class ScrapeServer(health.Server):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            return _refusal(Verdict.UNAUTHENTICATED)
+            return _refusal(Access.UNAUTHENTICATED)
         try:
-            verdict = await self._gate.judge(token)
+            access = await self._gate.judge(token)
         except BusyError:
             return web.Response(
                 status=503, text="too many requests wait for the API server", headers={"Retry-After": "5"}
@@ -156,11 +156,11 @@ class ScrapeServer(health.Server):
         except errors.ApiError as error:
             logger.warning("Cannot ask the API server who may read metrics: %s", error)
             return web.Response(status=503, text="the API server cannot be asked", headers={"Retry-After": "5"})
-        return await health.exposition_for(request, self._registry) if verdict is Verdict.ALLOWED else _refusal(verdict)
+        return await health.exposition_for(request, self._registry) if access is Access.ALLOWED else _refusal(access)
 
 
-def _refusal(verdict: Verdict) -> web.Response:
-    if verdict is Verdict.FORBIDDEN:
+def _refusal(access: Access) -> web.Response:
+    if access is Access.FORBIDDEN:
         return web.Response(status=403, text="this user may not get the non-resource URL /metrics")
     return web.Response(
         status=401, text="expected a bearer token that the cluster accepts", headers={"WWW-Authenticate": "Bearer"}

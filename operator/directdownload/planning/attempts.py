@@ -50,7 +50,7 @@ def counted(job: Job) -> int:
 
 def given_up(placement: PlacementView, job: Job, now: datetime.datetime) -> bool:
     """Whether `job` has been given up already, and the pause after it has begun: only its deletion is left."""
-    pauses = placement.next_attempt is not None and placement.next_attempt > now
+    pauses = placement.next_attempt_time is not None and placement.next_attempt_time > now
     # The one that serves a newer request was created in that pause.
     return gives_up(job) and pauses and job.request in ("", placement.last_handled_request)
 
@@ -60,7 +60,7 @@ def pause_end(placement: PlacementView, request: datetime.datetime | None) -> da
 
     A request ends the pause after a blocked pod, which has asked no server.
     """
-    pause = placement.next_attempt
+    pause = placement.next_attempt_time
     if pause is None or request is None or placement.reason is not Reason.POD_BLOCKED:
         return pause
     return min(pause, request)

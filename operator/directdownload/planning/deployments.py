@@ -1,14 +1,16 @@
-"""The copies that the deployments of a template want, and the fate of those that exist; `rollouts` has their status.
+"""The copies that the deployments of a template want, and the fate of those that exist. `removal_orders` decides which
+files go; `rollouts` has the deployments' status.
 
 One copy serves every deployment that wants it, so placements are planned per template, over all its deployments.
 """
 
 import dataclasses
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from directdownload.planning import pools as pool_planning
-from directdownload.planning import quotas, rights, steps
+from directdownload.planning import quotas, removal_orders, rights, steps
 from directdownload.planning.observed import PlacementView
+from directdownload.planning.removal_orders import Decider
 from directdownload.planning.selection import Fleet, Names, Target, select
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -31,52 +33,39 @@ class PlacementChanges:
     full: frozenset[quotas.Account] = frozenset()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Wish:
-    """A deployment that decides, and what is computed of it once, for each of thousands of copies.
+class _Fates:
+    """The fate of each copy that exists."""
 
-    `changed`: its selection differs from the one by which its placements were last planned. `narrowed`: it may decide
-    about copies that it no longer selects.
-    """
+    def __init__(self, template: Template, deciders: Sequence[Decider], wanted: Container[str], names: Names) -> None:
+        self._template, self._deciders, self._wanted, self._names = template, deciders, wanted, names
+        self.restore: list[PlacementView] = []
+        self.remove: list[PlacementView] = []
+        self.release: list[PlacementView] = []
+        self.charge: list[tuple[PlacementView, str]] = []
 
-    deployment: TemplateDeployment
-    standing: rights.Standing
-    targets: Mapping[str, Target]
-    changed: bool
-    narrowed: bool
+    def decide(self, placement: PlacementView, *, held: bool) -> None:
+        if placement.deleting or placement.phase is Phase.UNKNOWN:
+            return
+        if placement.phase is Phase.REMOVING:
+            if placement.key in self._wanted:
+                self.restore.append(placement)
+        elif held:
+            return
+        elif removal_orders.has_moved(placement, self._template, self._names):
+            self.release.append(placement)
+        else:
+            self._keep_or_end(placement)
 
-    @classmethod
-    def of(cls, deployment: TemplateDeployment, standing: rights.Standing, targets: Mapping[str, Target]) -> "_Wish":
-        return cls(
-            deployment,
-            standing,
-            targets,
-            changed=deployment.status.observed_selection != rights.selection(deployment),
-            narrowed=standing.votes and rights.edited(deployment),
-        )
-
-
-def _covers(wish: _Wish, placement: PlacementView, names: Names) -> bool:
-    """Whether the deployment still wants `placement`.
-
-    The zone, pools and hosts that it names decide. Selectors decide only if the deployment itself has changed since it
-    was last observed: a label or an object that vanishes is no order to remove (architecture, rule 12).
-    """
-    spec = wish.deployment.spec
-    if placement.key in wish.targets:
-        return True
-    if spec.zone != placement.zone or (spec.pools and placement.pool not in spec.pools):
-        return False
-    pool, host = names.pools.get(placement.pool), names.hosts.get(placement.host)
-    if pool is None or pool.spec.shared:
-        # A shared copy belongs to no host. Without its pool nobody knows whether this copy is shared.
-        return True
-    if not spec.names(placement.host):
-        return False
-    if not wish.changed:
-        return True
-    observable = host is not None and host.spec.zone == spec.zone
-    return not observable or (host is not None and spec.host_selector.matches(host.metadata.labels))
+    def _keep_or_end(self, placement: PlacementView) -> None:
+        wanting = [each for each in self._deciders if each.wants(placement, self._names)]
+        having = [each.deployment.metadata.namespace for each in wanting if each.has(placement)]
+        if having and not self._template.deleting:
+            if placement.namespace not in having:
+                self.charge.append((placement, having[0]))
+        elif removal_orders.is_ordered(placement, self._template, wanting, self._deciders):
+            self.remove.append(placement)
+        else:
+            self.release.append(placement)
 
 
 def plan_placements(
@@ -106,81 +95,54 @@ def place_in_steps(
     unreadable: Container[str] = (),
 ) -> steps.Steps[PlacementChanges]:
     """The same in steps. The last one allots the room for new placements, by the usage at that moment."""
-    wishes: list[_Wish] = []
-    for each in deployments:
-        may = rights.standing(each, template, fleet)
-        # A refused wish decides nothing (architecture, rule 15), and costs nothing.
-        if may.decides:
-            wishes.append(_Wish.of(each, may, select(each, template, fleet, existing, unreadable).wanted))
-        yield
-    wishes.sort(key=lambda wish: (wish.deployment.seniority, wish.deployment.key))
+    deciders = yield from _deciders(template, deployments, fleet, existing, unreadable)
+    asking = [each for each in deciders if each.asks]
     wanted: dict[str, Target] = {}
-    asking = [wish for wish in wishes if not wish.deployment.deleting and wish.standing.refused is None]
-    for wish in asking:
-        wanted.update(wish.targets)
+    for decider in asking:
+        wanted.update(decider.targets)
         yield
-    create = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
+    missing = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
     names = Names.of(fleet)
-    restore: list[PlacementView] = []
-    remove: list[PlacementView] = []
-    release: list[PlacementView] = []
-    charge: list[tuple[PlacementView, str]] = []
+    fates = _Fates(template, deciders, wanted, names)
     for number, placement in enumerate(existing.values()):
         if not number % steps.OBJECTS:
             yield
-        if placement.deleting or placement.phase is Phase.UNKNOWN:
-            continue
-        if placement.phase is Phase.REMOVING:
-            if placement.key in wanted:
-                restore.append(placement)
-            continue
-        if held:
-            continue
-        host = names.hosts.get(placement.host)
-        if host is not None and host.spec.zone != placement.zone and not template.deleting:
-            # A host that moves to another zone keeps the files of templates that stay.
-            release.append(placement)
-            continue
-        covering = [wish for wish in wishes if _covers(wish, placement, names)]
-        having = [
-            wish.deployment.metadata.namespace
-            for wish in covering
-            if not wish.deployment.deleting and wish.standing.has(placement)
-        ]
-        if having and not template.deleting:
-            if placement.namespace not in having:
-                charge.append((placement, having[0]))
-            continue
-        last = [wish.deployment for wish in covering if wish.standing.votes]
-        last += [wish.deployment for wish in wishes if wish.narrowed and wish.deployment.spec.zone == placement.zone]
-        (remove if _removes(template, last) else release).append(placement)
+        fates.decide(placement, held=held)
     yield
-    ordered = _by_space(create, names)
+    ordered = _by_space(missing, names)
     yield
     allotted = quotas.allot(((t.zone, _namespaces(asking, t)) for t in ordered), fleet.zones, fleet.usage)
     made = zip(ordered, allotted.namespaces, strict=True)
     return PlacementChanges(
         create=tuple(dataclasses.replace(target, namespace=name) for target, name in made if name is not None),
-        restore=tuple(restore),
-        remove=tuple(remove),
-        release=tuple(release),
-        charge=tuple(charge),
+        restore=tuple(fates.restore),
+        remove=tuple(fates.remove),
+        release=tuple(fates.release),
+        charge=tuple(fates.charge),
         full=allotted.full,
     )
 
 
-def _namespaces(asking: Iterable[_Wish], target: Target) -> Sequence[str]:
+def _deciders(
+    template: Template,
+    deployments: Iterable[TemplateDeployment],
+    fleet: Fleet,
+    existing: Mapping[str, PlacementView],
+    unreadable: Container[str],
+) -> steps.Steps[list[Decider]]:
+    """The deployments that decide, oldest first. A refused one decides nothing (rule 15), and costs nothing."""
+    found: list[Decider] = []
+    for each in deployments:
+        may = rights.standing(each, template, fleet)
+        if may.decides:
+            found.append(Decider.of(each, may, select(each, template, fleet, existing, unreadable).wanted))
+        yield
+    return sorted(found, key=lambda decider: (decider.deployment.seniority, decider.deployment.key))
+
+
+def _namespaces(asking: Iterable[Decider], target: Target) -> Sequence[str]:
     """The namespaces of the deployments that want `target`, oldest deployment first."""
-    return tuple(dict.fromkeys(w.deployment.metadata.namespace for w in asking if target.name in w.targets))
-
-
-def _removes(template: Template, last: Collection[TemplateDeployment]) -> bool:
-    """Whether the file of a copy that no deployment wants any more is removed.
-
-    `last`: the deployments that wanted it last and may decide, as they are being deleted or have just been narrowed.
-    One Retain among them wins. If there is none, only the deletion of its Template is an order to remove the file.
-    """
-    return all(d.spec.deletion_policy == "Delete" for d in last) if last else template.deleting
+    return tuple(dict.fromkeys(d.deployment.metadata.namespace for d in asking if target.name in d.targets))
 
 
 def _by_space(wanted: Iterable[Target], names: Names) -> tuple[Target, ...]:

@@ -203,7 +203,7 @@ class _Run:
         if view is None:
             view = _unmade(target)
         elif view.key in restored:
-            view = dataclasses.replace(view, phase=Phase.PENDING, file=None, next_attempt=None, conditions=())
+            view = dataclasses.replace(view, phase=Phase.PENDING, file=None, next_attempt_time=None, conditions=())
         around = self._around(view, pool, deployment)
         if around.successor:
             view = dataclasses.replace(view, host=around.successor)
@@ -245,7 +245,7 @@ class _Run:
             return decided(Action.DOWNLOAD, status.conditions[0].reason, status.conditions[0].message)
         if status is not None:
             return decided(Action.WAIT, status.conditions[0].reason, status.conditions[0].message)
-        when = f"; next attempt at {view.next_attempt:%Y-%m-%d %H:%M:%S} UTC" if view.next_attempt else ""
+        when = f"; next attempt at {view.next_attempt_time:%Y-%m-%d %H:%M:%S} UTC" if view.next_attempt_time else ""
         return decided(Action.WAIT, view.reason, view.message + when)
 
     def _with_space(self, copy: Copy, view: PlacementView, around: Surroundings) -> Copy:
@@ -323,18 +323,6 @@ def _unmade(target: Target) -> PlacementView:
         pool=target.pool,
         host=target.host,
         path=target.path,
-        created=None,
-        phase=None,
-        attempts=0,
-        next_attempt=None,
-        started=None,
-        file=None,
-        observed_generation=None,
-        last_handled_request="",
-        last_handled_request_time=None,
-        conditions=(),
-        bytes_downloaded=0,
-        bytes_total=0,
     )
 
 

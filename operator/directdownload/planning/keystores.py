@@ -3,14 +3,14 @@
 Called by the agent: `desired` from the state of the cluster, `plan` against the entries found, and after the write once
 more against the entries read back, then `proofs`. Planned again after its changes, a plan changes nothing.
 
-Ownership: a trusted certificate is ours if the ledger has its alias with its fingerprint, or if it is exactly what a
-published certificate puts under that alias (CloudStack imported it, or the ledger was lost): such an entry is adopted.
+Ownership: a trusted certificate is ours if we own its alias with its fingerprint, or if it is exactly what a published
+certificate puts under that alias (CloudStack imported it, or the ownership was lost): such an entry is adopted.
 If our entry had been read back, another trusted certificate under its alias was put there by hand and is replaced.
 Every other entry is foreign: never changed, never removed; a wish that needs its alias fails.
 
 A keystore must not hold what Java cannot read: Java then opens none of the entries. A published certificate that Java
-cannot read is no wish. If the ledger says that we imported it, it is removed and remembered like a withdrawn one. If
-we only adopted it, it is left and reported.
+cannot read is no wish. If we imported it, it is removed and remembered like a withdrawn one. If we only adopted it, it
+is left and reported.
 
 A certificate that was withdrawn from this host (revoked, deleted, or its host left the zone) is remembered by alias. If
 it is found there again, from a backup of the store, it is ours and is removed; it also does not come back as the
@@ -132,7 +132,7 @@ class Owned:
 
 
 #: By alias, of one store.
-Ledger = Mapping[str, Owned]
+Ownership = Mapping[str, Owned]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Plan:
     #: aliases, with the name of the certificate that each was for
     remove: Mapping[str, str]
     #: to be on disk before the changes are made: then an interruption leaves no entry without an owner
-    ledger: Ledger
+    ownership: Ownership
     #: aliases that are wanted and held by foreign entries
     conflicts: frozenset[str]
     #: the drift that the changes repair
@@ -179,11 +179,11 @@ def desired(
     published: Iterable[Published],
     now: datetime.datetime,
     *,
-    ledgers: Iterable["Ledger"] = (),
+    ownerships: Iterable[Ownership] = (),
     taken: Taken = MappingProxyType({}),
     unread: Set[str] = frozenset(),
 ) -> Desired:
-    """`enabled` is the Zone's; None: there is no such Zone. `ledgers` of all stores; `taken` as of the last time;
+    """`enabled` is the Zone's; None: there is no such Zone. `ownerships` of all stores; `taken` as of the last time;
     `unread`: names of certificates that exist and cannot be read.
 
     If two objects want the same alias, the older one has it.
@@ -197,7 +197,7 @@ def desired(
     for each in sorted(mine, key=lambda each: (each.created, each.name)):
         if not each.revoked_on(host):
             holders.setdefault(each.alias, each)
-    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ledgers, holders, unread)
+    taken = _taken(taken, [each for each in mine if each.revoked_on(host)], ownerships, holders, unread)
     wishes: dict[str, Wish] = {}
     ends: list[datetime.datetime] = []
     for alias, each in holders.items():
@@ -222,55 +222,14 @@ def nothing(host: str) -> Desired:
 
 
 def plan(
-    wanted: Desired, ledger: Ledger, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
+    wanted: Desired, ownership: Ownership, entries: Entries, *, missing: bool = False, flawed: Container[str] = ()
 ) -> Plan:
     """`missing`: there is no store, so `entries` is empty. `flawed`: aliases of entries that Java cannot read."""
-    put: dict[str, Wish] = {}
-    remove: dict[str, str] = {}
-    kept: dict[str, Owned] = {}
-    conflicts: set[str] = set()
-    drift: list[Drift] = []
-    known = wanted.known
-    back = _back(wanted.taken, entries)
-    for alias in sorted(wanted.wishes.keys() | known.keys() | ledger.keys() | back.keys()):
-        wish, owned, found = wanted.wishes.get(alias), ledger.get(alias), entries.get(alias)
-        imported = owned.fingerprints if owned is not None else frozenset()
-        asked_for = known.get(alias, _NONE).fingerprints
-        published = found in asked_for and alias not in back
-        ours = found is not None and (published or found in imported or alias in back)
-        if (
-            wish is None
-            and owned is not None
-            and _stays(owned, wanted, flawed=alias in flawed and found not in asked_for)
-        ):
-            kept[alias] = owned
-            continue
-        if wish is None or (wanted.held is not None and ours and not published):
-            if ours and found is not None:
-                owner = owned.certificate if owned is not None else back.get(alias) or known[alias].certificate
-                remove[alias] = owner
-                # no longer placed: if it is wanted again after an interruption, its absence is no drift
-                kept[alias] = Owned(owner, imported | {found})
-            continue
-        fingerprint = wish.certificate.fingerprint_sha256
-        was_placed = owned is not None and owned.placed
-        if found == fingerprint:
-            adopted = owned.adopted if owned is not None else True
-            kept[alias] = Owned(wish.name, frozenset({fingerprint}), placed=True, adopted=adopted)
-        elif wanted.held is not None:
-            if owned is not None:
-                kept[alias] = owned
-        elif alias in entries and (found is None or not (ours or was_placed)):
-            conflicts.add(alias)
-        else:
-            put[alias] = wish
-            before = frozenset({found}) if ours and found is not None else frozenset()
-            kept[alias] = Owned(wish.name, imported | before | {fingerprint}, placed=was_placed)
-            if was_placed and not published and found not in imported:
-                drift.append(Drift(DriftKind.ENTRY_REPLACED if alias in entries else DriftKind.ENTRY_MISSING, alias))
-    if missing and drift:
-        drift = [Drift(DriftKind.STORE_MISSING)]
-    return Plan(put, remove, kept, frozenset(conflicts), tuple(drift))
+    draft = _Draft(wanted, ownership, entries, flawed)
+    for settle in (_leave_unread, _remove_unwished, _keep_present, _put_missing):
+        settle(draft)
+    drift = (Drift(DriftKind.STORE_MISSING),) if missing and draft.drift else tuple(draft.drift)
+    return Plan(draft.put, draft.remove, dict(sorted(draft.owned.items())), frozenset(draft.conflicts), drift)
 
 
 def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "") -> tuple[Proof, ...]:
@@ -278,15 +237,11 @@ def proofs(wanted: Desired, settled: Plan, entries: Entries, unopened: str = "")
 
     `unopened`: why Java opens no entry of the store; then none of its entries proves anything.
     """
-    found = (_proof(each, wanted, settled, entries) for each in wanted.published)
-    if not unopened:
-        return tuple(found)
-    return tuple(
-        Proof(each.name, "Failed", reason=Reason.KEYSTORE_UNREADABLE, message=unopened)
-        if each.state == "Uploaded"
-        else each
-        for each in found
-    )
+    found = [_proof(each, wanted, settled, entries) for each in wanted.published]
+    if unopened:
+        unproved = Proof("", "Failed", reason=Reason.KEYSTORE_UNREADABLE, message=unopened)
+        found = [dataclasses.replace(unproved, name=p.name) if p.state == "Uploaded" else p for p in found]
+    return tuple(found)
 
 
 def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
@@ -294,32 +249,104 @@ def failed(wanted: Desired, reason: Reason) -> tuple[Proof, ...]:
     return tuple(Proof(each.name, "Failed", reason=reason) for each in wanted.published)
 
 
-def distrusted(wanted: Desired, ledger: Ledger) -> frozenset[str]:
+def distrusted(wanted: Desired, ownership: Ownership) -> frozenset[str]:
     """Fingerprints of ours that are not wanted (any more), wherever they still are."""
-    ours = [*ledger.values(), *wanted.known.values()]
+    ours = [*ownership.values(), *wanted.known.values()]
     wished = {wish.certificate.fingerprint_sha256 for wish in wanted.wishes.values()}
     return frozenset().union(*(each.fingerprints for each in ours)) - wished
+
+
+class _Draft:
+    """A plan in the making, and the aliases `open` that no pass has settled yet."""
+
+    def __init__(self, wanted: Desired, ownership: Ownership, entries: Entries, flawed: Container[str]) -> None:
+        self.wanted, self.ownership, self.entries = wanted, ownership, entries
+        self.trusted = {alias: entry for alias, entry in entries.items() if entry is not None}
+        found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in self.trusted.items())
+        #: aliases that hold a withdrawn certificate again, with the name of that certificate
+        self.back = {alias: wanted.taken[key] for alias, key in found if key in wanted.taken}
+        asked_for = {alias for alias, each in wanted.known.items() if self.trusted.get(alias) in each.fingerprints}
+        self.published = asked_for - self.back.keys()
+        imported = {alias for alias, each in ownership.items() if self.trusted.get(alias) in each.fingerprints}
+        self.ours = self.published | self.back.keys() | imported
+        #: owned, not readable to Java, and asked for by no certificate
+        self.flawed = {alias for alias in ownership if alias in flawed} - asked_for
+        self.open = wanted.wishes.keys() | ownership.keys() | self.ours
+        self.put: dict[str, Wish] = {}
+        self.remove: dict[str, str] = {}
+        self.owned: dict[str, Owned] = {}
+        self.conflicts: set[str] = set()
+        self.drift: list[Drift] = []
+
+    def settle(self, alias: str, owned: Owned | None) -> None:
+        self.open.discard(alias)
+        if owned is not None:
+            self.owned[alias] = owned
+
+
+def _leave_unread(draft: _Draft) -> None:
+    """An entry whose certificate nobody can read now stays, as does one that Java cannot read and we only adopted."""
+    for alias in draft.ownership.keys() - draft.wanted.wishes.keys():
+        owned = draft.ownership[alias]
+        if owned.certificate in draft.wanted.unread or (owned.adopted and alias in draft.flawed):
+            draft.settle(alias, owned)
+
+
+def _remove_unwished(draft: _Draft) -> None:
+    """What is ours and not wished goes; if no wish may be fulfilled, so does what is not published any more."""
+    wished = draft.wanted.wishes.keys()
+    staying = wished if draft.wanted.held is None else wished & draft.published
+    for alias in sorted((draft.open & draft.ours) - staying):
+        name = draft.back.get(alias) or draft.wanted.known.get(alias, _NONE).certificate
+        owned = draft.ownership.get(alias, Owned(name, frozenset()))
+        draft.remove[alias] = owned.certificate
+        # No longer placed: if it is wanted again after an interruption, its absence is no drift.
+        draft.settle(alias, Owned(owned.certificate, owned.fingerprints | {draft.trusted[alias]}))
+    draft.open &= wished
+
+
+def _keep_present(draft: _Draft) -> None:
+    """What is wished and there is ours from now on; if no wish may be fulfilled, the others wait."""
+    for alias in sorted(draft.open):
+        wish, owned = draft.wanted.wishes[alias], draft.ownership.get(alias)
+        fingerprint = wish.certificate.fingerprint_sha256
+        if draft.trusted.get(alias) == fingerprint:
+            adopted = owned is None or owned.adopted
+            draft.settle(alias, Owned(wish.name, frozenset({fingerprint}), placed=True, adopted=adopted))
+        elif draft.wanted.held is not None:
+            draft.settle(alias, owned)
+
+
+def _put_missing(draft: _Draft) -> None:
+    """What is wished and not there is put, unless a foreign entry has its alias."""
+    for alias in sorted(draft.open):
+        wish, owned = draft.wanted.wishes[alias], draft.ownership.get(alias, _NONE)
+        found, there = draft.trusted.get(alias), alias in draft.entries
+        before = {found} if found is not None and alias in draft.ours else set()
+        if there and not before and (found is None or not owned.placed):
+            draft.conflicts.add(alias)
+            continue
+        draft.put[alias] = wish
+        fingerprints = owned.fingerprints | before | {wish.certificate.fingerprint_sha256}
+        draft.settle(alias, Owned(wish.name, fingerprints, placed=owned.placed))
+        if owned.placed and alias not in draft.published and found not in owned.fingerprints:
+            draft.drift.append(Drift(DriftKind.ENTRY_REPLACED if there else DriftKind.ENTRY_MISSING, alias))
 
 
 _NONE = Owned("", frozenset())
 
 
-def _stays(owned: Owned, wanted: Desired, *, flawed: bool) -> bool:
-    """Whether an entry of ours that is no longer wished is left as it is."""
-    return owned.certificate in wanted.unread or (owned.adopted and flawed)
-
-
 def _taken(
     taken: Taken,
     revoked: Iterable[Published],
-    ledgers: Iterable["Ledger"],
+    ownerships: Iterable[Ownership],
     holders: Mapping[str, Published],
     unread: Set[str],
 ) -> Taken:
-    """`taken` plus what is revoked, and what a ledger has for a certificate that does not hold its alias (any more) or
+    """`taken` plus what is revoked, and what is owned for a certificate that does not hold its alias (any more) or
     that Java cannot read."""
     back = {(each.alias, fingerprint): each.name for each in revoked for fingerprint in each.fingerprints}
-    for alias, owned in (item for ledger in ledgers for item in ledger.items()):
+    for alias, owned in (item for ownership in ownerships for item in ownership.items()):
         base, holder = alias.removesuffix(PREVIOUS_SUFFIX), holders.get(alias.removesuffix(PREVIOUS_SUFFIX))
         if owned.certificate in unread:
             continue
@@ -333,12 +360,6 @@ def _taken(
     fresh = {key: back[key] for key in sorted(back) if key not in wanted and key not in taken}
     all_taken = [(key, name) for key, name in (*taken.items(), *fresh.items()) if key not in current]
     return dict(all_taken[-TAKEN_LIMIT:])
-
-
-def _back(taken: Taken, entries: Entries) -> Mapping[str, str]:
-    """Aliases that hold a withdrawn certificate again, with the name of that certificate."""
-    found = ((alias, (alias.removesuffix(PREVIOUS_SUFFIX), entry)) for alias, entry in entries.items() if entry)
-    return {alias: taken[key] for alias, key in found if key in taken}
 
 
 def _known(published: Iterable[Published], host: str) -> Mapping[str, Owned]:
@@ -359,21 +380,16 @@ def _proof(each: Published, wanted: Desired, settled: Plan, entries: Entries) ->
         return Proof(each.name, "Revoked")
     holder = wanted.holders.get(each.alias)
     if holder is not None and holder != each.name:
-        return _conflict(
-            each, f"alias {each.alias} belongs to DirectDownloadCertificate {holder}: expected an alias of its own"
-        )
+        message = f"alias {each.alias} belongs to DirectDownloadCertificate {holder}: expected an alias of its own"
+        return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)
     if not each.revoked_on(wanted.host) and (flaw := each.flaws.get(fingerprint)) is not None:
         return Proof(each.name, "Failed", reason=Reason.INVALID_CERTIFICATE, message=flaw)
     if taken := sorted(settled.conflicts.intersection(each.aliases)):
-        return _conflict(
-            each,
+        message = (
             f"alias {taken[0]} is held by an entry that the agent did not import and leaves alone: rename or remove "
-            "that entry, or choose another alias",
+            "that entry, or choose another alias"
         )
+        return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)
     if entries.get(each.alias) == fingerprint:
         return Proof(each.name, "Uploaded", fingerprint=fingerprint)
     return Proof(each.name, "Pending", reason=wanted.held)
-
-
-def _conflict(each: Published, message: str) -> Proof:
-    return Proof(each.name, "Failed", reason=Reason.ALIAS_CONFLICT, message=message)

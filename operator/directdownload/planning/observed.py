@@ -134,23 +134,24 @@ class PlacementView:
     pool: str
     host: str
     path: str
-    created: datetime.datetime | None
-    phase: Phase | None
-    attempts: int
-    next_attempt: datetime.datetime | None
-    started: datetime.datetime | None
-    file: FileView | None
-    observed_generation: int | None
-    last_handled_request: str
-    last_handled_request_time: datetime.datetime | None
-    conditions: tuple[Condition, ...]
-    bytes_downloaded: int
-    bytes_total: int
+    created: datetime.datetime | None = None
+    # From here to `observed_inputs`: fields of its status that the controller writes, under their names.
+    observed_generation: int | None = None
+    last_handled_request: str | None = None
+    last_handled_request_time: datetime.datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    phase: Phase | None = None
+    started_time: datetime.datetime | None = None
+    file: FileView | None = None
+    attempts: int = 0
+    recent_failures: int = 0
+    next_attempt_time: datetime.datetime | None = None
+    #: hash of the last attempt's inputs
+    observed_inputs: str | None = None
+    bytes_downloaded: int = 0
+    bytes_total: int = 0
     #: when the agent last saw the download make progress
     progressed: datetime.datetime | None = None
-    recent_failures: int = 0
-    #: hash of the last attempt's inputs
-    inputs: str = ""
     #: what the agent saw under the final name, and the `file.revision` that this is about
     observed_present: bool = True
     observed_changed: bool = False
@@ -172,120 +173,20 @@ class PlacementView:
         lost = self.phase is Phase.DOWNLOADING and self.reason is Reason.HOST_DOWN
         return Phase.PENDING if lost else self.phase
 
+    def status(self) -> TemplatePlacementStatus:
+        """The fields of its status that the controller writes."""
+        values = {name: getattr(self, name) for name in _CONTROLLERS}
+        values["file"] = self.file.placed() if self.file is not None else None
+        values["recent_failures"] = self.recent_failures or None
+        return TemplatePlacementStatus.model_construct(**values)
+
     def shows(self, status: TemplatePlacementStatus) -> bool:
         """Whether the object already says what `status` would write."""
-        return (
-            self.phase == status.phase
-            and self.attempts == status.attempts
-            and self.next_attempt == status.next_attempt_time
-            and self.started == status.started_time
-            and (self.file.placed() if self.file is not None else None) == status.file
-            and self.observed_generation == status.observed_generation
-            and (self.last_handled_request or None) == status.last_handled_request
-            and self.last_handled_request_time == status.last_handled_request_time
-            and self.conditions == status.conditions
-            and self.recent_failures == (status.recent_failures or 0)
-            and (self.inputs or None) == status.observed_inputs
-        )
+        return self.status() == status
 
 
-_ORDER = ("Ready", "Reconciling", "Stalled")
-
-
-_moment = functools.lru_cache(maxsize=4096)(datetime.datetime.fromisoformat)
-
-
-def _time(text: str | None) -> datetime.datetime | None:
-    return _moment(text) if text else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
-    """Copies that became Ready within one second have equal conditions, times included, and share them."""
-    given = ({k: v for k, v in zip(_CONDITION_FIELDS, values, strict=True) if v is not None} for values in said)
-    return tuple(sorted(map(Condition.model_validate, given), key=lambda condition: _ORDER.index(condition.type)))
-
-
-_CONDITION_FIELDS = tuple(field.alias or name for name, field in Condition.model_fields.items())
-
-
-def project_file(document: Mapping[str, Any]) -> FileView:
-    """`document` is `status.file` as the API serves it."""
-    get, intern = document.get, sys.intern
-    return FileView(
-        path=intern(document["path"]),
-        size_bytes=get("sizeBytes"),
-        served_bytes=get("servedBytes"),
-        digest=intern(get("digest") or "") or None,
-        published_digest=intern(get("publishedDigest") or "") or None,
-        format=intern(get("format") or "") or None,
-        virtual_size_bytes=get("virtualSizeBytes"),
-        verified_time=_time(get("verifiedTime")),
-        revision=get("revision"),
-    )
-
-
-def _told(status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """The agent's report in `field`; empty if it cannot be read. The copy's life does not depend on it."""
-    told = status.get(field)
-    if not isinstance(told, Mapping):
-        return {}
-    try:
-        _time(told.get("updatedTime"))
-    except (TypeError, ValueError):
-        return {}
-    return told if all(type(told.get(name, kind())) is kind for name, kind in _TOLD) else {}
-
-
-_TOLD: tuple[tuple[str, type], ...] = (
-    *(("bytesDownloaded", int), ("bytesTotal", int)),
-    *(("present", bool), ("changed", bool), ("revision", str)),
-)
-
-
-def project_placement(document: Mapping[str, Any]) -> PlacementView:
-    """`document` is a TemplatePlacement as the API serves it."""
-    metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
-    reference, progress, seen = spec["templateRef"], _told(status, "progress"), _told(status, "observed")
-    intern = sys.intern
-    file = status.get("file")
-    return PlacementView(
-        key=metadata["name"],
-        uid=metadata["uid"],
-        resource_version=int(metadata["resourceVersion"]),
-        generation=metadata.get("generation", 0),
-        deleting="deletionTimestamp" in metadata,
-        finalized=base.FINALIZER in metadata.get("finalizers", ()),
-        requested_at=base.request_in(metadata.get("annotations", {})),
-        namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
-        template_key=intern(f"{reference['namespace']}/{reference['name']}"),
-        template_uid=intern(reference["uid"]),
-        zone=intern(spec["zone"]),
-        pool=intern(spec["pool"]),
-        host=intern(spec["host"]),
-        path=intern(spec["path"]),
-        created=_time(metadata.get("creationTimestamp")),
-        phase=Phase(status["phase"]) if status.get("phase") else None,
-        attempts=status.get("attempts", 0),
-        next_attempt=_time(status.get("nextAttemptTime")),
-        started=_time(status.get("startedTime")),
-        file=project_file(file) if file and "path" in file else None,
-        observed_generation=status.get("observedGeneration"),
-        last_handled_request=status.get("lastHandledRequest", ""),
-        last_handled_request_time=_time(status.get("lastHandledRequestTime")),
-        conditions=_conditions(
-            tuple(tuple(map(c.get, _CONDITION_FIELDS)) for c in status.get("conditions", ()) if c["type"] in _ORDER)
-        ),
-        bytes_downloaded=progress.get("bytesDownloaded", 0),
-        bytes_total=progress.get("bytesTotal", 0),
-        progressed=_time(progress.get("updatedTime")),
-        recent_failures=status.get("recentFailures", 0),
-        inputs=intern(status.get("observedInputs", "")),
-        observed_present=seen.get("present", True),
-        observed_changed=seen.get("changed", False),
-        observed_revision=seen.get("revision", ""),
-        remove_mentioned=metadata.get("annotations", {}).get(base.REMOVE_MENTIONED) == "true",
-    )
+#: The agent writes the others.
+_CONTROLLERS = tuple(name for name in TemplatePlacementStatus.model_fields if name not in ("observed", "progress"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -335,29 +236,123 @@ class ObservedHost(Host):
 #: Characters kept of one field of a host's proof: it is hostile, and there are thousands.
 MESSAGE_LIMIT = 1024
 _PROOF_FIELDS = ("name", "fingerprintSHA256", "state", "reason", "message")
-#: By a digest of the hosts' reports, for as long as a host has that report.
-_shared_proofs: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
 
 
-def project_host(document: Mapping[str, Any]) -> ObservedHost:
-    """`document` is a Host as the API serves it."""
-    status = dict(document.get("status") or {})
-    proofs = _proofs(status.pop("certificates", ()))
-    return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+class Views:
+    """Projects documents, as the API serves them, into views that are one object in memory where they say the same:
+    names, paths, times of one second, conditions, reports. Their owner keeps it as long as the views."""
+
+    def __init__(self) -> None:
+        self._moment = functools.lru_cache(maxsize=4096)(datetime.datetime.fromisoformat)
+        # Copies that became Ready within one second have equal conditions, times included.
+        self._conditions = functools.lru_cache(maxsize=4096)(_conditions)
+        #: by a digest of the hosts' reports, for as long as a host has that report
+        self._reports: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
+        # Hosts that differ in one certificate share their entries for all others.
+        self._proof = functools.lru_cache(maxsize=16384)(_proof)
+
+    def placement(self, document: Mapping[str, Any]) -> PlacementView:
+        metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
+        reference, progress, seen = spec["templateRef"], self._told(status, "progress"), self._told(status, "observed")
+        intern = sys.intern
+        file = status.get("file")
+        return PlacementView(
+            key=metadata["name"],
+            uid=metadata["uid"],
+            resource_version=int(metadata["resourceVersion"]),
+            generation=metadata.get("generation", 0),
+            deleting="deletionTimestamp" in metadata,
+            finalized=base.FINALIZER in metadata.get("finalizers", ()),
+            requested_at=base.request_in(metadata.get("annotations", {})),
+            namespace=intern(metadata.get("labels", {}).get(base.NAMESPACE_LABEL) or reference["namespace"]),
+            template_key=intern(f"{reference['namespace']}/{reference['name']}"),
+            template_uid=intern(reference["uid"]),
+            zone=intern(spec["zone"]),
+            pool=intern(spec["pool"]),
+            host=intern(spec["host"]),
+            path=intern(spec["path"]),
+            created=self._time(metadata.get("creationTimestamp")),
+            phase=Phase(status["phase"]) if status.get("phase") else None,
+            attempts=status.get("attempts", 0),
+            next_attempt_time=self._time(status.get("nextAttemptTime")),
+            started_time=self._time(status.get("startedTime")),
+            file=self.file(file) if file and "path" in file else None,
+            observed_generation=status.get("observedGeneration"),
+            last_handled_request=status.get("lastHandledRequest"),
+            last_handled_request_time=self._time(status.get("lastHandledRequestTime")),
+            conditions=self._conditions(
+                tuple(tuple(map(c.get, _CONDITION_FIELDS)) for c in status.get("conditions", ()) if c["type"] in _ORDER)
+            ),
+            bytes_downloaded=progress.get("bytesDownloaded", 0),
+            bytes_total=progress.get("bytesTotal", 0),
+            progressed=self._time(progress.get("updatedTime")),
+            recent_failures=status.get("recentFailures", 0),
+            observed_inputs=intern(status.get("observedInputs", "")) or None,
+            observed_present=seen.get("present", True),
+            observed_changed=seen.get("changed", False),
+            observed_revision=seen.get("revision", ""),
+            remove_mentioned=metadata.get("annotations", {}).get(base.REMOVE_MENTIONED) == "true",
+        )
+
+    def file(self, document: Mapping[str, Any]) -> FileView:
+        """`document` is `status.file` of a placement."""
+        get, intern = document.get, sys.intern
+        return FileView(
+            path=intern(document["path"]),
+            size_bytes=get("sizeBytes"),
+            served_bytes=get("servedBytes"),
+            digest=intern(get("digest") or "") or None,
+            published_digest=intern(get("publishedDigest") or "") or None,
+            format=intern(get("format") or "") or None,
+            virtual_size_bytes=get("virtualSizeBytes"),
+            verified_time=self._time(get("verifiedTime")),
+            revision=get("revision"),
+        )
+
+    def host(self, document: Mapping[str, Any]) -> ObservedHost:
+        status = dict(document.get("status") or {})
+        proofs = self._proofs(status.pop("certificates", ()))
+        return ObservedHost.model_validate({**document, "status": status, "proofs": proofs})
+
+    def _time(self, text: str | None) -> datetime.datetime | None:
+        return self._moment(text) if text else None
+
+    def _told(self, status: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+        """The agent's report in `field`; empty if it cannot be read. The copy's life does not depend on it."""
+        told = status.get(field)
+        if not isinstance(told, Mapping):
+            return {}
+        try:
+            self._time(told.get("updatedTime"))
+        except (TypeError, ValueError):
+            return {}
+        return told if all(type(told.get(name, kind())) is kind for name, kind in _TOLD) else {}
+
+    def _proofs(self, entries: Sequence[Mapping[str, Any]]) -> Proofs:
+        told = [tuple(map(entry.get, _PROOF_FIELDS)) for entry in entries]
+        # Not JSON: for hundreds of entries on each of thousands of hosts this takes half the time.
+        digest = hashlib.sha256(repr(told).encode()).digest()
+        found = self._reports.get(digest)
+        if found is None:
+            proofs = (self._proof(tuple(text and text[:MESSAGE_LIMIT] for text in values)) for values in told)
+            found = self._reports[digest] = Proofs((proof.name, proof) for proof in proofs)
+        return found
 
 
-def _proofs(entries: Sequence[Mapping[str, Any]]) -> Proofs:
-    told = [tuple(map(entry.get, _PROOF_FIELDS)) for entry in entries]
-    # Not JSON: for hundreds of entries on each of thousands of hosts this takes half the time.
-    digest = hashlib.sha256(repr(told).encode()).digest()
-    found = _shared_proofs.get(digest)
-    if found is None:
-        proofs = (_proof(tuple(text and text[:MESSAGE_LIMIT] for text in values)) for values in told)
-        found = _shared_proofs[digest] = Proofs((proof.name, proof) for proof in proofs)
-    return found
+_ORDER = ("Ready", "Reconciling", "Stalled")
+_CONDITION_FIELDS = tuple(field.alias or name for name, field in Condition.model_fields.items())
 
 
-@functools.lru_cache(maxsize=16384)
+def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
+    given = ({k: v for k, v in zip(_CONDITION_FIELDS, values, strict=True) if v is not None} for values in said)
+    return tuple(sorted(map(Condition.model_validate, given), key=lambda condition: _ORDER.index(condition.type)))
+
+
+_TOLD: tuple[tuple[str, type], ...] = (
+    *(("bytesDownloaded", int), ("bytesTotal", int)),
+    *(("present", bool), ("changed", bool), ("revision", str)),
+)
+
+
 def _proof(values: tuple[str | None, ...]) -> HostCertificate:
-    """Hosts that differ in one certificate share their entries for all others."""
     return HostCertificate.model_validate(dict(zip(_PROOF_FIELDS, values, strict=True)))

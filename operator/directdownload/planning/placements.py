@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from directdownload.planning import attempts, digests, headers, removal, repair, requests, startup
+from directdownload.planning import attempts, digests, header_secrets, removal, repair, requests, startup
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import FileView, Job, PlacementView
@@ -152,7 +152,7 @@ def _without_job(
     if placement.phase is Phase.READY:
         return repair.plan_ready(placement, around, _obstacle(around), now)
     changed = placement.observed_generation not in (None, placement.generation)
-    told_before, _, trusted_before = placement.inputs.partition(".")
+    told_before, _, trusted_before = (placement.observed_inputs or "").partition(".")
     told, _, trusted = inputs_of(around).partition(".")
     told_otherwise = told_before not in ("", told)
     request = request_due(placement, now)
@@ -203,4 +203,4 @@ def _fetch_obstacle(around: Surroundings) -> Verdict | None:
         return Verdict(False, Reason.TEMPLATE_NOT_FOUND, "the Template is gone")
     if around.paused:
         return Verdict(False, Reason.PAUSED, "every deployment that wants it is paused, or cannot be read")
-    return headers.obstacle(around.template)
+    return header_secrets.obstacle(around.template)

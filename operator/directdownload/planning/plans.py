@@ -6,6 +6,7 @@ Shared by `placements` (the dispatch and the fetch), `repair` and `removal`.
 import dataclasses
 import datetime
 import enum
+from typing import Any
 
 from directdownload.planning import requests, startup
 from directdownload.planning.conditions import Verdict, conditions
@@ -52,7 +53,7 @@ class Step(enum.Enum):
     """The controller's next step, apart from writing the status."""
 
     NONE = enum.auto()
-    #: needs a slot of the ledger first
+    #: needs a slot first
     FETCH = enum.auto()
     #: needs a slot of its own kind
     VERIFY = enum.auto()
@@ -104,18 +105,20 @@ def status_of(
     `job`: the one that the status is about. A request that came after its creation is still to be served. Without a job
     the phase serves the request from here, unless not `serves`.
     """
-    return TemplatePlacementStatus(
-        observed_generation=placement.generation,
+    before = placement.status()
+    changes: dict[str, Any] = {
+        "observed_generation": placement.generation,
         **_served(placement, now, job, serves=serves).fields(),
-        conditions=conditions(verdict, placement.conditions, placement.generation, now),
-        phase=phase,
-        started_time=started or placement.started,
-        file=file or (placement.file.placed() if keep_file and placement.file is not None else None),
-        attempts=placement.attempts if attempts is None else attempts,
-        recent_failures=(placement.recent_failures if failures is None else failures) or None,
-        next_attempt_time=next_attempt,
-        observed_inputs=(placement.inputs if inputs is None else inputs) or None,
-    )
+        "conditions": conditions(verdict, placement.conditions, placement.generation, now),
+        "phase": phase,
+        "started_time": started or before.started_time,
+        "file": file or (before.file if keep_file else None),
+        "attempts": before.attempts if attempts is None else attempts,
+        "recent_failures": before.recent_failures if failures is None else failures or None,
+        "next_attempt_time": next_attempt,
+        "observed_inputs": before.observed_inputs if inputs is None else inputs or None,
+    }
+    return before.model_copy(update=changes)
 
 
 def _served(placement: PlacementView, now: datetime.datetime, job: Job | None, *, serves: bool) -> requests.Served:
@@ -124,13 +127,13 @@ def _served(placement: PlacementView, now: datetime.datetime, job: Job | None, *
         if job is not None or serves:
             # A time in a status has whole seconds, and must be the same each time this is computed.
             return requests.Served(request, (now if job is None else job.created).replace(microsecond=0))
-        request = placement.last_handled_request
+        return requests.Served(placement.last_handled_request, placement.last_handled_request_time)
     return requests.Served(request or None, placement.last_handled_request_time)
 
 
 def request_due(placement: PlacementView, now: datetime.datetime) -> datetime.datetime | None:
     """When the request on `placement` may be served, `now` if at once; None: there is none, or it was served."""
-    before = requests.Served(placement.last_handled_request or None, placement.last_handled_request_time)
+    before = requests.Served(placement.last_handled_request, placement.last_handled_request_time)
     return requests.due(placement.requested_at, before, now)
 
 
@@ -160,7 +163,7 @@ def held_up(
 ) -> TemplatePlacementStatus:
     """The status while `obstacle` stands in the way. A pause goes on meanwhile."""
     serves = requests.is_due(request_due(placement, now), now)
-    return status_of(placement, phase, obstacle, now, next_attempt=placement.next_attempt, serves=serves)
+    return status_of(placement, phase, obstacle, now, next_attempt=placement.next_attempt_time, serves=serves)
 
 
 def downloading(
@@ -186,7 +189,7 @@ def downloading(
         verdict,
         now,
         attempts=attempt,
-        started=placement.started or now,
+        started=placement.started_time or now,
         keep_file=False,
         inputs=inputs,
         job=job,

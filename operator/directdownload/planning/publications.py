@@ -36,8 +36,8 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """The source that was read through a reference, and the version of the object that it was read from."""
+class Found:
+    """The last look at a reference: the source that was read, and the version of the object that it was read from."""
 
     reference: CertificateReference
     resource_version: int

@@ -28,7 +28,7 @@ def plan_ready(
     if due is None or due > now:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
         # A verification serves a request: one that waits for its time goes on waiting.
-        status = status_of(placement, Phase.READY, verdict, now, next_attempt=placement.next_attempt, serves=False)
+        status = status_of(placement, Phase.READY, verdict, now, next_attempt=placement.next_attempt_time, serves=False)
         return PlacementPlan(status, look_again=due)
     if obstacle is not None:
         return PlacementPlan(None)
@@ -115,7 +115,7 @@ def _due(placement: PlacementView, around: Surroundings, now: datetime.datetime)
     if request is not None:
         due = request if due is None else min(due, request)
     # A verification that could not look at the file delays the next one.
-    return max(due, placement.next_attempt) if due is not None and placement.next_attempt is not None else due
+    return max(due, placement.next_attempt_time) if due is not None and placement.next_attempt_time is not None else due
 
 
 def _scheduled(placement: PlacementView, around: Surroundings) -> datetime.datetime | None:

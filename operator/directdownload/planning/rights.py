@@ -126,13 +126,6 @@ def selection(deployment: TemplateDeployment) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def edited(deployment: TemplateDeployment) -> bool:
-    """Whether the selection differs from the one last planned, or, if that was never reported, from the granted one."""
-    granted = deployment.status.granted
-    planned = deployment.status.observed_selection or (granted.selection if granted is not None else None)
-    return planned is not None and planned != selection(deployment)
-
-
 def grant(
     deployment: TemplateDeployment, template: Template, newest: datetime.datetime | None, now: datetime.datetime
 ) -> Granted:

@@ -15,7 +15,7 @@ from directdownload.resources.host import Host
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import Phase, PlacedTemplate, TemplatePlacementSpec
 from directdownload.resources.zone import Zone
 
 
@@ -31,6 +31,13 @@ class Target:
     path: str
     #: the namespace that it counts for; empty until that is known
     namespace: str = ""
+
+    def spec(self) -> TemplatePlacementSpec:
+        template = self.template
+        placed = PlacedTemplate(namespace=template.metadata.namespace, name=template.name, uid=template.uid)
+        return TemplatePlacementSpec(
+            template_ref=placed, zone=self.zone, pool=self.pool, host=self.host, path=self.path
+        )
 
 
 def _no_objection(_: Template, __: Zone) -> Verdict | None:

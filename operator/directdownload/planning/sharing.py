@@ -72,5 +72,5 @@ def _mount_lost(
     if obstacle is not Reason.POOL_NOT_READY:
         return obstacle is not None
     # It does not answer and may only be slow. While bytes come in, another host would start over for nothing.
-    since = max(filter(None, (placement.progressed, placement.started)), default=None)
+    since = max(filter(None, (placement.progressed, placement.started_time)), default=None)
     return since is not None and now - since >= HANG_PATIENCE

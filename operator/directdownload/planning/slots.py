@@ -1,6 +1,6 @@
 """Slots: how many downloads may run at once in a zone, on a host, from a source, for a namespace, for a deployment.
 
-A `Ledger` is filled from the jobs that exist; the caller asks it before it starts another. No I/O, no clock.
+`Slots` are filled from the jobs that exist; the caller asks it before it starts another. No I/O, no clock.
 """
 
 import bisect
@@ -134,20 +134,20 @@ class Line:
         if not queue:
             del self._queues[shared]
 
-    def first(self, ledger: "Ledger") -> str | None:
+    def first(self, slots: "Slots") -> str | None:
         """The first one that has room in all its groups."""
         found: list[tuple[int, _Entry]] = []
         for shared, queue in self._queues.items():
-            if ledger.full_group(shared) is None:
-                first = next((each for each in queue if ledger.full_group(self._waiting[each[-1]][1]) is None), None)
+            if slots.full_group(shared) is None:
+                first = next((each for each in queue if slots.full_group(self._waiting[each[-1]][1]) is None), None)
                 if first is not None:
                     namespace = _namespace_group(shared)
-                    found.append((ledger.used(namespace) + self._calls[namespace], first))
+                    found.append((slots.used(namespace) + self._calls[namespace], first))
         return min(found)[1][-1] if found else None
 
-    def call(self, ledger: "Ledger") -> str | None:
+    def call(self, slots: "Slots") -> str | None:
         """Takes the first one out of the line for a slot. Until it answers it counts as if it held one."""
-        name = self.first(ledger)
+        name = self.first(slots)
         if name is not None:
             _, groups = self._waiting[name]
             self.leave(name)
@@ -175,7 +175,7 @@ def _namespace_group(groups: tuple[Group, ...]) -> str:
     return next((group.name for group in groups if group.name.startswith(_OF_NAMESPACES)), "")
 
 
-class Ledger:
+class Slots:
     """The groups that each holder occupies. Occupying again replaces; releasing an unknown holder is no error."""
 
     def __init__(self) -> None:

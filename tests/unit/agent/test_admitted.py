@@ -46,10 +46,10 @@ def _works(draw: Draw) -> None:
     owner = placements.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
     assert owner.exists
     published = _published(draw)
-    ledger = {each.alias: keystores.Owned(each.name, each.fingerprints) for each in published if draw.chance(0.5)}
-    wanted = keystores.desired(host.key, host.zone, zone.enabled, published, NOW, ledgers=[ledger])
+    ownership = {each.alias: keystores.Owned(each.name, each.fingerprints) for each in published if draw.chance(0.5)}
+    wanted = keystores.desired(host.key, host.zone, zone.enabled, published, NOW, ownerships=[ownership])
     entries = {each.alias: draw.choice([None, *each.fingerprints]) for each in published if draw.chance(0.5)}
-    settled = keystores.plan(wanted, ledger, entries)
+    settled = keystores.plan(wanted, ownership, entries)
     proofs = keystores.proofs(wanted, settled, entries)
     told = report.made(Synced(proofs, Reason.KEYSTORE_SYNCED, "", None), host.generation, report.told(host.status), NOW)
     assert len(told.certificates) <= CERTIFICATES_LIMIT

@@ -20,13 +20,13 @@ from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
 from directdownload.controller import installations, jobs, metrics, results, starts
-from directdownload.controller.context import PROJECTIONS, dump
+from directdownload.controller.context import dump, projection
 from directdownload.planning import (
     certificates,
     deployments,
     digests,
     dryrun,
-    headers,
+    header_secrets,
     hosts,
     placements,
     plans,
@@ -41,7 +41,7 @@ from directdownload.planning import (
     zones,
 )
 from directdownload.planning import installations as installation_planning
-from directdownload.planning.observed import PlacementView, project_namespace, project_revision
+from directdownload.planning.observed import PlacementView, Views, project_namespace, project_revision
 from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import select
 from directdownload.resources import base, naming, templateplacement
@@ -53,7 +53,7 @@ from directdownload.resources.templatedeployment import TemplateDeployment
 T = TypeVar("T")
 #: Several worlds a test, so that a failure is told with as little as possible around it.
 _WORLDS, _PER_TEST = 640, 80
-_OURS = tuple(kind for kind in PROJECTIONS if kind.plural in KINDS)
+_OURS = tuple(kind for kind in kinds.OURS if kind.plural in KINDS)
 _SKELETON: dict[str, Any] = {
     "kind": "Job",
     "metadata": {},
@@ -166,7 +166,7 @@ def _plan_template(drawn: Drawn, trial: Trial, template: Template) -> None:
     probe = trial("probe", lambda: world.probe(naming.probe_name(template.name, template.uid), NOW))
     host = world.hosts.get(probe.host) if probe is not None else None
     probed = trial("probes.outcome", lambda: probes.outcome(template, probe, host, NOW))
-    secret = trial("headers.judge", lambda: headers.judge(template, foreign.secret(draw, "a")))
+    secret = trial("header_secrets.judge", lambda: header_secrets.judge(template, foreign.secret(draw, "a")))
     problem = secret.problem if secret is not None else None
     heard = trial("lessons", lambda: [digests.lesson(template, world.job(copy, NOW)) for copy in copies]) or []
     lessons, names = [each for each in heard if each is not None], {zone.name for zone in world.zones}
@@ -272,7 +272,7 @@ def test_every_object_that_is_admitted_is_read(kind: kinds.Resource) -> None:
     trials = []
     for seed in range(300):
         document, trial = Draw(seed).document(kind), Trial(seed)
-        for project in (PROJECTIONS[kind], KINDS[kind.plural].model_validate):
+        for project in (projection(kind, Views()), KINDS[kind.plural].model_validate):
             trial("the projection", lambda project=project, document=document: project(document))  # type: ignore[misc]
         trials.append(trial)
     assert not any(trial.problems for trial in trials), told(

@@ -11,7 +11,7 @@ from tests.unit.planning.build import NOW
 from directdownload.cluster import kinds
 from directdownload.cluster.reflector import Store
 from directdownload.controller.charges import Charges
-from directdownload.planning.observed import PlacementView, project_placement
+from directdownload.planning.observed import PlacementView
 from directdownload.planning.quotas import ALL, Account
 from directdownload.planning.selection import Target
 from directdownload.resources.base import NAMESPACE_LABEL
@@ -22,7 +22,7 @@ ONE, TWO = Account("one", "zone-1"), Account("two", "zone-1")
 def copy(name: str, namespace: str = "one", version: int = 1, **fields: Any) -> PlacementView:
     document = build.placement_document(labels={NAMESPACE_LABEL: namespace}, resourceVersion=str(version), **fields)
     document["metadata"].update(name=name, uid=f"uid-{name}")
-    return project_placement(document)
+    return build.VIEWS.placement(document)
 
 
 def target(name: str, namespace: str = "one") -> Target:
@@ -68,10 +68,10 @@ def test_counts_are_those_of_the_store_whatever_happens(store: Store[PlacementVi
 
 def test_one_that_cannot_be_read_is_there(store: Store[PlacementView], charges: Charges) -> None:
     document = build.placement_document()
-    store.take(kinds.TEMPLATE_PLACEMENTS, project_placement, document)
+    store.take(kinds.TEMPLATE_PLACEMENTS, build.VIEWS.placement, document)
     del document["spec"]
     document["metadata"]["resourceVersion"] = "2"
-    store.take(kinds.TEMPLATE_PLACEMENTS, project_placement, document)
+    store.take(kinds.TEMPLATE_PLACEMENTS, build.VIEWS.placement, document)
     assert charges.counts == {ALL: 1}
 
 

@@ -12,7 +12,7 @@ import yaml
 from tests.unit.planning import build
 
 from directdownload.controller import jobs, world
-from directdownload.planning.observed import PlacementView, project_placement
+from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
@@ -131,7 +131,7 @@ def test_names_of_any_length_give_valid_names_and_labels(name: str, verb: Verb) 
     document["metadata"]["name"] = key
     document["spec"].update(zone=name, pool=name, host=name)
     document["spec"]["templateRef"]["name"] = name
-    placement = project_placement(document)
+    placement = build.VIEWS.placement(document)
     around = build.around(host=build.host(name, zone=name), zone=build.zone(name), pool=build.pool(name, zone=name))
     body = made(placement, around, verb, attempt=99_999)
     assert DNS_LABEL.fullmatch(key)
@@ -458,7 +458,7 @@ def test_no_other_job_gets_headers(body: dict[str, Any]) -> None:
 def test_the_copies_of_two_placements_of_one_name_differ() -> None:
     template = build.template(spec=WITH_HEADERS)
     one, other = (
-        made(project_placement(build.placement_document(uid=uid)), build.around(template=template))
+        made(build.VIEWS.placement(build.placement_document(uid=uid)), build.around(template=template))
         for uid in ("first", "second")
     )
     assert one["metadata"]["name"] == other["metadata"]["name"]

@@ -11,8 +11,6 @@ import hypothesis
 from hypothesis import strategies
 from tests.unit.planning import build
 
-from directdownload.planning import observed
-
 _TEXTS = strategies.text(strategies.characters(codec="utf-8"), max_size=20)
 _ANYTHING = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | _TEXTS,
@@ -33,7 +31,7 @@ def test_an_agents_word_that_cannot_be_read_counts_as_absent(progress: Any, seen
     document = build.placement_document(phase="Ready", status={**build.file_status(), "attempts": 3})
     spoilt = copy.deepcopy(document)
     spoilt["status"] |= {"progress": progress, "observed": seen}
-    found, plain = observed.project_placement(spoilt), observed.project_placement(document)
+    found, plain = build.VIEWS.placement(spoilt), build.VIEWS.placement(document)
     assert (found.phase, found.file, found.attempts, found.conditions) == (
         plain.phase,
         plain.file,
@@ -51,4 +49,4 @@ def test_an_agents_word_that_cannot_be_read_counts_as_absent(progress: Any, seen
 
 def test_a_file_without_a_path_counts_as_absent() -> None:
     document = build.placement_document(phase="Ready", status={"file": {"digest": build.DIGEST}})
-    assert observed.project_placement(document).file is None
+    assert build.VIEWS.placement(document).file is None

@@ -29,7 +29,7 @@ from directdownload.controller.reconcile import templates as reconcile
 from directdownload.controller.world import World
 from directdownload.observe import health
 from directdownload.planning import selection
-from directdownload.planning.observed import PlacementView, project_placement
+from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
@@ -199,7 +199,7 @@ class Pages:
 def test_what_comes_in_by_thousands_is_read_in_slices(longest: Measure, work: str) -> None:
     store = Store[PlacementView]()
     api = cast(client.Api, Pages())
-    found = Reflector(api, kinds.TEMPLATE_PLACEMENTS, project_placement, store)
+    found = Reflector(api, kinds.TEMPLATE_PLACEMENTS, build.VIEWS.placement, store)
     assert longest(lambda: found._list() if work == "_list" else found._watch(time.monotonic() + 100)) < LIMIT_SECONDS
     assert len(store) == PER_HOST * HOSTS
 

@@ -13,11 +13,11 @@ from tests.unit.planning.build import NOW, Document
 from directdownload.agent import cluster_view as views
 from directdownload.cluster import kinds
 from directdownload.controller import world as worlds
-from directdownload.controller.context import PROJECTIONS
+from directdownload.controller.context import projection
 from directdownload.controller.world import World
 from directdownload.planning import plans
 from directdownload.planning.deployments import plan_placements
-from directdownload.planning.observed import PlacementView, project_placement
+from directdownload.planning.observed import PlacementView
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import PlacementPlan, Step
 from directdownload.resources import crd
@@ -94,7 +94,7 @@ def test_a_status_of_tomorrow_reads_as_unknown_in_controller_and_command_line(ki
     assert found
     assert {str(word) for word in found} == {"Unknown"}
     resource = next(each for each in kinds.OURS if each.kind == kind)
-    view = PROJECTIONS[resource](document(kind))
+    view = projection(resource, build.VIEWS)(document(kind))
     if isinstance(view, PlacementView):
         assert (view.phase, view.reason) == (Phase.UNKNOWN, Reason.UNKNOWN)
     else:
@@ -126,7 +126,7 @@ EVERYTHING = plans.Surroundings(build.template(), build.zone(), build.host(), bu
 @pytest.mark.parametrize("departed", [False, True])
 @pytest.mark.parametrize("verb", [None, "fetch", "verify", "remove"])
 def test_a_copy_in_a_phase_of_tomorrow_is_left_alone(verb: str | None, departed: bool, deleting: bool) -> None:
-    placement = project_placement(build.placement_document(phase=TOMORROW, deleting=deleting))
+    placement = build.VIEWS.placement(build.placement_document(phase=TOMORROW, deleting=deleting))
     world = World(())
     if verb is not None:
         world.jobs.observe(objects.job(placement, verb, ended="Complete"))
@@ -143,7 +143,7 @@ def test_a_copy_in_a_phase_of_tomorrow_is_left_alone(verb: str | None, departed:
 
 
 def test_nothing_takes_a_copy_in_a_phase_of_tomorrow_away() -> None:
-    placement = project_placement(build.placement_document(phase=TOMORROW))
+    placement = build.VIEWS.placement(build.placement_document(phase=TOMORROW))
     for deployments in ([], [build.deployment(deleting=True)], [build.deployment(spec={"hosts": ["kvm-9"]})]):
         changes = plan_placements(
             build.template(deleting=True), deployments, build.fleet([build.host()]), build.by_key(placement)

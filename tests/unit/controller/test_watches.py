@@ -358,12 +358,12 @@ def test_a_job_holds_its_slots_until_it_ends(scene: Scene) -> None:
         job = kube.job(PENDING)
         world.jobs.observe(job)
         world.jobs.observe(kube.job(PENDING))
-        assert (world.ledger.used("zone/zone-1"), world.ledger.used("host/kvm-1")) == (1, 1)
+        assert (world.slots.used("zone/zone-1"), world.slots.used("host/kvm-1")) == (1, 1)
         if end == "gone":
             world.jobs.forget(job.key, 10**9)
         else:
             world.jobs.observe(kube.job(PENDING, ended=end if end != "deleting" else "", deleting=end == "deleting"))
-        assert (world.ledger.used("zone/zone-1"), world.ledger.used("host/kvm-1")) == (0, 0)
+        assert (world.slots.used("zone/zone-1"), world.slots.used("host/kvm-1")) == (0, 0)
 
 
 @pytest.mark.parametrize("reason", [Reason.TLS_VERIFICATION_FAILED, Reason.SOURCE_UNREACHABLE])
@@ -382,10 +382,10 @@ def test_a_job_on_a_down_host_frees_its_slots_at_once_and_takes_them_back(scene:
     world.jobs.observe(kube.job(PENDING))
     for version, (state, used) in enumerate([("Down", 0), ("Up", 1), ("Down", 0), ("Maintenance", 1)], start=2):
         world.hosts.observe(build.host(state=state, storage=[facts()], resourceVersion=str(version)))
-        assert world.ledger.used("zone/zone-1") == used
+        assert world.slots.used("zone/zone-1") == used
     world.hosts.observe(build.host(state="Down", resourceVersion="9"))
     world.jobs.observe(kube.job(PENDING, attempt=2))
-    assert world.ledger.used("zone/zone-1") == 0
+    assert world.slots.used("zone/zone-1") == 0
 
 
 @pytest.mark.parametrize("order", ["hpj", "hjp", "phj", "pjh", "jhp", "jph"])
@@ -402,7 +402,7 @@ def test_after_a_restart_slots_are_the_same_in_whatever_order_things_are_seen(
             world.placements.observe(PENDING)
         else:
             world.jobs.observe(kube.job(PENDING))
-    assert world.ledger.used("zone/zone-1") == used
+    assert world.slots.used("zone/zone-1") == used
 
 
 ROOM, FULL = Group("zone/zone-1", 1), Group("host/other", 1)
@@ -413,7 +413,7 @@ def test_who_waits_is_called_when_a_slot_is_free(scene: Scene, how: str) -> None
     world = scene.world
     job = kube.job(PENDING)
     world.jobs.observe(job)
-    world.ledger.occupy("another", ["host/other"])
+    world.slots.occupy("another", ["host/other"])
     for name, groups in (("a", (ROOM, FULL)), ("b", (ROOM,)), ("c", (ROOM,))):
         world.line.join(name, groups, 0)
     scene.queue.take()
@@ -475,7 +475,7 @@ def test_the_next_probe_is_called_when_one_has_ended(scene: Scene, how: str) -> 
     others = [build.template(f"t{number}", uid=f"uid-{number}") for number in range(slots.PROBES.limit)]
     for each in others:
         world.jobs.observe(kube.probe(each))
-    assert world.ledger.used("probes") == slots.PROBES.limit
+    assert world.slots.used("probes") == slots.PROBES.limit
     world.probe_line |= {"first": None, "second": None}
     scene.queue.take()
     call_next_probe(world, scene.queue)
@@ -492,7 +492,7 @@ def test_the_next_probe_is_called_when_one_has_ended(scene: Scene, how: str) -> 
 
 def test_probes_take_no_slot_of_downloads(scene: Scene) -> None:
     scene.world.jobs.observe(kube.probe(TEMPLATE))
-    assert scene.world.ledger._used == {"probes": 1}
+    assert scene.world.slots._used == {"probes": 1}
 
 
 def test_every_host_of_a_shared_pool_may_take_over_its_copy(scene: Scene) -> None:

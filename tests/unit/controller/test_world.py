@@ -13,9 +13,9 @@ from tests.unit.planning.build import NOW, seconds
 from directdownload.cluster.reflector import Store
 from directdownload.controller.indexes import Index
 from directdownload.controller.world import HOST_ANNOTATION, INPUTS_ANNOTATION, PROBE_LABEL, RESULT_GRACE, World
-from directdownload.planning import headers
+from directdownload.planning import header_secrets
 from directdownload.planning.observed import Agent, PlacementView, Revision, project_revision
-from directdownload.planning.publications import Look, Source
+from directdownload.planning.publications import Found, Source
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
 from directdownload.resources.base import REQUESTED_AT
@@ -325,13 +325,13 @@ def test_the_first_with_room_is_called_and_leaves_the_line(world: World) -> None
     zone, one, two = Group("zone/z", 2), Group("host/1", 1), Group("host/2", 1)
     for name, groups in (("a", (zone, one)), ("b", (zone, two)), ("c", (zone, two))):
         world.line.join(name, groups, 0)
-    world.ledger.occupy("job", ["zone/z", "host/1"])
-    assert world.line.call(world.ledger) == "b"
+    world.slots.occupy("job", ["zone/z", "host/1"])
+    assert world.line.call(world.slots) == "b"
     assert (len(world.line), world.line.answer("b"), world.line.answer("b")) == (2, True, False)
-    world.ledger.occupy("job-b", ["zone/z", "host/2"])
-    assert world.line.call(world.ledger) is None
-    world.ledger.release("job")
-    assert world.line.call(world.ledger) == "a"
+    world.slots.occupy("job-b", ["zone/z", "host/2"])
+    assert world.line.call(world.slots) is None
+    world.slots.release("job")
+    assert world.line.call(world.slots) == "a"
 
 
 def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: World) -> None:
@@ -339,7 +339,7 @@ def test_whoever_waits_is_called_in_the_end_and_those_with_space_first(world: Wo
     for order in itertools.permutations({"a": 10, "b": 30, "c": 30, "d": 20}.items()):
         for name, space in order:
             world.line.join(name, (zone,), space)
-        assert [world.line.call(world.ledger) for _ in range(5)] == ["b", "c", "d", "a", None]
+        assert [world.line.call(world.slots) for _ in range(5)] == ["b", "c", "d", "a", None]
 
 
 # --- what is not there any more
@@ -356,7 +356,7 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
     world.templates.observe(template)
     world.deployments.observe(deployment)
     world.summaries.update({template.uid: 1.0, deployment.uid: 2.0})
-    world.secrets[template.uid] = headers.Look("token", None, NOW, NOW)
+    world.secrets[template.uid] = header_secrets.Found("token", None, NOW, NOW)
     world.equipped[job.uid] = True
     world.refused[template.uid] = frozenset({"copy"})
     before = world.result_due(world.jobs_of_placement[PLACEMENT.key])
@@ -375,7 +375,7 @@ def test_nothing_is_remembered_of_what_is_gone(world: World) -> None:
     assert [len(memory) for memory in memories] == [0] * 6
     # A reconcile that has waited for an answer meanwhile, and one of a Host whose node is gone for good.
     world.summaries[template.uid] = world.summaries[deployment.uid] = 1.0
-    world.secrets[template.uid] = headers.Look("token", None, NOW, NOW)
+    world.secrets[template.uid] = header_secrets.Found("token", None, NOW, NOW)
     world.equipped[job.uid] = True
     world.refused[template.uid] = frozenset({"copy"})
     world.agent("kvm-9", NOW)
@@ -534,7 +534,7 @@ def test_what_was_read_for_a_certificate_and_of_a_host_goes_with_it(world: World
     mine = build.certificate()
     world.certificates.observe(mine)
     world.hosts.observe(build.host())
-    world.sources[mine.uid] = Look(reference, 1, Source(None))
+    world.sources[mine.uid] = Found(reference, 1, Source(None))
     assert "kvm-1" in world.drifts
     world.summaries[mine.uid] = 1.0
     world.certificates.observe(build.certificate(uid="made-anew", resourceVersion="2"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.world import kstatus
 
-from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, project_host, project_placement
+from directdownload.planning.observed import Job, Node, ObservedHost, PlacementView, Views
 from directdownload.planning.plans import PlacementPlan, Surroundings
 from directdownload.planning.rights import selection
 from directdownload.planning.selection import Fleet
@@ -32,6 +32,7 @@ DIGEST = "sha256:" + "ab" * 32
 TEMPLATE_UID = "7d4f7a44-0000-4000-8000-000000000001"
 
 Document = dict[str, Any]
+VIEWS = Views()
 
 
 def seconds(number: float) -> datetime.timedelta:
@@ -97,7 +98,7 @@ def host_document(
 
 def host(name: str = "kvm-1", state: str | None = "Up", **fields: Any) -> ObservedHost:
     """`fields` as of `host_document`."""
-    return project_host(host_document(name, state, **fields))
+    return VIEWS.host(host_document(name, state, **fields))
 
 
 def facts(pool: str = "local", **fields: Any) -> Document:
@@ -230,7 +231,7 @@ def placement_document(
 
 
 def placement(**fields: Any) -> PlacementView:
-    return project_placement(placement_document(**fields))
+    return VIEWS.placement(placement_document(**fields))
 
 
 def applied(view: PlacementView, status: TemplatePlacementStatus) -> PlacementView:
@@ -238,7 +239,7 @@ def applied(view: PlacementView, status: TemplatePlacementStatus) -> PlacementVi
     document = status_document(view, status)
     document["metadata"]["resourceVersion"] = str(view.resource_version + 1)
     return dataclasses.replace(
-        project_placement(document),
+        VIEWS.placement(document),
         bytes_downloaded=view.bytes_downloaded,
         bytes_total=view.bytes_total,
         observed_present=view.observed_present,

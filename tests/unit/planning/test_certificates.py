@@ -13,7 +13,7 @@ from tests.world import certificates
 from directdownload.planning import certificates as planning
 from directdownload.planning import observed, publications
 from directdownload.planning.certificates import CertificatePlan
-from directdownload.planning.observed import ObservedHost, project_host
+from directdownload.planning.observed import ObservedHost, Views
 from directdownload.planning.publications import Source
 from directdownload.resources import base, pem
 from directdownload.resources.certificate import (
@@ -544,18 +544,18 @@ def test_of_what_a_host_says_only_so_much_is_kept() -> None:
 
 
 def test_hosts_that_say_the_same_share_it() -> None:
-    hosts = [project_host(document(number)) for number in range(1000)]
+    views = Views()
+    hosts = [views.host(document(number)) for number in range(1000)]
     assert len({id(each.proofs) for each in hosts}) == 1
-    differing = [project_host(document(number, differing=True)) for number in range(1000)]
+    differing = [views.host(document(number, differing=True)) for number in range(1000)]
     assert len({id(each.proofs) for each in differing}) == 1000
     assert len({id(proof) for each in differing for proof in each.proofs.values()}) == 1000 + 199
 
 
 def test_what_no_host_says_any_more_is_forgotten() -> None:
-    gc.collect()
-    before = len(observed._shared_proofs)
-    hosts = [project_host(document(number, differing=True)) for number in range(50)]
-    assert len(observed._shared_proofs) == before + 50
+    views = Views()
+    hosts = [views.host(document(number, differing=True)) for number in range(50)]
+    assert len(views._reports) == 50
     del hosts
     gc.collect()
-    assert len(observed._shared_proofs) == before
+    assert not views._reports

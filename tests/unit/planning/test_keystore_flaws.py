@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from directdownload.planning import keystores
-from directdownload.planning.keystores import Desired, Entries, Ledger, Owned, Plan, Previous, Proof, Published
+from directdownload.planning.keystores import Desired, Entries, Owned, Ownership, Plan, Previous, Proof, Published
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 
@@ -22,8 +22,8 @@ def published(certificate: Certificate = BAD, name: str = "cert-ca", **fields: A
     return Published(name=name, alias="ca", certificate=certificate, **values)
 
 
-def desired(*certificates: Published, ledger: Ledger | None = None, **fields: Any) -> Desired:
-    return keystores.desired("kvm-1", "z", True, certificates, NOW, ledgers=[ledger or {}], **fields)
+def desired(*certificates: Published, ownership: Ownership | None = None, **fields: Any) -> Desired:
+    return keystores.desired("kvm-1", "z", True, certificates, NOW, ownerships=[ownership or {}], **fields)
 
 
 def owned(*fingerprints: str, adopted: bool = False) -> Owned:
@@ -34,7 +34,7 @@ def settled(wanted: Desired, plan: Plan, entries: Entries, flawed: set[str]) -> 
     """The plan for what the store holds after `plan`; it changes nothing."""
     left = {alias: found for alias, found in entries.items() if alias not in plan.remove}
     left |= {alias: wish.certificate.fingerprint_sha256 for alias, wish in plan.put.items()}
-    again = keystores.plan(wanted, plan.ledger, left, flawed=flawed)
+    again = keystores.plan(wanted, plan.ownership, left, flawed=flawed)
     assert not again.changes
     return again
 
@@ -51,11 +51,11 @@ def test_what_is_not_there_is_not_put_and_the_proof_says_why() -> None:
 @pytest.mark.parametrize("enabled", [True, False, None])
 def test_what_we_imported_goes_also_where_the_zone_is_disabled(enabled: bool | None) -> None:
     """A host whose Java opens nothing is worse off than one without the certificate."""
-    ledger = {"ca": owned(PB)}
-    wanted = keystores.desired("kvm-1", "z", enabled, [published()], NOW, ledgers=[ledger])
-    plan = keystores.plan(wanted, ledger, {"ca": PB}, flawed={"ca"})
+    ownership = {"ca": owned(PB)}
+    wanted = keystores.desired("kvm-1", "z", enabled, [published()], NOW, ownerships=[ownership])
+    plan = keystores.plan(wanted, ownership, {"ca": PB}, flawed={"ca"})
     assert (dict(plan.remove), dict(plan.put)) == ({"ca": "cert-ca"}, {})
-    assert settled(wanted, plan, {"ca": PB}, {"ca"}).ledger == {}
+    assert settled(wanted, plan, {"ca": PB}, {"ca"}).ownership == {}
     # From a backup of the store it does not come back.
     assert wanted.taken == {("ca", PB): "cert-ca"}
     restored = keystores.plan(desired(published(), taken=wanted.taken), {}, {"ca": PB}, flawed={"ca"})
@@ -65,43 +65,49 @@ def test_what_we_imported_goes_also_where_the_zone_is_disabled(enabled: bool | N
 def test_what_was_there_before_us_is_left() -> None:
     wanted = desired(published())
     plan = keystores.plan(wanted, {}, {"ca": PB}, flawed={"ca"})
-    assert (plan.changes, plan.ledger) == (False, {})
+    assert (plan.changes, plan.ownership) == (False, {})
     # Also one that was adopted when it counted as readable, whether or not it is published any more.
-    ledger = {"ca": owned(PB, adopted=True)}
-    for wanted in (desired(published(), ledger=ledger), desired(ledger=ledger), desired(published(), ledger=ledger)):
-        plan = keystores.plan(wanted, ledger, {"ca": PB}, flawed={"ca"})
-        assert (plan.changes, plan.ledger) == (False, ledger), wanted
+    ownership = {"ca": owned(PB, adopted=True)}
+    for wanted in (
+        desired(published(), ownership=ownership),
+        desired(ownership=ownership),
+        desired(published(), ownership=ownership),
+    ):
+        plan = keystores.plan(wanted, ownership, {"ca": PB}, flawed={"ca"})
+        assert (plan.changes, plan.ownership) == (False, ownership), wanted
 
 
-@pytest.mark.parametrize("ledger", [{}, {"ca": owned(PB)}, {"ca": owned(PB, adopted=True)}], ids=str)
-def test_what_somebody_revokes_goes_whoever_put_it_there(ledger: Ledger) -> None:
-    wanted = desired(published(revoked=True), ledger=ledger)
-    plan = keystores.plan(wanted, ledger, {"ca": PB}, flawed={"ca"})
+@pytest.mark.parametrize("ownership", [{}, {"ca": owned(PB)}, {"ca": owned(PB, adopted=True)}], ids=str)
+def test_what_somebody_revokes_goes_whoever_put_it_there(ownership: Ownership) -> None:
+    wanted = desired(published(revoked=True), ownership=ownership)
+    plan = keystores.plan(wanted, ownership, {"ca": PB}, flawed={"ca"})
     assert dict(plan.remove) == {"ca": "cert-ca"}
     after = settled(wanted, plan, {"ca": PB}, {"ca"})
     assert keystores.proofs(wanted, after, {}) == (Proof("cert-ca", "Revoked"),)
 
 
-@pytest.mark.parametrize("ledger", [{"ca": owned(PB)}, {"ca": owned(PB, adopted=True)}], ids=str)
-def test_a_good_one_takes_its_place(ledger: Ledger) -> None:
-    wanted = desired(published(GOOD), ledger=ledger)
-    plan = keystores.plan(wanted, ledger, {"ca": PB}, flawed={"ca"})
+@pytest.mark.parametrize("ownership", [{"ca": owned(PB)}, {"ca": owned(PB, adopted=True)}], ids=str)
+def test_a_good_one_takes_its_place(ownership: Ownership) -> None:
+    wanted = desired(published(GOOD), ownership=ownership)
+    plan = keystores.plan(wanted, ownership, {"ca": PB}, flawed={"ca"})
     assert {alias: wish.certificate for alias, wish in plan.put.items()} == {"ca": GOOD}
     after = settled(wanted, plan, {"ca": PB}, set())
-    assert after.ledger == {"ca": Owned("cert-ca", frozenset({PG}), placed=True)}
+    assert after.ownership == {"ca": Owned("cert-ca", frozenset({PG}), placed=True)}
 
 
 def test_the_one_before_stays_while_the_current_one_goes() -> None:
     rotated = published(previous=Previous(GOOD, LATER))
-    ledger = {"ca": owned(PB), "ca-previous": owned(PG)}
-    wanted = desired(rotated, ledger=ledger)
-    plan = keystores.plan(wanted, ledger, {"ca": PB, "ca-previous": PG}, flawed={"ca"})
+    ownership = {"ca": owned(PB), "ca-previous": owned(PG)}
+    wanted = desired(rotated, ownership=ownership)
+    plan = keystores.plan(wanted, ownership, {"ca": PB, "ca-previous": PG}, flawed={"ca"})
     assert (dict(plan.remove), dict(plan.put)) == ({"ca": "cert-ca"}, {})
     assert wanted.until == LATER
     # And the other way round.
-    wanted = desired(published(GOOD, previous=Previous(BAD, LATER)), ledger={"ca": owned(PG), "ca-previous": owned(PB)})
-    ledger = {"ca": owned(PG), "ca-previous": owned(PB)}
-    plan = keystores.plan(wanted, ledger, {"ca": PG, "ca-previous": PB}, flawed={"ca-previous"})
+    wanted = desired(
+        published(GOOD, previous=Previous(BAD, LATER)), ownership={"ca": owned(PG), "ca-previous": owned(PB)}
+    )
+    ownership = {"ca": owned(PG), "ca-previous": owned(PB)}
+    plan = keystores.plan(wanted, ownership, {"ca": PG, "ca-previous": PB}, flawed={"ca-previous"})
     assert (dict(plan.remove), dict(plan.put)) == ({"ca-previous": "cert-ca"}, {})
 
 
@@ -126,20 +132,20 @@ def test_while_java_opens_nothing_no_entry_proves_anything() -> None:
 
 
 def test_a_certificate_whose_object_nobody_can_read_stays_on_the_host() -> None:
-    ledger = {"ca": owned(PG), "ca-previous": owned(PO)}
+    ownership = {"ca": owned(PG), "ca-previous": owned(PO)}
     entries = {"ca": PG, "ca-previous": PO}
-    wanted = desired(ledger=ledger, unread=frozenset({"cert-ca"}))
+    wanted = desired(ownership=ownership, unread=frozenset({"cert-ca"}))
     assert not wanted.taken
-    plan = keystores.plan(wanted, ledger, entries)
-    assert (plan.changes, plan.ledger) == (False, ledger)
+    plan = keystores.plan(wanted, ownership, entries)
+    assert (plan.changes, plan.ownership) == (False, ownership)
     # Once its object is gone, it goes.
-    wanted = desired(ledger=ledger)
-    assert set(keystores.plan(wanted, ledger, entries).remove) == {"ca", "ca-previous"}
+    wanted = desired(ownership=ownership)
+    assert set(keystores.plan(wanted, ownership, entries).remove) == {"ca", "ca-previous"}
 
 
 def test_what_is_found_there_is_adopted_and_what_is_put_there_is_not() -> None:
     wanted = desired(published(GOOD))
-    assert keystores.plan(wanted, {}, {"ca": PG}).ledger["ca"].adopted
+    assert keystores.plan(wanted, {}, {"ca": PG}).ownership["ca"].adopted
     imported = keystores.plan(wanted, {}, {})
-    assert not imported.ledger["ca"].adopted
-    assert not keystores.plan(wanted, imported.ledger, {"ca": PG}).ledger["ca"].adopted
+    assert not imported.ownership["ca"].adopted
+    assert not keystores.plan(wanted, imported.ownership, {"ca": PG}).ownership["ca"].adopted

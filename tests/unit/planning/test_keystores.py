@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies
 
 from directdownload.planning import keystores
-from directdownload.planning.keystores import Desired, Drift, Ledger, Owned, Plan, Previous, Proof, Published
+from directdownload.planning.keystores import Desired, Drift, Owned, Ownership, Plan, Previous, Proof, Published
 from directdownload.resources.host import DriftKind
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
@@ -29,7 +29,7 @@ def published(alias: str = "ca", certificate: Certificate = A, **fields: Any) ->
 def wanted(
     *certificates: Published, enabled: bool | None = True, now: datetime.datetime = NOW, **remembered: Any
 ) -> Desired:
-    """`remembered`: ledgers, and what was taken back."""
+    """`remembered`: ownerships, and what was taken back."""
     return keystores.desired("kvm-1", "z", enabled, certificates, now, **remembered)
 
 
@@ -57,7 +57,7 @@ DRIFT_MISSING, DRIFT_REPLACED = Drift(DriftKind.ENTRY_MISSING, "ca"), Drift(Drif
 class Case:
     desired: Desired
     entries: Mapping[str, str | None]
-    ledger: Ledger = dataclasses.field(default_factory=dict)
+    ownership: Ownership = dataclasses.field(default_factory=dict)
     put: Mapping[str, Certificate] = dataclasses.field(default_factory=dict)
     remove: tuple[str, ...] = ()
     drift: tuple[Drift, ...] = ()
@@ -212,13 +212,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_plan(case: Case) -> None:
-    plan = keystores.plan(case.desired, case.ledger, case.entries)
+    plan = keystores.plan(case.desired, case.ownership, case.entries)
     assert put(plan) == case.put
     assert tuple(plan.remove) == case.remove
     assert plan.drift == case.drift
     assert plan.conflicts == set(case.conflicts)
     after = applied(plan, case.entries)
-    settled = keystores.plan(case.desired, plan.ledger, after)
+    settled = keystores.plan(case.desired, plan.ownership, after)
     assert not settled.changes
     assert not settled.drift
     if case.proof is not None:
@@ -232,24 +232,24 @@ def test_plan(case: Case) -> None:
 def test_what_is_about_to_be_put_stands_in_the_ledger_before_and_alone_after() -> None:
     desired = wanted(ROTATED)
     plan = keystores.plan(desired, {"ca": owned(PA)}, {"ca": PA})
-    assert plan.ledger == {"ca": owned(PA, PB), "ca-previous": owned(PA, placed=False)}
-    assert keystores.plan(desired, plan.ledger, applied(plan, {"ca": PA})).ledger == {
+    assert plan.ownership == {"ca": owned(PA, PB), "ca-previous": owned(PA, placed=False)}
+    assert keystores.plan(desired, plan.ownership, applied(plan, {"ca": PA})).ownership == {
         "ca": owned(PB),
         "ca-previous": owned(PA),
     }
 
 
 def test_what_is_removed_stays_in_the_ledger_until_it_is_gone() -> None:
-    for ledger in ({"ca": owned(PA)}, {}):
-        plan = keystores.plan(wanted(REVOKED), ledger, {"ca": PA})
-        assert plan.ledger == {"ca": owned(PA, placed=False)}
+    for ownership in ({"ca": owned(PA)}, {}):
+        plan = keystores.plan(wanted(REVOKED), ownership, {"ca": PA})
+        assert plan.ownership == {"ca": owned(PA, placed=False)}
         # killed after the store, and wanted again: that it is not there is our doing
-        assert keystores.plan(wanted(published()), plan.ledger, {}).drift == ()
-        assert keystores.plan(wanted(REVOKED), plan.ledger, {}).ledger == {}
+        assert keystores.plan(wanted(published()), plan.ownership, {}).drift == ()
+        assert keystores.plan(wanted(REVOKED), plan.ownership, {}).ownership == {}
 
 
-#: What the cluster says, what the ledger has, and what is remembered of it.
-TAKEN_BACK: Mapping[str, tuple[tuple[Published, ...], Ledger, set[str]]] = {
+#: What the cluster says, what the ownership has, and what is remembered of it.
+TAKEN_BACK: Mapping[str, tuple[tuple[Published, ...], Ownership, set[str]]] = {
     "in place": ((published(),), {"ca": owned(PA)}, set()),
     "revoked": ((REVOKED,), {"ca": owned(PA)}, {PA}),
     "revoked on this host, where it never was": ((published(revoked_hosts=frozenset({"kvm-1"})),), {}, {PA}),
@@ -266,17 +266,17 @@ TAKEN_BACK: Mapping[str, tuple[tuple[Published, ...], Ledger, set[str]]] = {
 
 @pytest.mark.parametrize("case", TAKEN_BACK.values(), ids=TAKEN_BACK.keys())
 def test_what_is_revoked_deleted_or_left_with_its_zone_is_remembered(
-    case: tuple[tuple[Published, ...], Ledger, set[str]],
+    case: tuple[tuple[Published, ...], Ownership, set[str]],
 ) -> None:
-    certificates, ledger, fingerprints = case
-    taken = wanted(*certificates, ledgers=[{}, ledger]).taken
+    certificates, ownership, fingerprints = case
+    taken = wanted(*certificates, ownerships=[{}, ownership]).taken
     assert set(taken) == {("ca", fingerprint) for fingerprint in fingerprints}
     assert wanted(*certificates, taken=taken).taken == taken
     assert wanted(published(), taken=taken).taken.keys() == taken.keys() - {("ca", PA)}, "current again: forgotten"
 
 
 def test_revoked_and_then_another_uploaded_the_revoked_one_does_not_come_back_as_the_previous() -> None:
-    revoked = wanted(REVOKED, ledgers=[{"ca": owned(PA)}])
+    revoked = wanted(REVOKED, ownerships=[{"ca": owned(PA)}])
     rotated = wanted(ROTATED, taken=revoked.taken)
     assert put(keystores.plan(rotated, {}, {})) == {"ca": B}
     assert rotated.until is None
@@ -299,13 +299,13 @@ def test_what_was_taken_back_waits_for_the_controller_to_look() -> None:
 
 def test_what_was_taken_back_is_bounded_and_the_oldest_goes_first() -> None:
     many = {("cz", str(number)): "old" for number in range(keystores.TAKEN_LIMIT)}
-    taken = wanted(ledgers=[{"ca": owned(PA)}], taken=many).taken
+    taken = wanted(ownerships=[{"ca": owned(PA)}], taken=many).taken
     assert list(taken) == [*list(many)[1:], ("ca", PA)]
 
 
 def test_what_is_missing_in_a_disabled_zone_is_drift_once_that_is_enabled() -> None:
     held = keystores.plan(wanted(published(), enabled=False), {"ca": owned(PA)}, {})
-    assert keystores.plan(wanted(published()), held.ledger, {}).drift == (DRIFT_MISSING,)
+    assert keystores.plan(wanted(published()), held.ownership, {}).drift == (DRIFT_MISSING,)
 
 
 def test_a_store_that_is_gone_is_one_drift() -> None:
@@ -322,7 +322,7 @@ def test_of_two_objects_with_one_alias_the_older_has_it() -> None:
     plan = keystores.plan(desired, {}, {})
     assert put(plan) == {"ca": A}
     after = applied(plan, {})
-    failed, uploaded = keystores.proofs(desired, keystores.plan(desired, plan.ledger, after), after)
+    failed, uploaded = keystores.proofs(desired, keystores.plan(desired, plan.ownership, after), after)
     assert (failed.name, failed.state, failed.reason) == ("a-younger", "Failed", Reason.ALIAS_CONFLICT)
     assert "older" in (failed.message or "")
     assert (uploaded.name, uploaded.state) == ("older", "Uploaded")
@@ -361,7 +361,7 @@ _published = strategies.builds(
     revoked=strategies.booleans(),
     revoked_hosts=strategies.sampled_from([frozenset(), frozenset({"kvm-1"})]),
 )
-_ledger: strategies.SearchStrategy[Ledger] = strategies.dictionaries(
+_ownership: strategies.SearchStrategy[Ownership] = strategies.dictionaries(
     strategies.sampled_from(ALIASES),
     strategies.builds(
         Owned,
@@ -377,21 +377,21 @@ _taken = strategies.dictionaries(
 
 
 @strategies.composite
-def _situations(draw: strategies.DrawFn) -> tuple[Desired, Ledger]:
-    ledger = draw(_ledger)
+def _situations(draw: strategies.DrawFn) -> tuple[Desired, Ownership]:
+    ownership = draw(_ownership)
     certificates = draw(strategies.lists(_published, unique_by=lambda each: each.name, max_size=3))
     enabled = draw(strategies.sampled_from([True, False, None]))
-    return wanted(*certificates, enabled=enabled, ledgers=[ledger], taken=draw(_taken)), ledger
+    return wanted(*certificates, enabled=enabled, ownerships=[ownership], taken=draw(_taken)), ownership
 
 
 @hypothesis.given(_situations(), _entries)
-def test_foreign_entries_are_never_changed(situation: tuple[Desired, Ledger], entries: keystores.Entries) -> None:
-    desired, ledger = situation
-    plan = keystores.plan(desired, ledger, entries)
+def test_foreign_entries_are_never_changed(situation: tuple[Desired, Ownership], entries: keystores.Entries) -> None:
+    desired, ownership = situation
+    plan = keystores.plan(desired, ownership, entries)
     for alias in {*plan.put, *plan.remove} & entries.keys():
         found = entries[alias]
         assert found is not None, "a key"
-        owner = ledger.get(alias)
+        owner = ownership.get(alias)
         of_ours = {f for each in desired.published if alias in each.aliases for f in each.fingerprints}
         in_ledger = owner is not None and (found in owner.fingerprints or (owner.placed and alias in plan.put))
         was_ours = (alias.removesuffix("-previous"), found) in desired.taken
@@ -400,20 +400,20 @@ def test_foreign_entries_are_never_changed(situation: tuple[Desired, Ledger], en
 
 @hypothesis.given(_situations(), _entries, strategies.booleans())
 def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
-    situation: tuple[Desired, Ledger], entries: keystores.Entries, interrupted: bool
+    situation: tuple[Desired, Ownership], entries: keystores.Entries, interrupted: bool
 ) -> None:
-    desired, ledger = situation
-    plan = keystores.plan(desired, ledger, entries)
+    desired, ownership = situation
+    plan = keystores.plan(desired, ownership, entries)
     if interrupted:
         # the ledger is on disk, the store is not written
-        again = keystores.plan(desired, plan.ledger, entries)
+        again = keystores.plan(desired, plan.ownership, entries)
         assert (again.put, again.remove) == (plan.put, plan.remove)
         plan = again
     after = applied(plan, entries)
-    settled = keystores.plan(desired, plan.ledger, after)
+    settled = keystores.plan(desired, plan.ownership, after)
     assert not settled.changes
     assert not settled.drift
-    assert settled.ledger == keystores.plan(desired, settled.ledger, after).ledger
+    assert settled.ownership == keystores.plan(desired, settled.ownership, after).ownership
     for proof, certificate in zip(keystores.proofs(desired, settled, after), desired.published, strict=True):
         assert proof.name == certificate.name
         if proof.state == "Uploaded":
@@ -426,8 +426,30 @@ def test_a_plan_made_again_changes_nothing_whether_or_not_it_was_applied_whole(
         if fingerprint is None:
             continue
         assert (alias.removesuffix("-previous"), fingerprint) not in desired.taken
-        if alias in ledger and fingerprint in ledger[alias].fingerprints:
+        if alias in ownership and fingerprint in ownership[alias].fingerprints:
             assert alias in desired.wishes
             assert fingerprint in desired.known[alias].fingerprints
-    later = wanted(*desired.published, ledgers=[settled.ledger], taken=desired.taken)
+    later = wanted(*desired.published, ownerships=[settled.ownership], taken=desired.taken)
     assert (later.wishes, later.taken) == (desired.wishes, desired.taken), "a restart forgets nothing"
+
+
+@hypothesis.given(_situations(), _entries, strategies.frozensets(_fingerprints, max_size=2), strategies.booleans())
+def test_with_certificates_that_cannot_be_read_a_plan_of_its_own_result_changes_nothing(
+    situation: tuple[Desired, Ownership], entries: keystores.Entries, flawed: frozenset[str], adopted: bool
+) -> None:
+    """`flawed`: fingerprints that Java cannot read."""
+    plain, owned_before = situation
+    before = {alias: dataclasses.replace(each, adopted=adopted) for alias, each in owned_before.items()}
+    certificates = [dataclasses.replace(each, flaws=dict.fromkeys(flawed, "a flaw")) for each in plain.published]
+    desired = wanted(*certificates, ownerships=[before], taken=plain.taken, unread={"two", "gone"})
+
+    def planned(ownership: Ownership, found: keystores.Entries) -> Plan:
+        aliases = {alias for alias, fingerprint in found.items() if fingerprint in flawed}
+        return keystores.plan(desired, ownership, found, flawed=aliases)
+
+    plan = planned(before, entries)
+    after = applied(plan, entries)
+    settled = planned(plan.ownership, after)
+    assert not settled.changes
+    assert not settled.drift
+    assert planned(settled.ownership, after) == settled

@@ -38,7 +38,7 @@ WORDS = {
 def test_a_file_view_says_what_the_status_says_and_its_sizes_in_words(left_out: str | None) -> None:
     document = {key: value for key, value in FILE.items() if key != left_out}
     words = dict(WORDS[name] for name in document if name in WORDS)
-    assert observed.project_file(document).placed() == PlacedFile.model_validate({**document, **words})
+    assert build.VIEWS.file(document).placed() == PlacedFile.model_validate({**document, **words})
 
 
 def test_every_field_of_a_placed_file_is_kept() -> None:
@@ -48,14 +48,26 @@ def test_every_field_of_a_placed_file_is_kept() -> None:
     assert {field.alias for field in PlacedFile.model_fields.values()} == {*FILE, *words}
 
 
-def test_a_view_shows_its_own_status() -> None:
-    file = {**FILE, **dict(WORDS.values())}
-    document = build.placement_document(phase="Ready", status={"file": file, "attempts": 1})
-    view = observed.project_placement(document)
-    status = TemplatePlacementStatus.model_validate(document["status"])
-    assert view.shows(status)
-    other = status.model_copy(update={"file": PlacedFile.model_validate({**file, "sizeBytes": 1})})
-    assert not view.shows(other)
+def test_every_field_that_the_controller_writes_is_kept_compared_and_carried_on() -> None:
+    status = {
+        "file": {**FILE, **dict(WORDS.values())},
+        "attempts": 1,
+        "recentFailures": 1,
+        "startedTime": build.stamp(build.NOW),
+        "nextAttemptTime": build.stamp(build.NOW),
+        "lastHandledRequest": "now",
+        "lastHandledRequestTime": build.stamp(build.NOW),
+        "observedInputs": "0123456789",
+    }
+    document = build.placement_document(phase="Ready", requested_at="now", status=status)
+    view, written = build.VIEWS.placement(document), TemplatePlacementStatus.model_validate(document["status"])
+    assert written.model_fields_set == TemplatePlacementStatus.model_fields.keys() - {"observed", "progress"}
+    assert view.status() == written
+    assert view.shows(written)
+    for name in written.model_fields_set:
+        assert not view.shows(written.model_copy(update={name: None})), name
+    verdict = Verdict(True, Reason.DOWNLOADED, view.message)
+    assert status_of(view, Phase.READY, verdict, build.NOW, next_attempt=build.NOW) == written
 
 
 def test_copies_that_say_the_same_share_it() -> None:
@@ -66,7 +78,7 @@ def test_copies_that_say_the_same_share_it() -> None:
         found["spec"]["path"] = str(pathlib.PurePosixPath(FILE["path"]))  # type: ignore[arg-type] # a text
         return found
 
-    one, other = observed.project_placement(document("a")), observed.project_placement(document("b"))
+    one, other = build.VIEWS.placement(document("a")), build.VIEWS.placement(document("b"))
     assert one.conditions
     assert one.conditions is other.conditions
     assert one.path is other.path

@@ -115,7 +115,7 @@ def carried_out(
 def at_rest(view: PlacementView, plan: PlacementPlan, *, slots: bool) -> bool:
     silent = plan.status is None or view.shows(plan.status)
     waits = plan.step is Step.NONE or (
-        # asked anew at each look, and told by the ledger when there is a slot
+        # asked anew at each look, and called when there is a slot
         plan.step is Step.FETCH and not slots and view.reason is Reason.WAITING_FOR_SLOT
     )
     return silent and waits and not plan.drop_job

@@ -445,7 +445,7 @@ def test_an_obstacle_that_goes_by_leaves_the_pause_as_it_was(name: str) -> None:
     plan = plan_placement(before, OBSTACLES[name], None, NOW)
     assert plan.status is not None
     after = applied(before, plan.status)
-    assert (after.next_attempt, after.recent_failures) == (later, 3)
+    assert (after.next_attempt_time, after.recent_failures) == (later, 3)
     assert plan_placement(after, around(), None, NOW + seconds(1)).step is Step.NONE
     assert plan_placement(after, around(), None, later).step is Step.FETCH
 

@@ -1,4 +1,4 @@
-"""Slots: the ledger, what limits a placement, and limits in percent."""
+"""Slots: who occupies them, what limits a placement, and limits in percent."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ import pytest
 from tests.unit.planning import build
 
 from directdownload.planning.observed import PlacementView
-from directdownload.planning.slots import Group, Ledger, Line, groups_of, parallel_limit, verification_groups
+from directdownload.planning.slots import Group, Line, Slots, groups_of, parallel_limit, verification_groups
 
 
 @pytest.mark.parametrize(
@@ -75,34 +75,34 @@ def test_limits_of_deployments(rollouts: list[dict[str, Any]], expected: list[tu
 
 
 def test_the_ledger_counts_and_forgets() -> None:
-    ledger, groups = Ledger(), [Group("zone/a", 2), Group("host/b", 0)]
+    slots, groups = Slots(), [Group("zone/a", 2), Group("host/b", 0)]
     names = [group.name for group in groups]
-    assert ledger.full_group(groups) is None
-    ledger.occupy("job-1", names)
-    ledger.occupy("job-1", names)
-    assert (ledger.used("zone/a"), ledger.holds("job-1"), ledger.full_group(groups)) == (1, True, None)
-    ledger.occupy("job-2", names)
-    assert ledger.full_group(groups) == groups[0]
-    ledger.occupy("job-2", ["host/b"])
-    assert (ledger.used("zone/a"), ledger.used("host/b")) == (1, 2)
-    assert ledger.release("job-1")
-    assert not ledger.release("job-1")
-    assert ledger.release("job-2")
-    assert (ledger.used("zone/a"), ledger.used("host/b"), ledger.holds("job-2")) == (0, 0, False)
+    assert slots.full_group(groups) is None
+    slots.occupy("job-1", names)
+    slots.occupy("job-1", names)
+    assert (slots.used("zone/a"), slots.holds("job-1"), slots.full_group(groups)) == (1, True, None)
+    slots.occupy("job-2", names)
+    assert slots.full_group(groups) == groups[0]
+    slots.occupy("job-2", ["host/b"])
+    assert (slots.used("zone/a"), slots.used("host/b")) == (1, 2)
+    assert slots.release("job-1")
+    assert not slots.release("job-1")
+    assert slots.release("job-2")
+    assert (slots.used("zone/a"), slots.used("host/b"), slots.holds("job-2")) == (0, 0, False)
 
 
 def test_the_ledger_agrees_with_a_plain_count_in_every_order() -> None:
     moves = list(itertools.product(("a", "b"), ("zone/1", "zone/2", None)))
     for history in itertools.product(moves, repeat=4):
-        ledger, truth = Ledger(), dict[str, str]()
+        slots, truth = Slots(), dict[str, str]()
         for holder, group in history:
             if group is not None:
-                ledger.occupy(holder, [group])
+                slots.occupy(holder, [group])
                 truth[holder] = group
             else:
-                assert ledger.release(holder) == (truth.pop(holder, None) is not None)
+                assert slots.release(holder) == (truth.pop(holder, None) is not None)
         for group in ("zone/1", "zone/2"):
-            assert ledger.used(group) == list(truth.values()).count(group)
+            assert slots.used(group) == list(truth.values()).count(group)
 
 
 def test_a_verification_takes_no_slot_of_a_download() -> None:
@@ -118,24 +118,24 @@ def test_a_verification_takes_no_slot_of_a_download() -> None:
 
 
 def test_a_copy_that_keeps_failing_keeps_no_other_from_its_turn() -> None:
-    line, ledger, room = Line(), Ledger(), (Group("zone/a", 1),)
+    line, slots, room = Line(), Slots(), (Group("zone/a", 1),)
     line.join("failed twice", room, 300, failures=2)
     line.join("failed once", room, 200, failures=1)
     line.join("new", room, 100)
     order = []
-    while (first := line.first(ledger)) is not None:
+    while (first := line.first(slots)) is not None:
         order.append(first)
         line.leave(first)
     assert order == ["new", "failed once", "failed twice"]
 
 
 def test_the_line_begins_with_those_that_have_space() -> None:
-    line, ledger, room = Line(), Ledger(), (Group("zone/a", 1),)
+    line, slots, room = Line(), Slots(), (Group("zone/a", 1),)
     for name, space in (("small", 1), ("big", 100), ("also-big", 100), ("middle", 50)):
         line.join(name, room, space)
     line.join("small", room, 200)
     order = []
-    while (first := line.first(ledger)) is not None:
+    while (first := line.first(slots)) is not None:
         order.append(first)
         line.leave(first)
         line.leave(first)
@@ -144,35 +144,35 @@ def test_the_line_begins_with_those_that_have_space() -> None:
 
 
 def test_who_has_no_room_holds_nobody_up() -> None:
-    line, ledger = Line(), Ledger()
-    ledger.occupy("job", ["host/full"])
+    line, slots = Line(), Slots()
+    slots.occupy("job", ["host/full"])
     line.join("blocked", (Group("host/full", 1),), 100)
     line.join("free", (Group("host/other", 1),), 1)
-    assert line.first(ledger) == "free"
-    ledger.release("job")
-    assert line.first(ledger) == "blocked"
+    assert line.first(slots) == "free"
+    slots.release("job")
+    assert line.first(slots) == "blocked"
 
 
 def test_those_who_wait_for_different_groups_stand_in_one_order() -> None:
-    line, ledger = Line(), Ledger()
+    line, slots = Line(), Slots()
     a, b = Group("zone/a", 1), Group("zone/b", 1)
     line.join("second", (a, Group("host/1", 1)), 200)
     line.join("first", (b, Group("host/2", 1)), 300)
     line.join("third", (a, Group("host/3", 1)), 100)
-    assert line.first(ledger) == "first"
-    ledger.occupy("job", ["zone/b"])
-    assert line.first(ledger) == "second"
-    ledger.occupy("other", ["host/1"])
-    assert line.first(ledger) == "third"
+    assert line.first(slots) == "first"
+    slots.occupy("job", ["zone/b"])
+    assert line.first(slots) == "second"
+    slots.occupy("other", ["host/1"])
+    assert line.first(slots) == "third"
     # Its limit is another one now: it is in another queue, and no more in the one before.
     line.join("third", (Group("zone/a", 0), Group("host/3", 1)), 100)
-    ledger.occupy("last", ["zone/a"])
-    assert line.first(ledger) == "third"
+    slots.occupy("last", ["zone/a"])
+    assert line.first(slots) == "third"
     line.leave("third")
-    assert line.first(ledger) is None
+    assert line.first(slots) is None
 
 
-class Counting(Ledger):
+class Counting(Slots):
     """Counts what the line asks it."""
 
     looks = 0
@@ -183,12 +183,12 @@ class Counting(Ledger):
 
 
 def test_a_full_zone_is_passed_over_at_once() -> None:
-    line, ledger = Line(), Counting()
+    line, slots = Line(), Counting()
     for number in range(1000):
         line.join(f"p-{number}", (Group("zone/a", 1), Group(f"host/{number}", 1)), 1)
-    ledger.occupy("job", ["zone/a"])
-    assert line.first(ledger) is None
-    assert ledger.looks == 1
+    slots.occupy("job", ["zone/a"])
+    assert line.first(slots) is None
+    assert slots.looks == 1
 
 
 # --- shares of namespaces
@@ -208,7 +208,7 @@ class Zone:
     """A line before the slots of a zone, and who holds them."""
 
     def __init__(self, limit: int = 0, slots: int = 20) -> None:
-        self.line, self.ledger = Line(), Counting()
+        self.line, self.slots = Line(), Counting()
         self._limit, self._slots = limit, slots
         self._waiting: dict[str, tuple[Group, ...]] = {}
 
@@ -220,18 +220,18 @@ class Zone:
 
     def start(self) -> str:
         """The next one gets its slot; whose it is, empty: nobody's."""
-        name = self.line.call(self.ledger)
+        name = self.line.call(self.slots)
         if name is None:
             return ""
         assert self.line.answer(name)
-        self.ledger.occupy(name, [group.name for group in self._waiting[name]])
+        self.slots.occupy(name, [group.name for group in self._waiting[name]])
         return name.partition("-")[0]
 
     def end(self, name: str) -> None:
-        assert self.ledger.release(name)
+        assert self.slots.release(name)
 
     def held(self, namespace: str) -> int:
-        return self.ledger.used(f"namespace/z/{namespace}")
+        return self.slots.used(f"namespace/z/{namespace}")
 
 
 @pytest.mark.parametrize("space", [0, 10**12])
@@ -257,11 +257,11 @@ def test_a_namespace_that_holds_fewest_is_next_whatever_the_order_in_which_they_
         for name in rng.sample(names, len(names)):
             zone.join(name, rng.randint(1, 12), space_bytes=rng.randint(0, 5))
         for _ in range(100):
-            if rng.random() < 0.3 and (held := list(zone.ledger._groups)):
+            if rng.random() < 0.3 and (held := list(zone.slots._groups)):
                 zone.end(rng.choice(held))
             waiting = {name for name in names if any(key.startswith(f"{name}-") for key in zone.line._waiting)}
             limit = zone._limit or 1000
-            room = zone.ledger.used("zone/z") < zone._slots
+            room = zone.slots.used("zone/z") < zone._slots
             able = {name: zone.held(name) for name in waiting if room and zone.held(name) < limit}
             started = zone.start()
             assert bool(started) == bool(able), "no slot stays free that somebody may have"
@@ -269,12 +269,12 @@ def test_a_namespace_that_holds_fewest_is_next_whatever_the_order_in_which_they_
 
 
 def test_among_equals_it_is_space_and_then_the_name() -> None:
-    line, ledger = Line(), Ledger()
+    line, slots = Line(), Slots()
     for name, namespace, space in (("d", "x", 5), ("c", "y", 5), ("b", "x", 9), ("a", "y", 1)):
         line.join(name, wants(namespace, ord(name)), space)
-    assert line.first(ledger) == "b"
+    assert line.first(slots) == "b"
     line.leave("b")
-    assert line.first(ledger) == "c"
+    assert line.first(slots) == "c"
 
 
 def test_those_who_were_called_and_have_not_answered_count() -> None:
@@ -282,7 +282,7 @@ def test_those_who_were_called_and_have_not_answered_count() -> None:
     zone = Zone(slots=8)
     zone.join("a", 50)
     zone.join("b", 50)
-    called = [zone.line.call(zone.ledger) or "" for _ in range(8)]
+    called = [zone.line.call(zone.slots) or "" for _ in range(8)]
     assert sorted(name.partition("-")[0] for name in called) == ["a"] * 4 + ["b"] * 4
     for name in called:
         assert zone.line.answer(name)
@@ -290,13 +290,13 @@ def test_those_who_were_called_and_have_not_answered_count() -> None:
 
 
 def test_what_a_namespace_holds_elsewhere_does_not_count() -> None:
-    line, ledger = Line(), Ledger()
+    line, slots = Line(), Slots()
     for number in range(5):
-        ledger.occupy(f"elsewhere-{number}", [group.name for group in wants("a", number, zone="other")])
-    ledger.occupy("here", [group.name for group in wants("b", 9)])
+        slots.occupy(f"elsewhere-{number}", [group.name for group in wants("a", number, zone="other")])
+    slots.occupy("here", [group.name for group in wants("b", 9)])
     line.join("a-1", wants("a", 1), 0)
     line.join("b-1", wants("b", 1), 100)
-    assert line.first(ledger) == "a-1"
+    assert line.first(slots) == "a-1"
 
 
 def test_a_namespace_at_its_limit_leaves_the_rest_to_others() -> None:
@@ -311,21 +311,21 @@ def test_a_namespace_at_its_limit_leaves_the_rest_to_others() -> None:
 
 
 def test_verifications_are_shared_as_well() -> None:
-    line, ledger = Line(), Ledger()
+    line, slots = Line(), Slots()
 
     def verification(template: str, host: str) -> tuple[Group, ...]:
         view = dataclasses.replace(build.placement(host=host), template_key=template)
         return verification_groups(view, build.zone())
 
     for number in range(3):
-        ledger.occupy(f"job-{number}", [group.name for group in verification(f"a/t{number}", f"kvm-{number}")])
+        slots.occupy(f"job-{number}", [group.name for group in verification(f"a/t{number}", f"kvm-{number}")])
     line.join("again", verification("a/t9", "kvm-8"), 100)
     line.join("other", verification("b/t", "kvm-9"), 0)
-    assert line.first(ledger) == "other"
+    assert line.first(slots) == "other"
 
 
 def looks(waiting: int) -> int:
-    """How often the ledger is asked while all of a crowd and a few of ten others get a slot in turn."""
+    """How often the slots are asked while all of a crowd and a few of ten others get a slot in turn."""
     zone = Zone()
     zone.join("crowd", waiting)
     for number in range(10):
@@ -333,14 +333,14 @@ def looks(waiting: int) -> int:
     running: collections.deque[str] = collections.deque()
     served = 0
     while len(zone.line) or running:
-        before = set(zone.ledger._groups)
+        before = set(zone.slots._groups)
         if zone.start():
-            running.extend(set(zone.ledger._groups) - before)
+            running.extend(set(zone.slots._groups) - before)
             served += 1
         else:
             zone.end(running.popleft())
     assert served == waiting + 50
-    return zone.ledger.looks
+    return zone.slots.looks
 
 
 def test_who_is_next_costs_no_more_where_more_wait() -> None:

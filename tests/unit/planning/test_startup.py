@@ -227,7 +227,7 @@ def test_no_attempt_counts_and_the_pauses_grow() -> None:
         view = applied(view, plan.status)
         assert plan_placement(view, around(), None, now).step is Step.NONE
         assert plan.look_again is not None
-        assert plan.look_again == view.next_attempt
+        assert plan.look_again == view.next_attempt_time
         pauses.append((plan.look_again - now).total_seconds())
         now = plan.look_again
     assert pauses[:7] == sorted(pauses[:7])

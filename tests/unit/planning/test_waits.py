@@ -8,7 +8,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW
 
 from directdownload.planning import quotas, waits
-from directdownload.planning.observed import PlacementView, project_placement
+from directdownload.planning.observed import PlacementView
 from directdownload.planning.rollouts import plan_deployment
 from directdownload.planning.selection import Fleet
 from directdownload.resources.reasons import DONE, PERMANENT, TRANSIENT, WAITING, Reason
@@ -80,7 +80,7 @@ def copy(number: int, phase: str, reason: Reason, message: str = "") -> Placemen
     said = build.placement_document(host=f"kvm-{number}", phase=phase, reason=reason)
     for condition in said["status"]["conditions"]:
         condition["message"] = message or condition["message"]
-    return project_placement(said)
+    return build.VIEWS.placement(said)
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Downloading"])

@@ -1,4 +1,4 @@
-"""The agent's own entries by keystore, and the certificates taken back from the host: `Ledger` by path, and `Taken`.
+"""The agent's own entries by keystore, and the certificates taken back from the host: `Ownership` by path, and `Taken`.
 
 Both types are from `planning.keystores`; the state directory keeps them. `sync` saves before it writes a keystore.
 Without the file, entries of deleted certificates are unknown, and published certificates are adopted. So a damaged file
@@ -59,7 +59,7 @@ class Store:
     """The ledger of one keystore, and the source of its password."""
 
     password_from: PasswordSource
-    ledger: keystores.Ledger
+    ledger: keystores.Ownership
 
 
 class Ownership:
@@ -81,10 +81,10 @@ class Ownership:
         self.taken = {(each.alias, each.fingerprint): each.certificate for each in content.taken}
         self.known = True
 
-    def of(self, path: str) -> keystores.Ledger:
+    def of(self, path: str) -> keystores.Ownership:
         return self.stores[path].ledger if path in self.stores else {}
 
-    def save(self, path: str, password_from: PasswordSource, ledger: keystores.Ledger) -> None:
+    def save(self, path: str, password_from: PasswordSource, ledger: keystores.Ownership) -> None:
         """Saves the ledger of the keystore at `path`, durably on return; removes an empty one."""
         stores = {name: store for name, store in self.stores.items() if name != path}
         if ledger:

@@ -92,7 +92,7 @@ class KeystoreSync:
             wishes.enabled,
             wishes.published,
             now,
-            ledgers=[each.ledger for each in self._ownership.stores.values()],
+            ownerships=[each.ledger for each in self._ownership.stores.values()],
             taken=self._ownership.taken,
             unread=wishes.unread,
         )
@@ -225,7 +225,7 @@ class KeystoreSync:
 
     def _save(self, spec: KeystoreSpec, made: keystores.Plan) -> None:
         try:
-            self._ownership.save(spec.path, spec.password_source, made.ledger)
+            self._ownership.save(spec.path, spec.password_source, made.ownership)
         except OSError as error:
             raise errors.WriteError(
                 f"keystore {spec.path}: unchanged, because {self._ownership.path} cannot be written: {error.strerror}"
@@ -285,7 +285,7 @@ def _unopened(path: str, found: _Converged) -> str:
 
 
 def _facts(found: _Converged) -> KeystoreStatus:
-    owned = found.settled.ledger.items()
+    owned = found.settled.ownership.items()
     managed = sum(found.entries.get(alias) in each.fingerprints for alias, each in owned)
     if found.snapshot is None:
         return KeystoreStatus(entries=0, managed=0)
@@ -301,7 +301,7 @@ def _message(path: str, proofs: Sequence[keystores.Proof]) -> str:
     return f"{path}: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
-def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: keystores.Plan) -> None:
+def _log(path: str, before: keystores.Ownership, made: keystores.Plan, settled: keystores.Plan) -> None:
     for drift in made.drift:
         logger.warning("Keystore %s: %s %s, repaired", path, drift.kind, drift.alias)
     for alias, wish in made.put.items():
@@ -309,12 +309,12 @@ def _log(path: str, before: keystores.Ledger, made: keystores.Plan, settled: key
         words = (path, fingerprint, alias, wish.name)
         logger.info("Keystore %s: put %s under %s for certificate %s", *words, extra=_about(wish.name))
     for alias, name in made.remove.items():
-        fingerprints = ", ".join(sorted(made.ledger[alias].fingerprints))
+        fingerprints = ", ".join(sorted(made.ownership[alias].fingerprints))
         logger.info(
             "Keystore %s: removed %s (%s) of certificate %s", path, alias, fingerprints, name, extra=_about(name)
         )
-    for alias in settled.ledger.keys() - before.keys() - made.put.keys():
-        name = settled.ledger[alias].certificate
+    for alias in settled.ownership.keys() - before.keys() - made.put.keys():
+        name = settled.ownership[alias].certificate
         logger.info("Keystore %s: adopted %s for certificate %s", path, alias, name, extra=_about(name))
 
 

@@ -54,17 +54,17 @@ async def _source(context: Context, certificate: DirectDownloadCertificate) -> p
         "Secret": (kinds.SECRETS, world.secret_revisions),
         "ConfigMap": (kinds.CONFIG_MAPS, world.config_map_revisions),
     }[reference.kind]
-    present, look = revisions.get(f"{namespace}/{reference.name}"), world.sources.get(certificate.uid)
+    present, last = revisions.get(f"{namespace}/{reference.name}"), world.sources.get(certificate.uid)
     if present is None:
         return publications.referred(certificate, None, namespace)
-    if look is not None and (look.reference, look.resource_version) == (reference, present.resource_version):
-        return look.source
+    if last is not None and (last.reference, last.resource_version) == (reference, present.resource_version):
+        return last.source
     try:
         document = await context.api.get(kind, reference.name, namespace=namespace)
     except errors.NotFound:
         return publications.referred(certificate, None, namespace)
     source = publications.referred(certificate, document, namespace)
-    world.sources[certificate.uid] = publications.Look(reference, int(document["metadata"]["resourceVersion"]), source)
+    world.sources[certificate.uid] = publications.Found(reference, int(document["metadata"]["resourceVersion"]), source)
     return source
 
 

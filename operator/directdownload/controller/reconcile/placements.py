@@ -6,12 +6,11 @@ from typing import Any
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import causes, headers, jobs, metrics, watches, world
+from directdownload.controller import causes, job_secrets, jobs, metrics, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
-from directdownload.planning import headers as header_planning
-from directdownload.planning import placements, plans, pools, slots
-from directdownload.planning.headers import Headers
+from directdownload.planning import header_secrets, placements, plans, pools, slots
+from directdownload.planning.header_secrets import Headers
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.planning.selection import select
@@ -84,7 +83,7 @@ async def _reconcile(context: Context, name: str) -> None:
         await _hand_over(context, placement, around.successor)
     if plan.step is Step.NONE and not plan.drop_job and job is not None and not job.started:
         for view in context.world.jobs_of_placement[name]:
-            await headers.equip(context, view, around.template)
+            await job_secrets.equip(context, view, around.template)
     for when in (plan.look_again, context.world.result_due(context.world.jobs_of_placement[name])):
         context.look_again(Key("placement", name), when)
 
@@ -135,12 +134,12 @@ async def _fetch(
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
     groups = slots.groups_of(placement, around.template, around.zone, wanting)
     found = Headers(None)
-    if around.template.spec.headers_secret_ref is not None and context.world.ledger.full_group(groups) is None:
-        found = await headers.read(context, around.template)
+    if around.template.spec.headers_secret_ref is not None and context.world.slots.full_group(groups) is None:
+        found = await job_secrets.read(context, around.template)
         if found.problem is not None:
             # The Template reports it next, and asks for another look here once that has changed, or was not true.
             context.queue.add(Key("template", around.template.key))
-            context.queue.add_later(Key("placement", placement.key), header_planning.FIRST_PAUSE.total_seconds())
+            context.queue.add_later(Key("placement", placement.key), header_secrets.FIRST_PAUSE.total_seconds())
             return plans.held_up(placement, Phase.PENDING, found.problem, context.now())
     full = await _in_slot(context, placement, around, Verb.FETCH, plan.attempt, groups)
     if full is not None:
@@ -148,7 +147,7 @@ async def _fetch(
     if found.data:
         for view in context.world.jobs_of_placement[placement.key]:
             if view.name == naming.job_name(placement.key, Verb.FETCH, plan.attempt):
-                await headers.give(context, view, found)
+                await job_secrets.give(context, view, found)
     return plans.downloading(placement, plan.attempt, context.now(), inputs=placements.inputs_of(around))
 
 
@@ -170,13 +169,13 @@ async def _in_slot(
 ) -> slots.Group | None:
     """Creates the job if there is room in all `groups`; else joins the line, and returns the group that is full."""
     world = context.world
-    full = world.ledger.full_group(groups)
+    full = world.slots.full_group(groups)
     if full is not None:
         space = pools.available_bytes(around.pool, around.host) if around.pool is not None else 0
         world.line.join(placement.key, groups, space, placement.recent_failures)
         return full
     job_name = naming.job_name(placement.key, verb, attempt)
-    world.ledger.occupy(job_name, [group.name for group in groups])
+    world.slots.occupy(job_name, [group.name for group in groups])
     try:
         await _create_job(context, placement, around, verb, attempt, groups)
     except errors.Unreachable:
@@ -184,7 +183,7 @@ async def _in_slot(
         world.unsure[placement.key] = job_name
         raise
     except BaseException:
-        world.ledger.release(job_name)
+        world.slots.release(job_name)
         watches.call_next(world, context.queue)
         raise
     return None
@@ -199,7 +198,7 @@ async def _make_sure(context: Context, name: str) -> None:
     try:
         context.observe(kinds.JOBS, await context.api.get(kinds.JOBS, job_name, namespace=context.settings.namespace))
     except errors.NotFound:
-        if world.ledger.release(job_name):
+        if world.slots.release(job_name):
             watches.call_next(world, context.queue)
     del world.unsure[name]
 
@@ -247,10 +246,10 @@ async def _create_job(
     groups: tuple[slots.Group, ...],
 ) -> None:
     namespace = context.settings.namespace
-    active = context.world.ledger.used(f"zone/{placement.zone}")
+    active = context.world.slots.used(f"zone/{placement.zone}")
     document = jobs.document(placement, around, verb, active)
     body = jobs.manifest(context.job_template, namespace, placement, document, attempt, groups)
-    await headers.make_way(context.api, body)
+    await job_secrets.make_way(context.api, body)
     try:
         answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
     except errors.AlreadyExists:

@@ -6,11 +6,11 @@ The reconciler of the Template takes in a probe's result, as it alone writes the
 import logging
 
 from directdownload.cluster import errors, kinds
-from directdownload.controller import causes, headers, jobs, watches
+from directdownload.controller import causes, job_secrets, jobs, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
 from directdownload.planning import probes, slots
-from directdownload.planning.headers import Headers
+from directdownload.planning.header_secrets import Headers
 from directdownload.resources import naming
 from directdownload.resources.host import Host
 from directdownload.resources.template import Template
@@ -50,7 +50,7 @@ async def _reconcile(context: Context, name: str) -> None:
     else:
         if not probe.job.started:
             for view in world.jobs_of_probe[name]:
-                await headers.equip(context, view, template)
+                await job_secrets.equip(context, view, template)
         for when in (probes.look_again(probe, now), world.result_due(world.jobs_of_probe[name])):
             context.look_again(Key("probe", name), when)
 
@@ -89,7 +89,7 @@ async def _start_if_due(context: Context, name: str, template: Template) -> None
     host = probes.choose(template, probes.hosts_for(template, world.zones, world.hosts, namespaces), attempt)
     if host is None:
         world.probes_without_host.add(name)
-    elif world.ledger.full_group((slots.PROBES,)) is not None:
+    elif world.slots.full_group((slots.PROBES,)) is not None:
         world.probe_line[name] = None
     else:
         await _start(context, template, host, attempt, inputs)
@@ -102,19 +102,19 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
         raise ValueError("hosts_for gives hosts of Zones that exist only")
     job_name = naming.job_name(naming.probe_name(template.name, template.uid), "probe", attempt)
     # Before the first request, so that others do not take the same slot meanwhile.
-    world.ledger.occupy(job_name, (slots.PROBES.name,))
+    world.slots.occupy(job_name, (slots.PROBES.name,))
     try:
         found = Headers(None)
         if template.spec.headers_secret_ref is not None:
-            found = await headers.read(context, template)
+            found = await job_secrets.read(context, template)
         if found.problem is not None:
             # The Template's status reports it next, and the Template is looked at again.
             context.queue.add(Key("template", template.key))
-            world.ledger.release(job_name)
+            world.slots.release(job_name)
             return
         document = jobs.probe_document(template, zone, host.name)
         body = jobs.probe_manifest(context.job_template, namespace, template, host, document, attempt, inputs)
-        await headers.make_way(context.api, body)
+        await job_secrets.make_way(context.api, body)
         try:
             answer = await context.api.create(kinds.JOBS, body, namespace=namespace)
         except errors.AlreadyExists:
@@ -122,10 +122,10 @@ async def _start(context: Context, template: Template, host: Host, attempt: int,
             answer = await context.api.get(kinds.JOBS, job_name, namespace=namespace)
     except BaseException:
         # If it exists all the same, the watch brings it, and it takes its slot again.
-        world.ledger.release(job_name)
+        world.slots.release(job_name)
         raise
     context.observe(kinds.JOBS, answer)
     logger.info("Template %s: probing its source from host %s", template.key, host.name, extra={"host": host.name})
     for view in world.jobs_of_probe[naming.probe_name(template.name, template.uid)]:
         if found.data and view.name == job_name:
-            await headers.give(context, view, found)
+            await job_secrets.give(context, view, found)

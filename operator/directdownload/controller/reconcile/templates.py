@@ -13,13 +13,23 @@ from typing import Any
 
 from directdownload import slices
 from directdownload.cluster import errors, kinds
-from directdownload.controller import creation, headers
+from directdownload.controller import creation, job_secrets
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
 from directdownload.planning import deployments as planning
-from directdownload.planning import digests, plans, probes, quotas, rights, rollouts, selection, templates, waits
-from directdownload.planning import headers as header_planning
+from directdownload.planning import (
+    digests,
+    header_secrets,
+    plans,
+    probes,
+    quotas,
+    rights,
+    rollouts,
+    selection,
+    templates,
+    waits,
+)
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.checksum import Checksum
@@ -52,7 +62,7 @@ async def _reconcile(context: Context, key: str) -> None:
     template = world.templates.get(key)
     if template is not None:
         now = context.now()
-        problem = await headers.problem(context, template, now)
+        problem = await job_secrets.problem(context, template, now)
         # It may have been written meanwhile; jobs that ended meanwhile count as well.
         template = world.templates.get(key) or template
         # Its status is planned for this very object: a request that comes while this one is handed on is not served.
@@ -98,7 +108,7 @@ def _follow(context: Context, before: Template, probed: probes.Outcome | None) -
     after = world.templates.get(before.key)
     if after is None or after.uid != before.uid:
         return
-    waits, waited = header_planning.obstacle(after), header_planning.obstacle(before)
+    waits, waited = header_secrets.obstacle(after), header_secrets.obstacle(before)
     if (waits is None) != (waited is None):
         for placement in world.placements_of_template[after.uid]:
             context.queue.add(Key("placement", placement.key))
@@ -116,8 +126,8 @@ def _follow(context: Context, before: Template, probed: probes.Outcome | None) -
         logger.info("Template %s: probe: %s: %s", after.key, probed.result.reason, probed.result.message)
     if requested or after.status.probe != before.status.probe or probes.wanted(after) != probes.wanted(before):
         context.queue.add(probe_of(after))
-    if after.spec.headers_secret_ref is not None and (look := world.secrets.get(after.uid)) is not None:
-        context.look_again(Key("template", after.key), header_planning.good_until(after, look, context.now()))
+    if after.spec.headers_secret_ref is not None and (last := world.secrets.get(after.uid)) is not None:
+        context.look_again(Key("template", after.key), header_secrets.good_until(after, last, context.now()))
 
 
 async def _release_orphans(context: Context, key: str, template: Template | None) -> None:

@@ -36,8 +36,8 @@ class Headers:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """One memory: the Secret's name, its problem, and the times when that was first and last seen."""
+class Found:
+    """The last look: the Secret's name, its problem, and the times when that was first and last seen."""
 
     name: str
     problem: Verdict | None
@@ -68,22 +68,22 @@ def forbidden(template: Template) -> Headers:
     return Headers(Verdict(False, Reason.SECRET_FORBIDDEN, message))
 
 
-def followed(before: Look | None, template: Template, found: Headers, now: datetime.datetime) -> Look:
-    """The memory of `found`; a problem that lasts keeps its start, even if its message changes."""
+def followed(before: Found | None, template: Template, result: Headers, now: datetime.datetime) -> Found:
+    """`result` with its times; a problem that lasts keeps its start, even if its message changes."""
     name = _reference(template)
-    lasts = before is not None and before.name == name and (before.problem is None) == (found.problem is None)
-    return Look(name, found.problem, before.since if lasts and before is not None else now, now)
+    lasts = before is not None and before.name == name and (before.problem is None) == (result.problem is None)
+    return Found(name, result.problem, before.since if lasts and before is not None else now, now)
 
 
-def good_until(template: Template, look: Look | None, now: datetime.datetime) -> datetime.datetime | None:
-    """When the Secret is to be looked at again; None: `look` is about another Secret, or a look is requested."""
-    if look is None or look.name != _reference(template):
+def good_until(template: Template, last: Found | None, now: datetime.datetime) -> datetime.datetime | None:
+    """When the Secret is to be looked at again; None: `last` is about another Secret, or a look is requested."""
+    if last is None or last.name != _reference(template):
         return None
     if requests.is_due(requests.due_of(template, now), now):
         return None
-    if look.problem is None:
-        return look.at + USABLE_PAUSE
-    return look.at + min(max(look.at - look.since, FIRST_PAUSE), LONGEST_PAUSE)
+    if last.problem is None:
+        return last.at + USABLE_PAUSE
+    return last.at + min(max(last.at - last.since, FIRST_PAUSE), LONGEST_PAUSE)
 
 
 def obstacle(template: Template) -> Verdict | None:

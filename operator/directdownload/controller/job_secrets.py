@@ -16,7 +16,7 @@ from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import JobView
 from directdownload.controller import world
 from directdownload.controller.context import Context
-from directdownload.planning import headers as planning
+from directdownload.planning import header_secrets
 from directdownload.planning.conditions import Verdict
 from directdownload.resources import headers
 from directdownload.resources.template import Template
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _LABELS = (world.MANAGED_BY_LABEL, world.COMPONENT_LABEL, world.PLACEMENT_LABEL, world.PROBE_LABEL)
 
 
-async def read(context: Context, template: Template) -> planning.Headers:
+async def read(context: Context, template: Template) -> header_secrets.Headers:
     """The present content of the Secret that `template` must name; the finding is remembered, but no value."""
     reference, namespace = template.spec.headers_secret_ref, template.metadata.namespace
     if reference is None:
@@ -35,15 +35,15 @@ async def read(context: Context, template: Template) -> planning.Headers:
     try:
         secret = await context.api.get(kinds.SECRETS, reference.name, namespace=namespace)
     except errors.NotFound:
-        found = planning.missing(template)
+        found = header_secrets.missing(template)
     except errors.Forbidden as error:
         if error.status != 403:
             raise
-        found = planning.forbidden(template)
+        found = header_secrets.forbidden(template)
     else:
-        found = planning.judge(template, secret)
+        found = header_secrets.judge(template, secret)
     secrets = context.world.secrets
-    secrets[template.uid] = planning.followed(secrets.get(template.uid), template, found, context.now())
+    secrets[template.uid] = header_secrets.followed(secrets.get(template.uid), template, found, context.now())
     return found
 
 
@@ -51,11 +51,11 @@ async def problem(context: Context, template: Template, now: datetime.datetime) 
     """Why the Secret may not be used, by a look that is recent enough at `now`; None: it may."""
     if template.spec.headers_secret_ref is None or template.deleting:
         return None
-    look = context.world.secrets.get(template.uid)
-    until = planning.good_until(template, look, now)
-    if look is None or until is None or until <= now:
+    last = context.world.secrets.get(template.uid)
+    until = header_secrets.good_until(template, last, now)
+    if last is None or until is None or until <= now:
         return (await read(context, template)).problem
-    return look.problem
+    return last.problem
 
 
 async def equip(context: Context, job: JobView, template: Template | None) -> None:
@@ -70,7 +70,7 @@ async def equip(context: Context, job: JobView, template: Template | None) -> No
     await give(context, job, found)
 
 
-async def give(context: Context, job: JobView, found: planning.Headers) -> None:
+async def give(context: Context, job: JobView, found: header_secrets.Headers) -> None:
     """Creates the copy of `found` for `job`, if its pod waits for one, and remembers that it exists."""
     if _waits(context, job):
         await copy_for(context.api, job, found)
@@ -97,7 +97,7 @@ async def make_way(api: client.Api, manifest: Mapping[str, Any]) -> None:
         await _clear_away(api, there, metadata["name"])
 
 
-async def copy_for(api: client.Api, job: JobView, found: planning.Headers) -> None:
+async def copy_for(api: client.Api, job: JobView, found: header_secrets.Headers) -> None:
     """Creates the Secret that the pod of `job` waits for, unless it exists; it belongs to the Job.
 
     Raises Conflict if a Secret of that name is not the Job's, and cannot be deleted.
