@@ -199,7 +199,7 @@ def test_warnings_and_libraries_write_lines_like_ours(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("where", ["raise failure", "import threading; threading.Thread(target=fail).start()"])
 def test_what_nobody_caught_is_one_line_as_well(where: str) -> None:
     program = (
-        "from directdownload import logs\n"
+        "from directdownload.observe import logs\n"
         "failure = ValueError('https://user:hunter2-x@example.org/')\n"
         "def fail(): raise failure\n"
         "logs.configure('json', 'info')\n" + where

@@ -451,7 +451,7 @@ def test_a_process_serves_the_help_of_all_families_before_any_has_a_sample() -> 
     """In processes of their own, where nothing has counted yet; only a leader's gauges come later."""
     serve = "import prometheus_client; print(prometheus_client.generate_latest().decode())"
     for part, module in (("controller", "controller.metrics"), ("agent", "agent.metrics")):
-        program = f"from directdownload import health; import directdownload.{module}; {serve}"
+        program = f"from directdownload.observe import health; import directdownload.{module}; {serve}"
         done = subprocess.run(
             [sys.executable, "-c", program],
             env=checkout.environment(),

@@ -179,7 +179,7 @@ def check_leftovers(pool: pathlib.Path, as_served: bytes, *, replaced: bool) -> 
 #: of the calls that publishing makes, the one of this number is the last thing that the process does
 DIES_WHILE_PUBLISHING = """
 import os, signal
-from directdownload.download import publish
+from directdownload.download.store import publish
 begun, count = [], [0]
 def dies(name):
     real = getattr(os, name)

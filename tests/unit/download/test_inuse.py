@@ -256,7 +256,8 @@ def test_an_unreadable_image_may_use_it(pool: pathlib.Path, template: pathlib.Pa
     for path in (image, directory):
         path.chmod(0)
         script = (
-            "import sys, threading\nfrom directdownload.download import guard, inuse\n"
+            "import sys, threading\n"
+            "from directdownload.download import guard\nfrom directdownload.download.store import inuse\n"
             "print(inuse.mention(sys.argv[1], sys.argv[2], guard.Guard(threading.Event())))"
         )
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []

@@ -343,7 +343,7 @@ def test_pieces_of_a_file_of_64_gib_are_read(algorithm: Algorithm, numbered: boo
 
 LOADING = """
 import sys, threading
-from directdownload.download import metalink
+from directdownload.download.sources import metalink
 from directdownload.download.guard import Guard
 from directdownload.download.sources.urls import Url
 

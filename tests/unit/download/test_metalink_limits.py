@@ -33,7 +33,7 @@ def attributes(count: int, prefix: str = "") -> str:
 
 READING = """
 import resource, sys
-from directdownload.download import metalink
+from directdownload.download.sources import metalink
 from directdownload.download.errors import SourceError
 
 def peak():

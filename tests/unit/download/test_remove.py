@@ -180,7 +180,7 @@ def test_what_was_removed_under_a_download_is_not_published(
     """By a host that does not see the other one's lock."""
     (served / "image").write_bytes(DATA)
     code = (
-        "import os\nfrom directdownload.download import publish\nlook = publish.regular_file\ndef lose(path):\n"
+        "import os\nfrom directdownload.download.store import publish\nlook = publish.regular_file\ndef lose(path):\n"
         f"    if os.path.exists(part := {str(pool / '.directdownload/uid-1.kvm-1.part')!r}):\n        os.unlink(part)\n"
         "    return look(path)\npublish.regular_file = lose"
     )

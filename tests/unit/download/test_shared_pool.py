@@ -168,7 +168,7 @@ def test_a_host_that_hangs_while_it_publishes_costs_the_other_one_an_attempt(
     first = job_document(pool, url=origin.url("image"), checksum=sha256(DATA), host="kvm-1")
     second = {**first, "host": "kvm-2"}
     code = (
-        "import os, signal\nfrom directdownload.download import publish\n"
+        "import os, signal\nfrom directdownload.download.store import publish\n"
         "publish.write_record = lambda *arguments: os.kill(os.getpid(), signal.SIGSTOP)"
     )
     with start_stopping_job(first, code) as one:

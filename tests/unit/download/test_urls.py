@@ -104,7 +104,8 @@ def test_a_job_that_can_open_no_files_reads_it_too(tmp_path: pathlib.Path) -> No
 
 def test_nothing_is_imported_to_read_a_host() -> None:
     """Where Landlock is missing, a confined job may still open what everybody may read."""
-    program = "import codecs, sys; from directdownload.download import sandbox, urls; "
+    program = "import codecs, sys; from directdownload.download.sandbox import sandbox; "
+    program += "from directdownload.download.sources import urls; "
     program += "[codecs.lookup(each) for each in sandbox._CODECS]; sys.meta_path.clear(); "
     program += "print(urls.Url.parse('http://stra\\u00dfe.example/').host)"
     done = subprocess.run([sys.executable, "-c", program], env=checkout.environment(), capture_output=True, check=False)

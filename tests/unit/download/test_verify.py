@@ -237,7 +237,7 @@ def test_a_file_server_that_does_not_answer_says_nothing_about_the_file(publishe
 def test_it_is_idle(published: pathlib.Path) -> None:
     code = (
         "import os, subprocess, sys\n"
-        "from directdownload.download import publish\n"
+        "from directdownload.download.store import publish\n"
         "hash_open = publish.hash_open\n"
         "def report(*arguments):\n"
         "    subprocess.run(['ionice', '-p', str(os.getpid())], stdout=sys.stderr)\n"
