@@ -8,7 +8,7 @@ import pytest
 from tests.world import agent_files
 
 from directdownload.agent.pools import storage
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.reasons import Reason
 
@@ -210,7 +210,7 @@ def test_what_is_told_at_once(change: dict[str, Any], significant: bool) -> None
 REAL = """
 import asyncio, json, os, subprocess, sys
 from directdownload.agent import storage, worker
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 
 base = sys.argv[1]
 def run(*command): subprocess.run(command, check=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from directdownload import escaping
 from directdownload.agent.keystore.keystoreledger import KeystoreLedger
 from directdownload.agent.keystore.trust import Bundle
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.keystore import errors, passwords, store
 from directdownload.keystore.entries import Changes, Entry, EntryKind
 from directdownload.observe import logs

@@ -17,8 +17,8 @@ from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
 from directdownload.agent.status.ledger import Ledger
 from directdownload.agent.status.owners import Owners
-from directdownload.download import mountinfo
 from directdownload.download.store import record
+from directdownload.hostfiles import mountinfo
 from directdownload.observe import logs
 from directdownload.resources.host import HostStorage, UnplacedFile
 from directdownload.resources.naming import WORK_DIRECTORY

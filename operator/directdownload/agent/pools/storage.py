@@ -9,7 +9,7 @@ import errno
 import os.path
 from collections.abc import Sequence
 
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.resources import quantities
 from directdownload.resources.host import HostStorage
 from directdownload.resources.reasons import Reason
