@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import policy as engine
-from directdownload.download.sources import urls
+from directdownload.download.sources.urls import Url
 from directdownload.planning import policies
 from directdownload.planning.conditions import Verdict
 from directdownload.resources.jobs import Policy
 from directdownload.resources.template import Template
+from directdownload.resources.urls import redact, scheme
 from directdownload.resources.zone import Zone
 
 
@@ -37,10 +38,10 @@ def judged(template: Template, policy: Policy) -> tuple[list[Source], Verdict | 
     sources: list[Source] = []
     problems: list[RequestError] = []
     for text in (spec.url, *spec.mirrors):
-        shown = urls.redact(text)
-        protocol, metalink = text.partition(":")[0].upper(), False
+        shown = redact(text)
+        protocol, metalink = scheme(text).upper(), False
         try:
-            url = urls.Url.parse(text)
+            url = Url.parse(text)
             protocol, metalink = url.protocol, url.is_metalink
             engine.check_url(url, policy)
         except RequestError as error:
