@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import RequestError
 from directdownload.download.sources import policy as engine
-from directdownload.download.sources import urls
+from directdownload.download.sources.urls import Url
 from directdownload.planning.conditions import Verdict
 from directdownload.resources.template import Template
+from directdownload.resources.urls import redact, scheme
 from directdownload.resources.zone import SourcePolicy, Zone
 
 
@@ -35,10 +36,10 @@ def judged(template: Template, policy: SourcePolicy) -> tuple[list[Source], Verd
     sources: list[Source] = []
     problems: list[RequestError] = []
     for text in (spec.url, *spec.mirrors):
-        shown = urls.redact(text)
-        protocol, metalink = text.partition(":")[0].upper(), False
+        shown = redact(text)
+        protocol, metalink = scheme(text).upper(), False
         try:
-            url = urls.Url.parse(text)
+            url = Url.parse(text)
             protocol, metalink = url.protocol, url.is_metalink
             engine.check_url(url, policy)
         except RequestError as error:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from tests.world import checkout
 from tests.world.waiting import until_started
 
-from directdownload.download import files
+from directdownload.hostfiles import writing
 
 _PUNCH_HOLE = 2
 
@@ -182,7 +182,7 @@ class _PassThrough:
 
     def fallocate(self, path: str, mode: int, offset: int, size: int, fh: int) -> int:
         self._check("fallocate", path)
-        if not files.allocate(fh, offset, size, punch=bool(mode & _PUNCH_HOLE)):
+        if not writing.allocate(fh, offset, size, punch=bool(mode & _PUNCH_HOLE)):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         return 0
 

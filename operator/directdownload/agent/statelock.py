@@ -11,17 +11,15 @@ lock file), the agent runs without it, as it runs without its ledgers.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
-import stat
 
 import pydantic
 
 from directdownload import escaping
 from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
-from directdownload.download import files
+from directdownload.hostfiles import locks, reading
 from directdownload.resources.jobs import Document
 
 logger = logging.getLogger(__name__)
@@ -29,7 +27,6 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "agent.lock"
 #: Pause between attempts. A blocking call could not be cancelled, and would wait for a file that was replaced.
 POLL_SECONDS = 1.0
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WORD_LIMIT = 253
 
 
@@ -85,10 +82,7 @@ class StateLock:
         """Takes the lock; False if another agent has it. Raises OSError if no lock is possible."""
         descriptor = self._open()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.path.samestat(os.fstat(descriptor), os.stat(self._path, follow_symlinks=False))
-        except (BlockingIOError, FileNotFoundError):
-            ours = False
+            ours = locks.take(descriptor) and locks.same_file(descriptor, self._path)
         except BaseException:
             os.close(descriptor)
             raise
@@ -101,14 +95,10 @@ class StateLock:
 
     def _open(self) -> int:
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            return locks.open_file(self._path)
         except OSError:
             # the file system became read-only; an existing file can be locked all the same
-            descriptor = os.open(self._path, os.O_RDONLY | _FLAGS)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(0, "it is not a regular file")
-        return descriptor
+            return reading.open_regular(self._path)[0]
 
     def _write(self, data: bytes) -> None:
         """Writes in place, so that the lock stays. On a full disk the file is empty rather than wrong."""
@@ -120,7 +110,7 @@ class StateLock:
 
     def _whom(self) -> str:
         try:
-            holder = Holder.model_validate_json(files.read_small(self._path) or b"")
+            holder = Holder.model_validate_json(reading.read_small(self._path) or b"")
             who = f": {holder}"
         except pydantic.ValidationError:
             who = ""

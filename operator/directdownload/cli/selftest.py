@@ -29,6 +29,7 @@ from directdownload.cli.view import units
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.client import Object
 from directdownload.observe import health
+from directdownload.resources import urls
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
@@ -296,7 +297,7 @@ class _Content:
         await self._server.stop()
 
     def url(self, address: str) -> str:
-        return f"http://{f'[{address}]' if ':' in address else address}:{self._server.port}/selftest.raw"
+        return f"http://{urls.bracketed(address)}:{self._server.port}/selftest.raw"
 
     async def _answer(self, _: web.Request) -> web.Response:
         return web.Response(body=self._body, content_type="application/octet-stream")

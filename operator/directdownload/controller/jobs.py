@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from directdownload.controller import world
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings

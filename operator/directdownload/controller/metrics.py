@@ -21,7 +21,7 @@ from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
 from directdownload.observe import catalogue
 from directdownload.observe.catalogue import ComputedGauge
-from directdownload.resources import quantities
+from directdownload.resources import quantities, urls
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.host import Host, HostStorage
 from directdownload.resources.jobs import JobResult, Verb
@@ -339,5 +339,5 @@ def _forget_host(_: str, old: Host | None, new: Host | None) -> None:
 
 
 def _protocol(url: str) -> str:
-    scheme = url.partition(":")[0].upper()
-    return scheme if scheme in PROTOCOLS else OTHER_PROTOCOL
+    found = urls.scheme(url).upper()
+    return found if found in PROTOCOLS else OTHER_PROTOCOL

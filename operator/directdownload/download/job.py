@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload.download import engine, mountinfo, remove, secrets, verify
+from directdownload.download import engine, remove, secrets, verify
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
@@ -23,6 +23,7 @@ from directdownload.download.sources import headers
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import redact
 from directdownload.download.store.place import Place
+from directdownload.hostfiles import mountinfo
 from directdownload.observe import logs
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY

@@ -6,7 +6,6 @@ when its process ends.
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -14,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from directdownload.download import files
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
+from directdownload.hostfiles import locks, reading, writing
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _TRIES = 20
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def acquire(path: str, guard: Guard) -> tuple[int, bool]:
@@ -56,31 +54,34 @@ def try_acquire(path: str) -> int | None:
     for _ in range(_TRIES):
         descriptor, ours = _open(path)
         try:
-            _lock(descriptor)
+            taken = _take(descriptor)
             # the previous holder may have renamed or removed the file that was just locked
-            if same_file(descriptor, path):
+            if taken and locks.same_file(descriptor, path):
                 if ours:
                     return descriptor
                 logger.warning("%s was not made by this product: it is replaced", path)
-                files.remove(path)
+                writing.remove(path)
         except OSError as error:
             os.close(descriptor)
             # stale handle: on a network file system another host has just removed it
-            if error.errno in (errno.EWOULDBLOCK, errno.ESTALE):
+            if error.errno == errno.ESTALE:
                 return None
             raise storage_error(error, path, "lock") from error
         os.close(descriptor)
+        if not taken:
+            break
     return None
 
 
-def _lock(descriptor: int) -> None:
-    """Raises OSError(EWOULDBLOCK) if another process has it."""
+def _take(descriptor: int) -> bool:
+    """As `locks.take`; True where the file system cannot lock this file."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.take(descriptor)
     except OSError as error:
         # NFS locks only files open for writing, and a file of others is never opened for writing
         if error.errno != errno.EBADF:
             raise
+        return True
 
 
 @contextlib.contextmanager
@@ -95,16 +96,8 @@ def section(path: str, guard: Guard) -> Iterator[None]:
     finally:
         # only its holder removes it, knowing that it is the current file: waiting processes then create a new one
         with contextlib.suppress(OSError):
-            files.remove(path)
+            writing.remove(path)
         os.close(descriptor)
-
-
-def same_file(descriptor: int, path: str) -> bool:
-    """Whether `path` is still the open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _open(path: str) -> tuple[int, bool]:
@@ -112,7 +105,7 @@ def _open(path: str) -> tuple[int, bool]:
     try:
         for _ in range(_TRIES):
             with contextlib.suppress(FileExistsError):
-                return os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
+                return reading.open_any(path, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
             with contextlib.suppress(FileNotFoundError):
                 return _open_again(path)
         raise StorageError(Reason.WRITE_FAILED, f"other processes keep making and removing {path}; find and stop them")
@@ -123,7 +116,7 @@ def _open(path: str) -> tuple[int, bool]:
 def _open_again(path: str) -> tuple[int, bool]:
     """As `_open` for an existing file. Raises OSError, StorageError if it is not a regular file."""
     # O_PATH: opening a file of others could block (a pipe) or follow a link
-    found = os.open(path, os.O_PATH | _FLAGS)
+    found = reading.open_any(path, os.O_PATH)
     try:
         state = os.fstat(found)
         if not stat.S_ISREG(state.st_mode):
@@ -132,7 +125,7 @@ def _open_again(path: str) -> tuple[int, bool]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         ours = _is_ours(state, path)
         # the inspected file, even if the name now leads elsewhere
-        again = _FLAGS & ~os.O_NOFOLLOW | (os.O_RDWR if ours else os.O_RDONLY)
+        again = reading.FLAGS & ~os.O_NOFOLLOW | (os.O_RDWR if ours else os.O_RDONLY)
         return os.open(f"/proc/self/fd/{found}", again), ours
     finally:
         os.close(found)
@@ -154,4 +147,4 @@ def _owner_and_mode_in(directory: str) -> tuple[int, int]:
         return state.st_uid, stat.S_IMODE(state.st_mode)
     finally:
         os.close(descriptor)
-        files.remove(path)
+        writing.remove(path)

@@ -7,11 +7,12 @@ import os
 import re
 import stat
 
-from directdownload.download import files, lock
+from directdownload.download import lock
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.store import inuse
 from directdownload.download.store.place import Place
+from directdownload.hostfiles import writing
 from directdownload.resources.base import REMOVE_MENTIONED
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
@@ -137,13 +138,13 @@ def _in_use(place: Place, users: str) -> JobResult:
 
 def _unlink(path: str) -> bool:
     try:
-        return bool(path) and files.remove(path)
+        return bool(path) and writing.remove(path)
     except OSError as error:
         raise storage_error(error, path, "remove") from error
 
 
 def _sync(directory: str) -> None:
     try:
-        files.sync_directory(directory)
+        writing.sync_directory(directory)
     except OSError as error:
         raise storage_error(error, directory, "remove from") from error

@@ -16,6 +16,7 @@ from directdownload.download.guard import Guard
 from directdownload.download.store import publish, seal
 from directdownload.download.store.place import Place
 from directdownload.download.store.record import Record, read_record
+from directdownload.hostfiles import reading
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
@@ -39,7 +40,7 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
         state = os.lstat(place.final)
         if not stat.S_ISREG(state.st_mode):
             return _altered(place, recorded, guard, f"is {publish.kind(state)}")
-        descriptor = publish.open_present(place.final)
+        descriptor = reading.open_any(place.final)
         try:
             state, digests = publish.hash_open(descriptor, expected, guard)
         finally:

@@ -1,4 +1,4 @@
-"""The part of DER (X.690) that PKCS#12 needs: a bounded reader that keeps positions, and a writer.
+"""The part of DER that PKCS#12 needs, over `resources.tlv`: a bounded reader that keeps positions, and a writer.
 
 Used by `pbe` and `pkcs12`. Promises: no read outside its element, every list has a limit, and anything but DER raises
 UnreadableError (of contents, only an OBJECT IDENTIFIER is checked, as Java does). The reader keeps positions, so that
@@ -6,18 +6,16 @@ unknown parts can be written again byte for byte. Indefinite lengths (BER, as NS
 OpenSSL write none.
 """
 
-import itertools
 from typing import NamedTuple
 
 from directdownload.keystore.errors import UnreadableError
+from directdownload.resources import tlv
 
 INTEGER, OCTET_STRING, NULL, OID, BMP_STRING, SEQUENCE, SET = 0x02, 0x04, 0x05, 0x06, 0x1E, 0x30, 0x31
 #: [0], constructed (EXPLICIT) and primitive (IMPLICIT of an OCTET STRING).
 CONTEXT_0, CONTEXT_0_PRIMITIVE = 0xA0, 0x80
 #: Limit of elements in one list. The largest list of a keystore is that of its certificates.
 COUNT_LIMIT = 5_000
-#: Java's limit.
-_OID_LIMIT_BYTES = 4096
 _NAMES = {
     INTEGER: "INTEGER",
     OCTET_STRING: "OCTET STRING",
@@ -29,6 +27,16 @@ _NAMES = {
     CONTEXT_0: "[0]",
     CONTEXT_0_PRIMITIVE: "[0] OCTET STRING",
 }
+_TEXTS = {
+    tlv.Problem.HEADER: "damaged or cut off: an element ends in its header",
+    tlv.Problem.TAG: "damaged: unknown tag 0x{:02x}",
+    tlv.Problem.INDEFINITE: (
+        "it has indefinite lengths (BER), which are not supported: rewrite it with keytool -importkeystore"
+    ),
+    tlv.Problem.LENGTH: "damaged or cut off: an element has an invalid length",
+    tlv.Problem.CUT_OFF: "damaged or cut off: an element of {} bytes where {} are left",
+}
+write = tlv.write
 
 
 class Element(NamedTuple):
@@ -99,7 +107,10 @@ def expect(element: Element, tag: int) -> Element:
         found = _NAMES.get(element.tag, f"tag 0x{element.tag:02x}")
         raise UnreadableError(f"damaged: expected {_NAMES[tag]}, found {found}")
     if tag == OID:
-        _check_oid(element.value)
+        try:
+            tlv.check_oid(element.value)
+        except tlv.Malformed:
+            raise UnreadableError("damaged: an invalid OBJECT IDENTIFIER") from None
     return element
 
 
@@ -110,15 +121,6 @@ def integer(element: Element) -> int:
     if not 1 <= size <= 8:
         raise UnreadableError(f"an INTEGER of {size} bytes; at most 8 are read")
     return int.from_bytes(element.value, signed=True)
-
-
-def write(tag: int, *parts: bytes) -> bytes:
-    value = b"".join(parts)
-    size = len(value)
-    if size < 0x80:
-        return bytes((tag, size)) + value
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(length))) + length + value
 
 
 def write_set(*parts: bytes) -> bytes:
@@ -143,32 +145,9 @@ def oid(dotted: str) -> bytes:
     return bytes(encoded)
 
 
-def _check_oid(value: bytes) -> None:
-    """Checks as Java's ObjectIdentifier does: each number ends, and none begins with a group of zeros."""
-    padded = 0x80 in value and any(
-        group == 0x80 and before < 0x80 for before, group in itertools.pairwise(b"\0" + value)
-    )
-    if not 1 <= len(value) <= _OID_LIMIT_BYTES or value[-1] >= 0x80 or padded:
-        raise UnreadableError("damaged: an invalid OBJECT IDENTIFIER")
-
-
 def _read(data: bytes, start: int, end: int) -> Element:
-    body = start + 2
-    if body > end:
-        raise UnreadableError("damaged or cut off: an element ends in its header")
-    tag, size = data[start], data[start + 1]
-    if tag & 0x1F == 0x1F:
-        raise UnreadableError(f"damaged: unknown tag 0x{tag:02x}")
-    if size == 0x80:
-        raise UnreadableError(
-            "it has indefinite lengths (BER), which are not supported: rewrite it with keytool -importkeystore"
-        )
-    if size > 0x80:
-        length = size & 0x7F
-        if length > 4 or body + length > end:
-            raise UnreadableError("damaged or cut off: an element has an invalid length")
-        size = int.from_bytes(data[body : body + length])
-        body += length
-    if body + size > end:
-        raise UnreadableError(f"damaged or cut off: an element of {size} bytes where {end - body} are left")
-    return Element(data, tag, start, body, body + size)
+    try:
+        tag, body, after = tlv.read(data, start, end, shortest=False)
+    except tlv.Malformed as error:
+        raise UnreadableError(_TEXTS[error.problem].format(*error.numbers)) from None
+    return Element(data, tag, start, body, after)

@@ -35,7 +35,8 @@ import os
 import re
 import stat
 
-from directdownload.keystore import attributes, errors, files
+from directdownload.hostfiles import attributes, reading, writing
+from directdownload.keystore import errors, files
 
 _log = logging.getLogger(__name__)
 _AT_FDCWD = -100
@@ -89,7 +90,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise files.write_error(error, self.directory, "look for files of an earlier writer") from error
+            raise errors.write_error(error, self.directory, "look for files of an earlier writer") from error
         matches = (re.fullmatch(prefix + suffix, name) for name in names)
         return [Swap(os.path.join(self.directory, match[0]), match[1], match[2]) for match in matches if match]
 
@@ -109,14 +110,14 @@ class Swap:
 def clean(place: Place) -> None:
     """Completes the work of a killed writer. The lock must be held. Raises WriteError."""
     try:
-        _remove(place.part)
+        writing.remove(place.part)
         for swap in place.swaps():
             _resolve(place, swap)
     except OSError as error:
-        raise files.write_error(error, place.path, "clean up after an earlier writer") from error
+        raise errors.write_error(error, place.path, "clean up after an earlier writer") from error
 
 
-def replace(place: Place, read: files.Content | None, data: bytes) -> None:
+def replace(place: Place, read: reading.Content | None, data: bytes) -> None:
     """Replaces `read` (None: there was no keystore) by `data`, unless somebody changed it in between.
 
     The lock must be held, and `clean` called before. Read the keystore afterwards for the result. Raises WriteError;
@@ -124,12 +125,13 @@ def replace(place: Place, read: files.Content | None, data: bytes) -> None:
     """
     _check_backup(place)
     swap = place.swap(read.data if read else b"", data)
+    dress = functools.partial(attributes.copy, path=place.path, status=read.status) if read is not None else None
     try:
-        _write(place, read, data, swap.path)
+        writing.write_atomically(swap.path, data, temporary=place.part, finish=dress)
         try:
             if read is None:
                 _rename(swap.path, place.path, _RENAME_NOREPLACE)
-            elif files.stamp(os.lstat(place.path)) == files.stamp(read.status):
+            elif reading.stamp(os.lstat(place.path)) == reading.stamp(read.status):
                 _rename(swap.path, place.path, _RENAME_EXCHANGE)
         except (FileExistsError, FileNotFoundError):
             # created or removed by somebody else: the new version is not in place
@@ -137,27 +139,7 @@ def replace(place: Place, read: files.Content | None, data: bytes) -> None:
         finally:
             _resolve(place, swap)
     except OSError as error:
-        raise files.write_error(error, place.path, "write the new version") from error
-
-
-def _write(place: Place, read: files.Content | None, data: bytes, path: str) -> None:
-    """Writes a whole file at `path`, synced, with the attributes of the keystore."""
-    _remove(place.part)
-    try:
-        descriptor = os.open(place.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            if read is not None:
-                attributes.copy(descriptor, place.path, read.status)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(place.part, path)
-    except OSError:
-        _remove(place.part)
-        raise
+        raise errors.write_error(error, place.path, "write the new version") from error
 
 
 def _resolve(place: Place, swap: Swap) -> None:
@@ -165,7 +147,7 @@ def _resolve(place: Place, swap: Swap) -> None:
     for _ in range(_EXCHANGES):
         out = _digest_at(swap.path)
         if out == swap.new or not os.path.lexists(swap.path):
-            _remove(swap.path)
+            writing.remove(swap.path)
         elif out == swap.read:
             os.rename(swap.path, place.backup)
         elif _digest_at(place.path) == swap.new:
@@ -177,7 +159,7 @@ def _resolve(place: Place, swap: Swap) -> None:
                 "%s was written by two others at the same time; one of the versions is in %s", place.path, rescued
             )
         break
-    files.sync_directory(place.directory)
+    writing.sync_directory(place.directory)
 
 
 def _rescue(place: Place, swap: Swap) -> str:
@@ -211,11 +193,6 @@ def _digest_at(path: str) -> str | None:
     except errors.UnreadableError:
         return None
     return _digest(content.data) if content is not None else None
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _rename(source: str, target: str, flags: int) -> None:

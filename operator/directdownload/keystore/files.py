@@ -1,36 +1,15 @@
-"""Reads files of a host that others write as well: bounded, without following links, never blocking.
+"""Reads and locks the files of a keystore, with the errors of this package. Used by its modules."""
 
-Used by the modules of this package. `unreadable` and `write_error` make errors with the cause and advice.
-"""
-
-import dataclasses
-import errno
+import contextlib
 import os
-import stat
+import time
+from collections.abc import Iterator
 
+from directdownload.hostfiles import locks, reading
 from directdownload.keystore import errors
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES
 
-_DIRECTORY_ADVICE = "let this process write to its directory, which must not be mounted read-only"
-_ADVICE = {
-    errno.EROFS: _DIRECTORY_ADVICE,
-    errno.EACCES: _DIRECTORY_ADVICE,
-    errno.EPERM: (
-        "check that neither file nor directory is immutable (lsattr), and that this process may give files away"
-    ),
-    errno.ENOSPC: "free space on its file system",
-    errno.EDQUOT: "raise the quota of its owner",
-    errno.ENOENT: "create its directory",
-    errno.EIO: "check the kernel's log: the disk may be failing",
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Content:
-    """A file's bytes, and its status before they were read."""
-
-    data: bytes
-    status: os.stat_result
+_POLL_SECONDS = 0.02
 
 
 def real(path: str) -> str:
@@ -38,60 +17,61 @@ def real(path: str) -> str:
     try:
         return os.path.realpath(path)
     except ValueError as error:
-        raise unreadable(error, path) from error
+        raise errors.unreadable(error, path) from error
 
 
-def read(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Content | None:
+def read(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> reading.Content | None:
     """The file; None if it does not exist. Raises UnreadableError unless it is a regular file within the limit."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return reading.read(path, limit_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except reading.NotRegularError as error:
+        raise errors.UnreadableError(
+            f"{path} cannot be read: expected a regular file, found another kind; move it"
+        ) from error
+    except reading.TooLargeError as error:
+        raise errors.UnreadableError(
+            f"{path} cannot be read: expected at most {limit_bytes} bytes, found more"
+        ) from error
     except (OSError, ValueError) as error:
-        raise unreadable(error, path) from error
+        raise errors.unreadable(error, path) from error
+
+
+@contextlib.contextmanager
+def locked(path: str, timeout_seconds: float) -> Iterator[None]:
+    """One writer of the product at a time: holds the lock during the block.
+
+    keytool and the CloudStack agent do not know the lock; `exchange` handles their writes. Creates a missing lock file
+    and keeps it, because its removal would admit two writers. Raises WriteError if another process holds the lock for
+    longer than `timeout_seconds`, or the file cannot be created.
+    """
+    descriptor = _open_lock(path)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise errors.UnreadableError(f"{path} cannot be read: expected a regular file, found another kind; move it")
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            data = bytearray()
-            while len(data) <= limit_bytes and (block := file.read(limit_bytes + 1 - len(data))):
-                data += block
+        end = time.monotonic() + timeout_seconds
+        while not _take(descriptor, path):
+            if time.monotonic() >= end:
+                raise errors.WriteError(
+                    f"{path} was locked by another process for more than {timeout_seconds:g} s; "
+                    "find that process (fuser), or try again"
+                )
+            time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: str) -> int:
+    try:
+        return locks.open_file(path)
+    except reading.NotRegularError as error:
+        raise errors.WriteError(f"{path} is not a regular file; remove it") from error
     except OSError as error:
-        raise unreadable(error, path) from error
-    finally:
-        os.close(descriptor)
-    if len(data) > limit_bytes:
-        raise errors.UnreadableError(f"{path} cannot be read: expected at most {limit_bytes} bytes, found more")
-    return Content(bytes(data), status)
+        raise errors.write_error(error, path, "create the lock file") from error
 
 
-def stamp(status: os.stat_result) -> tuple[int, ...]:
-    """A value that changes with every write: device, inode, size, mtime_ns and ctime_ns."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def sync_directory(path: str) -> None:
-    """Makes renames and removals in a directory durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _take(descriptor: int, path: str) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def unreadable(error: OSError | ValueError, path: str) -> errors.UnreadableError:
-    """The error for `path`. Python raises ValueError for a path with a NUL character."""
-    if isinstance(error, ValueError):
-        return errors.UnreadableError(f"{path!r} cannot be read: expected a path without NUL characters")
-    return errors.UnreadableError(f"{path} cannot be read: {_text(error)}")
-
-
-def write_error(error: OSError, path: str, doing: str) -> errors.WriteError:
-    """The error for a failed write. `doing` completes "cannot", such as "write the new version"."""
-    advice = _ADVICE.get(error.errno or 0, "check the kernel's log and the file system")
-    return errors.WriteError(f"{path}: cannot {doing}: {_text(error)}; {advice}")
-
-
-def _text(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+        return locks.take(descriptor)
+    except OSError as error:
+        raise errors.write_error(error, path, "lock") from error

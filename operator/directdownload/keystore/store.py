@@ -1,9 +1,10 @@
 """Reads a keystore file, and changes entries of it while others may do the same. The door of this package.
 
-Called by the agent and by `directdownload keystore`. Promises: one writer of the product at a time (`lock`); concurrent
-writes of others are merged, never lost (see `exchange`, also for the files after a kill); after an interruption at any
-point the old or the new keystore is in place, never a part of one; all entries that a change does not name stay, which
-is verified before the new version gets the name; a keystore that needs no change keeps its bytes and mtime.
+Called by the agent and by `directdownload keystore`. Promises: one writer of the product at a time (`files.locked`);
+concurrent writes of others are merged, never lost (see `exchange`, also for the files after a kill); after an
+interruption at any point the old or the new keystore is in place, never a part of one; all entries that a change does
+not name stay, which is verified before the new version gets the name; a keystore that needs no change keeps its bytes
+and mtime.
 
 Files beside `NAME`: `NAME.directdownload.backup`, the version before the last change; `.NAME.directdownload.lock`,
 which stays; two more hidden files during a write. A keystore that is a symbolic link stays one; these files are beside
@@ -17,7 +18,8 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from directdownload.keystore import errors, exchange, files, formats, lock
+from directdownload.hostfiles import reading
+from directdownload.keystore import errors, exchange, files, formats
 from directdownload.keystore.entries import Changes, Entry, Keystore, StoreType
 
 Decide = Callable[[Mapping[str, Entry]], Changes]
@@ -47,7 +49,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Found:
-    content: files.Content
+    content: reading.Content
     keystore: Keystore
 
     @property
@@ -78,7 +80,7 @@ def update(path: str, password: str, decide: Decide, *, create: StoreType | None
         found = _find(place.path, opener)
         if not _wanted(place.path, found, decide, create):
             return _unchanged(found)
-    with lock.held(place.lock, lock_seconds):
+    with files.locked(place.lock, lock_seconds):
         exchange.clean(place)
         for _ in range(_ROUNDS):
             found = _find(place.path, opener)
@@ -111,11 +113,11 @@ def stamp(path: str) -> tuple[int, ...] | None:
     Raises UnreadableError.
     """
     try:
-        return files.stamp(os.stat(path))
+        return reading.stamp(os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise files.unreadable(error, path) from error
+        raise errors.unreadable(error, path) from error
 
 
 def _find(path: str, opener: formats.Opener) -> _Found | None:

@@ -20,7 +20,7 @@ _PROTOCOLS: Mapping[str, Literal["HTTP", "HTTPS", "NFS"]] = {"http": "HTTP", "ht
 
 def protocol(url: str) -> Literal["HTTP", "HTTPS", "NFS"] | None:
     """`HTTP`, `HTTPS` or `NFS` by the scheme, None for any other; a metalink goes by the scheme that serves it."""
-    return _PROTOCOLS.get(url.partition(":")[0].lower())
+    return _PROTOCOLS.get(urls.scheme(url))
 
 
 def source_host(url: str) -> str:

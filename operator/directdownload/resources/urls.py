@@ -120,7 +120,7 @@ class Url:
     @property
     def authority(self) -> str:
         """The value of a Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port == DEFAULT_PORTS.get(self.scheme, 0) else f"{host}:{self.port}"
 
     @property
@@ -130,6 +130,16 @@ class Url:
 
     def __str__(self) -> str:
         return redact(self.text)
+
+
+def scheme(text: str) -> str:
+    """In lower case, also of a text that is not a valid URL; for a text without a colon, all of it."""
+    return text.partition(":")[0].lower()
+
+
+def bracketed(host: str) -> str:
+    """`host` as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def redact(text: str) -> str:

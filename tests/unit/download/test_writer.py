@@ -8,10 +8,10 @@ import random
 import pytest
 from tests.unit.download.support import content
 
-from directdownload.download import files
 from directdownload.download.errors import StorageError
 from directdownload.download.store import space
 from directdownload.download.store.writer import Writer, new_buffer, open_direct
+from directdownload.hostfiles import writing
 from directdownload.resources.reasons import Reason
 
 MIB = 1024 * 1024
@@ -75,7 +75,7 @@ def test_zeros_replace_what_was_there(path: pathlib.Path) -> None:
 
 def test_where_no_holes_can_be_zeros_are_written(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(content(MIB))
-    monkeypatch.setattr(files, "allocate", lambda *_arguments, **_options: False)
+    monkeypatch.setattr(writing, "allocate", lambda *_arguments, **_options: False)
     write_all(path, bytes(MIB), [MIB])
     assert path.read_bytes() == bytes(MIB)
     assert path.stat().st_blocks * 512 >= MIB

@@ -69,15 +69,15 @@ _OF_ONE = """
     header_secrets.followed header_secrets.forbidden header_secrets.good_until header_secrets.judge
     header_secrets.missing header_secrets.obstacle keystores.nothing observed.project_namespace
     observed.project_revision placements.inputs_of plans.downloading plans.held_up plans.mark_removing
-    plans.mark_wanted plans.request_due plans.status_of plans.waiting_for_slot pools.exposed
-    probes.due probes.look_again probes.next_attempt probes.outcome probes.result_of probes.wanted
-    publications.inline publications.named publications.referred publications.written quotas.has_room quotas.limit
+    plans.mark_wanted plans.request_due plans.status_of plans.waiting_for_slot pools.exposed probes.due
+    probes.look_again probes.next_attempt probes.outcome probes.result_of probes.wanted publications.inline
+    publications.named publications.referred publications.written quotas.has_room quotas.limit
     quotas.most_placements quotas.shortage removal.plan_removal repair.plan_ready repair.plan_verification
     requests.due requests.due_of requests.is_due requests.later requests.served rights.denial rights.grant
     rights.holds_unread rights.refusal rights.renewed rights.template_of rights.template_uid_of sharing.able
     sharing.stays slots.parallel_limit slots.verification_groups startup.asks startup.blocked startup.late
-    startup.latest startup.look_again startup.with_pod startup.without_pod templates.protocol templates.source_host waits.leading
-    waits.stage waits.wait_of waits.words
+    startup.latest startup.look_again startup.with_pod startup.without_pod templates.protocol templates.source_host
+    waits.leading waits.stage waits.wait_of waits.words
 """
 OF_ONE = frozenset(_OF_ONE.split())
 

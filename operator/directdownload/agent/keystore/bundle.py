@@ -15,7 +15,7 @@ import re
 import ssl
 from collections.abc import Iterable, Set
 
-from directdownload.download import files
+from directdownload.hostfiles import writing
 from directdownload.keystore import der, errors, store
 from directdownload.resources import pem
 
@@ -79,7 +79,7 @@ class Bundle:
         if content == self._read():
             return False
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
-        files.write_atomically(self.path, content, mode=0o644)
+        writing.write_atomically(self.path, content, finish=lambda descriptor: os.fchmod(descriptor, 0o644))
         return True
 
     def _read(self) -> bytes | None:

@@ -11,7 +11,7 @@ import os
 
 import pydantic
 
-from directdownload.download import files
+from directdownload.hostfiles import writing
 from directdownload.planning import keystores
 from directdownload.resources.host import PasswordSource
 from directdownload.resources.jobs import Document
@@ -102,8 +102,8 @@ class Ownership:
             stores={path: _document(store) for path, store in stores.items()},
             taken=tuple(_Taken(alias=key[0], fingerprint=key[1], certificate=name) for key, name in taken.items()),
         )
-        files.write_atomically(self.path, content.model_dump_json(exclude_none=True).encode())
-        files.sync_directory(os.path.dirname(self.path))
+        writing.write_atomically(self.path, content.model_dump_json(exclude_none=True).encode())
+        writing.sync_directory(os.path.dirname(self.path))
         self.stores, self.taken = stores, taken
 
     def _content(self) -> _File:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from directdownload import escaping
 from directdownload.agent.keystore.bundle import Bundle
 from directdownload.agent.keystore.ownership import Ownership
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.keystore import errors, passwords, store
 from directdownload.keystore.entries import Changes, Entry, EntryKind
 from directdownload.observe import logs

@@ -23,8 +23,8 @@ from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
 from directdownload.agent.status.placements import Owners
 from directdownload.agent.status.told import Told
-from directdownload.download import mountinfo
 from directdownload.download.store import record
+from directdownload.hostfiles import mountinfo
 from directdownload.observe import logs
 from directdownload.resources import quantities
 from directdownload.resources.host import HostStorage, UnplacedFile

@@ -12,7 +12,6 @@ pool, and fails if the path has another one now: files missing below a mount poi
 """
 
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from directdownload.download import files
+from directdownload.hostfiles import locks, reading
 
 LENGTH = struct.Struct(">I")
 #: Names of a pool's work directory that are read; further names are ignored.
@@ -126,7 +125,7 @@ class Scanner:
                     present[name] = (state.st_ino, state.st_mtime_ns, state.st_size)
                     if self._known.get(name) != present[name]:
                         # by descriptor, so that nobody can replace the work directory by a link meanwhile
-                        data = files.read_small(f"/proc/self/fd/{descriptor}/{name}")
+                        data = reading.read_small(f"/proc/self/fd/{descriptor}/{name}")
                         changed[name] = (data or b"").decode(errors="replace")
                         sizes[name] = len(json.dumps(changed[name]))
                     else:
@@ -214,14 +213,13 @@ def list_leftovers(
 def _held(directory: int, name: str) -> bool:
     """Whether a process holds the lock; True if that cannot be determined."""
     try:
-        part = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        part = reading.open_any(name, dir_fd=directory)
         try:
-            fcntl.flock(part, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locks.take(part, shared=True)
         finally:
             os.close(part)
     except OSError:
         return True
-    return False
 
 
 def sweep(pool: int, work_directory: str, leftovers: Sequence[dict[str, Any]], before: float) -> dict[str, Any]:
@@ -249,18 +247,15 @@ def _remove(directory: int, names: Sequence[str], lock: str, before: float) -> l
     if not _idle_since(directory, names, before):
         return []
     made = lock not in names
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT | os.O_EXCL if made else 0)
-    descriptor = os.open(lock, flags, 0o600, dir_fd=directory)
+    access = os.O_RDWR | (os.O_CREAT | os.O_EXCL if made else 0)
+    descriptor = reading.open_any(lock, access, dir_fd=directory)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(descriptor), os.stat(lock, dir_fd=directory, follow_symlinks=False)):
+        if not (locks.take(descriptor) and locks.same_file(descriptor, lock, dir_fd=directory)):
             return []
         removed = _unlink(directory, names) if _idle_since(directory, names, before) else []
         if made:
             _unlink(directory, [lock])
         return removed
-    except BlockingIOError:
-        return []
     finally:
         os.close(descriptor)
 

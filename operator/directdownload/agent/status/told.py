@@ -26,7 +26,7 @@ import pydantic
 
 from directdownload.agent import retry
 from directdownload.agent.copies import Key, Remembered, Wanted
-from directdownload.download import files
+from directdownload.hostfiles import writing
 from directdownload.resources.jobs import Document
 from directdownload.resources.templateplacement import WORDS
 
@@ -203,8 +203,8 @@ class Told:
         return True
 
     def _write(self, data: bytes) -> None:
-        files.write_atomically(self.path, data)
-        files.sync_directory(os.path.dirname(self.path))
+        writing.write_atomically(self.path, data)
+        writing.sync_directory(os.path.dirname(self.path))
 
 
 def _is_of(entry: Entry, wanted: Wanted) -> bool:

@@ -5,9 +5,9 @@ Called by the job. The controller has checked the Secret; the files are checked 
 
 import os
 
-from directdownload.download import files
 from directdownload.download.errors import RequestError
 from directdownload.download.settings import Setting
+from directdownload.hostfiles import reading
 from directdownload.resources import headers
 from directdownload.resources.reasons import Reason
 
@@ -24,7 +24,7 @@ def read(directory: str) -> tuple[tuple[str, str], ...]:
         raise RequestError(Reason.SECRET_NOT_FOUND, f"{directory} cannot be read: {error.strerror}") from error
     for name in names:
         # a key is a link to a file of the same Secret
-        value = (files.read_small(os.path.realpath(os.path.join(directory, name))) or b"").strip(b"\r\n")
+        value = (reading.read_small(os.path.realpath(os.path.join(directory, name))) or b"").strip(b"\r\n")
         try:
             headers.check(name, value)
         except ValueError as error:

@@ -20,6 +20,7 @@ from directdownload.download.sources import connection, policy
 from directdownload.download.sources.connection import Effort
 from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
+from directdownload.resources.urls import bracketed
 
 _ANSWER_LIMIT_BYTES = 32 * 1024
 _PROXY = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(?:([^/]*)@)?([^/?#@]+)/?")
@@ -35,8 +36,7 @@ class Proxy:
     authorization: str = dataclasses.field(default="", repr=False)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"proxy {host}:{self.port}"
+        return f"proxy {bracketed(self.host)}:{self.port}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,8 +96,7 @@ def refusal(url: Url, proxy: Proxy, status: int) -> SourceError:
 
 def _tunnel(effort: Effort, proxy: Proxy, connected: socket.socket) -> None:
     """Send CONNECT (RFC 9110, 9.3.6): after the head of a 2xx answer the bytes are the origin's."""
-    host = f"[{effort.url.host}]" if ":" in effort.url.host else effort.url.host
-    target = f"{host}:{effort.url.port}"
+    target = f"{bracketed(effort.url.host)}:{effort.url.port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: directdownload"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")

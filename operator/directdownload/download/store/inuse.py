@@ -14,9 +14,9 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from directdownload.download import mountinfo
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
+from directdownload.hostfiles import mountinfo, reading
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
@@ -50,7 +50,7 @@ def mention(path: str, pool: str, guard: Guard) -> str:
 def locked(path: str) -> bool:
     """Whether a process has a lock on any byte of the file, on any host whose locks the file system shares."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = reading.open_any(path)
         try:
             question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
@@ -126,7 +126,7 @@ def _leads_to(name: str, image: str, pool: str, path: str) -> bool:
 
 def _read_backing_name(path: str) -> str:
     """The name, empty if there is none. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = reading.open_any(path)
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):

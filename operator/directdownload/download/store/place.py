@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from directdownload.download import files, lock
+from directdownload.download import lock
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.store import record, seal, staging
 from directdownload.download.transfer import journal
+from directdownload.hostfiles import locks, reading, writing
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
@@ -116,7 +117,7 @@ class Part:
                     part.discard()
         if place.lock and os.path.lexists(place.lock) and (descriptor := lock.try_acquire(place.lock)) is not None:
             try:
-                files.remove(place.lock)
+                writing.remove(place.lock)
             except OSError as error:
                 raise storage_error(error, place.lock, "remove") from error
             finally:
@@ -134,7 +135,7 @@ class Part:
     def staged(self) -> Iterator[staging.Staging]:
         """The files that a fetch writes, within this context."""
         place, sealed = self.place, self.place.journal_seal
-        data, state = files.read_small(place.journal), os.fstat(self.descriptor)
+        data, state = reading.read_small(place.journal), os.fstat(self.descriptor)
         self._journals = (data,) if data is not None else ()
         staged = staging.Staging(
             place.directory,
@@ -149,17 +150,17 @@ class Part:
         try:
             yield staged
         finally:
-            if staged.out is not None and lock.same_file(staged.out.descriptor, place.out):
+            if staged.out is not None and locks.same_file(staged.out.descriptor, place.out):
                 # it was not published, and the next attempt unpacks again
                 with contextlib.suppress(OSError):
-                    files.remove(place.out)
+                    writing.remove(place.out)
             staged.close()
 
     def _forget(self) -> None:
         path = self.place.journal
         try:
-            if files.remove(path):
-                files.sync_directory(os.path.dirname(path))
+            if writing.remove(path):
+                writing.sync_directory(os.path.dirname(path))
         except OSError as error:
             raise storage_error(error, path, "remove") from error
 
@@ -169,14 +170,14 @@ class Part:
         self._journals = (kept.encoded(), *self._journals[:1])
         seal.keep_journals(place.journal_seal or "", self._journals, os.fstat(self.descriptor))
         try:
-            files.write_atomically(place.journal, self._journals[0])
+            writing.write_atomically(place.journal, self._journals[0])
         except OSError as error:
             raise storage_error(error, place.journal, "write") from error
 
     def _new_out(self) -> staging.StagedFile:
         out = self.place.out
         try:
-            files.remove(out)
+            writing.remove(out)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             return staging.StagedFile.of(out, os.open(out, flags, 0o600))
         except OSError as error:
@@ -185,10 +186,10 @@ class Part:
     def discard(self) -> None:
         """Remove everything of this download."""
         try:
-            files.remove(self.place.journal)
-            files.remove(self.place.out)
+            writing.remove(self.place.journal)
+            writing.remove(self.place.out)
             seal.drop(self.place.journal_seal or "")
-            if lock.same_file(self.descriptor, self.place.part):
-                files.remove(self.place.part)
+            if locks.same_file(self.descriptor, self.place.part):
+                writing.remove(self.place.part)
         except OSError as error:
             raise storage_error(error, self.place.part, "remove") from error

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 
-from directdownload.download import files, lock
+from directdownload.download import lock
 from directdownload.download.checksum import Hasher, first_mismatch
 from directdownload.download.errors import DAMAGED, StorageError, storage_error
 from directdownload.download.guard import Guard
@@ -19,6 +19,7 @@ from directdownload.download.images import ImageInfo
 from directdownload.download.store import seal
 from directdownload.download.store.place import Part, Place
 from directdownload.download.store.record import Record, read_record
+from directdownload.hostfiles import locks, reading, writing
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import PoolFile
@@ -53,7 +54,7 @@ def find_present(
     if regular_file(place.final) is None:
         return None
     try:
-        descriptor = open_present(place.final)
+        descriptor = reading.open_any(place.final)
     except OSError as error:
         raise storage_error(error, place.final, "read") from error
     try:
@@ -122,11 +123,6 @@ def kind(state: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(state.st_mode), "a special file")
 
 
-def open_present(path: str) -> int:
-    """Open for reading without following a symbolic link. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
 def hash_open(
     descriptor: int, expected: Sequence[Checksum], guard: Guard
 ) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
@@ -186,7 +182,7 @@ def publish(part: Part, product: Product, file: PoolFile | None, record: Record,
                 _put_in_place(part, product, file, record)
                 break
         part.discard()
-        files.sync_directory(os.path.dirname(place.journal))
+        writing.sync_directory(os.path.dirname(place.journal))
     except OSError as error:
         raise storage_error(error, place.final, "publish") from error
     return record, True
@@ -198,7 +194,7 @@ def _published_by_another(place: Place, record: Record, guard: Guard) -> Record 
     if standing is None or (standing.digest, standing.placement_uid) != (record.digest, record.placement_uid):
         return None
     try:
-        descriptor = open_present(place.final)
+        descriptor = reading.open_any(place.final)
         try:
             if not standing.matches(os.fstat(descriptor)):
                 return None
@@ -212,14 +208,14 @@ def _published_by_another(place: Place, record: Record, guard: Guard) -> Record 
 
 
 def _identity(state: os.stat_result | None) -> tuple[int, ...]:
-    return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) if state is not None else ()
+    return reading.stamp(state) if state is not None else ()
 
 
 def _put_in_place(part: Part, product: Product, file: PoolFile | None, record: Record) -> None:
     """The caller holds the lock. Raises OSError, StorageError."""
     place, descriptor = part.place, product.descriptor
     # a removal takes the part first: a process that still holds it may publish
-    if not (lock.same_file(part.descriptor, place.part) and lock.same_file(descriptor, product.path)):
+    if not (locks.same_file(part.descriptor, place.part) and locks.same_file(descriptor, product.path)):
         raise StorageError(
             Reason.WRITE_FAILED, f"another process removed {product.path}; the next attempt starts from zero"
         )
@@ -232,7 +228,7 @@ def _put_in_place(part: Part, product: Product, file: PoolFile | None, record: R
     os.fsync(descriptor)
     write_record(place, record)
     os.rename(product.path, place.final)
-    files.sync_directory(place.directory)
+    writing.sync_directory(place.directory)
     seal.keep(place.seal, record, os.fstat(descriptor))
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from directdownload.download import files
+from directdownload.hostfiles import reading, writing
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document
 
@@ -103,9 +103,9 @@ class Record(Document):
 
     def write(self, path: str) -> None:
         """Raises OSError."""
-        files.write_atomically(path, self.model_dump_json().encode())
+        writing.write_atomically(path, self.model_dump_json().encode())
 
 
 def read_record(path: str) -> Record | None:
     """The record at `path`; None if there is none of this version."""
-    return files.read_document(path, Record)
+    return reading.read_document(path, Record)

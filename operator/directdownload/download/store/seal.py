@@ -14,8 +14,8 @@ import stat
 from collections.abc import Iterable
 from typing import Self
 
-from directdownload.download import files
 from directdownload.download.store.record import Record
+from directdownload.hostfiles import reading, writing
 from directdownload.resources.jobs import Document
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def path_of(directory: str, final: str) -> str:
 
 def read(path: str, final: str) -> Seal | None:
     """The seal of the file at `final`; None if there is none, or if others can write it."""
-    seal = files.read_document(path, Seal) if _is_kept_well(path) else None
+    seal = reading.read_document(path, Seal) if _is_kept_well(path) else None
     return seal if seal is not None and seal.path == final else None
 
 
@@ -66,7 +66,7 @@ def keep(path: str, record: Record, state: os.stat_result) -> None:
         _write(path, Seal.of_record(record, state))
     elif path:
         with contextlib.suppress(OSError):
-            files.remove(path)
+            writing.remove(path)
 
 
 def keep_journals(path: str, journals: Iterable[bytes], part: os.stat_result) -> None:
@@ -79,21 +79,21 @@ def vouches_for(path: str, journal: bytes | None, part: os.stat_result) -> bool:
     """Whether this host wrote exactly this journal for this part."""
     if journal is None or not _is_kept_well(path):
         return False
-    found = files.read_document(path, JournalSeal)
+    found = reading.read_document(path, JournalSeal)
     return found is not None and found.inode == part.st_ino and _digest(journal) in found.journals
 
 
 def drop(path: str) -> None:
     """Remove the seal. Raises OSError, as a remaining seal would still be believed."""
     if path:
-        files.remove(path)
+        writing.remove(path)
 
 
 def _write(path: str, document: Document) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         if _is_kept_well(path):
-            files.write_atomically(path, document.model_dump_json().encode())
+            writing.write_atomically(path, document.model_dump_json().encode())
     except OSError as error:
         logger.debug("cannot keep %s: %s; the next job works without it", path, error.strerror)
 

@@ -5,9 +5,9 @@ Called by the engine and the transfer. `reserve` is a percentage of the file sys
 
 import os
 
-from directdownload.download import files
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.settings import Setting
+from directdownload.hostfiles import writing
 from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
 
@@ -48,7 +48,7 @@ def preallocate(descriptor: int, size_bytes: int, path: str) -> None:
     if size_bytes <= 0:
         return
     try:
-        files.allocate(descriptor, 0, size_bytes)
+        writing.allocate(descriptor, 0, size_bytes)
         os.ftruncate(descriptor, max(size_bytes, os.fstat(descriptor).st_size))
     except OSError as error:
         raise storage_error(error, path, "allocate") from error

@@ -10,9 +10,9 @@ import errno
 import mmap
 import os
 
-from directdownload.download import files
 from directdownload.download.errors import storage_error
 from directdownload.download.transfer.schedule import BLOCK_BYTES
+from directdownload.hostfiles import writing
 
 #: the alignment that O_DIRECT requires of offsets, lengths and memory, on every known disk
 ALIGNMENT_BYTES = 4096
@@ -88,7 +88,7 @@ class Writer:
 
     def _punch(self, position: int, length: int) -> bool:
         """Punch a hole; return whether the file now has one there."""
-        self._punches = files.allocate(self._descriptor, position, length, punch=True)
+        self._punches = writing.allocate(self._descriptor, position, length, punch=True)
         return self._punches
 
 

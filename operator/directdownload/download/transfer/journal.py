@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from directdownload.download import files
+from directdownload.hostfiles import reading, writing
 from directdownload.resources.jobs import Document
 
 SUFFIX = ".journal"
@@ -65,14 +65,14 @@ class Journal(Document):
 
     def write(self, path: str) -> None:
         """Raises OSError."""
-        files.write_atomically(path, self.encoded())
+        writing.write_atomically(path, self.encoded())
 
 
 def read_journal(path: str) -> Journal | None:
     """The journal at `path`; None if there is none of this version."""
-    return files.read_document(path, Journal)
+    return reading.read_document(path, Journal)
 
 
 def parse_journal(data: bytes | None) -> Journal | None:
     """`data` as a journal; None if it is not one of this version."""
-    return files.parse_document(data, Journal)
+    return reading.parse_document(data, Journal)

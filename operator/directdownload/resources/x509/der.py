@@ -9,12 +9,22 @@ fails at others, and no certificate that was ever published has them.
 import enum
 from typing import NamedTuple
 
+from directdownload.resources import tlv
+
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, ENUMERATED = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0A
 UTC_TIME, GENERALIZED_TIME, BMP_STRING, SEQUENCE, SET = 0x17, 0x18, 0x1E, 0x30, 0x31
 _CLASS, _CONTEXT, _CONSTRUCTED, _NUMBER = 0xC0, 0x80, 0x20, 0x1F
-_INDEFINITE = 0x80
-_OID_LIMIT_BYTES = 4096
 _INT_LIMIT = 1 << 31
+_TEXTS = {
+    tlv.Problem.HEADER: "it ends within a field",
+    tlv.Problem.TAG: "a tag that Java does not know (0x{:02x})",
+    tlv.Problem.INDEFINITE: "a length that is left open (BER); expected DER",
+    tlv.Problem.LENGTH: "a field has no length that can be",
+    tlv.Problem.PADDED_LENGTH: "a length that is written longer than needed",
+    tlv.Problem.CUT_OFF: "a field of {} bytes where {} are left: it is cut off",
+    tlv.Problem.OID: "an object identifier that is empty, cut off or too long",
+    tlv.Problem.PADDED_OID: "an object identifier with a useless byte",
+}
 
 
 class Class(enum.StrEnum):
@@ -69,7 +79,7 @@ class Element(NamedTuple):
 
     @property
     def encoded(self) -> bytes:
-        return encode(self.tag, self.value)
+        return tlv.write(self.tag, self.value)
 
 
 class Reader:
@@ -151,15 +161,14 @@ def boolean(element: Element) -> bool:
 def oid(element: Element) -> str:
     """In dotted notation."""
     _expect(element, OID, "an object identifier")
-    value = element.value
-    if not 0 < len(value) <= _OID_LIMIT_BYTES or value[-1] & 0x80:
-        raise _damaged("an object identifier that is empty, cut off or too long")
-    arcs, arc, begins = [], 0, True
-    for byte in value:
-        if begins and byte == 0x80:
-            raise _damaged("an object identifier with a useless byte")
-        arc, begins = arc << 7 | byte & 0x7F, byte < 0x80
-        if begins:
+    try:
+        tlv.check_oid(element.value)
+    except tlv.Malformed as error:
+        raise _refused(error) from None
+    arcs, arc = [], 0
+    for byte in element.value:
+        arc = arc << 7 | byte & 0x7F
+        if byte < 0x80:
             arcs.append(arc)
             arc = 0
     head = min(arcs[0] // 40, 2)
@@ -198,14 +207,6 @@ def bit_string(element: Element, *, implicit: bool = False) -> Bits:
     return Bits(len(value) * 8 - unused, value)
 
 
-def encode(tag: int, value: bytes) -> bytes:
-    size = len(value)
-    if size < 0x80:
-        return bytes((tag, size)) + value
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(length))) + length + value
-
-
 def _number(element: Element) -> bytes:
     value = element.value
     if not value:
@@ -222,24 +223,15 @@ def _damaged(text: str) -> Flaw:
     return Flaw(Class.ENCODING, text)
 
 
+def _refused(error: tlv.Malformed) -> Flaw:
+    kind = Class.INDEFINITE if error.problem is tlv.Problem.INDEFINITE else Class.ENCODING
+    return Flaw(kind, _TEXTS[error.problem].format(*error.numbers))
+
+
 def _element(data: bytes, at: int) -> tuple[Element, int]:
     """The element at `at`, and its end."""
-    body = at + 2
-    if body > len(data):
-        raise _damaged("it ends within a field")
-    tag, size = data[at], data[at + 1]
-    if tag & _NUMBER == _NUMBER:
-        raise _damaged(f"a tag that Java does not know (0x{tag:02x})")
-    if size == _INDEFINITE:
-        raise Flaw(Class.INDEFINITE, "a length that is left open (BER); expected DER")
-    if size > _INDEFINITE:
-        count = size & 0x7F
-        if count > 4 or body + count > len(data):
-            raise _damaged("a field has no length that can be")
-        size = int.from_bytes(data[body : body + count])
-        if data[body] == 0 or size < 0x80:
-            raise _damaged("a length that is written longer than needed")
-        body += count
-    if body + size > len(data):
-        raise _damaged(f"a field of {size} bytes where {len(data) - body} are left: it is cut off")
-    return Element(tag, data[body : body + size]), body + size
+    try:
+        tag, body, end = tlv.read(data, at, len(data), shortest=True)
+    except tlv.Malformed as error:
+        raise _refused(error) from None
+    return Element(tag, data[body:end]), end

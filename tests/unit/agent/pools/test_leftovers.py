@@ -4,7 +4,6 @@ import fcntl
 import os
 import pathlib
 import threading
-import types
 from collections.abc import Iterator
 
 import pytest
@@ -261,13 +260,13 @@ def test_what_changed_since_it_was_listed_stays(tmp_path: pathlib.Path, pool: in
 def test_what_changed_just_before_it_was_locked_stays(
     tmp_path: pathlib.Path, pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = make(tmp_path, "a.h.journal", "a.h.part")
+    names, flock = make(tmp_path, "a.h.journal", "a.h.part"), fcntl.flock
 
     def a_download_ends(descriptor: int, operation: int) -> None:
         os.utime(tmp_path / WORK_DIRECTORY / "a.h.journal", (NOW, NOW))
-        fcntl.flock(descriptor, operation)
+        flock(descriptor, operation)
 
-    monkeypatch.setattr(prober, "fcntl", types.SimpleNamespace(**{**vars(fcntl), "flock": a_download_ends}))
+    monkeypatch.setattr(fcntl, "flock", a_download_ends)
     assert sweep(pool, names, "a.h.part") == []
     assert left(tmp_path) == set(names)
 

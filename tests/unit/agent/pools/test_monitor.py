@@ -9,7 +9,7 @@ from tests.world import agent_files
 
 from directdownload.agent.cluster_view import Target
 from directdownload.agent.pools import monitor
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 from directdownload.resources.reasons import Reason
 
 ROOTS = ("/pools", "/var/lib/libvirt")
@@ -178,7 +178,7 @@ REAL = """
 import asyncio, json, os, subprocess, sys
 from directdownload.agent.cluster_view import Target
 from directdownload.agent.pools import monitor, worker
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 
 base = sys.argv[1]
 def run(*command): subprocess.run(command, check=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from directdownload.download import mountinfo
+from directdownload.hostfiles import mountinfo
 
 ROOT = "21 1 254:1 / / rw,relatime - ext4 /dev/vda rw\n"
 TABLE = [

@@ -1,72 +1,35 @@
-"""The product's small files beside the images: read as if hostile, written atomically.
-
-Called by the journal and the record. Others may write the pool, so no link is followed and no content trusted.
-"""
+"""Writes files so that a name has the old or the new content, and never a part of it."""
 
 import contextlib
 import ctypes
 import errno
 import os
-import stat
-from typing import TypeVar
+from collections.abc import Callable
 
-import pydantic
-
-from directdownload.resources.jobs import Document
-
-D = TypeVar("D", bound=Document)
-
-_READ_LIMIT_BYTES = 64 * 1024
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
-def read_small(path: str) -> bytes | None:
-    """The content of a regular file of at most 64 KiB, not a symbolic link; None if there is no such file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        data = os.read(descriptor, _READ_LIMIT_BYTES + 1)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    return data if len(data) <= _READ_LIMIT_BYTES else None
+def write_atomically(
+    path: str, data: bytes, *, temporary: str = "", finish: Callable[[int], None] | None = None
+) -> None:
+    """Replace `path` by `data`, whole and synced, through the file `temporary` (by default `path` and `.tmp`).
 
-
-def read_document(path: str, model: type[D]) -> D | None:
-    """The document at `path`; None if there is none that `model` accepts. Its values are untrusted."""
-    return parse_document(read_small(path), model)
-
-
-def parse_document(data: bytes | None, model: type[D]) -> D | None:
-    """`data` as a document; None if `model` does not accept it."""
-    if data is None:
-        return None
-    try:
-        return model.model_validate_json(data)
-    except pydantic.ValidationError:
-        return None
-
-
-def write_atomically(path: str, data: bytes, *, mode: int | None = None) -> None:
-    """Replace `path` by `data`, durably; mode 0600, or exactly `mode`. Raises OSError."""
-    temporary = f"{path}.tmp"
+    The mode is 0600, unless `finish` sets other attributes, by the descriptor of the complete file. `sync_directory`
+    makes the new name durable. Raises OSError; `path` is unchanged then.
+    """
+    temporary = temporary or f"{path}.tmp"
     remove(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            if mode is not None:
-                os.fchmod(descriptor, mode)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
+            if finish is not None:
+                finish(descriptor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -85,7 +48,7 @@ def remove(path: str) -> bool:
 
 
 def sync_directory(path: str) -> None:
-    """Make renames and removals in a directory durable."""
+    """Make renames and removals in a directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

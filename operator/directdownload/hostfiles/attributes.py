@@ -1,4 +1,4 @@
-"""Copies owner, mode, access list and SELinux label of a file to its replacement. Used by `exchange`."""
+"""Copies owner, mode, access list and SELinux label of a file to its replacement. Used by `keystore.exchange`."""
 
 import errno
 import os
