@@ -173,16 +173,16 @@ class PlacementView:
         lost = self.phase is Phase.DOWNLOADING and self.reason is Reason.HOST_DOWN
         return Phase.PENDING if lost else self.phase
 
-    def status(self) -> TemplatePlacementStatus:
-        """The fields of its status that the controller writes."""
+    def fields(self) -> dict[str, Any]:
+        """The fields of its status that the controller writes, as arguments of a status."""
         values = {name: getattr(self, name) for name in _CONTROLLERS}
         values["file"] = self.file.placed() if self.file is not None else None
         values["recent_failures"] = self.recent_failures or None
-        return TemplatePlacementStatus.model_construct(**values)
+        return values
 
     def shows(self, status: TemplatePlacementStatus) -> bool:
         """Whether the object already says what `status` would write."""
-        return self.status() == status
+        return all(getattr(status, name) == value for name, value in self.fields().items())
 
 
 #: The agent writes the others.

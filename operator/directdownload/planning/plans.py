@@ -6,7 +6,6 @@ Shared by `placements` (the dispatch and the fetch), `repair` and `removal`.
 import dataclasses
 import datetime
 import enum
-from typing import Any
 
 from directdownload.planning import requests, startup
 from directdownload.planning.conditions import Verdict, conditions
@@ -105,20 +104,20 @@ def status_of(
     `job`: the one that the status is about. A request that came after its creation is still to be served. Without a job
     the phase serves the request from here, unless not `serves`.
     """
-    before = placement.status()
-    changes: dict[str, Any] = {
+    before = placement.fields()
+    changes = {
         "observed_generation": placement.generation,
         **_served(placement, now, job, serves=serves).fields(),
         "conditions": conditions(verdict, placement.conditions, placement.generation, now),
         "phase": phase,
-        "started_time": started or before.started_time,
-        "file": file or (before.file if keep_file else None),
-        "attempts": before.attempts if attempts is None else attempts,
-        "recent_failures": before.recent_failures if failures is None else failures or None,
+        "started_time": started or before["started_time"],
+        "file": file or (before["file"] if keep_file else None),
+        "attempts": before["attempts"] if attempts is None else attempts,
+        "recent_failures": before["recent_failures"] if failures is None else failures or None,
         "next_attempt_time": next_attempt,
-        "observed_inputs": before.observed_inputs if inputs is None else inputs or None,
+        "observed_inputs": before["observed_inputs"] if inputs is None else inputs or None,
     }
-    return before.model_copy(update=changes)
+    return TemplatePlacementStatus(**{**before, **changes})
 
 
 def _served(placement: PlacementView, now: datetime.datetime, job: Job | None, *, serves: bool) -> requests.Served:
