@@ -325,11 +325,26 @@ def test_modules_and_watches_of_the_architecture_exist() -> None:
     modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
     for name in re.findall(r"`([\w/]+\.py)`", text):
         assert any(module == name or module.endswith(f"/{name}") for module in modules), name
-    for module, function in re.findall(r"`(planning/\w+)\.(\w+)`", text):
+    for module, function in re.findall(r"`(planning/\w+)\.(?!py`)(\w+)`", text):
         assert f"def {function}(" in (PACKAGE / f"{module}.py").read_text(), f"{module}.{function}"
     watches = (PACKAGE / "controller" / "watches.py").read_text()
     handlers = set(re.findall(r"\.subscribe\(self\.(_\w+)\)", watches))
     assert set(re.findall(r"\| `(_\w+)` →", text)) == handlers
+
+
+def test_each_sentence_of_the_readme_leads_to_modules() -> None:
+    """The map of the architecture has exactly the sentences of the README's list, and its modules exist."""
+    section = (REPOSITORY / "README.md").read_text().partition("## What it does")[2].partition("\n## ")[0]
+    items = (
+        " ".join(item.split()) for item in re.findall(r"^- \*\*[\w ]+\.\*\* (.*?)(?=^- |^\[|\Z)", section, re.M | re.S)
+    )
+    sentences = [text for item in items for text in re.split(r"(?<=\.) ", re.sub(r" \(\[[^)]*\)\)", "", item))]
+    text = (DOCS / "architecture.md").read_text().partition("## Where to look")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+\.) \| (`.+) \|$", text, re.M)
+    assert [sentence for sentence, _ in rows] == sentences
+    for _, modules in rows:
+        for module in re.findall(r"`([^`]+)`", modules):
+            assert (PACKAGE / module).is_file(), module
 
 
 def test_rules_that_the_code_refers_to_are_numbered_so() -> None:

@@ -161,19 +161,12 @@ Count = Annotated[
 ]
 #: Connections at once to one source.
 MOST_CONNECTIONS = 8
+_CONNECTIONS = (
+    f"self >= 0 && self <= {MOST_CONNECTIONS}",
+    f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",
+)
 #: As people give their number; a later version may take more.
-Connections = Annotated[
-    int,
-    pydantic.Field(
-        ge=0,
-        json_schema_extra=rules(
-            (
-                f"self >= 0 && self <= {MOST_CONNECTIONS}",
-                f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",
-            )
-        ),
-    ),
-]
+Connections = Annotated[int, pydantic.Field(ge=0, json_schema_extra=rules(_CONNECTIONS))]
 #: The name of another object.
 ObjectName = Annotated[
     str,
