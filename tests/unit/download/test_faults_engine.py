@@ -41,7 +41,7 @@ def test_what_is_being_written_is_nobody_elses_even_when_its_claim_is_taken_over
     assert board.receive(stalled, MIB) == MIB
     for second in range(1, 8):
         stalled.rate.at(second, stalled.position)
-    other = board.take(10, 0, alone=False)
+    other = board.take(10, MIB, alone=False)
     assert other is not None
     assert (other.position, stalled.exhausted) == (MIB, True)
     assert board.receive(stalled, MIB) == 0, "what comes later is not wanted"

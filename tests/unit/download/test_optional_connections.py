@@ -31,13 +31,19 @@ Serve = Callable[[socket.socket, Received, int], None]
 class Balancer(RangeServer):
     """Backends of the same bytes that name them differently: each request goes to the next one."""
 
-    def __init__(self, *, rate: int, etags: tuple[str, ...], cut: int | None = None) -> None:
+    def __init__(
+        self, *, rate: int, etags: tuple[str, ...], cut: int | None = None, until_further: bool = False
+    ) -> None:
+        """`until_further`: `rate` holds until a further connection has come."""
+        self._until_further = until_further
         self._etags = etags
         self._cut = cut
         super().__init__(DATA, rate=rate)
 
     def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         etag = self._etags[number % len(self._etags)]
+        if number and self._until_further:
+            self.rate = 0
         first, last = 0, len(DATA) - 1
         status = "200 OK"
         if "range" in request.headers and request.headers.get("if-range", etag) == etag:
@@ -53,9 +59,12 @@ class Balancer(RangeServer):
 
 
 class Choosy(RangeServer):
-    """Serves one connection at a time; `refuse` answers the others."""
+    """Serves one connection at a time; `refuse` answers the others.
 
-    def __init__(self, refuse: Serve, *, rate: int = 32 * MIB) -> None:
+    Slowly until it has refused one: however busy the machine is, a further connection is tried before the end.
+    """
+
+    def __init__(self, refuse: Serve, *, rate: int = 4 * MIB) -> None:
         self._refuse = refuse
         self.refused = 0
         super().__init__(DATA, rate=rate)
@@ -63,6 +72,7 @@ class Choosy(RangeServer):
     def serve(self, connection: socket.socket, request: Received, number: int) -> None:
         if self.open_now:
             self.refused += 1
+            self.rate = 0
             self._refuse(connection, request, number)
             return
         super().serve(connection, request, number)
@@ -128,6 +138,31 @@ def test_what_a_further_connection_meets_costs_nothing(
     assert (pool / "uid-1").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("connections", [0, 4], ids=["automatic", "four"])
+def test_a_server_that_is_slow_to_begin_and_refuses_further_connections(
+    pool: pathlib.Path, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that waits for its first byte goes on, however long the others have been refused."""
+    hurry(monkeypatch)
+
+    class Late(Choosy):
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
+            if number:
+                self.refused += 1
+                answer(connection, b"", status="403 Forbidden")
+                return
+            head, first, last = self.head(request)
+            self.ended.wait(0.5)
+            connection.sendall(head)
+            self.ended.wait(1)
+            connection.sendall(self.data[first : last + 1])
+
+    with Late(REFUSALS["403"]) as server:
+        result = fetch(make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(connections)))
+        assert server.refused
+    assert result.digest == sha256(DATA)
+
+
 def test_a_link_for_one_use_is_used_once(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first connection goes on with what was given to the one that was refused."""
     hurry(monkeypatch)
@@ -136,11 +171,12 @@ def test_a_link_for_one_use_is_used_once(pool: pathlib.Path, monkeypatch: pytest
         def serve(self, connection: socket.socket, request: Received, number: int) -> None:
             if number:
                 answer(connection, b"", status="403 Forbidden")
+                self.rate = 0
                 return
             super().serve(connection, request, number)
 
     for connections in (0, 4):
-        with Once(DATA, rate=24 * MIB) as server:
+        with Once(DATA, rate=4 * MIB) as server:
             request = make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(connections))
             assert fetch(request).done
             assert len(server.received) > 1
@@ -153,7 +189,7 @@ def test_backends_with_etags_of_their_own_are_one_source_under_a_checksum(
     pool: pathlib.Path, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
-    with Balancer(rate=24 * MIB, etags=('"one"', '"two"', '"three"')) as server:
+    with Balancer(rate=12 * MIB, etags=('"one"', '"two"', '"three"'), until_further=True) as server:
         result = fetch(make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(connections)))
         ranges = [request for request in server.received if "range" in request.headers]
         assert bool(ranges) == (connections != 1)

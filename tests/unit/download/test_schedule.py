@@ -46,16 +46,20 @@ def test_the_claim_that_would_end_last_is_divided_where_both_end_together() -> N
     assert (slow.end, fast.position, fast.end) == (8 * MIB, 8 * MIB, 20 * MIB), "1 MiB/s and 3 MiB/s"
 
 
-def test_a_claim_that_stands_still_is_taken_over_whole() -> None:
+@pytest.mark.parametrize(("delivered", "taken_from"), [(MIB, 3 * MIB), (0, 12 * MIB)], ids=["one that delivers", "new"])
+def test_a_claim_that_stands_still_is_taken_over_whole_by_a_connection_that_delivers(
+    delivered: int, taken_from: int
+) -> None:
+    """A new one may be refused: the other, whose server may only be slow to begin, keeps what it has."""
     board = Board(20 * MIB, Ranges())
     stalled = board.take(0, 0, alone=True)
     assert stalled is not None
     board.advance(stalled, 0.1, 3 * MIB)
     for second in range(1, 8):
         stalled.rate.at(second, stalled.position)
-    other = board.take(8, 0, alone=False)
+    other = board.take(8, delivered, alone=False)
     assert other is not None
-    assert (stalled.exhausted, other.position, other.end) == (True, 3 * MIB, 19 * MIB)
+    assert (stalled.end, other.position, other.end) == (taken_from, taken_from, min(taken_from + 16 * MIB, 20 * MIB))
 
 
 def test_what_is_nearly_done_is_left_to_whom_it_is() -> None:

@@ -160,7 +160,8 @@ class Board:
             last.seconds_left() <= _DIVIDE_SECONDS or (little and bytes_per_second <= _FASTER * theirs)
         ):
             return None
-        if stalled or little:
+        # One that has delivered nothing may be refused: the server may only be slow to begin, and take one connection.
+        if little or (stalled and bytes_per_second):
             keep = 0
         elif left > _claim_bytes(theirs) + _claim_bytes(bytes_per_second):
             keep = _claim_bytes(theirs)
