@@ -1,4 +1,5 @@
-"""The kinds that people write, watched by kopf; our own complete lists at start, soon after, and every ten minutes.
+"""All of kopf: the kinds that people write, watched by it; our own complete lists at start, soon after, and every ten
+minutes.
 
 Hosts are not among them: there are thousands, and one may be as large as all Templates together (architecture).
 
@@ -38,6 +39,61 @@ RELIST_SECONDS = 600.0
 #: vanish in between.
 _EARLY_SECONDS = (5.0, 30.0)
 _RETRY_SECONDS = 5.0
+#: kopf gives its remaining tasks five seconds before it cancels them.
+_END_SECONDS = 8.0
+
+
+class Source:
+    """kopf in this process; it can start only once. `started` is called when it has replaced the signal handlers."""
+
+    def __init__(self, context: Context, started: Callable[[], None]) -> None:
+        self._context = context
+        self._started = started
+        self._ends = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Watches until kopf begins to end, by itself; if cancelled, kopf goes on until `finish`."""
+        # kopf cancels what started after it: not `ending`.
+        self._running = asyncio.create_task(self._watch())
+        ending = asyncio.create_task(self._ends.wait())
+        try:
+            await asyncio.wait((self._running, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+
+    def stop(self) -> None:
+        """Asks it to end."""
+        self._stop.set()
+
+    async def finish(self) -> None:
+        """After `stop`: waits for its end, for a bounded time.
+
+        Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
+        another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
+        1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
+        """
+        if self._running is None:
+            return
+        await asyncio.wait((self._running,), timeout=_END_SECONDS)
+        if not self._running.done():
+            raise TimeoutError(f"kopf has not ended within {_END_SECONDS:.0f} s")
+        self._running.result()
+
+    async def _watch(self) -> None:
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=registry(self._context, self._ends),
+            settings=settings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=self._stop,
+            # Without one kopf asks for the user's name, and a container's uid has none.
+            identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
+        )
+        self._started()
+        await kopf.run_tasks(tasks, ignored=others)
 
 
 def registry(context: Context, ends: asyncio.Event) -> kopf.OperatorRegistry:

@@ -7,12 +7,12 @@ from tests.unit.controller.scenes import Scene
 from tests.world.api import Call
 
 from directdownload.cluster import kinds
-from directdownload.controller import kopf_source as watch_kinds
+from directdownload.controller import kopf_source
 
 
 async def test_what_vanishes_before_kopf_begins_to_watch_is_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(watch_kinds._EARLY_SECONDS) < watch_kinds.RELIST_SECONDS / 10
-    monkeypatch.setattr(watch_kinds, "_EARLY_SECONDS", (0.01,))
+    assert max(kopf_source._EARLY_SECONDS) < kopf_source.RELIST_SECONDS / 10
+    monkeypatch.setattr(kopf_source, "_EARLY_SECONDS", (0.01,))
     scene = Scene()
     api, context = scene.api, scene.context
     api.put(kinds.ZONES, {"metadata": {"name": "zone-1"}, "spec": {"nodeSelector": {"matchLabels": {"zone": "1"}}}})
@@ -24,7 +24,7 @@ async def test_what_vanishes_before_kopf_begins_to_watch_is_noticed_soon(monkeyp
     api.on_call = vanish
     vanished = asyncio.Event()
     context.world.zones.subscribe(lambda _key, _old, new: vanished.set() if new is None else None)
-    lists = watch_kinds.Lists(api, context)
+    lists = kopf_source.Lists(api, context)
     running = asyncio.create_task(lists.run())
     await asyncio.wait_for(lists.synced.wait(), 10)
     assert len(context.world.zones) == 1
