@@ -8,7 +8,6 @@ fill both gaps. Handlers only put the object into its store; `watches.py` decide
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import itertools
 import logging
@@ -20,9 +19,9 @@ from typing import Any
 
 import kopf
 
-from directdownload import slices
 from directdownload.cluster import client, errors, kinds, objects
-from directdownload.controller.context import Context
+from directdownload.cluster.reflector import Reflector
+from directdownload.controller.context import PROJECTIONS, Context
 from directdownload.resources.base import GROUP
 
 logger = logging.getLogger(__name__)
@@ -163,39 +162,28 @@ class Lists:
     """Complete lists of the watched kinds; `last_monotonic` is when the last round ended."""
 
     def __init__(self, api: client.Api, context: Context) -> None:
-        self._api = api
-        self._context = context
+        self._reflectors = {
+            resource: Reflector(api, resource, PROJECTIONS[resource], context.store(resource)) for resource in WATCHED
+        }
         self.synced = asyncio.Event()
         self.last_monotonic = time.monotonic()
 
     async def run(self) -> None:
         for pause in itertools.chain(_EARLY_SECONDS, itertools.repeat(RELIST_SECONDS)):
-            for resource in WATCHED:
-                await self._list_at_last(resource)
+            for resource, reflector in self._reflectors.items():
+                await _list_at_last(resource, reflector)
             self.last_monotonic = time.monotonic()
             self.synced.set()
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
-    async def _list_at_last(self, resource: kinds.Resource) -> None:
-        while True:
-            try:
-                await self._list(resource)
-                return
-            except errors.ApiError as error:
-                asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
-                pause = max(_RETRY_SECONDS, asked)
-                logger.warning("Listing %s: %s; trying again in %.0f s", resource.plural, error, pause)
-                await asyncio.sleep(pause)
 
-    async def _list(self, resource: kinds.Resource) -> None:
-        store = self._context.store(resource)
-        seen, version = set(), "0"
-        # Page by page: thousands of Hosts with hundreds of certificates each would fill the memory.
-        async with contextlib.aclosing(self._api.pages(resource)) as pages:
-            async for page, text in pages:
-                version, worked = text, slices.Slices()
-                for document in page:
-                    seen.add(objects.key_of(document["metadata"]))
-                    self._context.observe(resource, document)
-                    await worked.give_way()
-        await store.forget_all_but(seen, int(version))
+async def _list_at_last(resource: kinds.Resource, reflector: Reflector[Any]) -> None:
+    while True:
+        try:
+            await reflector.list_once()
+            return
+        except errors.ApiError as error:
+            asked = error.retry_after_seconds if isinstance(error, errors.TooManyRequests) else 0.0
+            pause = max(_RETRY_SECONDS, asked)
+            logger.warning("Listing %s: %s; trying again in %.0f s", resource.plural, error, pause)
+            await asyncio.sleep(pause)

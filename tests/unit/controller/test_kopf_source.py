@@ -31,3 +31,31 @@ async def test_what_vanishes_before_kopf_begins_to_watch_is_noticed_soon(monkeyp
     await asyncio.wait_for(vanished.wait(), 10)
     assert len(context.world.zones) == 0
     running.cancel()
+
+
+async def test_a_restored_etcd_replaces_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kopf_source, "_EARLY_SECONDS", (0.01,))
+    scene = Scene()
+    api, context = scene.api, scene.context
+
+    def put(value: str) -> None:
+        api.put(
+            kinds.ZONES, {"metadata": {"name": "zone-1"}, "spec": {"nodeSelector": {"matchLabels": {"zone": value}}}}
+        )
+
+    def restore(call: Call) -> None:
+        if call.resource is kinds.ZONES and len(api.called("list", kinds.ZONES)) == 2:
+            api._version = 10
+            put("earlier")
+
+    put("later")
+    api.on_call = restore
+    changed = asyncio.Event()
+    lists = kopf_source.Lists(api, context)
+    running = asyncio.create_task(lists.run())
+    await asyncio.wait_for(lists.synced.wait(), 10)
+    context.world.zones.subscribe(lambda _key, _old, _new: changed.set())
+    await asyncio.wait_for(changed.wait(), 10)
+    (zone,) = context.world.zones
+    assert zone.spec.node_selector.match_labels == {"zone": "earlier"}
+    running.cancel()
