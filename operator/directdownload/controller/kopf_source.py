@@ -1,7 +1,5 @@
-"""All of kopf: the kinds that people write, watched by it; our own complete lists at start, soon after, and every ten
-minutes.
-
-Hosts are not among them: there are thousands, and one may be as large as all Templates together (architecture).
+"""All of kopf: the kinds that people write, and Hosts, watched by it; our own complete lists at start, soon after, and
+every ten minutes.
 
 kopf does not report objects that vanished while its watch was cut off, nor when its first list is complete: the lists
 fill both gaps. Handlers only put the object into its store; `watches.py` decides what follows.
@@ -32,8 +30,11 @@ WATCHED = (
     kinds.TEMPLATES,
     kinds.TEMPLATE_DEPLOYMENTS,
     kinds.CERTIFICATES,
+    kinds.HOSTS,
 )
 RELIST_SECONDS = 600.0
+#: With hundreds of certificates each, five hundred Hosts take more memory while they are read than all that is kept.
+PAGE_SIZE = 100
 #: After the first list: neither that one nor kopf's own first list, some tenths of a second later, reports objects that
 #: vanish in between.
 _EARLY_SECONDS = (5.0, 30.0)
@@ -114,10 +115,15 @@ def settings() -> kopf.OperatorSettings:
     found = kopf.OperatorSettings()
     found.persistence.finalizer = f"{GROUP}/kopf"
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    found.persistence.diffbase_storage = _NoDiffBase()
     found.posting.enabled = False
     # One line per event of every object would drown the important ones; failures are warnings and stay.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # Its default is all objects of a kind in one answer. Its streamed first list needs a feature of the API server that
+    # some versions have switched off.
+    found.watching.chunk_size = PAGE_SIZE
+    # Each object has a worker, which keeps the last event for so long after it: those of a whole fleet at once.
+    found.queueing.idle_timeout = 0.1
     found.watching.server_timeout = 300
     found.watching.client_timeout = 330
     # After a 410: one that lasts would otherwise mean ten lists a second of each kind.
@@ -127,6 +133,18 @@ def settings() -> kopf.OperatorSettings:
     # kopf would hang here before it reports its end: no other process can lead meanwhile.
     found.process.ultimate_exiting_timeout = 30.0
     return found
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """No handler here asks what has changed in an object; kopf would copy every one of them to compare it."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None: ...
 
 
 class _Backoffs:
@@ -163,7 +181,8 @@ class Lists:
 
     def __init__(self, api: client.Api, context: Context) -> None:
         self._reflectors = {
-            resource: Reflector(api, resource, PROJECTIONS[resource], context.store(resource)) for resource in WATCHED
+            resource: Reflector(api, resource, PROJECTIONS[resource], context.store(resource), page_size=PAGE_SIZE)
+            for resource in WATCHED
         }
         self.synced = asyncio.Event()
         self.last_monotonic = time.monotonic()

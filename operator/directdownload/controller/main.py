@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 WORKERS = 16
 #: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
 DEAF_SECONDS = 1800.0
-#: With hundreds of certificates each, five hundred Hosts take more memory while they are read than all that is kept.
-HOSTS_PAGE_SIZE = 100
 EXIT_LEASE_LOST = 1
 EXIT_FAILED = 1
 #: How long a signal waits for running reconciles. Cutting one off is like a kill: the next leader repairs it.
@@ -94,7 +92,6 @@ class Controller:
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
-            Reflector(api, kinds.HOSTS, observed.project_host, world.hosts, page_size=HOSTS_PAGE_SIZE),
             Reflector(api, kinds.TEMPLATE_PLACEMENTS, observed.project_placement, world.placements),
         )
 

@@ -1,9 +1,12 @@
 """Complete lists beside kopf's watches."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from tests.unit.controller.scenes import Scene
+from tests.unit.planning import build
 from tests.world.api import Call
 
 from directdownload.cluster import kinds
@@ -59,3 +62,32 @@ async def test_a_restored_etcd_replaces_what_is_known(monkeypatch: pytest.Monkey
     (zone,) = context.world.zones
     assert zone.spec.node_selector.match_labels == {"zone": "earlier"}
     running.cancel()
+
+
+async def test_hosts_are_listed_a_hundred_at_a_time() -> None:
+    scene = Scene()
+    for number in range(250):
+        scene.api.put(kinds.HOSTS, build.host_document(f"kvm-{number}"))
+    lists = kopf_source.Lists(scene.api, scene.context)
+    running = asyncio.create_task(lists.run())
+    await asyncio.wait_for(lists.synced.wait(), 10)
+    running.cancel()
+    assert len(scene.world.hosts) == 250
+    assert len(scene.api.called("list", kinds.HOSTS)) == 3
+
+
+class Entries(list[build.Document]):
+    """Such as a Host's certificates; it can be seen to go."""
+
+
+async def test_nothing_keeps_the_certificates_of_an_event() -> None:
+    scene = Scene()
+    entries = Entries([{"name": "ca-1", "state": "Uploaded"}])
+    document = build.host_document("kvm-1", status={"certificates": entries})
+    kept = weakref.ref(entries)
+    await kopf_source._handler(kinds.HOSTS, scene.context)(event={"type": "MODIFIED", "object": document})
+    del document, entries
+    gc.collect()
+    (host,) = scene.world.hosts
+    assert host.proofs.keys() == {"ca-1"}
+    assert kept() is None
