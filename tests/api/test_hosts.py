@@ -288,13 +288,14 @@ def test_hosts_are_read_a_hundred_at_a_time(
     with world.kube() as kube:
         for number in range(101):
             name = f"{world.prefix}-{number:03}"
-            kube.create(kinds.HOSTS, {"metadata": {"name": name}, "spec": {"nodeName": name, "zone": "none"}}).object()
+            body = {"apiVersion": kinds.HOSTS.api_version, "kind": "Host", "metadata": {"name": name}}
+            kube.create(kinds.HOSTS, {**body, "spec": {"nodeName": name, "zone": "none"}}).object()
     with weather.Proxy(fleet.kubeconfig(f"{world.prefix}-controller"), tmp_path) as proxy:
-        controller = world.start_controller(kubeconfig=proxy.kubeconfig)
-        until("a watch of Hosts", lambda: "watch" in verbs())
 
         def verbs() -> list[str]:
             return [call.verb for call in list(proxy.calls) if call.resource == "hosts" and not call.name]
 
+        controller = world.start_controller(kubeconfig=proxy.kubeconfig)
+        until("a watch of Hosts", lambda: "watch" in verbs())
         assert verbs()[: verbs().index("watch")].count("list") >= 4
         controller.kill()
