@@ -1,6 +1,10 @@
 """Hosts join, move, rest, vanish and return: what becomes of their copies, and that nothing is deleted unasked."""
 
+import pathlib
+
 import pytest
+from tests.cluster import harness
+from tests.world import weather
 from tests.world.simulation import POOL_PATH, Simulation, succeed
 from tests.world.steps import (
     counted,
@@ -275,3 +279,23 @@ def test_a_zone_that_is_deleted_removes_nothing_and_may_come_back(world: Simulat
     edit(world, kinds.ZONES, world.zone, {"downloads": {"maxParallel": 3}})
     settle(world)
     assert counted(world) == {(host, "fetch"): 1, (other, "fetch"): 1}
+
+
+def test_hosts_are_read_a_hundred_at_a_time(
+    fleet: harness.ControlPlane, world: Simulation, tmp_path: pathlib.Path
+) -> None:
+    """By the controller's own list, which it starts with, and by kopf's, before it watches."""
+    with world.kube() as kube:
+        for number in range(101):
+            name = f"{world.prefix}-{number:03}"
+            body = {"apiVersion": kinds.HOSTS.api_version, "kind": "Host", "metadata": {"name": name}}
+            kube.create(kinds.HOSTS, {**body, "spec": {"nodeName": name, "zone": "none"}}).object()
+    with weather.Proxy(fleet.kubeconfig(f"{world.prefix}-controller"), tmp_path) as proxy:
+
+        def verbs() -> list[str]:
+            return [call.verb for call in list(proxy.calls) if call.resource == "hosts" and not call.name]
+
+        controller = world.start_controller(kubeconfig=proxy.kubeconfig)
+        until("a watch of Hosts", lambda: "watch" in verbs())
+        assert verbs()[: verbs().index("watch")].count("list") >= 4
+        controller.kill()

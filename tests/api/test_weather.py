@@ -21,7 +21,7 @@ from tests.world.waiting import until, until_async
 from tests.world.weather import Call, Fault, Matches, Proxy
 
 from directdownload.cluster import kinds
-from directdownload.controller import kopf_source as watch_kinds
+from directdownload.controller import kopf_source
 from directdownload.resources.jobs import JobDocument, JobResult
 
 HOSTS = 12
@@ -183,7 +183,7 @@ def test_watches_cut_every_second_in_the_middle_of_an_event(scene: Scene) -> Non
     assert WATCHED_KINDS * (rounds / 2 - 1) < watches <= WATCHED_KINDS * (rounds + 2)
     # None is read anew because of that. The kinds that kopf watches are, twice, soon after the start.
     listed = collections.Counter(call.resource for call in scene.proxy.calls if call.verb == "list" and call.at > began)
-    assert listed.keys() <= {kind.plural for kind in watch_kinds.WATCHED}
+    assert listed.keys() <= {kind.plural for kind in kopf_source.WATCHED}
     assert max(listed.values(), default=0) <= 2
 
 

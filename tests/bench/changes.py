@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import seeding
 from tests.bench.controller import Controller
+from tests.world.kube import Kube
 from tests.world.turns import Turn
 from tests.world.waiting import until
 
@@ -34,8 +35,9 @@ def measured(fleet: "Fleet", controller: Controller, hosts: int) -> Iterator[tup
     half = names[: hosts // 2]
     scenarios: list[tuple[str, Callable[[], object]]] = [
         (f"{SCRAPES} scrapes of the metrics", lambda: _scrape(controller)),
+        (f"every one of {hosts:,} agents writes its Host", lambda: _report(fleet, names)),
         (f"a deployment names {hosts:,} hosts", lambda: _name_hosts(fleet, names)),
-        (f"every one of {hosts:,} nodes is relabelled", lambda: _relabel(fleet, hosts)),
+        (f"every one of {hosts:,} nodes is relabelled", lambda: _relabel(fleet, names)),
         (f"a request on the Zone, for {hosts:,} copies of each template", lambda: _request(fleet)),
         (f"the deployment is narrowed to {len(half):,} hosts", lambda: _narrow(fleet, names, half)),
         ("the Zone is deleted", lambda: _delete_zone(fleet)),
@@ -84,17 +86,26 @@ def _narrow(fleet: "Fleet", names: list[str], left: list[str]) -> None:
     until(f"the removal from {len(names) - len(left)} hosts", marked, _LONGEST_SECONDS)
 
 
-def _relabel(fleet: "Fleet", hosts: int) -> None:
-    """By several at once, as by a tool that labels a whole cluster."""
+def _report(fleet: "Fleet", names: list[str]) -> None:
+    patch = {"status": {"agentVersion": "bench"}}
+    _each(fleet, names, lambda kube, name: kube.patch(kinds.HOSTS, name, patch, subresource="status").object())
 
-    def label(first: int) -> None:
+
+def _relabel(fleet: "Fleet", names: list[str]) -> None:
+    patch = {"metadata": {"labels": {"example.org/relabelled": "yes"}}}
+    _each(fleet, names, lambda kube, name: kube.patch(kinds.NODES, name, patch).object())
+
+
+def _each(fleet: "Fleet", names: list[str], write: Callable[[Kube, str], object]) -> None:
+    """By several at once, as by a whole fleet, or by a tool that labels a whole cluster."""
+
+    def work(first: int) -> None:
         with fleet.world.kube() as kube:
-            for number in range(first, hosts, _PARALLEL):
-                patch = {"metadata": {"labels": {"example.org/relabelled": "yes"}}}
-                kube.patch(kinds.NODES, seeding.host_name(number), patch).object()
+            for name in names[first::_PARALLEL]:
+                write(kube, name)
 
     with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as pool:
-        list(pool.map(label, range(_PARALLEL)))
+        list(pool.map(work, range(_PARALLEL)))
 
 
 def _request(fleet: "Fleet") -> None:

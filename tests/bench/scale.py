@@ -59,7 +59,7 @@ def measure() -> str:
 
 
 def measure_turns() -> str:
-    """A Markdown table: how long the event loop is kept at a time. Without all that takes long."""
+    """A Markdown table: how long the event loop is kept at a time, and the memory. Without all that takes long."""
     with harness.ControlPlane() as control_plane, tempfile.TemporaryDirectory() as directory:
         api.install_definitions(control_plane)
         fleet = Fleet(control_plane, pathlib.Path(directory))
@@ -252,16 +252,21 @@ def in_service(fleet: Fleet) -> list[str]:
 
 
 def changed(fleet: Fleet) -> list[str]:
-    """Rows: how long the event loop was kept, at the start and by changes of the whole fleet."""
+    """Rows: how long the event loop was kept, and the most memory until then, at the start and by changes of the whole
+    fleet."""
     with fleet.controller() as controller:
         caught_up(controller)
-        found = [("start to caught up", controller.turns.longest(controller.began))]
-        found += changes.measured(fleet, controller, HOSTS)
+        found = [("start to caught up", controller.turns.longest(controller.began), controller.memory("VmHWM"))]
+        for name, turn in changes.measured(fleet, controller, HOSTS):
+            found.append((name, turn, controller.memory("VmHWM")))
     return [
         f"| {HOSTS:,} hosts, {CERTIFICATES} certificates, {HOSTS * TEMPLATES:,} placements "
-        "| longest turn, ms of CPU | ms of wall time | aim |",
-        "|---|---|---|---|",
-        *(f"| {name} | {turn.cpu * 1000:.0f} | {turn.wall * 1000:.0f} | ≤ 200 of CPU |" for name, turn in found),
+        "| longest turn, ms of CPU | ms of wall time | aim | peak memory, MiB | aim |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {turn.cpu * 1000:.0f} | {turn.wall * 1000:.0f} | ≤ 200 of CPU | {peak:.0f} | < 600 |"
+            for name, turn, peak in found
+        ),
     ]
 
 

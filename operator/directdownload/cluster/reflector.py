@@ -109,7 +109,11 @@ class Store(Generic[T]):
         self._subscribers.append(on_change)
 
     def take(self, resource: Resource, project: Callable[[dict[str, Any]], T], document: dict[str, Any]) -> None:
-        """Takes `document`, as the API serves it, through `project`; as `Unreadable` if that fails."""
+        """Takes `document`, as the API serves it, through `project`; as `Unreadable` if that fails. What it has already
+        is not projected again."""
+        metadata = document["metadata"]
+        if self.current(objects.key_of(metadata), int(metadata["resourceVersion"])):
+            return
         try:
             item = project(document)
         # Whatever it is: what others write must not end its readers.
@@ -255,7 +259,7 @@ class Reflector(Generic[T]):
         while True:
             try:
                 if time.monotonic() >= relist_due:
-                    await self._list()
+                    await self.list_once()
                     relist_due = self.last_relist_monotonic + spread(self._relist_seconds, 0.9, 1.1)
                 await self._watch(relist_due)
             except errors.Gone as error:
@@ -269,7 +273,8 @@ class Reflector(Generic[T]):
             except errors.ApiError as error:
                 await self._pause(error)
 
-    async def _list(self) -> None:
+    async def list_once(self) -> None:
+        """One complete list, for those who watch by other means. Raises `errors.ApiError`."""
         seen: set[str] = set()
         version = 0
         pages = self._api.pages(
@@ -294,7 +299,8 @@ class Reflector(Generic[T]):
                     self._version = version
                 worked = slices.Slices()
                 for document in page:
-                    seen.add(self._observe(document))
+                    seen.add(objects.key_of(document["metadata"]))
+                    self._store.take(self._resource, self._project, document)
                     await worked.give_way()
         await self._store.forget_all_but(seen, version)
         self._version = version
@@ -331,16 +337,8 @@ class Reflector(Generic[T]):
             if kind == "DELETED":
                 self._store.forget(objects.key_of(document["metadata"]), version)
             else:
-                self._observe(dict(document))
+                self._store.take(self._resource, self._project, dict(document))
         self._version = version
-
-    def _observe(self, document: dict[str, Any]) -> str:
-        """Takes `document` into the store; returns its key."""
-        metadata = document["metadata"]
-        key = objects.key_of(metadata)
-        if not self._store.current(key, int(metadata["resourceVersion"])):
-            self._store.take(self._resource, self._project, document)
-        return key
 
     async def _pause(self, error: errors.ApiError) -> None:
         self._failures += 1

@@ -163,7 +163,7 @@ class Context:
         return True
 
     def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
-        """The API server reports it as gone. Its watch may not: kopf does not report every deletion (`watch_kinds`)."""
+        """The API server reports it as gone. Its watch may not: kopf does not report every deletion (`kopf_source`)."""
         store = self.store(resource)
         if key in store or key in store.unreadable:
             store.forget(key, resource_version)

@@ -17,13 +17,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import kopf
 import prometheus_client
 
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, garbage, installations, jobs, memory, metrics, watches
-from directdownload.controller import kopf_source as watch_kinds
+from directdownload.controller import events, garbage, installations, jobs, kopf_source, memory, metrics, watches
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
@@ -38,14 +36,10 @@ logger = logging.getLogger(__name__)
 WORKERS = 16
 #: Lists are taken every ten minutes; a process whose last one is older than this is deaf.
 DEAF_SECONDS = 1800.0
-#: With hundreds of certificates each, five hundred Hosts take more memory while they are read than all that is kept.
-HOSTS_PAGE_SIZE = 100
 EXIT_LEASE_LOST = 1
 EXIT_FAILED = 1
 #: How long a signal waits for running reconciles. Cutting one off is like a kill: the next leader repairs it.
 DRAIN_SECONDS = 1.0
-#: kopf gives its remaining tasks five seconds before it cancels them.
-KOPF_END_SECONDS = 8.0
 
 RECONCILERS: dict[str, Callable[[Context, str], Awaitable[None]]] = {
     "host": hosts.reconcile,
@@ -64,7 +58,6 @@ class Controller:
     def __init__(
         self, api: client.Api, settings: Settings, stop: asyncio.Event, election: lease.LeaderElection
     ) -> None:
-        self._stop = stop
         self._election = election
         self._finishing = False
         world = World(settings.pool_roots, memory.limit_bytes())
@@ -77,10 +70,9 @@ class Controller:
         for resource in kinds.OURS:
             self._context.store(resource).unreadable.subscribe(functools.partial(_tell_unreadable, recorder, resource))
         namespace = settings.namespace
-        self._lists = watch_kinds.Lists(api, self._context)
-        self._kopf: asyncio.Task[None] | None = None
-        self._kopf_ends = asyncio.Event()
-        self._kopf_stop = asyncio.Event()
+        self._lists = kopf_source.Lists(api, self._context)
+        # kopf replaces our handlers, and a signal has to wait for reconciles first.
+        self._kopf = kopf_source.Source(self._context, functools.partial(_heed_signals, stop))
         self._recording: asyncio.Task[None] | None = None
         # Namespaces and nodes first: later decisions depend on them.
         self._reflectors: tuple[Reflector[Any], ...] = (
@@ -100,7 +92,6 @@ class Controller:
             Reflector(
                 api, kinds.CONFIG_MAPS, observed.project_revision, world.config_map_revisions, namespace=namespace
             ),
-            Reflector(api, kinds.HOSTS, world.views.host, world.hosts, page_size=HOSTS_PAGE_SIZE),
             Reflector(api, kinds.TEMPLATE_PLACEMENTS, world.views.placement, world.placements),
         )
 
@@ -136,27 +127,10 @@ class Controller:
             background.append(group.create_task(self._context.queue.run(WORKERS)))
             self._tell_leadership("became leader", "Lead")
             with self._metrics.registered(self.leads):
-                # Not in the group, which would wait for it. After the workers: kopf cancels what started after it.
-                self._kopf = asyncio.create_task(self._watch_kinds())
-                ending = group.create_task(self._kopf_ends.wait())
-                await asyncio.wait((self._kopf, ending), return_when=asyncio.FIRST_COMPLETED)
-            for task in (*background, ending):
+                # After the workers: kopf cancels what started after it.
+                await self._kopf.run()
+            for task in background:
                 task.cancel()
-
-    async def _watch_kinds(self) -> None:
-        others = asyncio.all_tasks()
-        tasks = await kopf.spawn_tasks(
-            registry=watch_kinds.registry(self._context, self._kopf_ends),
-            settings=watch_kinds.settings(),
-            clusterwide=True,
-            standalone=True,
-            stop_flag=self._kopf_stop,
-            # Without one kopf asks for the user's name, and a container's uid has none.
-            identity=self._context.settings.pod_name,  # type: ignore[arg-type] # kopf exports no name for its str
-        )
-        # kopf has replaced our handlers, and a signal has to wait for reconciles first.
-        _heed_signals(self._stop)
-        await kopf.run_tasks(tasks, ignored=others)
 
     async def finish(self) -> None:
         """Starts nothing new; returns when the running reconciles have ended, or after `DRAIN_SECONDS`."""
@@ -165,23 +139,13 @@ class Controller:
 
     async def farewell(self) -> None:
         """Once the Lease is released: posts the queued Events, and waits for kopf, which only reads; each for a bounded
-        time.
-
-        Raises the error that kopf could not handle, or TimeoutError. A watcher of kopf's that sends a request while
-        another one fails mistakes its own end for a pause and starts again, and kopf waits for it without end (kopf
-        1.45: `stream` in `clients/api.py`, `run_tasks` in `reactor/running.py`).
-        """
-        self._kopf_stop.set()
+        time. Raises what `kopf_source.Source.finish` raises."""
+        self._kopf.stop()
         if self._recording is not None:
             self._tell_leadership("stopped leading", "StepDown")
             await self._context.recorder.finish(DRAIN_SECONDS)
             self._recording.cancel()
-        if self._kopf is None:
-            return
-        await asyncio.wait((self._kopf,), timeout=KOPF_END_SECONDS)
-        if not self._kopf.done():
-            raise TimeoutError(f"kopf has not ended within {KOPF_END_SECONDS:.0f} s")
-        self._kopf.result()
+        await self._kopf.finish()
 
     def _tell_leadership(self, what: str, action: str) -> None:
         """An Event of the Lease, as client-go's leader election posts it. Each `action` is counted apart."""

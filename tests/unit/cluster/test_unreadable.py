@@ -139,3 +139,17 @@ def test_what_is_wrong_is_said_on_one_bounded_line() -> None:
     (unread,) = store.unreadable
     assert unread.problem.isprintable()
     assert len(unread.problem) <= 512
+
+
+@pytest.mark.parametrize("size", [1, "large"])
+def test_what_a_store_has_already_is_not_projected_again(size: object) -> None:
+    projected: list[str] = []
+
+    def counted(each: dict[str, Any]) -> Thing:
+        projected.append(each["metadata"]["resourceVersion"])
+        return project(each)
+
+    store: Store[Thing] = Store()
+    for version in (5, 5, 4, 6):
+        store.take(kinds.TEMPLATES, counted, document(version, size))
+    assert projected == ["5", "6"]
