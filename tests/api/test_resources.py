@@ -39,10 +39,12 @@ from directdownload.cluster.kinds import (
     TEMPLATE_DEPLOYMENTS,
     TEMPLATE_PLACEMENTS,
     TEMPLATES,
+    ZONES,
     Resource,
 )
 from directdownload.resources import base, crd, host
 from directdownload.resources.checksum import Algorithm
+from directdownload.resources.zone import SourcePolicy, Zone
 
 
 def in_namespace(kind: Resource) -> str | None:
@@ -162,6 +164,13 @@ def test_defaults_appear(admin: Kube, kind: Resource) -> None:
 
 def _short(value: Any) -> str:
     return "missing" if value is MISSING else ascii(value)[:60]
+
+
+def test_a_null_in_a_source_policy_is_the_default(admin: Kube) -> None:
+    """In a job document it would allow every NFS export."""
+    policy = {"nfsExports": None, "nfsUser": None}
+    created = create(admin, ZONES, {**MINIMAL[ZONES], "sourcePolicy": policy}).object()
+    assert Zone.model_validate(created).spec.source_policy == SourcePolicy()
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ class SourcePolicy(Model):
     """Where templates may come from. A download reads it when it starts."""
 
     # `nfs_exports` and `nfs_user` of None allow every export, and name the user of the process: for `directdownload
-    # fetch`, which acts for its own user. No Zone can say that: the API server drops null.
+    # fetch`, which acts for its own user. No Zone can say that: the API server drops null, and `ZoneSpec` refuses it.
 
     protocols: tuple[Literal["HTTP", "HTTPS", "NFS"], ...] = pydantic.Field(
         ("HTTP", "HTTPS", "NFS"),
@@ -234,6 +234,13 @@ class ZoneSpec(Model):
     timeouts: Timeouts = Timeouts()
     downloads: Downloads = Downloads()
     source_policy: SourcePolicy = SourcePolicy()
+
+    @pydantic.field_validator("source_policy")
+    @classmethod
+    def _of_a_zone(cls, policy: SourcePolicy) -> SourcePolicy:
+        if policy.nfs_exports is None or policy.nfs_user is None:
+            raise ValueError("nfsExports and nfsUser: expected a value, not null")
+        return policy
 
 
 class ZoneHosts(Model):

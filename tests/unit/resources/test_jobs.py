@@ -9,6 +9,7 @@ import pydantic
 import pytest
 
 from directdownload.resources.jobs import JobDocument
+from directdownload.resources.zone import Zone
 
 PLACED: dict[str, Any] = {
     "placement": "debian-0123456789",
@@ -32,6 +33,14 @@ def test_a_document_of_an_earlier_version_asks_for_no_rate() -> None:
     limits = {"bandwidthBytesPerSecond": 1, "deadlineSeconds": 2}
     document = JobDocument.model_validate({"verb": "fetch", **COMMON, **PLACED, "limits": limits})
     assert document.limits.minimum_bytes_per_second == 0
+
+
+@pytest.mark.parametrize("field", ["nfsExports", "nfsUser"])
+def test_no_zone_allows_every_export_or_names_no_user(field: str) -> None:
+    """As `directdownload fetch` may, in the same type."""
+    spec = {"nodeSelector": {}, "sourcePolicy": {field: None}}
+    with pytest.raises(pydantic.ValidationError, match="expected a value, not null"):
+        Zone.model_validate({"metadata": {"name": "zone-1"}, "spec": spec})
 
 
 def test_a_probe_has_nothing_that_names_a_file() -> None:
