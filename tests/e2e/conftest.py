@@ -26,9 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def usual_zone(*nfs_exports: str, **downloads: str) -> clusters.Object:
-    """The zone of all tests. It retries soon."""
+    """The zone of all tests. It retries soon, and keeps to one connection, so that requests can be counted.
+
+    On a busy machine a download that has received nothing after a second would open a further one.
+    """
     return clusters.zone(
-        downloads={"retry": {"initial": "1s", "maximum": "5s"}, **downloads},
+        downloads={"retry": {"initial": "1s", "maximum": "5s"}, "connectionsPerSource": 1, **downloads},
         sourcePolicy={"nfsExports": [*nfs_exports]},
     )
 
@@ -113,10 +116,7 @@ def server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]
 
 @pytest.fixture
 def slow_server(cluster: Cluster, directory: pathlib.Path) -> Iterator[origin.Origin]:
-    """4 MiB/s for each download, as two may run on a host: time to look and to break things.
-
-    By the zone's limit and not by nginx's: a download that is limited keeps to one connection, so requests can be told.
-    """
+    """4 MiB/s for each download, as two may run on a host: time to look and to break things."""
     cluster.apply(usual_zone(bandwidthPerHost="8Mi"))
     with origin.Origin(directory, cluster.origin_host) as found:
         yield found
