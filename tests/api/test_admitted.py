@@ -11,7 +11,7 @@ from tests.world.kube import Kube
 from tests.world.samples import FULL, NAMESPACE
 
 from directdownload.cluster import kinds
-from directdownload.controller.context import projection
+from directdownload.controller.context import projections
 from directdownload.planning.observed import Views
 
 _SPECS, _STATUSES = 40, 25
@@ -31,7 +31,7 @@ def test_every_spec_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kinds.
         made = answer.object()
         # A dry run gives no version.
         made["metadata"].setdefault("resourceVersion", "1")
-        assert projection(kind, Views())(made) is not None
+        assert projections(Views())[kind](made) is not None
         assert KINDS[kind.plural].model_validate(made) is not None
 
 
@@ -53,7 +53,7 @@ def test_every_status_that_is_drawn_is_admitted_and_read(admin: Kube, kind: kind
             answer = admin.patch(kind, name, {"status": None}, namespace, subresource="status")
             answer = admin.patch(kind, name, {"status": status}, namespace, subresource="status")
             assert answer.ok, (seed, answer.message[:1000])
-            assert projection(kind, Views())(answer.object()) is not None
+            assert projections(Views())[kind](answer.object()) is not None
             written += 1
         assert written > _STATUSES // 2
     finally:

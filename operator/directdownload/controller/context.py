@@ -45,10 +45,9 @@ _PROJECTIONS: Mapping[kinds.Resource, Any] = {
 T = TypeVar("T")
 
 
-def projection(resource: kinds.Resource, views: Views) -> Any:
-    """How the stores hold the objects of `resource`, which this process writes."""
-    by_views = {kinds.HOSTS: views.host, kinds.TEMPLATE_PLACEMENTS: views.placement}
-    return by_views.get(resource) or _PROJECTIONS[resource]
+def projections(views: Views) -> Mapping[kinds.Resource, Any]:
+    """How the stores hold the objects of each kind that this process writes."""
+    return {**_PROJECTIONS, kinds.HOSTS: views.host, kinds.TEMPLATE_PLACEMENTS: views.placement}
 
 
 def dump(model: base.Model) -> dict[str, Any]:
@@ -66,6 +65,11 @@ class Context:
     settings: settings.Settings
     job_template: Mapping[str, Any]
     recorder: events.Recorder
+    #: of `world.views`
+    projections: Mapping[kinds.Resource, Any] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "projections", projections(self.world.views))
 
     @staticmethod
     def now() -> datetime.datetime:
@@ -76,7 +80,7 @@ class Context:
 
     def observe(self, resource: kinds.Resource, document: dict[str, Any]) -> None:
         """Takes a document from the API, or the result of a write, into the store, so that the next plan sees it."""
-        self.store(resource).take(resource, projection(resource, self.world.views), document)
+        self.store(resource).take(resource, self.projections[resource], document)
 
     def look_again(self, key: Key, when: datetime.datetime | None) -> None:
         if when is not None:

@@ -19,7 +19,7 @@ import kopf
 from directdownload.backoff import spread
 from directdownload.cluster import client, errors, kinds, objects
 from directdownload.cluster.reflector import Reflector
-from directdownload.controller.context import Context, projection
+from directdownload.controller.context import Context
 from directdownload.resources.base import GROUP
 
 logger = logging.getLogger(__name__)
@@ -180,9 +180,8 @@ class Lists:
     """Complete lists of the watched kinds; `last_monotonic` is when the last round ended."""
 
     def __init__(self, api: client.Api, context: Context) -> None:
-        views = context.world.views
         self._reflectors = {
-            each: Reflector(api, each, projection(each, views), context.store(each), page_size=PAGE_SIZE)
+            each: Reflector(api, each, context.projections[each], context.store(each), page_size=PAGE_SIZE)
             for each in WATCHED
         }
         self.synced = asyncio.Event()

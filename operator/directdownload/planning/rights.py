@@ -138,15 +138,18 @@ def grant(
     return Granted(selection=chosen, template_uid=template.uid, time=max(now, newest or now))
 
 
-def renewed(deployment: TemplateDeployment, template: Template, now: datetime.datetime) -> Granted | None:
-    """`status.granted` that is written before copies are created; None: the present one covers them.
+def renewed(
+    deployment: TemplateDeployment, template: Template, now: datetime.datetime, *, creates: bool
+) -> Granted | None:
+    """`status.granted` of a deployment that is permitted copies, to be written at once; None: the present one will do.
 
+    `creates`: copies are created next, and it must cover them.
     Its selection changes only with the status that reports it: until then a narrowing can still be seen.
     """
     before = deployment.status.granted
     if before is None or before.template_uid != template.uid:
         return grant(deployment, template, None, now)
-    return before.model_copy(update={"time": now}) if before.time < now - _RENEWED_AFTER else None
+    return before.model_copy(update={"time": now}) if creates and before.time < now - _RENEWED_AFTER else None
 
 
 def template_of(document: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from tests.world.admitted import NAMES, Document, Draw
 from directdownload.cluster import kinds, objects
 from directdownload.cluster.reflector import Store
 from directdownload.controller import metrics, starts
-from directdownload.controller.context import projection
+from directdownload.controller.context import projections
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.watches import Watches
 from directdownload.controller.world import COMPONENT_LABEL, JOB_UID_LABEL, PLACEMENT_LABEL, PROBE_LABEL, World
@@ -43,7 +43,7 @@ class Drawn:
         return found
 
     def take(self, kind: kinds.Resource, document: Document) -> None:
-        self.world.ours[kind].take(kind, projection(kind, self.world.views), document)
+        self.world.ours[kind].take(kind, projections(self.world.views)[kind], document)
 
     @property
     def unread(self) -> dict[str, str]:

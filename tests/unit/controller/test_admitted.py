@@ -20,7 +20,7 @@ from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
 from directdownload.controller import installations, jobs, metrics, results, starts
-from directdownload.controller.context import dump, projection
+from directdownload.controller.context import dump, projections
 from directdownload.planning import (
     certificates,
     deployments,
@@ -272,7 +272,7 @@ def test_every_object_that_is_admitted_is_read(kind: kinds.Resource) -> None:
     trials = []
     for seed in range(300):
         document, trial = Draw(seed).document(kind), Trial(seed)
-        for project in (projection(kind, Views()), KINDS[kind.plural].model_validate):
+        for project in (projections(Views())[kind], KINDS[kind.plural].model_validate):
             trial("the projection", lambda project=project, document=document: project(document))  # type: ignore[misc]
         trials.append(trial)
     assert not any(trial.problems for trial in trials), told(

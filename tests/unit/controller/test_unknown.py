@@ -13,7 +13,7 @@ from tests.unit.planning.build import NOW, Document
 from directdownload.agent import cluster_view as views
 from directdownload.cluster import kinds
 from directdownload.controller import world as worlds
-from directdownload.controller.context import projection
+from directdownload.controller.context import projections
 from directdownload.controller.world import World
 from directdownload.planning import plans
 from directdownload.planning.deployments import plan_placements
@@ -94,7 +94,7 @@ def test_a_status_of_tomorrow_reads_as_unknown_in_controller_and_command_line(ki
     assert found
     assert {str(word) for word in found} == {"Unknown"}
     resource = next(each for each in kinds.OURS if each.kind == kind)
-    view = projection(resource, build.VIEWS)(document(kind))
+    view = projections(build.VIEWS)[resource](document(kind))
     if isinstance(view, PlacementView):
         assert (view.phase, view.reason) == (Phase.UNKNOWN, Reason.UNKNOWN)
     else:

@@ -7,7 +7,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document
 
 from directdownload.cluster import kinds
-from directdownload.controller.context import projection
+from directdownload.controller.context import projections
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.watches import Watches
 from directdownload.controller.world import World
@@ -21,7 +21,7 @@ LABELS = {"rack": "1"}
 
 
 def take(world: World, resource: kinds.Resource, document: Document) -> None:
-    world.ours[resource].take(resource, projection(resource, world.views), document)
+    world.ours[resource].take(resource, projections(world.views)[resource], document)
 
 
 def unread(name: str, spec: object, namespace: str = "", version: int = 5, **more: Any) -> Document:

@@ -16,8 +16,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from cryptography import x509
-from tests.world import jdks as brief
 from tests.world.certificates import Certificate, common_name, der
+from tests.world.jdks import BRIEF, BRIEF_KEYTOOL
 
 PASSWORD = "changeit"
 KEY_PASSWORD = "keyspass"
@@ -67,7 +67,7 @@ class Jdk:
 
     def keytool(self, *arguments: str, store: pathlib.Path, password: str = PASSWORD, java: Sequence[str] = ()) -> str:
         """What it prints; `java` are properties for its JVM. Fails the test when it fails."""
-        options = (*brief.BRIEF_KEYTOOL, *(f"-J-D{option}" for option in java))
+        options = (*BRIEF_KEYTOOL, *(f"-J-D{option}" for option in java))
         return command(
             self.bin / "keytool", *options, *arguments, "-keystore", store, "-storepass", password, "-noprompt"
         )
@@ -120,7 +120,7 @@ class StoreReader:
         source = pathlib.Path(__file__).with_name("StoreReader.java")
         command(jdk.bin / "javac", "-d", classes, source)
         self._process = subprocess.Popen(
-            [str(jdk.bin / "java"), *brief.BRIEF, "-cp", str(classes), "StoreReader"],
+            [str(jdk.bin / "java"), *BRIEF, "-cp", str(classes), "StoreReader"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

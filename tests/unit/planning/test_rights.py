@@ -153,16 +153,17 @@ def test_a_refused_one_holds_copies_that_its_status_had_not_reported_yet(reason:
 
 def test_a_right_is_written_anew_before_copies_are_created_unless_it_covers_them() -> None:
     template, found = build.template(), build.deployment()
-    assert rights.renewed(found, template, NOW + seconds(9)) is None
+    assert rights.renewed(found, template, NOW + seconds(9), creates=True) is None
     assert found.status.granted is not None
     right = {"selection": found.status.granted.selection, "templateUID": template.uid, "time": stamp(NOW)}
     narrowed = build.deployment(spec={"hosts": ["kvm-1"]}, status={"granted": right})
     for each in (found, narrowed):
-        later = rights.renewed(each, template, NOW + seconds(11))
+        later = rights.renewed(each, template, NOW + seconds(11), creates=True)
+        assert rights.renewed(each, template, NOW + seconds(11), creates=False) is None
         assert later == found.status.granted.model_copy(update={"time": NOW + seconds(11)}), "the selection stays"
     another = build.deployment(status={"granted": {**right, "templateUID": "another"}})
     for before in (build.deployment(granted=False), another):
-        anew = rights.renewed(before, template, NOW)
+        anew = rights.renewed(before, template, NOW, creates=False)
         assert anew == Granted(selection=rights.selection(before), template_uid=template.uid, time=NOW)
 
 

@@ -284,9 +284,8 @@ async def _grant(context: Context, key: str, template: Template, *, creates: boo
     deployment = context.world.deployments.get(key)
     if deployment is None or deployment.deleting:
         return
-    granted = rights.renewed(deployment, template, context.now())
-    known = deployment.status.granted is not None and deployment.status.granted.template_uid == template.uid
-    if granted is not None and (creates or not known):
+    granted = rights.renewed(deployment, template, context.now(), creates=creates)
+    if granted is not None:
         status = deployment.status.model_copy(update={"granted": granted})
         await context.apply(kinds.TEMPLATE_DEPLOYMENTS, deployment, {"status": dump(status)}, subresource="status")
 
