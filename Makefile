@@ -27,7 +27,8 @@ setup: ## Both, side by side; all other targets do what they need of it
 	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause jdks
 
 .PHONY: check
-check: lint unit ## What each commit must pass, within minutes: lint and unit tests
+check: setup ## What each commit must pass, within minutes: lint and unit tests
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 .PHONY: test
 # The e2e tests wait more than they work: the others run beside them, with what they leave of the machine.

@@ -10,7 +10,6 @@ import datetime
 import functools
 import importlib.resources
 import itertools
-import os
 import pathlib
 import random
 import re
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
 from tests.unit.resources import refused_certificates, unreadable_certificates
-from tests.world import certificates, damage, jdks
+from tests.world import certificates, damage, jdks, soak
 
 from directdownload.keystore import formats
 from directdownload.keystore.entries import Changes, StoreType
@@ -53,8 +52,6 @@ REVIEWED: Mapping[Reason, str] = {
     Reason.TRAILING_BYTES: "Java drops them: the keystore would not have what was published",
     Reason.PARSER: "it was never taken: the parser of this program cannot read it",
 }
-#: Others with DIRECTDOWNLOAD_SEED; every one takes some seconds.
-_SEEDS = [int(seed) for seed in os.environ.get("DIRECTDOWNLOAD_SEED", "1,2").split(",")]
 #: Java may read these: each JDK reads open lengths at other places, and fails at others.
 _NOT_EXACT = frozenset({Class.INDEFINITE})
 
@@ -239,9 +236,10 @@ def test_our_own_hold_and_every_reason_is_shown_and_reviewed() -> None:
     assert _wrong(_ours()) == []
 
 
-@pytest.mark.parametrize("seed", _SEEDS)
-def test_damaged_certificates_are_read_by_java_or_called_unreadable(seed: int) -> None:
-    chance = random.Random(seed)
+@pytest.mark.soak
+@pytest.mark.parametrize("number", soak.EACH_ROUND)
+def test_damaged_certificates_are_read_by_java_or_called_unreadable(number: int) -> None:
+    chance = random.Random(soak.seed_of(number))
     whole = [der for der in (*_vectors(), *_debian(), *_ours()) if len(der) < 4000 and _flaw(der) is None]
     damaged = {damage.damaged(chance.choice(whole), whole, chance) for _ in range(3000)}
     ders = sorted(der for der in damaged if der)
