@@ -17,6 +17,7 @@ from directdownload.download import engine
 from directdownload.download.errors import DownloadError
 from directdownload.download.request import FetchRequest
 from directdownload.download.store.place import Place
+from directdownload.download.transfer.schedule import Board, Claim
 from directdownload.resources.jobs import JobResult, Limits
 from directdownload.resources.zone import SourcePolicy, Timeouts
 
@@ -192,3 +193,9 @@ class Nursery:
         self._process.stdin.write(json.dumps({"document": document, "code": code, "log": str(self._log)}) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline()), self._log.read_text()
+
+
+def deliver(board: Board, claim: Claim, now: float, count: int) -> None:
+    """So many bytes of the claim are received, and are on disk."""
+    start = claim.position
+    board.advance(start, start + board.receive(claim, now, count))

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from tests.unit.download.support import content, fetch, leftovers, make_request, sha256
+from tests.unit.download.support import content, deliver, fetch, leftovers, make_request, sha256
 from tests.world.http import HostileServer, Received
 from tests.world.origin import Origin
 from tests.world.waiting import closely
@@ -38,18 +38,18 @@ def test_what_is_being_written_is_nobody_elses_even_when_its_claim_is_taken_over
     board = Board(20 * MIB, Ranges())
     stalled = board.take(0, 0, alone=True)
     assert stalled is not None
-    assert board.receive(stalled, MIB) == MIB
+    assert board.receive(stalled, 0, MIB) == MIB
     for second in range(1, 8):
         stalled.rate.at(second, stalled.position)
     other = board.take(10, MIB, alone=False)
     assert other is not None
     assert (other.position, stalled.exhausted) == (MIB, True)
-    assert board.receive(stalled, MIB) == 0, "what comes later is not wanted"
+    assert board.receive(stalled, 10, MIB) == 0, "what comes later is not wanted"
     board.give_back(other)
     again = board.take(20, 0, alone=True)
     assert again is not None
     assert again.position == MIB
-    board.advance(stalled, 21, MIB)
+    board.advance(0, MIB)
     assert list(board.done) == [(0, MIB)]
 
 
@@ -71,7 +71,7 @@ def test_the_little_that_a_slow_one_holds_is_for_a_much_faster_one(theirs: int, 
     board = Board(MIB, Ranges())
     slow = board.take(0, 0, alone=True)
     assert slow is not None
-    board.advance(slow, 4, 4 * theirs)
+    deliver(board, slow, 4, 4 * theirs)
     fast = board.take(4, mine, alone=False)
     assert (fast is not None) is taken
     assert slow.exhausted is taken

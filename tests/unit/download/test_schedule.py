@@ -3,9 +3,10 @@
 import random
 
 import pytest
+from tests.unit.download.support import deliver
 
 from directdownload.download.transfer.ranges import Ranges
-from directdownload.download.transfer.schedule import BLOCK_BYTES, Board, Candidate, Ramp, next_candidate
+from directdownload.download.transfer.schedule import BLOCK_BYTES, Board, Candidate, Claim, Ramp, next_candidate
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -40,7 +41,7 @@ def test_the_claim_that_would_end_last_is_divided_where_both_end_together() -> N
     board = Board(20 * MIB, Ranges())
     slow, fast = board.take(0, 0, alone=True), None
     assert slow is not None
-    board.advance(slow, 4, 4 * MIB)
+    deliver(board, slow, 4, 4 * MIB)
     fast = board.take(4, 3 * MIB, alone=False)
     assert fast is not None
     assert (slow.end, fast.position, fast.end) == (8 * MIB, 8 * MIB, 20 * MIB), "1 MiB/s and 3 MiB/s"
@@ -54,7 +55,7 @@ def test_a_claim_that_stands_still_is_taken_over_whole_by_a_connection_that_deli
     board = Board(20 * MIB, Ranges())
     stalled = board.take(0, 0, alone=True)
     assert stalled is not None
-    board.advance(stalled, 0.1, 3 * MIB)
+    deliver(board, stalled, 0.1, 3 * MIB)
     for second in range(1, 8):
         stalled.rate.at(second, stalled.position)
     other = board.take(8, delivered, alone=False)
@@ -66,7 +67,7 @@ def test_what_is_nearly_done_is_left_to_whom_it_is() -> None:
     board = Board(20 * MIB, Ranges())
     claim = board.take(0, 0, alone=True)
     assert claim is not None
-    board.advance(claim, 2, 19 * MIB)
+    deliver(board, claim, 2, 19 * MIB)
     assert board.take(2, 10 * MIB, alone=False) is None
     assert claim.end == 20 * MIB
 
@@ -86,7 +87,8 @@ def test_connections_of_any_speed_that_come_and_go_fetch_every_byte(seed: int) -
     size = chance.randrange(1, 300 * MIB)
     board = Board(size, Ranges())
     speeds = [chance.choice([0, MIB // 2, 3 * MIB, 40 * MIB]) for _ in range(chance.randrange(1, 6))] + [9 * MIB]
-    held: list[object] = [None] * len(speeds)
+    held: list[Claim | None] = [None] * len(speeds)
+    writing: list[tuple[int, int]] = []
     sent = 0
     now = 0.0
     while not board.complete:
@@ -94,21 +96,25 @@ def test_connections_of_any_speed_that_come_and_go_fetch_every_byte(seed: int) -
         assert now < 4000, "somebody waits for ever"
         for index, speed in enumerate(speeds):
             claim = held[index]
-            if claim is not None and claim.exhausted:  # type: ignore[attr-defined]
-                board.give_back(claim)  # type: ignore[arg-type]
+            if claim is not None and claim.exhausted:
+                board.give_back(claim)
                 claim = held[index] = None
             if claim is None:
                 claim = held[index] = board.take(now, speed and float(speed), alone=False)
             if claim is None:
                 continue
             if chance.random() < 0.02:
-                board.give_back(claim)  # type: ignore[arg-type]
+                board.give_back(claim)
                 held[index] = None
                 continue
-            count = min(speed // 2, claim.left_bytes or 0)  # type: ignore[attr-defined]
+            count = min(speed // 2, claim.left_bytes or 0)
             if count:
                 sent += count
-                board.advance(claim, now, count)  # type: ignore[arg-type]
+                start = claim.position
+                writing.append((start, start + board.receive(claim, now, count)))
+        chance.shuffle(writing)
+        for _ in range(chance.randrange(len(writing) + 1)):
+            board.advance(*writing.pop())
     assert list(board.done) == [(0, size)]
     assert sent <= size + len(speeds) * BLOCK_BYTES, "nothing is fetched twice"
 

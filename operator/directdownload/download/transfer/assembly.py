@@ -17,6 +17,7 @@ from directdownload.download.settings import Setting
 from directdownload.download.store import space
 from directdownload.download.store.staging import Staging
 from directdownload.download.store.sync import Sync
+from directdownload.download.store.writequeue import WriteQueue
 from directdownload.download.store.writer import Writer, new_buffer
 from directdownload.download.transfer import schedule
 from directdownload.download.transfer.follower import Follower
@@ -85,6 +86,7 @@ class Assembly:
         self._unpack = unpack
         self._bad_piece = bad_piece
         self._writer = Writer(staging.part.descriptor, staging.part.path, staging.part.reopen())
+        self._writes = WriteQueue(self._writer.write)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
             self._free.put(new_buffer())
@@ -94,6 +96,7 @@ class Assembly:
 
     def check(self) -> None:
         """Raise a failure of the background threads."""
+        self._writes.check()
         self._sync.check()
         self._follower.raise_failure()
         if self._unpack is not None:
@@ -105,6 +108,7 @@ class Assembly:
 
     def end(self, *, complete: bool) -> Hasher:
         """End, after the last `put`; return the digests if the file is complete. Idempotent."""
+        self._writes.close()
         try:
             # publishing syncs a complete file
             self._sync.end(sync=not complete)
@@ -121,7 +125,7 @@ class Assembly:
         limits, staging = self._terms.limits, self._staging
         if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
             raise too_large(size, limits.max_size_bytes)
-        if not self.board.done:
+        if not self.board.begun:
             staging.empty()
         self._check_space(max(0, (size or 0) - staging.allocated_bytes))
         space.preallocate(staging.part.descriptor, size or 0, staging.part.path)
@@ -133,6 +137,7 @@ class Assembly:
 
     def begin_anew(self) -> None:
         """Forget all bytes. Not under the lock, and no other thread may put any."""
+        self._writes.drain(self._guard)
         self._follower.cancel()
         with self._sync.paused():
             self._staging.empty()
@@ -142,8 +147,9 @@ class Assembly:
                 self._follower = self._follow()
 
     def free_buffer(self, guard: Guard) -> memoryview:
-        """Lend a buffer; waits while the hashing is behind by the whole ring. `put` returns it."""
+        """Lend a buffer; waits while writing or hashing is behind by the whole ring. `put` returns it."""
         while True:
+            self._writes.check()
             try:
                 return self._free.get(timeout=TICK_SECONDS)
             except queue.Empty:
@@ -151,30 +157,37 @@ class Assembly:
                 self._follower.raise_failure()
 
     def put(self, claim: schedule.Claim, buffer: memoryview, filled: int, delivered: Ranges) -> None:
-        """Write the first `filled` bytes of a buffer at the claim's position, and add their range to `delivered`."""
+        """Take the first `filled` bytes of a buffer for the claim's position, and add their range to `delivered`."""
         with self.changed:
-            position = claim.position
-            filled = self.board.receive(claim, filled)
-        try:
-            self._writer.write(buffer[:filled], position)
-        except BaseException:
-            self._free.put(buffer)
-            raise
+            start = claim.position
+            end = start + self.board.receive(claim, time.monotonic(), filled)
+            delivered.add(start, end)
+
+        def report(written: bool) -> None:
+            if written:
+                self._advance(start, end, buffer)
+            else:
+                self._free.put(buffer)
+                with self.changed:
+                    self.changed.notify_all()
+
+        self._writes.put(buffer[: end - start], start, report)
+        self._check_limits(end)
+
+    def _advance(self, start: int, end: int, buffer: memoryview) -> None:
         with self.changed:
-            self.board.advance(claim, time.monotonic(), filled)
-            delivered.add(position, position + filled)
+            self.board.advance(start, end)
             if self._follower.unread_bytes > _READ_BACK_BYTES:
                 # the hashing is busy for longer than the ring lasts: no connection waits for that
                 self._free.put(buffer)
-                self._follower.offer(position, position + filled, None)
+                self._follower.offer(start, end, None)
             else:
-                self._follower.offer(position, position + filled, buffer)
+                self._follower.offer(start, end, buffer)
             # bytes that others wrote further on may now be next
             tail = self._follower.tail
             self._follower.offer(tail, self.board.done.end_from(tail), None)
             if self.board.complete:
                 self.changed.notify_all()
-        self._check_limits(claim.position)
 
     def forget_piece(self, start: int, end: int) -> None:
         """Mark these bytes as missing again. Under the lock, from within `bad_piece`."""

@@ -36,13 +36,9 @@ class Rate:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Claim:
-    """`position` is the first byte to be received; `end` None while the size of the file is not known.
-
-    The bytes between `written` and `position` are being written: no other connection may write them, even identical.
-    """
+    """`position` is the first byte to be received; `end` None while the size of the file is not known."""
 
     position: int
-    written: int
     end: int | None
     began: float
     rate: Rate
@@ -66,12 +62,24 @@ class Claim:
 
 
 class Board:
-    """The bytes that are done, claimed and missing."""
+    """The bytes that are done, being written, claimed and missing."""
 
     def __init__(self, size_bytes: int | None, done: Ranges) -> None:
         self.size_bytes = size_bytes
         self.done = done
+        #: received and not yet on disk: no other connection may write them, even identical
+        self._writing = Ranges()
         self.claims: list[Claim] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are bytes on disk, or on their way."""
+        return bool(self.done) or bool(self._writing)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether there are bytes that no connection fetches, and that are not on their way to the disk."""
+        return self._first_gap() is not None
 
     @property
     def complete(self) -> bool:
@@ -96,24 +104,24 @@ class Board:
         start, end = gap
         if not alone and end is not None:
             end = min(end, _align(start + _claim_bytes(bytes_per_second)))
-        claim = Claim(start, start, end, now, Rate(now, start), bytes_per_second)
+        claim = Claim(start, end, now, Rate(now, start), bytes_per_second)
         self.claims.append(claim)
         return claim
 
-    def receive(self, claim: Claim, count: int) -> int:
+    def receive(self, claim: Claim, now: float, count: int) -> int:
         """Account for `count` received bytes of `claim`; return how many of them must be written."""
         if (left := claim.left_bytes) is not None:
             # another connection may have got the end of the claim meanwhile
             count = min(count, left)
+        self._writing.add(claim.position, claim.position + count)
         claim.position += count
+        claim.bytes_per_second = claim.rate.at(now, claim.position)
         return count
 
-    def advance(self, claim: Claim, now: float, count: int) -> None:
-        """Account for `count` more bytes of `claim` on disk."""
-        self.done.add(claim.written, claim.written + count)
-        claim.written += count
-        claim.position = max(claim.position, claim.written)
-        claim.bytes_per_second = claim.rate.at(now, claim.position)
+    def advance(self, start: int, end: int) -> None:
+        """Account for received bytes that are on disk now."""
+        self._writing.remove(start, end)
+        self.done.add(start, end)
 
     def give_back(self, claim: Claim) -> None:
         """Release the rest of a claim: to the one before it if its stream reaches that far, else to any connection."""
@@ -128,9 +136,11 @@ class Board:
 
     def _taken(self) -> Ranges:
         taken = self.done.copy()
+        for start, end in self._writing:
+            taken.add(start, end)
         for claim in self.claims:
             if claim.end is not None:
-                taken.add(claim.written, max(claim.position, claim.end))
+                taken.add(claim.position, claim.end)
         return taken
 
     def _first_gap(self) -> tuple[int, int | None] | None:

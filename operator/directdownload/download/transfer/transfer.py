@@ -144,7 +144,8 @@ class Transfer:
                     now = time.monotonic()
                     self._look_at_pace(now)
                     if not self._connections:
-                        self._open_one_or_fail()
+                        if board.has_gap:
+                            self._open_one_or_fail()
                     elif self._assembly.prepared:
                         self._adjust(now, rate.at(now, board.done.total_bytes), board.missing_bytes)
                     self._changed.wait(TICK_SECONDS)
@@ -295,7 +296,7 @@ class Transfer:
             else:
                 self._versions.check_continued(supplier, same=same_version and same_size)
             continues = same_version and (same_size or self.size_bytes is None)
-            begins_anew = stream.offset_bytes != start or bool(self._assembly.board.done and not continues)
+            begins_anew = stream.offset_bytes != start or (self._assembly.board.begun and not continues)
             validator = stream.validator if begins_anew else stream.validator or supplier.validator
             if not stream.ranges or begins_anew or not (self._versions.verified or validator):
                 supplier.whole_only = True
