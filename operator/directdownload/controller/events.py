@@ -28,6 +28,7 @@ from directdownload.controller import metrics
 from directdownload.observe import logs
 from directdownload.resources.base import GROUP
 from directdownload.resources.reasons import Reason
+from directdownload.tokenbucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,6 @@ class Series:
     count: int = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bucket:
-    """How many Events an object has left, as of `at`."""
-
-    tokens: float
-    at: datetime.datetime
-
-
 def continued(earlier: Series | None, new: Series) -> Series:
     """The Event that reports `new`: `earlier` with one more repetition, or `new` itself."""
     if earlier is None or new.first - earlier.last > SERIES_PAUSE:
@@ -101,13 +94,13 @@ def continued(earlier: Series | None, new: Series) -> Series:
     return dataclasses.replace(earlier, last=max(earlier.last, new.last), count=earlier.count + 1)
 
 
-def spend(bucket: Bucket | None, now: datetime.datetime) -> tuple[Bucket, bool]:
-    """Takes one token. False: there was none."""
+def spend(bucket: TokenBucket | None, now: datetime.datetime) -> tuple[TokenBucket, bool]:
+    """Takes one token of an object's Events. False: there was none."""
+    moment = now.timestamp()
     if bucket is None:
-        return Bucket(BURST - 1, now), True
-    refilled = max(datetime.timedelta(0), now - bucket.at) / REFILL
-    tokens = min(float(BURST), bucket.tokens + refilled)
-    return (Bucket(tokens - 1, now), True) if tokens >= 1 else (Bucket(tokens, now), False)
+        bucket = TokenBucket.full(REFILL.total_seconds(), BURST, moment)
+    taken, lacking_seconds = bucket.take(moment)
+    return (bucket, False) if lacking_seconds else (taken, True)
 
 
 def note(message: str) -> str:
@@ -176,7 +169,7 @@ class Backlog:
     def __init__(self) -> None:
         #: the latest state of each, the one that was touched longest ago first
         self._series: collections.OrderedDict[SeriesKey, Series] = collections.OrderedDict()
-        self._buckets: collections.OrderedDict[tuple[str, EventType], Bucket] = collections.OrderedDict()
+        self._buckets: collections.OrderedDict[tuple[str, EventType], TokenBucket] = collections.OrderedDict()
         self._waiting: collections.OrderedDict[SeriesKey, Series] = collections.OrderedDict()
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from directdownload.cluster import client, kinds
 from directdownload.controller import events
 from directdownload.controller.events import Series
 from directdownload.resources.reasons import Reason
+from directdownload.tokenbucket import TokenBucket
 
 
 def happening(after: datetime.timedelta = datetime.timedelta(0), **fields: Any) -> Series:
@@ -87,7 +88,7 @@ def test_another_object_reason_type_or_action_is_another_event(other: dict[str, 
 # Too many
 
 
-def spent(bucket: events.Bucket | None, now: datetime.datetime) -> tuple[int, events.Bucket]:
+def spent(bucket: TokenBucket | None, now: datetime.datetime) -> tuple[int, TokenBucket]:
     """How many Events are allowed at once."""
     for number in range(1000):
         bucket, allowed = events.spend(bucket, now)

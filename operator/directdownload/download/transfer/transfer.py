@@ -19,7 +19,7 @@ from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.store.staging import Staging
 from directdownload.download.transfer import journal, schedule
 from directdownload.download.transfer.assembly import Assembly, State, Terms
-from directdownload.download.transfer.bucket import TokenBucket
+from directdownload.download.transfer.bandwidth import Bandwidth
 from directdownload.download.transfer.pace import Pace
 from directdownload.download.transfer.ranges import Ranges
 from directdownload.download.transfer.schedule import BLOCK_BYTES
@@ -73,7 +73,7 @@ class Transfer:
         self._opened = 0
         self._fatal: Exception | None = None
         self._ramp = schedule.Ramp(time.monotonic())
-        self._bucket = TokenBucket(terms.limits.bandwidth_bytes_per_second)
+        self._bandwidth = Bandwidth(terms.limits.bandwidth_bytes_per_second)
         self._pace = Pace(terms.limits, time.monotonic())
         self._received_by_ended = 0
         self._assembly = Assembly(
@@ -329,7 +329,7 @@ class Transfer:
             connection.busy = Busy.RECEIVING
             filled = 0
             try:
-                want = min(BLOCK_BYTES - claim.position % BLOCK_BYTES, self._bucket.block_bytes)
+                want = min(BLOCK_BYTES - claim.position % BLOCK_BYTES, self._bandwidth.block_bytes)
                 if (left := claim.left_bytes) is not None:
                     want = min(want, left)
                 end = time.monotonic() + _FILL_SECONDS
@@ -345,7 +345,7 @@ class Transfer:
                 connection.busy = Busy.WRITING
                 # also after a failure of the source: these bytes are good
                 self._assembly.put(claim, buffer, filled, supplier.delivered)
-            self._bucket.take(filled, guard)
+            self._bandwidth.take(filled, guard)
         if not ended:
             return
         with self._changed:
