@@ -1,376 +1,224 @@
-"""`directdownload fetch` against a user's alternatives: curl, aria2c, gunzip, nfs-cp.
+"""`directdownload fetch` against what a user would use instead, and against what the machine can do at best.
 
-One image of 2 GiB from nginx (and nfs-ganesha) on the same machine with a warm page cache, to disk. The ways of a table
-take turns, so that other load of the machine affects all of them. Needs root: ganesha, and links of limited speed.
+Images from nginx and nfs-ganesha on the same machine with a warm page cache, to disk. All ways to an image take turns
+(`ways.py`). SOURCES_SIZES (such as `64Mi,1Gi`, multiples of 8 MiB) and SOURCES_ROUNDS make it smaller. Needs root:
+ganesha, and links of limited speed.
 """
 
 import contextlib
 import dataclasses
-import gzip
-import hashlib
 import os
 import pathlib
-import re
-import socket
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
+from tests.bench import footprint, served, ways
+from tests.bench.served import Served
+from tests.bench.ways import Comparison, Table, Way, Work, longer, reference
 from tests.cluster import harness
-from tests.world import checkout, origin
-from tests.world.ganesha import Ganesha
 
-from directdownload.resources import jobs, zone
+from directdownload.download.transfer.journal import Journal, read_journal
+from directdownload.resources import quantities
 
-ROUNDS = 5
-SIZE_BYTES = 2 << 30
-SLOW_BYTES = 192 << 20
-_BLOCK = 1 << 20
-_FETCH = [checkout.DIRECTDOWNLOAD, "fetch", "--quiet"]
-_JOB = [checkout.DIRECTDOWNLOAD, "job", "fetch"]
-_LOCAL = ["--allow-cidr", "127.0.0.0/8"]
+SIZES = sorted(map(quantities.parse_quantity, os.environ.get("SOURCES_SIZES", "256Mi,1Gi,4Gi").split(",")))
+ROUNDS = int(os.environ.get("SOURCES_ROUNDS", "5"))
+#: Of the rows that one size is enough for.
+MIDDLE = SIZES[len(SIZES) // 2]
+SLOW_BYTES = min(192 << 20, SIZES[-1])
+#: Below it, the start of the process counts more than the bytes.
+_LONG_BYTES = 1 << 30
+_ARIA_CONNECTIONS = (1, 4)
 
-
-@dataclasses.dataclass(frozen=True)
-class Image:
-    path: pathlib.Path
-    digest: str
-
-    @property
-    def checksum(self) -> list[str]:
-        return ["--checksum", f"sha256:{self.digest}"]
+_CURL = "`curl -o`"
+_SYNC = "`curl -o`, then `sync`"
+_NULL = "`curl -o /dev/null`"
+_DD = "`dd oflag=direct`"
+_BOTH = "both halves at once"
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The measured way, the reference, and the aimed ratio."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packing:
+    """A program that packs, the one that unpacks, and the largest image that is not too slow for a bench."""
 
-    what: str
-    ours: str
-    theirs: str
-    aim: float
+    name: str
+    pack: tuple[str, ...]
+    unpack: str
+    largest_bytes: int = 1 << 40
+
+
+PACKINGS = (
+    Packing("gz", ("gzip", "-1", "-c"), "gunzip"),
+    Packing("xz", ("xz", "-0", "-T1", "-c"), "xz -d", largest_bytes=1 << 30),
+    Packing("zst", ("zstd", "-q", "-c"), "zstd -q -d"),
+)
 
 
 def measure() -> str:
     """Markdown tables."""
+    if any(size % (8 << 20) for size in SIZES):
+        raise ValueError("SOURCES_SIZES: expected multiples of 8Mi, such as 64Mi,1Gi")
+    tables: dict[str, list[Table]] = {}
     with tempfile.TemporaryDirectory(dir=harness.state_root()) as name:
         root = pathlib.Path(name)
+        # servers do not run as root
         root.chmod(0o755)
-        served = root / "served"
-        served.mkdir()
-        image = _image(served / "image.raw", SIZE_BYTES)
-        work = root / "work"
-        work.mkdir()
-        tables = [_http(served, image, work), _gzip(served, work), _nfs(served, image, work), _mirrors(work)]
-        rows = [row for table in tables for row in table]
-        header = [
-            "| work, median of 5 rounds | seconds | against | seconds | ratio | aim |",
-            "|---|---|---|---|---|---|",
-        ]
-        return "\n".join([*header, *rows, "", *_footprint(served, image, work)])
+        directory, work = root / "served", Work(root / "work")
+        directory.mkdir()
+        work.directory.mkdir()
+        for size in SIZES:
+            with served.image(directory, size) as source:
+                tables[served.name_of(size)] = [_image(source, work)]
+                if size == SIZES[-1]:
+                    memory = footprint.memory(source, work)
+            tables[served.name_of(size)] += _archives(directory, size, work)
+        rows = [row for of_size in tables.values() for table in of_size for row in table.rows()]
+        rows += _mirrors(directory, work).rows()
+    return "\n".join([*ways.header(ROUNDS), *rows, "", *ways.costs(tables), "", *memory, "", *footprint.start(ROUNDS)])
 
 
-def _http(served: pathlib.Path, image: Image, work: pathlib.Path) -> list[str]:
-    with origin.Origin(served) as plain, origin.Origin(served, tls=True) as tls:
-        http, https = plain.url("image.raw"), tls.url("image.raw")
-        half = Image(served / "half.raw", _copy_half(image.path, served / "half.raw"))
-        aria = ["aria2c", "-q", "--allow-overwrite=true", "--file-allocation=falloc", f"--dir={work}", "--out=out"]
-        aria += [f"--checksum=sha-256={image.digest}", f"--ca-certificate={tls.certificate}"]
-        ca = ["--ca", str(tls.certificate)]
-        ways: dict[str, Callable[[], float]] = {
-            "fetch http": _to_disk(work, [*_FETCH, *_LOCAL, *image.checksum, http, "-o"]),
-            "job http": _run(work, _JOB, env=_job_environment(work, image, http)),
-            "fetch https": _to_disk(work, [*_FETCH, *_LOCAL, *image.checksum, *ca, https, "-o"]),
-            "curl http": _to_disk(work, ["curl", "-s", http, "-o"]),
-            "curl https": _to_disk(work, ["curl", "-s", "--cacert", str(tls.certificate), https, "-o"]),
-            "curl http, then sha256sum": _shell(work, f"curl -s {http} -o out && sha256sum out"),
-            **{
-                f"aria2c {scheme}, {count} connections": _run(work, [*aria, f"-x{count}", f"-s{count}", url])
-                for scheme, url in (("http", http), ("https", https))
-                for count in (1, 4)
-            },
-            "fetch of the second half": lambda: _resume(work, image, http),
-            "fetch of a file of that size": _to_disk(
-                work, [*_FETCH, *_LOCAL, *half.checksum, plain.url("half.raw"), "-o"]
-            ),
+def _image(source: Served, work: Work) -> Table:
+    """An image that is stored as it is served."""
+    size = source.image.size_bytes
+    with _first_half(source, work) as half:
+        found: dict[str, Way] = {
+            "fetch http": work.to_disk(*source.image.fetch(*served.LOCAL, source.http)),
+            _CURL: work.to_disk("curl", "-s", source.http, "-o"),
+            _SYNC: work.shell(f"curl -s {source.http} -o out; sync out"),
+            _NULL: work.run(["curl", "-s", source.http, "-o", "/dev/null"]),
+            _DD: work.shell(f"dd if={source.image.path} of=out bs=4M oflag=direct status=none"),
+            "`sha256sum`": work.run(["sha256sum", str(source.image.path)]),
+            "`openssl dgst -sha256`": work.run(["openssl", "dgst", "-sha256", str(source.image.path)]),
+            "fetch https": work.to_disk(*source.image.fetch(*served.LOCAL, "--ca", source.ca, source.https)),
+            "`curl https -o`": work.to_disk("curl", "-s", "--cacert", source.ca, source.https, "-o"),
+            "fetch nfs": work.to_disk(*source.image.fetch(source.nfs)),
+            "`nfs-cp`": work.to_disk("nfs-cp", source.nfs),
+            "fetch of the second half": lambda: _resume(source, work),
+            _BOTH: work.shell(_both_halves(source, half)),
+            **(_others(source, work) if size == MIDDLE else {}),
         }
-        medians = _medians(ways)
-    comparisons = [
-        Comparison("http", "fetch http", "curl http", 1.0),
-        Comparison("http", "fetch http", "curl http, then sha256sum", 0.35),
-        *(
-            Comparison(scheme, f"fetch {scheme}", f"aria2c {scheme}, {count} connections", 0.75)
-            for scheme in ("http", "https")
-            for count in (1, 4)
-        ),
-        Comparison("https", "fetch https", "curl https", 1.25),
-        Comparison("download job, two processes", "job http", "fetch http", 1.05),
-        Comparison("resume at 50 %", "fetch of the second half", "fetch of a file of that size", 1.3),
+        rounds = ways.in_turn(found, ROUNDS)
+    return Table(rounds, _comparisons(size))
+
+
+def _others(source: Served, work: Work) -> Mapping[str, Way]:
+    """Ways that are measured at one size only."""
+    aria = ["aria2c", "-q", "--allow-overwrite=true", "--file-allocation=falloc", f"--dir={work.directory}"]
+    aria += ["--out=out", f"--checksum=sha-256={source.image.digest}", f"--ca-certificate={source.ca}"]
+    return {
+        "job http": work.run(served.JOB, source.image.job_environment(work.directory, source.http)),
+        "`curl -o`, then `sha256sum`": work.shell(f"curl -s {source.http} -o out; sha256sum out"),
+        **{
+            _aria(scheme, count): work.run([*aria, f"-x{count}", f"-s{count}", url])
+            for scheme, url in (("http", source.http), ("https", source.https))
+            for count in _ARIA_CONNECTIONS
+        },
+    }
+
+
+def _aria(scheme: str, connections: int) -> str:
+    return f"`aria2c` {scheme}, {connections} {'connection' if connections == 1 else 'connections'}"
+
+
+def _comparisons(size: int) -> list[Comparison]:
+    name = served.name_of(size)
+    bounds = longer(reference(_DD), reference(_NULL))
+    found = [
+        Comparison(f"http, {name}", "fetch http", reference(_CURL), 1.0),
+        Comparison(f"http, {name}", "fetch http", reference(_SYNC)),
+        Comparison(f"http, {name}", "fetch http", bounds, 1.25 if size >= _LONG_BYTES else "≤ 1.25 plus the start"),
+        Comparison(f"http, {name}", "fetch http", reference("`openssl dgst -sha256`")),
+        Comparison(f"https, {name}", "fetch https", reference("`curl https -o`"), 1.1),
+        Comparison(f"nfs, {name}", "fetch nfs", longer(reference("`nfs-cp`", 0.6), reference(_DD, 1.1)), 1.0),
+        Comparison(f"resume at 50 %, {name}", "fetch of the second half", reference(_BOTH), 1.25),
     ]
-    return [_row(comparison, medians) for comparison in comparisons]
+    if size == MIDDLE:
+        found += [
+            Comparison(f"http, {name}", "fetch http", reference("`curl -o`, then `sha256sum`"), 0.35),
+            *(
+                Comparison(f"{scheme}, {name}", f"fetch {scheme}", reference(_aria(scheme, count)), 0.75)
+                for scheme in ("http", "https")
+                for count in _ARIA_CONNECTIONS
+            ),
+            Comparison(f"download job, two processes, {name}", "job http", reference("fetch http"), 1.05),
+        ]
+    return found
 
 
-def _gzip(served: pathlib.Path, work: pathlib.Path) -> list[str]:
-    raw = _image(work / "raw", SIZE_BYTES, compressible=True)
-    archive = served / "image.raw.gz"
-    with raw.path.open("rb") as source, gzip.open(archive, "wb", compresslevel=1) as file:
-        while block := source.read(_BLOCK):
-            file.write(block)
-    raw.path.unlink()
-    digest = _digest(archive)
-    with origin.Origin(served) as server:
-        url = server.url(archive.name)
-        checksum = ["--checksum", f"sha256:{digest}", "--format", "RAW"]
-        ways = {
-            "fetch gz": _to_disk(work, [*_FETCH, *_LOCAL, *checksum, url, "-o"]),
-            "curl, gunzip": _shell(work, f"curl -s {url} | gunzip > out"),
-        }
-        medians = _medians(ways)
-    archive.unlink()
-    return [_row(Comparison("gz image, unpacked", "fetch gz", "curl, gunzip", 1.1), medians)]
+def _archives(directory: pathlib.Path, size: int, work: Work) -> list[Table]:
+    """An image that is unpacked while it arrives; `size` is that of the unpacked one."""
+    packings = [each for each in PACKINGS if size <= each.largest_bytes]
+    found = []
+    with served.packed(directory, size, [each.pack for each in packings]) as sources:
+        for packing, (archive, url) in zip(packings, sources, strict=True):
+            ours, theirs = f"fetch {packing.name}", f"`curl`, `{packing.unpack}`"
+            both: dict[str, Way] = {
+                ours: work.to_disk(*archive.fetch(*served.LOCAL, "--format", "RAW", url)),
+                theirs: work.shell(f"curl -s {url} | {packing.unpack} > out"),
+            }
+            comparison = Comparison(
+                f"{packing.name} image, unpacked, {served.name_of(size)}", ours, reference(theirs), 1.0
+            )
+            found.append(Table(ways.in_turn(both, ROUNDS), [comparison]))
+    return found
 
 
-def _nfs(served: pathlib.Path, image: Image, work: pathlib.Path) -> list[str]:
-    with Ganesha(served) as server:
-        url = server.url("image.raw")
-        ways = {
-            "fetch nfs": _to_disk(work, [*_FETCH, *image.checksum, url, "-o"]),
-            "nfs-cp": _to_disk(work, ["nfs-cp", url]),
-        }
-        medians = _medians(ways)
-    return [_row(Comparison("nfs", "fetch nfs", "nfs-cp", 0.6), medians)]
-
-
-def _mirrors(work: pathlib.Path) -> list[str]:
+def _mirrors(directory: pathlib.Path, work: Work) -> Table:
     """Two mirrors behind links of 100 Mbit/s each, against one of them."""
-    served = work / "slow"
-    served.mkdir()
-    image = _image(served / "image.raw", SLOW_BYTES)
-    with _slow_server(served, 1) as one, _slow_server(served, 2) as two:
-        ways = {
-            "two mirrors": _to_disk(work, [*_FETCH, *image.checksum, "--mirror", two, one, "-o"]),
-            "one": _to_disk(work, [*_FETCH, *image.checksum, one, "-o"]),
+    with served.slowly(directory, SLOW_BYTES) as (image, one, two):
+        found: dict[str, Way] = {
+            "fetch from two": work.to_disk(*image.fetch("--mirror", two, one)),
+            "fetch from one": work.to_disk(*image.fetch(one)),
         }
-        medians = _medians(ways)
-    what = "two mirrors of 100 Mbit/s (192 MiB)"
-    return [_row(Comparison(what, "two mirrors", "one", 0.6), medians)]
+        rounds = ways.in_turn(found, ROUNDS)
+    what = f"two mirrors of 100 Mbit/s, {served.name_of(SLOW_BYTES)}"
+    return Table(rounds, [Comparison(what, "fetch from two", reference("fetch from one"), 0.6)])
 
 
-def _footprint(served: pathlib.Path, image: Image, work: pathlib.Path) -> list[str]:
-    imports = "import directdownload.cli.fetch, directdownload.download.engine, directdownload.download.probe, rich"
-    base = _peak_bytes([sys.executable, "-c", imports])
-    lines = ["| peak memory of a fetch of 2 GiB, MiB | whole | over the imports | aim |", "|---|---|---|---|"]
-    lines.append(f"| the interpreter's own imports | {base >> 20} | | |")
-    with origin.Origin(served) as plain, origin.Origin(served, tls=True) as tls, Ganesha(served) as nfs:
-        kinds = {
-            "http": [*_LOCAL, plain.url("image.raw")],
-            "http, 4 connections": [*_LOCAL, "--connections", "4", plain.url("image.raw")],
-            "https": [*_LOCAL, "--ca", str(tls.certificate), tls.url("image.raw")],
-            "nfs": [nfs.url("image.raw")],
-        }
-        for kind, arguments in kinds.items():
-            peak = _peak_bytes([*_FETCH, *image.checksum, *arguments, "-o", str(work / "out")])
-            lines.append(f"| {kind} | {peak >> 20} | {(peak - base) >> 20} | ≤ 64 |")
-            (work / "out").unlink()
-        peak = _peak_of_both(_JOB, _job_environment(work, image, plain.url("image.raw")))
-        lines.append(f"| http, download job, both processes | {peak >> 20} | {(peak - base) >> 20} | ≤ 64 |")
-        (work / "out").unlink()
-    seconds = statistics.median(_seconds_to_first_byte(work) for _ in range(ROUNDS))
-    return [*lines, "", f"From the start of the process to the first byte asked: {seconds:.2f} s (aim: ≤ 0.4 s)."]
+@contextlib.contextmanager
+def _first_half(source: Served, work: Work) -> Iterator[pathlib.Path]:
+    """A copy on disk and not in the page cache, as an interrupted fetch leaves it."""
+    path = work.directory / "half"
+    count = source.image.size_bytes // 2
+    command = ["dd", f"if={source.image.path}", f"of={path}", f"count={count}", "iflag=count_bytes", "bs=4M"]
+    subprocess.run([*command, "oflag=direct", "status=none"], check=True)
+    try:
+        yield path
+    finally:
+        path.unlink()
 
 
-def _row(comparison: Comparison, medians: dict[str, float]) -> str:
-    ours, theirs = medians[comparison.ours], medians[comparison.theirs]
-    return (
-        f"| {comparison.what} | {ours:.2f} | {comparison.theirs} | {theirs:.2f} | {ours / theirs:.2f} "
-        f"| ≤ {comparison.aim:g} |"
-    )
+def _both_halves(source: Served, half: pathlib.Path) -> str:
+    """What a resume cannot do without: read and hash the first half, and at the same time write the second one."""
+    skip = source.image.size_bytes // 2
+    read = f"dd if={half} bs=4M iflag=direct status=none | openssl dgst -sha256"
+    write = f"dd if={source.image.path} of=out bs=4M skip={skip} iflag=skip_bytes oflag=direct status=none"
+    return f"{read} & {write}; wait $!"
 
 
-def _medians(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
-    found: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
-        for way, run in ways.items():
-            found[way].append(run())
-    return {way: statistics.median(seconds) for way, seconds in found.items()}
-
-
-def _to_disk(work: pathlib.Path, command: Sequence[str]) -> Callable[[], float]:
-    """`command` with a fresh file as its last argument."""
-    return _run(work, [*command, str(work / "out")])
-
-
-def _shell(work: pathlib.Path, script: str) -> Callable[[], float]:
-    return _run(work, ["bash", "-o", "pipefail", "-ec", script])
-
-
-def _job_environment(work: pathlib.Path, image: Image, url: str) -> dict[str, str]:
-    """The environment that the controller gives the pod of a download; its pool is the work directory."""
-    document = jobs.JobDocument(
-        verb=jobs.Verb.FETCH,
-        placement="bench",
-        placement_uid="bench",
-        template_uid="bench",
-        host="bench",
-        pool=jobs.JobPool(name="bench", path=str(work), reserve="0"),
-        file_name="out",
-        url=url,
-        checksum=f"sha256:{image.digest}",
-        format="RAW",
-        policy=zone.SourcePolicy(allowed_cidrs=("127.0.0.0/8",)),
-        seal_directory="",
-    )
-    return {**os.environ, jobs.JOB_ENVIRONMENT_VARIABLE: document.model_dump_json(exclude_defaults=True)}
-
-
-def _run(work: pathlib.Path, command: Sequence[str], env: Mapping[str, str] | None = None) -> Callable[[], float]:
-    def run() -> float:
-        (work / "out").unlink(missing_ok=True)
-        os.sync()
-        started = time.monotonic()
-        subprocess.run(command, cwd=work, check=True, stdout=subprocess.DEVNULL, timeout=600, env=env)
-        seconds = time.monotonic() - started
-        (work / "out").unlink()
-        return seconds
-
-    return run
-
-
-def _resume(work: pathlib.Path, image: Image, url: str) -> float:
-    """The seconds of an attempt that continues at half of the file."""
-    out = work / "out"
-    command = [*_FETCH, *_LOCAL, *image.checksum, url, "-o", str(out)]
-    part, kept = work / ".out.part", work / ".out.journal"
-    with subprocess.Popen([*command, "--limit-rate", "256Mi"]) as process:
-        while not (kept.exists() and _on_disk(kept) >= SIZE_BYTES // 2):
+def _resume(source: Served, work: Work) -> ways.Cost:
+    """An attempt that continues at half of the file. The interrupted one before it is not measured."""
+    half = source.image.size_bytes // 2
+    command = [*source.image.fetch(*served.LOCAL, source.http), str(work.out)]
+    kept = work.directory / ".out.journal"
+    limited = [*command, "--limit-rate", str(half // 4)]
+    with subprocess.Popen(limited, stderr=subprocess.DEVNULL) as process:
+        while (journal := read_journal(str(kept))) is None or journal.bytes_on_disk < half:
             if process.poll() is not None:
                 raise RuntimeError("the fetch that was to be interrupted has ended")
             time.sleep(0.01)
         process.terminate()
-    if not part.exists():
-        raise RuntimeError("the interrupted fetch has left no part")
-    _trim(kept, SIZE_BYTES // 2)
-    os.sync()
-    started = time.monotonic()
-    subprocess.run(command, check=True, timeout=600)
-    seconds = time.monotonic() - started
-    out.unlink()
-    return seconds
-
-
-def _on_disk(kept: pathlib.Path) -> int:
-    from directdownload.download.transfer.journal import read_journal
-
-    journal = read_journal(str(kept))
-    return journal.bytes_on_disk if journal is not None else 0
+    _trim(kept, half)
+    try:
+        return ways.timed(command, work.directory)
+    finally:
+        work.out.unlink(missing_ok=True)
 
 
 def _trim(kept: pathlib.Path, size: int) -> None:
     """Trim the kept bytes to exactly half, as the interruption came a little later."""
-    from directdownload.download.transfer.journal import read_journal
-
-    journal = read_journal(str(kept))
+    journal: Journal | None = read_journal(str(kept))
     if journal is None or journal.ranges[0][0] != 0 or journal.ranges[0][1] < size:
         raise RuntimeError("the interrupted fetch has not left its first half")
     journal.model_copy(update={"ranges": ((0, size),), "bytes_on_disk": size}).write(str(kept))
-
-
-def _peak_bytes(command: Sequence[str]) -> int:
-    """The kernel's peak of the running process; wait(2) would include the parent's memory from before exec."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    status = pathlib.Path(f"/proc/{process.pid}/status")
-    peak = 0
-    while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        peak = max(peak, int(found[1]) * 1024 if found else 0)
-        time.sleep(0.01)
-    if process.returncode:
-        raise RuntimeError(f"{command[0]} ended with {process.returncode}")
-    return peak
-
-
-def _peak_of_both(command: Sequence[str], env: Mapping[str, str]) -> int:
-    """The peak of a process and its child: shared pages count once."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    tree = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    peak = 0
-    while process.poll() is None:
-        with contextlib.suppress(OSError):
-            shares = [
-                re.search(r"^Pss:\s+(\d+) kB", pathlib.Path(f"/proc/{each}/smaps_rollup").read_text(), re.MULTILINE)
-                for each in (str(process.pid), *tree.read_text().split())
-            ]
-            peak = max(peak, sum(int(share[1]) * 1024 for share in shares if share))
-        time.sleep(0.01)
-    if process.returncode:
-        raise RuntimeError(f"{command[0]} ended with {process.returncode}")
-    return peak
-
-
-def _seconds_to_first_byte(work: pathlib.Path) -> float:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/image"
-        started = time.monotonic()
-        process = subprocess.Popen([*_FETCH, *_LOCAL, url, "-o", str(work / "none")], stderr=subprocess.DEVNULL)
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(1)
-            seconds = time.monotonic() - started
-            process.terminate()
-            process.wait(timeout=20)
-    return seconds
-
-
-@contextlib.contextmanager
-def _slow_server(served: pathlib.Path, number: int) -> Iterator[str]:
-    """Run nginx in its own network namespace, behind a link of 100 Mbit/s; yield its URL."""
-    name, inner, outer = f"ddbench-{number}", f"ddin{number}", f"ddout{number}"
-    network = ("198.51.100", "203.0.113")[number - 1]
-    commands = [
-        f"ip netns add {name}",
-        f"ip link add {outer} type veth peer name {inner} netns {name}",
-        f"ip addr add {network}.1/24 dev {outer}",
-        f"ip link set {outer} up",
-        f"ip -n {name} addr add {network}.2/24 dev {inner}",
-        f"ip -n {name} link set {inner} up",
-        f"ip netns exec {name} tc qdisc add dev {inner} root tbf rate 100mbit burst 256kb latency 100ms",
-    ]
-    try:
-        for command in commands:
-            subprocess.run(command.split(), check=True)
-        with origin.Origin(served, f"{network}.2", port=80, prefix=("ip", "netns", "exec", name)) as server:
-            yield server.url("image.raw")
-    finally:
-        subprocess.run(["ip", "netns", "delete", name], check=False)
-        subprocess.run(["ip", "link", "delete", outer], check=False, stderr=subprocess.DEVNULL)
-
-
-def _image(path: pathlib.Path, size: int, *, compressible: bool = False) -> Image:
-    """An image whose blocks all differ; `compressible` repeats half of each, like images with text and programs."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for number in range(size // _BLOCK):
-            seed = hashlib.shake_256(number.to_bytes(8, "big"))
-            block = seed.digest(_BLOCK // 2) if compressible else seed.digest(64) * (_BLOCK // 64)
-            block = b"".join(block[i : i + 64] * 2 for i in range(0, len(block), 64)) if compressible else block
-            file.write(block)
-            digest.update(block)
-    return Image(path, digest.hexdigest())
-
-
-def _copy_half(source: pathlib.Path, target: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with source.open("rb") as whole, target.open("wb") as file:
-        for _ in range(SIZE_BYTES // 2 // _BLOCK):
-            block = whole.read(_BLOCK)
-            file.write(block)
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
