@@ -11,7 +11,7 @@ from typing import Self
 
 import pydantic
 
-from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model
+from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model, defaults
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
@@ -69,7 +69,7 @@ class JobPool(Document):
     shared: bool = False
     roots: tuple[str, ...] = ()
     reserve: str = "5%"
-    file: PoolFile = PoolFile()
+    file: PoolFile = defaults(PoolFile)
 
 
 class JobDocument(Document):
@@ -84,7 +84,7 @@ class JobDocument(Document):
     placement_uid: str = ""
     template_uid: str
     host: str
-    pool: JobPool = JobPool(name="", path="")
+    pool: JobPool = defaults(lambda: JobPool(name="", path=""))
     file_name: str = ""
     url: str
     mirrors: tuple[str, ...] = ()
@@ -98,9 +98,9 @@ class JobDocument(Document):
     #: remove: even while a file in the pool names the published one as its backing file; never while one is locked
     remove_mentioned: bool = False
     format: str = "QCOW2"
-    timeouts: Timeouts = Timeouts()
-    limits: Limits = Limits()
-    policy: SourcePolicy = SourcePolicy()
+    timeouts: Timeouts = defaults(Timeouts)
+    limits: Limits = defaults(Limits)
+    policy: SourcePolicy = defaults(SourcePolicy)
     #: PEM file of further trusted certificates; used if it exists
     trust_bundle: str = ""
     #: of the host, not of the pool; empty: nothing is kept
