@@ -39,6 +39,8 @@ NAMES: Mapping[Setting, str] = {
     Setting.HEADERS: "--header",
     Setting.MAX_REDIRECTS: "the limit of this command",
 }
+#: By these rich takes any file for a terminal.
+_RICH_VARIABLES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
 
 
@@ -76,10 +78,12 @@ class _BadFileError(click.BadParameter):
 
 def _bundle(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
     """The path of a file with certificates. Raises _BadFileError for another, before anything is asked of a server."""
+    if path is None:
+        return None
     from directdownload.download.sources import tls
 
     try:
-        if path is not None and not tls.load(path).certificates:
+        if not tls.load(path).certificates:
             raise ValueError("it is empty; expected certificates in PEM")
     except ValueError as error:
         raise _BadFileError(f"{path}: {error}") from error
@@ -194,7 +198,7 @@ def fetch(
 
     Exit status: 0 done, 1 failed but worth another attempt, 2 usage, 3 failed for good.
     """
-    from directdownload.download import engine, job, probe
+    from directdownload.download import engine
     from directdownload.download.guard import Guard
     from directdownload.download.request import FetchRequest
     from directdownload.download.secrets import Secrets
@@ -215,18 +219,18 @@ def fetch(
         headers=header,
         checksum=checksum,
         image_format=image_format or "",
-        timeouts=Timeouts(
+        # the options have validated them; and without a Zone's bounds on the length of the lists
+        timeouts=Timeouts.model_construct(
             connect_seconds=connect_timeout,
             socket_seconds=socket_timeout,
             connection_request_seconds=connect_timeout,
         ),
-        limits=Limits(
+        limits=Limits.model_construct(
             bandwidth_bytes_per_second=limit_rate,
             minimum_bytes_per_second=minimum_rate,
             deadline_seconds=deadline,
             connections=connections,
         ),
-        # without a Zone's bounds on the length of the lists
         policy=SourcePolicy.model_construct(
             allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None
         ),
@@ -240,6 +244,8 @@ def fetch(
     hide = Secrets.of_request(request).hide
     with _Bar(quiet=quiet or only_probe) as bar:
         if only_probe:
+            from directdownload.download import probe
+
             guard = Guard.start(stop, deadline, "nothing is kept")
             result = engine.outcome(lambda: probe.probe(request, guard), hide)
         else:
@@ -249,7 +255,7 @@ def fetch(
         click.echo(result.to_message())
     if not (as_json or quiet) or not result.done:
         click.echo(_summary(result), err=True)
-    sys.exit(job.exit_status(result))
+    sys.exit(engine.exit_status(result))
 
 
 def named(message: str) -> str:
@@ -303,6 +309,9 @@ class _Bar:
 
     def __enter__(self) -> "_Bar":
         if self._quiet:
+            return self
+        if not (sys.stderr.isatty() or _RICH_VARIABLES & os.environ.keys()):
+            self.callback = _Lines().tell
             return self
         import rich.console
 

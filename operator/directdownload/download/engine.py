@@ -18,7 +18,6 @@ from directdownload.download.errors import DownloadError, UnsoundError
 from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
-from directdownload.download.sandbox import sandbox
 from directdownload.download.store import publish
 from directdownload.download.store.place import Part
 from directdownload.download.store.record import Record
@@ -58,6 +57,11 @@ def outcome(action: Callable[[], JobResult], hide: defects.Hide) -> JobResult:
         retry_after_seconds=failure.retry_after_seconds,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def exit_status(result: JobResult) -> int:
+    """0 done, 1 transient, 3 permanent."""
+    return 0 if result.done else 3 if result.permanent else 1
 
 
 class _Fetch:
@@ -124,11 +128,15 @@ class _Fetch:
         request = self._request
         limit = request.limits.max_virtual_size_bytes
         if request.confined:
+            from directdownload.download.sandbox import sandbox
+
             return sandbox.inspect(descriptor, size_bytes, request.image_format, limit, self._guard)
         return images.inspect(descriptor, size_bytes, request.image_format, max_virtual_size_bytes=limit)
 
     def _gather(self, staging: Staging) -> Gathered:
         if self._request.confined:
+            from directdownload.download.sandbox import sandbox
+
             return sandbox.gather(self._request, staging, self._expected, self._guard)
         return Gathering(self._request, staging, self._expected, self._guard, self._progress).run()
 
