@@ -228,7 +228,7 @@ def test_one_that_asks_and_does_not_listen_ends_the_talk(monkeypatch: pytest.Mon
     [
         *((name, Reason.DOWNLOADED) for name in ("plain", *ARCHIVES, "image.meta4")),
         ("busy", Reason.SOURCE_UNAVAILABLE),
-        ("http://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.invalid/", Reason.SOURCE_UNREACHABLE),
+        ("http://stra\N{LATIN SMALL LETTER SHARP S}e.invalid/", Reason.SOURCE_UNREACHABLE),
         ("https://127.0.0.1:1/", Reason.SOURCE_UNREACHABLE),
         ("nfs://127.0.0.1:1/export/image", Reason.SOURCE_UNREACHABLE),
     ],
