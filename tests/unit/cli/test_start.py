@@ -20,6 +20,27 @@ except SystemExit:
     pass
 print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.modules]), file=sys.stderr)
 """
+#: Prints what is loaded, and which models are built, when a program opens its first connection.
+_AT_THE_FIRST_CONNECTION = """
+import os, sys
+from directdownload.cli import main
+from directdownload.resources import base
+def connects(event, _):
+    if event == "socket.connect":
+        built = [model.__name__ for model in base._DEFINED if model.__pydantic_complete__]
+        modules = sorted(sys.modules)
+        import json
+        print(json.dumps([modules, built]), flush=True)
+        os._exit(0)
+sys.addaudithook(connects)
+main.run(sys.argv[1:])
+"""
+#: `fetch` needs these after its first request, for a terminal or for a special source, if at all.
+LATER = (
+    *("rich", "ssl", "email", "http.client", "tempfile", "shutil", "zipfile", "zlib", "lzma", "backports.zstd", "json"),
+    *("idna", "importlib.metadata"),
+    *("directdownload.download.job", "directdownload.download.sandbox", "directdownload.download.sources.nfs"),
+)
 #: Prints which models exist and which of them are not built when the event loop would begin.
 _AT_THE_LOOP = """
 import asyncio, json, pathlib, sys
@@ -78,6 +99,35 @@ def test_the_test_of_imports_sees_them() -> None:
 
 def test_the_help_of_a_command_waits_for_no_client_of_a_cluster() -> None:
     assert "kubernetes" not in imported("status", "--help")
+
+
+@pytest.fixture(scope="module")
+def first_connection() -> tuple[list[str], list[str]]:
+    """The modules and the built models of `fetch` when it connects."""
+    checksum = "sha256:" + "0" * 64
+    arguments = ["fetch", "http://127.0.0.1:1/x", "-o", "x", "--checksum", checksum, "--allow-cidr", "127.0.0.0/8"]
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_THE_FIRST_CONNECTION, *arguments],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    modules, built = json.loads(done.stdout)
+    return modules, built
+
+
+@pytest.mark.parametrize("module", LATER)
+def test_fetch_asks_its_source_before_it_loads(first_connection: tuple[list[str], list[str]], module: str) -> None:
+    modules, _ = first_connection
+    assert module not in modules
+
+
+def test_fetch_asks_its_source_before_it_builds_a_model(first_connection: tuple[list[str], list[str]]) -> None:
+    modules, built = first_connection
+    assert "directdownload.download.sources.http" in modules
+    assert built == []
 
 
 @pytest.mark.parametrize(
