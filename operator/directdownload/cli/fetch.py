@@ -4,6 +4,7 @@ Part and journal are hidden files beside the output file, and are removed when i
 line of standard output is a JobResult; all text for people goes to standard error.
 """
 
+import dataclasses
 import ipaddress
 import os
 import signal
@@ -42,6 +43,39 @@ NAMES: Mapping[Setting, str] = {
 #: By these rich takes any file for a terminal.
 _RICH_VARIABLES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Timeouts:
+    connect_seconds: float
+    socket_seconds: float
+    connection_request_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    bandwidth_bytes_per_second: int
+    minimum_bytes_per_second: int
+    deadline_seconds: float
+    connections: int
+    max_size_bytes: int = 0
+    max_virtual_size_bytes: int = 0
+    progress_interval_seconds: float = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Policy:
+    """Of this command's user, who may read what the process may. The lists are as long as the user writes them."""
+
+    allowed_cidrs: tuple[str, ...]
+    nfs_exports: tuple[str, ...] | None
+    nfs_user: None = None
+    protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
+    allowed_hosts: tuple[str, ...] = ()
+    max_redirects: int = 5
+    require_checksum: bool = False
+    require_direct: bool = False
+    minimum_checksum: str = "MD5"
 
 
 class _Parsed(click.ParamType[Any]):
@@ -204,8 +238,6 @@ def fetch(
     from directdownload.download.secrets import Secrets
     from directdownload.download.sources.proxy import Proxies
     from directdownload.download.store.place import Place
-    from directdownload.resources.jobs import Limits
-    from directdownload.resources.zone import SourcePolicy, Timeouts
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
@@ -219,21 +251,9 @@ def fetch(
         headers=header,
         checksum=checksum,
         image_format=image_format or "",
-        # the options have validated them; and without a Zone's bounds on the length of the lists
-        timeouts=Timeouts.model_construct(
-            connect_seconds=connect_timeout,
-            socket_seconds=socket_timeout,
-            connection_request_seconds=connect_timeout,
-        ),
-        limits=Limits.model_construct(
-            bandwidth_bytes_per_second=limit_rate,
-            minimum_bytes_per_second=minimum_rate,
-            deadline_seconds=deadline,
-            connections=connections,
-        ),
-        policy=SourcePolicy.model_construct(
-            allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None
-        ),
+        timeouts=_Timeouts(connect_timeout, socket_timeout, connect_timeout),
+        limits=_Limits(limit_rate, minimum_rate, deadline, connections),
+        policy=_Policy(allowed_cidrs, nfs_exports or None),
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),
     )

@@ -16,9 +16,10 @@ from pydantic.alias_generators import to_camel
 
 from directdownload.resources import quantities
 from directdownload.resources.definition import Definition, Rule
+from directdownload.resources.naming import GROUP as GROUP
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import Reason, WordOrUnknown
 
-GROUP = "directdownload.dev"
 VERSION = "v1alpha1"
 CATEGORY = "directdownload"
 FINALIZER = f"{GROUP}/placements"
@@ -181,8 +182,6 @@ CountOrPercent = Annotated[
 Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
 ]
-#: Connections at once to one source.
-MOST_CONNECTIONS = 8
 _CONNECTIONS = (
     f"self >= 0 && self <= {MOST_CONNECTIONS}",
     f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",

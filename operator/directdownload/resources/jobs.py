@@ -11,7 +11,8 @@ from typing import Self
 
 import pydantic
 
-from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model, defaults
+from directdownload.resources.base import Bytes, Duration, Model, defaults
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
@@ -20,9 +21,6 @@ JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
 #: The host's directory of records on files that it published or hashed itself, out of reach of writers of a pool.
 SEAL_DIRECTORY = "/var/lib/directdownload/seals"
-#: At the end of a URL's path, in any case: a metalink by its name, whatever the scheme (CloudStack's rule). Others show
-#: when they are opened.
-METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
 class Document(Model):

@@ -12,8 +12,9 @@ import socket
 import urllib.parse
 from typing import Self
 
-from directdownload.resources.jobs import METALINK_SUFFIXES
-
+#: At the end of a URL's path, in any case: a metalink by its name, whatever the scheme (CloudStack's rule). Others show
+#: when they are opened.
+METALINK_SUFFIXES = (".metalink", ".meta4")
 #: of the supported schemes
 DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049}
 _EXAMPLE = "for example https://images.example.org/debian-13.qcow2"

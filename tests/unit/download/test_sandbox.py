@@ -26,7 +26,7 @@ from tests.world.origin import Origin
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError, SourceError, StorageError
-from directdownload.download.gathering import Gathered
+from directdownload.download.gathered import Gathered
 from directdownload.download.guard import Guard
 from directdownload.download.sandbox import confinement, sandbox
 from directdownload.download.sandbox.sandbox import _Link

@@ -31,7 +31,8 @@ from typing import Any, NoReturn, TypeVar
 from directdownload.download import defects, images
 from directdownload.download import probe as probing
 from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
-from directdownload.download.gathering import LARGEST_BYTES, Gathered, Gathering
+from directdownload.download.gathered import LARGEST_BYTES, Gathered
+from directdownload.download.gathering import Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.request import FetchRequest
 from directdownload.download.sandbox import confinement
@@ -56,7 +57,7 @@ _TEXT_LIMIT = 2000
 _FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
 #: Loaded at their first use, which the child may be unable to: the library may be in a directory that only root reads.
 _MODULES = (
-    *("email.utils", "http.client", "idna.uts46data"),
+    *("email.utils", "http", "idna.uts46data"),
     *("directdownload.download.archives.streams", "directdownload.download.archives.zip"),
     "directdownload.download.sources.nfs",
 )

@@ -314,9 +314,9 @@ def _refusal(response: _Response) -> SourceError:
     status = response.status
     if status == 407 and response.proxied is not None:
         return proxy.refusal(response.url, response.proxied, status)
-    import http.client
+    import http
 
-    phrase = http.client.responses.get(status, "unknown status")
+    phrase = next((known.phrase for known in http.HTTPStatus if known == status), "unknown status")
     through = f" (through {response.proxied})" if response.proxied is not None else ""
     message = f"{response.url}: the server answered {status} {phrase}{through}"
     if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
