@@ -13,6 +13,7 @@ from directdownload.download.errors import RequestError
 from directdownload.download.request import FetchRequest
 from directdownload.download.store.place import Place
 from directdownload.planning.conditions import Verdict
+from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import SourcePolicy
 
@@ -57,6 +58,8 @@ def test_the_engines_policy_judges_in_the_words_of_the_job(
         url=template.spec.url,
         place=Place.beside(str(tmp_path / "x")),
         mirrors=template.spec.mirrors,
+        timeouts=zone.spec.timeouts,
+        limits=Limits(),
         checksum=template.spec.checksum or "",
         policy=zone.spec.source_policy,
     )

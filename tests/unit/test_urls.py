@@ -15,11 +15,11 @@ from directdownload.download.errors import RequestError
 from directdownload.download.sources import SourceOptions
 from directdownload.planning import deployments, rollouts, templates
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy
+from directdownload.resources.zone import SourcePolicy, Timeouts
 
 GOOD = "https://images.example.org/x.qcow2"
 #: `directdownload fetch` with everything allowed
-OPEN = SourceOptions(policy=SourcePolicy(nfs_exports=None, nfs_user=None, allowed_cidrs=("0.0.0.0/0", "::/0")))
+OPEN = SourceOptions(Timeouts(), SourcePolicy(nfs_exports=None, nfs_user=None, allowed_cidrs=("0.0.0.0/0", "::/0")))
 _PIECES = st.sampled_from(
     [
         *(

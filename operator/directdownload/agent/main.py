@@ -19,6 +19,7 @@ from directdownload.agent.settings import Settings
 from directdownload.agent.supervisor import Supervisor
 from directdownload.cluster import client, errors
 from directdownload.observe import health, logs, scraping
+from directdownload.resources import base
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def main(settings: Settings) -> int:
     """Runs the agent until a signal ends it; returns the exit status of the process."""
     logs.configure(settings.log_format, settings.log_level)
     with logs.concerning("Host", settings.node_name, host=settings.node_name):
+        base.build()
         return asyncio.run(run(settings))
 
 

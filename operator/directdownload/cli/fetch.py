@@ -4,6 +4,7 @@ Part and journal are hidden files beside the output file, and are removed when i
 line of standard output is a JobResult; all text for people goes to standard error.
 """
 
+import dataclasses
 import ipaddress
 import os
 import signal
@@ -39,7 +40,42 @@ NAMES: Mapping[Setting, str] = {
     Setting.HEADERS: "--header",
     Setting.MAX_REDIRECTS: "the limit of this command",
 }
+#: By these rich takes any file for a terminal.
+_RICH_VARIABLES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 _FORMATS = ("QCOW2", "RAW", "ISO", "VMDK", "VHD", "VHDX", "OVA", "TAR")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Timeouts:
+    connect_seconds: float
+    socket_seconds: float
+    connection_request_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    bandwidth_bytes_per_second: int
+    minimum_bytes_per_second: int
+    deadline_seconds: float
+    connections: int
+    max_size_bytes: int = 0
+    max_virtual_size_bytes: int = 0
+    progress_interval_seconds: float = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Policy:
+    """Of this command's user, who may read what the process may. The lists are as long as the user writes them."""
+
+    allowed_cidrs: tuple[str, ...]
+    nfs_exports: tuple[str, ...] | None
+    nfs_user: None = None
+    protocols: tuple[str, ...] = ("HTTP", "HTTPS", "NFS")
+    allowed_hosts: tuple[str, ...] = ()
+    max_redirects: int = 5
+    require_checksum: bool = False
+    require_direct: bool = False
+    minimum_checksum: str = "MD5"
 
 
 class _Parsed(click.ParamType[Any]):
@@ -76,10 +112,12 @@ class _BadFileError(click.BadParameter):
 
 def _bundle(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
     """The path of a file with certificates. Raises _BadFileError for another, before anything is asked of a server."""
+    if path is None:
+        return None
     from directdownload.download.sources import tls
 
     try:
-        if path is not None and not tls.load(path).certificates:
+        if not tls.load(path).certificates:
             raise ValueError("it is empty; expected certificates in PEM")
     except ValueError as error:
         raise _BadFileError(f"{path}: {error}") from error
@@ -194,14 +232,12 @@ def fetch(
 
     Exit status: 0 done, 1 failed but worth another attempt, 2 usage, 3 failed for good.
     """
-    from directdownload.download import engine, job, probe
+    from directdownload.download import engine
     from directdownload.download.guard import Guard
     from directdownload.download.request import FetchRequest
     from directdownload.download.secrets import Secrets
     from directdownload.download.sources.proxy import Proxies
     from directdownload.download.store.place import Place
-    from directdownload.resources.jobs import Limits
-    from directdownload.resources.zone import SourcePolicy, Timeouts
 
     if output is None and not only_probe:
         raise click.UsageError("Missing option '-o': name the output file, or use --probe, which fetches nothing.")
@@ -215,21 +251,9 @@ def fetch(
         headers=header,
         checksum=checksum,
         image_format=image_format or "",
-        timeouts=Timeouts(
-            connect_seconds=connect_timeout,
-            socket_seconds=socket_timeout,
-            connection_request_seconds=connect_timeout,
-        ),
-        limits=Limits(
-            bandwidth_bytes_per_second=limit_rate,
-            minimum_bytes_per_second=minimum_rate,
-            deadline_seconds=deadline,
-            connections=connections,
-        ),
-        # without a Zone's bounds on the length of the lists
-        policy=SourcePolicy.model_construct(
-            allowed_cidrs=allowed_cidrs, nfs_exports=nfs_exports or None, nfs_user=None
-        ),
+        timeouts=_Timeouts(connect_timeout, socket_timeout, connect_timeout),
+        limits=_Limits(limit_rate, minimum_rate, deadline, connections),
+        policy=_Policy(allowed_cidrs, nfs_exports or None),
         trust_bundle=ca or "",
         proxies=Proxies.from_environment(os.environ),
     )
@@ -240,6 +264,8 @@ def fetch(
     hide = Secrets.of_request(request).hide
     with _Bar(quiet=quiet or only_probe) as bar:
         if only_probe:
+            from directdownload.download import probe
+
             guard = Guard.start(stop, deadline, "nothing is kept")
             result = engine.outcome(lambda: probe.probe(request, guard), hide)
         else:
@@ -249,7 +275,7 @@ def fetch(
         click.echo(result.to_message())
     if not (as_json or quiet) or not result.done:
         click.echo(_summary(result), err=True)
-    sys.exit(job.exit_status(result))
+    sys.exit(engine.exit_status(result))
 
 
 def named(message: str) -> str:
@@ -303,6 +329,9 @@ class _Bar:
 
     def __enter__(self) -> "_Bar":
         if self._quiet:
+            return self
+        if not (sys.stderr.isatty() or _RICH_VARIABLES & os.environ.keys()):
+            self.callback = _Lines().tell
             return self
         import rich.console
 

@@ -15,8 +15,9 @@ from directdownload.planning import slots
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.resources import headers, jobs, naming, urls
-from directdownload.resources.base import GROUP, MOST_CONNECTIONS, REQUESTED_AT, VERSION
+from directdownload.resources.base import GROUP, REQUESTED_AT, VERSION
 from directdownload.resources.host import Host
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.template import Template
 from directdownload.resources.zone import DownloadLimits, Downloads, SourcePolicy, Timeouts, Zone

@@ -29,6 +29,7 @@ from directdownload.controller.settings import Settings
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
 from directdownload.observe import health, logs, scraping
 from directdownload.planning import observed
+from directdownload.resources import base
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -297,6 +298,7 @@ async def _until(stop: asyncio.Event, waiting: Awaitable[None]) -> bool:
 
 def main(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
+    base.build()
     status = asyncio.run(run(settings))
     if status is None:
         _begin_anew()

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from directdownload.download.errors import RequestError
 from directdownload.download.guard import Guard
 from directdownload.download.settings import Setting
+from directdownload.download.terms import SourcePolicy
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy
 
 BLOCK_BYTES = 1024 * 1024
 

@@ -3,6 +3,9 @@
 Called by the job verbs and by `directdownload fetch`. Steps: check that the request can be met → find a file that is
 present → lock the part → gather the bytes, in a confined process if the request says so → check the result → publish.
 Failures are DownloadErrors; `outcome` turns them into a JobResult.
+
+Models, and all that comes after the first request, are imported after it (`tests/unit/cli/test_start`): pydantic takes
+longer to load than everything else.
 """
 
 import datetime
@@ -11,27 +14,28 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from directdownload.download import defects, images
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import DownloadError, UnsoundError
-from directdownload.download.gathering import Gathered, Gathering, ProgressCallback
+from directdownload.download.gathering import Gathering, ProgressCallback
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
-from directdownload.download.sandbox import sandbox
-from directdownload.download.store import publish
 from directdownload.download.store.place import Part
-from directdownload.download.store.record import Record
 from directdownload.download.store.staging import Staging
-from directdownload.download.transfer import journal
 from directdownload.resources.checksum import Checksum
-from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
+
+if TYPE_CHECKING:
+    from directdownload.download.gathered import Gathered
+    from directdownload.download.store.record import Record
+    from directdownload.resources.jobs import JobResult
 
 logger = logging.getLogger(__name__)
 
 
-def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCallback | None = None) -> JobResult:
+def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCallback | None = None) -> "JobResult":
     """Downloaded or AlreadyPresent; raises DownloadError for everything else. A confined fetch reports no progress."""
     started = time.monotonic()
     guard = Guard.start(stop, request.limits.deadline_seconds)
@@ -40,7 +44,7 @@ def fetch(request: FetchRequest, *, stop: threading.Event, progress: ProgressCal
     return result.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
-def outcome(action: Callable[[], JobResult], hide: defects.Hide) -> JobResult:
+def outcome(action: "Callable[[], JobResult]", hide: defects.Hide) -> "JobResult":
     """The result of `action`; every failure, expected or not, becomes a result.
 
     `hide` removes secrets from the text of an unexpected failure, which is logged.
@@ -52,12 +56,19 @@ def outcome(action: Callable[[], JobResult], hide: defects.Hide) -> JobResult:
         failure = error
     except Exception as error:  # the last resort: a job without a result is worse
         failure = defects.report(error, hide)
+    from directdownload.resources.jobs import JobResult
+
     return JobResult(
         reason=failure.reason,
         message=failure.message,
         retry_after_seconds=failure.retry_after_seconds,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def exit_status(result: "JobResult") -> int:
+    """0 done, 1 transient, 3 permanent."""
+    return 0 if result.done else 3 if result.permanent else 1
 
 
 class _Fetch:
@@ -74,7 +85,7 @@ class _Fetch:
         self._guard = guard
         self._progress = progress
 
-    def run(self) -> JobResult:
+    def run(self) -> "JobResult":
         self._place.prepare()
         if present := self._find_present():
             Part.tidy(self._place)
@@ -88,6 +99,8 @@ class _Fetch:
                     gathered = self._gather(staging)
                     return self._publish(part, staging, gathered)
             except DownloadError as error:
+                from directdownload.download.transfer import journal
+
                 # a full disk gets the part's space back; a part without a journal is useless; and a part is not used
                 # again once the process that wrote it sent invalid messages
                 if (
@@ -99,13 +112,24 @@ class _Fetch:
                     part.discard()
                 raise
 
-    def _find_present(self) -> JobResult | None:
+    def _find_present(self) -> "JobResult | None":
+        try:
+            os.lstat(self._place.final)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # which `publish` reports
+            pass
+        from directdownload.download.store import publish
+
         request = self._request
         owner = {"placement": request.placement, "placement_uid": request.placement_uid, "host": request.host}
         record = publish.find_present(self._place, self._expected, self._guard, owner=owner, inspect=self._inspect)
         return self._already_present(record) if record is not None else None
 
-    def _already_present(self, record: Record) -> JobResult:
+    def _already_present(self, record: "Record") -> "JobResult":
+        from directdownload.resources.jobs import JobResult
+
         return JobResult(
             reason=Reason.ALREADY_PRESENT,
             message="the file is already present, with the expected content",
@@ -124,15 +148,23 @@ class _Fetch:
         request = self._request
         limit = request.limits.max_virtual_size_bytes
         if request.confined:
+            from directdownload.download.sandbox import sandbox
+
             return sandbox.inspect(descriptor, size_bytes, request.image_format, limit, self._guard)
         return images.inspect(descriptor, size_bytes, request.image_format, max_virtual_size_bytes=limit)
 
-    def _gather(self, staging: Staging) -> Gathered:
+    def _gather(self, staging: Staging) -> "Gathered":
         if self._request.confined:
+            from directdownload.download.sandbox import sandbox
+
             return sandbox.gather(self._request, staging, self._expected, self._guard)
         return Gathering(self._request, staging, self._expected, self._guard, self._progress).run()
 
-    def _publish(self, part: Part, staging: Staging, gathered: Gathered) -> JobResult:
+    def _publish(self, part: Part, staging: Staging, gathered: "Gathered") -> "JobResult":
+        from directdownload.download.store import publish
+        from directdownload.download.store.record import Record
+        from directdownload.resources.jobs import JobResult
+
         request = self._request
         self._guard.check()
         file = staging.out if gathered.unpacked else staging.part

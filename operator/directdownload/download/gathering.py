@@ -8,9 +8,7 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Self
-
-import pydantic
+from typing import TYPE_CHECKING
 
 from directdownload.download import images, sources
 from directdownload.download.checksum import first_mismatch
@@ -20,20 +18,17 @@ from directdownload.download.images.reader import FileReader
 from directdownload.download.request import FetchRequest
 from directdownload.download.sources import metalink, metalinkxml, offers
 from directdownload.download.store.staging import StagedFile, Staging
-from directdownload.download.transfer import assembly, journal, transfer
+from directdownload.download.transfer import assembly, transfer
 from directdownload.download.transfer.ranges import Ranges
-from directdownload.download.transfer.unpack import Unpack, limit_of_unpacked, never_unpacked
+from directdownload.download.transfer.unpack import Unpack, never_unpacked
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import Document, Limits
 from directdownload.resources.reasons import Reason
+
+if TYPE_CHECKING:
+    from directdownload.download.gathered import Gathered
 
 #: failures of bytes with the expected checksum: another source of the same bytes does not help
 _NO_GOOD_ANYWHERE = frozenset({Reason.UNSAFE_IMAGE, Reason.FORMAT_MISMATCH, Reason.DECOMPRESSION_FAILED})
-#: the largest file size of any system
-LARGEST_BYTES = 2**62
-_Size = Annotated[int, pydantic.Field(ge=0, le=LARGEST_BYTES)]
-_TEXT_LIMIT = 2048
-_Text = Annotated[str, pydantic.Field(max_length=_TEXT_LIMIT)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,53 +43,6 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-
-
-class Gathered(Document):
-    """The content of the staged files: the image in the part, or `unpacked` from it.
-
-    `digests` are canonical texts, of the bytes as served: SHA-256 and those of the expected algorithms. `size_bytes`
-    and `digest` are of the image.
-    """
-
-    unpacked: bool
-    size_bytes: _Size
-    digest: _Text
-    served_bytes: _Size
-    digests: Annotated[tuple[_Text, ...], pydantic.Field(max_length=len(Algorithm))]
-    format: _Text
-    virtual_size_bytes: _Size | None
-    #: for messages: the sources that delivered bytes, and the one that delivered last
-    sources: _Text
-    source: _Text
-    resumed_from: _Size
-    #: what is odd about the file and does no harm
-    notes: Annotated[tuple[_Text, ...], pydantic.Field(max_length=2)] = ()
-
-    @property
-    def served_digest(self) -> str:
-        """`sha256:<hex>` of the bytes as served."""
-        return next(text for text in self.digests if Checksum.parse(text).algorithm is Algorithm.SHA256)
-
-    @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        image, *served = [Checksum.parse(text).algorithm for text in (self.digest, *self.digests)]
-        if image is not Algorithm.SHA256 or Algorithm.SHA256 not in served or len(served) != len(set(served)):
-            raise ValueError("expected the SHA-256 of the image and of what was served, and one digest of an algorithm")
-        if not self.unpacked and (self.digest, self.size_bytes) != (self.served_digest, self.served_bytes):
-            raise ValueError("what was not unpacked is what was served")
-        if self.format not in images.FORMATS:
-            raise ValueError("no format of an image")
-        return self
-
-    def meets(self, image_format: str, limits: Limits) -> bool:
-        """Whether it has the requested format and is within the limits: its process should have checked that."""
-        measured = [
-            (self.served_bytes, limits.max_size_bytes),
-            (self.virtual_size_bytes or 0, limits.max_virtual_size_bytes),
-            (self.size_bytes if self.unpacked else 0, limit_of_unpacked(limits.max_virtual_size_bytes)),
-        ]
-        return self.format == (image_format or self.format) and all(size <= (most or size) for size, most in measured)
 
 
 class _MismatchError(SourceError):
@@ -127,12 +75,12 @@ class Gathering:
         self._progress = progress
         self._started = _now()
 
-    def run(self) -> Gathered:
+    def run(self) -> "Gathered":
         """Raises DownloadError."""
         request = self._request
         return offers.use(request.url, request.mirrors, request.source, self._guard, self._from_offer)
 
-    def _from_offer(self, offer: offers.Offer) -> Gathered:
+    def _from_offer(self, offer: offers.Offer) -> "Gathered":
         """Use all sources together if a digest shows whether they serve the same bytes; else one after the other."""
         self._look_for_metalinks(offer)
         expected = (*self._expected, *offer.checksums)
@@ -203,7 +151,7 @@ class Gathering:
         expected: Sequence[Checksum],
         *,
         mixing: bool,
-    ) -> Gathered:
+    ) -> "Gathered":
         request, staging = self._request, self._staging
         terms = assembly.Terms(
             tuple(checksum.algorithm for checksum in expected),
@@ -256,8 +204,10 @@ class Gathering:
         *,
         media_type: str | None,
         note: str = "",
-    ) -> Gathered:
+    ) -> "Gathered":
         """The image is in `file`: `product` has its size and digest."""
+        from directdownload.download.gathered import TEXT_LIMIT, Gathered
+
         self._guard.check()
         size, digest = product
         try:
@@ -279,14 +229,16 @@ class Gathering:
             digests=tuple(str(each) for each in digests.values()),
             format=info.format,
             virtual_size_bytes=info.virtual_size_bytes,
-            sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:_TEXT_LIMIT],
-            source=last[:_TEXT_LIMIT],
+            sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:TEXT_LIMIT],
+            source=last[:TEXT_LIMIT],
             resumed_from=running.resumed_from,
             notes=tuple(filter(None, (note, odd))),
         )
 
     def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
         """Write the journal of the bytes on disk."""
+        from directdownload.download.transfer import journal
+
         ranges = tuple(written)[: journal.RANGES_LIMIT]
         kept = journal.Journal(
             placement=self._request.placement,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import pydantic
 
-from directdownload.download import engine, remove, secrets, verify
+from directdownload.download import engine, secrets
 from directdownload.download.errors import StorageError
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
@@ -37,7 +37,7 @@ LOG_FORMAT_VARIABLE, LOG_LEVEL_VARIABLE = "DIRECTDOWNLOAD_LOG_FORMAT", "DIRECTDO
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_VARIABLE = "DIRECTDOWNLOAD_TERMINATION_LOG"
 _VERSION = 1
-_EXIT_DONE, _EXIT_TRANSIENT, _EXIT_USAGE, _EXIT_PERMANENT = 0, 1, 2, 3
+_EXIT_USAGE = 2
 
 
 def main(verb: str) -> int:
@@ -54,7 +54,7 @@ def main(verb: str) -> int:
         status = _EXIT_USAGE
     else:
         result = _told(document, stop)
-        status = exit_status(result)
+        status = engine.exit_status(result)
     message = result.to_message()
     _leave_termination_message(message)
     sys.stdout.write(message + "\n")
@@ -77,13 +77,6 @@ def _told(document: JobDocument, stop: threading.Event) -> JobResult:
         about = {"reason": str(result.reason), "seconds": result.seconds}
         logger.log(level, "%s: %s: %s", task, result.reason, result.message, extra=about)
     return result
-
-
-def exit_status(result: JobResult) -> int:
-    """0 done, 1 transient, 3 permanent."""
-    if result.done:
-        return _EXIT_DONE
-    return _EXIT_PERMANENT if result.permanent else _EXIT_TRANSIENT
 
 
 def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
@@ -172,11 +165,15 @@ def _probe(document: JobDocument, stop: threading.Event) -> JobResult:
 
 
 def _verify(document: JobDocument, stop: threading.Event) -> JobResult:
+    from directdownload.download import verify
+
     guard = Guard.start(stop, document.limits.deadline_seconds, "the next check starts from zero")
     return verify.verify(document, _place(document), guard)
 
 
 def _remove(document: JobDocument, stop: threading.Event) -> JobResult:
+    from directdownload.download import remove
+
     guard = Guard.start(stop, document.limits.deadline_seconds, "the next attempt removes the rest")
     return remove.remove(document, _place(document), guard)
 

@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 
@@ -141,6 +140,8 @@ def _is_ours(state: os.stat_result, path: str) -> bool:
 
 def _owner_and_mode_in(directory: str) -> tuple[int, int]:
     """Owner and mode of a new file there: NFS may map the owner to nobody, SMB may have no modes. Raises OSError."""
+    import tempfile
+
     descriptor, path = tempfile.mkstemp(suffix=".tmp", dir=directory)
     try:
         state = os.fstat(descriptor)

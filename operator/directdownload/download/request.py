@@ -5,9 +5,7 @@ import dataclasses
 from directdownload.download import sources
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.store.place import Place
-from directdownload.resources.jobs import Limits
-from directdownload.resources.storagepool import PoolFile
-from directdownload.resources.zone import SourcePolicy, Timeouts
+from directdownload.download.terms import Limits, PoolFile, SourcePolicy, Timeouts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,15 +14,15 @@ class FetchRequest:
 
     url: str
     place: Place
+    timeouts: Timeouts
+    limits: Limits
+    policy: SourcePolicy
     mirrors: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     checksum: str = ""
     expected_digest: str = ""
     #: empty: any format, kept as served
     image_format: str = ""
-    timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
-    limits: Limits = dataclasses.field(default_factory=Limits)
-    policy: SourcePolicy = dataclasses.field(default_factory=SourcePolicy)
     trust_bundle: str = ""
     proxies: Proxies = dataclasses.field(default_factory=Proxies)
     reserve: str = "0"

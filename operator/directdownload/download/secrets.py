@@ -16,10 +16,10 @@ from directdownload.download.errors import DownloadError
 from directdownload.download.sources import headers
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import in_path
-from directdownload.resources.jobs import JobDocument, JobResult
 
 if TYPE_CHECKING:
     from directdownload.download.request import FetchRequest
+    from directdownload.resources.jobs import JobDocument, JobResult
 
 MASK = "***"
 #: Shorter values would match in ordinary words, and are not secrets.
@@ -40,7 +40,7 @@ class Secrets:
         return cls(value for _, value in found)
 
     @classmethod
-    def of_job(cls, document: JobDocument, environment: Mapping[str, str]) -> Self:
+    def of_job(cls, document: "JobDocument", environment: Mapping[str, str]) -> Self:
         """The headers for the origin, the queries of its URLs, and the proxies' passwords."""
         found: Iterable[tuple[str, str]] = ()
         # Unreadable headers were never sent.
@@ -66,7 +66,7 @@ class Secrets:
             text = text.replace(form, MASK)
         return text
 
-    def hide_in(self, result: JobResult) -> JobResult:
+    def hide_in(self, result: "JobResult") -> "JobResult":
         return result.model_copy(update={field: self.hide(getattr(result, field)) for field in _TEXTS})
 
 

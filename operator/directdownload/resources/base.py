@@ -7,17 +7,19 @@ words of the refusal, and an example; `crd.py` turns them into the CustomResourc
 import dataclasses
 import datetime
 import functools
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import pydantic_core
 from pydantic.alias_generators import to_camel
 
 from directdownload.resources import quantities
+from directdownload.resources.definition import Definition, Rule
+from directdownload.resources.naming import GROUP as GROUP
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import Reason, WordOrUnknown
 
-GROUP = "directdownload.dev"
 VERSION = "v1alpha1"
 CATEGORY = "directdownload"
 FINALIZER = f"{GROUP}/placements"
@@ -35,6 +37,10 @@ NAMESPACE_LABEL = f"{GROUP}/deployment-namespace"
 REQUEST_LENGTH = 253
 
 
+#: In the order of their definition: each model after those of its fields.
+_DEFINED: list[type["Model"]] = []
+
+
 class Model(pydantic.BaseModel):
     """camelCase outside, frozen; unknown fields are ignored, as the API server has pruned what it does not know."""
 
@@ -45,9 +51,15 @@ class Model(pydantic.BaseModel):
         extra="ignore",
         frozen=True,
         validate_default=True,
+        # at its first use: a download job asks its source before it needs most of them (`build`)
+        defer_build=True,
     )
     #: CEL rules over the whole object: those that compare fields with one another.
-    RULES: ClassVar[tuple["Rule", ...]] = ()
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        _DEFINED.append(cls)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -61,13 +73,24 @@ class Model(pydantic.BaseModel):
         return schema
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """A CEL rule of the CRD: `rule` over `self`, the words of the refusal, and the field the refusal names."""
+def build() -> None:
+    """Builds all models that are imported: before the event loop of a process that stays, which a build would hold."""
+    for model in _DEFINED:
+        model.model_rebuild()
 
-    rule: str
-    message: str
-    field: str = ""
+
+_M = TypeVar("_M", bound=Model)
+
+
+def defaults(make: Callable[[], _M], **field: Any) -> _M:
+    """A field that is `make()` unless given: one object, made at the first use, as the import builds no model."""
+
+    @functools.cache
+    def made() -> _M:
+        return make()
+
+    default: _M = pydantic.Field(default_factory=made, json_schema_extra={"default": {}}, **field)
+    return default
 
 
 def rules(
@@ -159,8 +182,6 @@ CountOrPercent = Annotated[
 Count = Annotated[
     int, pydantic.Field(ge=0, json_schema_extra=rules(("self >= 0", "expected a number from 0 up, for example 10")))
 ]
-#: Connections at once to one source.
-MOST_CONNECTIONS = 8
 _CONNECTIONS = (
     f"self >= 0 && self <= {MOST_CONNECTIONS}",
     f"expected a number of connections from 1 to {MOST_CONNECTIONS}, or 0, for example 4",
@@ -332,43 +353,12 @@ class Status(Model):
         return next((c for c in self.conditions if c.type == condition_type), None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Column:
-    """A column of `kubectl get`; `wide` shows it with `-o wide` only."""
-
-    name: str
-    path: str
-    type: str = "string"
-    wide: bool = False
-    description: str = ""
-
-
-AGE = Column("Age", ".metadata.creationTimestamp", "date")
-
-
-def condition_column(name: str, condition_type: str, *, field: str = "status", wide: bool = False) -> Column:
-    return Column(name, f'.status.conditions[?(@.type=="{condition_type}")].{field}', wide=wide)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Definition:
-    """The parts of a CustomResourceDefinition beyond the schema."""
-
-    kind: str
-    plural: str
-    short_name: str
-    namespaced: bool
-    columns: tuple[Column, ...]
-    selectable_fields: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
-
-
 class Resource(Model):
     """A custom resource: subclasses narrow `spec` and `status` and carry their `DEFINITION`."""
 
     DEFINITION: ClassVar[Definition]
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = defaults(ObjectMeta)
 
     @property
     def key(self) -> str:

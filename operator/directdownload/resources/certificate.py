@@ -5,21 +5,8 @@ from typing import ClassVar, Literal
 import pydantic
 
 from directdownload.resources import pem
-from directdownload.resources.base import (
-    AGE,
-    Column,
-    Definition,
-    Duration,
-    Model,
-    ObjectName,
-    Resource,
-    Rule,
-    Status,
-    Time,
-    condition_column,
-    duration,
-    rules,
-)
+from directdownload.resources.base import Duration, Model, ObjectName, Resource, Status, Time, defaults, duration, rules
+from directdownload.resources.definition import AGE, Column, Definition, Rule, condition_column
 from directdownload.resources.reasons import Reason
 
 #: Appended to the alias for the previous certificate, while it is kept; reserved.
@@ -192,4 +179,4 @@ class DirectDownloadCertificate(Resource):
     )
 
     spec: DirectDownloadCertificateSpec
-    status: DirectDownloadCertificateStatus = DirectDownloadCertificateStatus()
+    status: DirectDownloadCertificateStatus = defaults(DirectDownloadCertificateStatus)

@@ -22,6 +22,7 @@ from directdownload.resources import (
     templateplacement,
     zone,
 )
+from directdownload.resources.definition import Rule
 
 KINDS: tuple[type[base.Resource], ...] = (
     zone.Zone,
@@ -150,10 +151,10 @@ def _object_rules(schema: dict[str, Any], definitions: dict[str, Any], *, status
                     "fieldPath": f".{name}",
                 }
             )
-    return found + [_rule_entry(base.Rule(**rule)) for rule in _mark(schema, "rules") or ()]
+    return found + [_rule_entry(Rule(**rule)) for rule in _mark(schema, "rules") or ()]
 
 
-def _rule_entry(rule: base.Rule) -> dict[str, str]:
+def _rule_entry(rule: Rule) -> dict[str, str]:
     return {"rule": rule.rule, "message": rule.message, **({"fieldPath": rule.field} if rule.field else {})}
 
 
@@ -174,7 +175,7 @@ def definition(kind: type[base.Resource]) -> dict[str, Any]:
     status["description"] = f"Observed state of the {described.kind}. Written by the operator."
     status.pop("x-kubernetes-validations", None)
     _conditions_as_map(status)
-    spec_missing = base.Rule("has(self.spec)", f"spec is missing: see kubectl explain {described.plural}.spec", ".spec")
+    spec_missing = Rule("has(self.spec)", f"spec is missing: see kubectl explain {described.plural}.spec", ".spec")
     schema = {
         "description": (sys.modules[kind.__module__].__doc__ or "").splitlines()[0],
         "type": "object",

@@ -7,7 +7,7 @@ per header in `DIRECTORY`. No message here repeats a value.
 import re
 
 from directdownload.resources import urls
-from directdownload.resources.base import GROUP
+from directdownload.resources.naming import GROUP
 
 SECRET_TYPE = f"{GROUP}/headers"
 #: On the Secret: the origins that may see it, separated by spaces or commas. Without it anybody who may create

@@ -6,19 +6,8 @@ from typing import ClassVar, Literal
 
 import pydantic
 
-from directdownload.resources.base import (
-    AGE,
-    Column,
-    Definition,
-    Model,
-    ObjectName,
-    Resource,
-    Rule,
-    Status,
-    Time,
-    condition_column,
-    rules,
-)
+from directdownload.resources.base import Model, ObjectName, Resource, Status, Time, defaults, rules
+from directdownload.resources.definition import AGE, Column, Definition, Rule, condition_column
 from directdownload.resources.reasons import Reason, Word, WordOrUnknown
 
 _ABSOLUTE = (
@@ -89,7 +78,7 @@ class HostSpec(Model):
         description="Maintenance: nothing new starts on the host; running downloads continue. A cordoned node has the "
         "same effect.",
     )
-    keystore: KeystoreSpec = KeystoreSpec()
+    keystore: KeystoreSpec = defaults(KeystoreSpec)
 
 
 class DriftKind(Word):
@@ -285,4 +274,4 @@ class Host(Resource):
     )
 
     spec: HostSpec
-    status: HostStatus = HostStatus()
+    status: HostStatus = defaults(HostStatus)

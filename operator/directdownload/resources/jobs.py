@@ -11,7 +11,8 @@ from typing import Self
 
 import pydantic
 
-from directdownload.resources.base import MOST_CONNECTIONS, Bytes, Duration, Model
+from directdownload.resources.base import Bytes, Duration, Model, defaults
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
 from directdownload.resources.storagepool import PoolFile
 from directdownload.resources.zone import DownloadLimits, SourcePolicy, Timeouts
@@ -20,9 +21,6 @@ JOB_ENVIRONMENT_VARIABLE = "DIRECTDOWNLOAD_JOB"
 RESULT_LIMIT_BYTES = 3000
 #: The host's directory of records on files that it published or hashed itself, out of reach of writers of a pool.
 SEAL_DIRECTORY = "/var/lib/directdownload/seals"
-#: At the end of a URL's path, in any case: a metalink by its name, whatever the scheme (CloudStack's rule). Others show
-#: when they are opened.
-METALINK_SUFFIXES = (".metalink", ".meta4")
 
 
 class Document(Model):
@@ -69,7 +67,7 @@ class JobPool(Document):
     shared: bool = False
     roots: tuple[str, ...] = ()
     reserve: str = "5%"
-    file: PoolFile = PoolFile()
+    file: PoolFile = defaults(PoolFile)
 
 
 class JobDocument(Document):
@@ -84,7 +82,7 @@ class JobDocument(Document):
     placement_uid: str = ""
     template_uid: str
     host: str
-    pool: JobPool = JobPool(name="", path="")
+    pool: JobPool = defaults(lambda: JobPool(name="", path=""))
     file_name: str = ""
     url: str
     mirrors: tuple[str, ...] = ()
@@ -98,9 +96,9 @@ class JobDocument(Document):
     #: remove: even while a file in the pool names the published one as its backing file; never while one is locked
     remove_mentioned: bool = False
     format: str = "QCOW2"
-    timeouts: Timeouts = Timeouts()
-    limits: Limits = Limits()
-    policy: SourcePolicy = SourcePolicy()
+    timeouts: Timeouts = defaults(Timeouts)
+    limits: Limits = defaults(Limits)
+    policy: SourcePolicy = defaults(SourcePolicy)
     #: PEM file of further trusted certificates; used if it exists
     trust_bundle: str = ""
     #: of the host, not of the pool; empty: nothing is kept

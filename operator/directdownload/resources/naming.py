@@ -5,12 +5,17 @@ All are deterministic, so that a restarted or second controller arrives at the s
 
 import hashlib
 
+GROUP = "directdownload.dev"
+#: Connections at once to one source.
+MOST_CONNECTIONS = 8
 #: The longest Kubernetes label value and Job name.
 NAME_LIMIT = 63
 #: The highest count of attempts, and of failures: a Job's name has room for nine digits.
 ATTEMPT_LIMIT = 999_999_999
 #: Our directory in a pool: everything of ours there except published files.
 WORK_DIRECTORY = ".directdownload"
+#: There: of the progress of a download, and of the record of a published file.
+JOURNAL_SUFFIX, RECORD_SUFFIX = ".journal", ".record"
 
 
 def placement_name(template_name: str, template_uid: str, pool: str, host: str | None) -> str:

@@ -5,7 +5,6 @@ Called by the source policy of the download engine and by the command line; CEL 
 
 import dataclasses
 import ipaddress
-import json
 import re
 from collections.abc import Sequence
 from typing import Self
@@ -57,6 +56,8 @@ class NFSExport:
     def quoted(self) -> str:
         """As an entry of a list in YAML: an IPv6 address begins with a bracket, a name may hold anything."""
         text = str(self)
+        import json
+
         return f"- {json.dumps(text, ensure_ascii=not text.isprintable())}"
 
     def __str__(self) -> str:

@@ -5,10 +5,11 @@ Used by every other package; `docs/reasons.md` explains each to operators.
 """
 
 import enum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pydantic
-import pydantic_core
+if TYPE_CHECKING:
+    import pydantic
+    import pydantic_core
 
 UNKNOWN = "Unknown"
 
@@ -26,7 +27,7 @@ class Word(enum.StrEnum):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+        cls, core_schema: "pydantic_core.CoreSchema", handler: "pydantic.GetJsonSchemaHandler"
     ) -> dict[str, Any]:
         schema = handler(core_schema)
         words = handler.resolve_ref_schema(schema)
@@ -39,7 +40,7 @@ class WordOrUnknown(Word):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+        cls, core_schema: "pydantic_core.CoreSchema", handler: "pydantic.GetJsonSchemaHandler"
     ) -> dict[str, Any]:
         return handler(core_schema)
 

@@ -5,9 +5,6 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 
 from directdownload.resources.base import (
-    AGE,
-    Column,
-    Definition,
     Duration,
     LabelSelector,
     Model,
@@ -16,11 +13,12 @@ from directdownload.resources.base import (
     Resource,
     Status,
     Words,
-    condition_column,
+    defaults,
     duration,
     rules,
     up_to,
 )
+from directdownload.resources.definition import AGE, Column, Definition, condition_column
 
 #: A user or a group; the last number of 32 bits stands for none (chown(2)).
 OwnerID = Annotated[int, pydantic.Field(json_schema_extra=up_to(2**32 - 2, 64055))]
@@ -71,8 +69,8 @@ class StoragePoolSpec(Model):
             maxLength=1024,
         ),
     )
-    host_selector: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Hosts of the zone that have the pool; empty: all hosts."
+    host_selector: LabelSelector = defaults(
+        LabelSelector, description="Hosts of the zone that have the pool; empty: all hosts."
     )
     verify_interval: Duration = duration(
         "168h",
@@ -83,7 +81,7 @@ class StoragePoolSpec(Model):
     reserve: Reserve = pydantic.Field(
         "5%", description="Free space that downloads never use: a percentage of the file system, or a quantity."
     )
-    file: PoolFile = PoolFile()
+    file: PoolFile = defaults(PoolFile)
 
     @property
     def shared(self) -> bool:
@@ -131,4 +129,4 @@ class StoragePool(Resource):
     )
 
     spec: StoragePoolSpec
-    status: StoragePoolStatus = StoragePoolStatus()
+    status: StoragePoolStatus = defaults(StoragePoolStatus)

@@ -6,22 +6,19 @@ import pydantic
 
 from directdownload.resources import naming
 from directdownload.resources.base import (
-    AGE,
-    Column,
     Connections,
-    Definition,
     LabelSelector,
     Model,
     ObjectName,
     Resource,
-    Rule,
     Status,
     Time,
     Words,
-    condition_column,
+    defaults,
     rules,
 )
 from directdownload.resources.checksum import ALGORITHMS, EXAMPLE, Algorithm
+from directdownload.resources.definition import AGE, Column, Definition, Rule, condition_column
 from directdownload.resources.reasons import Word
 
 _URL_EXAMPLE = "https://images.example.org/debian-13.qcow2"
@@ -239,4 +236,4 @@ class Template(Resource):
     )
 
     spec: TemplateSpec
-    status: TemplateStatus = TemplateStatus()
+    status: TemplateStatus = defaults(TemplateStatus)

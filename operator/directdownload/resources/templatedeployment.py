@@ -7,10 +7,7 @@ from typing import ClassVar, Literal
 import pydantic
 
 from directdownload.resources.base import (
-    AGE,
-    Column,
     CountOrPercent,
-    Definition,
     LabelSelector,
     Model,
     ObjectName,
@@ -18,9 +15,10 @@ from directdownload.resources.base import (
     Status,
     Time,
     Words,
-    condition_column,
+    defaults,
     rules,
 )
+from directdownload.resources.definition import AGE, Column, Definition, condition_column
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import PlacementCounts
 
@@ -63,8 +61,8 @@ class TemplateDeploymentSpec(Model):
         description="The Zone whose hosts get the template.",
         json_schema_extra=rules(expected="the name of a Zone", example="zone-1", immutable=True),
     )
-    host_selector: LabelSelector = pydantic.Field(
-        LabelSelector(),
+    host_selector: LabelSelector = defaults(
+        LabelSelector,
         description="Selects Hosts by their labels, which are those of their nodes; empty: all hosts of the zone.",
     )
     hosts: tuple[ObjectName, ...] = pydantic.Field(
@@ -79,7 +77,7 @@ class TemplateDeploymentSpec(Model):
         "the deployment is not Ready.",
         max_length=256,
     )
-    rollout: Rollout = Rollout()
+    rollout: Rollout = defaults(Rollout)
     deletion_policy: Literal["Delete", "Retain"] = pydantic.Field(
         "Delete",
         description="Files that no deployment wants any more: Delete removes them, Retain keeps them.",
@@ -188,7 +186,7 @@ class TemplateDeployment(Resource):
     )
 
     spec: TemplateDeploymentSpec
-    status: TemplateDeploymentStatus = TemplateDeploymentStatus()
+    status: TemplateDeploymentStatus = defaults(TemplateDeploymentStatus)
 
     @property
     def template_key(self) -> str:

@@ -5,19 +5,8 @@ from typing import ClassVar, Self
 import pydantic
 
 from directdownload.resources import naming, quantities
-from directdownload.resources.base import (
-    AGE,
-    Column,
-    Definition,
-    Model,
-    ObjectName,
-    Resource,
-    Status,
-    Time,
-    Words,
-    condition_column,
-    rules,
-)
+from directdownload.resources.base import Model, ObjectName, Resource, Status, Time, Words, defaults, rules
+from directdownload.resources.definition import AGE, Column, Definition, condition_column
 from directdownload.resources.reasons import Word
 
 
@@ -219,4 +208,4 @@ class TemplatePlacement(Resource):
     )
 
     spec: TemplatePlacementSpec
-    status: TemplatePlacementStatus = TemplatePlacementStatus()
+    status: TemplatePlacementStatus = defaults(TemplatePlacementStatus)

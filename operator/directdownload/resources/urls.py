@@ -12,13 +12,9 @@ import socket
 import urllib.parse
 from typing import Self
 
-import idna
-
-# idna imports its table at the first use: too late in a process that can open no files
-from idna import uts46data  # noqa: F401
-
-from directdownload.resources.jobs import METALINK_SUFFIXES
-
+#: At the end of a URL's path, in any case: a metalink by its name, whatever the scheme (CloudStack's rule). Others show
+#: when they are opened.
+METALINK_SUFFIXES = (".metalink", ".meta4")
 #: of the supported schemes
 DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049}
 _EXAMPLE = "for example https://images.example.org/debian-13.qcow2"
@@ -170,6 +166,8 @@ def _host(name: str, text: str) -> str:
         raise URLError(text, f"'{redact(name[:64])}' is not an IPv6 address")
     ascii_name = name.lower()
     if not name.isascii():
+        import idna
+
         # as browsers: IDNA 2008 after the mapping of UTS 46, non-transitional
         try:
             labels = idna.uts46_remap(name, std3_rules=False).split(".")

@@ -7,22 +7,20 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 
 from directdownload.resources.base import (
-    AGE,
     Bytes,
-    Column,
     Connections,
     Count,
-    Definition,
     Duration,
     LabelSelector,
     Model,
     Resource,
     Status,
-    condition_column,
+    defaults,
     duration,
     rules,
     up_to,
 )
+from directdownload.resources.definition import AGE, Column, Definition, condition_column
 from directdownload.resources.nfsexports import EXAMPLE
 
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
@@ -136,7 +134,7 @@ class DownloadLimits(Measured):
 class Downloads(DownloadLimits, Shares):
     """Limits on downloads. A download reads them when it starts; a change does not touch running ones."""
 
-    retry: Retry = Retry()
+    retry: Retry = defaults(Retry)
 
 
 class NFSUser(Model):
@@ -194,7 +192,7 @@ class SourcePolicy(Model):
             (_NFS_EXPORTS, f"expected a host and a directory without . and .., for example {EXAMPLE}")
         ),
     )
-    nfs_user: NFSUser | SkipJsonSchema[None] = NFSUser()
+    nfs_user: NFSUser | SkipJsonSchema[None] = defaults(NFSUser)
     max_redirects: int = pydantic.Field(
         5, ge=0, le=20, description="Most redirects of one request, 0 to 20.", json_schema_extra=up_to(20, 5)
     )
@@ -222,18 +220,18 @@ class ZoneSpec(Model):
             example="{matchLabels: {topology.kubernetes.io/zone: zone-1}}",
         ),
     )
-    template_namespaces: LabelSelector = pydantic.Field(
-        LabelSelector(), description="Namespaces whose TemplateDeployments may name this zone; empty: all."
+    template_namespaces: LabelSelector = defaults(
+        LabelSelector, description="Namespaces whose TemplateDeployments may name this zone; empty: all."
     )
     placements_per_namespace: Count = pydantic.Field(
         10_000,
         description="Most placements in the zone for the TemplateDeployments of one namespace. At the limit no more "
         "are created, and none is removed. 0: no limit.",
     )
-    certificates: ZoneCertificates = ZoneCertificates()
-    timeouts: Timeouts = Timeouts()
-    downloads: Downloads = Downloads()
-    source_policy: SourcePolicy = SourcePolicy()
+    certificates: ZoneCertificates = defaults(ZoneCertificates)
+    timeouts: Timeouts = defaults(Timeouts)
+    downloads: Downloads = defaults(Downloads)
+    source_policy: SourcePolicy = defaults(SourcePolicy)
 
     @pydantic.field_validator("source_policy")
     @classmethod
@@ -271,4 +269,4 @@ class Zone(Resource):
     )
 
     spec: ZoneSpec
-    status: ZoneStatus = ZoneStatus()
+    status: ZoneStatus = defaults(ZoneStatus)

@@ -20,6 +20,40 @@ except SystemExit:
     pass
 print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.modules]), file=sys.stderr)
 """
+#: Prints what is loaded when a program opens its first connection.
+_AT_THE_FIRST_CONNECTION = """
+import os, sys
+from directdownload.cli import main
+def connects(event, _):
+    if event == "socket.connect":
+        print(*sys.modules, flush=True)
+        os._exit(0)
+sys.addaudithook(connects)
+main.run(sys.argv[1:])
+"""
+#: `fetch` needs these after its first request, for a terminal or for a special source, if at all.
+LATER = (
+    *("pydantic", "pydantic_core", "directdownload.resources.base"),
+    *("rich", "ssl", "email", "http.client", "tempfile", "shutil", "zipfile", "zlib", "lzma", "backports.zstd", "json"),
+    *("idna", "importlib.metadata"),
+    *("directdownload.download.job", "directdownload.download.sandbox", "directdownload.download.sources.nfs"),
+)
+#: Prints which models exist and which of them are not built when the event loop would begin.
+_AT_THE_LOOP = """
+import asyncio, json, pathlib, sys
+from directdownload.cli import main
+from directdownload.resources import base
+def models(kind):
+    for each in kind.__subclasses__():
+        yield each
+        yield from models(each)
+def begin(coroutine):
+    coroutine.close()
+    print(json.dumps({each.__name__: each.__pydantic_complete__ for each in models(base.Model)}))
+    sys.exit()
+asyncio.run = begin
+main.run(json.loads(sys.argv[1]))
+"""
 
 
 def directdownload(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +96,57 @@ def test_the_test_of_imports_sees_them() -> None:
 
 def test_the_help_of_a_command_waits_for_no_client_of_a_cluster() -> None:
     assert "kubernetes" not in imported("status", "--help")
+
+
+@pytest.fixture(scope="module")
+def first_connection(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The modules of `fetch` when it connects."""
+    arguments = ["fetch", "http://127.0.0.1:1/x", "-o", str(tmp_path_factory.mktemp("fetch") / "x")]
+    arguments += ["--checksum", "sha256:" + "0" * 64, "--allow-cidr", "127.0.0.0/8"]
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_THE_FIRST_CONNECTION, *arguments],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_the_test_of_the_first_connection_sees_modules(first_connection: list[str]) -> None:
+    assert "directdownload.download.transfer.transfer" in first_connection
+
+
+@pytest.mark.parametrize("module", LATER)
+def test_fetch_asks_its_source_before_it_loads(first_connection: list[str], module: str) -> None:
+    assert module not in first_connection
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        (("controller", "--pod-name", "p", "--pod-namespace", "n", "--pool-root", "/pools"), "ObservedHost"),
+        (("agent", "--node-name", "n", "--pool-root", "/pools"), "Host"),
+    ],
+)
+def test_a_process_that_stays_builds_its_models_before_its_event_loop(
+    tmp_path: pathlib.Path, arguments: tuple[str, ...], model: str
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.touch()
+    arguments += ("--job-template", str(job)) if arguments[0] == "controller" else ()
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_THE_LOOP, json.dumps(arguments)],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    built = json.loads(done.stdout)
+    assert built[model]
+    assert not [name for name, complete in built.items() if not complete]
 
 
 def test_a_job_starts_with_0_3_seconds_of_work() -> None:

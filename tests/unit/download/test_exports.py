@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.download.support import job_document, run_job
+from tests.unit.download.support import PATIENT, job_document, run_job
 
 from directdownload.download import sources
 from directdownload.download.errors import RequestError
@@ -123,7 +123,7 @@ def test_the_other_rules_hold_beside_it() -> None:
         ("nfs://127.0.0.1/export/x", SourcePolicy(**allowed), "sourcePolicy.allowedCIDRs"),
     ):
         with pytest.raises(RequestError, match=told):
-            sources.create(url, SourceOptions(policy=rules))
+            sources.create(url, SourceOptions(PATIENT, rules))
 
 
 def test_a_probe_says_the_same(tmp_path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """The main paths, from a real nginx into a pool."""
 
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -19,7 +20,6 @@ from directdownload.download import engine
 from directdownload.download.errors import SourceError
 from directdownload.download.gathering import Progress
 from directdownload.download.guard import Guard
-from directdownload.download.request import FetchRequest
 from directdownload.download.sources.connection import Slots
 from directdownload.download.sources.urls import Url
 from directdownload.download.store.place import Part, Place
@@ -196,10 +196,9 @@ def test_no_such_host(pool: pathlib.Path) -> None:
 
 
 def test_a_missing_pool_is_told(tmp_path: pathlib.Path) -> None:
-    request = FetchRequest(
-        url="http://127.0.0.1:9/none", place=Place.in_pool(str(tmp_path / "none"), "uid-1", "uid-1", "kvm-1")
-    )
-    assert fetch_error(request).reason is Reason.POOL_NOT_READY
+    place = Place.in_pool(str(tmp_path / "none"), "uid-1", "uid-1", "kvm-1")
+    request = make_request(tmp_path / "pool", "http://127.0.0.1:9/none")
+    assert fetch_error(dataclasses.replace(request, place=place)).reason is Reason.POOL_NOT_READY
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_moves(origin: Origin, image: bytes, pool: pathlib.Path) -> None:

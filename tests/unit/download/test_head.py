@@ -20,7 +20,7 @@ def read(text: bytes) -> head.Head:
 
 
 def headers(*lines: bytes) -> list[tuple[str, str]]:
-    return read(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])).headers.items()
+    return list(read(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])).headers.items)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_bound_is_of_the_whole_head(more: int) -> None:
     first = b"HTTP/1.1 200 OK\r\n"
     long = b"X: " + b"y" * (head.LIMIT_BYTES - len(first) - len(b"X: \r\n\r\n") + more) + b"\r\n\r\n"
     if not more:
-        assert len(read(first + long).headers["X"]) > 65_000
+        assert len(read(first + long).headers.get("X")) > 65_000
         return
     with pytest.raises(SourceError, match="at most 65536 bytes") as caught:
         read(first + long)

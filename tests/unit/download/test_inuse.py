@@ -20,7 +20,7 @@ from tests.unit.download.support import content, job_document, leftovers
 from tests.world import checkout
 from tests.world.waiting import closely
 
-from directdownload.download import job
+from directdownload.download import engine, job
 from directdownload.download.errors import DownloadError, StoppedError
 from directdownload.download.guard import Guard
 from directdownload.download.store import inuse
@@ -69,7 +69,7 @@ def template(pool: pathlib.Path) -> pathlib.Path:
 
 def assert_kept(pool: pathlib.Path, result: JobResult, *mentioned: str) -> None:
     assert result.reason is Reason.IN_USE
-    assert job.exit_status(result) == 1
+    assert engine.exit_status(result) == 1
     assert all(text in result.message for text in (str(pool / UID), *mentioned)), result.message
     work = {RECORD, f".directdownload/{UID}.kvm-1.part", f".directdownload/{UID}.kvm-1.journal"}
     assert leftovers(pool) >= {UID, *work}

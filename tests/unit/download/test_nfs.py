@@ -45,7 +45,7 @@ from directdownload.download import sources
 from directdownload.download.errors import DownloadError
 from directdownload.download.guard import Guard
 from directdownload.download.sources import Ask, SourceOptions
-from directdownload.resources.jobs import SourcePolicy
+from directdownload.resources.jobs import SourcePolicy, Timeouts
 
 def peak():
     lines = open("/proc/self/status", encoding="ascii").read().splitlines()
@@ -54,7 +54,7 @@ def peak():
 buffer, digest, received, before = memoryview(bytearray(1024 * 1024)), hashlib.sha256(), 0, peak()
 try:
     policy = SourcePolicy(allowed_cidrs=("198.18.0.0/15",), nfs_exports=None, nfs_user=None)
-    source = sources.create(sys.argv[1], SourceOptions(policy=policy))
+    source = sources.create(sys.argv[1], SourceOptions(Timeouts(), policy))
     stream = source.open(Ask(), Guard.start(threading.Event()))
     while count := stream.readinto(buffer):
         digest.update(buffer[:count])
@@ -472,7 +472,7 @@ def test_addresses_that_the_policy_denies_are_not_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         url = f"nfs://localhost:{listener.getsockname()[1]}/export/file"
-        source = sources.create(url, SourceOptions(policy=SourcePolicy(nfs_exports=None)))
+        source = sources.create(url, SourceOptions(PATIENT, SourcePolicy(nfs_exports=None)))
         with pytest.raises(RequestError) as caught:
             source.open(Ask(), Guard.start(threading.Event()))
         assert caught.value.reason is Reason.URL_NOT_ALLOWED
@@ -537,5 +537,5 @@ def test_paths_that_are_allowed(url: str, path: str) -> None:
 )
 def test_paths_that_are_refused(url: str) -> None:
     with pytest.raises(RequestError) as caught:
-        sources.create(url, SourceOptions(policy=POLICY))
+        sources.create(url, SourceOptions(PATIENT, POLICY))
     assert caught.value.reason is Reason.INVALID_URL

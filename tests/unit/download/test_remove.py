@@ -21,7 +21,7 @@ from tests.unit.download.support import (
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import job, lock
+from directdownload.download import engine, job, lock
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_removed(pool: pathlib.Path) -
     (pool / ".directdownload").mkdir()
     (pool / RECORD).touch()
     result = run(job_document(pool, "remove", fileName="x" * 300))
-    assert (result.reason, job.exit_status(result)) == (Reason.WRITE_FAILED, 1)
+    assert (result.reason, engine.exit_status(result)) == (Reason.WRITE_FAILED, 1)
     assert leftovers(pool) == {RECORD}
 
 

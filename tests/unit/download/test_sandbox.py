@@ -4,6 +4,7 @@ As root, as a job runs; without rights there is nothing to give up.
 """
 
 import ctypes
+import email.utils
 import errno
 import json
 import os
@@ -18,12 +19,14 @@ from typing import Any
 
 import pydantic
 import pytest
-from tests.unit.download.support import content, job_document, leftovers, make_request, run_job, sha256
+from tests.unit.download.support import LOCAL_CIDRS, content, job_document, leftovers, make_request, run_job, sha256
+from tests.unit.download.test_unpack import ARCHIVES
+from tests.world.http import HostileServer, Received, answer, redirect
 from tests.world.origin import Origin
 
 from directdownload.download import engine
 from directdownload.download.errors import DownloadError, SourceError, StorageError
-from directdownload.download.gathering import Gathered
+from directdownload.download.gathered import Gathered
 from directdownload.download.guard import Guard
 from directdownload.download.sandbox import confinement, sandbox
 from directdownload.download.sandbox.sandbox import _Link
@@ -31,6 +34,21 @@ from directdownload.resources.jobs import JobResult, Limits
 from directdownload.resources.reasons import Reason
 
 DATA = content(300_000)
+#: For a job: its confined process can load no module any more.
+_LOADS_NOTHING = """
+import sys
+from directdownload.download.sandbox import confinement
+class Refusing:
+    @staticmethod
+    def find_spec(name, *_):
+        raise OSError(f"loads {name}")
+confine = confinement.confine
+def confine_and_load_nothing(readable):
+    confine(readable)
+    sys.meta_path.insert(0, Refusing)
+confinement.confine = confine_and_load_nothing
+"""
+METALINK = "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='image'><url>{}</url></file></metalink>"
 
 
 def confined(task: Callable[[], Any], *descriptors: int, seconds: float = 20) -> Any:
@@ -203,6 +221,38 @@ def test_one_that_asks_and_does_not_listen_ends_the_talk(monkeypatch: pytest.Mon
 
     with pytest.raises(StorageError):
         sandbox.run(task, lambda told: told, Guard.start(threading.Event(), 20), answers={"forget": lambda: None})
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        *((name, Reason.DOWNLOADED) for name in ("plain", *ARCHIVES, "image.meta4")),
+        ("busy", Reason.SOURCE_UNAVAILABLE),
+        ("http://stra\N{LATIN SMALL LETTER SHARP S}e.invalid/", Reason.SOURCE_UNREACHABLE),
+        ("https://127.0.0.1:1/", Reason.SOURCE_UNREACHABLE),
+        ("nfs://127.0.0.1:1/export/image", Reason.SOURCE_UNREACHABLE),
+    ],
+)
+def test_it_loads_nothing_after_its_confinement(pool: pathlib.Path, asked: str, reason: Reason) -> None:
+    def respond(connection: socket.socket, request: Received, _number: int) -> None:
+        name = request.target.removeprefix("/")
+        if name == "image.meta4":
+            answer(connection, METALINK.format(server.url("plain")).encode())
+        elif name == "busy":
+            date = email.utils.formatdate(time.time() + 600, usegmt=True)
+            answer(connection, b"", status="503 Busy", headers=f"Retry-After: {date}\r\n")
+        elif name == "away":
+            redirect(connection, asked)
+        else:
+            answer(connection, ARCHIVES[name](DATA) if name in ARCHIVES else DATA)
+
+    with HostileServer(respond) as server:
+        url = asked if ":" in asked else server.url(asked)
+        url = server.url("away") if url.startswith("https:") else url
+        policy = {"allowedCIDRs": LOCAL_CIDRS, "nfsExports": ["127.0.0.1:1:/export"]}
+        _, result = run_job(job_document(pool, url=url, policy=policy), code=_LOADS_NOTHING)
+    assert result.reason is reason, result.message
+    assert reason is not Reason.DOWNLOADED or (pool / "uid-1").read_bytes() == DATA
 
 
 def test_what_it_says_of_the_file_is_compared_with_the_file(

@@ -16,7 +16,7 @@ from tests.unit.download.support import content, job_document, leftovers, run_jo
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
-from directdownload.download import job
+from directdownload.download import engine, job
 from directdownload.download.store import publish
 from directdownload.download.store.record import Record, read_record
 from directdownload.resources.jobs import JobDocument, JobResult
@@ -108,7 +108,7 @@ def test_one_changed_byte_is_noticed_and_repaired(
     result = run(job_document(published, "verify", **told))
     assert result.reason is Reason.ALTERED
     assert sha256(DATA) in result.message
-    assert job.exit_status(result) == 1
+    assert engine.exit_status(result) == 1
     assert record_of(published).digest == sha256(DATA)
     assert record_of(published).revision == fetched.revision, "it is the same publishing, whatever became of it"
     assert run(job_document(published, "verify", **told)).reason is Reason.ALTERED
@@ -162,7 +162,7 @@ def test_a_seal_that_others_could_have_written_is_none(published: pathlib.Path) 
 def test_a_lost_file(published: pathlib.Path) -> None:
     (published / "uid-1").unlink()
     result = run(job_document(published, "verify"))
-    assert (result.reason, job.exit_status(result)) == (Reason.MISSING, 1)
+    assert (result.reason, engine.exit_status(result)) == (Reason.MISSING, 1)
 
 
 @pytest.mark.parametrize("verb", ["fetch", "verify", "remove"])
@@ -340,6 +340,6 @@ def test_a_file_that_is_replaced_meanwhile_is_read_again(
 
     monkeypatch.setattr(publish, "hash_open", replaced_meanwhile)
     result = run(job_document(published, "verify"))
-    assert (result.reason, job.exit_status(result)) == (Reason.WRITE_FAILED, 1)
+    assert (result.reason, engine.exit_status(result)) == (Reason.WRITE_FAILED, 1)
     assert "replaced" in result.message
     assert record_of(published) == before

@@ -20,9 +20,10 @@ from directdownload.agent.pools import progress
 from directdownload.download.store import record
 from directdownload.download.transfer import journal
 from directdownload.resources.host import UnplacedFile
+from directdownload.resources.naming import JOURNAL_SUFFIX, RECORD_SUFFIX
 from directdownload.resources.templateplacement import Observed, Progress
 
-SUFFIXES = (journal.SUFFIX, record.SUFFIX)
+SUFFIXES = (JOURNAL_SUFFIX, RECORD_SUFFIX)
 #: A record is written just before its file gets its name, and a removal deletes the record before the placement. For
 #: this long, neither a file that has never matched its record nor a vanished record is a finding.
 SETTLING_SECONDS = 10
@@ -105,7 +106,7 @@ class PoolBook:
             self._named.pop(name, None)
             if known := self._records.pop(name, None):
                 self._files.pop(_file_name(known), None)
-            if name.endswith(journal.SUFFIX):
+            if name.endswith(JOURNAL_SUFFIX):
                 self._take_journal(name, text)
             else:
                 self._take_record(name, text)
@@ -233,7 +234,7 @@ class PoolBook:
             return
         self._named[name] = parsed.placement, parsed.placement_uid
         # `<template uid>.<host>.journal`: on a shared pool, other hosts publish their own
-        if name.removesuffix(journal.SUFFIX).partition(".")[2] == self._host:
+        if name.removesuffix(JOURNAL_SUFFIX).partition(".")[2] == self._host:
             # only the next attempt needs these; as objects they take ten times their size on disk
             self._journals[name] = parsed.model_copy(update={"sources": (), "ranges": ()})
             self._ended.pop(name, None)

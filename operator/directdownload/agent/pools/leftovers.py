@@ -11,21 +11,19 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from directdownload import escaping
 from directdownload.agent.copies import Key, OwnerOf
 from directdownload.agent.pools.prober import LOCK_SUFFIX, PART_SUFFIX
-from directdownload.download.store import record
-from directdownload.download.transfer import journal
 from directdownload.resources import quantities
 from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
-from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.naming import JOURNAL_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
 from directdownload.resources.templateplacement import Phase
 
 #: A template is unpacked into a file with this suffix, before it gets its name.
 OUT_SUFFIX = ".out"
 _TEMPORARY_SUFFIX = ".tmp"
-SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, journal.SUFFIX, record.SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
+SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, JOURNAL_SUFFIX, RECORD_SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
 #: Suffixes of one attempt's files, in the order of removal: the journal before the bytes that it describes.
-_OF_ATTEMPT = (journal.SUFFIX, journal.SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX)
+_OF_ATTEMPT = (JOURNAL_SUFFIX, JOURNAL_SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX)
 _BYTES = (OUT_SUFFIX, PART_SUFFIX)
-_OF_RECORD = (record.SUFFIX, record.SUFFIX + _TEMPORARY_SUFFIX, LOCK_SUFFIX)
+_OF_RECORD = (RECORD_SUFFIX, RECORD_SUFFIX + _TEMPORARY_SUFFIX, LOCK_SUFFIX)
 #: Files that changed within this time may be in use, although no process holds them.
 IDLE_SECONDS = 60
 #: Leftovers are removed at this age.
@@ -68,7 +66,7 @@ def group(
         if (suffix := _suffix(name, _OF_ATTEMPT)) is not None:
             stems.setdefault(name.removesuffix(suffix), []).append(suffix)
         elif (suffix := _suffix(name, _OF_RECORD)) is not None:
-            needed = suffix == record.SUFFIX and name not in empty_records
+            needed = suffix == RECORD_SUFFIX and name not in empty_records
             lock = name.removesuffix(suffix) + LOCK_SUFFIX
             found.append(Leftover((name,), {name: sizes[name]}, modified, lock, bool(held), needed_record=needed))
     for stem, suffixes in stems.items():
@@ -81,7 +79,7 @@ def group(
                 stem + PART_SUFFIX,
                 held=any(listed[name][2] for name in names),
                 host=stem.partition(".")[2],
-                placement=journals.get(stem + journal.SUFFIX),
+                placement=journals.get(stem + JOURNAL_SUFFIX),
             )
         )
     return found

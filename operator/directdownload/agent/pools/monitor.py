@@ -23,12 +23,11 @@ from directdownload.agent.retry import Complaint
 from directdownload.agent.settings import Settings
 from directdownload.agent.status.placements import Owners
 from directdownload.agent.status.told import Told
-from directdownload.download.store import record
 from directdownload.hostfiles import mountinfo
 from directdownload.observe import logs
 from directdownload.resources import quantities
 from directdownload.resources.host import HostStorage, UnplacedFile
-from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.naming import RECORD_SUFFIX, WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -209,7 +208,7 @@ class PoolMonitor:
         """Updates the storage facts; returns whether the pool can be scanned."""
         facts: Facts | None
         try:
-            answer = await self._worker.ask("facts", work_directory=WORK_DIRECTORY, record_suffix=record.SUFFIX)
+            answer = await self._worker.ask("facts", work_directory=WORK_DIRECTORY, record_suffix=RECORD_SUFFIX)
             facts = Facts(**answer)
             self._complaint.clear(f"Pool {self.target.pool} answers again", self._about)
         except worker.NoAnswerError as error:

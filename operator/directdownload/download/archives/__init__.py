@@ -18,7 +18,6 @@ SourceError(DecompressionFailed). Owners and times in an archive are never used;
 a folder and from what a Mac adds.
 """
 
-from directdownload.download.archives import streams, zip
 from directdownload.download.archives.base import HEAD_BYTES, Decompressor, Kind, recognise
 
 __all__ = ["HEAD_BYTES", "Decompressor", "Kind", "create", "recognise"]
@@ -26,4 +25,6 @@ __all__ = ["HEAD_BYTES", "Decompressor", "Kind", "create", "recognise"]
 
 def create(kind: Kind) -> Decompressor:
     """A decompressor for one archive of this kind, from its first byte."""
+    from directdownload.download.archives import streams, zip
+
     return zip.Unzip() if kind is Kind.ZIP else streams.Concatenated(kind)

@@ -14,6 +14,7 @@ through a pipe: over a socket it could pass descriptors, and closing those could
 import codecs
 import contextlib
 import functools
+import importlib
 import json
 import os
 import queue
@@ -30,7 +31,8 @@ from typing import Any, NoReturn, TypeVar
 from directdownload.download import defects, images
 from directdownload.download import probe as probing
 from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
-from directdownload.download.gathering import LARGEST_BYTES, Gathered, Gathering
+from directdownload.download.gathered import LARGEST_BYTES, Gathered
+from directdownload.download.gathering import Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.request import FetchRequest
 from directdownload.download.sandbox import confinement
@@ -53,7 +55,12 @@ _STANDARD_ERROR = 2
 _DESCRIPTORS_LIMIT = 2
 _TEXT_LIMIT = 2000
 _FAILURES = frozenset(map(str, {*PERMANENT, *TRANSIENT}))
-#: Python loads these from its library at their first use.
+#: Loaded at their first use, which the child may be unable to: the library may be in a directory that only root reads.
+_MODULES = (
+    *("email.utils", "http", "idna.uts46data"),
+    *("directdownload.download.archives.streams", "directdownload.download.archives.zip"),
+    "directdownload.download.sources.nfs",
+)
 _CODECS = ("ascii", "latin-1", "utf-8", "utf-16-le", "utf-16-be", "idna", "punycode")
 
 T = TypeVar("T")
@@ -147,6 +154,9 @@ def run(
     ours.shutdown(socket.SHUT_RD)
     # a child that asks but does not read must not keep this process from its deadline
     ours.settimeout(_ANSWER_SECONDS)
+    # once for both, and what pydantic loads for it, as in _MODULES
+    for model in (Journal, Gathered, JobResult):
+        model.model_rebuild()
     process = os.fork()
     if process == 0:
         _child(task, says, theirs, {*descriptors}, trust_bundle, hide)
@@ -294,6 +304,8 @@ def _child(
         _close_all_but({0, 1, _STANDARD_ERROR, says, link.fileno(), *kept})
         # it may be in a directory that only root can read
         tls.preload(trust_bundle)
+        for module in _MODULES:
+            importlib.import_module(module)
         for codec in _CODECS:
             codecs.lookup(codec)
         confinement.confine((os.path.dirname(trust_bundle),) if trust_bundle else ())

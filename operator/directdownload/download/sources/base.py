@@ -12,7 +12,7 @@ from typing import Protocol
 from directdownload.download.guard import Guard
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.sources.urls import Url
-from directdownload.resources.zone import SourcePolicy, Timeouts
+from directdownload.download.terms import SourcePolicy, Timeouts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class SourceOptions:
     `named_by`: see `Url`.
     """
 
-    timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
-    policy: SourcePolicy = dataclasses.field(default_factory=SourcePolicy)
+    timeouts: Timeouts
+    policy: SourcePolicy
     trust_bundle: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     proxies: Proxies = dataclasses.field(default_factory=Proxies)

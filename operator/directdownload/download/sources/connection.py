@@ -26,8 +26,8 @@ from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
 from directdownload.download.sources import policy as rules
 from directdownload.download.sources.urls import Url
+from directdownload.download.terms import SourcePolicy, Timeouts
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy, Timeouts
 
 _CONNECTIONS_PER_ORIGIN = 8
 

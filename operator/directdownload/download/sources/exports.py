@@ -8,9 +8,9 @@ import functools
 from directdownload.download.errors import RequestError
 from directdownload.download.settings import Setting
 from directdownload.download.sources.urls import Url
+from directdownload.download.terms import SourcePolicy
 from directdownload.resources.nfsexports import NFSExport
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy
 
 _NAMED_LIMIT = 10
 

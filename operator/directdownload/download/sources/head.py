@@ -5,7 +5,6 @@ drops every header behind it, the length of the body too. Bounded by `LIMIT_BYTE
 """
 
 import dataclasses
-import email.message
 import io
 import re
 
@@ -24,11 +23,32 @@ _FIELD_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Head:
-    """`headers` in the order of their arrival; names are found in any case."""
+class Headers:
+    """Name and value in the order of their arrival; names are found in any case."""
 
+    items: tuple[tuple[str, str], ...]
+
+    def get_all(self, name: str) -> list[str]:
+        return [value for found, value in self.items if found.lower() == name.lower()]
+
+    def get(self, name: str) -> str:
+        """The first value; empty if there is none."""
+        return next(iter(self.get_all(name)), "")
+
+    @property
+    def media_type(self) -> str:
+        """Without parameters, in lower case; empty without a Content-Type, text/plain for one that is none."""
+        found = self.get_all("Content-Type")
+        if not found:
+            return ""
+        media_type = found[0].partition(";")[0].strip().lower()
+        return media_type if media_type.count("/") == 1 else "text/plain"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
     status: int
-    headers: email.message.Message
+    headers: Headers
 
 
 class MalformedError(SourceError):
@@ -68,7 +88,7 @@ def _malformed_status_line(url: object, line: str) -> SourceError:
     return error
 
 
-def _fields(lines: "_Lines", url: object) -> email.message.Message:
+def _fields(lines: "_Lines", url: object) -> Headers:
     found: list[tuple[str, list[str]]] = []
     while line := lines.next():
         if line[0] in " \t" and found:
@@ -82,10 +102,7 @@ def _fields(lines: "_Lines", url: object) -> email.message.Message:
         if not values:
             found.append((match[1], values))
         values.append(match[2])
-    headers = email.message.Message()
-    for name, values in found:
-        headers[name] = " ".join(values)
-    return headers
+    return Headers(tuple((name, " ".join(values)) for name, values in found))
 
 
 class _Lines:

@@ -9,9 +9,6 @@ truthful.
 import contextlib
 import dataclasses
 import datetime
-import email.message
-import email.utils
-import http.client
 import io
 import math
 import re
@@ -23,7 +20,7 @@ from directdownload.download import secrets
 from directdownload.download.errors import RequestError, SourceError
 from directdownload.download.guard import Guard
 from directdownload.download.settings import Setting
-from directdownload.download.sources import body, connection, encodings, head, policy, proxy, tls, tlswords
+from directdownload.download.sources import body, connection, encodings, head, policy, proxy, tlswords
 from directdownload.download.sources.base import Ask, SourceOptions
 from directdownload.download.sources.urls import Url, location, redact
 from directdownload.resources.reasons import Reason
@@ -53,7 +50,7 @@ _Headers = tuple[tuple[str, str], ...]
 class _Response:
     url: Url
     status: int
-    headers: email.message.Message
+    headers: head.Headers
     proxied: proxy.Proxy | None
     wire: connection.Wire
     #: at the first byte of the body
@@ -79,9 +76,9 @@ class HTTPStream:
         self.offset_bytes = offset_bytes
         self.size_bytes = size_bytes
         self.validator = _validator(response.headers)
-        accepted = response.headers.get("Accept-Ranges", "").strip().lower()
+        accepted = response.headers.get("Accept-Ranges").strip().lower()
         self.ranges = size_bytes is not None and (response.status == 206 or accepted == "bytes")
-        self.media_type = redact(response.headers.get_content_type()) if "Content-Type" in response.headers else ""
+        self.media_type = redact(response.headers.media_type)
 
     def readinto(self, buffer: memoryview) -> int:
         return self.content.readinto(buffer)
@@ -127,7 +124,7 @@ class HTTPSource:
         try:
             stream = _stream(response, ask)
             if stream is not None:
-                labels = response.headers.get_all("Content-Encoding", [])
+                labels = response.headers.get_all("Content-Encoding")
                 begins = not stream.offset_bytes
                 stream.content = encodings.plain(stream.content, begins, labels, (self.url, response.url))
         except BaseException:
@@ -198,6 +195,8 @@ class HTTPSource:
 
         if url.scheme == "http":
             return connection.Wire(effort, dial())
+        from directdownload.download.sources import tls
+
         return tls.connect(dial, effort, tls.trust(self._options.trust_bundle))
 
 
@@ -248,7 +247,7 @@ def _stream(response: _Response, ask: Ask) -> HTTPStream | None:
 
 def _partial(response: _Response, ask: Ask) -> HTTPStream | None:
     """The stream of a 206; None unless it has exactly the range asked for."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range").strip())
     if match is None:
         return None
     first, last = int(match[1]), int(match[2])
@@ -287,7 +286,7 @@ def _content_length(response: _Response) -> int | None:
         )
     if response.chunked:
         return None
-    values = [value.strip() for text in response.headers.get_all("Content-Length", []) for value in text.split(",")]
+    values = [value.strip() for text in response.headers.get_all("Content-Length") for value in text.split(",")]
     if any(not re.fullmatch(r"[0-9]{1,18}", value) for value in values):
         raise SourceError(Reason.SOURCE_UNAVAILABLE, f"{response.url}: the server's Content-Length is not a number")
     # RFC 9110, 8.6: repeated on the way, it counts as one
@@ -298,29 +297,31 @@ def _content_length(response: _Response) -> int | None:
     return lengths[0] if lengths else None
 
 
-def _transfer_encodings(headers: email.message.Message) -> list[str]:
-    return [value.strip().lower() for value in headers.get_all("Transfer-Encoding", [])]
+def _transfer_encodings(headers: head.Headers) -> list[str]:
+    return [value.strip().lower() for value in headers.get_all("Transfer-Encoding")]
 
 
-def _validator(headers: email.message.Message) -> str:
+def _validator(headers: head.Headers) -> str:
     """A strong ETag, else Last-Modified, fit for If-Range; else empty (RFC 9110, 13.1.5)."""
-    etag = headers.get("ETag", "").strip()
+    etag = headers.get("ETag").strip()
     if _STRONG_ETAG.fullmatch(etag):
-        return str(etag)
-    modified = headers.get("Last-Modified", "").strip()
-    return str(modified) if _date(modified) is not None else ""
+        return etag
+    modified = headers.get("Last-Modified").strip()
+    return modified if _date(modified) is not None else ""
 
 
 def _refusal(response: _Response) -> SourceError:
     status = response.status
     if status == 407 and response.proxied is not None:
         return proxy.refusal(response.url, response.proxied, status)
-    phrase = http.client.responses.get(status, "unknown status")
+    import http
+
+    phrase = next((known.phrase for known in http.HTTPStatus if known == status), "unknown status")
     through = f" (through {response.proxied})" if response.proxied is not None else ""
     message = f"{response.url}: the server answered {status} {phrase}{through}"
     if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
         return SourceError(Reason.SOURCE_REFUSED, message + (_bad_request(response) if status == 400 else ""))
-    pause = _retry_after(response.headers.get("Retry-After", ""))
+    pause = _retry_after(response.headers.get("Retry-After"))
     if pause:
         message += f" and asks for {math.ceil(pause)} s of pause"
     return SourceError(Reason.SOURCE_UNAVAILABLE, message, retry_after_seconds=pause)
@@ -345,6 +346,8 @@ def _retry_after(text: str) -> float | None:
 
 
 def _date(text: str) -> datetime.datetime | None:
+    import email.utils
+
     try:
         # the parser is lenient, and the text may go into a request again
         return email.utils.parsedate_to_datetime(text) if len(text) <= 64 and text.isascii() else None

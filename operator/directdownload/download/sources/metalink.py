@@ -29,8 +29,8 @@ from directdownload.download.sources.metalinkxml import (
 )
 from directdownload.download.sources.urls import Url
 from directdownload.resources.checksum import Algorithm, Checksum
-from directdownload.resources.jobs import METALINK_SUFFIXES
 from directdownload.resources.reasons import Reason
+from directdownload.resources.urls import METALINK_SUFFIXES
 
 MEDIA_TYPES = frozenset({"application/metalink4+xml", "application/metalink+xml"})
 #: In which the root element begins.

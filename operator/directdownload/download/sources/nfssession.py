@@ -23,8 +23,8 @@ from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.settings import Setting
 from directdownload.download.sources import libnfs, links
 from directdownload.download.sources.urls import Url, redact
+from directdownload.download.terms import NFSUser, Timeouts
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import NFSUser, Timeouts
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from directdownload.download.errors import RequestError
 from directdownload.download.settings import Setting
 from directdownload.download.sources import exports
 from directdownload.download.sources.urls import Url
+from directdownload.download.terms import SourcePolicy
 from directdownload.resources import urls
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import SourcePolicy
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

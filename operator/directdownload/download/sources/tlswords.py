@@ -6,12 +6,15 @@ debug. An alert comes from the server, and any other name from this end.
 
 import logging
 import re
-import ssl
+from typing import TYPE_CHECKING
 
 from directdownload.download.errors import SourceError, plain
 from directdownload.download.settings import Setting
 from directdownload.download.sources.urls import Url
 from directdownload.resources.reasons import Reason
+
+if TYPE_CHECKING:
+    import ssl
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ def check_is_tls(url: Url, first: int) -> None:
         raise SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: {_NO_TLS}")
 
 
-def untrusted(url: Url, error: ssl.SSLCertVerificationError) -> str:
+def untrusted(url: Url, error: "ssl.SSLCertVerificationError") -> str:
     """The message for a certificate of the server that is not trusted."""
     _note(url, error)
     advice = f"; to trust it, add its authority by {Setting.CERTIFICATES}"
@@ -61,9 +64,11 @@ def untrusted(url: Url, error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def handshake_failure(url: Url, error: ssl.SSLError, *, chosen: bool) -> SourceError:
+def handshake_failure(url: Url, error: "ssl.SSLError", *, chosen: bool) -> SourceError:
     """`chosen`: the server had chosen version and cipher before the failure."""
     _note(url, error)
+    import ssl
+
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return SourceError(Reason.SOURCE_UNREACHABLE, f"{url}: the server closed the connection in the TLS handshake")
     alert = _alert(error)
@@ -81,7 +86,7 @@ def handshake_failure(url: Url, error: ssl.SSLError, *, chosen: bool) -> SourceE
     return SourceError(Reason.TLS_VERIFICATION_FAILED, f"{url}: {ended}")
 
 
-def broken(url: Url, error: ssl.SSLError) -> SourceError:
+def broken(url: Url, error: "ssl.SSLError") -> SourceError:
     """The failure of an established connection. In TLS 1.3 a server demands a certificate only then."""
     _note(url, error)
     alert = _alert(error)
@@ -91,15 +96,15 @@ def broken(url: Url, error: ssl.SSLError) -> SourceError:
     return SourceError(Reason.TLS_VERIFICATION_FAILED, f"{url}: {ended}: {_words(alert or error)}")
 
 
-def _alert(error: ssl.SSLError) -> str:
+def _alert(error: "ssl.SSLError") -> str:
     """The name of the alert that the server has sent; empty if this end failed."""
     match = _ALERT.fullmatch(error.reason or "")
     return match[1] if match else ""
 
 
-def _words(what: ssl.SSLError | str) -> str:
+def _words(what: "ssl.SSLError | str") -> str:
     return plain(what if isinstance(what, str) else what.reason or str(what))
 
 
-def _note(url: Url, error: ssl.SSLError) -> None:
+def _note(url: Url, error: "ssl.SSLError") -> None:
     logger.debug("%s: %s", url, error)

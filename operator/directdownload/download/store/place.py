@@ -10,16 +10,18 @@ import os
 import stat
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from directdownload.download import lock
 from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
-from directdownload.download.store import record, seal, staging
-from directdownload.download.transfer import journal
+from directdownload.download.store import staging
 from directdownload.hostfiles import locks, reading, writing
-from directdownload.resources.naming import WORK_DIRECTORY
+from directdownload.resources.naming import JOURNAL_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
+
+if TYPE_CHECKING:
+    from directdownload.download.transfer.journal import Journal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,18 +47,20 @@ class Place:
 
         `seals` is the directory in which this host keeps its seals; empty for none.
         """
+        from directdownload.download.store import seal
+
         work = os.path.join(pool_path, WORK_DIRECTORY)
         stem = os.path.join(work, f"{template_uid}.{host}")
         final = os.path.join(pool_path, file_name)
         return cls(
             final=final,
             part=f"{stem}.part",
-            journal=f"{stem}{journal.SUFFIX}",
+            journal=f"{stem}{JOURNAL_SUFFIX}",
             out=f"{stem}.out",
-            record=os.path.join(work, f"{template_uid}{record.SUFFIX}"),
+            record=os.path.join(work, f"{template_uid}{RECORD_SUFFIX}"),
             lock=os.path.join(work, f"{template_uid}.lock"),
             seal=seal.path_of(seals, final),
-            journal_seal=seal.path_of(seals, f"{stem}{journal.SUFFIX}"),
+            journal_seal=seal.path_of(seals, f"{stem}{JOURNAL_SUFFIX}"),
         )
 
     @classmethod
@@ -66,7 +70,7 @@ class Place:
         return cls(
             final=os.path.join(directory, name),
             part=os.path.join(directory, f".{name}.part"),
-            journal=os.path.join(directory, f".{name}{journal.SUFFIX}"),
+            journal=os.path.join(directory, f".{name}{JOURNAL_SUFFIX}"),
             out=os.path.join(directory, f".{name}.out"),
         )
 
@@ -136,14 +140,20 @@ class Part:
         """The files that a fetch writes, within this context."""
         place, sealed = self.place, self.place.journal_seal
         data, state = reading.read_small(place.journal), os.fstat(self.descriptor)
-        self._journals = (data,) if data is not None else ()
+        earlier, proven = None, sealed is None
+        if data is not None:
+            from directdownload.download.store import seal
+            from directdownload.download.transfer import journal
+
+            self._journals, earlier = (data,), journal.parse_journal(data)
+            proven = sealed is None or seal.vouches_for(sealed, data, state)
         staged = staging.Staging(
             place.directory,
             staging.StagedFile.of(place.part, self.descriptor),
             place.out,
             make_out=self._new_out,
-            earlier=journal.parse_journal(data),
-            proven=sealed is None or seal.vouches_for(sealed, data, state),
+            earlier=earlier,
+            proven=proven,
             forget=self._forget,
             keep=self._keep,
         )
@@ -164,7 +174,9 @@ class Part:
         except OSError as error:
             raise storage_error(error, path, "remove") from error
 
-    def _keep(self, kept: journal.Journal) -> None:
+    def _keep(self, kept: "Journal") -> None:
+        from directdownload.download.store import seal
+
         place = self.place
         # first, so that the seal covers either journal that a kill may leave
         self._journals = (kept.encoded(), *self._journals[:1])
@@ -188,7 +200,9 @@ class Part:
         try:
             writing.remove(self.place.journal)
             writing.remove(self.place.out)
-            seal.drop(self.place.journal_seal or "")
+            if self.place.journal_seal:
+                # a remaining seal would still be believed
+                writing.remove(self.place.journal_seal)
             if locks.same_file(self.descriptor, self.place.part):
                 writing.remove(self.place.part)
         except OSError as error:

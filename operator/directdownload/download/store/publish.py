@@ -19,10 +19,10 @@ from directdownload.download.images import ImageInfo
 from directdownload.download.store import seal
 from directdownload.download.store.place import Part, Place
 from directdownload.download.store.record import Record, read_record
+from directdownload.download.terms import PoolFile
 from directdownload.hostfiles import locks, reading, writing
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
-from directdownload.resources.storagepool import PoolFile
 
 #: how often a file that others publish under the same name is read, before it is replaced unread
 _LOOKS = 3

@@ -17,7 +17,6 @@ from directdownload.hostfiles import reading, writing
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document
 
-SUFFIX = ".record"
 _Size = Annotated[int, pydantic.Field(ge=0, le=2**62)]
 _Text = Annotated[str, pydantic.Field(max_length=4096)]
 

@@ -6,11 +6,13 @@ open no files of the pool (`sandbox`). A path here is for messages only.
 
 import os
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from directdownload.download.errors import storage_error
 from directdownload.download.store import writer
-from directdownload.download.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from directdownload.download.transfer.journal import Journal
 
 
 class StagedFile:
@@ -57,10 +59,10 @@ class Staging:
         out_path: str,
         *,
         make_out: Callable[[], StagedFile],
-        earlier: Journal | None,
+        earlier: "Journal | None",
         proven: bool,
         forget: Callable[[], object],
-        keep: Callable[[Journal], object],
+        keep: "Callable[[Journal], object]",
     ) -> None:
         self.directory = directory
         self.part = part
@@ -99,7 +101,7 @@ class Staging:
         self._forget()
         self.earlier = None
 
-    def keep(self, journal: Journal) -> None:
+    def keep(self, journal: "Journal") -> None:
         """Write the journal; its bytes are on disk."""
         self._keep(journal)
         self.earlier, self.proven = journal, True

@@ -19,12 +19,12 @@ from directdownload.download.store.staging import Staging
 from directdownload.download.store.sync import Sync
 from directdownload.download.store.writequeue import WriteQueue
 from directdownload.download.store.writer import Writer, new_buffer
+from directdownload.download.terms import Limits
 from directdownload.download.transfer import schedule
 from directdownload.download.transfer.follower import Follower
 from directdownload.download.transfer.ranges import Ranges
 from directdownload.download.transfer.unpack import Unpack
 from directdownload.resources.checksum import Algorithm
-from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 
 _BUFFERS = 12

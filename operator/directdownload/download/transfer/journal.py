@@ -13,7 +13,6 @@ import pydantic
 from directdownload.hostfiles import reading, writing
 from directdownload.resources.jobs import Document
 
-SUFFIX = ".journal"
 #: further ranges are not kept: their bytes are fetched again
 RANGES_LIMIT = 64
 SOURCES_LIMIT = 32

@@ -10,7 +10,7 @@ from directdownload.download.errors import SourceError
 from directdownload.download.guard import PART_IS_KEPT
 from directdownload.download.settings import Setting
 from directdownload.download.sources.urls import Url
-from directdownload.resources.jobs import Limits
+from directdownload.download.terms import Limits
 from directdownload.resources.reasons import Reason
 
 #: The window of the average.

@@ -17,7 +17,7 @@ from directdownload.download.checksum import Hasher
 from directdownload.download.errors import DownloadError, ReleasedError, RequestError, SourceError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.store.staging import Staging
-from directdownload.download.transfer import journal, schedule
+from directdownload.download.transfer import schedule
 from directdownload.download.transfer.assembly import Assembly, State, Terms
 from directdownload.download.transfer.bandwidth import Bandwidth
 from directdownload.download.transfer.pace import Pace
@@ -26,7 +26,7 @@ from directdownload.download.transfer.schedule import BLOCK_BYTES
 from directdownload.download.transfer.supplier import Busy, Connection, Supplier, sources_waited_for
 from directdownload.download.transfer.unpack import Unpack
 from directdownload.download.transfer.versions import Versions
-from directdownload.resources.base import MOST_CONNECTIONS
+from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ class Transfer:
         for supplier in self.contributors:
             digest, validator = supplier.source.url.digest, supplier.validator
             named[digest] = validator if named.get(digest, validator) == validator else ""
+        from directdownload.download.transfer import journal
+
         return dict(list(named.items())[: journal.SOURCES_LIMIT])
 
     def run(self) -> tuple[int, Hasher]:
