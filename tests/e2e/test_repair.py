@@ -46,6 +46,9 @@ class Damage:
     def status(self, template: str, host: str) -> Object:
         return dict(self.cluster.placements(template)[host]["status"])
 
+    def observed(self) -> bool:
+        return all("observed" in self.status(template, host) for template, on in self.placements.items() for host in on)
+
     def intact(self, template: str, host: str) -> bool:
         """The file is as published, and the product says so of what lies there now."""
         ready = self.status(template, host)["phase"] == "Ready"
@@ -112,8 +115,8 @@ def damage(local: Cluster, shared_directory: pathlib.Path) -> Iterator[Damage]:
             evidence.metric(local, "controller", "directdownload_repairs_total"),
             *leftovers,
         )
-        # An unchanged file has been looked at, so that what follows is a change.
-        until("the agents to have looked", lambda: all("observed" in found.status("lost", h) for h in evidence.HOSTS))
+        # Each unchanged file has been looked at, so that what follows is a change.
+        until("the agents to have looked", found.observed)
         found.path("lost", "kvm-1").unlink()
         os.truncate(found.path("lost", "kvm-2"), 1 << 20)
         found.path("lost", "kvm-3").touch()

@@ -176,7 +176,12 @@ class History:
         )
         with world.kube() as kube:
             listed = kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()
+        self._world = world
         self._versions: list[Object] = list(listed["items"])
+        #: the latest version of each that is there, as far as the watch has come; uid: resourceVersion
+        self._present: dict[str, int] = {}
+        for version in self._versions:
+            self._take("ADDED", version)
         self._since = listed["metadata"]["resourceVersion"]
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -198,10 +203,28 @@ class History:
         # ends by `__exit__`, in the middle of what it reads
         with contextlib.suppress(http.client.HTTPException, OSError):
             for line in self._response:
-                self._versions.append(json.loads(line)["object"])
+                event = json.loads(line)
+                self._versions.append(event["object"])
+                self._take(event["type"], event["object"])
+
+    def _take(self, kind: str, version: Object) -> None:
+        if not version["spec"]["zone"].startswith(f"{self._world.prefix}-"):
+            return
+        if kind == "DELETED":
+            del self._present[version["metadata"]["uid"]]
+        else:
+            self._present[version["metadata"]["uid"]] = int(version["metadata"]["resourceVersion"])
+
+    def _has_come_to_now(self) -> bool:
+        """Whether the watch has brought what a look shows."""
+        found = {v["metadata"]["uid"]: int(v["metadata"]["resourceVersion"]) for v in self._world.placements()}
+        known = dict(self._present)
+        return known.keys() == found.keys() and all(known[uid] >= found[uid] for uid in found)
 
     def versions(self, host: str) -> list[Object]:
-        """Of the host's placement, oldest first."""
+        """Of the host's placement up to now, oldest first."""
+        if self._thread.is_alive():
+            until("the watch to come to now", self._has_come_to_now)
         return [v for v in list(self._versions) if v["spec"]["host"] == host and "phase" in v.get("status", {})]
 
     def statuses(self, host: str) -> list[Object]:
