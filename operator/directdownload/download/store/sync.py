@@ -42,9 +42,8 @@ class Sync:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Start, with a first report. Idempotent."""
+        """Start, with a first report, for which the bytes do not wait. Idempotent."""
         if self._thread is None:
-            self._keep(self._written(), 0)
             self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
             self._thread.start()
 
@@ -79,6 +78,7 @@ class Sync:
             self._failure = error
 
     def _say(self) -> None:
+        self._step()
         synced_at = rated_at = time.monotonic()
         rated_bytes = self._written().total_bytes
         tick = min(TICK_SECONDS, self._interval_seconds) or TICK_SECONDS
