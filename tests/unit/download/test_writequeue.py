@@ -1,6 +1,7 @@
 """Blocks that are written behind the connections."""
 
 import functools
+import os
 import pathlib
 import threading
 from typing import Any
@@ -11,12 +12,15 @@ from tests.world.origin import Origin
 
 from directdownload.download.errors import StoppedError, StorageError
 from directdownload.download.guard import Guard
+from directdownload.download.store.staging import StagedFile
 from directdownload.download.store.writequeue import WriteQueue
 from directdownload.download.store.writer import Writer
 from directdownload.download.transfer.assembly import Assembly
+from directdownload.download.transfer.output import Output
 from directdownload.download.transfer.ranges import Ranges
 from directdownload.download.transfer.schedule import Board
 from directdownload.download.transfer.supplier import Connection
+from directdownload.resources.checksum import Algorithm
 from directdownload.resources.jobs import Limits
 from directdownload.resources.reasons import Reason
 
@@ -149,3 +153,26 @@ def test_bytes_on_their_way_to_the_disk_are_neither_done_nor_missing() -> None:
     assert not board.complete
     board.advance(0, MIB)
     assert board.complete
+
+
+def test_an_archive_goes_on_being_unpacked_while_its_blocks_wait_for_the_disk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves, write = threading.Event(), Writer.write
+
+    def held(*arguments: Any) -> None:
+        assert moves.wait(PATIENCE_SECONDS), "unpacking waits for the disk"
+        write(*arguments)
+
+    monkeypatch.setattr(Writer, "write", held)
+    path = tmp_path / "out"
+    file = StagedFile.of(str(path), os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    output = Output(file, guard())
+    data = DATA[: 4 * MIB + 4321]
+    for start in range(0, len(data), 300_000):
+        output.put(data[start : start + 300_000])
+    moves.set()
+    assert str(output.finish().digests()[Algorithm.SHA256]) == sha256(data)
+    output.close()
+    file.close()
+    assert path.read_bytes() == data

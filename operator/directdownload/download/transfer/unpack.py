@@ -16,6 +16,7 @@ from directdownload.download.store import space
 from directdownload.download.store.staging import Staging
 from directdownload.download.store.writer import Writer, new_buffer
 from directdownload.download.transfer.follower import Follower
+from directdownload.download.transfer.output import Output
 from directdownload.download.transfer.schedule import BLOCK_BYTES
 from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.reasons import Reason
@@ -39,8 +40,7 @@ class Unpack:
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._began = False
-        self._size_bytes = 0
-        self._hasher = Hasher()
+        self._product = 0, Hasher().digests()[Algorithm.SHA256]
         #: for the result, after `finish`; may be empty
         self.note = ""
 
@@ -74,7 +74,7 @@ class Unpack:
 
     def product(self) -> tuple[int, Checksum]:
         """Size and SHA-256 of the unpacked file, after `finish` returned True."""
-        return self._size_bytes, self._hasher.digests()[Algorithm.SHA256]
+        return self._product
 
     def holds(self, wanted: Checksum) -> bool:
         """Whether the archive, which has another checksum, holds a file with this one.
@@ -128,10 +128,10 @@ class Unpack:
 
     def _unpack(self, decompressor: archives.Decompressor, follower: Follower, guard: Guard) -> None:
         self._began = True
-        self._size_bytes, self._hasher, self.note = 0, Hasher(), ""
-        out = self._staging.unpacked()
-        os.ftruncate(out.descriptor, 0)
-        writer = Writer(out.descriptor, out.path, out.reopen())
+        self.note = ""
+        file = self._staging.unpacked()
+        os.ftruncate(file.descriptor, 0)
+        output = Output(file, guard)
         buffer = new_buffer()
         try:
             position = 0
@@ -145,29 +145,28 @@ class Unpack:
                     guard.check()
                     block = decompressor.decompress(data, BLOCK_BYTES)
                     data = b""
-                    self._put(writer, block)
+                    self._put(output, block)
                     if decompressor.needs_input:
                         break
             decompressor.finish()
-            os.ftruncate(out.descriptor, self._size_bytes)
+            self._product = output.size_bytes, output.finish().digests()[Algorithm.SHA256]
+            os.ftruncate(file.descriptor, output.size_bytes)
         finally:
-            writer.close()
+            output.close()
 
-    def _put(self, writer: Writer, block: bytes) -> None:
+    def _put(self, output: Output, block: bytes) -> None:
         if not block:
             return
-        end = self._size_bytes + len(block)
+        end = output.size_bytes + len(block)
         if self._limit_bytes and end > self._limit_bytes:
             raise StorageError(
                 Reason.TOO_LARGE,
                 f"the content of the archive has {end} bytes or more, an image of at most "
                 f"{self._max_virtual_size_bytes} is allowed ({Setting.MAX_VIRTUAL_SIZE})",
             )
-        if self._size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not self._size_bytes:
+        if output.size_bytes % _SPACE_CHECK_BYTES + len(block) >= _SPACE_CHECK_BYTES or not output.size_bytes:
             space.check_space(self._staging.part.descriptor, self._staging.directory, len(block), self._reserve)
-        writer.write(memoryview(block), self._size_bytes)
-        self._hasher.update(memoryview(block))
-        self._size_bytes = end
+        output.put(block)
 
     def _available(self, follower: Follower, position: int, guard: Guard) -> int:
         """Wait for and return the number of verified bytes: more than `position` unless the file ends there."""
