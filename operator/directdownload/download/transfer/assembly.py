@@ -86,7 +86,9 @@ class Assembly:
         self._unpack = unpack
         self._bad_piece = bad_piece
         self._writer = Writer(staging.part.descriptor, staging.part.path, staging.part.reopen())
-        self._writes = WriteQueue(self._writer.write)
+        self._writes = WriteQueue(self._write)
+        #: the size of the file was not known before its bytes came
+        self._unmeasured = False
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
             self._free.put(new_buffer())
@@ -129,6 +131,7 @@ class Assembly:
             staging.empty()
         self._check_space(max(0, (size or 0) - staging.allocated_bytes))
         space.preallocate(staging.part.descriptor, size or 0, staging.part.path)
+        self._unmeasured = size is None
         with self.changed:
             if size is not None:
                 self.board.set_size(size)
@@ -172,7 +175,14 @@ class Assembly:
                     self.changed.notify_all()
 
         self._writes.put(buffer[: end - start], start, report)
-        self._check_limits(end)
+        limit = self._terms.limits.max_size_bytes
+        if limit and end > limit:
+            raise too_large(end, limit)
+
+    def _write(self, data: memoryview, position: int) -> None:
+        self._writer.write(data, position)
+        if self._unmeasured:
+            self._check_space(0)
 
     def _advance(self, start: int, end: int, buffer: memoryview) -> None:
         with self.changed:
@@ -194,13 +204,6 @@ class Assembly:
         self.board.done.remove(start, end)
         self._follower.rewind(start)
         self.changed.notify_all()
-
-    def _check_limits(self, position: int) -> None:
-        limit = self._terms.limits.max_size_bytes
-        if limit and position > limit:
-            raise too_large(position, limit)
-        if self.board.size_bytes is None:
-            self._check_space(0)
 
     def _check_space(self, needed_bytes: int) -> None:
         space.check_space(self._staging.part.descriptor, self._staging.directory, needed_bytes, self._terms.reserve)
