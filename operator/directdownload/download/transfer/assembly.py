@@ -87,6 +87,8 @@ class Assembly:
         self._bad_piece = bad_piece
         self._writer = Writer(staging.part.descriptor, staging.part.path, staging.part.reopen())
         self._writes = WriteQueue(self._write)
+        #: buffers are not kept for the hashing, which is busy with reading back
+        self._spilling = False
         #: the size of the file was not known before its bytes came
         self._unmeasured = False
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
@@ -158,6 +160,20 @@ class Assembly:
             except queue.Empty:
                 guard.check()
                 self._follower.raise_failure()
+                self._choose()
+
+    def _choose(self) -> None:
+        """Whether connections go on while the hashing reads back the bytes of an earlier attempt.
+
+        A slower network does: meanwhile it brings what is read back later, which costs less than waiting. A faster one
+        waits: what it brought would have to be read back, beside its own writes.
+        """
+        with self.changed:
+            follower = self._follower
+            slower = self.board.bytes_per_second < follower.read_bytes_per_second
+            if slower and follower.unread_bytes > _READ_BACK_BYTES:
+                self._spilling = True
+                follower.spill()
 
     def put(self, claim: schedule.Claim, buffer: memoryview, filled: int, delivered: Ranges) -> None:
         """Take the first `filled` bytes of a buffer for the claim's position, and add their range to `delivered`."""
@@ -187,8 +203,8 @@ class Assembly:
     def _advance(self, start: int, end: int, buffer: memoryview) -> None:
         with self.changed:
             self.board.advance(start, end)
-            if self._follower.unread_bytes > _READ_BACK_BYTES:
-                # the hashing is busy for longer than the ring lasts: no connection waits for that
+            self._spilling = self._spilling and self._follower.unread_bytes > _READ_BACK_BYTES
+            if self._spilling:
                 self._free.put(buffer)
                 self._follower.offer(start, end, None)
             else:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from directdownload.download.checksum import Hasher, Pieces
@@ -73,6 +74,8 @@ class Follower:
         self.verified_bytes = 0
         #: offered without a buffer and not yet read back
         self.unread_bytes = 0
+        #: of the bytes that are being read back, or were last
+        self.read_bytes_per_second = 0.0
         #: hashed, and no bad piece among them
         self._passed_bytes = 0
         self._snapshot = hasher.copy()
@@ -112,6 +115,18 @@ class Follower:
             self._drop_queue()
             self._tail = min(self._tail, start)
             self._changed.notify_all()
+
+    def spill(self) -> None:
+        """Give back the buffers of all that waits: it is read back when its turn comes."""
+        with self._changed:
+            waiting = list(self._queue)
+            self._queue.clear()
+            for span in waiting:
+                if span.buffer is not None:
+                    self._release(span.buffer)
+                    self.unread_bytes += span.end - span.start
+            if waiting:
+                self._queue.append(_Span(waiting[0].start, waiting[-1].end))
 
     def wait(self, beyond: int, seconds: float = TICK_SECONDS) -> bool:
         """Whether more than `beyond` bytes are verified; waits up to `seconds`. Always False once it has ended."""
@@ -194,7 +209,7 @@ class Follower:
         reader = threading.Thread(target=self._read_ahead, args=(span, free, read), name="read", daemon=True)
         reader.start()
         try:
-            position, turn = span.start, 0
+            position, turn, began = span.start, 0, time.monotonic()
             while position < span.end and not self._cancelled.is_set():
                 block = read.get()
                 if isinstance(block, Exception):
@@ -204,6 +219,7 @@ class Follower:
                 position += len(block)
                 with self._changed:
                     self.unread_bytes -= len(block)
+                self.read_bytes_per_second = (position - span.start) / max(1e-6, time.monotonic() - began)
                 if not self._consume(block):
                     return
                 # they return in the order in which they were lent

@@ -89,6 +89,11 @@ class Board:
     def missing_bytes(self) -> int | None:
         return None if self.size_bytes is None else max(0, self.size_bytes - self.done.total_bytes)
 
+    @property
+    def bytes_per_second(self) -> float:
+        """Of all connections, when they received last."""
+        return sum(claim.bytes_per_second for claim in self.claims)
+
     def set_size(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         for claim in self.claims:
