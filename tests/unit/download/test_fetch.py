@@ -386,3 +386,11 @@ def test_slots_of_one_origin_are_limited() -> None:
 
 def test_timeouts_of_the_defaults_are_cloudstacks() -> None:
     assert Timeouts() == Timeouts(connect_seconds=5, socket_seconds=5, connection_request_seconds=5)
+
+
+def test_a_name_that_the_file_system_cannot_have_is_reported(pool: pathlib.Path) -> None:
+    request = make_request(pool, "http://127.0.0.1:1/image")
+    named = dataclasses.replace(request.place, final=str(pool / ("n" * 300)))
+    error = fetch_error(dataclasses.replace(request, place=named))
+    assert error.reason is Reason.WRITE_FAILED
+    assert error.message.endswith("File name too long")

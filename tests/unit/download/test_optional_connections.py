@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -256,6 +257,30 @@ def test_a_source_that_keeps_changing_is_given_up(pool: pathlib.Path) -> None:
     assert error.reason in (Reason.SOURCE_CHANGED, Reason.TRUNCATED)
     assert not error.permanent
     assert "uid-1" not in leftovers(pool)
+
+
+def test_without_a_checksum_a_file_that_was_replaced_before_the_last_connection_came_is_fetched_anew(
+    pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A further connection is refused, and the first is cut: the one after them gets another version."""
+    hurry(monkeypatch)
+    refused = threading.Event()
+    old = DATA[::-1]
+
+    def respond(connection: socket.socket, _request: Received, number: int) -> None:
+        if number == 0:
+            answer(connection, old[: 3 * MIB], headers='ETag: "one"\r\nAccept-Ranges: bytes\r\n', length=len(old))
+            refused.wait(20)
+        elif number == 1:
+            refused.set()
+        else:
+            answer(connection, DATA, headers='ETag: "two"\r\nAccept-Ranges: bytes\r\n')
+
+    with HostileServer(respond) as server:
+        result = fetch(make_request(pool, server.url(), limits=limits(2)))
+        assert server.received[2].headers["if-range"] == '"one"'
+    assert result.digest == sha256(DATA)
+    assert (pool / "uid-1").read_bytes() == DATA
 
 
 def test_further_ranges_come_from_where_a_redirect_led(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,17 @@ def test_after_a_failure_nothing_is_written_and_each_block_is_given_back() -> No
     assert reported.count(True) == len(written) <= 1, "one was on its way beside the first"
 
 
+def test_a_report_that_fails_is_a_failure_too() -> None:
+    def report(_written: bool) -> None:
+        raise MemoryError
+
+    queue = WriteQueue(lambda _data, _position: None)
+    queue.put(BLOCK, 0, report)
+    queue.close()
+    with pytest.raises(MemoryError):
+        queue.check()
+
+
 def test_who_waits_for_a_disk_that_stands_still_can_be_stopped() -> None:
     released, stop = threading.Event(), threading.Event()
 

@@ -32,7 +32,8 @@ class WriteQueue:
 
     def __init__(self, write: Callable[[memoryview, int], None]) -> None:
         self._write = write
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._added, self._reported = threading.Condition(self._lock), threading.Condition(self._lock)
         self._waiting: collections.deque[_Block] = collections.deque()
         #: not yet reported, in their order
         self._open: collections.deque[_Block] = collections.deque()
@@ -43,14 +44,14 @@ class WriteQueue:
     def put(self, data: memoryview, position: int, report: Callable[[bool], None]) -> None:
         """Write `data` soon. Then, in a thread of the queue, `report` gets whether it is written."""
         block = _Block(data, position, report)
-        with self._changed:
+        with self._lock:
             self._waiting.append(block)
             self._open.append(block)
             if len(self._threads) < min(_WRITERS, len(self._open)):
                 thread = threading.Thread(target=self._run, name=f"write-{len(self._threads) + 1}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-            self._changed.notify_all()
+            self._added.notify()
 
     def check(self) -> None:
         """Raise the failure of a block."""
@@ -59,17 +60,17 @@ class WriteQueue:
 
     def drain(self, guard: Guard) -> None:
         """Wait until all blocks are reported. Raises what `check` does."""
-        with self._changed:
+        with self._lock:
             while self._open:
                 guard.check()
-                self._changed.wait(TICK_SECONDS)
+                self._reported.wait(TICK_SECONDS)
         self.check()
 
     def close(self) -> None:
         """End the threads when all blocks are reported. Idempotent; raises nothing."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._added.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -87,15 +88,15 @@ class WriteQueue:
                 block.written = True
         except Exception as error:
             self._failure = self._failure or error
-        with self._changed:
+        with self._lock:
             block.ended = True
             while self._open and self._open[0].ended:
                 first = self._open.popleft()
                 first.report(first.written)
-            self._changed.notify_all()
+            self._reported.notify_all()
 
     def _next(self) -> _Block | None:
-        with self._changed:
+        with self._lock:
             while not self._waiting and not self._closed:
-                self._changed.wait()
+                self._added.wait()
             return self._waiting.popleft() if self._waiting else None
