@@ -68,8 +68,8 @@ def test_a_host_that_moves_to_another_zone_keeps_its_files_and_serves_the_wishes
     world.relabel(moved, simulated_zone=other)
     world.converged(1, "there")
     world.converged(1)
-    placements = {(p["spec"]["host"], p["spec"]["pool"]) for p in world.placements()}
-    assert placements == {(moved, there), (stayed, world.pool)}
+    wanted = {(moved, there), (stayed, world.pool)}
+    until("the rest to go", lambda: {(p["spec"]["host"], p["spec"]["pool"]) for p in world.placements()} == wanted)
     settle(world)
     assert name in world.disk(moved).files
     assert counted(world) == {(moved, "fetch"): 2, (stayed, "fetch"): 1}
