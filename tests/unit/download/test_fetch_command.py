@@ -1,5 +1,6 @@
 """`directdownload fetch` and `directdownload job` as processes."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -16,6 +17,10 @@ from tests.unit.download.support import content, job_document, sha256
 from tests.world import checkout
 from tests.world.origin import Origin
 from tests.world.waiting import closely
+
+from directdownload.cli.fetch import _Limits, _Policy
+from directdownload.resources.jobs import Limits
+from directdownload.resources.zone import SourcePolicy
 
 DATA = content(400_000)
 
@@ -302,3 +307,12 @@ def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
     assert process.wait(timeout=120) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"━+ +\d+ % +\S+ \w+ / 390\.6 KiB +\S+ KiB/s +ETA \d s", text), text
+
+
+def test_what_has_no_option_is_as_in_a_zone_that_says_nothing() -> None:
+    """The command has its own types, which load at once; their defaults are written twice."""
+    own_policy, own_limits = _Policy((), None), _Limits(0, 0, 0, 0)
+    policy = SourcePolicy(nfs_exports=None, nfs_user=None)
+    limits = Limits()
+    assert dataclasses.asdict(own_policy) == {name: getattr(policy, name) for name in type(policy).model_fields}
+    assert dataclasses.asdict(own_limits) == {name: getattr(limits, name) for name in dataclasses.asdict(own_limits)}
