@@ -30,7 +30,6 @@ from directdownload.resources.template import Template
 from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
-_NEVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 Judge = Callable[[Template, Zone], Verdict | None]
 
 
@@ -175,6 +174,19 @@ def in_use(placement: PlacementView, hosts: Iterable[Host]) -> Verdict | None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """What the volumes of one place say of a copy there: the namespaces that hold it, or that all have let it go."""
+
+    namespaces: tuple[str, ...] = ()
+    let_go: bool = False
+
+    @classmethod
+    def of(cls, askings: Sequence[Asking], now: datetime.datetime) -> "Hold":
+        holding = [each.demand.namespace for each in askings if not each.spent(now)]
+        return cls(tuple(dict.fromkeys(holding)), let_go=bool(askings) and not holding)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Demands:
     """The demands for one Template on the fleet. `namespaces` of each target: those that ask for it."""
 
@@ -182,24 +194,15 @@ class Demands:
     namespaces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     #: when the first of them lets its copy go by time alone
     look_again: datetime.datetime | None = None
-    _of_host: Mapping[str, Sequence[Asking]] = dataclasses.field(default_factory=dict)
-    _of_zone: Mapping[str, Sequence[Asking]] = dataclasses.field(default_factory=dict)
-    _now: datetime.datetime = _NEVER
+    of_hosts: Mapping[str, Hold] = dataclasses.field(default_factory=dict)
+    of_zones: Mapping[str, Hold] = dataclasses.field(default_factory=dict)
 
-    def holders(self, placement: PlacementView, pool: StoragePool | None) -> Sequence[str]:
-        """The namespaces for whose volumes `placement`, which is in `pool`, stays."""
-        holding = (each for each in self._about(placement, pool) if not each.spent(self._now))
-        return tuple(dict.fromkeys(each.demand.namespace for each in holding))
-
-    def let_go(self, placement: PlacementView, pool: StoragePool | None) -> bool:
-        """Whether it had volumes, and the last of them has let it go."""
-        about = self._about(placement, pool)
-        return bool(about) and all(each.spent(self._now) for each in about)
-
-    def _about(self, placement: PlacementView, pool: StoragePool | None) -> Sequence[Asking]:
+    def hold(self, placement: PlacementView, pool: StoragePool | None) -> Hold:
+        """What volumes say of `placement`, which is in `pool`."""
         # A shared copy belongs to no host. Without its pool nobody knows whether this copy is shared.
         everywhere = pool is None or pool.spec.shared
-        return self._of_zone.get(placement.zone, ()) if everywhere else self._of_host.get(placement.host, ())
+        found = self.of_zones.get(placement.zone) if everywhere else self.of_hosts.get(placement.host)
+        return found or Hold()
 
 
 NONE = Demands()
@@ -213,21 +216,21 @@ def of_template(
     now: datetime.datetime,
 ) -> steps.Steps[Demands]:
     """`hosts` on which the template is demanded; `existing` are its placements by name."""
-    of_host: dict[str, list[Asking]] = collections.defaultdict(list)
-    of_zone: dict[str, list[Asking]] = collections.defaultdict(list)
+    of_zones: dict[str, list[Asking]] = collections.defaultdict(list)
+    of_hosts: dict[str, Hold] = {}
     targets: dict[str, Target] = {}
     namespaces: dict[str, list[str]] = collections.defaultdict(list)
     ends: list[datetime.datetime] = []
     for host in hosts:
         yield
+        here: list[Asking] = []
         for asking in asked(host, fleet.zones.get(host.spec.zone), fleet.labels_of):
             if not asking.means(template):
                 continue
             refused = refusal(asking, template, fleet.judge)
             if refused is not None and refused.stalled and not asking.demand.uid:
                 continue
-            of_host[host.name].append(asking)
-            of_zone[host.spec.zone].append(asking)
+            here.append(asking)
             if (end := asking.spent_at()) is not None and end > now:
                 ends.append(end)
             if asking.demand.volumes and refused is None:
@@ -235,7 +238,10 @@ def of_template(
                 if target is not None:
                     targets[target.name] = target
                     namespaces[target.name].append(asking.demand.namespace)
-    return Demands(targets, namespaces, min(ends, default=None), of_host, of_zone, now)
+        of_hosts[host.name] = Hold.of(here, now)
+        of_zones[host.spec.zone] += here
+    whole = {zone: Hold.of(found, now) for zone, found in of_zones.items()}
+    return Demands(targets, namespaces, min(ends, default=None), of_hosts, whole)
 
 
 def choose(

@@ -7,9 +7,9 @@ One copy serves every deployment and volume that wants it, so placements are pla
 import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-from directdownload.planning import demands as volumes
 from directdownload.planning import pools as pool_planning
 from directdownload.planning import quotas, removal_orders, rights, steps
+from directdownload.planning.demands import NONE, Demands
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.removal_orders import Decider
 from directdownload.planning.selection import Fleet, Names, Target, select
@@ -41,7 +41,7 @@ class _Fates:
         self,
         template: Template,
         deciders: Sequence[Decider],
-        demands: volumes.Demands,
+        demands: Demands,
         wanted: Container[str],
         names: Names,
     ) -> None:
@@ -67,15 +67,13 @@ class _Fates:
 
     def _keep_or_end(self, placement: PlacementView) -> None:
         wanting = [each for each in self._deciders if each.wants(placement, self._names)]
-        pool = self._names.pools.get(placement.pool)
+        volumes = self._demands.hold(placement, self._names.pools.get(placement.pool))
         having = [each.deployment.metadata.namespace for each in wanting if each.has(placement)]
-        having += self._demands.holders(placement, pool)
+        having += volumes.namespaces
         if having and not self._template.deleting:
             if placement.namespace not in having:
                 self.charge.append((placement, having[0]))
-        elif removal_orders.is_ordered(
-            placement, self._template, wanting, self._deciders, let_go=self._demands.let_go(placement, pool)
-        ):
+        elif removal_orders.is_ordered(placement, self._template, wanting, self._deciders, let_go=volumes.let_go):
             self.remove.append(placement)
         else:
             self.release.append(placement)
@@ -87,7 +85,7 @@ def plan_placements(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     *,
-    demands: volumes.Demands = volumes.NONE,
+    demands: Demands = NONE,
     held: bool = False,
     unreadable: Container[str] = (),
 ) -> PlacementChanges:
@@ -108,7 +106,7 @@ def place_in_steps(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     *,
-    demands: volumes.Demands = volumes.NONE,
+    demands: Demands = NONE,
     held: bool = False,
     unreadable: Container[str] = (),
 ) -> steps.Steps[PlacementChanges]:
@@ -158,7 +156,7 @@ def _deciders(
     return sorted(found, key=lambda decider: (decider.deployment.seniority, decider.deployment.key))
 
 
-def _namespaces(asking: Iterable[Decider], demands: volumes.Demands, target: Target) -> Sequence[str]:
+def _namespaces(asking: Iterable[Decider], demands: Demands, target: Target) -> Sequence[str]:
     """The namespaces that want `target`: of deployments, the oldest first, then of volumes."""
     namespaces = [d.deployment.metadata.namespace for d in asking if target.name in d.targets]
     return tuple(dict.fromkeys([*namespaces, *demands.namespaces.get(target.name, ())]))

@@ -56,6 +56,12 @@ def answer(
     return _answer(asking, ServedState.WAITING, obstacle or _PREPARING, template_uid=uid)
 
 
+def unread(asking: Asking) -> Served:
+    """For a Template that exists and cannot be read."""
+    message = f"Template {asking.template_key} cannot be read by this version; an administrator can correct it"
+    return _answer(asking, ServedState.WAITING, Verdict(False, Reason.UNREADABLE, message))
+
+
 def _lies_there(placement: PlacementView) -> bool:
     removing = placement.phase is Phase.REMOVING and placement.reason is Reason.IN_USE
     return removing or placement.phase is Phase.READY

@@ -264,7 +264,9 @@ class Served(Model):
         description="Ready: the copy lies at `path`. Waiting: it is being made, or something is in the way. Refused: "
         "the pods may not have it. Released: no volume has needed it for long enough, or the copy is kept otherwise."
     )
-    template_uid: str | None = pydantic.Field(None, max_length=64, description="UID of the Template that is served.")
+    template_uid: str | None = pydantic.Field(
+        None, max_length=64, alias="templateUID", description="UID of the Template that is served."
+    )
     path: str | None = pydantic.Field(None, max_length=2048, description="Path of the copy on this host, if Ready.")
     reason: Reason | None = pydantic.Field(None, description="Reason, if it is not Ready.")
     message: str | None = pydantic.Field(None, max_length=SERVED_MESSAGE_LENGTH, description="The reason in words.")

@@ -88,6 +88,10 @@ def _answers(
     ends: list[datetime.datetime] = []
     for asking in demands.asked(host, zone, world.labels_of):
         template = world.templates.get(asking.template_key)
+        if asking.template_key in world.templates.unreadable and not asking.demand.uid:
+            # Whether its pods may have it is not known.
+            found.append(served.unread(asking))
+            continue
         uid = asking.demand.uid or (template.uid if template is not None else "")
         name = asking.template_key.partition("/")[2]
         copies = demands.copies(host, name, uid, pools, world.placements.get, world.pool_roots)
@@ -102,8 +106,6 @@ def _answers(
 def _obstacle(context: Context, asking: demands.Asking, pools: Sequence[StoragePool]) -> Verdict | None:
     """Why no copy is made for a demand that may have one; None: nothing is in the way."""
     world, host = context.world, asking.host
-    if asking.template_key in world.templates.unreadable:
-        return Verdict(False, Reason.UNREADABLE, f"Template {asking.template_key} cannot be read")
     named = asking.zone.spec.on_demand.pool if asking.zone is not None else None
     if not any(named in (None, pool.name) and pool_planning.hosts_of(pool, (host,)) for pool in pools):
         wanted = f"StoragePool {named} (spec.onDemand.pool of its Zone)" if named else "StoragePool"
