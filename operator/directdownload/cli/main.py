@@ -31,6 +31,7 @@ COMMANDS = {
     "zone": ("fleet", "zone", "List zones."),
     "host": ("fleet", "host", "List hosts."),
     "pool": ("fleet", "pool", "List primary storage pools, and the files in one."),
+    "volume": ("volume", "volume", "List the volumes of pods, and what they wait for."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),

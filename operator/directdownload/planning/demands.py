@@ -159,6 +159,15 @@ def serves(host: Host, demand: Demand, template_uid: str) -> bool:
     )
 
 
+def volumes_of(host: Host, template_key: str, template_uid: str) -> int:
+    """How many volumes on `host` use this Template, or wait for it."""
+    return sum(
+        demand.volumes
+        for demand in host.status.demands
+        if key_of(demand) == template_key and demand.uid in ("", template_uid)
+    )
+
+
 def in_use(placement: PlacementView, hosts: Iterable[Host]) -> Verdict | None:
     """The obstacle to removing the file: volumes on `hosts`, those that see it, use it. None: none does."""
     using = [
