@@ -13,7 +13,7 @@ WROTE, FAILED = "wrote its disk", "could not write its disk"
 
 
 def image(marker: str, size_bytes: int = 1 << 20) -> bytes:
-    """A RAW image that prints `marker` and a line end, then `WROTE` or `FAILED`. The second sector is what it writes."""
+    """A RAW image that prints `marker`, writes its second sector, and prints `WROTE` or `FAILED`, each on a line."""
     texts = [f"{text}\r\n".encode() + b"\0" for text in (marker, WROTE, FAILED)]
     # The length of the code does not depend on the addresses in it.
     addresses, position = [], 0x7C00 + len(_code([0, 0, 0]))
