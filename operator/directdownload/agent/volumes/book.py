@@ -23,7 +23,7 @@ import pydantic
 
 from directdownload.agent.volumes import demands
 from directdownload.agent.volumes.ledger import Entry, Key, Ledger, Volume, VolumeName
-from directdownload.resources.host import Demand, Served, ServedState
+from directdownload.resources.host import Demand, Served
 from directdownload.resources.volumes import MountedVolume
 
 FORGET_SECONDS = 600.0
@@ -171,11 +171,7 @@ class VolumeBook:
 
     def answer(self, volume: Volume) -> Served | None:
         """The controller's answer to the demand of `volume`; None: there is none yet."""
-        found = self._served.get(volume.key)
-        if found is not None and found.state is ServedState.RELEASED:
-            # it did not know of this volume yet
-            return None
-        return found if demands.matches(self._ledger.demands.get(volume.key), found) else None
+        return demands.answer_to(self._ledger.demands[volume.key], self._served)
 
     def demands(self) -> tuple[Demand, ...]:
         """For the Host's status."""

@@ -87,6 +87,20 @@ def matches(entry: Entry | None, answer: Served | None) -> bool:
     return entry is not None and answer is not None and (entry.key, entry.since) == (answer.key, answer.since)
 
 
+def answer_to(entry: Entry, served: Mapping[Key, Served]) -> Served | None:
+    """The answer to a demand that has volumes; None: there is none yet.
+
+    A demand that has just got its uid is not answered itself yet; the answer that gave it the uid counts.
+    """
+    own = served.get(entry.key)
+    if own is not None and matches(entry, own) and own.state is not ServedState.RELEASED:
+        return own
+    first = served.get((entry.namespace, entry.template, ""))
+    if first is None or first.state is not ServedState.READY:
+        return None
+    return first if (first.since, first.template_uid) == (entry.since, entry.uid) else None
+
+
 def judged(volume: Volume, answer: Served | None, pool_roots: Sequence[str]) -> Answer:
     """The controller's `answer` for one volume; None: there is none yet.
 

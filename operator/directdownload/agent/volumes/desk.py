@@ -61,7 +61,7 @@ class VolumeDesk:
         self._ledger = Ledger.load(settings.state_directory)
         self._book = VolumeBook(self._ledger, Moment.now())
         self._heard: views.HostView | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         #: replaced at each change: whoever waits holds the one of his last look
         self._change = asyncio.Event()
         self._save = asyncio.Event()
@@ -72,6 +72,11 @@ class VolumeDesk:
     @property
     def demands(self) -> tuple[Demand, ...]:
         return self._book.demands()
+
+    @property
+    def connections(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._tasks)
 
     def hear(self, host: views.HostView) -> None:
         """Takes the Host: the controller's answers, and of a Host that was not seen before also its demands."""
@@ -96,7 +101,7 @@ class VolumeDesk:
                 group.create_task(self._keep())
                 group.create_task(self._listen())
         finally:
-            for task in self._connections:
+            for task in self._tasks:
                 task.cancel()
 
     async def _keep(self) -> None:
@@ -127,12 +132,12 @@ class VolumeDesk:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= CONNECTIONS_LIMIT:
+        if task is None or len(self._tasks) >= CONNECTIONS_LIMIT:
             text = f"The CSI plugin has more than {CONNECTIONS_LIMIT} requests at once; refused further ones"
             self._request_complaint.say(logging.WARNING, text)
             writer.close()
             return
-        self._connections.add(task)
+        self._tasks.add(task)
         try:
             await self._converse(reader, writer)
         except ConnectionError:
@@ -145,13 +150,15 @@ class VolumeDesk:
             text = f"Closed a connection of the CSI plugin, whose request is not understood: {error or 'no request'}"
             self._request_complaint.say(logging.WARNING, text)
         finally:
-            self._connections.discard(task)
+            self._tasks.discard(task)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request and its answer. Raises ConnectionError; ValueError or TimeoutError for what is no request."""
         async with asyncio.timeout(_READ_SECONDS):
             line = await reader.readline()
+        if not line:
+            return
         request = read_request(line)
         work, closed = asyncio.ensure_future(self._answer(request)), asyncio.ensure_future(reader.read(1))
         try:
