@@ -23,7 +23,7 @@ KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
 )
 VOLUMES = CATALOGUE.gauge(
     "volumes",
-    "volumes of pods on the host, with the agent's `--csi-socket`; `state` is `mounted`, or `waiting` for a copy",
+    "volumes of pods on the host; `state` is `mounted`, or `waiting` for a copy; only with a CSI plugin",
     *("host", "state"),
 )
 VOLUME_WAITING_SECONDS = CATALOGUE.gauge(
@@ -38,7 +38,7 @@ VOLUME_PUBLISH_SECONDS = CATALOGUE.histogram(
 )
 CSI_CONNECTED = CATALOGUE.gauge(
     "csi_connected",
-    "1 while the host's CSI plugin reports its mounts, at least every 60 s; only with the agent's `--csi-socket`",
+    "1 while the CSI plugin reports its mounts to the agent, at least every 60 s, else 0; only with a CSI plugin",
     "host",
 )
 
