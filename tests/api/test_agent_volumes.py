@@ -84,7 +84,8 @@ async def test_a_volume_waits_for_its_copy_and_its_demand_for_its_release(world:
         await serve(world, left, "Released")
 
         async def released() -> bool:
-            return (await world.host_status())["demands"] == []
+            demands: list[Object] = (await world.host_status())["demands"]
+            return not demands
 
         await until_async("no demand", released)
 

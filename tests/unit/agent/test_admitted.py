@@ -49,11 +49,11 @@ def _works(draw: Draw) -> None:
         if target is not None:
             monitor.exposed(target, _ROOTS)
     book = VolumeBook(Ledger("/nowhere"), MOMENT)
-    told, _ = demands.readable(host.status.get("demands"), Demand)
+    demanded, _ = demands.readable(host.status.get("demands"), Demand)
     served, _ = demands.readable(host.status.get("served"), Served)
-    book.remember(told, MOMENT)
+    book.remember(demanded, MOMENT)
     book.hear(served)
-    for each in told:
+    for each in demanded:
         if book.ask("v1", each.namespace, each.template, MOMENT) is Asked.FIRST:
             volume = book.volume("v1")
             assert volume is not None

@@ -25,11 +25,9 @@ async def filled(directory: pathlib.Path) -> Ledger:
 
 async def test_what_was_saved_is_known_after_a_restart(tmp_path: pathlib.Path) -> None:
     ledger = await filled(tmp_path)
-    assert not ledger.saved
-    assert not ledger.durable("v1")
+    assert (ledger.saved, ledger.durable("v1")) == (False, False)
     assert await ledger.save()
-    assert ledger.saved
-    assert ledger.durable("v1")
+    assert (ledger.saved, ledger.durable("v1")) == (True, True)
     assert not ledger.durable("v2")
     again = Ledger.load(str(tmp_path))
     assert (again.volumes, again.demands) == ({"v1": VOLUME}, {ENTRY.key: ENTRY})
@@ -98,7 +96,7 @@ def test_what_is_no_plain_file_of_bounded_size_counts_as_none(tmp_path: pathlib.
 
 
 @hypothesis.given(strategies.data())
-@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 def test_any_damage_of_the_file_is_read_or_ignored(tmp_path: pathlib.Path, data: strategies.DataObject) -> None:
     path = tmp_path / FILE_NAME
     known = (

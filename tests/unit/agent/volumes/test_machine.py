@@ -9,7 +9,6 @@ import tempfile
 from typing import Any
 
 import hypothesis
-import pytest
 from hypothesis import stateful, strategies
 from tests.world import soak
 from tests.world.plugin import at, mounted
@@ -190,14 +189,5 @@ class Volumes(stateful.RuleBasedStateMachine):
             assert (demand.last_used_time is None) == (demand.volumes > 0)
 
 
-Volumes.TestCase.settings = hypothesis.settings(
-    max_examples=60 * soak.ROUNDS,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-
-
-@pytest.mark.soak
-class TestVolumes(Volumes.TestCase):  # type: ignore[misc, name-defined]
-    """The rules and invariants above, in many orders."""
+Volumes.TestCase.settings = hypothesis.settings(max_examples=60 * soak.ROUNDS, stateful_step_count=40)
+TestVolumes = Volumes.TestCase
