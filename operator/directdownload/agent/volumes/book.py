@@ -130,7 +130,7 @@ class VolumeBook:
         if not self.connected(at):
             for ask in self._asks.values():
                 ask.last_monotonic = at.monotonic
-        first, self._stated_monotonic = self._stated_monotonic is None, at.monotonic
+        self._stated_monotonic, self._floor = at.monotonic, {}
         refused, names = [], set()
         for each in mounted:
             if self._mount(each, at):
@@ -141,8 +141,6 @@ class VolumeBook:
             if name in self._asks:
                 self._asks[name].waits_monotonic = at.monotonic
         self._mounted = frozenset(names)
-        if first:
-            self._floor = {}
         recently = {name for name, ask in self._asks.items() if at.monotonic - ask.last_monotonic < FORGET_SECONDS}
         self._forget(self._ledger.volumes.keys() - names - recently, at)
         return refused

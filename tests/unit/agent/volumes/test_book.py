@@ -54,6 +54,7 @@ def test_volumes_that_still_wait_keep_the_demand_without_uid(tmp_path: pathlib.P
     asked(found, "v2", when=at(3))
     found.resolve("v1", UID, at(5))
     assert reported(found) == [("debian-13", UID, 1, False), ("debian-13", "", 1, False)]
+    assert {each.since for each in found.demands()} == {NOW}, "the one that v1 has begun"
     found.resolve("v2", UID, at(6))
     assert reported(found) == [("debian-13", UID, 2, False)]
 
@@ -174,6 +175,13 @@ def test_mounts_that_no_agent_could_have_served_are_returned(tmp_path: pathlib.P
     found, _ = empty(tmp_path)
     assert found.state([mounted(namespace="../x"), mounted("a b"), mounted("v3")], at()) == ["v1", "a b"]
     assert reported(found) == [("debian-13", UID, 1, False)]
+
+
+def test_a_mount_of_another_template_leaves_the_demand_for_the_first_one_to_be_released(tmp_path: pathlib.Path) -> None:
+    found, _ = empty(tmp_path)
+    found.state([mounted(uid="first")], at())
+    found.state([mounted(uid="second")], at(1))
+    assert reported(found) == [("debian-13", "second", 1, False), ("debian-13", "first", 0, True)]
 
 
 # --- before the plugin has spoken

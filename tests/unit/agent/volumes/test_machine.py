@@ -72,6 +72,16 @@ class Volumes(stateful.RuleBasedStateMachine):
             return
         self.book.ask(name, "web", template, self.now())
         self.save()
+        self.status = self.book.demands()
+
+    @stateful.rule(name=NAMES, template=TEMPLATES, uid=UIDS)
+    def mount(self, name: str, template: str, uid: str) -> None:
+        """All goes well."""
+        self.publish(name, template)
+        for number, demand in enumerate(self.status):
+            if demand.template == self.template_of[name]:
+                self.serve("Ready", demand.uid or uid, number, stale=False)
+        self.look(name)
 
     @stateful.rule(name=NAMES)
     def look(self, name: str) -> None:
@@ -116,7 +126,6 @@ class Volumes(stateful.RuleBasedStateMachine):
         if not self.status:
             return
         demand = self.status[number % len(self.status)]
-        uid = demand.uid or uid
         fields: dict[str, Any] = {"template_uid": uid, "path": f"/pools/{uid}"} if state == "Ready" else {}
         since = demand.since - datetime.timedelta(seconds=1) if stale else demand.since
         named = {"namespace": demand.namespace, "template": demand.template, "uid": demand.uid}
@@ -160,6 +169,11 @@ class Volumes(stateful.RuleBasedStateMachine):
         assert self.ledger.saved
         again = Ledger.load(self.directory)
         assert (again.volumes, again.demands) == (self.ledger.volumes, self.ledger.demands)
+
+    @stateful.invariant()
+    def a_volume_is_demanded(self) -> None:
+        volumes = {demand.key: demand.volumes for demand in self.book.demands()}
+        assert all(volumes[volume.key] > 0 for volume in self.ledger.volumes.values())
 
     @stateful.invariant()
     def a_mounted_volume_is_demanded(self) -> None:
