@@ -135,6 +135,12 @@ def controller(**flags: Any) -> None:
     show_default=True,
     help="Directory of the state that must survive a restart.",
 )
+@click.option(
+    "--csi-socket",
+    default="",
+    metavar="PATH",
+    help="Socket for the CSI plugin of this host; absent: no volumes.",
+)
 @click.option("--kubeconfig", metavar="FILE", help="Use this file instead of the pod's service account.")
 @health_port(8081)
 @metrics_port
