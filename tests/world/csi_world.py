@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -102,17 +103,43 @@ class Agent:
         self.mounted: list[volumes.Mounted] = []
         #: how many plugins have closed their connection before the answer
         self.left = 0
+        self._serving: set[asyncio.Task[Any]] = set()
 
     @contextlib.asynccontextmanager
-    async def serving(self, socket: pathlib.Path) -> AsyncIterator["Agent"]:
-        serving = await asyncio.start_unix_server(self._serve, socket, limit=volumes.LINE_BYTES)
-        try:
-            yield self
-        finally:
-            serving.close()
-            os.unlink(socket)
+    async def serving(self, path: pathlib.Path) -> AsyncIterator["Agent"]:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.setblocking(False)
+            listening.bind(str(path))
+            listening.listen()
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listening, self._accept, listening)
+            try:
+                yield self
+            finally:
+                os.unlink(path)
+                loop.remove_reader(listening)
+                for task in self._serving:
+                    task.cancel()
+                await asyncio.gather(*self._serving, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        task = asyncio.create_task(self._serve(connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        # also of a task that ends before it begins
+        task.add_done_callback(lambda _: connection.close())
+
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=volumes.LINE_BYTES)
+        try:
+            await self._answer(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = volumes.read_request(await reader.readline())
             if isinstance(request, volumes.Mounted):
@@ -127,8 +154,6 @@ class Agent:
             await writer.drain()
         except ConnectionError:
             self.left += 1
-        finally:
-            writer.close()
 
     async def _unless_it_leaves(self, reader: asyncio.StreamReader, answer: Awaitable[Answer]) -> Answer:
         waiting, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(reader.read())

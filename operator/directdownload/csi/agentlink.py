@@ -54,13 +54,7 @@ def image(answer: volumes.Answer, roots: tuple[str, ...]) -> tuple[str, str]:
     """The path of the file of a Ready answer and the pool root that it is below, checked. Raises UnavailableError."""
     root = mountinfo.root_of(answer.path, roots)
     name = _FILE.fullmatch(os.path.basename(answer.path))
-    if (
-        root is None
-        or os.path.normpath(answer.path) != answer.path
-        or name is None
-        or name[1] != answer.uid
-        or os.path.dirname(answer.path) == answer.path
-    ):
+    if root is None or name is None or name[1] != answer.uid or os.path.normpath(answer.path) != answer.path:
         raise UnavailableError(
             f"the agent named the file '{answer.path}' for the Template with uid '{answer.uid}': expected the uid as "
             f"its name, with or without .iso, below {' or '.join(roots)}"

@@ -16,6 +16,7 @@ from directdownload.csi.publishing import Publishing
 from directdownload.csi.reports import Reports
 from directdownload.csi.server import Server
 from directdownload.csi.settings import Settings
+from directdownload.hostfiles import mountinfo
 from directdownload.observe import logs
 
 logger = logging.getLogger(__name__)
@@ -91,4 +92,8 @@ def _problem(settings: Settings) -> str:
     for path in (settings.pods, os.path.dirname(settings.socket)):
         if not os.path.isdir(path):
             return f"{path}: expected a directory; set --kubelet-directory to kubelet's --root-dir"
+    below = mountinfo.covering(mountinfo.read(), settings.pods)
+    if below is None or not below.shared:
+        # pods would start with an empty directory
+        return f"{settings.pods}: mounts do not reach the host; expected mountPropagation: Bidirectional"
     return ""

@@ -11,12 +11,13 @@ from directdownload.resources.volumes import MountedVolume
 
 PREFIX = f"{naming.GROUP}/"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+#: Kubernetes limits the whole name, not its parts.
+_PART = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 #: Of a PersistentVolume (a DNS subdomain), or kubelet's own for a volume of a pod: `csi-<64 hex digits>`.
 VOLUME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{0,252}")
 NAMESPACE = re.compile(_LABEL)
 #: `name` or `namespace/name`, as kinds have names: a DNS subdomain of at most 253 characters.
-TEMPLATE = re.compile(rf"({_LABEL}/)?(?=.{{1,253}}\Z){_SUBDOMAIN}")
+TEMPLATE = re.compile(rf"({_LABEL}/)?(?=.{{1,253}}\Z){_PART}(\.{_PART})*")
 UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,62}")
 
 

@@ -90,6 +90,9 @@ class Publishing:
             ) from None
         except FileNotFoundError:
             raise UnavailableError(f"{path} is not there any more; the agent is asked again") from None
+        except PermissionError:
+            # the plugin is root, but has no capability to enter what is closed to root
+            raise UnavailableError(f"{path} cannot be opened: root must be able to enter its directories") from None
         except OSError as error:
             raise UnavailableError(f"{path} cannot be mounted: {error.strerror}") from None
 

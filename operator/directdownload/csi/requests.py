@@ -1,6 +1,6 @@
 """Which requests of kubelet are served: every field by a list of what is allowed, as pure functions.
 
-Called by `publishing`. Raises InvalidArgumentError with the field, what was expected, and what to do.
+Called by `publishing`. Raises CallError with the field, what was expected, and what to do.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import re
 
 from directdownload import escaping
 from directdownload.csi import mountsource
-from directdownload.csi.errors import InvalidArgumentError
+from directdownload.csi.errors import InvalidArgumentError, UnavailableError
 from directdownload.csi.messages import AccessMode, NodePublishVolumeRequest, VolumeCapability
 from directdownload.csi.mounts import Target
 
@@ -101,7 +101,8 @@ def _context(context: dict[str, str]) -> tuple[str, str, str]:
         )
     namespace, pod = context.get(_POD_NAMESPACE, ""), context.get(_POD_NAME, "")
     if not mountsource.NAMESPACE.fullmatch(namespace) or not _POD.fullmatch(pod):
-        raise InvalidArgumentError(
+        # a change of the CSIDriver mends it, so the agent may have been asked before: see `errors`
+        raise UnavailableError(
             "the pod's name and namespace: kubelet did not send them; set podInfoOnMount: true in the CSIDriver"
         )
     return namespace, pod, template

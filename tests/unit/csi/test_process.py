@@ -33,6 +33,15 @@ print(json.dumps(list(sys.modules)))
 """
 
 
+#: A container of which kubelet's directory is mounted with Bidirectional propagation, or whatever `$0` says.
+_CONTAINER = 'mount --bind "$1" "$1"; mount --make-$0 "$1"; shift; exec "$@"'
+
+
+def container(host: Host, propagation: str = "shared") -> tuple[str, ...]:
+    alone = ("unshare", "--mount", "--propagation", "private")
+    return (*alone, "sh", "-ec", _CONTAINER, propagation, str(host.kubelet))
+
+
 class Plugin:
     """The process, in a mount namespace of its own."""
 
@@ -42,9 +51,7 @@ class Plugin:
         command += [f"--pool-root={host.pool.parent}", f"--agent-socket={host.agent_socket}", *arguments]
         self.log = host.directory / "log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", *command], env=checkout.environment(), stderr=log
-            )
+            self.process = subprocess.Popen([*container(host), *command], env=checkout.environment(), stderr=log)
 
     def until_it_listens(self) -> None:
         def listening() -> bool:
@@ -219,9 +226,15 @@ def test_a_watchdog_that_is_cancelled_ends_nothing() -> None:
     assert done.returncode == 0
 
 
-def _problem(host: Host, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
-    command = [checkout.DIRECTDOWNLOAD, "csi", "--node-name=n", *arguments]
-    done = subprocess.run([*prefix, *command], env=checkout.environment(), capture_output=True, text=True, timeout=60)
+def _problem(host: Host, *arguments: str, prefix: tuple[str, ...] = (), propagation: str = "shared") -> str:
+    command = [*prefix, checkout.DIRECTDOWNLOAD, "csi", "--node-name=n", *arguments]
+    done = subprocess.run(
+        [*container(host, propagation), *command],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -247,6 +260,12 @@ def test_a_directory_that_is_none_is_named(host: Host, kubelet: str, pool: str, 
     (host.directory / "linked").symlink_to(host.pool)
     arguments = (f"--kubelet-directory={host.directory / kubelet}", f"--pool-root={host.directory / pool}")
     assert words in _problem(host, *arguments)
+
+
+def test_a_directory_of_which_mounts_do_not_reach_the_host_is_named(host: Host) -> None:
+    arguments = (f"--kubelet-directory={host.kubelet}", f"--pool-root={host.pool}")
+    words = _problem(host, *arguments, propagation="private")
+    assert f"{host.kubelet}/pods: mounts do not reach the host; expected mountPropagation: Bidirectional" in words
 
 
 def test_a_socket_that_cannot_be_made_is_named(host: Host) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.world.csi_world import CONTEXT, UID, VOLUME, Host
 
 from directdownload.csi import mountsource, requests
-from directdownload.csi.errors import InvalidArgumentError
+from directdownload.csi.errors import InvalidArgumentError, UnavailableError
 from directdownload.csi.messages import Access, Empty, MountVolume, VolumeCapability
 from directdownload.resources.volumes import MountedVolume
 
@@ -39,7 +39,9 @@ def test_access_modes_that_read_are_served_and_what_kubelet_sends_for_every_volu
     assert wanted(volume_capability=capability(mode)).volume == VOLUME
 
 
-@pytest.mark.parametrize("template", ["a", "golden/debian-13", "debian.13", "n" * 63 + "/" + "t" * 63])
+@pytest.mark.parametrize(
+    "template", ["a", "golden/debian-13", "debian.13", "n" * 63 + "/" + "t" * 253, "t" * 200, "n" * 63 + "/" + "t" * 63]
+)
 def test_a_template_is_named_alone_or_with_its_namespace(template: str) -> None:
     assert wanted(volume_context={**CONTEXT, "template": template}).template == template
 
@@ -112,9 +114,6 @@ def without(name: str) -> dict[str, str]:
                 "n" * 64 + "/a",
             )
         ),
-        ({"volume_context": without("csi.storage.k8s.io/pod.namespace")}, "set podInfoOnMount: true"),
-        ({"volume_context": without("csi.storage.k8s.io/pod.name")}, "set podInfoOnMount: true"),
-        ({"volume_context": {**CONTEXT, "csi.storage.k8s.io/pod.namespace": "a/b"}}, "set podInfoOnMount: true"),
     ],
 )
 def test_everything_else_is_refused(changed: dict[str, Any], words: str) -> None:
@@ -122,6 +121,22 @@ def test_everything_else_is_refused(changed: dict[str, Any], words: str) -> None
         wanted(**changed)
     assert words.replace("\\\\", "\\") in refused.value.message
     assert "password" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        without("csi.storage.k8s.io/pod.namespace"),
+        without("csi.storage.k8s.io/pod.name"),
+        {**CONTEXT, "csi.storage.k8s.io/pod.namespace": "a/b"},
+        {**CONTEXT, "csi.storage.k8s.io/pod.name": "A"},
+    ],
+)
+def test_without_the_words_of_kubelet_about_the_pod_nothing_is_served_until_the_csidriver_asks_for_them(
+    context: dict[str, str],
+) -> None:
+    with pytest.raises(UnavailableError, match="set podInfoOnMount: true"):
+        wanted(volume_context=context)
 
 
 def test_a_refusal_is_one_short_line_without_the_sign_that_kubelet_garbles() -> None:
