@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from tests.world import checkout, waiting
-from tests.world.csi_world import CONTENT, Agent, Host, Kubelet
+from tests.world import checkout, private_mounts, waiting
+from tests.world.csi_world import CONTENT, VOLUME, Agent, Host, Kubelet
 
-from directdownload.csi import messages
+from directdownload.csi import messages, mounts
+from directdownload.hostfiles import mountinfo
 from directdownload.resources import volumes
+
+MS_BIND, MS_SHARED = 0x1000, 1 << 20
 
 #: Of libraries that a plugin on every host must not pay for.
 HEAVY = ("pydantic", "pydantic_core", "aiohttp", "kubernetes", "kopf", "rich", "google.protobuf", "cryptography")
@@ -37,7 +40,7 @@ print(json.dumps(list(sys.modules)))
 _CONTAINER = 'mount --bind "$1" "$1"; mount --make-$0 "$1"; shift; exec "$@"'
 
 
-def container(host: Host, propagation: str = "shared") -> tuple[str, ...]:
+def of_its_own(host: Host, propagation: str = "shared") -> tuple[str, ...]:
     alone = ("unshare", "--mount", "--propagation", "private")
     return (*alone, "sh", "-ec", _CONTAINER, propagation, str(host.kubelet))
 
@@ -45,13 +48,15 @@ def container(host: Host, propagation: str = "shared") -> tuple[str, ...]:
 class Plugin:
     """The process, in a mount namespace of its own."""
 
-    def __init__(self, host: Host, *arguments: str) -> None:
+    def __init__(self, host: Host, container: tuple[str, ...] = ()) -> None:
         self.host = host
         command = [checkout.DIRECTDOWNLOAD, "csi", "--node-name=kvm-1", f"--kubelet-directory={host.kubelet}"]
-        command += [f"--pool-root={host.pool.parent}", f"--agent-socket={host.agent_socket}", *arguments]
+        command += [f"--pool-root={host.pool.parent}", f"--agent-socket={host.agent_socket}"]
         self.log = host.directory / "log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([*container(host), *command], env=checkout.environment(), stderr=log)
+            self.process = subprocess.Popen(
+                [*(container or of_its_own(host)), *command], env=checkout.environment(), stderr=log
+            )
 
     def until_it_listens(self) -> None:
         def listening() -> bool:
@@ -97,7 +102,7 @@ def call(started: Plugin, answer: volumes.Answer, unpublish: bool = False) -> No
             await kubelet.publish(started.host.request())
             if unpublish:
                 await kubelet.unpublish(started.host.target())
-            assert agent.requests
+                await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
         kubelet.close()
 
     asyncio.run(body())
@@ -145,6 +150,29 @@ def test_volumes_are_mounted_with_what_privileges_remain_and_outlive_the_process
 def test_volumes_are_unmounted_with_what_privileges_remain(started: Plugin) -> None:
     call(started, started.host.ready(), unpublish=True)
     assert not os.path.lexists(started.inside(started.host.target()))
+
+
+@private_mounts.alone
+def test_volumes_reach_the_host_complete_and_go_there_as_well(host: Host) -> None:
+    # kubelet's directory is shared between the host, which is this thread, and the container
+    kubelet = str(host.kubelet)
+    private_mounts.mount(kubelet, kubelet, "", MS_BIND)
+    private_mounts.mount("", kubelet, "", MS_SHARED)
+    plugin = Plugin(host, ("unshare", "--mount", "--propagation", "unchanged"))
+    try:
+        plugin.until_it_listens()
+        call(plugin, host.ready())
+        assert isinstance(mounts.at(mountinfo.read(), str(host.target())), volumes.MountedVolume)
+        # as a runtime does for a pod that asks for rw
+        subprocess.run(["mount", "-o", "remount,bind,rw", host.target()], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (host.target() / "other").write_bytes(b"")
+        with pytest.raises(OSError, match="Read-only file system"):
+            (host.target() / mounts.DISK).write_bytes(b"")
+        call(plugin, host.ready(), unpublish=True)
+        assert not os.path.lexists(host.target())
+    finally:
+        plugin.end(signal.SIGKILL)
 
 
 def test_sigterm_ends_calls_that_wait(started: Plugin) -> None:
@@ -229,7 +257,7 @@ def test_a_watchdog_that_is_cancelled_ends_nothing() -> None:
 def _problem(host: Host, *arguments: str, prefix: tuple[str, ...] = (), propagation: str = "shared") -> str:
     command = [*prefix, checkout.DIRECTDOWNLOAD, "csi", "--node-name=n", *arguments]
     done = subprocess.run(
-        [*container(host, propagation), *command],
+        [*of_its_own(host, propagation), *command],
         env=checkout.environment(),
         capture_output=True,
         text=True,
