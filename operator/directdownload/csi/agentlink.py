@@ -23,7 +23,7 @@ async def ask(socket: str, request: volumes.Request, seconds: float) -> volumes.
         async with asyncio.timeout(_CONNECT_SECONDS):
             reader, writer = await asyncio.open_unix_connection(socket, limit=volumes.LINE_BYTES)
     except (OSError, TimeoutError) as error:
-        raise _silent(str(error) or "timeout") from None
+        raise _silent(getattr(error, "strerror", None) or "timeout") from None
     try:
         async with asyncio.timeout(seconds):
             writer.write(volumes.request_line(request))

@@ -1,6 +1,7 @@
 """Volumes from kubelet's call to the mount and back: the real socket, real mounts, and an agent of the test."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -91,13 +92,35 @@ async def test_an_agent_that_was_away_hears_of_volumes_that_are_no_longer_needed
             assert len(agent.requests) == 1
 
 
+def test_a_volume_that_is_needed_again_is_not_reported_as_gone(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    @private_mounts.alone
+    async def body() -> None:
+        async with plugin(host.settings(mounted_interval_seconds=600)) as kubelet:
+            await kubelet.unpublish(host.target())
+            silent = "the agent of this host does not answer"
+            await waiting.until_async("tried in vain", lambda: sum(silent in each for each in caplog.messages) > 1)
+            async with Agent(lambda _: host.ready()).serving(host.agent_socket) as agent:
+                await kubelet.publish(host.request())
+                await kubelet.unpublish(host.target("second"), volume=SECOND)
+                await waiting.until_async("told", lambda: volumes.Unpublish(SECOND) in agent.requests)
+                assert volumes.Unpublish(VOLUME) not in agent.requests
+
+    with caplog.at_level(logging.DEBUG, logger="directdownload"):
+        body()
+
+
 @private_mounts.alone
 async def test_a_volume_that_another_pod_uses_is_still_needed(host: Host) -> None:
     host.target("second").parent.mkdir()
-    async with Agent(lambda _: host.ready()).serving(host.agent_socket) as agent, plugin(host.settings()) as kubelet:
+    settings = host.settings(mounted_interval_seconds=0.01)
+    async with Agent(lambda _: host.ready()).serving(host.agent_socket) as agent, plugin(settings) as kubelet:
         await kubelet.publish(host.request())
         await kubelet.publish(host.request(target_path=str(host.target("second"))))
         await kubelet.unpublish(host.target())
+        agent.mounted.clear()
+        await waiting.until_async("reported", lambda: len(agent.mounted) > 2)
+        assert agent.mounted[-1] == volumes.Mounted((MOUNTED,))
+        assert volumes.Unpublish(VOLUME) not in agent.requests
         await kubelet.unpublish(host.target("second"))
         await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
         assert [type(each) for each in agent.requests] == [volumes.Publish, volumes.Publish, volumes.Unpublish]
@@ -177,7 +200,7 @@ async def test_an_agent_that_is_away_is_named(host: Host) -> None:
     async with plugin(host.settings()) as kubelet:
         error = await refused(kubelet.publish(host.request()))
         assert error.status is Status.UNAVAILABLE
-        assert "the agent of this host does not answer" in (error.message or "")
+        assert "the agent of this host does not answer (No such file or directory)" in (error.message or "")
 
 
 @private_mounts.alone
@@ -280,7 +303,7 @@ async def test_a_pool_that_hangs_delays_no_other(host: Host, monkeypatch: pytest
         await kubelet.unpublish(host.target())
         # it wakes up, too late for all who asked
         (hung / UID).write_bytes(CONTENT)
-        os.write(writing, b"x" * 6)
+        os.write(writing, b"x" * 4096)
         await waiting.until_async("usable again", lambda: _served(kubelet, host))
         assert disk(host) == CONTENT
     os.close(reading)
@@ -302,6 +325,7 @@ async def test_half_a_volume_is_made_again(host: Host) -> None:
     async with Agent(lambda _: host.ready()).serving(host.agent_socket), plugin(host.settings()) as kubelet:
         await kubelet.publish(host.request())
         assert disk(host) == CONTENT
+        assert len([each for each in mountinfo.read() if each.point == str(host.target())]) == 1
         await kubelet.unpublish(host.target())
         assert not [each for each in mountinfo.read() if mountinfo.below(each.point, str(host.kubelet))]
 
