@@ -115,7 +115,7 @@ def _line(document: Any) -> bytes:
 def _object(line: bytes) -> dict[str, Any]:
     try:
         document = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedError(f"expected a line of JSON: {error}") from None
     if not isinstance(document, dict):
         raise MalformedError("expected a JSON object")
