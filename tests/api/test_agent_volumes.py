@@ -64,7 +64,7 @@ async def test_a_volume_waits_for_its_copy_and_its_demand_for_its_release(world:
         place = agent_files.make_place(pool, uid, world.host)
         agent_files.write_journal(place, placement, placement_uid, 250)
         await until_async("progress", lambda: agent_world.has(world, placement, bytesDownloaded=250))
-        await serve(world, demand, "Waiting", templateUid=uid, reason="Downloading", message="downloading")
+        await serve(world, demand, "Waiting", templateUID=uid, reason="Downloading", message="downloading")
         assert await first == Answer(
             "Waiting",
             reason="Downloading",
@@ -72,7 +72,7 @@ async def test_a_volume_waits_for_its_copy_and_its_demand_for_its_release(world:
         )
 
         held = asyncio.ensure_future(plugin.ask(publish(hold_seconds=LONG)))
-        await serve(world, demand, "Ready", templateUid=uid, path=f"{pool}/{uid}")
+        await serve(world, demand, "Ready", templateUID=uid, path=f"{pool}/{uid}")
         assert await held == Answer("Ready", path=f"{pool}/{uid}", uid=uid)
         demand = await demanded(world, uid=uid, volumes=1)
 
@@ -99,7 +99,7 @@ async def test_demands_outlive_agent_ledger_and_host(world: World) -> None:
         await until_async("the socket", plugin.path.exists)
         first = asyncio.ensure_future(plugin.ask(publish()))
         demand = await demanded(world, uid="", volumes=1)
-        await serve(world, demand, "Ready", templateUid="t1", path=f"{pool}/t1")
+        await serve(world, demand, "Ready", templateUID="t1", path=f"{pool}/t1")
         assert (await first).state == "Ready"
         demand = await demanded(world, uid="t1", volumes=1)
     (world.state / "volumes.json").unlink()

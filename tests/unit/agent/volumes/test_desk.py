@@ -68,7 +68,7 @@ class World:
 
     def serve(self, state: str = "Ready", **fields: Any) -> None:
         """Answers all demands alike."""
-        found = {"templateUid": UID, "path": READY.path} if state == "Ready" else {}
+        found = {"templateUID": UID, "path": READY.path} if state == "Ready" else {}
         answers = [{**named(demand), "state": state, **found, **fields} for demand in self.desk.demands]
         self.host(served=answers)
 
@@ -163,7 +163,7 @@ async def test_at_the_end_of_a_hold_the_answer_says_how_far_the_download_is(worl
     async with world.running():
         await world.known()
         world.progress[UID] = Progress(bytes_downloaded=251 * MIB, bytes_total=612 * MIB)
-        world.serve("Waiting", templateUid=UID, message="downloading")
+        world.serve("Waiting", templateUID=UID, message="downloading")
         answer = await world.plugin.ask(publish(hold_seconds=0.05))
         assert answer.message == "waiting for Template debian-13 (251.0 of 612.0 MiB): downloading"
 
@@ -177,7 +177,7 @@ async def test_a_volume_keeps_its_template_over_a_restart(world: World) -> None:
         world.host()
         answer = asyncio.ensure_future(world.plugin.ask(publish(hold_seconds=LONG)))
         await world.demand(uid=UID)
-        world.serve(templateUid="another", path=f"{ROOT}/another")
+        world.serve(templateUID="another", path=f"{ROOT}/another")
         await asyncio.sleep(0.1)
         assert not answer.done(), "it is another Template by now"
         world.serve()
@@ -310,7 +310,7 @@ async def test_an_answer_that_cannot_be_read_hides_no_other_and_is_logged_once(
         answer = asyncio.ensure_future(world.plugin.ask(publish()))
         await world.demand()
         (demand,) = world.desk.demands
-        good = {**named(demand), "state": "Ready", "templateUid": UID, "path": READY.path}
+        good = {**named(demand), "state": "Ready", "templateUID": UID, "path": READY.path}
         for _ in range(2):
             world.host(served=[{"state": "Ready"}, good])
         assert await answer == READY
@@ -424,4 +424,4 @@ async def test_metrics_follow_a_volume(world: World) -> None:
 def test_served_entries_of_the_api_are_read() -> None:
     """The names that these tests write are those of the API."""
     document = {"namespace": "web", "template": "a", "since": "2025-01-31T12:00:00Z", "state": "Ready"}
-    assert Served.model_validate({**document, "templateUid": UID}).template_uid == UID
+    assert Served.model_validate({**document, "templateUID": UID}).template_uid == UID
