@@ -152,6 +152,13 @@ def test_volumes_are_unmounted_with_what_privileges_remain(started: Plugin) -> N
     assert not os.path.lexists(started.inside(started.host.target()))
 
 
+def test_a_pool_that_is_closed_to_root_without_capabilities_is_named(started: Plugin) -> None:
+    os.chown(started.host.pool, 65531, 65531)
+    started.host.pool.chmod(0o700)
+    with pytest.raises(GRPCError, match="cannot be opened: root must be able to enter its directories"):
+        call(started, started.host.ready())
+
+
 @private_mounts.alone
 def test_volumes_reach_the_host_complete_and_go_there_as_well(host: Host) -> None:
     # kubelet's directory is shared between the host, which is this thread, and the container
