@@ -98,12 +98,14 @@ def call(started: Plugin, answer: volumes.Answer, unpublish: bool = False) -> No
 
     async def body() -> None:
         kubelet = Kubelet(started.host.settings().socket)
-        async with Agent(lambda _: answer).serving(started.host.agent_socket) as agent:
-            await kubelet.publish(started.host.request())
-            if unpublish:
-                await kubelet.unpublish(started.host.target())
-                await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
-        kubelet.close()
+        try:
+            async with Agent(lambda _: answer).serving(started.host.agent_socket) as agent:
+                await kubelet.publish(started.host.request())
+                if unpublish:
+                    await kubelet.unpublish(started.host.target())
+                    await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
+        finally:
+            kubelet.close()
 
     asyncio.run(body())
 
