@@ -38,9 +38,9 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     """Open `path`, relative to and below `directory`, with no link in any of its parts."""
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    for last in (*(False,) * (_TRIES - 1), True):
+    for _ in range(_TRIES):
         found: int = _libc.syscall(_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(len(how)))
-        if found >= 0 or last or ctypes.get_errno() != errno.EAGAIN:
+        if found >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
     return _checked(found, "openat2")
 

@@ -98,12 +98,14 @@ def call(started: Plugin, answer: volumes.Answer, unpublish: bool = False) -> No
 
     async def body() -> None:
         kubelet = Kubelet(started.host.settings().socket)
-        async with Agent(lambda _: answer).serving(started.host.agent_socket) as agent:
-            await kubelet.publish(started.host.request())
-            if unpublish:
-                await kubelet.unpublish(started.host.target())
-                await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
-        kubelet.close()
+        try:
+            async with Agent(lambda _: answer).serving(started.host.agent_socket) as agent:
+                await kubelet.publish(started.host.request())
+                if unpublish:
+                    await kubelet.unpublish(started.host.target())
+                    await waiting.until_async("told", lambda: volumes.Unpublish(VOLUME) in agent.requests)
+        finally:
+            kubelet.close()
 
     asyncio.run(body())
 
@@ -150,6 +152,13 @@ def test_volumes_are_mounted_with_what_privileges_remain_and_outlive_the_process
 def test_volumes_are_unmounted_with_what_privileges_remain(started: Plugin) -> None:
     call(started, started.host.ready(), unpublish=True)
     assert not os.path.lexists(started.inside(started.host.target()))
+
+
+def test_a_pool_that_is_closed_to_root_without_capabilities_is_named(started: Plugin) -> None:
+    os.chown(started.host.pool, 65531, 65531)
+    started.host.pool.chmod(0o700)
+    with pytest.raises(GRPCError, match="cannot be opened: root must be able to enter its directories"):
+        call(started, started.host.ready())
 
 
 @private_mounts.alone

@@ -172,3 +172,10 @@ def test_other_mounts_name_none(text: str) -> None:
 def test_no_mount_is_named_by_words_that_could_not_be_read_again() -> None:
     with pytest.raises(ValueError, match="not the words of a volume"):
         mountsource.source(MountedVolume(volume="a/b", namespace="n", template="t", uid=UID))
+
+
+def test_directories_are_compared_without_their_last_slash() -> None:
+    settings = HOST.settings(kubelet_directory="/var/lib/kubelet/", pool_roots=("/var/lib/libvirt//images/",))
+    assert settings.pods == "/var/lib/kubelet/pods"
+    assert settings.socket == "/var/lib/kubelet/plugins_registry/directdownload.dev.sock"
+    assert settings.pool_roots == ("/var/lib/libvirt/images",)
