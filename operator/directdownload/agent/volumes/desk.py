@@ -108,7 +108,9 @@ class VolumeDesk:
         """Saves the ledger after each change, and again after a failure."""
         while True:
             self._save.clear()
-            if not self._ledger.saved and await self._ledger.save():
+            if not self._ledger.saved:
+                await self._ledger.save()
+                # also where more has changed meanwhile: what was written is durable
                 self._notify()
             pause = None if self._ledger.saved else max(0.01, self._ledger.retry_monotonic - Moment.now().monotonic)
             with contextlib.suppress(TimeoutError):
@@ -193,7 +195,7 @@ class VolumeDesk:
             raise MalformedError(f"hold_seconds: expected a number from 0 to {_LONGEST_HOLD_SECONDS:g}")
         asked = self._book.ask(request.volume, request.namespace, request.template, Moment.now())
         if asked not in (Asked.FIRST, Asked.AGAIN):
-            return _refusal(asked, request)
+            return _refusal(asked)
         first = asked is Asked.FIRST
         if first:
             self._save.set()
@@ -204,16 +206,14 @@ class VolumeDesk:
                 while True:
                     change = self._change
                     answer, known = self._look(request.volume)
-                    if answer.state != demands.WAITING or (first and known):
-                        break
-                    if self._book.volume(request.volume) is None:
-                        # unpublished meanwhile
+                    gone = self._book.volume(request.volume) is None
+                    if answer.state != demands.WAITING or (first and known) or gone:
                         break
                     await change.wait()
         return self._worded(request.volume, answer) if answer.state == demands.WAITING else answer
 
     def _look(self, name: str) -> tuple[Answer, bool]:
-        """The answer for the volume as things are, and whether the controller has answered its demand.
+        """The answer for the volume as things are, and whether it is worth an Event of its pod.
 
         The first Ready decides which Template the volume has. It is given once the ledger is on disk with that.
         """
@@ -267,7 +267,7 @@ class VolumeDesk:
         metrics.CSI_CONNECTED.labels(host=self._host).set_function(lambda: self._book.connected(Moment.now()))
 
 
-def _refusal(asked: Asked, request: Publish) -> Answer:
+def _refusal(asked: Asked) -> Answer:
     """The answer to a request that is not noted."""
     if asked is Asked.FULL:
         text = "this host has too many volumes; others must go first"

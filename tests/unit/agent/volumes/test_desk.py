@@ -382,6 +382,16 @@ async def test_a_connection_without_a_request_is_closed(world: World, monkeypatc
         assert await world.plugin.raw(b'{"unpub') == b""
 
 
+async def test_a_connection_that_ends_without_a_request_is_no_complaint(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.running():
+        async with world.plugin.connection():
+            await until_async("the connection", lambda: world.desk.connections == 1)
+        await until_async("its end", lambda: world.desk.connections == 0)
+    assert "not understood" not in caplog.text
+
+
 async def test_the_number_of_connections_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,6 +100,15 @@ class Volumes(stateful.RuleBasedStateMachine):
         self.book.handed_over(name, self.now())
         self.mounts[name] = answer.uid
 
+    @stateful.rule(name=NAMES, state=STATES, uid=UIDS)
+    def answer(self, name: str, state: str, uid: str) -> None:
+        """Of a demand that has volumes, whatever the controller says; then the request is looked at."""
+        volume = self.book.volume(name)
+        keys = [demand.key for demand in self.status]
+        if volume is not None and volume.key in keys:
+            self.serve(state, uid, keys.index(volume.key), stale=False)
+            self.look(name)
+
     @stateful.rule(name=NAMES)
     def unpublish(self, name: str) -> None:
         self.mounts.pop(name, None)
@@ -149,11 +158,16 @@ class Volumes(stateful.RuleBasedStateMachine):
         self.start()
         assert (self.ledger.volumes, self.ledger.demands) == before
 
-    @stateful.rule()
-    def reboot(self) -> None:
+    @stateful.rule(state=STATES, uid=UIDS)
+    def reboot(self, state: str, uid: str) -> None:
+        """The kubelet publishes again what it had, and the controller may have another Template by then."""
+        names = list(self.mounts)
         self.mounts.clear()
         self.seconds = 0
         self.start()
+        for name in names:
+            self.publish(name, self.template_of[name])
+            self.answer(name, state, uid)
 
     @stateful.rule()
     def lose_the_ledger(self) -> None:
