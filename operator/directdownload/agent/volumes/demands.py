@@ -51,15 +51,22 @@ def report(
 ) -> tuple[Demand, ...]:
     """The demands for `Host.status`, at most `limit`, in the order in which they matter.
 
-    First those whose volumes have a copy, which may be mounted, then those whose volumes wait for one; of each the
-    oldest first, so that a new demand replaces no reported one. Then those without a volume, the last used first.
+    First those whose volumes have a copy, which may be mounted, the oldest first. Then those whose volumes wait for
+    one: the oldest of each namespace, then the second ones, so that a namespace that asks for what it may not have
+    crowds out no other. Then those without a volume, the last used first.
     """
     counts = counted(volumes, floor)
+    places: collections.Counter[str] = collections.Counter()
+    place: dict[Key, int] = {}
+    for entry in sorted(entries.values(), key=lambda each: (each.since, each.key)):
+        if counts[entry.key] and not entry.uid:
+            place[entry.key] = places[entry.namespace]
+            places[entry.namespace] += 1
 
-    def rank(entry: Entry) -> tuple[int, float, Key]:
+    def rank(entry: Entry) -> tuple[int, int, float, Key]:
         if counts[entry.key]:
-            return 0 if entry.uid else 1, entry.since.timestamp(), entry.key
-        return 2, -_last_used(entry).timestamp(), entry.key
+            return 0 if entry.uid else 1, place.get(entry.key, 0), entry.since.timestamp(), entry.key
+        return 2, 0, -_last_used(entry).timestamp(), entry.key
 
     return tuple(
         Demand(

@@ -61,7 +61,17 @@ def test_at_the_limit_copies_in_use_come_before_those_waited_for_and_these_befor
     assert reported(*entries, volumes=volumes) == reported(*reversed(entries), volumes=volumes)
 
 
-def test_a_new_demand_replaces_no_reported_one() -> None:
+def test_a_namespace_that_asks_for_everything_crowds_out_no_other() -> None:
+    """It may be one that may have nothing: the agent does not know the rights."""
+    greedy = [entry(f"t{number:03}", since=number) for number in range(2 * DEMANDS_LIMIT)]
+    modest = Entry(namespace="db", template="a", since=later(10**6))
+    volumes = tuple(map(volume_of, (*greedy, modest)))
+    found = reported(*greedy, modest, volumes=volumes)
+    assert [each.namespace for each in found[:3]] == ["web", "db", "web"]
+    assert len(found) == DEMANDS_LIMIT
+
+
+def test_a_new_demand_replaces_no_reported_one_of_its_namespace() -> None:
     entries = [entry(f"t{number}", since=number) for number in range(DEMANDS_LIMIT)]
     before = reported(*entries, volumes=tuple(map(volume_of, entries)))
     new = entry("a", since=DEMANDS_LIMIT)
