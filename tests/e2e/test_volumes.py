@@ -76,6 +76,7 @@ def tidy(vms: Cluster, clean: None) -> Iterator[None]:
     """Each test leaves no pod, no mount and no demand."""
     yield
     vms.kubectl("delete", "pods", "--all", "-n", "vms", "--timeout=180s", "--grace-period=1")
+    vms.kubectl("delete", "templates", "--all", "-n", "vms", "--timeout=120s")
     vms.apply(volumes.zone(keep="0s"))
     until("the mounts to go", lambda: not any(volumes.mounts(vms, host) for host in HOSTS))
     until("the demands to go", lambda: not any(volumes.demands(vms, host) for host in HOSTS))
@@ -185,7 +186,7 @@ def test_the_container_runs_soon_after_the_publication_of_a_long_download(
     """kubelet alone would come back after 16 s, then 32 s: it waits in a call instead."""
     image = Image(directory, "long.raw", 24 << 20)
     limited = volumes.zone()
-    limited["spec"]["downloads"] |= {"bandwidthPerHost": "2Mi", "minimumBytesPerSecond": 0}
+    limited["spec"]["downloads"] |= {"bandwidthPerHost": "2Mi", "minimumRate": 0}
     vms.apply(limited)
     with origin.Origin(directory, vms.origin_host) as server:
         vms.apply(disk(server, image), pod("patient", HOST, volume("disk")))
@@ -203,7 +204,7 @@ def test_the_container_runs_soon_after_the_publication_of_a_long_download(
 def test_a_pod_that_goes_while_it_waits_leaves_nothing(vms: Cluster, directory: pathlib.Path, force: bool) -> None:
     image = Image(directory, "slow.raw", 16 << 20)
     limited = volumes.zone()
-    limited["spec"]["downloads"] |= {"bandwidthPerHost": "512Ki", "minimumBytesPerSecond": 0}
+    limited["spec"]["downloads"] |= {"bandwidthPerHost": "512Ki", "minimumRate": 0}
     vms.apply(limited)
     with origin.Origin(directory, vms.origin_host) as server:
         vms.apply(disk(server, image), pod("impatient", HOST, volume("disk")))
