@@ -7,6 +7,7 @@ import yaml
 from tests.demo.stage import DemoError, Stage
 from tests.demo.target import Target
 from tests.world import bootdisk, volumes
+from tests.world.cluster import Object
 from tests.world.origin import Origin
 
 NAME = "vm"
@@ -53,7 +54,7 @@ class Machine:
         stage.until("its copy to be gone", 60, lambda: not self._cluster.placements(NAME))
         stage.run("kubectl", "delete", "ddtemplate", NAME, "--timeout=60s")
 
-    def _documents(self, origin: Origin, sha256: str) -> list[volumes.Object]:
+    def _documents(self, origin: Origin, sha256: str) -> list[Object]:
         overlay = ["qemu-img", "create", "-f", "qcow2", "-b", volumes.DISK, "-F", "raw", "/scratch/overlay.qcow2"]
         machine = volumes.machine("-drive", "file=/scratch/overlay.qcow2,format=qcow2,if=ide")
         template = {
