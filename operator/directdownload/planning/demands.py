@@ -127,8 +127,8 @@ def refusal(asking: Asking, template: Template | None, judge: Judge) -> Verdict 
         return _unknown(asking) if kept.reason is Reason.TEMPLATE_NOT_ALLOWED else kept
     if asking.over and not demand.uid:
         message = (
-            f"the pods of host {asking.host.name} use {wishes.max_per_host} templates, which is the most that Zone "
-            f"{zone.name} permits (spec.onDemand.maxPerHost)"
+            f"the pods of host {asking.host.name} use as many templates as Zone {zone.name} permits: "
+            f"{wishes.max_per_host} (spec.onDemand.maxPerHost)"
         )
         return Verdict(False, Reason.TOO_MANY_DEMANDS, message, stalled=True)
     return rights.unready(template) or judge(template, zone)
