@@ -102,7 +102,7 @@ def read_document(environment: Mapping[str, str], verb: str) -> JobDocument:
         raise ValueError(f"{JOB_ENVIRONMENT_VARIABLE}: pool.path {document.pool.path!r}: expected an absolute path")
     for field, name in (
         ("fileName", document.file_name),
-        ("templateUID", document.template_uid),
+        ("templateUid", document.template_uid),
         ("host", document.host),
     ):
         if not name or name.startswith(".") or "/" in name or not name.isprintable() or name == WORK_DIRECTORY:

@@ -181,7 +181,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
         "verb": Verb.FETCH,
         "placement": PLACEMENT.key,
         "placementUid": PLACEMENT.uid,
-        "templateUID": build.TEMPLATE_UID,
+        "templateUid": build.TEMPLATE_UID,
         "host": "kvm-1",
         "pool": {
             "name": "local",

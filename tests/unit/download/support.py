@@ -71,7 +71,7 @@ def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> d
         "verb": verb,
         "placement": "debian-13-0123456789",
         "placementUid": "placement-uid",
-        "templateUID": "uid-1",
+        "templateUid": "uid-1",
         "host": "kvm-1",
         "pool": {"name": "local", "path": str(pool), "reserve": "0"},
         "fileName": "uid-1",

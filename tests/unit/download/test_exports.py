@@ -129,7 +129,7 @@ def test_the_other_rules_hold_beside_it() -> None:
 def test_a_probe_says_the_same(tmp_path: pathlib.Path) -> None:
     """SourceReachable of the Template shows it before anybody deploys."""
     url = "nfs://127.0.0.1/export/x"
-    document = {"verb": "probe", "templateUID": "uid-1", "host": "kvm-1", "url": url, "format": "RAW"}
+    document = {"verb": "probe", "templateUid": "uid-1", "host": "kvm-1", "url": url, "format": "RAW"}
     status, result = run_job({**document, "policy": {"nfsExports": ["127.0.0.1:/other"]}})
     assert (status, result.reason) == (3, Reason.URL_NOT_ALLOWED)
     assert "127.0.0.1 is 127.0.0.1 (loopback address)" in result.message

@@ -33,7 +33,7 @@ SIZE = 1 << 20
 
 
 def remove(pool: pathlib.Path, **fields: Any) -> JobResult:
-    document = job_document(pool, "remove", templateUID=UID, fileName=UID, **fields)
+    document = job_document(pool, "remove", templateUid=UID, fileName=UID, **fields)
     return job.run_job(JobDocument.model_validate(document), threading.Event())
 
 

@@ -53,7 +53,7 @@ def backed(path: pathlib.Path) -> None:
 def probe_document(url: str, **fields: Any) -> dict[str, Any]:
     return {
         "verb": "probe",
-        "templateUID": "uid-1",
+        "templateUid": "uid-1",
         "host": "kvm-1",
         "url": url,
         "format": "RAW",

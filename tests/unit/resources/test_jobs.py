@@ -17,7 +17,7 @@ PLACED: dict[str, Any] = {
     "pool": {"name": "local", "path": "/var/lib/libvirt/images"},
     "fileName": "f",
 }
-COMMON = {"templateUID": "t", "host": "kvm-1", "url": "https://images.example.org/a"}
+COMMON = {"templateUid": "t", "host": "kvm-1", "url": "https://images.example.org/a"}
 
 
 @pytest.mark.parametrize("verb", ["fetch", "verify", "remove"])
