@@ -82,9 +82,9 @@ coverage: setup ## Lines and branches that unit and api tests reach, by module (
 	coverage report
 
 .PHONY: soak
-soak: setup ## Random tests with new inputs, ROUNDS=10 times as many, also on the cluster
-	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/unit tests/api -m soak -n $(PROCESSES) --dist worksteal
-	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),10) pytest tests/e2e -m soak
+soak: setup ## Random tests with new inputs, ROUNDS=20 times as many, also on the cluster
+	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),20) pytest tests/unit tests/api -m soak -n $(PROCESSES) --dist worksteal
+	DIRECTDOWNLOAD_ROUNDS=$(or $(ROUNDS),20) pytest tests/e2e -m soak
 
 .PHONY: bench
 bench: setup ## Measure speed and memory (docs/performance.md)

@@ -7,7 +7,7 @@ import pytest
 from tests.world.soak import ROUNDS, SOAKING
 
 hypothesis.settings.register_profile(
-    "project", max_examples=100 * ROUNDS, derandomize=not SOAKING, deadline=None, database=None
+    "project", max_examples=60 * ROUNDS, derandomize=not SOAKING, deadline=None, database=None
 )
 hypothesis.settings.load_profile("project")
 

@@ -129,7 +129,8 @@ def test_a_removal_whose_pod_is_blocked_says_so_and_is_done_once_it_can(world: S
     assert MISSING in conditions(placement)["message"]
     stuck.clear()
     until("it to be gone", lambda: not world.placements())
-    assert steps.ran(world, host) == ["fetch", "remove"]
+    # The pod that was given up may have run in the moment before it was deleted.
+    assert set(steps.ran(world, host)[1:]) == {"remove"}
 
 
 def test_a_probe_whose_pod_is_blocked_says_so(world: Simulation) -> None:

@@ -59,6 +59,11 @@ class Damage:
         file = self.status(template, host).get("file") or {}
         return bool(file.get("verifiedTime", before) != before)
 
+    def repaired_by(self, template: str, host: str) -> list[str]:
+        """The verbs of the Jobs since the damage: a busy machine may have needed several to get the file at first."""
+        before = self.placements[template][host]["status"]["attempts"]
+        return evidence.verbs(self.name(template, host))[before:]
+
     def gets(self, template: str) -> int:
         path = f"/{self.images[template].path.name}"
         return sum(request.path == path for request in evidence.gets(self.server))
@@ -144,7 +149,7 @@ def test_a_deleted_file_is_fetched_again(damage: Damage) -> None:
     until("the deleted file", path.exists, NOTICED_SECONDS + REPAIRED_SECONDS)
     until("a Ready copy", lambda: damage.intact("lost", "kvm-1"), REPAIRED_SECONDS)
     name = damage.name("lost", "kvm-1")
-    assert evidence.verbs(name) == ["fetch", "fetch"]
+    assert damage.repaired_by("lost", "kvm-1") == ["fetch"]
     assert "Missing" in evidence.events(damage.cluster, name)
     repairs = evidence.metric(damage.cluster, "controller", "directdownload_repairs_total")
     assert repairs > damage.repairs
@@ -153,7 +158,7 @@ def test_a_deleted_file_is_fetched_again(damage: Damage) -> None:
 def test_a_truncated_file_is_verified_and_fetched_again(damage: Damage) -> None:
     until("the whole file", lambda: damage.intact("lost", "kvm-2"), NOTICED_SECONDS + REPAIRED_SECONDS)
     name = damage.name("lost", "kvm-2")
-    assert evidence.verbs(name) == ["fetch", "verify", "fetch"]
+    assert damage.repaired_by("lost", "kvm-2") == ["verify", "fetch"]
     assert "Altered" in evidence.events(damage.cluster, name)
 
 
@@ -161,7 +166,7 @@ def test_a_touched_file_is_verified_and_not_fetched(damage: Damage) -> None:
     before = damage.path("lost", "kvm-3").stat()
     until("a verification", lambda: damage.verified_again("lost", "kvm-3"), NOTICED_SECONDS + REPAIRED_SECONDS)
     assert damage.intact("lost", "kvm-3")
-    assert evidence.verbs(damage.name("lost", "kvm-3")) == ["fetch", "verify"]
+    assert damage.repaired_by("lost", "kvm-3") == ["verify"]
     after = damage.path("lost", "kvm-3").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     # three at first, and one each for the deleted and the truncated one
@@ -171,8 +176,8 @@ def test_a_touched_file_is_verified_and_not_fetched(damage: Damage) -> None:
 def test_a_byte_that_stat_cannot_see_is_found_by_the_scheduled_verification(damage: Damage) -> None:
     until("the byte to be right again", lambda: damage.intact("quiet", "kvm-1"), 2 * NOTICED_SECONDS)
     name = damage.name("quiet", "kvm-1")
-    made = evidence.verbs(name)
-    assert (made[0], made[-1], set(made[1:-1])) == ("fetch", "fetch", {"verify"})
+    made = damage.repaired_by("quiet", "kvm-1")
+    assert (made[-1], set(made[:-1])) == ("fetch", {"verify"})
     assert "Altered" in evidence.events(damage.cluster, name)
 
 
@@ -189,7 +194,7 @@ def test_what_libvirt_does_to_a_file_raises_no_alarm(damage: Damage) -> None:
     until("the others to be noticed", lambda: damage.verified_again("lost", "kvm-3"), NOTICED_SECONDS)
     for host in evidence.HOSTS:
         name = damage.name("labelled", host)
-        assert evidence.verbs(name) == ["fetch"]
+        assert damage.repaired_by("labelled", host) == []
         assert not set(evidence.events(damage.cluster, name)) & {"Altered", "Missing"}
         assert damage.status("labelled", host)["phase"] == "Ready"
     assert damage.path("labelled", "kvm-1").stat().st_uid == 64055

@@ -91,7 +91,7 @@ def refusal(url: str) -> Reason | None:
     return None
 
 
-@hypothesis.settings(max_examples=500 * ROUNDS)
+@hypothesis.settings(max_examples=300 * ROUNDS)
 @hypothesis.given(_TEXTS)
 def test_a_template_is_ready_exactly_if_the_engine_takes_its_urls(url: str) -> None:
     reason = refusal(url)

@@ -18,6 +18,7 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.world import checkout
+from tests.world.soak import ROUNDS
 
 from directdownload.download import archives
 from directdownload.download.archives import Kind
@@ -27,7 +28,7 @@ from directdownload.resources.reasons import Reason
 MIB = 1024 * 1024
 #: compressible and not, and with long runs of zeros
 CONTENT = random.Random(1).randbytes(70_000) + bytes(300_000) + b"the same again and again " * 4000
-CALM = settings(deadline=None, database=None, max_examples=100)
+CALM = settings(deadline=None, database=None, max_examples=60 * ROUNDS)
 
 
 class Unseekable(io.RawIOBase):

@@ -271,7 +271,7 @@ def test_the_job_verbs(url: str, pool: pathlib.Path, verb: str) -> None:
 
 
 def test_off_a_terminal_progress_is_lines(url: str, pool: pathlib.Path) -> None:
-    process = run("fetch", url, "-o", str(pool / "out"), "--limit-rate", "200k")
+    process = run("fetch", url, "-o", str(pool / "out"), "--limit-rate", "100k")
     lines = process.stderr.splitlines()
     assert process.returncode == 0, process.stderr
     assert len(lines) >= 4
@@ -288,7 +288,7 @@ def test_off_a_terminal_progress_is_lines(url: str, pool: pathlib.Path) -> None:
 def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
     master, slave = pty.openpty()
     os.set_blocking(master, True)
-    fetch = ["fetch", url, "-o", str(pool / "out"), "--limit-rate", "400k", "--allow-cidr", "127.0.0.0/8"]
+    fetch = ["fetch", url, "-o", str(pool / "out"), "--limit-rate", "80k", "--allow-cidr", "127.0.0.0/8"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from directdownload.cli.main import main; main()", *fetch],
         env=checkout.environment(TERM="xterm", COLUMNS="120"),

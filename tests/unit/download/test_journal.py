@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from tests.unit.download.support import content, fetch, make_request, sha256
 from tests.world.origin import Origin
+from tests.world.soak import ROUNDS
 
 from directdownload.download.transfer.journal import RANGES_LIMIT, SOURCES_LIMIT, Journal, read_journal
 
@@ -47,7 +48,7 @@ _journals = st.fixed_dictionaries(
 ).map(lambda found: {"startedTime": NOW, "updatedTime": NOW, **found})
 
 
-@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.settings(deadline=None, max_examples=180 * ROUNDS)
 @hypothesis.given(st.binary(max_size=2000) | _json.map(json.dumps).map(str.encode) | st.text().map(str.encode))
 def test_whatever_lies_there_reads_as_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.journal"
@@ -55,7 +56,7 @@ def test_whatever_lies_there_reads_as_none(tmp_path_factory: pytest.TempPathFact
     assert read_journal(str(path)) is None
 
 
-@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.settings(deadline=None, max_examples=180 * ROUNDS)
 @hypothesis.given(_journals)
 def test_what_reads_as_a_journal_keeps_its_promises(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any]
@@ -76,7 +77,7 @@ def test_what_reads_as_a_journal_keeps_its_promises(
     assert read_journal(str(path)) == journal
 
 
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(deadline=None, max_examples=36 * ROUNDS)
 @hypothesis.given(found=_journals, checksum=st.booleans(), length=st.sampled_from([0, 100_000, len(DATA), 400_000]))
 def test_no_journal_breaks_a_download(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any], checksum: bool, length: int

@@ -19,7 +19,7 @@ from directdownload.resources.zone import SourcePolicy
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
-fuzz = hypothesis.settings(max_examples=400 * ROUNDS)
+fuzz = hypothesis.settings(max_examples=240 * ROUNDS)
 
 # text that looks like a URL often enough to get past the first check
 HOSTS = st.one_of(

@@ -22,7 +22,7 @@ from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry
 from directdownload.keystore.errors import KeystoreError, UnreadableError
 
 NEW = support.certificate("new")
-BOUNDED = settings(max_examples=300 * ROUNDS, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(max_examples=180 * ROUNDS, suppress_health_check=[HealthCheck.too_slow])
 
 
 def answer(data: bytes) -> Mapping[str, Entry] | None:

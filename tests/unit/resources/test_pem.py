@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies
 from tests.world import certificates, jdks
+from tests.world.soak import ROUNDS
 
 from directdownload.resources import pem
 
@@ -319,7 +320,7 @@ def test_any_text_is_refused_or_read(text: str) -> None:
 
 @pytest.mark.parametrize("change", [_set, _cut, _insert])
 @hypothesis.given(at=strategies.integers(0, 10**6), value=strategies.integers(0, 255))
-@hypothesis.settings(max_examples=400)
+@hypothesis.settings(max_examples=240 * ROUNDS)
 def test_any_damage_to_a_certificate_is_refused_or_read(
     change: Callable[[bytearray, int, int], None], at: int, value: int
 ) -> None:

@@ -31,7 +31,7 @@ VALUES = st.one_of(
     st.sampled_from([bytes(8), b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 7 + b"\x7f", b"\x80" + bytes(7)]),
     st.sampled_from([b"parentFileNameHint", b'RW 1 FLAT "/etc/shadow" 0\n', b"\n", b'"', b"\0", b"#"]),
 )
-MANY = settings(max_examples=200 * ROUNDS)
+MANY = settings(max_examples=120 * ROUNDS)
 
 
 def edits(name: str) -> st.SearchStrategy[list[tuple[int, bytes]]]:
