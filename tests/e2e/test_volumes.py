@@ -1,6 +1,7 @@
 """Volumes: a pod gets its template on the host where it is scheduled, and a virtual machine boots from it."""
 
 import hashlib
+import json
 import pathlib
 import subprocess
 import time
@@ -412,8 +413,9 @@ def test_uninstalling_is_refused_while_there_are_volumes(vms: Cluster, template:
     await_phase(vms, "Running", "steady")
     with pytest.raises(clusters.CommandError, match="pre-delete"):
         vms.helm("uninstall", clusters.RELEASE, "-n", NAMESPACE)
-    # What Helm calls "uninstalling" cannot be upgraded.
-    vms.helm("rollback", clusters.RELEASE, "-n", NAMESPACE)
+    # What Helm calls "uninstalling" cannot be upgraded. Without a number it would go back to the values before these.
+    last = json.loads(vms.helm("history", clusters.RELEASE, "-n", NAMESPACE, "-o", "json"))[-1]["revision"]
+    vms.helm("rollback", clusters.RELEASE, str(last), "-n", NAMESPACE)
     with pytest.raises(clusters.CommandError, match="pre-upgrade"):
         vms.install("headerSecrets.namespaces={default}", "csi.enabled=false")
     assert volumes.plugin(vms, HOST)

@@ -69,7 +69,8 @@ _OF_ONE = """
     architectures.differs architectures.of_node architectures.takes attempts.counted attempts.failures_before
     attempts.given_up attempts.gives_up attempts.next_attempt attempts.one_more attempts.pause_end
     attempts.result_of attempts.retry_pause_seconds conditions.condition conditions.conditions digests.disputed
-    demands.key_of demands.keys_of demands.refusal demands.serves served.unread rights.kept_from rights.unready
+    demands.key_of demands.keys_of demands.volumes_of demands.refusal demands.serves
+    served.unread rights.kept_from rights.unready
     selection.target_of digests.hold digests.lesson
     disclosure.failure disclosure.reason disclosure.shown disclosure.words
     header_secrets.followed header_secrets.forbidden header_secrets.good_until header_secrets.judge
