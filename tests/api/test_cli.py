@@ -212,7 +212,7 @@ def test_zones_hosts_and_pools_are_listed(cluster: Cluster) -> None:
     assert [zone, "yes", "3", "2", "Ready"] in [row[:5] for row in rows]
     hosts = cluster.run("host", "list", "--zone", zone).stdout.splitlines()
     assert len(hosts) == 2
-    assert hosts[1].split()[:10] == [f"{zone}-1", zone, "Up", "-", "-", "local", "5.0", "GiB", "aarch64", "0.1.0"]
+    assert hosts[1].split()[:11] == [f"{zone}-1", zone, "Up", "-", "-", "0", "local", "5.0", "GiB", "aarch64", "0.1.0"]
     assert cluster.run("host", "list", "--zone", "elsewhere").stdout == ""
     pools = cluster.run("pool", "list", "--zone", zone).stdout.splitlines()
     expected = [f"{zone}-pool", zone, "Filesystem", "/var/lib/libvirt/images", "2/3", "1.0", "TiB", "-"]
@@ -245,15 +245,15 @@ def test_files_of_a_pool_are_listed_with_who_wants_them(cluster: Cluster) -> Non
 
     listed = cluster.run("pool", "files", pool)
     assert [line.split() for line in listed.stdout.splitlines()] == [
-        ["HOST", "FILE", "STATE", "SIZE", "PHASE", "TEMPLATE"],
-        [f"{zone}-1", ".directdownload/gone.h.part", "Partial", "1.0", "MiB", "-", "gone"],
+        ["HOST", "FILE", "STATE", "SIZE", "PHASE", "TEMPLATE", "VOLUMES"],
+        [f"{zone}-1", ".directdownload/gone.h.part", "Partial", "1.0", "MiB", "-", "gone", "0"],
         *sorted(
             [
-                [f"{zone}-1", uid, "Retained", "3.0", "MiB", "-", f"{zone}/debian"],
-                [f"{zone}-1", "gone.iso", "Orphaned", "2.0", "MiB", "-", "gone"],
+                [f"{zone}-1", uid, "Retained", "3.0", "MiB", "-", f"{zone}/debian", "0"],
+                [f"{zone}-1", "gone.iso", "Orphaned", "2.0", "MiB", "-", "gone", "0"],
             ]
         ),
-        [f"{zone}-2", uid, "Placed", "1.0", "MiB", "Ready", f"{zone}/debian"],
+        [f"{zone}-2", uid, "Placed", "1.0", "MiB", "Ready", f"{zone}/debian", "0"],
     ]
     assert f"Note: {zone}-1: only the 3 largest files without a placement" in listed.stderr
     assert "the others take 4.0 MiB." in listed.stderr

@@ -28,6 +28,9 @@ EXAMPLES = _examples()
 @pytest.fixture(scope="module")
 def cluster(control_plane: harness.ControlPlane) -> harness.ControlPlane:
     kube.install_definitions(control_plane)
+    # Of pods, which no controller makes here.
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}
+    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(account), check=True)
     return control_plane
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-from tests.bench import certificates, failover, keystore, planning, rollout, scale, sources
+from tests.bench import certificates, failover, keystore, planning, rollout, scale, sources, volumes
 from tests.world import checkout
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "certificates": certificates.three_hosts,
     "fleet": certificates.fleet,
     "failover": failover.measure,
+    "volumes": volumes.measure,
     "scale": scale.measure,
     "turns": scale.measure_turns,
 }

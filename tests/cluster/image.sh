@@ -6,6 +6,7 @@
 # secrets: they exist only while pip runs, and in no layer.
 #
 # image.sh scratch PROGRAM NAME ARCHIVE: an image of one static program (for the pause image of tools.sh).
+# image.sh vm ARCHIVE: localhost/vm:1, this machine's qemu and what it loads, for pods that run virtual machines.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 # shellcheck source=lib.sh
@@ -17,8 +18,8 @@ ARCHIVE=$CHECKOUT/.cluster/images/direct-download-operator.tar
 need_root
 # buildah leaves mounts behind, on purpose or when interrupted; its own mount namespace removes them at its end.
 if [ "${IN_MOUNT_NAMESPACE:-}" != "$ROOT" ]; then
-  # tools.sh calls this for the pause image, after it installed the packages
-  [ "${1:-}" = scratch ] || "$here/tools.sh" packages >&2
+  # tools.sh calls this for the images of its own, after it installed the packages
+  case ${1:-} in scratch | vm) ;; *) "$here/tools.sh" packages >&2 ;; esac
   IN_MOUNT_NAMESPACE=$ROOT exec unshare --mount "$here/image.sh" "$@"
 fi
 mkdir -p "$ROOT/cache/images" "$(dirname "$ARCHIVE")"
@@ -37,6 +38,25 @@ scratch() { # PROGRAM NAME ARCHIVE
   bld config --entrypoint "[\"/$(basename "$1")\"]" "$container"
   bld commit -q --rm "$container" "$2" >/dev/null
   archive "$2" "$3"
+}
+
+vm() { # ARCHIVE
+  local work program container
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064
+  trap "rm -rf '$work'" EXIT
+  for program in qemu-system-x86_64 qemu-img; do
+    program=$(command -v "$program")
+    { echo "$program"; ldd "$program" | grep -o '/[^ ]*'; } | xargs cp -L --parents -t "$work"
+  done
+  # In Debian emulation is a module.
+  find /usr/lib -path '*/qemu/accel-*' -exec cp -L --parents -t "$work" '{}' +
+  cp -L --parents -t "$work" /usr/share/seabios/bios-256k.bin /usr/share/qemu/kvmvapic.bin
+  container=$(bld from scratch)
+  bld add -q "$container" "$work" / >/dev/null
+  bld config --env PATH=/usr/bin --user 107:107 "$container"
+  bld commit -q --rm "$container" localhost/vm:1 >/dev/null
+  archive localhost/vm:1 "$1"
 }
 
 # Old layers are kept, as the next build may need them; when there are many, all are removed.
@@ -124,5 +144,6 @@ import_into_nodes() {
 case ${1:-product} in
   product) product ;;
   scratch) shift; scratch "$@" ;;
-  *) fail "usage: image.sh, or image.sh scratch PROGRAM NAME ARCHIVE" ;;
+  vm) shift; vm "$@" ;;
+  *) fail "usage: image.sh, image.sh scratch PROGRAM NAME ARCHIVE, or image.sh vm ARCHIVE" ;;
 esac

@@ -3,6 +3,7 @@
 #   add N      a further node kvm-N joins; returns when it is Ready
 #   stop N     power cut: all its processes, pods included, are gone at once; its disks stay
 #   start N    power on after stop; returns when it is Ready
+#   kubelet N  its kubelet ends and starts again, and nothing else; returns when the node is Ready
 #   remove N   stop, delete the Node object and its disks
 #   exec N COMMAND...   run a command as root of that machine, in its network and with its files
 set -euo pipefail
@@ -11,7 +12,7 @@ for part in lib pki nodes; do
   # shellcheck source=/dev/null
   . "$here/$part.sh"
 done
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 wait_ready() { wait_for 120 "node kvm-$1 to be Ready" node_is_running_and_ready "$1"; }
 # Ready alone may be the kubelet's report from before the power cut.
@@ -22,14 +23,19 @@ lease_is_newer_than_start() {
   [ "$(date -d "$renewed" +%s)" -ge "$begun" ]
 }
 
-node_exec() { # NUMBER COMMAND...
-  local pid id=kvm-$1
-  shift
-  for pid in $(cgroup_pids "$(cgroup_path "$id")"); do
-    [ "$(cat "/proc/$pid/comm")" = kubelet ] || continue
-    exec nsenter --target "$pid" --net --mount --uts -- "$@"
+process_of() { # NUMBER NAME: the process of that name on the node
+  local pid
+  for pid in $(cgroup_pids "$(cgroup_path "kvm-$1")"); do
+    [ "$(cat "/proc/$pid/comm")" != "$2" ] || { echo "$pid"; return; }
   done
-  fail "$id is not running"
+  fail "kvm-$1 is not running"
+}
+
+node_exec() { # NUMBER COMMAND...
+  local pid
+  pid=$(process_of "$1" containerd)
+  shift
+  exec nsenter --target "$pid" --net --mount --uts -- "$@"
 }
 
 if [ "${1:-}" = exec ] && [ $# -ge 3 ]; then
@@ -58,6 +64,15 @@ case $1 in
     ! node_alive "kvm-$2" || { say "kvm-$2 is running already"; exit 0; }
     node_kill "$2" # leftovers of a crash
     node_start "$2"
+    wait_ready "$2"
+    ;;
+  kubelet)
+    pid=$(process_of "$2" kubelet)
+    mapfile -d '' -t command <"/proc/$pid/cmdline"
+    kill "$pid"
+    tail --pid="$pid" -f /dev/null
+    daemon "kvm-$2" "$ROOT/logs/kvm-$2-kubelet-again.log" \
+      nsenter --target "$(process_of "$2" containerd)" --net --mount --uts -- "${command[@]}"
     wait_ready "$2"
     ;;
   remove)

@@ -3,6 +3,8 @@
 #   packages   Debian packages (root on a Debian system installs them; elsewhere: a list of what is missing, exit 1)
 #   kube       etcd, kube-apiserver, ..., kubectl, helm in $ROOT/bin: one program, built from kube/ with Go (once, minutes)
 #   pause      the image that every pod's sandbox runs
+#   sanity     csi-sanity in $ROOT/bin, the tests of the Kubernetes CSI project, built with Go (once, a minute)
+#   vm         the image of pods that run virtual machines: qemu and what it loads
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
 #   venv       this checkout's .venv with the locked dependencies; PYTHON=... makes it with another Python
 # Without arguments all of them but venv. They are made side by side, and before them, where one needs it:
@@ -29,7 +31,7 @@ PATH=${PATH//":$CHECKOUT/.venv/bin:"/:}
 PATH=${PATH#:}
 PATH=${PATH%:}
 
-AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [pause]="go packages")
+AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [sanity]=go [pause]="go packages" [vm]=packages)
 UNINTERRUPTED=(python packages)
 
 # PROGRAM PACKAGE: a required program, and its package on Debian
@@ -37,7 +39,7 @@ NEEDED=(
   "containerd containerd" "runc runc" "/usr/lib/cni/bridge containernetworking-plugins" "iptables iptables"
   "conntrack conntrack" "ip iproute2" "tc iproute2" "buildah buildah" "mmdebstrap mmdebstrap" "nginx nginx-light"
   "openssl openssl" "unshare util-linux" "flock util-linux" "sysctl procps" "mount mount"
-  "qemu-img qemu-utils" "qemu-nbd qemu-utils" "bindfs bindfs"
+  "qemu-img qemu-utils" "qemu-nbd qemu-utils" "qemu-system-x86_64 qemu-system-x86" "bindfs bindfs"
   "ganesha.nfsd nfs-ganesha-vfs" "rpcbind rpcbind" "nsenter util-linux"
   "setpriv util-linux" "nfs-cp libnfs-utils" "aria2c aria2"
   "keytool default-jdk-headless" "javac default-jdk-headless" "/usr/sbin/update-ca-certificates ca-certificates"
@@ -275,6 +277,20 @@ make_kube() {
   for name in "${KUBE_NAMES[@]}"; do ln -sfn kube "$ROOT/bin/$name"; done
 }
 
+sanity_program() { echo "$ROOT/cache/csi-sanity-$(cat "$here"/sanity/go.{mod,sum} | sha256sum | cut -c1-16)"; }
+there_sanity() { [ -x "$(sanity_program)" ] && [ "$(readlink "$ROOT/bin/csi-sanity" 2>/dev/null)" = "$(sanity_program)" ]; }
+
+make_sanity() {
+  local go program
+  need_writable
+  mkdir -p "$ROOT/bin"
+  go=$(find_go)
+  program=$(sanity_program)
+  (cd "$here/sanity" && go_run "$go" "${BUILD[@]}" -ldflags '-s -w' -o "$program.new" github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)
+  mv "$program.new" "$program"
+  ln -sfn "$program" "$ROOT/bin/csi-sanity"
+}
+
 pause_archive() { echo "$ROOT/cache/images/pause-$(sha256sum "$here/pause/main.go" | cut -c1-16).tar"; }
 there_pause() { [ -e "$(pause_archive)" ]; }
 
@@ -290,6 +306,18 @@ make_pause() {
   mkdir -p "$ROOT/cache/images"
   rm -f "$ROOT"/cache/images/pause-*.tar
   "$here/image.sh" scratch "$work/pause" localhost/pause:1 "$archive"
+}
+
+vm_archive() {
+  echo "$ROOT/cache/images/vm-$({ qemu-system-x86_64 --version; sed -n '/^vm()/,/^}/p' "$here/image.sh"; } 2>/dev/null | sha256sum | cut -c1-16).tar"
+}
+there_vm() { [ -e "$(vm_archive)" ]; }
+
+make_vm() {
+  need_writable
+  mkdir -p "$ROOT/cache/images"
+  rm -f "$ROOT"/cache/images/vm-*.tar
+  "$here/image.sh" vm "$(vm_archive)"
 }
 
 # --- Java
@@ -333,9 +361,9 @@ make_jdks() {
   done
 }
 
-[ $# -gt 0 ] || set -- packages kube pause jdks
+[ $# -gt 0 ] || set -- packages kube pause sanity vm jdks
 for part in "$@"; do
-  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, jdks, venv, python or go"
+  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, sanity, vm, jdks, venv, python or go"
 done
 plan "$@"
 [ ${#TODO[@]} -gt 0 ] || exit 0

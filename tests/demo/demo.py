@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 from tests.cluster import harness
-from tests.demo import image, target
+from tests.demo import image, machine, target
+from tests.demo.machine import Machine
 from tests.demo.stage import FAILURES, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, PRIVATE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
@@ -67,6 +68,8 @@ class Demo:
         Trust(self.stage, self.target, self.directory, self.hosts, served / "debian-13.qcow2").play(sha256)
         if not KEEP:
             self.remove_again()
+        with Origin(served, self.target.origin_address) as origin:
+            Machine(self.stage, self.target, self.directory, served).play(origin)
 
     def versions(self) -> None:
         stage = self.stage
@@ -104,10 +107,13 @@ class Demo:
         stage.heading(
             "Install the operator with Helm",
             "The controller plans; an agent on every host reports; download jobs do the work, without API credentials.",
+            "With csi.enabled pods may have templates as volumes: a second container of the agents mounts them.",
         )
         target.mark(stage)
         self.forget_earlier_run()
         sets = [f"--set-string={value}" for value in [*self.values, "log.format=text"]]
+        if self.cluster.local:
+            sets.append("--set=csi.enabled=true")
         chart = "charts/direct-download-operator"
         stage.run(
             *("helm", "upgrade", "--install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"),
@@ -302,7 +308,8 @@ class Demo:
 
     def delete_template(self) -> None:
         stage = self.stage
-        own = (f"dddeploy/{DEPLOYMENT}", f"dddeploy/{PRIVATE}", f"ddtemplate/{TEMPLATE}", f"ddtemplate/{PRIVATE}")
+        own = [f"dddeploy/{name}" for name in (DEPLOYMENT, PRIVATE)]
+        own += [f"ddtemplate/{name}" for name in (TEMPLATE, PRIVATE, machine.NAME)]
         stage.run("kubectl", "delete", *own, f"ddcert/{ALIAS}", "--ignore-not-found", "--timeout=60s")
         stage.until("the placements to be gone", 60, lambda: not self.placements())
 

@@ -41,7 +41,8 @@ BUILT_IN = _words(
     "deployment deployments daemonset daemonsets clusterrole clusterroles clusterrolebinding role rolebinding service "
     "networkpolicy pdb serviceaccount validatingadmissionpolicy servicemonitor podmonitor prometheusrule "
     "events.events.k8s.io networkpolicies endpointslice endpointslices endpoints serviceaccounts flowschema "
-    "validatingadmissionpolicybinding clusterrolebindings roles rolebindings replicaset pvc pv storageclass"
+    "validatingadmissionpolicybinding clusterrolebindings roles rolebindings replicaset pvc pv storageclass "
+    "csinode csidriver"
 )
 #: Verbs that take a resource as their next word.
 ON_RESOURCES = _words("get describe wait delete annotate patch label edit explain")

@@ -1,6 +1,7 @@
 """What e2e tests look at besides the objects: pods, Events, metrics, Jobs that were made, files on the nodes' disks."""
 
 import dataclasses
+import datetime
 import json
 import pathlib
 from collections.abc import Iterable, Set
@@ -54,6 +55,15 @@ def condition(found: Object, kind: str) -> tuple[str, str]:
         if entry["type"] == kind:
             return entry["status"], entry["reason"]
     return "", ""
+
+
+def moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
+
+
+def condition_time(found: Object, kind: str) -> datetime.datetime:
+    """When a condition changed last."""
+    return moment(next(c["lastTransitionTime"] for c in found["status"]["conditions"] if c["type"] == kind))
 
 
 def storage(cluster: Cluster, host: str, pool: str) -> Object:

@@ -50,6 +50,9 @@ OWN: dict[Resource, Object] = {
         "storage": [{"pool": "local", "availableBytes": 7}],
         "keystore": {"type": "JKS", "entries": 1},
         "certificates": [{"name": "ca", "state": "Uploaded", "fingerprintSHA256": "00"}],
+        "demands": [
+            {"namespace": "default", "template": "t", "uid": "", "since": "2025-01-01T00:00:00Z", "volumes": 1}
+        ],
         "conditions": [SYNCED],
     },
     TEMPLATE_PLACEMENTS: {"progress": {"percent": 50}, "observed": {"present": True, "revision": "r"}},
@@ -59,6 +62,9 @@ CONTROLLERS: dict[Resource, Object] = {
     HOSTS: {
         **{"state": "Up", "nodeUID": "u", "architecture": "x86_64"},
         **{"observedGeneration": 1, "conditions": [READY]},
+        "served": [
+            {"namespace": "default", "template": "t", "uid": "", "since": "2025-01-01T00:00:00Z", "state": "Waiting"}
+        ],
     },
     TEMPLATE_PLACEMENTS: {
         "phase": "Ready",

@@ -92,6 +92,7 @@ FULL: dict[Resource, Object] = {
             "requireDirect": True,
             "minimumChecksum": "SHA-256",
         },
+        "onDemand": {"enabled": True, "namespaces": SELECTOR, "pool": "local", "keep": "90m", "maxPerHost": 0},
     },
     HOSTS: {
         "nodeName": "kvm-1",
@@ -179,6 +180,7 @@ DEFAULTS: dict[Resource, Object] = {
             "requireDirect": False,
             "minimumChecksum": "MD5",
         },
+        "onDemand": {"enabled": False, "keep": "1h", "maxPerHost": 20},
     },
     HOSTS: {
         "allocationState": "Enabled",

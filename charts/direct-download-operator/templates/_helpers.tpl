@@ -207,6 +207,14 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end -}}
 
+{{/* Annotations of what looks for volumes; the arguments are the hook and the weight. */}}
+{{- define "ddo.volumesHook" -}}
+helm.sh/hook: {{ first . }}
+helm.sh/hook-weight: {{ last . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-failed
+{{- end -}}
+
 {{/* What a pod that talks to nobody but the API server may reach: that, and the cluster's DNS. */}}
 {{- define "ddo.egressToApi" -}}
 - ports:

@@ -36,6 +36,8 @@ class Wanted:
     writer: str = ""
     #: name of the published file in the pool
     file_name: str = ""
+    #: uid of the Template that is being downloaded; empty: no download runs
+    template_uid: str = ""
 
     @property
     def key(self) -> Key:

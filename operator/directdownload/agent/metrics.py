@@ -21,6 +21,26 @@ KEYSTORE_SYNC_SECONDS = CATALOGUE.histogram(
     "duration of a keystore synchronization, with reading it back",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+VOLUMES = CATALOGUE.gauge(
+    "volumes",
+    "volumes of pods on the host; `state` is `mounted`, or `waiting` for a copy; only with a CSI plugin",
+    *("host", "state"),
+)
+VOLUME_WAITING_SECONDS = CATALOGUE.gauge(
+    "volume_waiting_seconds",
+    "how long the volume that has waited longest has waited for its copy; 0: none waits",
+    "host",
+)
+VOLUME_PUBLISH_SECONDS = CATALOGUE.histogram(
+    "volume_publish_duration_seconds",
+    "time from a volume's first request until its copy was there to be mounted",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600),
+)
+CSI_CONNECTED = CATALOGUE.gauge(
+    "csi_connected",
+    "1 while the CSI plugin reports its mounts to the agent, at least every 60 s, else 0; only with a CSI plugin",
+    "host",
+)
 
 
 def begin(host: str) -> None:

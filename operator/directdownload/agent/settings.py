@@ -49,6 +49,10 @@ class Settings:
     pool_timeout_seconds: float = 5
     #: limits of one pool's work directory; a pool over them is not usable
     pool_budget: prober.Budget = dataclasses.field(default_factory=prober.Budget)
+    #: socket for the CSI plugin of this host; empty: no volumes
+    csi_socket: str = ""
+    #: a volume's first request waits this long for the controller to see it
+    first_answer_seconds: float = 5
     #: interval of checks of keystore and password file; the longest time that a change stays unnoticed
     keystore_poll_seconds: float = 1
 

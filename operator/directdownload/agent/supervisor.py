@@ -1,5 +1,5 @@
 """Connects the parts of the agent: watches its Host, pools and zone, runs the monitors of pools and the keeper of the
-keystore, and passes results to the writers.
+keystore, the desk of the volumes, and passes results to the writers.
 
 `main` makes one `Supervisor` per process. Level-triggered: every change compares the wanted monitors with the running
 ones, and starts or ends monitors.
@@ -17,6 +17,7 @@ from directdownload.agent.settings import Settings
 from directdownload.agent.status.host import HostReporter, Report
 from directdownload.agent.status.placements import Owners, Publisher
 from directdownload.agent.status.told import Told
+from directdownload.agent.volumes.desk import VolumeDesk
 from directdownload.cluster import client, kinds, reflector
 from directdownload.observe import logs
 from directdownload.resources.host import HostStorage
@@ -59,6 +60,12 @@ class Supervisor:
             foreign_interval_seconds=settings.foreign_interval_seconds,
         )
         self._keystore = KeystoreKeeper(settings, on_report=self._report)
+        #: None: there is no CSI plugin
+        self._desk = (
+            VolumeDesk(settings, progress=self._publisher.progress, on_change=self._report)
+            if settings.csi_socket
+            else None
+        )
         #: of the host's zone
         self._zone: tuple[ZoneWatch, asyncio.Task[None]] | None = None
         #: uid of the Host that the keeper of the keystore has read
@@ -79,6 +86,8 @@ class Supervisor:
                 group.create_task(self._publisher.run())
                 group.create_task(self._owners.run())
                 group.create_task(self._keystore.run())
+                if self._desk is not None:
+                    group.create_task(self._desk.run())
                 await self._host_reflector.synced.wait()
                 await self._pool_reflector.synced.wait()
                 while True:
@@ -121,6 +130,8 @@ class Supervisor:
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
         host = self._host()
         self._keystore.want(self._wishes(host, group))
+        if self._desk is not None and host is not None:
+            self._desk.hear(host)
         found = [views.target_of(pool, host) for pool in self._pools] if host is not None else []
         self._targets = {target.pool: target for target in found if target is not None}
         exposed = {
@@ -191,4 +202,5 @@ class Supervisor:
             self._reporter.want(None)
         elif self._facts.keys() == self._targets.keys() and self._keystore.report is not None:
             # Only complete reports: a pool without facts yet would look removed.
-            self._reporter.want(Report(host.uid, dict(self._facts), self._keystore.report))
+            demands = self._desk.demands if self._desk is not None else None
+            self._reporter.want(Report(host.uid, dict(self._facts), self._keystore.report, demands))

@@ -210,12 +210,30 @@ async def _show(session: Session, name: str, how: str) -> None:
     reference = item.spec.template_ref
     copies = await objects.placements_of(session, reference.namespace or item.metadata.namespace, reference.name)
     state = rollout.snapshot(item, copies or (), await deployments.host_labels(session, item))
-    click.echo("\n".join(_summary(state)))
+    volumes = await _volumes(session, item, f"{reference.namespace or item.metadata.namespace}/{reference.name}")
+    click.echo("\n".join([*_summary(state), *volumes]))
     if state.placements:
         click.echo("\n" + rollout.table(state.placements, datetime.datetime.now(datetime.UTC)))
     failures = rollout.failure_table(state)
     if failures:
         click.echo("\nFailures:\n" + failures)
+
+
+async def _volumes(session: Session, deployment: TemplateDeployment, template_key: str) -> list[str]:
+    """A line on the volumes of pods that use the template in the zone; none if there are none, or it is not known."""
+    # Imported here, because lists, progress and --help need none of the planning.
+    from directdownload.planning import demands
+
+    zone = await objects.visible_zone(session, deployment.spec.zone)
+    if zone is None or not zone.spec.on_demand.enabled:
+        # Hosts are large: they are asked for only where there may be volumes.
+        return []
+    hosts = await objects.hosts_of(session, zone.name) or []
+    found = {h.name: sum(d.volumes for d in h.status.demands if demands.key_of(d) == template_key) for h in hosts}
+    used = [number for number in found.values() if number]
+    if not used:
+        return []
+    return [f"{'Volumes:':<12}{sum(used)} of pods on {units.count(len(used), 'host')} use the template or wait for it"]
 
 
 def _summary(state: rollout.Rollout) -> list[str]:

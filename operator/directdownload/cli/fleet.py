@@ -18,6 +18,7 @@ from directdownload.cli.session import Session
 from directdownload.cli.view import output, units
 from directdownload.cluster import kinds
 from directdownload.cluster.client import Object
+from directdownload.planning import demands
 from directdownload.planning import pools as pool_planning
 from directdownload.resources.base import ConditionStatus, Status
 from directdownload.resources.host import Host, HostStorage, UnplacedFile
@@ -47,6 +48,8 @@ class Entry:
     size_bytes: int | None
     phase: Phase | None
     template: str
+    #: of pods, on the hosts that see the file
+    volumes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ async def list_zones(session: Session, output: str) -> None:
 @output.output_option
 @cluster_command
 async def list_hosts(session: Session, in_zone: str | None, output: str) -> None:
-    """List hosts, with their state, whether their keystore is in sync, and free space by pool."""
+    """List hosts, with their state, whether their keystore is in sync, volumes of pods, and free space by pool."""
     documents, _ = await session.api.list(kinds.HOSTS, field_selector=objects.zone_selector(in_zone))
     now = datetime.datetime.now(datetime.UTC)
 
@@ -126,13 +129,14 @@ async def list_hosts(session: Session, in_zone: str | None, output: str) -> None
             item.status.state or units.UNKNOWN,
             objects.ready_word(item.status),
             _keystore_word(item.status),
+            str(sum(demand.volumes for demand in item.status.demands)),
             ", ".join(free) or units.UNKNOWN,
             item.status.architecture or units.UNKNOWN,
             item.status.agent_version or units.UNKNOWN,
             units.age(item.metadata.creation_timestamp, now),
         )
 
-    columns = ("name", "zone", "state", "status", "keystore", "free", "architecture", "agent", "age")
+    columns = ("name", "zone", "state", "status", "keystore", "volumes", "free", "architecture", "agent", "age")
     empty = "No hosts. The controller creates one for each node that a zone's nodeSelector selects."
     objects.print_list(documents, kinds.HOSTS, output, columns, row, empty)
 
@@ -223,10 +227,11 @@ def _print_files(item: StoragePool, found: Listing, how: str) -> None:
                 units.size(entry.size_bytes),
                 entry.phase.value if entry.phase else units.UNKNOWN,
                 entry.template,
+                str(entry.volumes),
             )
             for entry in found.entries
         ]
-        click.echo(output.table(("host", "file", "state", "size", "phase", "template"), rows))
+        click.echo(output.table(("host", "file", "state", "size", "phase", "template", "volumes"), rows))
     else:
         click.echo(f"No files are known in {item.spec.path}.", err=True)
 
@@ -240,6 +245,7 @@ def _documents(found: Listing) -> list[Object]:
             "sizeBytes": entry.size_bytes,
             "phase": entry.phase.value if entry.phase else None,
             "template": entry.template,
+            "volumes": entry.volumes,
         }
         for entry in found.entries
     ]
@@ -266,7 +272,7 @@ def listing(
     entries = {
         (entry.host, entry.file): entry
         for placement in placements
-        if (entry := _of_placement(placement)) is not None and only_host in (None, entry.host)
+        if (entry := _of_placement(placement, members, pool)) is not None and only_host in (None, entry.host)
     }
     placed = {file for _, file in entries} if pool.spec.shared else set()
     notes = []
@@ -283,16 +289,19 @@ def listing(
     return Listing(sorted(entries.values(), key=lambda entry: (entry.host, entry.file)), notes)
 
 
-def _of_placement(placement: TemplatePlacement) -> Entry | None:
-    """The placement's file; None if no file is known."""
+def _of_placement(placement: TemplatePlacement, members: Iterable[Host], pool: StoragePool) -> Entry | None:
+    """The placement's file, with the volumes on those of `members` that see it; None if no file is known."""
     spec, status = placement.spec, placement.status
-    template = f"{spec.template_ref.namespace}/{spec.template_ref.name}"
+    template = spec.template_ref.key
+    users = (host for host in members if pool.spec.shared or host.name == spec.host)
+    volumes = sum(demands.volumes_of(host, template, spec.template_ref.uid) for host in users)
     if status.file is not None and (status.observed is None or status.observed.present is not False):
         size_bytes = status.file.size_bytes
-        return Entry(spec.host, os.path.basename(spec.path), State.PLACED, size_bytes, status.phase, template)
+        return Entry(spec.host, os.path.basename(spec.path), State.PLACED, size_bytes, status.phase, template, volumes)
     if status.progress is not None and status.progress.bytes_downloaded and status.phase is not Phase.READY:
         part = f"{WORK_DIRECTORY}/{spec.template_ref.uid}.{spec.host}.part"
-        return Entry(spec.host, part, State.PARTIAL, status.progress.bytes_downloaded, status.phase, template)
+        size_bytes = status.progress.bytes_downloaded
+        return Entry(spec.host, part, State.PARTIAL, size_bytes, status.phase, template, volumes)
     return None
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "zone": ("fleet", "zone", "List zones."),
     "host": ("fleet", "host", "List hosts."),
     "pool": ("fleet", "pool", "List primary storage pools, and the files in one."),
+    "volume": ("volume", "volume", "List the volumes of pods, and what they wait for."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
@@ -40,13 +41,14 @@ COMMANDS = {
     "job": ("pods", "job", "Run one download job; the controller's Jobs do this."),
     "controller": ("pods", "controller", "Run the controller; the chart does this."),
     "agent": ("pods", "agent", "Run the agent of one host; the chart does this."),
+    "csi": ("pods", "csi", "Run the CSI node plugin of one host; the chart does this."),
 }
 #: The names of the program; the second makes it kubectl's plugin.
 PROGRAMS = ("directdownload", "kubectl-directdownload")
 #: The variable that the scripts of `completion` set. Otherwise click derives it from the name that was called.
 COMPLETE_VARIABLE = "_DIRECTDOWNLOAD_COMPLETE"
 #: A bug must leave its traceback in their logs, for the administrator of the cluster.
-_POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent"})
+_POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent", "csi"})
 
 
 class LazyGroup(click.Group):

@@ -148,6 +148,14 @@ async def hosts_of(session: Session, zone: str | None = None) -> list[Host] | No
     return None if documents is None else readable(Host.model_validate, documents)
 
 
+async def visible_zone(session: Session, name: str) -> Zone | None:
+    """The zone `name`; None if there is none, or the user may not get zones."""
+    try:
+        return Zone.model_validate(await session.api.get(kinds.ZONES, name))
+    except (errors.Forbidden, errors.NotFound):
+        return None
+
+
 async def expect_zone(session: Session, name: str) -> Zone | None:
     """The zone `name`; None if the user may not get zones (conditions report a missing zone later).
 

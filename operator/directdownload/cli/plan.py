@@ -19,7 +19,7 @@ from directdownload.cli.exit_status import DONE, PERMANENT, TRANSIENT
 from directdownload.cli.session import Session
 from directdownload.cli.view import output
 from directdownload.cluster import errors, kinds
-from directdownload.planning import dryrun, pools, quotas, selection
+from directdownload.planning import demands, dryrun, pools, quotas, selection
 from directdownload.planning.observed import PlacementView, Views
 from directdownload.planning.unserved import EVERYTHING_SERVED
 from directdownload.resources.base import GROUP, NAMESPACE_LABEL
@@ -135,6 +135,7 @@ async def _plan(
         sources=sources,
         run=run,
         notes=notes,
+        volumes={h.name: number for h in members if (number := demands.volumes_of(h, template.key, template.uid))},
     )
 
 

@@ -1,8 +1,8 @@
 """Prints a plan, for people and for programs. Pure except for printing."""
 
 import collections
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -31,7 +31,7 @@ _WORDS = {
 _HOSTS_NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """A plan. `zone` is None if the user may not read it. `notes`: unknown facts and other remarks."""
 
@@ -41,6 +41,8 @@ class Plan:
     sources: Sequence[Source]
     run: DryRun
     notes: Sequence[str]
+    #: of pods that use the template or wait for it, by host
+    volumes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def show(plan: Plan, how: str) -> None:
@@ -69,6 +71,10 @@ def lines(plan: Plan) -> list[str]:
     found += _uncertain(run)
     if run.skipped:
         found.append(_skipped(run.skipped, plan.template))
+    if plan.volumes:
+        volumes = units.count(sum(plan.volumes.values()), "volume of pods needs", "volumes of pods need")
+        hosts = units.count(len(plan.volumes), "host")
+        found.append(f"Volumes: {volumes} the template on {hosts}; a copy serves both.")
     blocked = _blocked(run)
     if blocked:
         found += ["", "Blocked:", *(f"  {line}" for line in blocked)]
@@ -106,6 +112,7 @@ def document(plan: Plan) -> Object:
             "rounds": run.rounds,
             "mostAtOnce": run.most_at_once,
             "otherDownloads": run.others,
+            "volumes": sum(plan.volumes.values()),
         },
         "blocked": [entry.model_dump(mode="json", by_alias=True) for entry in run.blocked],
         "unserved": {

@@ -1,4 +1,4 @@
-"""`controller`, `agent` and `job`: the processes of pods. Nobody types these commands; the chart and the Jobs do.
+"""The processes of pods: `controller`, `agent`, `csi` and `job`. The chart and the Jobs call them, no user does.
 
 Flags and environment of a process become one settings object, read nowhere else.
 """
@@ -135,6 +135,12 @@ def controller(**flags: Any) -> None:
     show_default=True,
     help="Directory of the state that must survive a restart.",
 )
+@click.option(
+    "--csi-socket",
+    default="",
+    metavar="PATH",
+    help="Socket for the CSI plugin of this host; absent: no volumes.",
+)
 @click.option("--kubeconfig", metavar="FILE", help="Use this file instead of the pod's service account.")
 @health_port(8081)
 @metrics_port
@@ -146,6 +152,41 @@ def agent(**flags: Any) -> None:
     leave_when_asked()
     from directdownload.agent import main
     from directdownload.agent.settings import Settings
+
+    sys.exit(main.main(Settings(**flags)))
+
+
+@click.command(epilog=examples.of("directdownload csi --node-name kvm-1 --pool-root /var/lib/libvirt"))
+@click.option("--node-name", envvar="NODE_NAME", required=True, help="Name of this host.  [env: NODE_NAME]")
+@click.option(
+    "--kubelet-directory",
+    type=click.Path(file_okay=False),
+    default="/var/lib/kubelet",
+    show_default=True,
+    help="kubelet's --root-dir, mounted at the same path.",
+)
+@click.option(
+    "--agent-socket",
+    type=click.Path(dir_okay=False),
+    default="/run/directdownload/agent.sock",
+    show_default=True,
+    help="Socket of this host's agent.",
+)
+@pool_root
+@click.option(
+    "--hold-seconds",
+    type=click.FloatRange(0, 110),
+    default=100,
+    show_default=True,
+    help="Longest time that a pod's mount waits within one call; kubelet allows 120.",
+)
+@log_format
+@log_level
+def csi(**flags: Any) -> None:
+    """Run the CSI node plugin of one host; the chart does this."""
+    leave_when_asked()
+    from directdownload.csi import main
+    from directdownload.csi.settings import Settings
 
     sys.exit(main.main(Settings(**flags)))
 

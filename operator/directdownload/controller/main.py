@@ -21,7 +21,17 @@ import prometheus_client
 
 from directdownload.cluster import client, kinds, lease, objects
 from directdownload.cluster.reflector import Reflector, Unreadable
-from directdownload.controller import events, garbage, installations, jobs, kopf_source, memory, metrics, watches
+from directdownload.controller import (
+    demand_watches,
+    events,
+    garbage,
+    installations,
+    jobs,
+    kopf_source,
+    memory,
+    metrics,
+    watches,
+)
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
@@ -68,6 +78,7 @@ class Controller:
         self._context = Context(api, world, queue, settings, template, recorder)
         self._metrics = metrics.Collector(world, queue)
         watches.Watches(world, queue)
+        demand_watches.DemandWatches(world, queue)
         for resource in kinds.OURS:
             self._context.store(resource).unreadable.subscribe(functools.partial(_tell_unreadable, recorder, resource))
         namespace = settings.namespace

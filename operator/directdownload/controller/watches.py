@@ -151,7 +151,7 @@ class Watches:
         self._proofs(zones, old, new)
         if old is None or new is None or len(zones) > 1:
             self._named_elsewhere(zones, lambda spec: bool(spec.hosts) and spec.names(key))
-        usable_before, usable_now = (_usability(h) if h is not None else None for h in (old, new))
+        usable_before, usable_now = (usability(h) if h is not None else None for h in (old, new))
         if usable_before != usable_now:
             for name in zones:
                 self._queue.add_later(Key("zone", name), COUNT_SECONDS)
@@ -334,7 +334,7 @@ def decided_anew(old: Resource | None, new: Resource | None) -> bool:
     )
 
 
-def _usability(host: Host) -> object:
+def usability(host: Host) -> object:
     """All facts that decide whether work may start on the host, and where."""
     storage = tuple((s.pool, s.reason, s.mounted, s.writable) for s in host.status.storage)
     return host.spec.zone, host.metadata.labels, host.status.state, storage

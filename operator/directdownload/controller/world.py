@@ -4,7 +4,7 @@
 """
 
 import datetime
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from directdownload import sourcing
@@ -18,15 +18,13 @@ from directdownload.controller.notes import Notes
 from directdownload.controller.turns import Turns
 from directdownload.planning import (
     architectures,
+    demands,
     header_secrets,
-    hosts,
-    plans,
     probes,
     publications,
     quotas,
     rights,
     selection,
-    sharing,
     slots,
 )
 from directdownload.planning.observed import Agent, Job, Namespace, Node, ObservedHost, PlacementView, Revision, Views
@@ -38,7 +36,6 @@ from directdownload.resources.jobs import Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
-from directdownload.resources.templateplacement import Phase
 from directdownload.resources.zone import Zone
 
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -115,6 +112,8 @@ class World:
         self.unread_deployments = Index(self.deployments.unreadable, lambda u: rights.template_of(u.document))
         self.unread_placements = Index(self.placements.unreadable, lambda u: rights.template_uid_of(u.document))
         self.hosts_of_zone = Index(self.hosts, lambda h: h.spec.zone)
+        #: those with volumes, by the key of a Template that they demand
+        self.hosts_of_demand = Index(self.hosts, demands.keys_of)
         self.certificates_of_zone = Index(self.certificates, lambda c: c.spec.zone)
         self.certificates_of_alias = Index(self.certificates, alias_of)
         self.certificates_of_source = Index(self.certificates, _source_of)
@@ -224,44 +223,17 @@ class World:
         template = self.templates.get(placement.template_key)
         return template if template is not None and template.uid == placement.template_uid else None
 
-    def surroundings(self, placement: PlacementView, now: datetime.datetime) -> plans.Surroundings:
-        wanting, template = self.wanting(placement), self.template_of(placement)
-        host, pool = self.hosts.get(placement.host), self.pools.get(placement.pool)
-        held = template is not None and self.held(template)
-        return plans.Surroundings(
-            template=template,
-            zone=self.zones.get(placement.zone),
-            host=host,
-            pool=pool,
-            pool_roots=self.pool_roots,
-            paused=(held or bool(wanting)) and all(d.spec.rollout.paused for d in wanting),
-            held=held,
-            claimed=any(
-                other.path == placement.path and other.key != placement.key and other.phase is not Phase.REMOVING
-                for other in self.placements_of_host[placement.host]
-            ),
-            departed=host is None and placement.host not in self.hosts.unreadable and not self._returns(placement.host),
-            successor=sharing.successor(
-                pool, host, placement, self.hosts_of_zone[placement.zone], wanting, self.pool_roots, now
-            )
-            if pool is not None and pool.spec.shared
-            else "",
-        )
-
-    def _returns(self, name: str) -> bool:
-        """Whether a Host of this name, which is gone, is created again, or may be by a Zone that cannot be read."""
-        node = self.nodes.get(name)
-        unread = len(self.zones.unreadable) > 0
-        return unread or (node is not None and bool(hosts.selecting_zones(node.labels, self.zones)))
-
     def held(self, template: Template) -> bool:
         """Whether a deployment that cannot be read may want the Template's copies."""
         unread = (u for key in (template.key, "") for u in self.unread_deployments[key])
         return any(rights.holds_unread(u.document, template) for u in unread)
 
+    def labels_of(self, namespace: str) -> Mapping[str, str]:
+        found = self.namespaces.get(namespace)
+        return found.labels if found is not None else {}
+
     def _denied(self, deployment: TemplateDeployment, template: Template) -> bool:
-        namespace = self.namespaces.get(deployment.metadata.namespace)
-        labels = namespace.labels if namespace is not None else {}
+        labels = self.labels_of(deployment.metadata.namespace)
         return rights.denial(deployment, template, self.zones.get(deployment.spec.zone), labels) is not None
 
     def wanting(self, placement: PlacementView) -> Collection[TemplateDeployment]:

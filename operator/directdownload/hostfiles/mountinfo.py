@@ -14,7 +14,10 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mount:
-    """`options` are those of this mount, `super_options` those of the file system behind all its mounts."""
+    """`options` are those of this mount, `super_options` those of the file system behind all its mounts.
+
+    What is mounted below a `shared` one appears in other mount namespaces as well.
+    """
 
     id: int
     parent: int
@@ -24,6 +27,7 @@ class Mount:
     type: str
     source: str
     super_options: frozenset[str]
+    shared: bool
 
 
 def read() -> tuple[Mount, ...]:
@@ -92,6 +96,7 @@ def _parse_line(line: str) -> Mount | None:
         type=last[0],
         source=_unescape(last[1]),
         super_options=frozenset(last[2].split(",")),
+        shared=any(field.startswith("shared:") for field in first[6:]),
     )
 
 

@@ -1,7 +1,7 @@
-"""The copies that the deployments of a template want, and the fate of those that exist. `removal_orders` decides which
-files go; `rollouts` has the deployments' status.
+"""The copies that the deployments and volumes of a template want, and the fate of those that exist. `removal_orders`
+decides which files go, `demands` what volumes want; `rollouts` has the deployments' status.
 
-One copy serves every deployment that wants it, so placements are planned per template, over all its deployments.
+One copy serves every deployment and volume that wants it, so placements are planned per template, over all of them.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 from directdownload.planning import pools as pool_planning
 from directdownload.planning import quotas, removal_orders, rights, steps
+from directdownload.planning.demands import NONE, Demands
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.removal_orders import Decider
 from directdownload.planning.selection import Fleet, Names, Target, select
@@ -36,8 +37,16 @@ class PlacementChanges:
 class _Fates:
     """The fate of each copy that exists."""
 
-    def __init__(self, template: Template, deciders: Sequence[Decider], wanted: Container[str], names: Names) -> None:
-        self._template, self._deciders, self._wanted, self._names = template, deciders, wanted, names
+    def __init__(
+        self,
+        template: Template,
+        deciders: Sequence[Decider],
+        demands: Demands,
+        wanted: Container[str],
+        names: Names,
+    ) -> None:
+        self._template, self._deciders, self._demands = template, deciders, demands
+        self._wanted, self._names = wanted, names
         self.restore: list[PlacementView] = []
         self.remove: list[PlacementView] = []
         self.release: list[PlacementView] = []
@@ -58,11 +67,13 @@ class _Fates:
 
     def _keep_or_end(self, placement: PlacementView) -> None:
         wanting = [each for each in self._deciders if each.wants(placement, self._names)]
+        volumes = self._demands.hold(placement, self._names.pools.get(placement.pool))
         having = [each.deployment.metadata.namespace for each in wanting if each.has(placement)]
+        having += volumes.namespaces
         if having and not self._template.deleting:
             if placement.namespace not in having:
                 self.charge.append((placement, having[0]))
-        elif removal_orders.is_ordered(placement, self._template, wanting, self._deciders):
+        elif removal_orders.is_ordered(placement, self._template, wanting, self._deciders, let_go=volumes.let_go):
             self.remove.append(placement)
         else:
             self.release.append(placement)
@@ -74,15 +85,19 @@ def plan_placements(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     *,
+    demands: Demands = NONE,
     held: bool = False,
     unreadable: Container[str] = (),
 ) -> PlacementChanges:
-    """`deployments` are all that name the template, including those being deleted; `existing` its placements by name.
+    """`deployments` are all that name the template, including those being deleted; `demands` those of volumes for it;
+    `existing` its placements by name.
 
     `held`: a deployment that cannot be read may want any of them. `unreadable`: names of placements that exist and
     cannot be read.
     """
-    return steps.finish(place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unreadable))
+    return steps.finish(
+        place_in_steps(template, deployments, fleet, existing, demands=demands, held=held, unreadable=unreadable)
+    )
 
 
 def place_in_steps(
@@ -91,19 +106,20 @@ def place_in_steps(
     fleet: Fleet,
     existing: Mapping[str, PlacementView],
     *,
+    demands: Demands = NONE,
     held: bool = False,
     unreadable: Container[str] = (),
 ) -> steps.Steps[PlacementChanges]:
     """The same in steps. The last one allots the room for new placements, by the usage at that moment."""
     deciders = yield from _deciders(template, deployments, fleet, existing, unreadable)
     asking = [each for each in deciders if each.asks]
-    wanted: dict[str, Target] = {}
+    wanted: dict[str, Target] = dict(demands.targets)
     for decider in asking:
         wanted.update(decider.targets)
         yield
     missing = [target for name, target in wanted.items() if name not in existing and name not in unreadable]
     names = Names.of(fleet)
-    fates = _Fates(template, deciders, wanted, names)
+    fates = _Fates(template, deciders, demands, wanted, names)
     for number, placement in enumerate(existing.values()):
         if not number % steps.OBJECTS:
             yield
@@ -111,7 +127,7 @@ def place_in_steps(
     yield
     ordered = _by_space(missing, names)
     yield
-    allotted = quotas.allot(((t.zone, _namespaces(asking, t)) for t in ordered), fleet.zones, fleet.usage)
+    allotted = quotas.allot(((t.zone, _namespaces(asking, demands, t)) for t in ordered), fleet.zones, fleet.usage)
     made = zip(ordered, allotted.namespaces, strict=True)
     return PlacementChanges(
         create=tuple(dataclasses.replace(target, namespace=name) for target, name in made if name is not None),
@@ -140,9 +156,10 @@ def _deciders(
     return sorted(found, key=lambda decider: (decider.deployment.seniority, decider.deployment.key))
 
 
-def _namespaces(asking: Iterable[Decider], target: Target) -> Sequence[str]:
-    """The namespaces of the deployments that want `target`, oldest deployment first."""
-    return tuple(dict.fromkeys(d.deployment.metadata.namespace for d in asking if target.name in d.targets))
+def _namespaces(asking: Iterable[Decider], demands: Demands, target: Target) -> Sequence[str]:
+    """The namespaces that want `target`: of deployments, the oldest first, then of volumes."""
+    namespaces = [d.deployment.metadata.namespace for d in asking if target.name in d.targets]
+    return tuple(dict.fromkeys([*namespaces, *demands.namespaces.get(target.name, ())]))
 
 
 def _by_space(wanted: Iterable[Target], names: Names) -> tuple[Target, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from directdownload.planning import architectures, requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
-from directdownload.resources.host import Host, HostStatus
+from directdownload.resources.host import Host, HostStatus, Served
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone
 
@@ -42,9 +42,11 @@ def plan_host(
     agent: Agent,
     now: datetime.datetime,
     *,
+    served: tuple[Served, ...] = (),
     unreadable: Container[str] = (),
 ) -> HostPlan:
-    """`host` is the present object, None before it is created; `node` None if there is no such node (any more).
+    """`host` is the present object, None before it is created; `node` None if there is no such node (any more);
+    `served` are the answers to its demands.
 
     `unreadable`: names of Zones that exist and cannot be read. Such a Zone keeps its hosts.
     """
@@ -61,6 +63,7 @@ def plan_host(
         node_uid=(node.uid if node is not None else "") or before.node_uid,
         architecture=architectures.of_node(node) if node is not None else before.architecture,
         **(requests.served(host, now).fields() if host is not None else {}),
+        **({"served": served} if served else {}),
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )
     labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})

@@ -54,7 +54,7 @@ def plan_placement(
     if around.successor and not (job is not None and job.finished):
         return PlacementPlan(None, Step.HAND_OVER, drop_job=job is not None)
     if removing:
-        return removal.plan_removal(placement, around, job, _obstacle(around), now)
+        return removal.plan_removal(placement, around, job, _obstacle(around) or around.in_use, now)
     if job is not None and not job.deleting and job.verb is Verb.FETCH:
         return digests.hold(_with_fetch(placement, around, job, now), around.template, job)
     if job is not None and not job.deleting and job.verb is Verb.VERIFY:

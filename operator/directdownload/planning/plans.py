@@ -36,6 +36,10 @@ class Surroundings:
     departed: bool = False
     #: another placement, which stays, has the same file on the same host
     claimed: bool = False
+    #: volumes of pods want the copy
+    demanded: bool = False
+    #: why its file may not be removed: volumes use it
+    in_use: Verdict | None = None
     #: the host that takes over the copy of a shared pool; empty: it stays where it is
     successor: str = ""
 

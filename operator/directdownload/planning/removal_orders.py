@@ -2,8 +2,9 @@
 
 The file of a copy that no deployment has any more is removed on the order of the deployments that wanted it last, as
 they are being deleted or have just been narrowed. Only those count whose `deletionPolicy` counts (`rights`), and one
-Retain among them wins. Without such a deployment only the deletion of its Template is an order. Otherwise the placement
-goes, and the file stays.
+Retain among them wins. Without such a deployment the deletion of its Template is an order, and so is the end of its
+last volume (`demands`): the Zone says how long a copy is kept for volumes. Otherwise the placement goes, and the file
+stays.
 
 A label or an object that vanishes is no order: the copy is still wanted, or only its placement goes.
 """
@@ -76,10 +77,18 @@ def has_moved(placement: PlacementView, template: Template, names: Names) -> boo
 
 
 def is_ordered(
-    placement: PlacementView, template: Template, wanting: Sequence[Decider], deciders: Iterable[Decider]
+    placement: PlacementView,
+    template: Template,
+    wanting: Sequence[Decider],
+    deciders: Iterable[Decider],
+    *,
+    let_go: bool = False,
 ) -> bool:
-    """Whether the file of `placement`, which none of `deciders` has any more, is removed; `wanting`: those that still
-    want it, as they are being deleted or may not have it any more."""
+    """Whether the file of `placement`, which neither one of `deciders` nor a volume has any more, is removed.
+
+    `wanting`: those that still want it, as they are being deleted or may not have it any more; `let_go`: by its last
+    volume.
+    """
     last = [each.deployment for each in wanting if each.standing.votes]
     last += [each.deployment for each in deciders if each.narrowed and each.deployment.spec.zone == placement.zone]
-    return all(each.spec.deletion_policy == "Delete" for each in last) if last else template.deleting
+    return all(each.spec.deletion_policy == "Delete" for each in last) if last else let_go or template.deleting

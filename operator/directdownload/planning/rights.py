@@ -66,7 +66,7 @@ class Standing:
 
 def standing(deployment: TemplateDeployment, template: Template, fleet: "Fleet") -> Standing:
     refused = refusal(deployment, template, fleet)
-    labels = fleet.namespaces.get(deployment.metadata.namespace, {})
+    labels = fleet.labels_of(deployment.metadata.namespace)
     denied = denial(deployment, template, fleet.zones.get(deployment.spec.zone), labels) is not None
     granted = deployment.status.granted
     if granted is None:
@@ -88,32 +88,39 @@ def refusal(deployment: TemplateDeployment, template: Template | None, fleet: "F
     zone = fleet.zones.get(spec.zone)
     if zone is None:
         return Verdict(False, Reason.ZONE_NOT_FOUND, f"spec.zone: there is no Zone {spec.zone}")
-    denied = denial(deployment, template, zone, fleet.namespaces.get(deployment.metadata.namespace, {}))
-    if denied is not None:
-        return denied
+    denied = denial(deployment, template, zone, fleet.labels_of(deployment.metadata.namespace))
+    # The rest is no denial: it keeps the copies that it was permitted before, and decides about them.
+    return denied or unready(template) or fleet.judge(template, zone)
+
+
+def unready(template: Template) -> Verdict | None:
+    """Why nobody gets new copies of it; None: they do."""
     ready = template.status.condition("Ready")
-    if ready is None or ready.status != "True":
-        message = (
-            f"Template {template.key} is not Ready: {ready.message if ready else 'the controller has not seen it yet'}"
-        )
-        return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
-    # Not a denial: it keeps the copies that it was permitted before, and decides about them.
-    return fleet.judge(template, zone)
+    if ready is not None and ready.status == "True":
+        return None
+    message = (
+        f"Template {template.key} is not Ready: {ready.message if ready else 'the controller has not seen it yet'}"
+    )
+    return Verdict(False, Reason.TEMPLATE_NOT_READY, message)
 
 
 def denial(
     deployment: TemplateDeployment, template: Template, zone: Zone | None, labels: Mapping[str, str]
 ) -> Verdict | None:
     """Why it has no right to copies; None: it has, even if they must wait. `labels` of its namespace."""
-    spec, namespace = deployment.spec, deployment.metadata.namespace
     if zone is not None and not zone.spec.template_namespaces.matches(labels):
         message = f"Zone {zone.name} takes deployments only from namespaces that match its spec.templateNamespaces"
         return Verdict(False, Reason.NAMESPACE_NOT_ALLOWED, message, stalled=True)
+    return kept_from(template, deployment.metadata.namespace, labels, deployment.spec.zone)
+
+
+def kept_from(template: Template, namespace: str, labels: Mapping[str, str], zone: str) -> Verdict | None:
+    """Why the template is not for `namespace`, which has `labels`, in `zone`; None: it is."""
     allowed = template.spec.allowed_namespaces
     if template.metadata.namespace != namespace and (allowed is None or not allowed.matches(labels)):
         message = f"Template {template.key} does not list namespace {namespace} in spec.allowedNamespaces"
         return Verdict(False, Reason.TEMPLATE_NOT_ALLOWED, message, stalled=True)
-    if template.spec.zones and spec.zone not in template.spec.zones:
+    if template.spec.zones and zone not in template.spec.zones:
         message = f"Template {template.key} may be deployed only in {', '.join(template.spec.zones)} (its spec.zones)"
         return Verdict(False, Reason.TEMPLATE_NOT_IN_ZONE, message, stalled=True)
     return None

@@ -59,6 +59,9 @@ class Fleet:
     usage: quotas.Usage = quotas.UNLIMITED
     judge: Callable[[Template, Zone], Verdict | None] = _no_objection
 
+    def labels_of(self, namespace: str) -> Mapping[str, str]:
+        return self.namespaces.get(namespace, {})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
@@ -108,7 +111,7 @@ def select(
             takers = [host for host in members if architectures.takes(template, host)]
             members = _fetching_host(pool, takers or members, fleet)
         for host in members:
-            target = _target(template, pool, host)
+            target = target_of(template, pool, host)
             there = target.name in unreadable or _stays(existing.get(target.name))
             if there or architectures.takes(template, host):
                 wanted[target.name] = target
@@ -122,7 +125,8 @@ def _stays(placement: PlacementView | None) -> bool:
     return placement is not None and placement.phase is not Phase.REMOVING
 
 
-def _target(template: Template, pool: StoragePool, host: Host) -> Target:
+def target_of(template: Template, pool: StoragePool, host: Host) -> Target:
+    """The copy of `template` in `pool` on `host`; in a shared pool it is the same one for all hosts."""
     name = naming.placement_name(template.name, template.uid, pool.name, None if pool.spec.shared else host.name)
     path = f"{pool.spec.path}/{naming.file_name(template.uid, template.spec.format)}"
     return Target(name, template, pool.spec.zone, pool.name, host.name, path)

@@ -30,13 +30,19 @@ PROBES = Group("probes", 4)
 
 
 def groups_of(
-    placement: PlacementView, template: Template | None, zone: Zone, wanting: Iterable[tuple[TemplateDeployment, int]]
+    placement: PlacementView,
+    template: Template | None,
+    zone: Zone,
+    wanting: Iterable[tuple[TemplateDeployment, int]],
+    *,
+    demanded: bool = False,
 ) -> tuple[Group, ...]:
-    """The limits on a download of `placement`. `wanting` are the deployments that want it, with their desired counts.
-    Without its `template` the limit of its source is left out.
+    """The limits on a download of `placement`. `wanting` are the deployments that want it, with their desired counts;
+    `demanded`: so do volumes. Without its `template` the limit of its source is left out.
 
     The Template's namespace is charged, whoever deploys it: its author has chosen the server.
-    A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one.
+    A deployment's own limit counts only if every deployment that wants the copy, and is not paused, has one, and no
+    volume waits for the copy.
     """
     downloads = zone.spec.downloads
     found = [
@@ -51,7 +57,7 @@ def groups_of(
         for deployment, desired in wanting
         if not deployment.spec.rollout.paused
     ]
-    return (*found, *(rollouts if all(group.limit for group in rollouts) else ()))
+    return (*found, *(rollouts if all(group.limit for group in rollouts) and not demanded else ()))
 
 
 def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ...]:
@@ -70,17 +76,18 @@ def _namespace(placement: PlacementView) -> str:
     return placement.template_key.partition("/")[0]
 
 
-#: Failures in a row, minus the bytes of space, name.
-_Entry = tuple[int, int, str]
+#: False if volumes wait for it, failures in a row, minus the bytes of space, name.
+_Entry = tuple[bool, int, int, str]
 
 
 class Line:
     """The placements that wait for a slot, each with its groups.
 
-    Those whose namespace holds the fewest slots of their zone at the moment come first, so that no other namespace can
-    crowd it out; then those with the fewest failures in a row, so that one that keeps failing keeps no other from its
-    turn; then those with the most space, then by name. No slot is kept free for a share: while no other waits, a
-    namespace gets all that its limits permit.
+    Those that volumes wait for come first, because their pods do not run. Of these, and of the others, those come first
+    whose namespace holds the fewest slots of their zone at the moment, so that no other namespace can crowd it out;
+    then those with the fewest failures in a row, so that one that keeps failing keeps no other from its turn; then
+    those with the most space, then by name. No slot is kept free for a share: while no other waits, a namespace gets
+    all that its limits permit.
 
     Placements whose groups differ only in the host stand in one queue. A queue is skipped as a whole if one of these
     groups is full: in a rollout thousands wait for their zone. So are those of one host, of which the queue has only
@@ -101,10 +108,12 @@ class Line:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self, name: str, groups: tuple[Group, ...], space_bytes: int, failures: int = 0) -> None:
-        """Puts `name` into the line, after `failures` in a row; joining again replaces."""
+    def join(
+        self, name: str, groups: tuple[Group, ...], space_bytes: int, failures: int = 0, *, demanded: bool = False
+    ) -> None:
+        """Puts `name` into the line, after `failures` in a row; joining again replaces. `demanded`: by volumes."""
         self.leave(name)
-        entry, alike = (failures, -space_bytes, name), self._alike.setdefault(groups, [])
+        entry, alike = (not demanded, failures, -space_bytes, name), self._alike.setdefault(groups, [])
         self._waiting[name] = (entry, groups)
         bisect.insort(alike, entry)
         if alike[0] == entry:
@@ -136,14 +145,14 @@ class Line:
 
     def first(self, slots: "Slots") -> str | None:
         """The first one that has room in all its groups."""
-        found: list[tuple[int, _Entry]] = []
+        found: list[tuple[bool, int, _Entry]] = []
         for shared, queue in self._queues.items():
             if slots.full_group(shared) is None:
                 first = next((each for each in queue if slots.full_group(self._waiting[each[-1]][1]) is None), None)
                 if first is not None:
                     namespace = _namespace_group(shared)
-                    found.append((slots.used(namespace) + self._calls[namespace], first))
-        return min(found)[1][-1] if found else None
+                    found.append((first[0], slots.used(namespace) + self._calls[namespace], first))
+        return min(found)[-1][-1] if found else None
 
     def call(self, slots: "Slots") -> str | None:
         """Takes the first one out of the line for a slot. Until it answers it counts as if it held one."""

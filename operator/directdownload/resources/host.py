@@ -214,6 +214,68 @@ class HostStorage(Model):
     )
 
 
+#: Entries of `HostStatus.demands` and of `HostStatus.served`.
+DEMANDS_LIMIT = 100
+#: Characters of `ServedVolumes.message`.
+SERVED_MESSAGE_LENGTH = 300
+
+
+class Demand(Model):
+    """Volumes on this host of one Template, for pods of one namespace."""
+
+    namespace: str = pydantic.Field(max_length=63, description="Namespace of the pods.")
+    template: str = pydantic.Field(
+        max_length=320, description="The Template as the pods name it: `name`, or `namespace/name`."
+    )
+    uid: str = pydantic.Field(
+        "",
+        max_length=64,
+        description="UID of the Template of which they have a copy; empty: they wait for their first one. A volume "
+        "keeps the UID for its life.",
+    )
+    since: Time = pydantic.Field(description="When the first of them asked.")
+    volumes: int = pydantic.Field(
+        description="Volumes that are mounted or wait; 0: the copy is kept for a while.",
+        json_schema_extra=rules(minimum=0),
+    )
+    last_used_time: Time | None = pydantic.Field(None, description="When the last volume went, if there is none.")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.namespace, self.template, self.uid
+
+
+class ServedState(Word):
+    WAITING = "Waiting"
+    READY = "Ready"
+    REFUSED = "Refused"
+    RELEASED = "Released"
+    UNKNOWN = "Unknown"
+
+
+class Served(Model):
+    """The controller's answer to the demand of the same `namespace`, `template`, `uid` and `since`."""
+
+    namespace: str = pydantic.Field(max_length=63, description="As in the demand.")
+    template: str = pydantic.Field(max_length=320, description="As in the demand.")
+    uid: str = pydantic.Field("", max_length=64, description="As in the demand.")
+    since: Time = pydantic.Field(description="As in the demand.")
+    state: ServedState = pydantic.Field(
+        description="Ready: the copy lies at `path`. Waiting: it is being made, or something is in the way. Refused: "
+        "the pods may not have it. Released: no volume has needed it for long enough, or the copy is kept otherwise."
+    )
+    template_uid: str | None = pydantic.Field(
+        None, max_length=64, alias="templateUID", description="UID of the Template that is served."
+    )
+    path: str | None = pydantic.Field(None, max_length=2048, description="Path of the copy on this host, if Ready.")
+    reason: Reason | None = pydantic.Field(None, description="Reason, if it is not Ready.")
+    message: str | None = pydantic.Field(None, max_length=SERVED_MESSAGE_LENGTH, description="The reason in words.")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.namespace, self.template, self.uid
+
+
 class HostStatus(Status):
     state: HostState | None = pydantic.Field(None, description="Up: work may start on the host.")
     node_uid: str | None = pydantic.Field(
@@ -241,6 +303,15 @@ class HostStatus(Status):
         (),
         description="Each pool as the host sees it. Written by the agent.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pool"]},
+    )
+
+    demands: tuple[Demand, ...] = pydantic.Field(
+        (),
+        max_length=DEMANDS_LIMIT,
+        description="Templates that volumes of pods on this host need, or needed lately. Written by the agent.",
+    )
+    served: tuple[Served, ...] = pydantic.Field(
+        (), max_length=DEMANDS_LIMIT, description="The answers to `demands`. Written by the controller."
     )
 
     @functools.cached_property

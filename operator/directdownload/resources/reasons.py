@@ -98,6 +98,9 @@ class Reason(Word):
     POOL_NOT_FOUND = "PoolNotFound"
     PLACEMENTS_FAILED = "PlacementsFailed"
     TOO_MANY_PLACEMENTS = "TooManyPlacements"
+    # Volumes
+    ON_DEMAND_DISABLED = "OnDemandDisabled"
+    TOO_MANY_DEMANDS = "TooManyDemands"
     # Placements and job results: permanent
     URL_NOT_ALLOWED = "URLNotAllowed"
     CHECKSUM_MISMATCH = "ChecksumMismatch"

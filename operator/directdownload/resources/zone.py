@@ -13,6 +13,7 @@ from directdownload.resources.base import (
     Duration,
     LabelSelector,
     Model,
+    ObjectName,
     Resource,
     Status,
     defaults,
@@ -209,6 +210,35 @@ class SourcePolicy(Model):
     )
 
 
+class OnDemand(Model):
+    """Copies for volumes: a pod names a Template, and the host on which it is scheduled fetches it."""
+
+    enabled: bool = pydantic.Field(
+        False,
+        description="true: pods may ask for templates on the hosts of this zone. false: none is served anew; volumes "
+        "that pods have go on, and nothing is removed.",
+    )
+    namespaces: LabelSelector | None = pydantic.Field(
+        None,
+        description="Namespaces whose pods may ask; `{}`: all; absent: none. `templateNamespaces` and the Template's "
+        "`allowedNamespaces` hold as well.",
+    )
+    pool: ObjectName | None = pydantic.Field(
+        None,
+        description="StoragePool for copies that are made for volumes; absent: the first usable one by name. A copy "
+        "that is there already is used wherever it is.",
+    )
+    keep: Duration = duration(
+        "1h",
+        description="How long a copy stays after its last volume on the host is gone, unless a deployment wants it.",
+    )
+    max_per_host: Count = pydantic.Field(
+        20,
+        description="Most templates that the pods of one host may ask for; 0: no limit. At the limit the copy that has "
+        "been without a volume for the longest time goes early.",
+    )
+
+
 class ZoneSpec(Model):
     enabled: bool = pydantic.Field(
         True, description="false: nothing new starts in the zone. Running downloads continue, and nothing is removed."
@@ -232,6 +262,7 @@ class ZoneSpec(Model):
     timeouts: Timeouts = defaults(Timeouts)
     downloads: Downloads = defaults(Downloads)
     source_policy: SourcePolicy = defaults(SourcePolicy)
+    on_demand: OnDemand = defaults(OnDemand)
 
     @pydantic.field_validator("source_policy")
     @classmethod

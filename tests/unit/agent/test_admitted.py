@@ -3,23 +3,28 @@ failure names.
 """
 
 import datetime
+from collections.abc import Iterator
 
 import pytest
 from tests.world import foreign
-from tests.world.admitted import Draw
+from tests.world.admitted import Draw, refused, schema_of
 
 from directdownload.agent import cluster_view as views
 from directdownload.agent.keystore import report, sync
 from directdownload.agent.keystore.sync import Synced
 from directdownload.agent.pools import monitor
 from directdownload.agent.status import placements
+from directdownload.agent.volumes import demands
+from directdownload.agent.volumes.book import Asked, Moment, VolumeBook
+from directdownload.agent.volumes.ledger import Ledger
 from directdownload.cluster import kinds
 from directdownload.planning import keystores
 from directdownload.planning.keystores import Published
-from directdownload.resources.host import CERTIFICATES_LIMIT
+from directdownload.resources.host import CERTIFICATES_LIMIT, Demand, Served
 from directdownload.resources.reasons import Reason
 
 NOW = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
+MOMENT = Moment(NOW, 0)
 _SEEDS = 250
 _ROOTS = ("/var/lib/libvirt", "/")
 
@@ -43,6 +48,17 @@ def _works(draw: Draw) -> None:
         target = views.target_of(views.project_pool(draw.document(kinds.STORAGE_POOLS)), host)
         if target is not None:
             monitor.exposed(target, _ROOTS)
+    book = VolumeBook(Ledger("/nowhere"), MOMENT)
+    demanded, _ = demands.readable(host.status.get("demands"), Demand)
+    served, _ = demands.readable(host.status.get("served"), Served)
+    book.remember(demanded, MOMENT)
+    book.hear(served)
+    for each in demanded:
+        if book.ask("v1", each.namespace, each.template, MOMENT) is Asked.FIRST:
+            volume = book.volume("v1")
+            assert volume is not None
+            assert demands.judged(volume, book.answer(volume), _ROOTS).state
+    assert not [flaw for each in book.demands() for flaw in _refused(each)]
     owner = placements.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
     assert owner.exists
     published = _published(draw)
@@ -54,6 +70,11 @@ def _works(draw: Draw) -> None:
     told = report.made(Synced(proofs, Reason.KEYSTORE_SYNCED, "", None), host.generation, report.told(host.status), NOW)
     assert len(told.certificates) <= CERTIFICATES_LIMIT
     assert told.status["conditions"]
+
+
+def _refused(demand: Demand) -> Iterator[str]:
+    schema = schema_of(kinds.HOSTS)["status"]["properties"]["demands"]["items"]
+    return refused(schema, demand.model_dump(by_alias=True, exclude_none=True, mode="json"))
 
 
 def _published(draw: Draw) -> list[Published]:

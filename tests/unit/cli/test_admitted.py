@@ -26,7 +26,7 @@ NOW = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
 _SEEDS = 40
 _COMMANDS: tuple[Sequence[str], ...] = (
     *(("zone", "list"), ("host", "list"), ("pool", "list"), ("template", "list", "-A"), ("status", "-A")),
-    *(("certificate", "list"), ("certificate", "list", "--hosts"), ("pool", "files", "NAME")),
+    *(("certificate", "list"), ("certificate", "list", "--hosts"), ("pool", "files", "NAME"), ("volume", "list")),
     *(("template", "describe", "NAME"), ("status", "NAME"), ("plan", "NAME", "--zone", "NAME")),
 )
 

@@ -72,6 +72,7 @@ def test_a_plan_for_programs() -> None:
         "rounds": 1,
         "mostAtOnce": 1,
         "otherDownloads": None,
+        "volumes": 0,
     }
     assert [item["action"] for item in shown["items"]] == ["Present", "Download"]
     assert shown["blocked"] == []

@@ -25,12 +25,19 @@ _POD = ("--pod-name=pod", "--pod-namespace=operator", "--pool-root=/var/lib/libv
 
 
 @pytest.mark.parametrize(
-    ("command", "argument"), [("controller", f"--job-template={__file__}"), ("agent", "--node-name=kvm-1")]
+    ("command", "arguments"),
+    [
+        ("controller", (*_POD, f"--job-template={__file__}")),
+        ("agent", (*_POD, "--node-name=kvm-1")),
+        ("csi", ("--pool-root=/var/lib/libvirt/images", "--node-name=kvm-1")),
+    ],
 )
-def test_a_container_that_is_asked_to_end_while_it_starts_ends_at_once(command: str, argument: str) -> None:
+def test_a_container_that_is_asked_to_end_while_it_starts_ends_at_once(
+    command: str, arguments: tuple[str, ...]
+) -> None:
     first = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", _CODE]
     with subprocess.Popen(
-        [*first, command, *_POD, argument], env=checkout.environment(), stdout=subprocess.PIPE, text=True
+        [*first, command, *arguments], env=checkout.environment(), stdout=subprocess.PIPE, text=True
     ) as outside:
         assert outside.stdout is not None
         try:

@@ -178,6 +178,8 @@ def children_seconds() -> float:
         (("zone", "list", "--kubeconfig", "/nonexistent"), 3, "kubeconfig /nonexistent cannot be used: no such file"),
         (("controller",), 2, "Missing option '--pod-name'"),
         (("agent", "--node-name", "n"), 2, "Missing option '--pool-root'"),
+        (("csi", "--node-name", "n"), 2, "Missing option '--pool-root'"),
+        (("csi", "--hold-seconds", "111"), 2, "111.0 is not in the range 0<=x<=110"),
     ],
 )
 def test_exit_status_and_message(arguments: tuple[str, ...], status: int, words: str) -> None:

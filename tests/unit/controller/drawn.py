@@ -10,6 +10,7 @@ from directdownload.cluster import kinds, objects
 from directdownload.cluster.reflector import Store
 from directdownload.controller import metrics, starts
 from directdownload.controller.context import projections
+from directdownload.controller.demand_watches import DemandWatches
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.watches import Watches
 from directdownload.controller.world import COMPONENT_LABEL, JOB_UID_LABEL, PLACEMENT_LABEL, PROBE_LABEL, World
@@ -38,6 +39,7 @@ class Drawn:
         world = World(("/var/lib/libvirt", "/"))
         queue = WorkQueue(_unworked)
         Watches(world, queue)
+        DemandWatches(world, queue)
         found = cls(draw, world, metrics.Collector(world, queue), tuple(draw.names))
         found._fill()
         return found

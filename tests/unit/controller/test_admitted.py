@@ -19,7 +19,7 @@ from tests.world import foreign
 from tests.world.admitted import KINDS, Draw, refused, schema_of
 
 from directdownload.cluster import kinds, objects
-from directdownload.controller import installations, jobs, metrics, results, starts
+from directdownload.controller import installations, jobs, metrics, results, starts, surroundings
 from directdownload.controller.context import dump, projections
 from directdownload.planning import (
     certificates,
@@ -106,7 +106,7 @@ async def test_a_world_that_others_have_written_is_planned(first: int) -> None:
 def _plan_copies(drawn: Drawn, trial: Trial) -> None:
     world = drawn.world
     for placement in tuple(world.placements):
-        around = trial("surroundings", lambda p=placement: world.surroundings(p, NOW))  # type: ignore[misc]
+        around = trial("surroundings", lambda p=placement: surroundings.of(world, p, NOW))  # type: ignore[misc]
         if around is None:
             continue
         _plan_copy(drawn, trial, placement, around)

@@ -383,6 +383,10 @@ def exposition() -> str:
     metrics.repair("zone-1", Reason.MISSING)
     metrics.event_dropped("Throttled")
     agent_metrics.begin("kvm-1")
+    # as of an agent with a CSI plugin
+    agent_metrics.VOLUMES.labels(host="kvm-1", state="waiting").set(0)
+    for gauge in (agent_metrics.VOLUME_WAITING_SECONDS, agent_metrics.CSI_CONNECTED):
+        gauge.labels(host="kvm-1").set(0)
     with metrics.reconciling("placement"):
         pass
     health.count_request("list", "pods", 200)

@@ -7,6 +7,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, Document
 
 from directdownload.cluster import kinds
+from directdownload.controller import surroundings
 from directdownload.controller.context import projections
 from directdownload.controller.queue import WorkQueue
 from directdownload.controller.watches import Watches
@@ -80,12 +81,12 @@ def test_no_job_removes_or_fetches_what_an_unreadable_deployment_may_want() -> N
     world = with_copies()
     take(world, kinds.TEMPLATE_DEPLOYMENTS, unread("x", REFERENCE, "default"))
     removing, pending, ready = (build.placement(phase=phase) for phase in ("Removing", "Pending", "Ready"))
-    around = world.surroundings(removing, NOW)
+    around = surroundings.of(world, removing, NOW)
     assert plan_placement(removing, around, None, NOW) == PlacementPlan(None)
     assert plan_placement(pending, around, None, NOW).step is Step.NONE
     assert plan_placement(ready, around, None, NOW).step is Step.NONE
     world.deployments.forget("default/x", 6)
-    around = world.surroundings(removing, NOW)
+    around = surroundings.of(world, removing, NOW)
     assert plan_placement(removing, around, None, NOW).step is Step.REMOVE
     assert plan_placement(pending, around, None, NOW).step is Step.FETCH
 
@@ -99,9 +100,9 @@ def test_no_host_is_gone_for_good_while_it_may_be_there(kind: kinds.Resource, do
     world = with_copies()
     copy = build.placement(phase="Ready", host="kvm-1")
     world.hosts.forget("kvm-1", 4)
-    assert world.surroundings(copy, NOW).departed
+    assert surroundings.of(world, copy, NOW).departed
     take(world, kind, document)
-    assert not world.surroundings(copy, NOW).departed
+    assert not surroundings.of(world, copy, NOW).departed
 
 
 def test_a_host_stays_with_its_zone_while_that_cannot_be_read() -> None:

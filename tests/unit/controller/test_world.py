@@ -11,6 +11,7 @@ from tests.unit.planning import build
 from tests.unit.planning.build import NOW, seconds
 
 from directdownload.cluster.reflector import Store
+from directdownload.controller import surroundings
 from directdownload.controller.indexes import Index
 from directdownload.controller.world import HOST_ANNOTATION, INPUTS_ANNOTATION, PROBE_LABEL, RESULT_GRACE, World
 from directdownload.planning import header_secrets
@@ -130,27 +131,27 @@ def test_a_copy_is_paused_when_all_who_want_it_are(world: World, specs: list[dic
         if "template" in spec:
             fields["templateRef"] = {"name": spec["template"]}
         world.deployments.observe(build.deployment(f"d{number}", spec=fields, deleting=spec.get("deleting", False)))
-    assert world.surroundings(PLACEMENT, NOW).paused is paused
+    assert surroundings.of(world, PLACEMENT, NOW).paused is paused
 
 
 def test_a_shared_copy_is_wanted_by_whoever_names_another_of_its_hosts(world: World) -> None:
     world.hosts.observe(build.host())
     world.deployments.observe(build.deployment(spec={"hosts": ["kvm-2"], "rollout": {"paused": True}}))
-    assert world.surroundings(build.placement(shared=True), NOW).paused
+    assert surroundings.of(world, build.placement(shared=True), NOW).paused
 
 
 def test_surroundings_are_the_very_objects(world: World) -> None:
-    empty = world.surroundings(PLACEMENT, NOW)
+    empty = surroundings.of(world, PLACEMENT, NOW)
     assert (empty.template, empty.zone, empty.host, empty.pool) == (None, None, None, None)
     world.zones.observe(build.zone())
     world.hosts.observe(build.host())
     world.pools.observe(build.pool())
     world.templates.observe(build.template(uid="made anew under the old name"))
-    found = world.surroundings(PLACEMENT, NOW)
+    found = surroundings.of(world, PLACEMENT, NOW)
     assert (found.zone, found.host, found.pool) == (build.zone(), build.host(), build.pool())
     assert (found.template, found.pool_roots) == (None, (build.ROOT,))
     world.templates.observe(build.template(resourceVersion="2"))
-    assert world.surroundings(PLACEMENT, NOW).template is not None
+    assert surroundings.of(world, PLACEMENT, NOW).template is not None
 
 
 # --- jobs and their pods
@@ -435,9 +436,9 @@ def test_a_host_has_departed_when_nothing_makes_it_again(
     world.zones.observe(build.zone())
     if node:
         world.nodes.observe(kube.node("kvm-1", labels=labels))
-    assert world.surroundings(PLACEMENT, NOW).departed is departed
+    assert surroundings.of(world, PLACEMENT, NOW).departed is departed
     world.hosts.observe(build.host())
-    assert not world.surroundings(PLACEMENT, NOW).departed
+    assert not surroundings.of(world, PLACEMENT, NOW).departed
 
 
 def test_a_shared_copy_goes_to_a_host_that_a_deployment_selects_else_to_any(world: World) -> None:
@@ -446,16 +447,16 @@ def test_a_shared_copy_goes_to_a_host_that_a_deployment_selects_else_to_any(worl
     copy = build.placement(shared=True, phase="Pending")
     world.placements.observe(copy)
     world.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts()]))
-    assert world.surroundings(copy, NOW).successor == ""
+    assert surroundings.of(world, copy, NOW).successor == ""
     world.hosts.observe(build.host("kvm-2", storage=[build.facts(availableBytes=9)]))
     world.hosts.observe(build.host("kvm-3", storage=[build.facts(availableBytes=1)]))
-    assert world.surroundings(copy, NOW).successor == "kvm-2"
+    assert surroundings.of(world, copy, NOW).successor == "kvm-2"
     world.deployments.observe(build.deployment(spec={"hosts": ["kvm-1", "kvm-3"]}))
-    assert world.surroundings(copy, NOW).successor == "kvm-3"
+    assert surroundings.of(world, copy, NOW).successor == "kvm-3"
     world.hosts.observe(build.host("kvm-3", "Down", resourceVersion="2"))
-    assert world.surroundings(copy, NOW).successor == "kvm-2"
+    assert surroundings.of(world, copy, NOW).successor == "kvm-2"
     world.hosts.observe(build.host("kvm-1", storage=[build.facts()], resourceVersion="2"))
-    assert world.surroundings(copy, NOW).successor == ""
+    assert surroundings.of(world, copy, NOW).successor == ""
 
 
 def test_a_copy_of_its_own_never_goes_to_another_host(world: World) -> None:
@@ -463,19 +464,19 @@ def test_a_copy_of_its_own_never_goes_to_another_host(world: World) -> None:
     world.pools.observe(build.pool())
     world.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts()]))
     world.hosts.observe(build.host("kvm-2", storage=[build.facts()]))
-    assert world.surroundings(PLACEMENT, NOW).successor == ""
+    assert surroundings.of(world, PLACEMENT, NOW).successor == ""
 
 
 def test_a_file_is_claimed_by_another_placement_of_its_host_that_stays(world: World) -> None:
     going, twin = build.placement(phase="Removing"), build.placement(pool="other", zone="zone-2", phase="Ready")
     world.placements.observe(going)
-    assert not world.surroundings(going, NOW).claimed
+    assert not surroundings.of(world, going, NOW).claimed
     world.placements.observe(twin)
-    assert world.surroundings(going, NOW).claimed
+    assert surroundings.of(world, going, NOW).claimed
     world.placements.observe(build.placement(pool="other", zone="zone-2", phase="Removing", resourceVersion="2"))
-    assert not world.surroundings(going, NOW).claimed
+    assert not surroundings.of(world, going, NOW).claimed
     world.placements.observe(build.placement(pool="third", host="kvm-2", phase="Ready"))
-    assert not world.surroundings(going, NOW).claimed
+    assert not surroundings.of(world, going, NOW).claimed
 
 
 def test_a_pod_whose_job_is_gone_counts_until_it_has_ended(world: World) -> None:

@@ -36,6 +36,7 @@ def test_fields_are_told_apart_whatever_optional_fields_there_are() -> None:
     mount = mountinfo.parse(TABLE)[1]
     assert (mount.point, mount.type, mount.parent) == ("/mnt", "tmpfs", 21)
     assert "ro" in mount.options
+    assert mount.shared
     assert "ro" not in mount.super_options
     nfs = mountinfo.parse(TABLE)[2]
     assert (nfs.root, nfs.source) == ("/export/a", "server:/export/a\tb")

@@ -22,6 +22,7 @@ from directdownload import planning
 from directdownload.planning import (
     certificates,
     conditions,
+    demands,
     deployments,
     digests,
     dryrun,
@@ -37,8 +38,10 @@ from directdownload.planning import (
     rights,
     rollouts,
     selection,
+    served,
     sharing,
     slots,
+    steps,
     templates,
     unserved,
     waits,
@@ -47,6 +50,7 @@ from directdownload.planning import (
 from directdownload.planning.observed import ObservedHost, PlacementView
 from directdownload.planning.selection import Fleet
 from directdownload.resources.checksum import Checksum
+from directdownload.resources.host import Demand
 from directdownload.resources.pem import Certificate
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
@@ -65,7 +69,10 @@ _OF_ONE = """
     architectures.differs architectures.of_node architectures.takes attempts.counted attempts.failures_before
     attempts.given_up attempts.gives_up attempts.next_attempt attempts.one_more attempts.pause_end
     attempts.result_of attempts.retry_pause_seconds conditions.condition conditions.conditions digests.disputed
-    digests.hold digests.lesson disclosure.failure disclosure.reason disclosure.shown disclosure.words
+    demands.key_of demands.keys_of demands.volumes_of demands.refusal demands.serves
+    served.unread rights.kept_from rights.unready
+    selection.target_of digests.hold digests.lesson
+    disclosure.failure disclosure.reason disclosure.shown disclosure.words
     header_secrets.followed header_secrets.forbidden header_secrets.good_until header_secrets.judge
     header_secrets.missing header_secrets.obstacle keystores.nothing observed.project_namespace
     observed.project_revision placements.inputs_of plans.downloading plans.held_up plans.mark_removing
@@ -412,6 +419,44 @@ def standing(number: int) -> Call:
     return lambda: [(rights.standing(d, found.template, found.fleet), rights.selection(d)) for d in found.wishes]
 
 
+_ON_DEMAND: Document = {"onDemand": {"enabled": True, "namespaces": {}, "maxPerHost": 0}}
+_DEMAND: Document = {"namespace": "default", "template": "debian-13", "since": build.stamp(NOW), "volumes": 1}
+
+
+def demanded(spec: Document) -> Callable[[int], Call]:
+    """Each host has a volume of the template."""
+
+    def case(number: int) -> Call:
+        found = [
+            build.host(name, storage=[build.facts()], status={"demands": [_DEMAND]}) for name in names("kvm", number)
+        ]
+        fleet = build.fleet(found, [build.pool(spec=spec)], [build.zone(spec=_ON_DEMAND)])
+        template, existing, view = build.template(), copies(number), build.placement(phase="Removing")
+        askings = [a for host in found for a in demands.asked(host, fleet.zones["zone-1"], fleet.labels_of)]
+
+        def plan() -> object:
+            wished = steps.finish(demands.of_template(template, found, fleet, existing, NOW))
+            changes = deployments.plan_placements(template, [], fleet, existing, demands=wished)
+            return changes, demands.in_use(view, found), demands.wants(template, reversed(askings), fleet.judge)
+
+        return plan
+
+    return case
+
+
+def answered(number: int) -> Call:
+    """One host with as many pools, and a copy in each."""
+    host, found = with_pools(number)
+    view = copies_on_one(number)
+    asking = demands.Asking(host, Demand.model_validate(_DEMAND), build.zone(spec=_ON_DEMAND), {})
+
+    def plan() -> object:
+        seen = demands.copies(host, "debian-13", build.TEMPLATE_UID, found, view.get, (build.ROOT,))
+        return served.answer(asking, build.template(), seen, build.fleet().judge, NOW)
+
+    return plan
+
+
 def line(host_of: Callable[[int], str], *, full: bool) -> Callable[[int], Call]:
     """All wait, and are called one after the other. `full`: one host has no room, and the others have."""
 
@@ -481,6 +526,9 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "slots.Line, one host": line(lambda _: "kvm-0", full=True),
     "slots.Line, most on one host": line(lambda each: "kvm-0" if each % 10 else f"kvm-{each}", full=True),
     "rights.standing, rights.selection": standing,
+    "demands.of_template, demands.choose, demands.asked, local": demanded({}),
+    "demands.of_template, demands.in_use, demands.wants, shared": demanded(build.SHARED),
+    "demands.copies, served.answer, one host": answered,
     "waits.counted, conditions.listed": waiting,
     "unserved.names_unserved": misspelt,
 }

@@ -291,6 +291,7 @@ class PoolBook:
             interval_seconds=max(_MINIMUM_INTERVAL_SECONDS, running.progress_interval_seconds),
             # the journal's name says so
             writer=self._host,
+            template_uid=name.partition(".")[0],
         )
 
 

@@ -16,12 +16,14 @@ from directdownload.agent import retry
 from directdownload.agent.keystore.report import KeystoreReport
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
-from directdownload.resources.host import HostStorage
+from directdownload.resources.host import Demand, HostStorage
 
 logger = logging.getLogger(__name__)
 
 #: A change of the list of unplaced files waits this long; their sizes wait with the other numbers.
 UNPLACED_SECONDS = 60
+#: A change of a number of volumes waits this long, unless the first came or the last went.
+DEMANDS_SECONDS = 10
 #: Changes within this time are written together.
 _GATHER_SECONDS = 0.1
 #: A change of free space by this share of the capacity is reported at once.
@@ -37,6 +39,8 @@ class Report:
     uid: str
     storage: Mapping[str, HostStorage]
     keystore: KeystoreReport
+    #: None: there is no CSI plugin on this host
+    demands: tuple[Demand, ...] | None = None
 
     @property
     def status(self) -> dict[str, Any]:
@@ -44,7 +48,12 @@ class Report:
             self.storage[name].model_dump(by_alias=True, exclude_defaults=True, mode="json")
             for name in sorted(self.storage)
         ]
-        return {"agentVersion": directdownload.__version__, "storage": pools, **self.keystore.status}
+        status = {"agentVersion": directdownload.__version__, "storage": pools, **self.keystore.status}
+        if self.demands is not None:
+            status["demands"] = [
+                each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in self.demands
+            ]
+        return status
 
 
 def due_seconds(
@@ -53,15 +62,26 @@ def due_seconds(
     """How long the change from `told` to `now` may wait; None: no change. Pure."""
     if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
         return 0.0
-    if told.keystore != now.keystore:
+    if told.keystore != now.keystore or _demanded(told) != _demanded(now):
         return 0.0
     if any(significant(told.storage[name], facts) for name, facts in now.storage.items()):
         return 0.0
     if told.status == now.status:
         return None
     listed = any(_unplaced(told.storage[name]) != _unplaced(facts) for name, facts in now.storage.items())
-    wait_seconds = min(numbers_interval_seconds, UNPLACED_SECONDS) if listed else numbers_interval_seconds
-    return max(0.0, wait_seconds - told_seconds_ago)
+    waits = [numbers_interval_seconds]
+    if listed:
+        waits.append(UNPLACED_SECONDS)
+    if told.demands != now.demands:
+        waits.append(DEMANDS_SECONDS)
+    return max(0.0, min(waits) - told_seconds_ago)
+
+
+def _demanded(report: Report) -> set[tuple[object, ...]] | None:
+    """What the controller decides by: which demands there are, and which of them have volumes."""
+    if report.demands is None:
+        return None
+    return {(*each.key, each.since, each.volumes > 0) for each in report.demands}
 
 
 def _unplaced(facts: HostStorage) -> tuple[bool, set[tuple[str, str]]]:

@@ -28,6 +28,7 @@ from directdownload.backoff import spread
 from directdownload.cluster import client, errors, kinds
 from directdownload.observe import logs
 from directdownload.resources.base import AGENT
+from directdownload.resources.templateplacement import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,11 @@ class Publisher:
     def forget(self, pool: str) -> None:
         """Drops the placements of `pool`, which no longer belongs to this host."""
         self._entries = {name: entry for name, entry in self._entries.items() if entry.wanted.pool != pool}
+
+    def progress(self, template_uid: str) -> Progress | None:
+        """The progress of this host's running download of a Template; None: there is none."""
+        found = (entry.wanted.progress for entry in self._entries.values() if entry.wanted.template_uid == template_uid)
+        return next(found, None) if template_uid else None
 
     async def run(self) -> None:
         while True:

@@ -1,14 +1,21 @@
 """Hosts follow their nodes: created when a Zone selects one, then kept Up, Down or in Maintenance."""
 
+import datetime
 import logging
+from collections.abc import Sequence
 
+from directdownload import sourcing
 from directdownload.cluster import errors, kinds
 from directdownload.controller import causes
 from directdownload.controller.context import Context
 from directdownload.controller.queue import Key
-from directdownload.planning import hosts
-from directdownload.resources.host import DriftKind, Host
+from directdownload.planning import demands, hosts, quotas, served
+from directdownload.planning import pools as pool_planning
+from directdownload.planning.conditions import Verdict
+from directdownload.planning.observed import ObservedHost
+from directdownload.resources.host import DriftKind, Host, Served
 from directdownload.resources.reasons import Reason
+from directdownload.resources.storagepool import StoragePool
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +37,8 @@ async def reconcile(context: Context, name: str) -> None:
     if name in world.hosts.unreadable:
         return
     agent, unread = world.agent(name, now), world.zones.unreadable
-    plan = hosts.plan_host(host, world.node(name), world.zones, agent, now, unreadable=unread)
+    answers, next_answer = _answers(context, host, now) if host is not None else ((), None)
+    plan = hosts.plan_host(host, world.node(name), world.zones, agent, now, served=answers, unreadable=unread)
     if plan.zone is None or (host is not None and host.deleting):
         return
     spec = {"nodeName": name, "zone": plan.zone}
@@ -65,7 +73,44 @@ async def reconcile(context: Context, name: str) -> None:
         down = plan.status.state == "Down"
         context.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message, host=host.name)
     _tell_drift(context, host)
-    context.look_again(Key("host", name), plan.look_again)
+    for when in (plan.look_again, next_answer):
+        context.look_again(Key("host", name), when)
+
+
+def _answers(
+    context: Context, host: ObservedHost, now: datetime.datetime
+) -> tuple[tuple[Served, ...], datetime.datetime | None]:
+    """The answers to the demands of `host`, and when the first of them changes by time alone."""
+    world = context.world
+    zone = world.zones.get(host.spec.zone)
+    pools = [pool for pool in world.pools if pool.spec.zone == host.spec.zone]
+    found: list[Served] = []
+    ends: list[datetime.datetime] = []
+    for asking in demands.asked(host, zone, world.labels_of):
+        template = world.templates.get(asking.template_key)
+        if asking.template_key in world.templates.unreadable and not asking.demand.uid:
+            # Whether its pods may have it is not known.
+            found.append(served.unread(asking))
+            continue
+        uid = asking.demand.uid or (template.uid if template is not None else "")
+        name = asking.template_key.partition("/")[2]
+        copies = demands.copies(host, name, uid, pools, world.placements.get, world.pool_roots)
+        kept = not asking.demand.volumes and any(world.wanting(copy.placement) for copy in copies)
+        obstacle = _obstacle(context, asking, pools)
+        found.append(served.answer(asking, template, copies, sourcing.refusal, now, kept=kept, obstacle=obstacle))
+        if (end := asking.spent_at()) is not None and end > now:
+            ends.append(end)
+    return tuple(found), min(ends, default=None)
+
+
+def _obstacle(context: Context, asking: demands.Asking, pools: Sequence[StoragePool]) -> Verdict | None:
+    """Why no copy is made for a demand that may have one; None: nothing is in the way."""
+    world, host = context.world, asking.host
+    named = asking.zone.spec.on_demand.pool if asking.zone is not None else None
+    if not any(named in (None, pool.name) and pool_planning.hosts_of(pool, (host,)) for pool in pools):
+        wanted = f"StoragePool {named} (spec.onDemand.pool of its Zone)" if named else "StoragePool"
+        return Verdict(False, Reason.NO_MATCHING_POOLS, f"host {host.name} has no {wanted}")
+    return quotas.shortage(asking.demand.namespace, host.spec.zone, world.zones, world.usage())
 
 
 def _tell_drift(context: Context, host: Host) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from directdownload.cluster import errors, kinds
 from directdownload.cluster.objects import JobView
-from directdownload.controller import causes, job_secrets, jobs, metrics, watches, world
+from directdownload.controller import causes, job_secrets, jobs, metrics, surroundings, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
 from directdownload.planning import header_secrets, placements, plans, pools, slots
@@ -45,7 +45,7 @@ async def _reconcile(context: Context, name: str) -> None:
     if placement is None:
         return
     now = context.now()
-    around = context.world.surroundings(placement, now)
+    around = surroundings.of(context.world, placement, now)
     job = context.world.job(placement, now)
     plan = placements.plan_placement(placement, around, job, now)
     status = plan.status
@@ -132,7 +132,7 @@ async def _fetch(
     if around.template is None or around.zone is None:
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
-    groups = slots.groups_of(placement, around.template, around.zone, wanting)
+    groups = slots.groups_of(placement, around.template, around.zone, wanting, demanded=around.demanded)
     found = Headers(None)
     if around.template.spec.headers_secret_ref is not None and context.world.slots.full_group(groups) is None:
         found = await job_secrets.read(context, around.template)
@@ -172,7 +172,7 @@ async def _in_slot(
     full = world.slots.full_group(groups)
     if full is not None:
         space = pools.available_bytes(around.pool, around.host) if around.pool is not None else 0
-        world.line.join(placement.key, groups, space, placement.recent_failures)
+        world.line.join(placement.key, groups, space, placement.recent_failures, demanded=around.demanded)
         return full
     job_name = naming.job_name(placement.key, verb, attempt)
     world.slots.occupy(job_name, [group.name for group in groups])

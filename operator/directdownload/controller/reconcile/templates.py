@@ -17,8 +17,8 @@ from directdownload.controller import creation, job_secrets
 from directdownload.controller.context import Context, dump, gather, same_conditions
 from directdownload.controller.queue import Key
 from directdownload.controller.watches import COUNT_SECONDS, SUMMARY_SECONDS, call_for_room, decided_anew, probe_of
-from directdownload.planning import deployments as planning
 from directdownload.planning import (
+    demands,
     digests,
     header_secrets,
     plans,
@@ -30,6 +30,7 @@ from directdownload.planning import (
     templates,
     waits,
 )
+from directdownload.planning import deployments as planning
 from directdownload.planning.observed import PlacementView
 from directdownload.resources import base, naming
 from directdownload.resources.checksum import Checksum
@@ -186,7 +187,14 @@ async def _place(context: Context, template: Template, deployments: Sequence[Tem
     existing = _existing(context, template)
     fleet, unread = world.fleet(), world.placements.unreadable
     held = world.held(template)
-    steps = planning.place_in_steps(template, deployments, fleet, existing, held=held, unreadable=unread)
+    asking = list(world.hosts_of_demand[template.key])
+    wished = await slices.run(
+        demands.of_template(template, asking, fleet, existing, context.now()), context.queue.slices
+    )
+    context.look_again(Key("template", template.key), wished.look_again)
+    steps = planning.place_in_steps(
+        template, deployments, fleet, existing, demands=wished, held=held, unreadable=unread
+    )
     changes = await slices.run(steps, context.queue.slices)
     changes = dataclasses.replace(changes, create=creation.in_order(context, template, changes.create))
     _tell_full(context, fleet.usage, full=quotas.ALL in changes.full and not changes.create)

@@ -55,6 +55,7 @@ def test_a_running_download_is_told_with_the_interval_of_its_journal(pool: Pool)
     agent_files.write_journal(place, "p1", "u1", 250, progress_interval_seconds=7)
     wanted = pool.wanted()["p1"]
     assert wanted.uid == "u1"
+    assert wanted.template_uid == "t1", "a volume that waits for the Template shows this progress"
     assert wanted.interval_seconds == 7
     assert wanted.status["progress"] | {"updatedTime": ""} == {
         "bytesDownloaded": 250,

@@ -1,12 +1,13 @@
 """When what is known of the host is written."""
 
+import datetime
 from typing import Any
 
 import pytest
 
 from directdownload.agent.keystore.report import NOTHING, KeystoreReport
 from directdownload.agent.status import host
-from directdownload.resources.host import HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
+from directdownload.resources.host import Demand, HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
 from directdownload.resources.reasons import Reason
 
 GIB = 1024**3
@@ -32,6 +33,16 @@ def proven(*names: str) -> host.Report:
     return host.Report("u", {}, KeystoreReport(KeystoreStatus(managed=0), certificates, None))
 
 
+def demanding(**volumes: int) -> host.Report:
+    """Number of volumes by template."""
+    demands = tuple(
+        Demand(namespace="web", template=name, since=TIME, volumes=number, last_used_time=None if number else TIME)
+        for name, number in volumes.items()
+    )
+    return host.Report("u", {}, NOTHING, demands)
+
+
+TIME = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
 TOLD = report(a=50 * GIB, b=50 * GIB)
 
 
@@ -53,6 +64,16 @@ TOLD = report(a=50 * GIB, b=50 * GIB)
         pytest.param(listing("x"), listing(), 10, 50.0, id="a file went"),
         pytest.param(listing(known=False), listing(), 10, 50.0, id="the first look around"),
         pytest.param(listing("x"), listing("x", size=9 * GIB), 10, 290.0, id="a file grew"),
+        pytest.param(report(), demanding(), 1, 0.0, id="volumes are possible"),
+        pytest.param(demanding(), demanding(x=1), 1, 0.0, id="the first volume of a template"),
+        pytest.param(demanding(x=1), demanding(x=0), 1, 0.0, id="the last volume went"),
+        pytest.param(demanding(x=0), demanding(x=1), 1, 0.0, id="a volume came back"),
+        pytest.param(demanding(x=0), demanding(), 1, 0.0, id="a demand was released"),
+        pytest.param(demanding(x=1), demanding(y=1), 1, 0.0, id="another template"),
+        pytest.param(demanding(x=1), demanding(x=2), 1, 9.0, id="a volume more"),
+        pytest.param(demanding(x=2), demanding(x=1), 11, 0.0, id="a volume less, long since the last report"),
+        pytest.param(demanding(x=1, y=1), demanding(y=1, x=1), 1, 9.0, id="another order"),
+        pytest.param(demanding(x=1), demanding(x=1), 10_000, None, id="the same volumes"),
     ],
 )
 def test_due(told: host.Report | None, now: host.Report, told_seconds_ago: float, due: Any) -> None:
@@ -75,6 +96,22 @@ def test_the_status_holds_all_fields_that_the_agent_owns_in_a_stable_order() -> 
     assert listed["unplaced"] == [{"name": "x", "sizeBytes": 7, "state": "Published"}]
     assert listed["unplacedBytes"] == 7
     assert listing().status["storage"][0]["unplacedBytes"] == 0, "nothing is something else than not looked at"
+
+
+def test_demands_are_part_of_the_status_only_with_a_plugin() -> None:
+    assert "demands" not in report().status
+    assert demanding().status["demands"] == [], "no volumes are something else than no plugin"
+    assert demanding(x=0, y=2).status["demands"] == [
+        {
+            "namespace": "web",
+            "template": "x",
+            "uid": "",
+            "since": "2025-01-31T12:00:00Z",
+            "volumes": 0,
+            "lastUsedTime": "2025-01-31T12:00:00Z",
+        },
+        {"namespace": "web", "template": "y", "uid": "", "since": "2025-01-31T12:00:00Z", "volumes": 2},
+    ]
 
 
 POOL = HostStorage(
