@@ -411,12 +411,13 @@ def test_a_host_over_its_cap_refuses_the_next_template(vms: Cluster, template: I
 def test_uninstalling_is_refused_while_there_are_volumes(vms: Cluster, template: Image) -> None:
     vms.apply(pod("steady", HOST, volume("disk")))
     await_phase(vms, "Running", "steady")
-    with pytest.raises(clusters.CommandError, match="pre-delete"):
+    words = f"1 volume of pods on {HOST}: delete these pods first"
+    with pytest.raises(clusters.CommandError, match=words):
         vms.helm("uninstall", clusters.RELEASE, "-n", NAMESPACE)
     # What Helm calls "uninstalling" cannot be upgraded. Without a number it would go back to the values before these.
     last = json.loads(vms.helm("history", clusters.RELEASE, "-n", NAMESPACE, "-o", "json"))[-1]["revision"]
     vms.helm("rollback", clusters.RELEASE, str(last), "-n", NAMESPACE)
-    with pytest.raises(clusters.CommandError, match="pre-upgrade"):
+    with pytest.raises(clusters.CommandError, match=words):
         vms.install("headerSecrets.namespaces={default}", "csi.enabled=false")
     assert volumes.plugin(vms, HOST)
     assert volumes.phase(vms, "steady") == "Running"
