@@ -217,13 +217,20 @@ def test_a_pod_that_goes_while_it_waits_leaves_nothing(vms: Cluster, directory: 
         until("the copy to go", lambda: not vms.placements("disk"))
 
 
-def test_pods_run_on_while_the_plugin_is_killed_and_upgraded(vms: Cluster, template: Image) -> None:
+def test_pods_run_on_while_the_plugin_is_killed_and_upgraded_and_a_copy_is_repaired(
+    vms: Cluster, template: Image
+) -> None:
     vms.apply(pod("steady", HOST, volume("disk"), volumes.container("read", LOCAL_IMAGE, ["python3", "-c", READ])))
-    await_phase(vms, "Running", "steady")
+    vms.apply(pod("above", OTHER, volume("disk")))
+    await_phase(vms, "Running", "steady", "above")
+    # Noticed and repaired while the rest of this goes on.
+    (name,) = files(vms, OTHER)
+    altered = vms.file(OTHER, f"{POOL_ROOT}/{name}")
+    with altered.open("r+b") as file:
+        file.write(b"altered")
     before = volumes.mounts(vms, HOST)
     name, container, restarts = volumes.plugin(vms, HOST)
-    socket = ("ctr", "-a", "/run/containerd.sock", "-n", "k8s.io")
-    vms.node("exec", HOST, *socket, "tasks", "kill", "-s", "SIGKILL", container)
+    vms.node("exec", HOST, *volumes.TASKS, "kill", "-s", "SIGKILL", container)
     until("it to start again", lambda: volumes.plugin(vms, HOST)[2] > restarts)
     vms.apply(pod("second", HOST, volume("disk")))
     await_phase(vms, "Running", "second")
@@ -236,6 +243,12 @@ def test_pods_run_on_while_the_plugin_is_killed_and_upgraded(vms: Cluster, templ
     volumes.delete(vms, "third")
     assert volumes.mounts(vms, HOST) == before
     assert volumes.phase(vms, "steady") == "Running"
+    until("the right file", lambda: clusters.sha256(altered) == template.sha256, 200)
+    until("its copy to be Ready", lambda: OTHER in evidence.ready_hosts(vms, "disk"))
+    vms.apply(pod("beside", OTHER, volume("disk")))
+    await_phase(vms, "Running", "beside")
+    assert volumes.parsed(volumes.run(vms, "beside", LOOK))["sha256"] == template.sha256
+    assert volumes.phase(vms, "above") == "Running"
 
 
 def test_pods_end_and_run_on_while_agent_and_controller_are_away(vms: Cluster, template: Image) -> None:
@@ -244,8 +257,11 @@ def test_pods_end_and_run_on_while_agent_and_controller_are_away(vms: Cluster, t
     name = f"{clusters.RELEASE}-controller"
     vms.kubectl("scale", "deployment", name, "-n", NAMESPACE, "--replicas=0")
     try:
-        until("no controller", lambda: not evidence.pods(vms, "controller"))
+        _, agent, _ = volumes.plugin(vms, HOST, "agent")
+        vms.node("exec", HOST, *volumes.TASKS, "pause", agent)
         volumes.delete(vms, "leaving")
+        vms.node("exec", HOST, *volumes.TASKS, "resume", agent)
+        until("no controller", lambda: not evidence.pods(vms, "controller"))
         vms.apply(pod("early", OTHER, volume("disk")))
         until("it to wait", lambda: "controller" in told(vms, "early"))
     finally:

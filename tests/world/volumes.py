@@ -24,6 +24,8 @@ RESTRICTED: Object = {
     "runAsGroup": UID,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+#: containerd's tasks, on a node.
+TASKS = ("ctr", "-a", "/run/containerd.sock", "-n", "k8s.io", "tasks")
 WAIT = "import signal; signal.sigwait([signal.SIGTERM])"
 
 
@@ -124,13 +126,13 @@ def demands(cluster: Cluster, host: str) -> list[Object]:
     return list(cluster.get("host", host).get("status", {}).get("demands", ()))
 
 
-def plugin(cluster: Cluster, host: str) -> tuple[str, str, int]:
-    """The agent's pod on `host`, the id of its container `csi`, and how often that has started again."""
+def plugin(cluster: Cluster, host: str, name: str = "csi") -> tuple[str, str, int]:
+    """The agent's pod on `host`, the id of its container `name`, and how often that has started again."""
     pods = cluster.list(
         "pods", NAMESPACE, "-l", "app.kubernetes.io/component=agent", f"--field-selector=spec.nodeName={host}"
     )
     (found,) = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
-    (status,) = (each for each in found["status"]["containerStatuses"] if each["name"] == "csi")
+    (status,) = (each for each in found["status"]["containerStatuses"] if each["name"] == name)
     return found["metadata"]["name"], status.get("containerID", "").rpartition("/")[2], status["restartCount"]
 
 
