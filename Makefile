@@ -24,7 +24,7 @@ tools: ## Install or build what the tests need beyond Python (Debian packages, K
 
 .PHONY: setup
 setup: ## Both, side by side; all other targets do what they need of it
-	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause sanity vm jdks
+	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause sanity runc vm jdks
 
 .PHONY: check
 check: setup ## What each commit must pass, within minutes: lint and unit tests

