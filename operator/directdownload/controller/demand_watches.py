@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from directdownload.controller import surroundings
 from directdownload.controller.queue import Key, WorkQueue
-from directdownload.controller.watches import COUNT_SECONDS, decided_anew, usability
+from directdownload.controller.watches import COUNT_SECONDS, SUM_SECONDS_PER_OBJECT, decided_anew, usability
 from directdownload.controller.world import World
 from directdownload.planning import demands
 from directdownload.planning.observed import Namespace, ObservedHost, PlacementView
@@ -39,7 +39,9 @@ class DemandWatches:
         self._queue.add(Key("host", key))
         for host in filter(None, (old, new)):
             for template in demands.keys_of(host):
-                self._queue.add(Key("template", template))
+                # Each look at it goes over all hosts that demand it: of thousands, one look takes many.
+                pause = SUM_SECONDS_PER_OBJECT * self._world.hosts_of_demand.count(template)
+                self._queue.add_later(Key("template", template), pause)
             # Volumes that use a copy keep it from being removed, and are first in line.
             for placement in self._seen(host):
                 self._queue.add(Key("placement", placement.key))

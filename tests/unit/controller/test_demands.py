@@ -12,7 +12,7 @@ from tests.unit.planning.build import NOW, TEMPLATE_UID, Document, seconds
 from directdownload.cluster import kinds
 from directdownload.controller.demand_watches import DemandWatches
 from directdownload.controller.reconcile import hosts, templates
-from directdownload.controller.watches import COUNT_SECONDS
+from directdownload.controller.watches import COUNT_SECONDS, SUM_SECONDS_PER_OBJECT
 from directdownload.controller.world import World
 from directdownload.planning.observed import Namespace
 from directdownload.resources.host import ServedState
@@ -62,6 +62,9 @@ COPY = build.placement(phase="Pending")
 SHARED = build.placement(phase="Ready", pool="nfs", shared=True, host="kvm-2")
 H, T = "host kvm-1", "template default/debian-13"
 SOON = {H: COUNT_SECONDS}
+BOTH = (f"placement {COPY.key}", f"placement {SHARED.key}")
+#: As one host demands it.
+ONE = SUM_SECONDS_PER_OBJECT
 
 
 @pytest.mark.parametrize(
@@ -69,24 +72,9 @@ SOON = {H: COUNT_SECONDS}
     [
         ("hosts", host(DEMAND, version=2), set(), {}),
         ("hosts", host(DEMAND, version=2, served=[{**DEMAND, "state": "Waiting"}]), set(), {}),
-        (
-            "hosts",
-            host(DEMAND, version=2, state="Down"),
-            {H, T, f"placement {COPY.key}", f"placement {SHARED.key}"},
-            {},
-        ),
-        (
-            "hosts",
-            host({**DEMAND, "volumes": 0}, version=2),
-            {H, T, f"placement {COPY.key}", f"placement {SHARED.key}"},
-            {},
-        ),
-        (
-            "hosts",
-            host(OTHER, version=2),
-            {H, T, "template default/other", f"placement {COPY.key}", f"placement {SHARED.key}"},
-            {},
-        ),
+        ("hosts", host(DEMAND, version=2, state="Down"), {H, *BOTH}, {T: ONE}),
+        ("hosts", host({**DEMAND, "volumes": 0}, version=2), {H, *BOTH}, {T: ONE}),
+        ("hosts", host(OTHER, version=2), {H, T, *BOTH}, {"template default/other": ONE}),
         ("hosts", host(name="kvm-2", version=2, state="Down"), set(), {}),
         ("placements", build.placement(phase="Ready", resourceVersion="2"), {H}, {}),
         ("placements", build.placement(phase="Pending", resourceVersion="2"), set(), {}),
