@@ -25,6 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
+#: Of the chart, in all tests. Pods that are deleted while they wait for a volume must not stay for long.
+SETTINGS = ("headerSecrets.namespaces={default}", "csi.enabled=true", "csi.holdSeconds=5")
+
+
 def usual_zone(*nfs_exports: str, **downloads: str) -> clusters.Object:
     """The zone of all tests. It retries soon, and keeps to one connection, so that requests can be counted.
 
@@ -39,7 +43,7 @@ def usual_zone(*nfs_exports: str, **downloads: str) -> clusters.Object:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     found = Cluster.acquire()
-    found.install("headerSecrets.namespaces={default}")
+    found.install(*SETTINGS)
     found.apply(usual_zone(), clusters.pool())
     found.await_hosts()
     yield found

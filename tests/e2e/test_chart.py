@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.conftest import Image
+from tests.e2e.conftest import SETTINGS, Image
 from tests.world import cluster as clusters
 from tests.world import evidence, origin
 from tests.world.cluster import NAMESPACE, RELEASE, Cluster
@@ -65,7 +65,7 @@ def test_an_upgrade_leaves_running_downloads_alone(cluster: Cluster, slow_server
     (job,) = jobs(cluster, "upgrade")
     before = {pod["metadata"]["uid"] for pod in evidence.pods(cluster, "controller")}
     # Other arguments: everything but the download is replaced.
-    told = cluster.install("headerSecrets.namespaces={default}", "log.level=debug", "agent.maxUnavailable=100%")
+    told = cluster.install(*SETTINGS, "log.level=debug", "agent.maxUnavailable=100%")
     assert f"{DEFINITION}: upgraded from version 0.0.9" in told
     # The last old one ends a moment after the Deployment calls itself rolled out.
     until(
@@ -95,7 +95,7 @@ def reinstalled(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.helm("uninstall", OTHER_RELEASE, "-n", OTHER_NAMESPACE, "--ignore-not-found", "--wait")
     cluster.kubectl("delete", "namespace", OTHER_NAMESPACE, "--ignore-not-found", "--wait=false")
-    cluster.install("headerSecrets.namespaces={default}")
+    cluster.install(*SETTINGS)
 
 
 @pytest.mark.usefixtures("reinstalled")
@@ -113,7 +113,7 @@ def test_what_was_there_goes_on_under_another_name(cluster: Cluster, server: ori
     lost = cluster.file(hosts[0], before[hosts[0]]["spec"]["path"]) if cluster.local else None
     if lost is not None:
         lost.unlink()
-    settings = ("headerSecrets.namespaces={default}", "agent.maxUnavailable=100%")
+    settings = (*SETTINGS, "agent.maxUnavailable=100%")
     cluster.install(*settings, release=OTHER_RELEASE, namespace=OTHER_NAMESPACE)
     if lost is not None:
         until("the lost file to be fetched again", lambda: clusters.sha256(lost) == image.sha256)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.conftest import Image, usual_zone
+from tests.e2e.conftest import SETTINGS, Image, usual_zone
 from tests.world import bootdisk, evidence, origin, volumes
 from tests.world import cluster as clusters
 from tests.world.cluster import LOCAL_IMAGE, NAMESPACE, POOL_ROOT, Cluster, Object
@@ -52,8 +52,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def vms(local: Cluster) -> Iterator[Cluster]:
-    """The cluster with the plugin, and a namespace whose pods may ask."""
-    local.install("headerSecrets.namespaces={default}", "csi.enabled=true", "csi.holdSeconds=5")
+    """The cluster, with a namespace whose pods may ask."""
     local.apply(volumes.namespace(), volumes.zone())
     until(
         "kubelets to know the driver",
@@ -68,8 +67,6 @@ def vms(local: Cluster) -> Iterator[Cluster]:
     yield local
     local.kubectl("delete", "namespace", "vms", "--ignore-not-found", "--timeout=120s")
     local.apply(usual_zone())
-    # It is refused while there are volumes.
-    local.install("headerSecrets.namespaces={default}", "csi.enabled=false")
 
 
 @pytest.fixture(autouse=True)
@@ -434,6 +431,6 @@ def test_uninstalling_is_refused_while_there_are_volumes(vms: Cluster, template:
     last = json.loads(vms.helm("history", clusters.RELEASE, "-n", NAMESPACE, "-o", "json"))[-1]["revision"]
     vms.helm("rollback", clusters.RELEASE, str(last), "-n", NAMESPACE)
     with pytest.raises(clusters.CommandError, match=words):
-        vms.install("headerSecrets.namespaces={default}", "csi.enabled=false")
+        vms.install(*SETTINGS, "csi.enabled=false")
     assert volumes.plugin(vms, HOST)
     assert volumes.phase(vms, "steady") == "Running"
