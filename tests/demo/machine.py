@@ -46,7 +46,6 @@ class Machine:
         stage.until("the machine to end", 120, lambda: volumes.phase(self._cluster, NAME, "default") == "Failed")
         stage.run("kubectl", "get", "pod", NAME, "-o", "wide")
         stage.run("kubectl", "logs", NAME)
-        stage.run("kubectl", "directdownload", "volume", "list")
         said = volumes.said(self._cluster, NAME, "default").splitlines()
         if said != [MARKER, bootdisk.WROTE]:
             raise DemoError(f"the machine was to say {[MARKER, bootdisk.WROTE]}, it said {said}")
