@@ -28,7 +28,7 @@ setup: ## Both, side by side; all other targets do what they need of it
 
 .PHONY: check
 check: setup ## What each commit must pass, within minutes: lint and unit tests
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target PROCESSES=$(shell expr $$(nproc) + 2) lint unit
 
 .PHONY: test
 # The e2e tests wait more than they work: the others run beside them, with what they leave of the machine.
