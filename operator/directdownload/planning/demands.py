@@ -54,19 +54,19 @@ class Asking:
         """Whether it is about this very Template: one that is made again under its name is another."""
         return self.template_key == template.key and self.demand.uid in ("", template.uid)
 
-    def spent_at(self) -> datetime.datetime | None:
-        """From when on it lets its copy go; None: not as things are."""
+    def spent_at(self, now: datetime.datetime) -> datetime.datetime | None:
+        """From when on it lets its copy go, as known `now`; None: not as things are."""
         demand, zone = self.demand, self.zone
         if demand.volumes or demand.last_used_time is None or self.host.status.state != "Up":
             return None
         if zone is None or not zone.spec.enabled or not zone.spec.on_demand.enabled:
             return None
-        # The times of the agent have whole seconds.
         keep = 0.0 if self.over else zone.spec.on_demand.keep
-        return demand.last_used_time + datetime.timedelta(seconds=keep)
+        # A host may say any time, up to the last that there is: one to come counts as now.
+        return min(demand.last_used_time, now) + datetime.timedelta(seconds=keep)
 
     def spent(self, now: datetime.datetime) -> bool:
-        when = self.spent_at()
+        when = self.spent_at(now)
         return when is not None and when <= now
 
 
@@ -240,7 +240,7 @@ def of_template(
             if refused is not None and refused.stalled and not asking.demand.uid:
                 continue
             here.append(asking)
-            if (end := asking.spent_at()) is not None and end > now:
+            if (end := asking.spent_at(now)) is not None and end > now:
                 ends.append(end)
             if asking.demand.volumes and refused is None:
                 target = choose(asking, template, fleet.pools, existing, fleet.pool_roots)

@@ -194,6 +194,21 @@ async def test_a_demand_that_nobody_reports_any_more_loses_no_file() -> None:
     assert present["status"]["phase"] == "Ready"
 
 
+@pytest.mark.parametrize(("named", "state"), [("kvm-2", ServedState.READY), ("kvm-1", ServedState.RELEASED)])
+async def test_a_deployment_on_other_hosts_does_not_keep_the_copy(named: str, state: ServedState) -> None:
+    """Were the demand released for it before the removal is marked, the reason of the removal would be lost."""
+    scene = Scene()
+    scene.ask(DEMAND)
+    await scene.look()
+    scene.publish()
+    scene.put(kinds.TEMPLATE_DEPLOYMENTS, build.deployment(spec={"hosts": [named]}))
+    scene.ask({**DEMAND, "uid": TEMPLATE_UID, "volumes": 0, "lastUsedTime": build.stamp(NOW)})
+    await hosts.reconcile(scene.context, "kvm-1")
+    found = scene.world.hosts.get("kvm-1")
+    assert found is not None
+    assert [each.state for each in found.status.served] == [state]
+
+
 @pytest.mark.parametrize(
     ("spec", "reason", "words"),
     [

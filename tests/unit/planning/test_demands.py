@@ -229,6 +229,16 @@ def test_a_deployment_that_leaves_takes_no_copy_from_a_volume() -> None:
     assert (found.remove, found.release) == ((), ())
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_time_that_cannot_be_stops_no_plan_for_the_others(time: str) -> None:
+    """A host may write any: it may neither raise nor be believed when it is still to come."""
+    ready = build.placement(phase="Ready")
+    odd = demand(uid=TEMPLATE_UID, volumes=0, lastUsedTime=time)
+    found = fleet(host(odd), host(demand(), name="kvm-2"), zones=[zone(on_demand={"keep": "1000000h"})])
+    assert [target.host for target in changes(found, ready).create] == ["kvm-2"]
+    assert answers(found, ready)[0].state is ServedState.READY
+
+
 def test_the_next_look_comes_when_keep_is_over() -> None:
     found = wished(fleet(host(demand(uid=TEMPLATE_UID, unused=600), demand("other", unused=10))))
     assert found.look_again == NOW + seconds(3000)

@@ -12,7 +12,7 @@ from directdownload.controller.queue import Key
 from directdownload.planning import demands, hosts, quotas, served
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
-from directdownload.planning.observed import ObservedHost
+from directdownload.planning.observed import ObservedHost, PlacementView
 from directdownload.resources.host import DriftKind, Host, Served
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
@@ -95,12 +95,19 @@ def _answers(
         uid = asking.demand.uid or (template.uid if template is not None else "")
         name = asking.template_key.partition("/")[2]
         copies = demands.copies(host, name, uid, pools, world.placements.get, world.pool_roots)
-        kept = not asking.demand.volumes and any(world.wanting(copy.placement) for copy in copies)
+        kept = not asking.demand.volumes and any(_kept(context, host, copy.placement) for copy in copies)
         obstacle = _obstacle(context, asking, pools)
         found.append(served.answer(asking, template, copies, sourcing.refusal, now, kept=kept, obstacle=obstacle))
-        if (end := asking.spent_at()) is not None and end > now:
+        if (end := asking.spent_at(now)) is not None and end > now:
             ends.append(end)
     return tuple(found), min(ends, default=None)
+
+
+def _kept(context: Context, host: ObservedHost, placement: PlacementView) -> bool:
+    """Whether a deployment has the copy: not one that names the Template for other hosts only."""
+    wanting, pool = context.world.wanting(placement), context.world.pools.get(placement.pool)
+    shared = pool is not None and pool.spec.shared
+    return any(shared or d.spec.selects(host.name, host.metadata.labels) for d in wanting)
 
 
 def _obstacle(context: Context, asking: demands.Asking, pools: Sequence[StoragePool]) -> Verdict | None:
