@@ -97,6 +97,9 @@ NARROWED: Mapping[str, Sequence[Any]] = {
     "self.all(h, isIP(h) || h.matches('^([*][.])?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$'))": (
         *([], ["a"], ["*.example.org", "IMAGES.example.org", "::1", "127.0.0.1", "a..b"], ["a" * 253] * 256),
     ),
+    "self.all(a, isIP(a) && ip(a).isGlobalUnicast())": (
+        *([], ["10.0.0.1"], ["fd00::1"], ["2001:db8::7", "192.0.2.7"], ["2001:0db8:0000:0000:0000:0000:0000:0001"]),
+    ),
     "self.all(c, isCIDR(c))": ([], ["0.0.0.0/0", "::/0"], ["127.0.0.0/8", "fd00::/8", "10.0.0.1/32", "::1/127"]),
     zone._NFS_EXPORTS: (
         *([], ["nfs.example.org:/"], ["[::1]:65535:/a"], ["NFS_1.example.org:2049:/export/a b"]),

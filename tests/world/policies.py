@@ -53,6 +53,7 @@ OWN: dict[Resource, Object] = {
         "demands": [
             {"namespace": "default", "template": "t", "uid": "", "since": "2025-01-01T00:00:00Z", "volumes": 1}
         ],
+        "peerRequest": {"csr": "c", "clientCSR": "d", "signingKey": "k"},
         "conditions": [SYNCED],
     },
     TEMPLATE_PLACEMENTS: {"progress": {"percent": 50}, "observed": {"present": True, "revision": "r"}},
@@ -65,6 +66,10 @@ CONTROLLERS: dict[Resource, Object] = {
         "served": [
             {"namespace": "default", "template": "t", "uid": "", "since": "2025-01-01T00:00:00Z", "state": "Waiting"}
         ],
+        "peer": {
+            **{"serverCertificate": "s", "clientCertificate": "c", "bundle": "b", "keys": ["k"]},
+            **{"notAfter": TIME, "trustDomain": "d", "port": 7443},
+        },
     },
     TEMPLATE_PLACEMENTS: {
         "phase": "Ready",

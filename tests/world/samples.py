@@ -104,6 +104,7 @@ FULL: dict[Resource, Object] = {
             "type": "PKCS12",
             "createIfMissing": False,
         },
+        "peerAddresses": ["192.0.2.7", "2001:db8::7"],
     },
     STORAGE_POOLS: {
         "zone": "zone-1",
@@ -309,6 +310,10 @@ BAD: list[tuple[Resource, str, list[Any]]] = [
     (HOSTS, "keystore.type", ["BKS", "jks"]),
     (HOSTS, "keystore.passwordFrom", [{}, {"file": "/a", "agentProperties": "/b"}]),
     (HOSTS, "keystore.passwordFrom.file", FILE_PATHS),
+    (HOSTS, "peerAddresses", [[each] for each in ("", "kvm-1", "10.0.0.1/32", "127.0.0.1", "169.254.1.1")]),
+    (HOSTS, "peerAddresses", [["0.0.0.0"]]),  # noqa: S104 - the address that is to be refused
+    (HOSTS, "peerAddresses", [[each] for each in ("224.0.0.1", "::", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1")]),
+    (HOSTS, "peerAddresses", [["192.0.2.7", "192.0.2.8"], ["2001:db8::7", "2001:db8::8"]]),
     (STORAGE_POOLS, "zone", [MISSING, *OBJECT_NAMES]),
     (STORAGE_POOLS, "path", [MISSING, *POOL_PATHS]),
     (STORAGE_POOLS, "type", ["NFS", "filesystem", ""]),

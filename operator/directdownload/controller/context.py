@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: The controller's fields of a Host's status.
 _OF_HOSTS = frozenset(
     {
-        *("state", "nodeUID", "architecture", "served", "conditions"),
+        *("state", "nodeUID", "architecture", "served", "peer", "conditions"),
         *("observedGeneration", "lastHandledRequest", "lastHandledRequestTime"),
     }
 )

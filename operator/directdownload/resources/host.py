@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -67,6 +67,17 @@ class KeystoreSpec(Model):
 _NODE = "label the other node: the controller creates a Host for each node that a Zone selects"
 
 
+_REACHED = (
+    "self.all(a, isIP(a) && ip(a).isGlobalUnicast())",
+    "expected addresses at which other hosts reach this one: none of loopback, link-local, multicast or unspecified, "
+    "for example 192.0.2.7 or 2001:db8::7",
+)
+_ONE_OF_EACH_FAMILY = (
+    "size(self) < 2 || !self.all(a, isIP(a)) || ip(self[0]).family() != ip(self[1]).family()",
+    "expected at most one IPv4 and one IPv6 address, for example [192.0.2.7, '2001:db8::7']",
+)
+
+
 class HostSpec(Model):
     node_name: ObjectName = pydantic.Field(
         description="The Node; it has the same name as the Host.",
@@ -79,6 +90,13 @@ class HostSpec(Model):
         "same effect.",
     )
     keystore: KeystoreSpec = defaults(KeystoreSpec)
+    peer_addresses: tuple[Annotated[str, pydantic.Field(max_length=64)], ...] = pydantic.Field(
+        (),
+        max_length=2,
+        description="Addresses at which other hosts read copies from this one, with the chart's `peers.enabled`: at "
+        "most one IPv4 and one IPv6 address; empty: the internal addresses of the Node.",
+        json_schema_extra=rules(_REACHED, _ONE_OF_EACH_FAMILY),
+    )
 
 
 class DriftKind(Word):
@@ -276,6 +294,52 @@ class Served(Model):
         return self.namespace, self.template, self.uid
 
 
+#: Characters of one request, of one certificate, and of a bundle of two authorities, as PEM.
+REQUEST_PEM_LENGTH, CERTIFICATE_PEM_LENGTH, BUNDLE_PEM_LENGTH = 2048, 4096, 8192
+#: Characters of an Ed25519 public key, as base64 of its 32 bytes.
+PUBLIC_KEY_LENGTH = 44
+
+
+class PeerRequest(Model):
+    """The agent's request for certificates. The private keys stay on the host."""
+
+    csr: str = pydantic.Field(
+        max_length=REQUEST_PEM_LENGTH, description="Certificate signing request of the host's server, as PEM."
+    )
+    client_csr: str = pydantic.Field(
+        max_length=REQUEST_PEM_LENGTH,
+        alias="clientCSR",
+        description="Certificate signing request of the host's downloads, as PEM.",
+    )
+    signing_key: str = pydantic.Field(
+        max_length=PUBLIC_KEY_LENGTH,
+        description="Ed25519 public key by which the host's server signs pieces, as base64.",
+    )
+
+
+class PeerIdentity(Model):
+    """The controller's answer to `peerRequest`: what shows other hosts who this one is."""
+
+    server_certificate: str = pydantic.Field(
+        max_length=CERTIFICATE_PEM_LENGTH, description="Certificate of the host's server, as PEM."
+    )
+    client_certificate: str = pydantic.Field(
+        max_length=CERTIFICATE_PEM_LENGTH, description="Certificate of the host's downloads, as PEM."
+    )
+    bundle: str = pydantic.Field(
+        max_length=BUNDLE_PEM_LENGTH, description="The one or two authorities that hosts believe, as PEM."
+    )
+    keys: tuple[Annotated[str, pydantic.Field(max_length=PUBLIC_KEY_LENGTH)], ...] = pydantic.Field(
+        max_length=2,
+        description="The one or two Ed25519 public keys by which the controller signs grants, as base64.",
+    )
+    not_after: Time = pydantic.Field(description="When the certificates expire; new ones come long before.")
+    trust_domain: str = pydantic.Field(max_length=253, description="Domain of the names in the certificates.")
+    port: int = pydantic.Field(
+        description="TCP port of the servers.", json_schema_extra=rules(minimum=1, maximum=65535)
+    )
+
+
 class HostStatus(Status):
     state: HostState | None = pydantic.Field(None, description="Up: work may start on the host.")
     node_uid: str | None = pydantic.Field(
@@ -312,6 +376,12 @@ class HostStatus(Status):
     )
     served: tuple[Served, ...] = pydantic.Field(
         (), max_length=DEMANDS_LIMIT, description="The answers to `demands`. Written by the controller."
+    )
+    peer_request: PeerRequest | None = pydantic.Field(
+        None, description="With the chart's `peers.enabled`: the host's keys. Written by the agent."
+    )
+    peer: PeerIdentity | None = pydantic.Field(
+        None, description="The answer to `peerRequest`. Written by the controller, and believed by the agent only."
     )
 
     @functools.cached_property
