@@ -11,6 +11,7 @@ from typing import Self
 
 import pydantic
 
+from directdownload.resources import peers
 from directdownload.resources.base import Bytes, Duration, Model, defaults
 from directdownload.resources.naming import MOST_CONNECTIONS
 from directdownload.resources.reasons import DONE, PERMANENT, Reason
@@ -70,6 +71,43 @@ class JobPool(Document):
     file: PoolFile = defaults(PoolFile)
 
 
+class PeerRole(enum.StrEnum):
+    """What a job is to the other hosts; one without a role reads its source alone."""
+
+    #: reads the source, and records the pieces of the file for the others
+    SEED = "Seed"
+    #: reads the pieces from other hosts only
+    PEER = "Peer"
+
+
+class JobParent(Document):
+    """A host that may have pieces. `addresses`: at most one of each IP family, tried in turn."""
+
+    host: str
+    addresses: tuple[str, ...] = pydantic.Field((), max_length=peers.ADDRESSES_LIMIT)
+
+
+class JobPeers(Document):
+    """What a job needs to share a content (`resources.peers`) with other hosts. The signed texts are `peer.statements`.
+
+    `warrant` is that of this host, which a Seed has. `keys` are the controller's public keys, base64 of the raw 32
+    bytes; any of them may have signed.
+    """
+
+    role: PeerRole
+    content: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    zone: str
+    piece_bytes: int = pydantic.Field(ge=peers.SMALLEST_PIECE_BYTES, le=peers.LARGEST_PIECE_BYTES)
+    grant: str = ""
+    warrant: str = ""
+    keys: tuple[str, ...] = pydantic.Field((), max_length=peers.KEYS_LIMIT)
+    trust_domain: str = ""
+    parents: tuple[JobParent, ...] = pydantic.Field((), max_length=peers.PARENTS_LIMIT)
+    port: int = pydantic.Field(peers.DEFAULT_PORT, ge=1, le=65535)
+    #: where the host's certificate, its key and the CAs of the other hosts are
+    directory: str = peers.CLIENT_DIRECTORY
+
+
 class JobDocument(Document):
     """One verb on one template in one pool. `file_name` is the published name below `pool.path`.
 
@@ -105,6 +143,8 @@ class JobDocument(Document):
     seal_directory: str = SEAL_DIRECTORY
     #: directory with one file per header for the origin of `url`: its name is the header's name, its content the value
     headers_directory: str = ""
+    #: fetch, verify: how the job shares the content with other hosts; None: it does not
+    peers: JobPeers | None = None
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -147,6 +187,13 @@ class JobResult(Document):
     source: str = ""
     seconds: float | None = None
     resumed_from: int = 0
+    #: received by this attempt, from sources and from other hosts
+    origin_bytes: int = 0
+    peer_bytes: int = 0
+    #: the content of which all pieces of the published file are recorded, for other hosts
+    content: str = pydantic.Field("", max_length=64)
+    #: a host whose piece was not what its proof says
+    bad_host: str = pydantic.Field("", max_length=253)
     retry_after_seconds: float | None = None
     #: AlreadyPresent: when the file was hashed last, as its record says
     verified_time: pydantic.AwareDatetime | None = None

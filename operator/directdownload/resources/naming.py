@@ -16,6 +16,8 @@ ATTEMPT_LIMIT = 999_999_999
 WORK_DIRECTORY = ".directdownload"
 #: There: of the progress of a download, and of the record of a published file.
 JOURNAL_SUFFIX, RECORD_SUFFIX = ".journal", ".record"
+#: There: the pieces that this host has of a file, for other hosts (`peer.piecelog`).
+PIECES_SUFFIX = ".pieces"
 
 
 def placement_name(template_name: str, template_uid: str, pool: str, host: str | None) -> str:
