@@ -7,8 +7,6 @@ calls CSI on the same socket (pkg/kubelet/pluginmanager/operationexecutor/operat
 import contextlib
 import logging
 import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +21,7 @@ from directdownload.csi import messages, wire
 from directdownload.csi.errors import CallError, InvalidArgumentError
 from directdownload.csi.publishing import Publishing
 from directdownload.csi.settings import Settings
+from directdownload.hostfiles import sockets
 from directdownload.resources import naming
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Server:
         self._server = _Grpc([_Services(settings.node_name, publishing)], codec=Codec(), config=config)
 
     async def start(self) -> None:
-        listening = _listen(self._path)
+        listening = sockets.bound(self._path)
         status = os.stat(self._path)
         self._inode = (status.st_dev, status.st_ino)
         await self._server.start(sock=listening)
@@ -182,24 +181,3 @@ async def _received(stream: _Stream, kind: type) -> Any:
         return wire.decode(kind, await stream._stream.recv_data(length))
     except (AssertionError, wire.MalformedError) as error:
         raise InvalidArgumentError(f"the request is malformed: {error}") from None
-
-
-def _listen(path: str) -> socket.socket:
-    """A listening socket at `path` that only root can open. A stale one goes, anything else stays. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(f"{path}: expected a socket or nothing")
-        os.unlink(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        umask = os.umask(0o177)
-        try:
-            listening.bind(path)
-        finally:
-            os.umask(umask)
-        listening.listen()
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening

@@ -10,9 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import socket
-import stat
 from collections.abc import Callable
 
 from directdownload.agent import cluster_view as views
@@ -21,6 +18,7 @@ from directdownload.agent.settings import Settings
 from directdownload.agent.volumes import demands
 from directdownload.agent.volumes.book import Asked, Moment, VolumeBook
 from directdownload.agent.volumes.ledger import Ledger
+from directdownload.hostfiles import sockets
 from directdownload.resources.host import DEMANDS_LIMIT, Demand, Served
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Progress
@@ -121,7 +119,9 @@ class VolumeDesk:
         failures = 0
         while True:
             try:
-                server = await asyncio.start_unix_server(self._connected, sock=_bound(self._path), limit=LINE_BYTES)
+                server = await asyncio.start_unix_server(
+                    self._connected, sock=sockets.bound(self._path), limit=LINE_BYTES
+                )
             except OSError as error:
                 failures += 1
                 text = f"Cannot listen at {self._path} for the CSI plugin: {error.strerror or error}"
@@ -277,19 +277,3 @@ def _refusal(asked: Asked) -> Answer:
         return Answer(demands.REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
     text = "expected the name of a Template as `name` or `namespace/name`, for example debian-13"
     return Answer(demands.REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
-
-
-def _bound(path: str) -> socket.socket:
-    """A socket at `path` that only root can open, in place of one that an earlier agent left. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # before it has a name: bind(2) gives the file this mode
-        os.fchmod(made.fileno(), 0o600)
-        made.bind(path)
-    except OSError:
-        made.close()
-        raise
-    return made
