@@ -75,9 +75,12 @@ def read_proof(text: str) -> Proof:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """The first line. `have` holds the pieces; without a `size_bytes` there are none."""
+    """The first line. `have` holds the pieces; without a `size_bytes` there are none.
 
-    piece_bytes: int
+    `piece_bytes` is None where the host has nothing of the content yet: its id does not tell.
+    """
+
+    piece_bytes: int | None
     size_bytes: int | None
     have: frozenset[int]
 
@@ -108,12 +111,16 @@ def read_state(line: bytes) -> State:
     """Raises ProtocolError."""
     told = _object(line)
     piece, size, have = told.get("pieceBytes"), told.get("size"), told.get("have")
-    if type(piece) is not int or not peers.SMALLEST_PIECE_BYTES <= piece <= peers.LARGEST_PIECE_BYTES:
+    if piece is not None and (
+        type(piece) is not int or not peers.SMALLEST_PIECE_BYTES <= piece <= peers.LARGEST_PIECE_BYTES
+    ):
         raise ProtocolError("the size of a piece is out of bounds")
     if not isinstance(have, str):
         raise ProtocolError("there is no map of pieces")
     found = _read_map(have)
-    if size is None:
+    if piece is None and size is not None:
+        raise ProtocolError("the size of the file without that of a piece")
+    if size is None or piece is None:
         if found:
             raise ProtocolError("a map of pieces without the size of the file")
         return State(piece, None, found)

@@ -28,6 +28,13 @@ def test_a_state_without_a_size_has_no_pieces() -> None:
         protocol.read_state(protocol.state_line(State(MIB, None, frozenset({1}))))
 
 
+def test_a_host_that_has_nothing_yet_names_no_size_of_a_piece() -> None:
+    assert protocol.read_state(protocol.state_line(State(None, None, frozenset()))) == State(None, None, frozenset())
+    for unlikely in (State(None, None, frozenset({1})), State(None, MIB, frozenset())):
+        with pytest.raises(ProtocolError):
+            protocol.read_state(protocol.state_line(unlikely))
+
+
 @given(st.lists(st.integers(0, peers.PIECES_LIMIT - 1)), st.lists(st.integers(0, peers.PIECES_LIMIT - 1)))
 def test_changes_are_read_as_they_were_written(add: list[int], drop: list[int]) -> None:
     changes = Changes(None, tuple(add), tuple(drop))
