@@ -21,7 +21,7 @@ from directdownload.csi.requests import Wanted
 from directdownload.csi.settings import Settings
 from directdownload.csi.threads import BusyError, Threads
 from directdownload.hostfiles import mountinfo
-from directdownload.resources.volumes import Answer, MountedVolume, Publish
+from directdownload.resources.volumes import READY, REFUSED, WAITING, Answer, MountedVolume, Publish
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,9 @@ class Publishing:
         hold = self._settings.hold_seconds
         question = Publish(wanted.volume, wanted.namespace, wanted.pod, wanted.template, hold)
         answer = await agentlink.ask(self._settings.agent_socket, question, hold + _ANSWER_SECONDS)
-        if answer.state == "Ready":
+        if answer.state == READY:
             return answer
-        if answer.state not in ("Waiting", "Refused"):
+        if answer.state not in (WAITING, REFUSED):
             raise UnavailableError(
                 f"the agent of this host gave the unknown answer '{answer.state}'; "
                 "both must be of the same version as the CSI plugin"

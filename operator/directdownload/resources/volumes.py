@@ -69,9 +69,13 @@ _REQUESTS: dict[str, type[Publish | Unpublish | Mounted]] = {
 }
 
 
+#: The states of an answer: with `path` and `uid`, for now without, and for good, with `reason` and `message`.
+READY, WAITING, REFUSED = "Ready", "Waiting", "Refused"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """To `Publish`: `state` is Ready (with `path` and `uid`), Waiting or Refused (with `reason` and `message`)."""
+    """To `Publish`: `state` is READY, WAITING or REFUSED."""
 
     state: str = ""
     path: str = ""

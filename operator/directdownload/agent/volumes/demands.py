@@ -18,12 +18,10 @@ from directdownload.resources import quantities
 from directdownload.resources.base import Model
 from directdownload.resources.host import DEMANDS_LIMIT, Demand, Served, ServedState
 from directdownload.resources.templateplacement import Progress
-from directdownload.resources.volumes import Answer
+from directdownload.resources.volumes import READY, REFUSED, WAITING, Answer
 
 #: Of an answer: an Event of a pod has room for 1024.
 _MESSAGE_LIMIT = 600
-#: States of an answer to the plugin; it has no others.
-READY, WAITING, REFUSED = "Ready", "Waiting", "Refused"
 
 _M = TypeVar("_M", bound=Model)
 

@@ -24,6 +24,9 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Progress
 from directdownload.resources.volumes import (
     LINE_BYTES,
+    READY,
+    REFUSED,
+    WAITING,
     Answer,
     MalformedError,
     Mounted,
@@ -200,17 +203,17 @@ class VolumeDesk:
         if first:
             self._save.set()
             self._on_change()
-        answer = Answer(demands.WAITING)
+        answer = Answer(WAITING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._first_answer_seconds if first else request.hold_seconds):
                 while True:
                     change = self._change
                     answer, known = self._look(request.volume)
                     gone = self._book.volume(request.volume) is None
-                    if answer.state != demands.WAITING or (first and known) or gone:
+                    if answer.state != WAITING or (first and known) or gone:
                         break
                     await change.wait()
-        return self._worded(request.volume, answer) if answer.state == demands.WAITING else answer
+        return self._worded(request.volume, answer) if answer.state == WAITING else answer
 
     def _look(self, name: str) -> tuple[Answer, bool]:
         """The answer for the volume as things are, and whether it is worth an Event of its pod.
@@ -219,10 +222,10 @@ class VolumeDesk:
         """
         volume = self._book.volume(name)
         if volume is None:
-            return Answer(demands.WAITING, message="the volume was unpublished meanwhile"), False
+            return Answer(WAITING, message="the volume was unpublished meanwhile"), False
         served = self._book.answer(volume)
         answer = demands.judged(volume, served, self._pool_roots)
-        if answer.state != demands.READY:
+        if answer.state != READY:
             return answer, served is not None
         now = Moment.now()
         if not volume.uid:
@@ -230,7 +233,7 @@ class VolumeDesk:
             self._save.set()
             self._on_change()
         if not self._ledger.durable(name):
-            return Answer(demands.WAITING, message=self._ledger.problem or "its Template is being noted"), False
+            return Answer(WAITING, message=self._ledger.problem or "its Template is being noted"), False
         metrics.VOLUME_PUBLISH_SECONDS.observe(self._book.handed_over(name, now))
         return answer, True
 
@@ -271,9 +274,9 @@ def _refusal(asked: Asked) -> Answer:
     """The answer to a request that is not noted."""
     if asked is Asked.FULL:
         text = "this host has too many volumes; others must go first"
-        return Answer(demands.WAITING, reason=Reason.TOO_MANY_DEMANDS, message=text)
+        return Answer(WAITING, reason=Reason.TOO_MANY_DEMANDS, message=text)
     if asked is Asked.OTHER:
         text = "the volume was published with another template or for another namespace"
-        return Answer(demands.REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
+        return Answer(REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
     text = "expected the name of a Template as `name` or `namespace/name`, for example debian-13"
-    return Answer(demands.REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
+    return Answer(REFUSED, reason=Reason.TEMPLATE_NOT_FOUND, message=text)
