@@ -95,7 +95,7 @@ class _Fetch:
                 part.discard()
                 return present
             try:
-                with part.staged() as staging:
+                with part.staged(self._request.shared) as staging:
                     gathered = self._gather(staging)
                     return self._publish(part, staging, gathered)
             except DownloadError as error:
@@ -138,11 +138,22 @@ class _Fetch:
             served_bytes=record.served_bytes,
             digest=record.served_digest or record.digest,
             published_digest=record.digest,
+            content=self._recorded(record),
             format=record.format,
             virtual_size_bytes=record.virtual_size_bytes,
             verified_time=record.verified_time,
             revision=record.revision if self._place.record else "",
         )
+
+    def _recorded(self, record: "Record") -> str:
+        """The id of the content of which the file that is present has all pieces recorded; else empty."""
+        shared = self._request.shared
+        if shared is None or record.served_digest:
+            return ""
+        from directdownload.download.peers import logwriter
+
+        told = logwriter.read_complete(self._place.pieces, shared.header, record.size_bytes)
+        return shared.terms.content if told is not None else ""
 
     def _inspect(self, descriptor: int, size_bytes: int) -> images.ImageInfo:
         request = self._request
@@ -194,7 +205,10 @@ class _Fetch:
             verified_time=datetime.datetime.now(datetime.UTC),
         )
         product = publish.Product(file.descriptor, file.path)
-        record, ours = publish.publish(part, product, request.file, record, self._guard)
+        pieces, content = staging.pieces, ""
+        if request.shared is not None and pieces is not None and not gathered.unpacked:
+            content = request.shared.terms.content if pieces.complete(gathered.size_bytes) else ""
+        record, ours = publish.publish(part, product, request.file, record, self._guard, pieces=bool(content))
         if not ours:
             return self._already_present(record)
         for note in gathered.notes:
@@ -211,5 +225,9 @@ class _Fetch:
             virtual_size_bytes=gathered.virtual_size_bytes,
             source=gathered.source,
             resumed_from=gathered.resumed_from,
+            origin_bytes=gathered.origin_bytes,
+            peer_bytes=gathered.peer_bytes,
+            content=content,
+            bad_host=gathered.bad_host,
             revision=record.revision if self._place.record else "",
         )

@@ -35,6 +35,11 @@ class Gathered(Document):
     sources: _Text
     source: _Text
     resumed_from: _Size
+    #: received by this attempt of a file that is shared with other hosts
+    origin_bytes: _Size = 0
+    peer_bytes: _Size = 0
+    #: a host that sent a piece that its proof does not fit
+    bad_host: Annotated[str, pydantic.Field(max_length=253)] = ""
     #: what is odd about the file and does no harm
     notes: Annotated[tuple[_Text, ...], pydantic.Field(max_length=2)] = ()
 

@@ -74,11 +74,22 @@ class Gathering:
         self._guard = guard
         self._progress = progress
         self._started = _now()
+        self._recorder = self._record()
+        #: by this attempt, from all sources
+        self._received_bytes = 0
 
     def run(self) -> "Gathered":
         """Raises DownloadError."""
         request = self._request
         return offers.use(request.url, request.mirrors, request.source, self._guard, self._from_offer)
+
+    def _record(self) -> assembly.Recorder | None:
+        shared, log = self._request.shared, self._staging.pieces
+        if shared is None or log is None or not shared.is_seed:
+            return None
+        from directdownload.download.peers.recorder import Recorder
+
+        return Recorder(log, shared.header, shared.terms.warrant)
 
     def _from_offer(self, offer: offers.Offer) -> "Gathered":
         """Use all sources together if a digest shows whether they serve the same bytes; else one after the other."""
@@ -159,6 +170,7 @@ class Gathering:
             request.reserve,
             offer.size_bytes,
             offer.pieces,
+            self._recorder,
         )
         unpack = None
         if not never_unpacked(request.image_format):
@@ -176,7 +188,10 @@ class Gathering:
                 keep=self._keep,
                 report=self._report,
             )
-            size, hasher = running.run()
+            try:
+                size, hasher = running.run()
+            finally:
+                self._received_bytes += running.received_bytes
             digests = hasher.digests()
             mismatch = first_mismatch(digests, expected)
             if mismatch is not None or not expected:
@@ -232,6 +247,7 @@ class Gathering:
             sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:TEXT_LIMIT],
             source=last[:TEXT_LIMIT],
             resumed_from=running.resumed_from,
+            origin_bytes=self._received_bytes if request.shared is not None else 0,
             notes=tuple(filter(None, (note, odd))),
         )
 

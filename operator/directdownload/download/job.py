@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pydantic
 
@@ -28,6 +29,9 @@ from directdownload.observe import logs
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPool, JobResult, Verb
 from directdownload.resources.naming import WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
+
+if TYPE_CHECKING:
+    from directdownload.download.peers.shared import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +156,16 @@ def _request(document: JobDocument) -> FetchRequest:
         placement_uid=document.placement_uid,
         host=document.host,
         confined=True,
+        shared=_shared(document),
     )
+
+
+def _shared(document: JobDocument) -> "Shared | None":
+    if document.peers is None:
+        return None
+    from directdownload.download.peers import shared
+
+    return shared.of(document, document.peers)
 
 
 def _fetch(document: JobDocument, stop: threading.Event) -> JobResult:

@@ -19,7 +19,7 @@ from directdownload.resources.reasons import Reason
 
 #: A host's name, which `Place.in_pool` puts between the template's uid (without dots) and the kind of file.
 _HOST = r"(?P<host>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)"
-_SUFFIX = r"\.(?P<kind>part|out|journal|journal\.tmp)"
+_SUFFIX = r"\.(?P<kind>part|out|journal|journal\.tmp|pieces|pieces\.tmp)"
 
 
 def remove(document: JobDocument, place: Place, guard: Guard) -> JobResult:

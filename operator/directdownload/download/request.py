@@ -1,11 +1,15 @@
 """The request of a fetch. The caller of the engine makes it."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from directdownload.download import sources
 from directdownload.download.sources.proxy import Proxies
 from directdownload.download.store.place import Place
 from directdownload.download.terms import Limits, PoolFile, SourcePolicy, Timeouts
+
+if TYPE_CHECKING:
+    from directdownload.download.peers.shared import Shared
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class FetchRequest:
     host: str = ""
     #: handle foreign bytes in a process that can open no files (`sandbox`)
     confined: bool = False
+    #: how the file is shared with other hosts; None: it is not
+    shared: "Shared | None" = None
 
     def source(self, url: str, *, first: bool, named_by: str = "") -> sources.Source:
         """The source of `url` with the settings of the request. Raises RequestError if it is not allowed."""

@@ -8,6 +8,8 @@ import ctypes
 import os
 import platform
 import stat
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from directdownload.download import lock
 from directdownload.download.checksum import expected_checksums, first_mismatch
@@ -21,6 +23,9 @@ from directdownload.resources.checksum import Algorithm, Checksum
 from directdownload.resources.jobs import JobDocument, JobResult
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import SourcePolicy
+
+if TYPE_CHECKING:
+    from directdownload.download.peers.digests import PieceHasher
 
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
@@ -42,7 +47,7 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
             return _altered(place, recorded, guard, f"is {publish.kind(state)}")
         descriptor = reading.open_any(place.final)
         try:
-            state, digests = publish.hash_open(descriptor, expected, guard)
+            state, digests, pieces = _hash(document, descriptor, expected, guard)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -67,6 +72,7 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
     owner = {"placement": document.placement, "placement_uid": document.placement_uid, "host": document.host}
     renewed = record.verified(state).model_copy(update=owner)
     publish.record_present(place, renewed, state, guard)
+    content = _recorded(document, place, state.st_size, digests, pieces) if not renewed.served_digest else ""
     return JobResult(
         reason=Reason.VERIFIED,
         message="the file is as expected",
@@ -78,7 +84,50 @@ def verify(document: JobDocument, place: Place, guard: Guard) -> JobResult:
         format=renewed.format or document.format,
         virtual_size_bytes=renewed.virtual_size_bytes,
         revision=renewed.revision,
+        content=content,
     )
+
+
+def _hash(
+    document: JobDocument, descriptor: int, expected: Sequence[Checksum], guard: Guard
+) -> tuple[os.stat_result, dict[Algorithm, Checksum], "PieceHasher | None"]:
+    """As `publish.hash_open`; with a hasher that has gone over the pieces, if other hosts may get them."""
+    if document.peers is None:
+        return *publish.hash_open(descriptor, expected, guard), None
+    from directdownload.download.peers.digests import PieceHasher
+
+    hashers = []
+
+    def new_hasher(algorithms: Iterable[Algorithm]) -> PieceHasher:
+        hashers.append(PieceHasher(algorithms, peers.piece_bytes))
+        return hashers[-1]
+
+    peers = document.peers
+    # the content is by the Template's checksum, and the file may be known by another one
+    wanted = (*expected, *expected_checksums(document.checksum, "", SourcePolicy()))
+    state, digests = publish.hash_open(descriptor, wanted, guard, new_hasher)
+    return state, digests, hashers[-1]
+
+
+def _recorded(
+    document: JobDocument,
+    place: Place,
+    size_bytes: int,
+    digests: dict[Algorithm, Checksum],
+    pieces: "PieceHasher | None",
+) -> str:
+    """Write the piece log of a file that has none, for other hosts; return the content of which all is recorded."""
+    if document.peers is None or pieces is None:
+        return ""
+    from directdownload.download.peers import logwriter, shared
+
+    ours = shared.of(document, document.peers)
+    checksums = expected_checksums(document.checksum, "", SourcePolicy())
+    if ours is None or not ours.is_seed or first_mismatch(digests, checksums) is not None:
+        return ""
+    warrant, rest = ours.terms.warrant, pieces.take_all()
+    complete = logwriter.write_complete(place.pieces, ours.header, warrant, size_bytes, rest)
+    return ours.terms.content if complete else ""
 
 
 def _vouching(document: JobDocument, place: Place, recorded: Record | None) -> Record | None:

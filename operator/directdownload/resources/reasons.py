@@ -130,6 +130,7 @@ class Reason(Word):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INTERRUPTED = "Interrupted"
     POD_BLOCKED = "PodBlocked"
+    PEERS_UNAVAILABLE = "PeersUnavailable"
     # Placements: repaired
     ALTERED = "Altered"
     MISSING = "Missing"
@@ -205,6 +206,7 @@ TRANSIENT = frozenset(
         Reason.DEADLINE_EXCEEDED,
         Reason.INTERRUPTED,
         Reason.POD_BLOCKED,
+        Reason.PEERS_UNAVAILABLE,
     }
 )
 

@@ -27,7 +27,10 @@ from directdownload.resources.reasons import Reason
 
 DATA = content(300_000)
 RECORD = ".directdownload/uid-1.record"
-OWN = ("uid-1.kvm-1.part", "uid-1.kvm-1.journal", "uid-1.kvm-1.journal.tmp", "uid-1.kvm-1.out")
+OWN = (
+    *("uid-1.kvm-1.part", "uid-1.kvm-1.journal", "uid-1.kvm-1.journal.tmp", "uid-1.kvm-1.out"),
+    *("uid-1.kvm-1.pieces", "uid-1.kvm-1.pieces.tmp"),
+)
 OF_ALL = ("uid-1.record", "uid-1.record.tmp", "uid-1.lock")
 OF_OTHERS = ("uid-1.kvm-2.part", "uid-1.kvm-2.journal", "uid-1.host-3.example.org.part", "uid-1.host-3.example.org.out")
 #: They begin as ours do, and are not.

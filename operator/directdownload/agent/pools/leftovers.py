@@ -13,15 +13,18 @@ from directdownload.agent.copies import Key, OwnerOf
 from directdownload.agent.pools.prober import LOCK_SUFFIX, PART_SUFFIX
 from directdownload.resources import quantities
 from directdownload.resources.host import UNPLACED_LIMIT, UnplacedFile
-from directdownload.resources.naming import JOURNAL_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
+from directdownload.resources.naming import JOURNAL_SUFFIX, PIECES_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
 from directdownload.resources.templateplacement import Phase
 
 #: A template is unpacked into a file with this suffix, before it gets its name.
 OUT_SUFFIX = ".out"
 _TEMPORARY_SUFFIX = ".tmp"
-SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, JOURNAL_SUFFIX, RECORD_SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
+SUFFIXES = (PART_SUFFIX, OUT_SUFFIX, JOURNAL_SUFFIX, PIECES_SUFFIX, RECORD_SUFFIX, LOCK_SUFFIX, _TEMPORARY_SUFFIX)
 #: Suffixes of one attempt's files, in the order of removal: the journal before the bytes that it describes.
-_OF_ATTEMPT = (JOURNAL_SUFFIX, JOURNAL_SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX)
+_OF_ATTEMPT = (
+    *(JOURNAL_SUFFIX, JOURNAL_SUFFIX + _TEMPORARY_SUFFIX),
+    *(PIECES_SUFFIX, PIECES_SUFFIX + _TEMPORARY_SUFFIX, OUT_SUFFIX, PART_SUFFIX),
+)
 _BYTES = (OUT_SUFFIX, PART_SUFFIX)
 _OF_RECORD = (RECORD_SUFFIX, RECORD_SUFFIX + _TEMPORARY_SUFFIX, LOCK_SUFFIX)
 #: Files that changed within this time may be in use, although no process holds them.
@@ -58,11 +61,16 @@ class Leftover:
 def group(
     listed: Mapping[str, Sequence[float]], journals: Mapping[str, Key], empty_records: Container[str]
 ) -> list[Leftover]:
-    """Groups files. `listed`: allocated bytes, mtime and held, by name. `journals`: placements of readable journals."""
+    """Groups files. `listed`: allocated bytes, mtime and held, by name. `journals`: placements of readable journals.
+
+    A piece log beside a record is one of the published file.
+    """
     stems: dict[str, list[str]] = {}
     found = []
     sizes = {name: int(entry[0]) for name, entry in listed.items()}
     for name, (_, modified, held) in listed.items():
+        if name.endswith(PIECES_SUFFIX) and name.partition(".")[0] + RECORD_SUFFIX in listed:
+            continue
         if (suffix := _suffix(name, _OF_ATTEMPT)) is not None:
             stems.setdefault(name.removesuffix(suffix), []).append(suffix)
         elif (suffix := _suffix(name, _OF_RECORD)) is not None:

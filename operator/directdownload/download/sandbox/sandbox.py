@@ -73,7 +73,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
     """As `Gathering.run`, in its own process."""
 
     # opened again, as the child could release the lock on a shared open file
-    part = staging.part.again()
+    part, pieces = staging.part.again(), staging.pieces
 
     def task(link: "_Link", stop: threading.Event) -> Any:
         inner = Staging(
@@ -86,6 +86,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
             forget=lambda: link.ask("forget"),
             keep=lambda kept: link.ask("keep", kept.model_dump(mode="json")),
         )
+        inner.pieces = pieces
         return Gathering(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
 
     def keep(told: Any) -> None:
@@ -98,7 +99,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
             task,
             functools.partial(_document, Gathered),
             guard,
-            descriptors=part.descriptors,
+            descriptors=(*part.descriptors, *((pieces.descriptor,) if pieces is not None else ())),
             trust_bundle=request.trust_bundle,
             answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
             hide=Secrets.of_request(request).hide,

@@ -17,10 +17,11 @@ from directdownload.download.errors import StorageError, storage_error
 from directdownload.download.guard import Guard
 from directdownload.download.store import staging
 from directdownload.hostfiles import locks, reading, writing
-from directdownload.resources.naming import JOURNAL_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
+from directdownload.resources.naming import JOURNAL_SUFFIX, PIECES_SUFFIX, RECORD_SUFFIX, WORK_DIRECTORY
 from directdownload.resources.reasons import Reason
 
 if TYPE_CHECKING:
+    from directdownload.download.peers.shared import Shared
     from directdownload.download.transfer.journal import Journal
 
 
@@ -40,6 +41,8 @@ class Place:
     seal: str = ""
     #: the same for the journal; None where no other process could have written it
     journal_seal: str | None = None
+    #: the piece log, for other hosts; it stays beside the record. Empty where none is kept
+    pieces: str = ""
 
     @classmethod
     def in_pool(cls, pool_path: str, file_name: str, template_uid: str, host: str, *, seals: str = "") -> Self:
@@ -61,6 +64,7 @@ class Place:
             lock=os.path.join(work, f"{template_uid}.lock"),
             seal=seal.path_of(seals, final),
             journal_seal=seal.path_of(seals, f"{stem}{JOURNAL_SUFFIX}"),
+            pieces=f"{stem}{PIECES_SUFFIX}",
         )
 
     @classmethod
@@ -118,7 +122,7 @@ class Part:
             descriptor = lock.try_acquire(place.part)
             if descriptor is not None:
                 with Part(place, descriptor, waited=False) as part:
-                    part.discard()
+                    part.discard(pieces=False)
         if place.lock and os.path.lexists(place.lock) and (descriptor := lock.try_acquire(place.lock)) is not None:
             try:
                 writing.remove(place.lock)
@@ -136,8 +140,8 @@ class Part:
         os.close(self.descriptor)
 
     @contextlib.contextmanager
-    def staged(self) -> Iterator[staging.Staging]:
-        """The files that a fetch writes, within this context."""
+    def staged(self, shared: "Shared | None" = None) -> Iterator[staging.Staging]:
+        """The files that a fetch writes, within this context; with `shared` also the piece log of that content."""
         place, sealed = self.place, self.place.journal_seal
         data, state = reading.read_small(place.journal), os.fstat(self.descriptor)
         earlier, proven = None, sealed is None
@@ -157,6 +161,10 @@ class Part:
             forget=self._forget,
             keep=self._keep,
         )
+        if shared is not None:
+            from directdownload.download.peers import logwriter
+
+            staged.pieces = logwriter.open_log(place.pieces, shared.header)
         try:
             yield staged
         finally:
@@ -195,9 +203,13 @@ class Part:
         except OSError as error:
             raise storage_error(error, out, "create") from error
 
-    def discard(self) -> None:
-        """Remove everything of this download."""
+    def discard(self, *, pieces: bool = True) -> None:
+        """Remove everything of this download; without `pieces` its piece log stays, which a published file keeps."""
         try:
+            if pieces and self.place.pieces:
+                # of use to other hosts only
+                with contextlib.suppress(OSError):
+                    writing.remove(self.place.pieces)
             writing.remove(self.place.journal)
             writing.remove(self.place.out)
             if self.place.journal_seal:

@@ -9,7 +9,7 @@ import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from directdownload.download import lock
 from directdownload.download.checksum import Hasher, first_mismatch
@@ -124,9 +124,14 @@ def kind(state: os.stat_result) -> str:
 
 
 def hash_open(
-    descriptor: int, expected: Sequence[Checksum], guard: Guard
+    descriptor: int,
+    expected: Sequence[Checksum],
+    guard: Guard,
+    new_hasher: Callable[[Iterable[Algorithm]], Hasher] = Hasher,
 ) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
     """The state of an open file and its digests, SHA-256 and those that `expected` needs. Raises OSError.
+
+    `new_hasher` makes the hasher, once for each time that it begins.
 
     It reads past the page cache where the file system can: the bytes on the disk count, and the cache is for the
     virtual machines.
@@ -136,28 +141,35 @@ def hash_open(
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return _hash_open(descriptor, expected, guard)
+        return _hash_open(descriptor, expected, guard, new_hasher)
     try:
-        return _hash_open(direct, expected, guard)
+        return _hash_open(direct, expected, guard, new_hasher)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
     finally:
         os.close(direct)
-    return _hash_open(descriptor, expected, guard)
+    return _hash_open(descriptor, expected, guard, new_hasher)
 
 
 def _hash_open(
-    descriptor: int, expected: Sequence[Checksum], guard: Guard
+    descriptor: int,
+    expected: Sequence[Checksum],
+    guard: Guard,
+    new_hasher: Callable[[Iterable[Algorithm]], Hasher],
 ) -> tuple[os.stat_result, dict[Algorithm, Checksum]]:
     state = os.fstat(descriptor)
-    hasher = Hasher(checksum.algorithm for checksum in expected)
+    hasher = new_hasher(checksum.algorithm for checksum in expected)
     hasher.hash_file(descriptor, state.st_size, guard)
     return state, hasher.digests()
 
 
-def publish(part: Part, product: Product, file: PoolFile | None, record: Record, guard: Guard) -> tuple[Record, bool]:
+def publish(
+    part: Part, product: Product, file: PoolFile | None, record: Record, guard: Guard, *, pieces: bool = False
+) -> tuple[Record, bool]:
     """Fsync, owner, mode, record, rename, in this order; `file` None takes the caller's umask.
+
+    With `pieces` the part's piece log stays, as it is one of the published file.
 
     The file gets its owner only under the lock, as the new owner may write to it. Returns the valid record, and whether
     it is the part's: another host may have published meanwhile; if reading that file shows the same bytes, it stays.
@@ -181,7 +193,7 @@ def publish(part: Part, product: Product, file: PoolFile | None, record: Record,
                     return standing, False
                 _put_in_place(part, product, file, record)
                 break
-        part.discard()
+        part.discard(pieces=not pieces)
         writing.sync_directory(os.path.dirname(place.journal))
     except OSError as error:
         raise storage_error(error, place.final, "publish") from error

@@ -12,6 +12,7 @@ from directdownload.download.errors import storage_error
 from directdownload.download.store import writer
 
 if TYPE_CHECKING:
+    from directdownload.download.peers.logwriter import LogWriter
     from directdownload.download.transfer.journal import Journal
 
 
@@ -71,6 +72,8 @@ class Staging:
         self._make_out = make_out
         self.earlier = earlier
         self.proven = proven
+        #: the piece log of a download that other hosts share; None if it has none
+        self.pieces: LogWriter | None = None
         self._forget = forget
         self._keep = keep
 
@@ -91,6 +94,8 @@ class Staging:
     def empty(self) -> None:
         """Start from zero: remove the journal first, then its bytes."""
         self.forget()
+        if self.pieces is not None:
+            self.pieces.lost_all()
         try:
             os.ftruncate(self.part.descriptor, 0)
         except OSError as error:
@@ -112,3 +117,5 @@ class Staging:
             os.close(self.part.direct)
         if self.out is not None:
             self.out.close()
+        if self.pieces is not None:
+            self.pieces.close()

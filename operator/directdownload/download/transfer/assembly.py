@@ -8,7 +8,8 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from directdownload.download.checksum import Hasher, Pieces
 from directdownload.download.errors import DownloadError, StorageError
@@ -31,6 +32,25 @@ _BUFFERS = 12
 _READ_BACK_BYTES = 4 * 1024 * 1024
 
 
+class Recorder(Protocol):
+    """Records the pieces of the file for other hosts (`peers.recorder`). It raises nothing."""
+
+    def hasher(self, algorithms: Iterable[Algorithm]) -> Hasher:
+        """That of the whole file, which goes over its pieces as well."""
+
+    def resume(self, done: Ranges) -> None:
+        """Only these bytes of an earlier attempt are there."""
+
+    def size(self, size_bytes: int) -> None:
+        """The size of the file is known."""
+
+    def passed(self, hasher: Hasher, verified_bytes: int) -> None:
+        """The hash has passed further bytes, which are on disk."""
+
+    def end(self, hasher: Hasher) -> None:
+        """The hash has passed the whole file."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Terms:
     """Terms of a transfer from any sources; `size_bytes` and `pieces` are those of a metalink."""
@@ -40,6 +60,7 @@ class Terms:
     reserve: str
     size_bytes: int | None = None
     pieces: Pieces | None = None
+    recorder: Recorder | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +115,9 @@ class Assembly:
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
             self._free.put(new_buffer())
+        self._recorder = terms.recorder
+        if self._recorder is not None:
+            self._recorder.resume(state.done)
         self._follower = self._follow()
         interval = terms.limits.progress_interval_seconds
         self._sync = Sync(staging.part.descriptor, staging.part.path, interval, self._written, keep, report)
@@ -116,7 +140,10 @@ class Assembly:
         try:
             # publishing syncs a complete file
             self._sync.end(sync=not complete)
-            return self._follower.finish()
+            hasher = self._follower.finish()
+            if complete and self._recorder is not None:
+                self._recorder.end(hasher)
+            return hasher
         finally:
             self._follower.cancel()
             self._writer.close()
@@ -138,6 +165,8 @@ class Assembly:
             if size is not None:
                 self.board.set_size(size)
             self.prepared = True
+        if size is not None and self._recorder is not None:
+            self._recorder.size(size)
         self._sync.begin()
 
     def begin_anew(self) -> None:
@@ -229,8 +258,9 @@ class Assembly:
             return self.board.done.copy()
 
     def _follow(self) -> Follower:
+        recorder, algorithms = self._recorder, self._terms.algorithms
         follower = Follower(
-            Hasher(self._terms.algorithms),
+            recorder.hasher(algorithms) if recorder is not None else Hasher(algorithms),
             self._staging.part.descriptor,
             self._staging.part.reopen(),
             self._guard,
@@ -238,6 +268,7 @@ class Assembly:
             pieces=self._terms.pieces,
             size_bytes=self._terms.size_bytes or 0,
             bad_piece=self._bad_piece,
+            passed=recorder.passed if recorder is not None else None,
         )
         follower.offer(0, self.board.done.end_from(0), None)
         if self._unpack is not None:

@@ -40,7 +40,7 @@ class Follower:
     `direct` is the same file opened past the page cache, which the follower then owns; None where that is impossible.
     `pieces` are those of a file of `size_bytes`. `release` takes back a buffer that was passed in. The follower calls
     `bad_piece(start, end)` for a piece with a wrong hash; the callee must `rewind` to its start, and offer its bytes
-    and all after them again.
+    and all after them again. It calls `passed(hasher, verified_bytes)` after each block that it hashed.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Follower:
         pieces: Pieces | None = None,
         size_bytes: int = 0,
         bad_piece: Callable[[int, int], None] = lambda _start, _end: None,
+        passed: Callable[[Hasher, int], None] | None = None,
     ) -> None:
         self._hasher = hasher
         self._descriptor = descriptor
@@ -62,6 +63,7 @@ class Follower:
         self._pieces = pieces
         self._size_bytes = size_bytes
         self._bad_piece = bad_piece
+        self._passed = passed
         self._changed = threading.Condition()
         self._queue: collections.deque[_Span] = collections.deque()
         self._tail = 0
@@ -287,6 +289,8 @@ class Follower:
             if self._pieces is None:
                 self.verified_bytes = self._passed_bytes
             self._changed.notify_all()
+        if self._passed is not None:
+            self._passed(self._hasher, self.verified_bytes)
         return True
 
     def _piece_is_good(self, pieces: Pieces, position: int) -> bool:

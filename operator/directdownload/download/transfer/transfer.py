@@ -98,6 +98,11 @@ class Transfer:
         return self._assembly.resumed_from
 
     @property
+    def received_bytes(self) -> int:
+        """The number of bytes that came from the sources, once it has ended."""
+        return self._received_by_ended
+
+    @property
     def contributors(self) -> list[Supplier]:
         """The sources that delivered bytes in this transfer."""
         return [supplier for supplier in self.suppliers if supplier.delivered]

@@ -158,6 +158,18 @@ def test_files_of_one_attempt_belong_together() -> None:
     assert not any(each.of_attempt for each in found.values())
 
 
+def test_a_piece_log_goes_with_its_part_and_stays_with_its_record() -> None:
+    attempted = {"t1.kvm-1.part": (20, 1.0, False), "t1.kvm-1.pieces": (10, 2.0, False)}
+    published = {"t2.record": (1, 1.0, False), "t2.kvm-1.pieces": (10, 2.0, False)}
+    alone = {"t3.kvm-1.pieces": (10, 2.0, False), "t3.kvm-1.pieces.tmp": (10, 2.0, False)}
+    found = {each.names for each in leftovers.group({**attempted, **published, **alone}, {}, ())}
+    assert found == {
+        ("t1.kvm-1.pieces", "t1.kvm-1.part"),
+        ("t2.record",),
+        ("t3.kvm-1.pieces", "t3.kvm-1.pieces.tmp"),
+    }
+
+
 @pytest.fixture
 def pool(tmp_path: pathlib.Path) -> Iterator[int]:
     """The pool at `tmp_path` as the child opens it."""
