@@ -67,7 +67,7 @@ def pem(name: str = "images.example.org", **fields: Any) -> str:
 
 
 class Certificate:
-    """A key of its own and its certificate, signed by `issuer` or by itself; `names` are host names and addresses.
+    """A key of its own and its certificate, signed by `issuer` or itself; `names` are host names, addresses and URIs.
 
     A `strict` one passes strict verification: it has key usage and key identifiers.
     """
@@ -78,6 +78,7 @@ class Certificate:
         issuer: "Certificate | None" = None,
         authority: bool | None = None,
         days: tuple[int, int] = (-1, 1),
+        ends: datetime.datetime | None = None,
         subject: x509.Name | None = None,
         critical_names: bool = False,
         strict: bool = False,
@@ -85,7 +86,7 @@ class Certificate:
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = common_name(f"test {names} {id(self)}") if subject is None else subject
-        builder = _builder(self.name, issuer.name if issuer else self.name, self.key, days=days)
+        builder = _builder(self.name, issuer.name if issuer else self.name, self.key, days=days, ends=ends)
         if names:
             alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
             builder = builder.add_extension(alternatives, critical=critical_names)
@@ -146,6 +147,8 @@ def _builder(
 
 
 def _general_name(text: str) -> x509.GeneralName:
+    if "://" in text:
+        return x509.UniformResourceIdentifier(text)
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
