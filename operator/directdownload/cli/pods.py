@@ -96,6 +96,17 @@ def leave_when_asked() -> None:
 @click.option(
     "--lease-name", default="direct-download-operator", show_default=True, help="Lease of the leader election."
 )
+@click.option(
+    "--peers-port",
+    type=click.IntRange(1, 65535),
+    help="Port at which hosts serve each other; absent: they do not.",
+)
+@click.option(
+    "--peers-secret",
+    default="direct-download-operator-peers",
+    show_default=True,
+    help="Secret with the authority of the peers; it is made if it is missing.",
+)
 @health_port(8080)
 @metrics_port
 @metrics_certificate

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
-from directdownload.controller import events, settings, world
+from directdownload.controller import events, peer_identity, settings, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.observe import logs
 from directdownload.planning import plans, requests
@@ -65,11 +65,18 @@ class Context:
     settings: settings.Settings
     job_template: Mapping[str, Any]
     recorder: events.Recorder
+    #: None: hosts do not serve each other
+    registrar: peer_identity.Registrar | None = None
     #: of `world.views`
     projections: Mapping[kinds.Resource, Any] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "projections", projections(self.world.views))
+
+    @property
+    def peers(self) -> peer_identity.Peers | None:
+        """What jobs need for reading from other hosts; None: they do not, or the authority is missing."""
+        return self.registrar.peers if self.registrar is not None else None
 
     @staticmethod
     def now() -> datetime.datetime:

@@ -30,6 +30,7 @@ from directdownload.controller import (
     kopf_source,
     memory,
     metrics,
+    peer_identity,
     watches,
 )
 from directdownload.controller.context import Context
@@ -75,7 +76,20 @@ class Controller:
         queue = WorkQueue(self._reconcile)
         template = jobs.load_template(settings.job_template)
         recorder = events.Recorder(api, settings.pod_name)
-        self._context = Context(api, world, queue, settings, template, recorder)
+        self._registrar = (
+            peer_identity.Registrar(
+                api,
+                world,
+                queue,
+                recorder,
+                namespace=settings.namespace,
+                secret=settings.peers_secret,
+                port=settings.peers_port,
+            )
+            if settings.peers_port is not None
+            else None
+        )
+        self._context = Context(api, world, queue, settings, template, recorder, self._registrar)
         self._metrics = metrics.Collector(world, queue)
         watches.Watches(world, queue)
         demand_watches.DemandWatches(world, queue)
@@ -136,6 +150,10 @@ class Controller:
             gc.enable()
             garbage.Survivors().watch()
             logger.info("Synced: %d placements", len(self._context.world.placements))
+            if self._registrar is not None:
+                background.append(group.create_task(self._registrar.run()))
+                # Without it downloads would read the origin.
+                await self._registrar.settled.wait()
             background.append(group.create_task(self._context.queue.run(WORKERS)))
             self._tell_leadership("became leader", "Lead")
             with self._metrics.registered(self.leads):

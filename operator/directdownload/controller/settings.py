@@ -18,5 +18,9 @@ class Settings:
     metrics_port: int | None = None
     #: none: a self-signed certificate
     metrics_certificate: pathlib.Path | None = None
+    #: none: hosts do not serve each other
+    peers_port: int | None = None
+    #: with the authority of the peers
+    peers_secret: str = "direct-download-operator-peers"  # noqa: S105 - a name
     log_format: str = "text"
     log_level: str = "info"

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from directdownload.planning import architectures, requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
-from directdownload.resources.host import Host, HostStatus, Served
+from directdownload.resources.host import Host, HostStatus, PeerIdentity, Served
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone
 
@@ -43,10 +43,11 @@ def plan_host(
     now: datetime.datetime,
     *,
     served: tuple[Served, ...] = (),
+    peer: PeerIdentity | None = None,
     unreadable: Container[str] = (),
 ) -> HostPlan:
     """`host` is the present object, None before it is created; `node` None if there is no such node (any more);
-    `served` are the answers to its demands.
+    `served` are the answers to its demands, `peer` is the one to its request for certificates.
 
     `unreadable`: names of Zones that exist and cannot be read. Such a Zone keeps its hosts.
     """
@@ -64,6 +65,7 @@ def plan_host(
         architecture=architectures.of_node(node) if node is not None else before.architecture,
         **(requests.served(host, now).fields() if host is not None else {}),
         **({"served": served} if served else {}),
+        **({"peer": peer} if peer is not None else {}),
         conditions=conditions(verdict, before.conditions, generation, now, types=("Ready",)),
     )
     labels = node.labels if node is not None else (host.metadata.labels if host is not None else {})

@@ -38,7 +38,10 @@ async def reconcile(context: Context, name: str) -> None:
         return
     agent, unread = world.agent(name, now), world.zones.unreadable
     answers, next_answer = _answers(context, host, now) if host is not None else ((), None)
-    plan = hosts.plan_host(host, world.node(name), world.zones, agent, now, served=answers, unreadable=unread)
+    peer, next_peer = context.registrar.answer(host, now) if host is not None and context.registrar else (None, None)
+    plan = hosts.plan_host(
+        host, world.node(name), world.zones, agent, now, served=answers, peer=peer, unreadable=unread
+    )
     if plan.zone is None or (host is not None and host.deleting):
         return
     spec = {"nodeName": name, "zone": plan.zone}
@@ -73,7 +76,7 @@ async def reconcile(context: Context, name: str) -> None:
         down = plan.status.state == "Down"
         context.tell(kinds.HOSTS, host, "Warning" if down else "Normal", ready.reason, ready.message, host=host.name)
     _tell_drift(context, host)
-    for when in (plan.look_again, next_answer):
+    for when in (plan.look_again, next_answer, next_peer):
         context.look_again(Key("host", name), when)
 
 
