@@ -1,8 +1,9 @@
 """Which piece a client fetches next, and from which parent. Pure: no clock, no threads, no I/O.
 
 The client calls it under its lock, and tells it each piece that it has checked and each change that a parent announces.
-It chooses a random piece from a random parent, since hosts that choose alike have nothing to give each other. The piece
-is among the first missing ones only, since the file's hash follows in order and reads from disk what is far ahead.
+It chooses a random piece from a random parent, since hosts that choose alike have nothing to give each other, and first
+of all a piece that one parent alone has: the Seed's uplink must never wait. The piece is among the first missing ones
+only, since the file's hash follows in order and reads from disk what is far ahead.
 
 It promises:
 
@@ -19,7 +20,8 @@ from typing import Generic, TypeVar
 from directdownload.peer import maps
 
 WINDOW = 64
-IN_FLIGHT = 2
+#: as many as a server gives at once: each uplink then has as much to do as each downlink
+IN_FLIGHT = 3
 #: The pieces after the last hashed one that may be fetched, in windows: how much the hash may have to read back.
 _AHEAD = 4
 
@@ -32,7 +34,6 @@ class Choice(Generic[Parent]):
     def __init__(self, pieces: int, rng: random.Random, window: int = WINDOW, in_flight: int = IN_FLIGHT) -> None:
         """`pieces`: of the file, or the most that it may have while its size is not known (see `end`)."""
         self.pieces = pieces
-        #: two, and three on long round trips
         self.in_flight = in_flight
         self._rng = rng
         self._window = window
@@ -130,13 +131,18 @@ class Choice(Generic[Parent]):
         able = [parent for parent, has in self._maps.items() if has & found and self._idle(parent)]
         if not able:
             return None
+        rare = self._rare(found)
+        first = [parent for parent in able if self._maps[parent] & rare]
+        if first:
+            able, found = first, rare
         parent = able[int(self._rng.random() * len(able))]
         return parent, self._fly(parent, self._maps[parent] & found)
 
     def take(self, parent: Parent) -> int | None:
         """A random piece of this parent, which is in flight from now; None if there is none or it is not idle."""
-        found = self._choosable() & self._maps.get(parent, 0)
-        return self._fly(parent, found) if found and self._idle(parent) else None
+        found = self._choosable()
+        has = self._maps.get(parent, 0) & found
+        return self._fly(parent, (has & self._rare(found)) or has) if has and self._idle(parent) else None
 
     def give_back(self, index: int) -> None:
         """A piece is not fetched any more, and its connection is closed: anybody may take it."""
@@ -148,6 +154,15 @@ class Choice(Generic[Parent]):
         self._flights[index] = parent
         self._flying |= 1 << index
         return index
+
+    def _rare(self, found: int) -> int:
+        """Of these pieces those that one parent alone announces."""
+        once = more = 0
+        for has in self._maps.values():
+            near = has & found
+            more |= once & near
+            once |= near
+        return once & ~more
 
     def _idle(self, parent: Parent) -> bool:
         return parent not in self._aside and parent not in self._flights.values()

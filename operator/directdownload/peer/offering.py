@@ -5,7 +5,7 @@ others get it from that host, and the Seed gives each piece about once. It is an
 for that host may be gone. No host can keep it from the others by asking for it again and again: only the first gift of
 a piece that is announced counts.
 
-A piece that is not announced is still served to a host that asks for it.
+A server gives what it `offers`, and answers 404 to the rest: several hosts may ask before they read that it is dropped.
 """
 
 import collections
@@ -69,6 +69,10 @@ class Offering:
 
     def has(self, index: int) -> bool:
         return 0 <= index < self.pieces and bool(self._here >> index & 1)
+
+    def offers(self, index: int) -> bool:
+        """Whether a piece may be given now: it is here, and does not rest."""
+        return self.has(index) and index not in self._resting
 
     def given(self, index: int, now: float) -> None:
         """The upload of a piece begins."""

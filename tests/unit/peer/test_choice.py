@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from directdownload.peer.choice import Choice
 
 
-def choice(pieces: int, *parents: str, window: int = 64, in_flight: int = 2) -> Choice[str]:
+def choice(pieces: int, *parents: str, window: int = 64, in_flight: int = 3) -> Choice[str]:
     """All `parents` have everything."""
     made = Choice[str](pieces, random.Random(1), window, in_flight)
     for parent in parents:
@@ -27,11 +27,31 @@ def test_nothing_is_chosen_before_a_parent_offers_it() -> None:
     assert made.next() == ("a", 7)
 
 
-def test_two_pieces_are_in_flight_from_two_parents() -> None:
-    made = choice(10, "a", "b", "c")
-    (first, one), (second, other) = flights(made)
-    assert first != second
-    assert one != other
+def test_three_pieces_are_in_flight_from_three_parents() -> None:
+    found = list(flights(choice(10, "a", "b", "c", "d")))
+    assert len(found) == 3
+    assert len(dict(found)) == 3
+    assert len({index for _, index in found}) == 3
+
+
+def test_a_piece_that_one_parent_alone_has_comes_first() -> None:
+    made = choice(100, "a", "b")
+    made.announce("a", drop=[41])
+    made.announce("c", range(100))
+    made.announce("c", drop=[41])
+    assert made.next() == ("b", 41)
+    made.give_back(41)
+    assert made.take("b") == 41
+
+
+def test_a_rare_piece_of_a_busy_parent_keeps_nobody_from_another() -> None:
+    made = choice(3, "a")
+    assert made.take("a") is not None
+    made.announce("b", [0, 1, 2])
+    made.announce("a", [0, 1, 2])
+    found = made.next()
+    assert found is not None
+    assert found[0] == "b"
 
 
 def test_one_parent_has_one_piece_in_flight() -> None:
@@ -40,9 +60,9 @@ def test_one_parent_has_one_piece_in_flight() -> None:
     assert made.take("a") is None
 
 
-def test_more_may_be_in_flight_on_long_round_trips() -> None:
-    made = choice(10, "a", "b", "c", "d", in_flight=3)
-    assert len(list(flights(made))) == 3
+def test_more_or_fewer_may_be_in_flight() -> None:
+    assert len(list(flights(choice(10, "a", "b", "c", "d", in_flight=4)))) == 4
+    assert len(list(flights(choice(10, "a", "b", "c", "d", in_flight=1)))) == 1
 
 
 def test_a_piece_in_flight_has_one_writer_until_it_is_given_back() -> None:

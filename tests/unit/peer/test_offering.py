@@ -52,6 +52,22 @@ def test_a_seed_announces_a_given_piece_again_after_eight_piece_times() -> None:
     assert made.due(1.0 + REST_PIECES * 2.0) == Changes(add=(2,))
 
 
+def test_a_seed_gives_a_piece_once_though_several_ask_before_it_is_dropped() -> None:
+    made = offering(seconds=2.0)
+    assert made.offers(2)
+    made.given(2, 1.0)
+    assert not made.offers(2)
+    made.due(17.0)
+    assert made.offers(2)
+    assert not made.offers(8)
+
+
+def test_any_other_copy_gives_a_piece_as_often_as_it_is_asked_for() -> None:
+    made = offering(super_seeding=False)
+    made.given(2, 1.0)
+    assert made.offers(2)
+
+
 def test_asking_again_and_again_keeps_no_piece_from_others() -> None:
     made = offering(seconds=1.0)
     for second in range(8):
