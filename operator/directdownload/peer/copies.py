@@ -182,10 +182,10 @@ class Copy:
         """Raises OSError."""
         return os.preadv(self._data, [buffer], position)
 
-    def given(self, index: int) -> None:
-        """Its upload begins."""
+    def given(self, index: int) -> bool:
+        """Its upload begins; False if it must not, since a Seed has just given the piece to another host."""
         with self._lock:
-            self._offering.given(index, time.monotonic())
+            return self._offering.given(index, time.monotonic())
 
     def sent(self, index: int, seconds: float | None) -> None:
         """Its upload has ended: after `seconds`, or broken off."""

@@ -2,10 +2,7 @@
 
 The copy of a Seed is announced by super-seeding: a piece that was given to one host is no longer announced, so that the
 others get it from that host, and the Seed gives each piece about once. It is announced again after eight piece times,
-for that host may be gone. No host can keep it from the others by asking for it again and again: only the first gift of
-a piece that is announced counts.
-
-A server gives what it `offers`, and answers 404 to the rest: several hosts may ask before they read that it is dropped.
+for that host may be gone, and meanwhile given to nobody: several hosts may ask before they read that it is dropped.
 """
 
 import collections
@@ -70,17 +67,16 @@ class Offering:
     def has(self, index: int) -> bool:
         return 0 <= index < self.pieces and bool(self._here >> index & 1)
 
-    def offers(self, index: int) -> bool:
-        """Whether a piece may be given now: it is here, and does not rest."""
-        return self.has(index) and index not in self._resting
-
-    def given(self, index: int, now: float) -> None:
-        """The upload of a piece begins."""
-        if self.super_seeding and self.has(index) and index not in self._resting:
+    def given(self, index: int, now: float) -> bool:
+        """The upload of a piece begins. False: give it not, for it is not here or has been given just now."""
+        if not self.has(index) or index in self._resting:
+            return False
+        if self.super_seeding:
             again = now + REST_PIECES * self._median
             self._resting[index] = again
             heapq.heappush(self._returns, (again, index))
             self._changed = True
+        return True
 
     def failed(self, index: int) -> None:
         """The upload of a piece broke off: it is announced again at once."""

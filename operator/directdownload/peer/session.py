@@ -190,7 +190,8 @@ class Session:
                     protocol.PROOF: protocol.proof_header(claim.proof),
                     protocol.WARRANT: claim.warrant,
                 }
-                copy.given(index)
+                if not copy.given(index):
+                    raise RefusedError(404, "NoSuchPiece")
                 seconds = None
                 try:
                     seconds = self._upload(copy, heads.answer(200, fields), start, end, services.uploads.limit(content))

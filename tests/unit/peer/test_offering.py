@@ -54,18 +54,16 @@ def test_a_seed_announces_a_given_piece_again_after_eight_piece_times() -> None:
 
 def test_a_seed_gives_a_piece_once_though_several_ask_before_it_is_dropped() -> None:
     made = offering(seconds=2.0)
-    assert made.offers(2)
-    made.given(2, 1.0)
-    assert not made.offers(2)
+    assert made.given(2, 1.0)
+    assert not made.given(2, 1.0)
     made.due(17.0)
-    assert made.offers(2)
-    assert not made.offers(8)
+    assert made.given(2, 17.0)
 
 
 def test_any_other_copy_gives_a_piece_as_often_as_it_is_asked_for() -> None:
     made = offering(super_seeding=False)
-    made.given(2, 1.0)
-    assert made.offers(2)
+    assert made.given(2, 1.0)
+    assert made.given(2, 1.0)
 
 
 def test_asking_again_and_again_keeps_no_piece_from_others() -> None:
@@ -113,7 +111,7 @@ def test_what_cannot_be_is_never_announced() -> None:
     made = Offering(8, super_seeding=True)
     for index in (-1, 8, 2**40):
         made.add(index)
-        made.given(index, 0.0)
+        assert not made.given(index, 0.0)
         made.failed(index)
         made.remove(index)
         assert not made.has(index)

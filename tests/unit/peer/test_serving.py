@@ -26,3 +26,13 @@ def test_a_piece_that_is_not_there_yet_is_not_found_and_announced_when_it_comes(
         pair.seed.write(pair.file, [2])
         assert stream.line() == {"add": [2]}
         assert wire.piece(pair.file, 2, pair.grant).body == pair.file.piece(2)
+
+
+def test_a_seed_gives_a_piece_to_one_host_which_passes_it_on(pair: Pair) -> None:
+    with state(pair.seed, pair.reader, pair.file, pair.grant) as stream, Wire(pair.seed, pair.reader) as wire:
+        stream.line()
+        pair.seed.write(pair.file, [2])
+        assert stream.line() == {"add": [2]}
+        assert wire.piece(pair.file, 2, pair.grant).status == 200
+        assert wire.piece(pair.file, 2, pair.grant).status == 404
+        assert stream.line() == {"drop": [2]}
