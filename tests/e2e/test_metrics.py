@@ -19,6 +19,7 @@ from tests.world.evidence import HOSTS
 from tests.world.waiting import until
 
 from directdownload.observe import metrics_reference
+from directdownload.peer import metrics as peer_metrics
 
 MONITORS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 #: These need definitions that the cluster has not; what else comes with them is applied beside the release.
@@ -27,12 +28,13 @@ ENABLED = (
     "metrics.podMonitor.enabled=true",
     "prometheusRule.enabled=true",
 )
-#: Of what does not happen here: no host is down, no file is lost or checked, no Event is dropped.
+#: Of what does not happen here: no host is down, no file is lost or checked, no Event is dropped, peers are off.
 WITHOUT_SAMPLES = {
     "directdownload_host_down_placements",
     "directdownload_repairs_total",
     "directdownload_verifications_total",
     "directdownload_events_dropped_total",
+    *peer_metrics.CATALOGUE.descriptions,
 }
 CONTROLLERS = 2
 CERTIFICATE = "directdownloadcertificate"

@@ -42,13 +42,14 @@ COMMANDS = {
     "controller": ("pods", "controller", "Run the controller; the chart does this."),
     "agent": ("pods", "agent", "Run the agent of one host; the chart does this."),
     "csi": ("pods", "csi", "Run the CSI node plugin of one host; the chart does this."),
+    "peer": ("pods", "peer", "Run a part of the peer server of one host; the chart does this."),
 }
 #: The names of the program; the second makes it kubectl's plugin.
 PROGRAMS = ("directdownload", "kubectl-directdownload")
 #: The variable that the scripts of `completion` set. Otherwise click derives it from the name that was called.
 COMPLETE_VARIABLE = "_DIRECTDOWNLOAD_COMPLETE"
 #: A bug must leave its traceback in their logs, for the administrator of the cluster.
-_POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent", "csi"})
+_POD_COMMANDS = frozenset({"selftest", "job", "controller", "agent", "csi", "peer"})
 
 
 class LazyGroup(click.Group):

@@ -1,4 +1,4 @@
-"""The processes of pods: `controller`, `agent`, `csi` and `job`. The chart and the Jobs call them, no user does.
+"""The processes of pods: `controller`, `agent`, `csi`, `peer`, `job`. The chart and the Jobs call them, no user does.
 
 Flags and environment of a process become one settings object, read nowhere else.
 """
@@ -14,6 +14,7 @@ import click
 
 from directdownload.cli import examples
 from directdownload.observe import logs
+from directdownload.resources import peers
 
 Decorator = Callable[[Any], Any]
 
@@ -200,6 +201,68 @@ def csi(**flags: Any) -> None:
     from directdownload.csi.settings import Settings
 
     sys.exit(main.main(Settings(**flags)))
+
+
+@click.group()
+def peer() -> None:
+    """Run a part of the peer server of one host; the chart does this."""
+
+
+_peer_directory: Decorator = click.option(
+    "--directory",
+    type=click.Path(file_okay=False),
+    default=peers.SERVER_DIRECTORY,
+    show_default=True,
+    help="Directory in which the agent keeps settings, certificates and keys.",
+)
+
+
+@peer.command(epilog=examples.of("directdownload peer opener --pool-root /var/lib/libvirt"))
+@pool_root
+@_peer_directory
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False),
+    default=peers.OPENER_SOCKET,
+    show_default=True,
+    help="Socket for the server; root and the server's user can open it.",
+)
+@log_format
+@log_level
+def opener(**flags: Any) -> None:
+    """Open files of pools for the server: the part with rights, and without a network."""
+    leave_when_asked()
+    from directdownload.peer import main
+    from directdownload.peer.settings import OpenerSettings
+
+    sys.exit(main.opener(OpenerSettings(**flags)))
+
+
+@peer.command(epilog=examples.of("directdownload peer server --health-address 127.0.0.1"))
+@_peer_directory
+@click.option(
+    "--opener-socket",
+    type=click.Path(dir_okay=False),
+    default=peers.OPENER_SOCKET,
+    show_default=True,
+    help="Socket of the opener.",
+)
+@click.option(
+    "--health-address",
+    default="",
+    metavar="ADDRESS",
+    help="Address of the health port.  [default: all IPv4 addresses]",
+)
+@health_port(8082)
+@log_format
+@log_level
+def server(**flags: Any) -> None:
+    """Serve copies to other hosts: the part with a network, and without rights."""
+    leave_when_asked()
+    from directdownload.peer import main
+    from directdownload.peer.settings import ServerSettings
+
+    sys.exit(main.server(ServerSettings(**flags)))
 
 
 @click.group()

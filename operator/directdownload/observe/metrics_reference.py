@@ -13,6 +13,7 @@ from directdownload.agent import metrics as agent_metrics
 from directdownload.controller import metrics as controller_metrics
 from directdownload.observe import health
 from directdownload.observe.catalogue import Catalogue, Description
+from directdownload.peer import metrics as peer_metrics
 from directdownload.resources import generated
 
 #: The page's heading for each part, in its order.
@@ -20,6 +21,7 @@ PARTS: dict[str, Catalogue] = {
     "controller": controller_metrics.CATALOGUE,
     "agent": agent_metrics.CATALOGUE,
     "both": health.CATALOGUE,
+    "peer": peer_metrics.CATALOGUE,
 }
 _SECTION = re.compile(
     r"(?P<begin><!-- metrics of (?P<part>\w+): made by `make docs` -->\n).*?(?P<end><!-- end -->)", re.S

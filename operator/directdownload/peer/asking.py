@@ -44,6 +44,13 @@ def ask(path: str, content: str) -> Opened | None:
     return None
 
 
+def reach(path: str) -> None:
+    """Whether an opener listens at `path`: raises OSError if not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ASK_SECONDS)
+        connection.connect(path)
+
+
 def receive(connection: socket.socket) -> str:
     """The content that is asked for. Raises OSError, ValueError."""
     line = b""

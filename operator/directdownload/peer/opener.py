@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from directdownload.hostfiles import reading, sockets
 from directdownload.peer import asking, table
@@ -28,6 +28,7 @@ WAIT_SECONDS = 2.0
 SCAN_SECONDS, _SCAN_FACTOR = 0.25, 10.0
 _CONNECTIONS_LIMIT = 64
 _QUESTION_SECONDS = 5.0
+_TURN_SECONDS = 10.0
 _WAITING_LIMIT = 64
 _CREDENTIALS = struct.Struct("=iII")
 
@@ -52,17 +53,21 @@ class Opener:
         try:
             os.chown(self._path, self._uids[-1], -1)
             listening.listen(_CONNECTIONS_LIMIT)
+            listening.settimeout(_TURN_SECONDS)
         except OSError:
             listening.close()
             raise
         self._listening = listening
 
-    def serve(self) -> None:
-        """Until `close`."""
+    def serve(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Until `close`. `turn` is called at least every ten seconds."""
         listening = self._listening
         while listening is not None:
+            turn()
             try:
                 connection, _ = listening.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 if self._listening is None:
                     return

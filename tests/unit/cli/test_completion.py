@@ -19,7 +19,7 @@ def values(*words: str) -> list[str]:
 
 
 def test_commands_for_people_are_offered() -> None:
-    of_pods = ("selftest", "job", "controller", "agent", "csi")
+    of_pods = ("selftest", "job", "controller", "agent", "csi", "peer")
     assert values("") == [*(name for name in COMMANDS if name not in of_pods), ":4"]
     assert values("te") == ["template", ":4"]
     assert completion.for_kubectl(["sta"]) == f"status\t{COMMANDS['status'][2]}\n:4\n"

@@ -17,7 +17,7 @@ def main(settings):
     time.sleep(60)
 
 command = sys.argv[1]
-sys.modules[f"directdownload.{command}.main"] = types.SimpleNamespace(main=main)
+sys.modules[f"directdownload.{command}.main"] = types.SimpleNamespace(main=main, opener=main, server=main)
 from directdownload.cli.main import cli
 cli.main(args=sys.argv[1:])
 """
@@ -30,6 +30,8 @@ _POD = ("--pod-name=pod", "--pod-namespace=operator", "--pool-root=/var/lib/libv
         ("controller", (*_POD, f"--job-template={__file__}")),
         ("agent", (*_POD, "--node-name=kvm-1")),
         ("csi", ("--pool-root=/var/lib/libvirt/images", "--node-name=kvm-1")),
+        ("peer", ("opener", "--pool-root=/var/lib/libvirt/images")),
+        ("peer", ("server",)),
     ],
 )
 def test_a_container_that_is_asked_to_end_while_it_starts_ends_at_once(

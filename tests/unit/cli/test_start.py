@@ -179,6 +179,7 @@ def children_seconds() -> float:
         (("controller",), 2, "Missing option '--pod-name'"),
         (("agent", "--node-name", "n"), 2, "Missing option '--pool-root'"),
         (("csi", "--node-name", "n"), 2, "Missing option '--pool-root'"),
+        (("peer", "opener"), 2, "Missing option '--pool-root'"),
         (("csi", "--hold-seconds", "111"), 2, "111.0 is not in the range 0<=x<=110"),
     ],
 )

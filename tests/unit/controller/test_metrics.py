@@ -24,6 +24,7 @@ from directdownload.cluster import kinds
 from directdownload.controller import main, metrics, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.observe import health, metrics_reference
+from directdownload.peer import metrics as peer_metrics
 from directdownload.planning import quotas
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
@@ -387,6 +388,10 @@ def exposition() -> str:
     agent_metrics.VOLUMES.labels(host="kvm-1", state="waiting").set(0)
     for gauge in (agent_metrics.VOLUME_WAITING_SECONDS, agent_metrics.CSI_CONNECTED):
         gauge.labels(host="kvm-1").set(0)
+    # as of a peer server
+    peer_metrics.UPLOADS.labels(result="sent").inc(0)
+    peer_metrics.REFUSALS.labels(reason="Full").inc(0)
+    peer_metrics.CONNECTIONS.labels(kind="client").set(0)
     with metrics.reconciling("placement"):
         pass
     health.count_request("list", "pods", 200)
@@ -439,7 +444,7 @@ def test_a_page_with_another_table_is_stale_and_is_made_anew(tmp_path: pathlib.P
     assert metrics_reference.main([str(page)]) == 0
     assert page.read_text() == PAGE.read_text()
     assert metrics_reference.main([str(page), "--check"]) == 0
-    with pytest.raises(ValueError, match="expected one place for each of controller, agent, both"):
+    with pytest.raises(ValueError, match="expected one place for each of controller, agent, both, peer"):
         metrics_reference.filled(stale.replace("metrics of agent", "metrics of both"))
 
 
