@@ -53,6 +53,8 @@ class Settings:
     csi_socket: str = ""
     #: a volume's first request waits this long for the controller to see it
     first_answer_seconds: float = 5
+    #: whether this host serves others, and reads from them
+    peers: bool = False
     #: interval of checks of keystore and password file; the longest time that a change stays unnoticed
     keystore_poll_seconds: float = 1
 

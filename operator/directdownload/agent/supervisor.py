@@ -8,10 +8,13 @@ ones, and starts or ends monitors.
 import asyncio
 import logging
 import time
+from collections.abc import Iterable, Mapping
 
 from directdownload.agent import cluster_view as views
 from directdownload.agent.keystore.keeper import KeystoreKeeper, ZoneWatch
 from directdownload.agent.keystore.sync import Wishes
+from directdownload.agent.peers import PeerKeeper, served
+from directdownload.agent.peers import Wishes as PeerWishes
 from directdownload.agent.pools import monitor as pools
 from directdownload.agent.settings import Settings
 from directdownload.agent.status.host import HostReporter, Report
@@ -66,6 +69,8 @@ class Supervisor:
             if settings.csi_socket
             else None
         )
+        #: None: there are no peers
+        self._peers = PeerKeeper(settings, on_request=self._report) if settings.peers else None
         #: of the host's zone
         self._zone: tuple[ZoneWatch, asyncio.Task[None]] | None = None
         #: uid of the Host that the keeper of the keystore has read
@@ -88,6 +93,8 @@ class Supervisor:
                 group.create_task(self._keystore.run())
                 if self._desk is not None:
                     group.create_task(self._desk.run())
+                if self._peers is not None:
+                    group.create_task(self._peers.run())
                 await self._host_reflector.synced.wait()
                 await self._pool_reflector.synced.wait()
                 while True:
@@ -137,6 +144,8 @@ class Supervisor:
         exposed = {
             name: target for name, target in self._targets.items() if pools.exposed(target, self._settings.pool_roots)
         }
+        if self._peers is not None:
+            self._peers.want(_peer_wishes(host, exposed.values()))
         for name, (target, task) in list(self._monitors.items()):
             if exposed.get(name) != target:
                 task.cancel()
@@ -203,4 +212,14 @@ class Supervisor:
         elif self._facts.keys() == self._targets.keys() and self._keystore.report is not None:
             # Only complete reports: a pool without facts yet would look removed.
             demands = self._desk.demands if self._desk is not None else None
-            self._reporter.want(Report(host.uid, dict(self._facts), self._keystore.report, demands))
+            if self._peers is None or self._peers.settled:
+                request = self._peers.request if self._peers is not None else None
+                self._reporter.want(Report(host.uid, dict(self._facts), self._keystore.report, demands, request))
+
+
+def _peer_wishes(host: views.HostView | None, exposed: Iterable[views.Target]) -> PeerWishes | None:
+    if host is None:
+        return None
+    said = host.status.get("peer")
+    paths = served({target.path: target.shared for target in exposed})
+    return PeerWishes(host.key, host.zone, paths, said if isinstance(said, Mapping) else None)

@@ -153,6 +153,7 @@ def controller(**flags: Any) -> None:
     metavar="PATH",
     help="Socket for the CSI plugin of this host; absent: no volumes.",
 )
+@click.option("--peers", is_flag=True, help="Keep keys and certificates, so that hosts can serve each other.")
 @click.option("--kubeconfig", metavar="FILE", help="Use this file instead of the pod's service account.")
 @health_port(8081)
 @metrics_port

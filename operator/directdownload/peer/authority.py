@@ -174,15 +174,14 @@ def _generation(entry: Any, where: str) -> Generation:
     try:
         parsed, *others = certificates.authorities(certificate)
         public = parsed.public_key()
-        signing, granting = (certificates.private_key(each.encode(errors="replace")) for each in (key, grant_key))
+        signing = certificates.elliptic(key.encode(errors="replace"))
+        granting = certificates.edwards(grant_key.encode(errors="replace"))
     except CertificateError as error:
         raise AuthorityError(f"{where}: {error}") from None
     if others:
         raise AuthorityError(f"{where}: certificate: expected exactly one")
-    if not isinstance(signing, ec.EllipticCurvePrivateKey) or signing.public_key() != public:
-        raise AuthorityError(f"{where}: key: expected the EC P-256 key of the certificate")
-    if not isinstance(granting, ed25519.Ed25519PrivateKey):
-        raise AuthorityError(f"{where}: grantKey: expected Ed25519")
+    if signing.public_key() != public:
+        raise AuthorityError(f"{where}: key: expected that of the certificate")
     return Generation(parsed, signing, granting)
 
 

@@ -49,15 +49,25 @@ def private_pem(key: PrivateKey) -> bytes:
     )
 
 
-def private_key(data: bytes) -> PrivateKey:
-    """A key as `private_pem` writes it: EC P-256 or Ed25519. Raises CertificateError."""
-    with _reading("private key"):
-        found = serialization.load_pem_private_key(data, password=None)
-    if isinstance(found, ed25519.Ed25519PrivateKey):
-        return found
+def elliptic(data: bytes) -> ec.EllipticCurvePrivateKey:
+    """A key of EC P-256 as `private_pem` writes it. Raises CertificateError."""
+    found = _private_key(data)
     if isinstance(found, ec.EllipticCurvePrivateKey) and isinstance(found.curve, ec.SECP256R1):
         return found
-    raise CertificateError("private key: expected EC P-256 or Ed25519")
+    raise CertificateError("private key: expected EC P-256")
+
+
+def edwards(data: bytes) -> ed25519.Ed25519PrivateKey:
+    """An Ed25519 key as `private_pem` writes it. Raises CertificateError."""
+    found = _private_key(data)
+    if isinstance(found, ed25519.Ed25519PrivateKey):
+        return found
+    raise CertificateError("private key: expected Ed25519")
+
+
+def _private_key(data: bytes) -> object:
+    with _reading("private key"):
+        return serialization.load_pem_private_key(data, password=None)
 
 
 def raw(key: PublicKey) -> bytes:

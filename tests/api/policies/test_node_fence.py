@@ -177,7 +177,8 @@ def test_an_agent_writes_all_that_is_its_own_into_a_new_object_and_again(
 
 def test_what_these_tests_write_is_what_the_agent_writes() -> None:
     keystore = KeystoreReport(host.KeystoreStatus(), (), base.Condition.model_validate(SYNCED))
-    assert Report("u", {}, keystore, demands=()).status.keys() == OWN[HOSTS].keys()
+    request = host.PeerRequest(csr="c", client_csr="d", signing_key="k")
+    assert Report("u", {}, keystore, demands=(), peer_request=request).status.keys() == OWN[HOSTS].keys()
     wanted = {field.name for field in dataclasses.fields(copies.Wanted)} & set(fields_of(TEMPLATE_PLACEMENTS))
     assert wanted == OWN[TEMPLATE_PLACEMENTS].keys()
 

@@ -2,14 +2,17 @@
 failure names.
 """
 
+import contextlib
 import datetime
 from collections.abc import Iterator
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from tests.world import foreign
 from tests.world.admitted import Draw, refused, schema_of
 
 from directdownload.agent import cluster_view as views
+from directdownload.agent import peers
 from directdownload.agent.keystore import report, sync
 from directdownload.agent.keystore.sync import Synced
 from directdownload.agent.pools import monitor
@@ -18,6 +21,7 @@ from directdownload.agent.volumes import demands
 from directdownload.agent.volumes.book import Asked, Moment, VolumeBook
 from directdownload.agent.volumes.ledger import Ledger
 from directdownload.cluster import kinds
+from directdownload.peer.certificates import CertificateError
 from directdownload.planning import keystores
 from directdownload.planning.keystores import Published
 from directdownload.resources.host import CERTIFICATES_LIMIT, Demand, Served
@@ -26,6 +30,8 @@ from directdownload.resources.reasons import Reason
 NOW = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
 MOMENT = Moment(NOW, 0)
 _SEEDS = 250
+_ELLIPTIC = ec.generate_private_key(ec.SECP256R1())
+_KEYS = peers.Keys(_ELLIPTIC, _ELLIPTIC, ed25519.Ed25519PrivateKey.generate())
 _ROOTS = ("/var/lib/libvirt", "/")
 
 
@@ -59,6 +65,10 @@ def _works(draw: Draw) -> None:
             assert volume is not None
             assert demands.judged(volume, book.answer(volume), _ROOTS).state
     assert not [flaw for each in book.demands() for flaw in _refused(each)]
+    said = host.status.get("peer")
+    if said is not None:
+        with contextlib.suppress(CertificateError):
+            assert not peers.accepted(peers.Wishes(host.key, host.zone, (), said), said, _KEYS, NOW)
     owner = placements.owner_of(draw.document(kinds.TEMPLATE_PLACEMENTS))
     assert owner.exists
     published = _published(draw)

@@ -5,6 +5,7 @@ status that nobody writes any more.
 Worlds are drawn by seeds (`drawn.py`); a failure names its own.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tests.unit.controller.drawn import Drawn
 from tests.unit.planning.build import NOW
 from tests.world import foreign
@@ -21,6 +23,9 @@ from tests.world.admitted import KINDS, Draw, refused, schema_of
 from directdownload.cluster import kinds, objects
 from directdownload.controller import installations, jobs, metrics, results, starts, surroundings
 from directdownload.controller.context import dump, projections
+from directdownload.peer import answers
+from directdownload.peer.authority import advanced
+from directdownload.peer.certificates import CertificateError
 from directdownload.planning import (
     certificates,
     deployments,
@@ -46,6 +51,7 @@ from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import select
 from directdownload.resources import base, naming, templateplacement
 from directdownload.resources.certificate import DirectDownloadCertificate
+from directdownload.resources.host import Host, PeerIdentity
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -53,6 +59,9 @@ from directdownload.resources.templatedeployment import TemplateDeployment
 T = TypeVar("T")
 #: Several worlds a test, so that a failure is told with as little as possible around it.
 _WORLDS, _PER_TEST = 640, 80
+_PEER_KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
+_PEER_KEYS = answers.Keys(_PEER_KEY, _PEER_KEY)
+_TERMS = answers.Terms(advanced(None, NOW), "a.directdownload", 10471)
 _OURS = tuple(kind for kind in kinds.OURS if kind.plural in KINDS)
 _SKELETON: dict[str, Any] = {
     "kind": "Job",
@@ -233,6 +242,11 @@ def _plan_infrastructure(drawn: Drawn, trial: Trial) -> None:
         )
         if plan is not None:
             trial("plan_host", lambda p=plan: p.status, kinds.HOSTS)  # type: ignore[misc]
+    for host in tuple(world.hosts):
+        peer = trial("peer", lambda h=host: _answered(h))  # type: ignore[misc]
+        if peer is not None:
+            plan = hosts.plan_host(host, None, world.zones, world.agent(host.name, NOW), NOW, peer=peer)
+            trial("peer", lambda p=plan: p.status, kinds.HOSTS)  # type: ignore[misc]
     for pool in tuple(world.pools):
         members = list(world.hosts)
         trial(
@@ -241,6 +255,19 @@ def _plan_infrastructure(drawn: Drawn, trial: Trial) -> None:
             kinds.STORAGE_POOLS,
         )
     trial("told_roots", lambda: pools.told_roots(world.pools))
+
+
+def _answered(host: Host) -> PeerIdentity | None:
+    """What a host is answered; as if its request were one."""
+    asked, present = host.status.peer_request, host.status.peer
+    if asked is None:
+        return None
+    keys = _PEER_KEYS
+    with contextlib.suppress(CertificateError):
+        keys = answers.requested(asked)
+    step, _ = answers.step(_TERMS, keys, answers.held(_TERMS, host.name, present), present, NOW)
+    assert step is answers.Step.ISSUE
+    return answers.issue(_TERMS, host.name, keys, NOW)
 
 
 def _plan_certificates(drawn: Drawn, trial: Trial) -> None:

@@ -16,7 +16,7 @@ from directdownload.agent import retry
 from directdownload.agent.keystore.report import KeystoreReport
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
-from directdownload.resources.host import Demand, HostStorage
+from directdownload.resources.host import Demand, HostStorage, PeerRequest
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class Report:
     keystore: KeystoreReport
     #: None: there is no CSI plugin on this host
     demands: tuple[Demand, ...] | None = None
+    #: None: the host has no peers
+    peer_request: PeerRequest | None = None
 
     @property
     def status(self) -> dict[str, Any]:
@@ -53,6 +55,8 @@ class Report:
             status["demands"] = [
                 each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in self.demands
             ]
+        if self.peer_request is not None:
+            status["peerRequest"] = self.peer_request.model_dump(by_alias=True, mode="json")
         return status
 
 
@@ -62,7 +66,7 @@ def due_seconds(
     """How long the change from `told` to `now` may wait; None: no change. Pure."""
     if told is None or told.uid != now.uid or told.storage.keys() != now.storage.keys():
         return 0.0
-    if told.keystore != now.keystore or _demanded(told) != _demanded(now):
+    if told.keystore != now.keystore or told.peer_request != now.peer_request or _demanded(told) != _demanded(now):
         return 0.0
     if any(significant(told.storage[name], facts) for name, facts in now.storage.items()):
         return 0.0
