@@ -30,6 +30,11 @@ def refusal(template: Template, zone: Zone) -> Verdict | None:
     return judged(template, zone.spec.source_policy)[1]
 
 
+def reachable(address: str) -> bool:
+    """Whether a job may connect to `address` as to another host: none of the ranges that are always denied."""
+    return engine.denied(address) is None
+
+
 def judged(template: Template, policy: SourcePolicy) -> tuple[list[Source], Verdict | None]:
     """The sources of `template` in order, and the policy's objection to its checksum, or to all of them."""
     spec = template.spec

@@ -6,7 +6,7 @@ fails on an object that the API server accepted: a fact that is not reported yet
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -28,6 +28,8 @@ class NodeView:
     #: when `ready` last changed; None while the node has not reported
     ready_since: datetime | None
     unschedulable: bool
+    #: its internal ones: at most one of each IP family
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,15 @@ def project_node(document: Mapping[str, Any]) -> NodeView:
         ready=ready.get("status") == "True",
         ready_since=parse_time(ready.get("lastTransitionTime")),
         unschedulable=bool(document.get("spec", {}).get("unschedulable")),
+        addresses=_internal(document.get("status", {}).get("addresses") or ()),
     )
+
+
+def _internal(addresses: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The first internal address of each IP family."""
+    told = [str(each.get("address") or "") for each in addresses if each.get("type") == "InternalIP"]
+    firsts = (next((text for text in told if text and (":" in text) is six), "") for six in (False, True))
+    return tuple(filter(None, firsts))
 
 
 def project_pod(document: Mapping[str, Any]) -> PodView:

@@ -12,6 +12,7 @@ from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.objects import project_job
 from directdownload.controller import events, peer_identity, settings, world
 from directdownload.controller.queue import Key, WorkQueue
+from directdownload.controller.swarms import Swarms
 from directdownload.observe import logs
 from directdownload.planning import plans, requests
 from directdownload.planning.observed import PlacementView, Views
@@ -67,6 +68,8 @@ class Context:
     recorder: events.Recorder
     #: None: hosts do not serve each other
     registrar: peer_identity.Registrar | None = None
+    #: None: hosts do not read from each other
+    swarms: Swarms | None = None
     #: of `world.views`
     projections: Mapping[kinds.Resource, Any] = dataclasses.field(init=False)
 

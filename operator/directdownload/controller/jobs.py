@@ -23,7 +23,7 @@ from directdownload.resources.template import Template
 from directdownload.resources.zone import DownloadLimits, Downloads, SourcePolicy, Timeouts, Zone
 
 CONTAINER = "download"
-_HEADERS_VOLUME = "origin-headers"
+_HEADERS_VOLUME, _IDENTITY_VOLUME = "origin-headers", "peer-identity"
 #: Lets a process without capabilities bind a port below 1024. Kubernetes counts it as safe (since 1.22): it is the
 #: pod's own.
 _LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
@@ -54,8 +54,17 @@ def load_template(path: pathlib.Path) -> dict[str, Any]:
     return dict(document)
 
 
-def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, active: int) -> jobs.JobDocument:
-    """The job's input. `active` downloads in the cluster pace its progress reports (architecture, rule 6)."""
+def document(
+    placement: PlacementView,
+    around: Surroundings,
+    verb: jobs.Verb,
+    active: int,
+    peers: jobs.JobPeers | None = None,
+) -> jobs.JobDocument:
+    """The job's input. `active` downloads in the cluster pace its progress reports (architecture, rule 6).
+
+    `peers`: how it shares the file with other hosts, if it does.
+    """
     template, zone, pool = around.template, around.zone, around.pool
     pace = max(_SHORTEST_PROGRESS_SECONDS, active / 50)
     directory, file_name = posixpath.split(placement.path)
@@ -93,8 +102,14 @@ def document(placement: PlacementView, around: Surroundings, verb: jobs.Verb, ac
         ),
         policy=zone.spec.source_policy if zone is not None else SourcePolicy(),
         trust_bundle=TRUST_BUNDLE,
-        headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH else "",
+        headers_directory=_headers_directory(template) if verb is jobs.Verb.FETCH and not _is_peer(peers) else "",
+        peers=peers,
     )
+
+
+def _is_peer(peers: jobs.JobPeers | None) -> bool:
+    """Whether a job with this reads no source."""
+    return peers is not None and peers.role is jobs.PeerRole.PEER
 
 
 def probe_document(template: Template, zone: Zone, host: str) -> jobs.JobDocument:
@@ -143,8 +158,10 @@ def manifest(
     job_document: jobs.JobDocument,
     attempt: int,
     groups: tuple[slots.Group, ...],
+    epoch: int = 0,
 ) -> dict[str, Any]:
-    """The Job of one attempt, pinned to the placement's host and owned by the placement."""
+    """The Job of one attempt, pinned to the placement's host and owned by the placement. `epoch`: of the latest Seed of
+    the content that it shares."""
     labels = {
         world.PLACEMENT_LABEL: placement.key,
         f"{GROUP}/pool": naming.label_value(placement.pool),
@@ -154,9 +171,12 @@ def manifest(
         world.PLACEMENT_UID_ANNOTATION: placement.uid,
         world.GROUPS_ANNOTATION: " ".join(group.name for group in groups),
         **({REQUESTED_AT: placement.requested_at} if placement.requested_at else {}),
+        **_shared(job_document.peers, epoch),
     }
     body = _completed(skeleton, namespace, placement.key, job_document, attempt, labels, annotations)
     _mount_roots(body, posixpath.dirname(placement.path))
+    if job_document.peers is not None:
+        _mount_identity(body, job_document.peers.directory)
     body["metadata"]["ownerReferences"] = [
         {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -214,6 +234,26 @@ def _mount_roots(body: Mapping[str, Any], pool: str | None) -> None:
         dropped.add(_SEALS_VOLUME)
     pod["volumes"] = [volume for volume in volumes if volume["name"] not in dropped]
     container["volumeMounts"] = [m for m in container.get("volumeMounts", []) if m["name"] not in dropped]
+
+
+def _shared(peers: jobs.JobPeers | None, epoch: int) -> dict[str, str]:
+    if peers is None:
+        return {}
+    return {
+        world.ROLE_ANNOTATION: str(peers.role),
+        world.CONTENT_ANNOTATION: peers.content,
+        world.EPOCH_ANNOTATION: str(epoch),
+    }
+
+
+def _mount_identity(body: Mapping[str, Any], directory: str) -> None:
+    """The certificate by which the job reads as its host, and can do nothing else."""
+    pod, container = _pod_and_container(body)
+    # Not made if it is absent: the agent makes it, with the right mode.
+    volume = {"name": _IDENTITY_VOLUME, "hostPath": {"path": directory, "type": "Directory"}}
+    mount = {"name": _IDENTITY_VOLUME, "mountPath": directory, "readOnly": True}
+    pod["volumes"] = [*pod.get("volumes", ()), volume]
+    container["volumeMounts"] = [*container.get("volumeMounts", ()), mount]
 
 
 def headers_secret_name(job: str, owner_uid: str) -> str:
@@ -309,7 +349,7 @@ def _may_use_nfs(job_document: jobs.JobDocument) -> bool:
     A metalink may name one. Not all Jobs: a cluster whose policies forbid the sysctl need not change them for http.
     """
     policy = job_document.policy
-    allowed = "NFS" in policy.protocols and policy.nfs_exports != ()
+    allowed = "NFS" in policy.protocols and policy.nfs_exports != () and not _is_peer(job_document.peers)
     if not allowed or job_document.verb not in (jobs.Verb.FETCH, jobs.Verb.PROBE):
         return False
     return any(map(_may_lead_to_nfs, (job_document.url, *job_document.mirrors)))

@@ -37,6 +37,7 @@ from directdownload.controller.context import Context
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.reconcile import certificates, hosts, placements, pools, probes, templates, zones
 from directdownload.controller.settings import Settings
+from directdownload.controller.swarms import Swarms
 from directdownload.controller.world import MANAGED_BY_LABEL, PRODUCT, World
 from directdownload.observe import health, logs, scraping
 from directdownload.planning import observed
@@ -89,9 +90,10 @@ class Controller:
             if settings.peers_port is not None
             else None
         )
-        self._context = Context(api, world, queue, settings, template, recorder, self._registrar)
-        self._metrics = metrics.Collector(world, queue)
         watches.Watches(world, queue)
+        swarms = Swarms(world, queue, self._registrar) if self._registrar is not None else None
+        self._context = Context(api, world, queue, settings, template, recorder, self._registrar, swarms)
+        self._metrics = metrics.Collector(world, queue, peers=swarms is not None)
         demand_watches.DemandWatches(world, queue)
         for resource in kinds.OURS:
             self._context.store(resource).unreadable.subscribe(functools.partial(_tell_unreadable, recorder, resource))

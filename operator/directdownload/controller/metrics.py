@@ -21,12 +21,13 @@ from directdownload.controller import world as worlds
 from directdownload.controller.queue import WorkQueue
 from directdownload.observe import catalogue
 from directdownload.observe.catalogue import ComputedGauge
+from directdownload.planning.peers import PATIENCE
 from directdownload.resources import quantities, urls
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.host import Host, HostStorage
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import Reason
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import Phase, Role
 
 EventDropCause = Literal["Throttled", "QueueFull", "Refused", "Unreachable"]
 
@@ -138,6 +139,23 @@ REPAIRS = CATALOGUE.counter(
     "published files that were found `Missing` or `Altered` and are fetched again",
     *("zone", "reason"),
 )
+RECEIVED_BYTES = CATALOGUE.counter(
+    "received_bytes_total",
+    "bytes that ended downloads have received, where hosts read from each other: from `origin` (the source and its "
+    "mirrors) or from `peers` (other hosts)",
+    *("zone", "from"),
+)
+DOWNLOADS = CATALOGUE.computed_gauge(
+    "downloads",
+    "copies that are Downloading, where hosts read from each other, by the role of their Job: `Seed`, `Peer` or "
+    "`Origin`",
+    *("zone", "role"),
+)
+PEERS_UNAVAILABLE = CATALOGUE.computed_gauge(
+    "peers_unavailable",
+    "copies that read the source because other hosts could not be reached three times in a row",
+    "zone",
+)
 RECONCILE_SECONDS = CATALOGUE.histogram(
     "reconcile_duration_seconds",
     "duration of one reconcile, with its writes; `kind` has the values of `queue`",
@@ -171,6 +189,13 @@ def attempt(zone: str, host: str, url: str, verb: Verb, result: JobResult) -> No
         DOWNLOAD_BYTES.labels(zone=zone, host=host, protocol=protocol).inc(result.size_bytes)
 
 
+def received(zone: str, result: JobResult) -> None:
+    """The bytes of a job that has ended: once per job."""
+    for origin, number in (("origin", result.origin_bytes), ("peers", result.peer_bytes)):
+        if 0 < number <= quantities.LARGEST_INTEGER:
+            RECEIVED_BYTES.labels(zone, origin).inc(number)
+
+
 def repair(zone: str, reason: Reason) -> None:
     """A published file was found `Missing` or `Altered`, and will be fetched again."""
     REPAIRS.labels(zone=zone, reason=reason).inc()
@@ -195,8 +220,10 @@ def event_dropped(cause: EventDropCause) -> None:
 class Collector(PrometheusCollector):
     """The gauges of one leading controller; it lives as long as `world`."""
 
-    def __init__(self, world: worlds.World, queue: WorkQueue) -> None:
+    def __init__(self, world: worlds.World, queue: WorkQueue, *, peers: bool = False) -> None:
+        """`peers`: hosts read from each other."""
         self._world = world
+        self._peers = peers
         self._queue = queue
         world.hosts.subscribe(_forget_host)
 
@@ -226,6 +253,7 @@ class Collector(PrometheusCollector):
             self._hosts,
             self._down,
             self._active_jobs,
+            self._exchange,
             self._queues,
             self._certificates,
             self._ready,
@@ -259,6 +287,18 @@ class Collector(PrometheusCollector):
         jobs = self._counter()
         jobs.update((zone,) for zone in self._zones_of_active_jobs())
         return (_family(JOBS_ACTIVE, jobs),)
+
+    def _exchange(self) -> Iterable[Metric]:
+        if not self._peers:
+            return ()
+        downloads, unreached = self._counter(role for role in Role if role is not Role.UNKNOWN), self._counter()
+        for placement in self._world.placements:
+            told = placement.peers
+            if told is not None:
+                unreached[(placement.zone,)] += (told.unavailable or 0) >= PATIENCE
+                if placement.counted is Phase.DOWNLOADING and told.role is not None:
+                    downloads[placement.zone, told.role] += 1
+        return _family(DOWNLOADS, downloads), _family(PEERS_UNAVAILABLE, unreached)
 
     def _queues(self) -> Iterable[Metric]:
         depths, depth = self._queue.depths(), QUEUE_DEPTH.family()
@@ -314,6 +354,7 @@ class Collector(PrometheusCollector):
 COMPUTED = (
     *(PLACEMENTS, PLACEMENTS_LIMIT, HOSTS, HOST_DOWN_PLACEMENTS, KEYSTORES, JOBS_ACTIVE),
     *(POOL_AVAILABLE_BYTES, POOL_CAPACITY_BYTES, POOL_READY),
+    *(DOWNLOADS, PEERS_UNAVAILABLE),
     *(CERTIFICATE_HOSTS, CERTIFICATE_NOT_AFTER, UNREADABLE_OBJECTS, QUEUE_DEPTH),
 )
 

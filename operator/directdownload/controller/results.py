@@ -27,11 +27,14 @@ def read(message: str | None) -> JobResult | None:
     except (ValueError, OverflowError):
         return None
     # A larger one would make every write of the status fail.
-    sizes = (result.size_bytes, result.served_bytes, result.virtual_size_bytes)
+    sizes = (
+        *(result.size_bytes, result.served_bytes, result.virtual_size_bytes),
+        *(result.origin_bytes, result.peer_bytes),
+    )
     if any(size is not None and not 0 <= size <= quantities.LARGEST_INTEGER for size in sizes):
         return None
     # The text in a status is for people; a job has read foreign bytes, and need not be ours.
-    texts = {name: getattr(result, name) for name in ("message", "format", "source", "etag", "media_type")}
+    texts = {name: getattr(result, name) for name in ("message", "format", "source", "etag", "media_type", "bad_host")}
     masked = {name: logs.mask(_printable(text)) for name, text in texts.items()}
     return result.model_copy(update={**masked, "verified_time": verified})
 

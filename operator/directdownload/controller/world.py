@@ -32,7 +32,7 @@ from directdownload.resources import naming
 from directdownload.resources.base import GROUP, REQUEST_LENGTH, request_in
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.host import KeystoreDrift
-from directdownload.resources.jobs import Verb
+from directdownload.resources.jobs import PeerRole, Verb
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -55,8 +55,14 @@ HEADERS_ANNOTATION = f"{GROUP}/headers-secret"
 #: On a probe: the host that it runs on, and a hash of its inputs.
 HOST_ANNOTATION = f"{GROUP}/host"
 INPUTS_ANNOTATION = f"{GROUP}/inputs"
+#: On a Job that shares a content with other hosts: its role, the content, and the latest Seed's epoch at its creation.
+ROLE_ANNOTATION = f"{GROUP}/role"
+CONTENT_ANNOTATION = f"{GROUP}/content"
+EPOCH_ANNOTATION = f"{GROUP}/epoch"
 #: A Job may be seen to end before its pod's last event arrives on the other watch.
 _ATTEMPT_DIGITS = 9
+#: The year 2286 has the last such epoch.
+_EPOCH_DIGITS = 10
 RESULT_GRACE = datetime.timedelta(seconds=3)
 
 
@@ -101,6 +107,8 @@ class World:
         self.placements_of_template_key = Index(self.placements, lambda p: p.template_key)
         self.jobs_of_placement = Index(self.jobs, lambda j: j.labels.get(PLACEMENT_LABEL, ""))
         self.jobs_of_probe = Index(self.jobs, lambda j: j.labels.get(PROBE_LABEL, ""))
+        #: Seeds, by their group of slots
+        self.jobs_of_seed = Index(self.jobs, _seed_of)
         self.probe_jobs_of_host = Index(self.jobs, lambda j: j.annotations.get(HOST_ANNOTATION, ""))
         self.templates_of_probe = Index(self.templates, lambda t: naming.probe_name(t.name, t.uid))
         self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))
@@ -304,6 +312,9 @@ class World:
             start=starts.start_of(view, pod, told),
             seen=self._seen.setdefault(view.uid, now),
             asked=told.at if told is not None and told.uid == starts.asked_about(view, pod) else None,
+            role=role_of(view),
+            content=view.annotations.get(CONTENT_ANNOTATION, ""),
+            epoch=epoch_of(view),
         )
 
     def pod_of(self, view: JobView) -> PodView | None:
@@ -336,8 +347,26 @@ def _verb(job: JobView) -> Verb | None:
 
 def _attempt(job: JobView) -> int:
     """0 if another version counts differently."""
-    text = job.annotations.get(ATTEMPT_ANNOTATION, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _ATTEMPT_DIGITS else 0
+    return _number(job.annotations.get(ATTEMPT_ANNOTATION, ""), _ATTEMPT_DIGITS)
+
+
+def _number(text: str, digits: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else 0
+
+
+def role_of(job: JobView) -> PeerRole | None:
+    """What the Job is to other hosts; None: nothing, or it is of another version."""
+    told = job.annotations.get(ROLE_ANNOTATION, "")
+    return next((role for role in PeerRole if role == told), None)
+
+
+def epoch_of(job: JobView) -> int:
+    return _number(job.annotations.get(EPOCH_ANNOTATION, ""), _EPOCH_DIGITS)
+
+
+def _seed_of(job: JobView) -> str:
+    groups = job.annotations.get(GROUPS_ANNOTATION, "").split()
+    return next((group for group in groups if group.startswith(slots.SEEDS)), "")
 
 
 def alias_of(certificate: DirectDownloadCertificate) -> str:

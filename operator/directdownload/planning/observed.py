@@ -17,9 +17,16 @@ import pydantic
 from directdownload.resources import base, quantities
 from directdownload.resources.base import Condition, ObjectMeta
 from directdownload.resources.host import Host, HostCertificate
-from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.jobs import JobResult, PeerRole, Verb
 from directdownload.resources.reasons import Reason
-from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
+from directdownload.resources.templateplacement import (
+    BytesFrom,
+    Phase,
+    PlacedFile,
+    PlacementPeers,
+    Role,
+    TemplatePlacementStatus,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +96,10 @@ class Job:
     #: by the controller's clock: when it saw the job first, and when it asked last for Events about it
     seen: datetime.datetime | None = None
     asked: datetime.datetime | None = None
+    #: what it is to other hosts, the content that it shares with them, and the latest Seed's epoch at its creation
+    role: PeerRole | None = None
+    content: str = ""
+    epoch: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ class FileView:
     virtual_size_bytes: int | None
     verified_time: datetime.datetime | None
     revision: str | None
+    content: str | None
+    bytes_from: BytesFrom | None
 
     def placed(self) -> PlacedFile:
         """The same as a status has it, with its sizes in words."""
@@ -143,6 +156,7 @@ class PlacementView:
     phase: Phase | None = None
     started_time: datetime.datetime | None = None
     file: FileView | None = None
+    peers: PlacementPeers | None = None
     attempts: int = 0
     recent_failures: int = 0
     next_attempt_time: datetime.datetime | None = None
@@ -246,6 +260,9 @@ class Views:
         self._moment = functools.lru_cache(maxsize=4096)(datetime.datetime.fromisoformat)
         # Copies that became Ready within one second have equal conditions, times included.
         self._conditions = functools.lru_cache(maxsize=4096)(_conditions)
+        # Most copies of a fleet are Peers that nothing has happened to.
+        self._peers = functools.lru_cache(maxsize=4096)(_peers)
+        self._bytes_from = functools.lru_cache(maxsize=4096)(_bytes_from)
         #: by a digest of the hosts' reports, for as long as a host has that report
         self._reports: weakref.WeakValueDictionary[bytes, Proofs] = weakref.WeakValueDictionary()
         # Hosts that differ in one certificate share their entries for all others.
@@ -277,6 +294,7 @@ class Views:
             next_attempt_time=self._time(status.get("nextAttemptTime")),
             started_time=self._time(status.get("startedTime")),
             file=self.file(file) if file and "path" in file else None,
+            peers=self._peers(*map(peers.get, _PEERS_FIELDS)) if (peers := status.get("peers")) else None,
             observed_generation=status.get("observedGeneration"),
             last_handled_request=status.get("lastHandledRequest"),
             last_handled_request_time=self._time(status.get("lastHandledRequestTime")),
@@ -307,6 +325,8 @@ class Views:
             virtual_size_bytes=get("virtualSizeBytes"),
             verified_time=self._time(get("verifiedTime")),
             revision=get("revision"),
+            content=intern(get("content") or "") or None,
+            bytes_from=self._bytes_from(told.get("origin"), told.get("peers")) if (told := get("bytesFrom")) else None,
         )
 
     def host(self, document: Mapping[str, Any]) -> ObservedHost:
@@ -346,6 +366,20 @@ _CONDITION_FIELDS = tuple(field.alias or name for name, field in Condition.model
 def _conditions(said: tuple[tuple[object, ...], ...]) -> tuple[Condition, ...]:
     given = ({k: v for k, v in zip(_CONDITION_FIELDS, values, strict=True) if v is not None} for values in said)
     return tuple(sorted(map(Condition.model_validate, given), key=lambda condition: _ORDER.index(condition.type)))
+
+
+_PEERS_FIELDS = tuple(field.alias or name for name, field in PlacementPeers.model_fields.items())
+
+
+def _peers(*values: object) -> PlacementPeers:
+    given = {name: value for name, value in zip(_PEERS_FIELDS, values, strict=True) if value is not None}
+    found = PlacementPeers.model_validate(given)
+    # It is only shown; nobody writes what it reads as.
+    return PlacementPeers.model_validate({**given, "role": None}) if found.role is Role.UNKNOWN else found
+
+
+def _bytes_from(origin: int | None, peers: int | None) -> BytesFrom:
+    return BytesFrom(origin=origin or 0, peers=peers or 0)
 
 
 _TOLD: tuple[tuple[str, type], ...] = (

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from directdownload.planning import attempts, digests, header_secrets, removal, repair, requests, startup
+from directdownload.planning import attempts, digests, header_secrets, peers, removal, repair, requests, startup
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import FileView, Job, PlacementView
@@ -24,7 +24,7 @@ from directdownload.planning.plans import (
 )
 from directdownload.resources.jobs import JobResult, Verb
 from directdownload.resources.reasons import PERMANENT, Reason
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import BytesFrom, Phase
 from directdownload.resources.zone import SourcePolicy
 
 #: The fields of `sourcePolicy` in 0.1.0.
@@ -34,6 +34,8 @@ _FIRST = (
 )
 _DEFAULTS = SourcePolicy().model_dump(mode="json")
 _HANG_LOOK = datetime.timedelta(seconds=30)
+#: A Seed that starts to run calls those that wait for it; this is for a call that was lost.
+_SEED_LOOK = datetime.timedelta(minutes=5)
 
 
 def plan_placement(
@@ -95,7 +97,8 @@ def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: d
     result = attempts.result_of(job, now, reachable=obstacle is None)
     if result is not None:
         return _after_fetch(placement, around, job, result, now)
-    status = downloading(placement, job.attempt, now, job=job)
+    shown = peers.shown(placement, job.role) if _shares(around, job) else None
+    status = downloading(placement, job.attempt, now, job=job, peers=shown)
     if obstacle is not None:
         # The job may go on there unseen, or end with its node: its host will report it when it is back.
         verdict = Verdict(False, Reason.HOST_DOWN, f"{obstacle.message}; attempt {job.attempt} was running there")
@@ -105,9 +108,14 @@ def _with_fetch(placement: PlacementView, around: Surroundings, job: Job, now: d
     return PlacementPlan(status, look_again=now + _HANG_LOOK if hangs else startup.look_again(job, now))
 
 
+def _shares(around: Surroundings, job: Job) -> bool:
+    return around.part is not None or job.role is not None
+
+
 def _after_fetch(
     placement: PlacementView, around: Surroundings, job: Job, result: JobResult, now: datetime.datetime
 ) -> PlacementPlan:
+    shown = peers.after(placement, job, result) if _shares(around, job) else None
     if result.done:
         file = FileView(
             # Never the job's path: it has read foreign bytes, and others open this path.
@@ -121,22 +129,36 @@ def _after_fetch(
             # A file that was there may not have been read for long: its next verification counts from then.
             verified_time=min(now, result.verified_time or now),
             revision=result.revision or None,
+            content=peers.recorded(job, result),
+            bytes_from=BytesFrom(origin=result.origin_bytes, peers=result.peer_bytes) if shown is not None else None,
         ).placed()
         verdict = Verdict(True, result.reason, result.message)
-        status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file)
+        status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, peers=shown)
         return PlacementPlan(status, drop_job=True, outcome=result)
     failures = attempts.one_more(placement.recent_failures)
     differs = result.reason is Reason.SOURCE_CHANGED and around.template is not None and around.template.status.digest
     message = result.message or f"the job ended with {result.reason}"
-    if result.reason in PERMANENT or differs:
+    # Other hosts have served another file: with another Seed they may not.
+    served = peers.distrusts(job, result) and around.part is not None and not around.part.refuted
+    if (result.reason in PERMANENT and not served) or differs:
         verdict = Verdict(False, result.reason, message, stalled=True)
-        status = status_of(placement, Phase.FAILED, verdict, now, attempts=job.attempt, failures=failures, job=job)
+        status = status_of(
+            placement, Phase.FAILED, verdict, now, attempts=job.attempt, failures=failures, job=job, peers=shown
+        )
         return PlacementPlan(status, drop_job=True, outcome=result)
     when = attempts.next_attempt(placement, around.retry, failures, now, result.retry_after_seconds)
     verdict = Verdict(False, result.reason, message)
     count = attempts.counted(job)
     status = status_of(
-        placement, Phase.PENDING, verdict, now, attempts=count, next_attempt=when, failures=failures, job=job
+        placement,
+        Phase.PENDING,
+        verdict,
+        now,
+        attempts=count,
+        next_attempt=when,
+        failures=failures,
+        job=job,
+        peers=shown,
     )
     return PlacementPlan(status, drop_job=True, look_again=when, outcome=result, gives_up=attempts.gives_up(job))
 
@@ -166,7 +188,20 @@ def _without_job(
     if pause is not None and pause > now and not trusts_otherwise:
         # A request in between is served then: it lifts a stall, and no pause.
         return PlacementPlan(None, look_again=pause)
-    return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts))
+    part = around.part or peers.Part()
+    if part.waits is not None:
+        return PlacementPlan(held_up(placement, Phase.PENDING, part.waits, now), look_again=now + _SEED_LOOK)
+    return PlacementPlan(None, Step.FETCH, attempt=attempts.one_more(placement.attempts), role=part.role)
+
+
+def startable(around: Surroundings) -> bool:
+    """Whether nothing stands in the way of a fetch, slots apart."""
+    return _obstacle(around) is None and _fetch_obstacle(around) is None
+
+
+def verifiable(around: Surroundings) -> bool:
+    """Whether nothing stands in the way of a verification, slots apart."""
+    return _obstacle(around) is None
 
 
 def _obstacle(around: Surroundings) -> Verdict | None:

@@ -7,15 +7,15 @@ import dataclasses
 import datetime
 import enum
 
-from directdownload.planning import requests, startup
+from directdownload.planning import peers, requests, startup
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.resources.host import Host
-from directdownload.resources.jobs import JobResult
+from directdownload.resources.jobs import JobResult, PeerRole
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
-from directdownload.resources.templateplacement import Phase, PlacedFile, TemplatePlacementStatus
+from directdownload.resources.templateplacement import Phase, PlacedFile, PlacementPeers, TemplatePlacementStatus
 from directdownload.resources.zone import Retry, Zone
 
 
@@ -42,6 +42,8 @@ class Surroundings:
     in_use: Verdict | None = None
     #: the host that takes over the copy of a shared pool; empty: it stays where it is
     successor: str = ""
+    #: its part in its swarm; None: hosts do not read from each other
+    part: peers.Part | None = None
 
     @property
     def retry(self) -> Retry:
@@ -85,6 +87,8 @@ class PlacementPlan:
     teaches: bool = False
     #: the job is dropped because its pod is blocked: not if it has begun to run meanwhile
     gives_up: bool = False
+    #: of the job that `step` starts
+    role: PeerRole | None = None
 
 
 def status_of(
@@ -98,6 +102,7 @@ def status_of(
     started: datetime.datetime | None = None,
     file: PlacedFile | None = None,
     keep_file: bool = True,
+    peers: PlacementPeers | None = None,
     failures: int | None = None,
     inputs: str | None = None,
     job: Job | None = None,
@@ -116,6 +121,7 @@ def status_of(
         "phase": phase,
         "started_time": started or before["started_time"],
         "file": file or (before["file"] if keep_file else None),
+        "peers": peers or before["peers"],
         "attempts": before["attempts"] if attempts is None else attempts,
         "recent_failures": before["recent_failures"] if failures is None else failures or None,
         "next_attempt_time": next_attempt,
@@ -176,10 +182,11 @@ def downloading(
     *,
     inputs: str | None = None,
     job: Job | None = None,
+    peers: PlacementPeers | None = None,
 ) -> TemplatePlacementStatus:
     """The status once the job of `attempt` has been created; `inputs`: hash of its inputs, if it is new.
 
-    `job`: its present state, unless it has just been created.
+    `job`: its present state, unless it has just been created. `peers`: its part in its swarm.
     """
     message = f"attempt {attempt} runs on host {placement.host}"
     if job is not None and startup.late(job, now):
@@ -194,6 +201,7 @@ def downloading(
         attempts=attempt,
         started=placement.started_time or now,
         keep_file=False,
+        peers=peers,
         inputs=inputs,
         job=job,
     )

@@ -8,10 +8,11 @@ import datetime
 import hashlib
 import math
 
-from directdownload.planning import attempts, startup
+from directdownload.planning import attempts, peers, startup
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings, request_due, status_of
+from directdownload.resources.jobs import PeerRole
 from directdownload.resources.reasons import Reason
 from directdownload.resources.templateplacement import Phase
 
@@ -24,6 +25,9 @@ def plan_ready(
     """A copy that is Ready and has no job. `obstacle`: why nothing can start on its host."""
     if _seen(placement) and not placement.observed_present:
         return _repair(placement, around, Reason.MISSING, f"{placement.path} is gone", placement.attempts, now)
+    if around.part is not None and around.part.records and obstacle is None:
+        attempt = attempts.one_more(placement.attempts)
+        return PlacementPlan(None, Step.VERIFY, attempt=attempt, role=PeerRole.SEED)
     due = _due(placement, around, now)
     if due is None or due > now:
         verdict = Verdict(True, placement.reason or Reason.DOWNLOADED, placement.message)
@@ -50,9 +54,11 @@ def plan_verification(
     if result.reason in _FOUND_BAD:
         return _repair(placement, around, result.reason, result.message, job.attempt, now, job)
     if result.reason is Reason.VERIFIED and placement.file is not None:
-        found = {"verified_time": now, "revision": result.revision or None}
+        found: dict[str, object] = {"verified_time": now, "revision": result.revision or None}
         if result.published_digest:
             found["published_digest"] = result.published_digest
+        if (content := peers.recorded(job, result)) is not None:
+            found["content"] = content
         file = placement.file.placed().model_copy(update=found)
         verdict = Verdict(True, Reason.VERIFIED, result.message)
         status = status_of(placement, Phase.READY, verdict, now, attempts=job.attempt, file=file, failures=0, job=job)

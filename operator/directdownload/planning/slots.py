@@ -1,5 +1,7 @@
 """Slots: how many downloads may run at once in a zone, on a host, from a source, for a namespace, for a deployment.
 
+A Peer reads no source: it has a limit of its own in the zone. One Seed at a time is a limit as well.
+
 `Slots` are filled from the jobs that exist; the caller asks it before it starts another. No I/O, no clock.
 """
 
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import source_host
+from directdownload.resources.jobs import PeerRole
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.zone import Zone
@@ -24,7 +27,9 @@ class Group:
 
 
 _OF_HOSTS = ("host/", "verify/host/")
-_OF_NAMESPACES = ("namespace/", "verify/namespace/")
+_OF_NAMESPACES = ("namespace/", "verify/namespace/", "peers/namespace/")
+#: Of the groups of Seeds.
+SEEDS = "seed/"
 #: Limit on probes, over all zones and apart from downloads.
 PROBES = Group("probes", 4)
 
@@ -36,6 +41,7 @@ def groups_of(
     wanting: Iterable[tuple[TemplateDeployment, int]],
     *,
     demanded: bool = False,
+    role: PeerRole | None = None,
 ) -> tuple[Group, ...]:
     """The limits on a download of `placement`. `wanting` are the deployments that want it, with their desired counts;
     `demanded`: so do volumes. Without its `template` the limit of its source is left out.
@@ -45,13 +51,16 @@ def groups_of(
     volume waits for the copy.
     """
     downloads = zone.spec.downloads
-    found = [
-        Group(f"zone/{zone.name}", downloads.max_parallel),
-        Group(f"host/{placement.host}", downloads.max_parallel_per_host),
-    ]
-    if template is not None:
-        found.append(Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source))
-    found.append(Group(f"namespace/{zone.name}/{_namespace(placement)}", downloads.max_parallel_per_namespace))
+    of_host = Group(f"host/{placement.host}", downloads.max_parallel_per_host)
+    found = [seed_group(placement.template_uid, zone.name)] if role is PeerRole.SEED else []
+    if role is PeerRole.PEER:
+        found += [Group(peers_group(zone.name), zone.spec.peers.max_parallel), of_host]
+        found.append(Group(f"peers/namespace/{zone.name}/{_namespace(placement)}", 0))
+    else:
+        found += [Group(f"zone/{zone.name}", downloads.max_parallel), of_host]
+        if template is not None:
+            found.append(Group(f"source/{source_host(template.spec.url)}", downloads.max_parallel_per_source))
+        found.append(Group(f"namespace/{zone.name}/{_namespace(placement)}", downloads.max_parallel_per_namespace))
     rollouts = [
         Group(f"deployment/{deployment.key}", parallel_limit(deployment.spec.rollout.max_parallel, desired))
         for deployment, desired in wanting
@@ -60,12 +69,23 @@ def groups_of(
     return (*found, *(rollouts if all(group.limit for group in rollouts) and not demanded else ()))
 
 
-def verification_groups(placement: PlacementView, zone: Zone) -> tuple[Group, ...]:
+def seed_group(template_uid: str, zone: str) -> Group:
+    """One Seed at a time, of the copies of one Template in one zone."""
+    return Group(f"{SEEDS}{zone}/{template_uid}", 1)
+
+
+def peers_group(zone: str) -> str:
+    """The name of the group of all Peers of a zone."""
+    return f"peers/zone/{zone}"
+
+
+def verification_groups(placement: PlacementView, zone: Zone, role: PeerRole | None = None) -> tuple[Group, ...]:
     """The limits on a verification: one at a time per host; per zone as many as downloads, counted apart from them.
 
     A namespace has no limit, as no server decides how long a verification takes, but its share counts in the line.
     """
     return (
+        *((seed_group(placement.template_uid, zone.name),) if role is PeerRole.SEED else ()),
         Group(f"verify/zone/{zone.name}", zone.spec.downloads.max_parallel),
         Group(f"verify/host/{placement.host}", 1),
         Group(f"verify/namespace/{zone.name}/{_namespace(placement)}", 0),

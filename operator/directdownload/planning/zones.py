@@ -7,11 +7,21 @@ from directdownload.planning import requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.resources.host import Host
 from directdownload.resources.reasons import Reason
-from directdownload.resources.zone import Zone, ZoneHosts, ZoneStatus
+from directdownload.resources.zone import Zone, ZoneHosts, ZonePeersStatus, ZoneStatus
 
 
-def plan_zone(zone: Zone, hosts: Collection[Host], contested: Collection[str], now: datetime.datetime) -> ZoneStatus:
-    """`hosts` are those of the zone; `contested` the nodes that it selects but an older Zone has."""
+def plan_zone(
+    zone: Zone,
+    hosts: Collection[Host],
+    contested: Collection[str],
+    now: datetime.datetime,
+    unavailable: int | None = None,
+) -> ZoneStatus:
+    """`hosts` are those of the zone; `contested` the nodes that it selects but an older Zone has.
+
+    `unavailable`: copies that read the source as other hosts could not be reached; None: hosts do not read from each
+    other.
+    """
     up = sum(host.status.state == "Up" for host in hosts)
     if contested:
         sample = ", ".join(sorted(contested)[:3])
@@ -27,6 +37,7 @@ def plan_zone(zone: Zone, hosts: Collection[Host], contested: Collection[str], n
     return ZoneStatus(
         observed_generation=generation,
         hosts=ZoneHosts(total=len(hosts), up=up),
+        peers=ZonePeersStatus(unavailable=unavailable) if unavailable is not None else None,
         **requests.served(zone, now).fields(),
         conditions=conditions(verdict, zone.status.conditions, generation, now, types=("Ready",)),
     )

@@ -137,6 +137,7 @@ class Reason(Word):
     # Placements: waiting
     PREPARING = "Preparing"
     WAITING_FOR_SLOT = "WaitingForSlot"
+    WAITING_FOR_SEED = "WaitingForSeed"
     HOST_DOWN = "HostDown"
     IN_USE = "InUse"
     # Placements and job results: done
@@ -217,6 +218,7 @@ DONE = frozenset({Reason.DOWNLOADED, Reason.ALREADY_PRESENT, Reason.VERIFIED, Re
 WAITING = frozenset(
     {
         Reason.WAITING_FOR_SLOT,
+        Reason.WAITING_FOR_SEED,
         Reason.HOST_DOWN,
         Reason.MAINTENANCE,
         Reason.ZONE_DISABLED,

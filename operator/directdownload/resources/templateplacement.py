@@ -21,6 +21,18 @@ class Phase(Word):
     UNKNOWN = "Unknown"
 
 
+class Role(Word):
+    """What a download is to the other hosts of its zone."""
+
+    #: reads the source, for the others as well
+    SEED = "Seed"
+    #: reads other hosts only
+    PEER = "Peer"
+    #: reads the source, for itself
+    ORIGIN = "Origin"
+    UNKNOWN = "Unknown"
+
+
 class PlacedTemplate(Model):
     namespace: ObjectName = pydantic.Field(
         description="Namespace of the Template.",
@@ -129,6 +141,13 @@ class Progress(Model):
         )
 
 
+class BytesFrom(Model):
+    """Bytes that the download received which completed the copy."""
+
+    origin: int = pydantic.Field(0, description="Bytes from the source and its mirrors.")
+    peers: int = pydantic.Field(0, description="Bytes from other hosts.")
+
+
 class PlacedFile(Model):
     """The verified copy."""
 
@@ -154,6 +173,32 @@ class PlacedFile(Model):
     revision: str | None = pydantic.Field(
         None, description="Opaque name of the last publication or verification; each verification changes it."
     )
+    content: str | None = pydantic.Field(
+        None,
+        max_length=64,
+        description="The content that the host can serve to others: all pieces of the file are recorded beside it.",
+    )
+    bytes_from: BytesFrom | None = None
+
+
+class PlacementPeers(Model):
+    """The copy's part in the exchange between hosts; absent unless the chart's `peers.enabled` is set."""
+
+    role: Role | None = pydantic.Field(
+        None,
+        description="Role of the running or the last download. Seed: it reads the source for all hosts of the zone. "
+        "Peer: it reads other hosts. Origin: it reads the source for itself.",
+    )
+    unavailable: int | None = pydantic.Field(
+        None,
+        description="Downloads in a row that could reach no other host; from 3 on the copy reads the source.",
+        json_schema_extra=rules(maximum=naming.ATTEMPT_LIMIT),
+    )
+    distrusted_epoch: int | None = pydantic.Field(
+        None,
+        description="The file from other hosts did not match the checksum: only a Seed of a later epoch counts.",
+        json_schema_extra=rules(minimum=0),
+    )
 
 
 class TemplatePlacementStatus(Status):
@@ -162,6 +207,7 @@ class TemplatePlacementStatus(Status):
     started_time: Time | None = pydantic.Field(None, description="When its first job was created.")
     progress: Progress | None = None
     file: PlacedFile | None = None
+    peers: PlacementPeers | None = None
     attempts: int | None = pydantic.Field(
         None,
         description="Number of jobs so far: downloads, verifications and removals.",

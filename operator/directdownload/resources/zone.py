@@ -239,6 +239,17 @@ class OnDemand(Model):
     )
 
 
+class ZonePeers(Measured):
+    """How hosts read copies from each other, where the chart's `peers.enabled` is set."""
+
+    max_parallel: Count = pydantic.Field(
+        0,
+        description="Downloads from other hosts at once in the zone; 0: no limit. `downloads.maxParallel`, "
+        "`maxParallelPerSource` and `maxParallelPerNamespace` count only downloads that read the source; "
+        "`maxParallelPerHost` and `rollout.maxParallel` count all.",
+    )
+
+
 class ZoneSpec(Model):
     enabled: bool = pydantic.Field(
         True, description="false: nothing new starts in the zone. Running downloads continue, and nothing is removed."
@@ -263,6 +274,7 @@ class ZoneSpec(Model):
     downloads: Downloads = defaults(Downloads)
     source_policy: SourcePolicy = defaults(SourcePolicy)
     on_demand: OnDemand = defaults(OnDemand)
+    peers: ZonePeers = defaults(ZonePeers)
 
     @pydantic.field_validator("source_policy")
     @classmethod
@@ -279,8 +291,19 @@ class ZoneHosts(Model):
     up: int = pydantic.Field(0, description="Hosts that are Up: work may start there.")
 
 
+class ZonePeersStatus(Model):
+    """How hosts of the zone read copies from each other; absent unless the chart's `peers.enabled` is set."""
+
+    unavailable: int = pydantic.Field(
+        0,
+        description="Copies that read the source although other hosts have them: three times in a row no other host "
+        "could be reached.",
+    )
+
+
 class ZoneStatus(Status):
     hosts: ZoneHosts | None = None
+    peers: ZonePeersStatus | None = None
 
 
 class Zone(Resource):

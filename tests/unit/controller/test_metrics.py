@@ -381,6 +381,7 @@ def exposition() -> str:
     """What Prometheus reads of a controller and an agent in one, once each metric has a sample."""
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.FETCH, JobResult(reason=Reason.DOWNLOADED, size_bytes=1, seconds=1))
     metrics.attempt("zone-1", "kvm-1", ORIGIN, Verb.VERIFY, JobResult(reason=Reason.VERIFIED))
+    metrics.received("zone-1", JobResult(reason=Reason.DOWNLOADED, origin_bytes=1))
     metrics.repair("zone-1", Reason.MISSING)
     metrics.event_dropped("Throttled")
     agent_metrics.begin("kvm-1")
@@ -400,7 +401,7 @@ def exposition() -> str:
     found.hosts.observe(build.host("kvm-1", "Down", storage=[build.facts("local")]))
     found.placements.observe(build.placement(host="kvm-1"))
     found.certificates.observe(build.certificate(status=PUBLISHED))
-    with metrics.Collector(found, WorkQueue(never)).registered():
+    with metrics.Collector(found, WorkQueue(never), peers=True).registered():
         return prometheus_client.generate_latest().decode()
 
 

@@ -30,6 +30,7 @@ from directdownload.planning import (
     installations,
     keystores,
     observed,
+    peers,
     placements,
     pools,
     probes,
@@ -42,6 +43,7 @@ from directdownload.planning import (
     sharing,
     slots,
     steps,
+    swarms,
     templates,
     unserved,
     waits,
@@ -56,6 +58,7 @@ from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Phase, PlacementPeers, Role
 from directdownload.resources.zone import Zone
 
 NUMBER = 400
@@ -84,6 +87,9 @@ _OF_ONE = """
     rights.holds_unread rights.refusal rights.renewed rights.template_of rights.template_uid_of sharing.able
     sharing.stays slots.parallel_limit slots.verification_groups startup.asks startup.blocked startup.late
     startup.latest startup.look_again startup.with_pod startup.without_pod templates.protocol templates.source_host
+    peers.after peers.checksum_of peers.content_of peers.distrusts peers.next_epoch peers.notations peers.part_of
+    peers.recorded peers.shown peers.turn peers.waiting placements.startable placements.verifiable slots.peers_group
+    slots.seed_group
     waits.leading waits.stage waits.wait_of waits.words
 """
 OF_ONE = frozenset(_OF_ONE.split())
@@ -414,6 +420,28 @@ def misspelt(number: int) -> Call:
     return lambda: unserved.names_unserved(wish, fleet).words
 
 
+def swarm(number: int) -> Call:
+    """A rollout: one after the other starts, some fail, and each asks who is next."""
+    views = [
+        build.placement(host=name, phase="Pending", reason=Reason.WAITING_FOR_SEED) for name in names("kvm", number)
+    ]
+    begun = [dataclasses.replace(view, phase=Phase.DOWNLOADING, peers=PlacementPeers(role=Role.PEER)) for view in views]
+    failed = [dataclasses.replace(view, recent_failures=2, next_attempt_time=NOW + build.seconds(60)) for view in views]
+
+    def calls() -> object:
+        found = swarms.Swarm(build.TEMPLATE_UID, "zone-1")
+        for view in views:
+            found.take(None, view)
+        for place, view in enumerate(views):
+            found.next_seed(lambda _: True, NOW)
+            found.recorder(lambda _: True, NOW)
+            peers.candidates("a" * 64, view.host, found.ahead, found.wanting, lambda _: True)
+            found.take(view, failed[place] if place % 4 == 0 else begun[place])
+        return peers.unreached(views)
+
+    return calls
+
+
 def standing(number: int) -> Call:
     found = denied(number)
     return lambda: [(rights.standing(d, found.template, found.fleet), rights.selection(d)) for d in found.wishes]
@@ -530,6 +558,7 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "demands.of_template, demands.in_use, demands.wants, shared": demanded(build.SHARED),
     "demands.copies, served.answer, one host": answered,
     "waits.counted, conditions.listed": waiting,
+    "peers.candidates, peers.unreached, swarms.Swarm": swarm,
     "unserved.names_unserved": misspelt,
 }
 
@@ -544,7 +573,7 @@ def public() -> Iterator[str]:
 
 def test_every_public_planner_is_measured_or_is_about_one_object() -> None:
     measured = {name for case in CASES for name in case.split(", ") if "." in name}
-    assert set(public()) == (measured - {"slots.Line", "observed.Views.host"}) | OF_ONE
+    assert set(public()) == (measured - {"slots.Line", "swarms.Swarm", "observed.Views.host"}) | OF_ONE
     assert not measured & OF_ONE
 
 

@@ -23,6 +23,8 @@ FILE = {
     "virtualSizeBytes": 8192,
     "verifiedTime": "2026-01-02T03:04:05Z",
     "revision": "0123456789ab",
+    "content": "ef" * 32,
+    "bytesFrom": {"origin": 1, "peers": 4095},
 }
 
 
@@ -51,6 +53,7 @@ def test_every_field_of_a_placed_file_is_kept() -> None:
 def test_every_field_that_the_controller_writes_is_kept_compared_and_carried_on() -> None:
     status = {
         "file": {**FILE, **dict(WORDS.values())},
+        "peers": {"role": "Peer", "unavailable": 1, "distrustedEpoch": 7},
         "attempts": 1,
         "recentFailures": 1,
         "startedTime": build.stamp(build.NOW),

@@ -9,13 +9,14 @@ from directdownload.cluster.objects import JobView
 from directdownload.controller import causes, job_secrets, jobs, metrics, surroundings, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
-from directdownload.planning import header_secrets, placements, plans, pools, slots
+from directdownload.controller.swarms import Swarms
+from directdownload.planning import header_secrets, peers, placements, plans, pools, slots
 from directdownload.planning.header_secrets import Headers
-from directdownload.planning.observed import PlacementView
+from directdownload.planning.observed import Job, PlacementView
 from directdownload.planning.plans import PlacementPlan, Step, Surroundings
 from directdownload.planning.selection import select
 from directdownload.resources import base, naming
-from directdownload.resources.jobs import JobResult, Verb
+from directdownload.resources.jobs import JobResult, PeerRole, Verb
 from directdownload.resources.reasons import DONE, WAITING, Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
@@ -24,7 +25,7 @@ from directdownload.resources.templateplacement import Phase, TemplatePlacementS
 logger = logging.getLogger(__name__)
 
 #: Transitions that are no news to anybody.
-_QUIET = frozenset({Reason.DOWNLOADING, Reason.WAITING_FOR_SLOT})
+_QUIET = frozenset({Reason.DOWNLOADING, Reason.WAITING_FOR_SLOT, Reason.WAITING_FOR_SEED})
 
 
 async def reconcile(context: Context, name: str) -> None:
@@ -46,6 +47,8 @@ async def _reconcile(context: Context, name: str) -> None:
         return
     now = context.now()
     around = surroundings.of(context.world, placement, now)
+    if context.swarms is not None:
+        around = context.swarms.placed(placement, around, now)
     job = context.world.job(placement, now)
     plan = placements.plan_placement(placement, around, job, now)
     status = plan.status
@@ -54,7 +57,9 @@ async def _reconcile(context: Context, name: str) -> None:
     elif plan.step is Step.VERIFY:
         await _verify(context, placement, around, plan)
     elif plan.step is Step.REMOVE:
-        await _create_job(context, placement, around, Verb.REMOVE, plan.attempt, ())
+        await _create_job(context, placement, around, Verb.REMOVE, plan, ())
+    if context.swarms is not None:
+        _tell_swarm(context.swarms, placement, job, plan, status)
     if status is not None and not placement.shows(status):
         await context.apply(kinds.TEMPLATE_PLACEMENTS, placement, {"status": dump(status)}, subresource="status")
         _tell(context, placement, status, plan.outcome)
@@ -64,6 +69,8 @@ async def _reconcile(context: Context, name: str) -> None:
     if plan.outcome is not None and job is not None and job.verb is not None:
         url = around.template.spec.url if around.template is not None else ""
         metrics.attempt(placement.zone, placement.host, url, job.verb, plan.outcome)
+        if context.swarms is not None:
+            _tell_exchange(context, placement, plan.outcome)
     if plan.step is Step.RELEASE:
         await _release(context, placement)
         if plan.outcome is not None:
@@ -86,6 +93,30 @@ async def _reconcile(context: Context, name: str) -> None:
             await job_secrets.equip(context, view, around.template)
     for when in (plan.look_again, context.world.result_due(context.world.jobs_of_placement[name])):
         context.look_again(Key("placement", name), when)
+
+
+def _tell_exchange(context: Context, placement: PlacementView, outcome: JobResult) -> None:
+    """Counts the bytes of a job, and reports a host that sent it a bad piece: one job's word, which excludes nobody."""
+    metrics.received(placement.zone, outcome)
+    bad = context.world.hosts.get(outcome.bad_host)
+    if bad is not None and bad.spec.zone == placement.zone:
+        message = f"host {bad.name} sent a piece that is not what its Seed signed; docs/peers.md says what to look at"
+        context.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Warning", Reason.CHECKSUM_MISMATCH, message, "ReadPeers")
+
+
+def _tell_swarm(
+    swarms: Swarms,
+    placement: PlacementView,
+    job: Job | None,
+    plan: PlacementPlan,
+    status: TemplatePlacementStatus | None,
+) -> None:
+    if status is not None and status.conditions[0].reason is Reason.WAITING_FOR_SEED:
+        swarms.wait(placement)
+    else:
+        swarms.stopped(placement)
+    if plan.outcome is not None and job is not None and job.verb is Verb.VERIFY and job.role is not None:
+        swarms.verified(placement, recorded=peers.recorded(job, plan.outcome) is not None)
 
 
 async def _ask_for_cause(context: Context, name: str) -> None:
@@ -132,31 +163,38 @@ async def _fetch(
     if around.template is None or around.zone is None:
         raise ValueError("plan_placement asks for a fetch only where there are a Template and a Zone")
     wanting = [(d, _desired(context, d, around.template)) for d in context.world.wanting(placement)]
-    groups = slots.groups_of(placement, around.template, around.zone, wanting, demanded=around.demanded)
+    groups = slots.groups_of(placement, around.template, around.zone, wanting, demanded=around.demanded, role=plan.role)
     found = Headers(None)
-    if around.template.spec.headers_secret_ref is not None and context.world.slots.full_group(groups) is None:
+    reads = plan.role is not PeerRole.PEER and around.template.spec.headers_secret_ref is not None
+    if reads and context.world.slots.full_group(groups) is None:
         found = await job_secrets.read(context, around.template)
         if found.problem is not None:
             # The Template reports it next, and asks for another look here once that has changed, or was not true.
             context.queue.add(Key("template", around.template.key))
             context.queue.add_later(Key("placement", placement.key), header_secrets.FIRST_PAUSE.total_seconds())
             return plans.held_up(placement, Phase.PENDING, found.problem, context.now())
-    full = await _in_slot(context, placement, around, Verb.FETCH, plan.attempt, groups)
+    full = await _in_slot(context, placement, around, Verb.FETCH, plan, groups)
+    if full is not None and full.name.startswith(slots.SEEDS):
+        # Another one was faster: this copy waits for it to run, and not for it to end.
+        context.world.line.leave(placement.key)
+        return plans.held_up(placement, Phase.PENDING, peers.waiting(), context.now())
     if full is not None:
         return plans.waiting_for_slot(placement, full.name, full.limit, context.now())
     if found.data:
         for view in context.world.jobs_of_placement[placement.key]:
             if view.name == naming.job_name(placement.key, Verb.FETCH, plan.attempt):
                 await job_secrets.give(context, view, found)
-    return plans.downloading(placement, plan.attempt, context.now(), inputs=placements.inputs_of(around))
+    inputs = placements.inputs_of(around)
+    shown = peers.shown(placement, plan.role) if around.part is not None else None
+    return plans.downloading(placement, plan.attempt, context.now(), inputs=inputs, peers=shown)
 
 
 async def _verify(context: Context, placement: PlacementView, around: Surroundings, plan: PlacementPlan) -> None:
     """Starts the verification if there is a slot. The copy is Ready meanwhile: its status does not mention it."""
     if around.zone is None:
         raise ValueError("plan_placement asks for a verification only where there is a Zone")
-    groups = slots.verification_groups(placement, around.zone)
-    await _in_slot(context, placement, around, Verb.VERIFY, plan.attempt, groups)
+    groups = slots.verification_groups(placement, around.zone, plan.role)
+    await _in_slot(context, placement, around, Verb.VERIFY, plan, groups)
 
 
 async def _in_slot(
@@ -164,7 +202,7 @@ async def _in_slot(
     placement: PlacementView,
     around: Surroundings,
     verb: Verb,
-    attempt: int,
+    plan: PlacementPlan,
     groups: tuple[slots.Group, ...],
 ) -> slots.Group | None:
     """Creates the job if there is room in all `groups`; else joins the line, and returns the group that is full."""
@@ -174,10 +212,10 @@ async def _in_slot(
         space = pools.available_bytes(around.pool, around.host) if around.pool is not None else 0
         world.line.join(placement.key, groups, space, placement.recent_failures, demanded=around.demanded)
         return full
-    job_name = naming.job_name(placement.key, verb, attempt)
+    job_name = naming.job_name(placement.key, verb, plan.attempt)
     world.slots.occupy(job_name, [group.name for group in groups])
     try:
-        await _create_job(context, placement, around, verb, attempt, groups)
+        await _create_job(context, placement, around, verb, plan, groups)
     except errors.Unreachable:
         # It may exist: the answer was lost. The slot stays taken until the next try, which looks first.
         world.unsure[placement.key] = job_name
@@ -242,13 +280,16 @@ async def _create_job(
     placement: PlacementView,
     around: Surroundings,
     verb: Verb,
-    attempt: int,
+    plan: PlacementPlan,
     groups: tuple[slots.Group, ...],
 ) -> None:
-    namespace = context.settings.namespace
-    active = context.world.slots.used(f"zone/{placement.zone}")
-    document = jobs.document(placement, around, verb, active)
-    body = jobs.manifest(context.job_template, namespace, placement, document, attempt, groups)
+    namespace, used = context.settings.namespace, context.world.slots.used
+    active = used(f"zone/{placement.zone}") + used(slots.peers_group(placement.zone))
+    shared, epoch = None, 0
+    if context.swarms is not None and plan.role is not None:
+        shared, epoch = context.swarms.document(placement, around, plan.role, context.now())
+    document = jobs.document(placement, around, verb, active, shared)
+    body = jobs.manifest(context.job_template, namespace, placement, document, plan.attempt, groups, epoch)
     await job_secrets.make_way(context.api, body)
     try:
         answer = await context.api.create(kinds.JOBS, body, namespace=namespace)

@@ -109,6 +109,11 @@ def literal_address(host: str) -> Address | None:
     return _parse(host) if ":" in host else urls.ipv4_address(host)
 
 
+def denied(address: str) -> str | None:
+    """The kind of an address that is denied unless a policy allows it; None: it is of no such kind."""
+    return _denial(_parse(address), ())
+
+
 @functools.lru_cache(maxsize=16)
 def _networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
     networks = []
