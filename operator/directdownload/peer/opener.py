@@ -34,7 +34,8 @@ _CREDENTIALS = struct.Struct("=iII")
 
 
 class Opener:
-    """Listens at `path` from `start` to `close`. Only `uids` are answered; the socket belongs to the last of them."""
+    """Listens at `path` from `start` to `close`. Only `uids` are answered; the group of the last one can
+    open the socket."""
 
     def __init__(self, path: str, config: str, pool_roots: Iterable[str], uids: tuple[int, ...]) -> None:
         self._path = path
@@ -51,7 +52,9 @@ class Opener:
         """Raises OSError."""
         listening = sockets.bound(self._path)
         try:
-            os.chown(self._path, self._uids[-1], -1)
+            # To its group: the process has no right to give a file to another user.
+            os.chown(self._path, -1, self._uids[-1])
+            os.chmod(self._path, 0o660)
             listening.listen(_CONNECTIONS_LIMIT)
             listening.settimeout(_TURN_SECONDS)
         except OSError:

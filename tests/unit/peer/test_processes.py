@@ -30,11 +30,13 @@ def directory() -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def running(*arguments: str, user: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [shutil.which("setpriv") or "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    """With the rights that the chart gives each: root has one capability, and is in the group of the server."""
+    command = [shutil.which("setpriv") or "setpriv", f"--reuid={user}", f"--regid={user}", "--no-new-privs"]
+    of_root = [f"--groups={peers.SERVER_UID}", "--bounding-set=-all,+dac_read_search"]
     process = subprocess.Popen(
         [
             *command,
-            *(["--no-new-privs", "--bounding-set=-all"] if user else []),
+            *(["--clear-groups", "--bounding-set=-all"] if user else of_root),
             checkout.DIRECTDOWNLOAD,
             "peer",
             *arguments,
@@ -62,9 +64,9 @@ def probed(port: int, path: str) -> tuple[int, str]:
 
 def owned_by_the_server(host: PeerHost) -> None:
     """As the agent leaves it: nobody else may read the keys. The files of the pool stay those of root."""
-    for path in (host.server_directory, *host.server_directory.iterdir()):
-        os.chown(path, peers.SERVER_UID, peers.SERVER_UID)
-    host.server_directory.chmod(0o700)
+    for path, mode in ((host.server_directory, 0o750), *((path, 0o640) for path in host.server_directory.iterdir())):
+        os.chown(path, 0, peers.SERVER_UID)
+        path.chmod(mode)
     host.pool.chmod(0o700)
 
 
@@ -88,8 +90,8 @@ def test_a_server_without_rights_gives_a_file_that_only_root_can_read(directory:
             "opener", f"--pool-root={directory}", f"--directory={seed.server_directory}", f"--socket={socket}"
         ):
             waiting.until("readiness", lambda: probed(health, "/readyz") == (200, "ok"))
-            assert socket.stat().st_uid == peers.SERVER_UID
-            assert socket.stat().st_mode & 0o777 == 0o600
+            assert (socket.stat().st_uid, socket.stat().st_gid) == (0, peers.SERVER_UID)
+            assert socket.stat().st_mode & 0o777 == 0o660
             with Wire(seed, reader) as wire:
                 answer = wire.piece(file, 1, fleet.grant(file, reader))
             assert answer.body == file.piece(1)
