@@ -24,11 +24,20 @@ class Answer:
 
 
 class Wire:
-    """One connection of `reader`, or of whoever `context` says, to the server of `server`."""
+    """One connection of `reader`, or of whoever `context` says, to the server of `server`.
 
-    def __init__(self, server: PeerHost, reader: PeerHost, context: ssl.SSLContext | None = None) -> None:
-        self._plain = socket.create_connection((server.address, server.port), timeout=SECONDS)
+    `window_bytes`: about so much comes before it is read.
+    """
+
+    def __init__(
+        self, server: PeerHost, reader: PeerHost, context: ssl.SSLContext | None = None, *, window_bytes: int = 0
+    ) -> None:
+        self._plain = socket.socket()
+        self._plain.settimeout(SECONDS)
         try:
+            if window_bytes:
+                self._plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            self._plain.connect((server.address, server.port))
             self.socket = (context or reader.client_context()).wrap_socket(self._plain)
         except OSError:
             self._plain.close()
@@ -59,11 +68,14 @@ class Wire:
     def answer(self) -> Answer:
         """The next answer, with the body that its length says. Raises ConnectionError if there is none."""
         status, fields = self.head()
-        length = int(fields.get("content-length", "0"))
+        return Answer(status, fields, self.read(int(fields.get("content-length", "0"))))
+
+    def read(self, length: int) -> bytes:
+        """Raises ConnectionError if there are fewer bytes."""
         while len(self._rest) < length:
             self._more()
-        body, self._rest = self._rest[:length], self._rest[length:]
-        return Answer(status, fields, body)
+        data, self._rest = self._rest[:length], self._rest[length:]
+        return data
 
     def head(self) -> tuple[int, dict[str, str]]:
         while b"\r\n\r\n" not in self._rest:

@@ -17,6 +17,7 @@ import base64
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import os
 import pathlib
@@ -61,7 +62,7 @@ class SharedFile:
         """Random bytes, the same ones for the same `number`; a Template of its own each time."""
         return cls(random.Random(number).randbytes(size), str(uuid.uuid4()), piece_bytes)
 
-    @property
+    @functools.cached_property
     def checksum(self) -> str:
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
