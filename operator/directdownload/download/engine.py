@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from directdownload.download import defects, images
+from directdownload.download import defects, gathering, images
 from directdownload.download.checksum import expected_checksums
 from directdownload.download.errors import DownloadError, UnsoundError
-from directdownload.download.gathering import Gathering, ProgressCallback
+from directdownload.download.gathering import ProgressCallback
 from directdownload.download.guard import Guard
 from directdownload.download.request import FetchRequest
 from directdownload.download.store.place import Part
@@ -169,7 +169,7 @@ class _Fetch:
             from directdownload.download.sandbox import sandbox
 
             return sandbox.gather(self._request, staging, self._expected, self._guard)
-        return Gathering(self._request, staging, self._expected, self._guard, self._progress).run()
+        return gathering.of(self._request, staging, self._expected, self._guard, self._progress).run()
 
     def _publish(self, part: Part, staging: Staging, gathered: "Gathered") -> "JobResult":
         from directdownload.download.store import publish

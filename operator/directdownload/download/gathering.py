@@ -57,6 +57,18 @@ class _MismatchError(SourceError):
         self.failed = [(s.source, s.failure) for s in running.suppliers if s.failure is not None]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where the bytes came from: `sources` and `source` are for messages; see `Gathered`."""
+
+    sources: str
+    source: str
+    resumed_from: int
+    origin_bytes: int = 0
+    peer_bytes: int = 0
+    bad_host: str = ""
+
+
 class Gathering:
     """One attempt to fill `staging`; `run` once."""
 
@@ -172,10 +184,7 @@ class Gathering:
             offer.pieces,
             self._recorder,
         )
-        unpack = None
-        if not never_unpacked(request.image_format):
-            limit = request.limits.max_virtual_size_bytes
-            unpack = Unpack(staging, self._guard, max_virtual_size_bytes=limit, reserve=request.reserve)
+        unpack = self._unpack()
         try:
             running = transfer.Transfer(
                 staging,
@@ -198,20 +207,46 @@ class Gathering:
                 self._check_is_no_metalink(group, running, size)
             if mismatch is not None:
                 raise self._mismatch(running, *mismatch, unpack)
-            file, product, note = staging.part, (size, digests[Algorithm.SHA256]), ""
-            media_type = running.active.media_type or ""
-            if unpack is not None and unpack.finish():
-                # the media type is that of the archive
-                file, product, note, media_type = staging.unpacked(), unpack.product(), unpack.note, ""
-            vouched = None if expected else media_type
-            return self._gathered(running, file, product, size, digests, media_type=vouched, note=note)
+            last = str(running.active.source.url)
+            delivery = Delivery(
+                sources=", ".join(str(supplier.source.url) for supplier in running.contributors) or last,
+                source=last,
+                resumed_from=running.resumed_from,
+                origin_bytes=self._received_bytes if request.shared is not None else 0,
+            )
+            media_type = None if expected else running.active.media_type or ""
+            return self._finish(unpack, delivery, size, digests, media_type=media_type)
         finally:
             if unpack is not None:
                 unpack.close()
 
+    def _unpack(self) -> Unpack | None:
+        request = self._request
+        if never_unpacked(request.image_format):
+            return None
+        limit = request.limits.max_virtual_size_bytes
+        return Unpack(self._staging, self._guard, max_virtual_size_bytes=limit, reserve=request.reserve)
+
+    def _finish(
+        self,
+        unpack: Unpack | None,
+        delivery: Delivery,
+        served_bytes: int,
+        digests: dict[Algorithm, Checksum],
+        *,
+        media_type: str | None = None,
+    ) -> "Gathered":
+        """Unpack and inspect the complete part; `media_type` None: a digest vouches for it."""
+        file, product, note = self._staging.part, (served_bytes, digests[Algorithm.SHA256]), ""
+        if unpack is not None and unpack.finish():
+            file, product, note = self._staging.unpacked(), unpack.product(), unpack.note
+            # it is that of the archive
+            media_type = None if media_type is None else ""
+        return self._gathered(delivery, file, product, served_bytes, digests, media_type=media_type, note=note)
+
     def _gathered(
         self,
-        running: transfer.Transfer,
+        delivery: Delivery,
         file: StagedFile,
         product: tuple[int, Checksum],
         served_bytes: int,
@@ -235,7 +270,6 @@ class Gathering:
             file.descriptor, size, request.image_format, max_virtual_size_bytes=limit, media_type=media_type
         )
         odd = images.odd_size(size) if request.image_format == images.RAW else ""
-        last = str(running.active.source.url)
         return Gathered(
             unpacked=file is not self._staging.part,
             size_bytes=size,
@@ -244,31 +278,45 @@ class Gathering:
             digests=tuple(str(each) for each in digests.values()),
             format=info.format,
             virtual_size_bytes=info.virtual_size_bytes,
-            sources=(", ".join(str(supplier.source.url) for supplier in running.contributors) or last)[:TEXT_LIMIT],
-            source=last[:TEXT_LIMIT],
-            resumed_from=running.resumed_from,
-            origin_bytes=self._received_bytes if request.shared is not None else 0,
+            sources=delivery.sources[:TEXT_LIMIT],
+            source=delivery.source[:TEXT_LIMIT],
+            resumed_from=delivery.resumed_from,
+            origin_bytes=delivery.origin_bytes,
+            peer_bytes=delivery.peer_bytes,
+            bad_host=delivery.bad_host,
             notes=tuple(filter(None, (note, odd))),
         )
 
     def _keep(self, running: transfer.Transfer, written: Ranges, bytes_per_second: int) -> None:
         """Write the journal of the bytes on disk."""
+        named = tuple(running.validators().items())
+        source = str(running.active.source.url)
+        self._keep_journal(source, named, running.size_bytes, running.resumed_from, written, bytes_per_second)
+
+    def _keep_journal(
+        self,
+        source: str,
+        validators: Sequence[tuple[str, str]],
+        size_bytes: int | None,
+        resumed_from: int,
+        written: Ranges,
+        bytes_per_second: int,
+    ) -> None:
         from directdownload.download.transfer import journal
 
         ranges = tuple(written)[: journal.RANGES_LIMIT]
         kept = journal.Journal(
             placement=self._request.placement,
             placement_uid=self._request.placement_uid,
-            source=str(running.active.source.url),
+            source=source,
             sources=tuple(
-                journal.JournalSource(digest=digest, validator=validator)
-                for digest, validator in running.validators().items()
+                journal.JournalSource(digest=digest, validator=validator) for digest, validator in validators
             ),
-            size_bytes=running.size_bytes,
+            size_bytes=size_bytes,
             ranges=ranges,
             bytes_on_disk=sum(end - start for start, end in ranges),
             bytes_per_second=bytes_per_second,
-            resumed_from=running.resumed_from,
+            resumed_from=resumed_from,
             started_time=self._started,
             updated_time=_now(),
             progress_interval_seconds=self._request.limits.progress_interval_seconds,
@@ -309,6 +357,21 @@ class Gathering:
         if unpack is not None and unpack.holds(wanted):
             message += f"; the expected one is of the unpacked file: give the one of the file as served, {found}"
         return _MismatchError(Reason.CHECKSUM_MISMATCH, message, running)
+
+
+def of(
+    request: FetchRequest,
+    staging: Staging,
+    expected: Sequence[Checksum],
+    guard: Guard,
+    progress: ProgressCallback | None = None,
+) -> Gathering:
+    """The way in which this request gets its bytes: from its sources, or from other hosts only."""
+    if request.shared is not None and request.shared.is_peer:
+        from directdownload.download.peers.gathering import PeerGathering
+
+        return PeerGathering(request, staging, expected, guard, progress)
+    return Gathering(request, staging, expected, guard, progress)
 
 
 def _now() -> datetime.datetime:

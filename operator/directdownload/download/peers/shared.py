@@ -1,6 +1,7 @@
 """What a job shares with other hosts: its part of the document, and the content as a piece log names it."""
 
 import dataclasses
+import importlib
 import logging
 
 from directdownload.download.errors import DownloadError
@@ -22,6 +23,14 @@ class Shared:
     @property
     def is_peer(self) -> bool:
         return self.terms.role is PeerRole.PEER
+
+    def preload(self) -> None:
+        """Read and load now what a confined process may be unable to."""
+        if self.is_peer:
+            from directdownload.download.peers import credentials
+
+            credentials.preload(self.terms.directory)
+        importlib.import_module(f"{__package__}.{'gathering' if self.is_peer else 'recorder'}")
 
     @property
     def is_seed(self) -> bool:

@@ -26,13 +26,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from directdownload.download import defects, images
+from directdownload.download import defects, gathering, images
 from directdownload.download import probe as probing
 from directdownload.download.errors import DownloadError, SourceError, StorageError, UnsoundError
 from directdownload.download.gathered import LARGEST_BYTES, Gathered
-from directdownload.download.gathering import Gathering
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.request import FetchRequest
 from directdownload.download.sandbox import confinement
@@ -43,6 +42,9 @@ from directdownload.download.transfer.journal import Journal
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.jobs import Document, JobResult
 from directdownload.resources.reasons import PERMANENT, TRANSIENT, Reason
+
+if TYPE_CHECKING:
+    from directdownload.download.peers.shared import Shared
 
 _MESSAGE_LIMIT_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")
@@ -87,7 +89,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
             keep=lambda kept: link.ask("keep", kept.model_dump(mode="json")),
         )
         inner.pieces = pieces
-        return Gathering(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
+        return gathering.of(request, inner, expected, guard.for_stop(stop)).run().model_dump(mode="json")
 
     def keep(told: Any) -> None:
         # only the parent decides whose part it is
@@ -101,6 +103,7 @@ def gather(request: FetchRequest, staging: Staging, expected: Sequence[Checksum]
             guard,
             descriptors=(*part.descriptors, *((pieces.descriptor,) if pieces is not None else ())),
             trust_bundle=request.trust_bundle,
+            shared=request.shared,
             answers={"keep": keep, "forget": staging.forget, "out": lambda: staging.unpacked().descriptors},
             hide=Secrets.of_request(request).hide,
         )
@@ -141,6 +144,7 @@ def run(
     *,
     descriptors: Iterable[int] = (),
     trust_bundle: str = "",
+    shared: "Shared | None" = None,
     answers: Answers | None = None,
     hide: defects.Hide = str,
 ) -> T:
@@ -160,7 +164,7 @@ def run(
         model.model_rebuild()
     process = os.fork()
     if process == 0:
-        _child(task, says, theirs, {*descriptors}, trust_bundle, hide)
+        _child(task, says, theirs, {*descriptors}, trust_bundle, shared, hide)
     theirs.close()
     os.close(says)
     ended: str | None = None
@@ -294,6 +298,7 @@ def _child(
     link: socket.socket,
     kept: set[int],
     trust_bundle: str,
+    shared: "Shared | None",
     hide: defects.Hide,
 ) -> NoReturn:
     try:
@@ -305,6 +310,8 @@ def _child(
         _close_all_but({0, 1, _STANDARD_ERROR, says, link.fileno(), *kept})
         # it may be in a directory that only root can read
         tls.preload(trust_bundle)
+        if shared is not None:
+            shared.preload()
         for module in _MODULES:
             importlib.import_module(module)
         for codec in _CODECS:

@@ -104,6 +104,11 @@ def check_addresses(url: Url, addresses: Iterable[str], policy: SourcePolicy) ->
     )
 
 
+def denial(address: str, policy: SourcePolicy) -> str | None:
+    """The kind of a denied address, `unknown` for a text that is none; None if it is allowed."""
+    return _denial(_parse(address), _networks(policy.allowed_cidrs))
+
+
 def literal_address(host: str) -> Address | None:
     """The address `host`, in any notation that the system's resolver accepts; None for a name."""
     return _parse(host) if ":" in host else urls.ipv4_address(host)

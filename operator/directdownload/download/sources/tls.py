@@ -111,6 +111,12 @@ class TLSWire(Wire):
             raise
 
     @property
+    def uris(self) -> tuple[str, ...]:
+        """The URIs that the server's certificate names."""
+        found: Any = self._tls.getpeercert() or {}
+        return tuple(name for kind, name in found.get("subjectAltName", ()) if kind == "URI")
+
+    @property
     def certificate(self) -> bytes | None:
         """The server's certificate in DER."""
         return self._tls.getpeercert(binary_form=True)

@@ -151,12 +151,20 @@ class Assembly:
             while not self._free.empty():
                 self._free.get()
 
-    def prepare(self, size: int | None) -> None:
-        """Make room for a file of `size` bytes before its bytes come; None if unknown. Not under the lock."""
+    @property
+    def verified_bytes(self) -> int:
+        """The first byte that the hash of the file has not passed."""
+        return self._follower.verified_bytes
+
+    def prepare(self, size: int | None, *, keep: bool = False) -> None:
+        """Make room for a file of `size` bytes before its bytes come; None if unknown. Not under the lock.
+
+        With `keep` the part has bytes that the caller will `accept`.
+        """
         limits, staging = self._terms.limits, self._staging
         if size is not None and limits.max_size_bytes and size > limits.max_size_bytes:
             raise too_large(size, limits.max_size_bytes)
-        if not self.board.begun:
+        if not (self.board.begun or keep):
             staging.empty()
         self._check_space(max(0, (size or 0) - staging.allocated_bytes))
         space.preallocate(staging.part.descriptor, size or 0, staging.part.path)
@@ -223,6 +231,33 @@ class Assembly:
         limit = self._terms.limits.max_size_bytes
         if limit and end > limit:
             raise too_large(end, limit)
+
+    def write(self, buffer: memoryview, filled: int, position: int, report: Callable[[], None]) -> None:
+        """Write the first `filled` bytes of a buffer; they count only once they are accepted.
+
+        `report` is called from another thread as soon as they are written, or will not be.
+        """
+
+        def written(_done: bool) -> None:
+            self._free.put(buffer)
+            report()
+
+        self._writes.put(buffer[:filled], position, written)
+
+    def give(self, buffer: memoryview) -> None:
+        """Take back a buffer of which nothing is to be written."""
+        self._free.put(buffer)
+
+    def accept(self, start: int, end: int) -> None:
+        """Count bytes that are on disk and verified. Under the lock."""
+        self.board.advance(start, end)
+        tail = self._follower.tail
+        self._follower.offer(tail, self.board.done.end_from(tail), None)
+        self.changed.notify_all()
+
+    def check_writes(self) -> None:
+        """Raise a failure of writing."""
+        self._writes.check()
 
     def _write(self, data: memoryview, position: int) -> None:
         self._writer.write(data, position)

@@ -25,9 +25,14 @@ class Bandwidth:
 
     def take(self, count: int, guard: Guard) -> None:
         """Account for `count` received bytes: wait until the next may come."""
-        with self._lock:
-            if self._bucket is None:
-                return
-            self._bucket, pause_seconds = self._bucket.take(time.monotonic(), count)
+        pause_seconds = self.charge(count)
         if pause_seconds > 0:
             guard.wait(pause_seconds)
+
+    def charge(self, count: int) -> float:
+        """Account for `count` received bytes; return the seconds until the next may come."""
+        with self._lock:
+            if self._bucket is None:
+                return 0.0
+            self._bucket, pause_seconds = self._bucket.take(time.monotonic(), count)
+            return pause_seconds

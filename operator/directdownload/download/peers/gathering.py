@@ -1,0 +1,109 @@
+"""Getting the bytes from other hosts: transfer, verify, unpack, inspect. No source of the request is opened.
+
+The pieces are verified one by one, and the whole file by its checksum. If that fails although each piece is what a Seed
+has signed, the Seed was wrong: then only pieces that a later Seed has signed otherwise are fetched again.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from directdownload.download.checksum import first_mismatch
+from directdownload.download.errors import SourceError
+from directdownload.download.gathered import Gathered
+from directdownload.download.gathering import Delivery, Gathering, Progress
+from directdownload.download.guard import PART_IS_KEPT
+from directdownload.download.peers import credentials, links
+from directdownload.download.peers.transfer import ContestedError, PeerTransfer
+from directdownload.download.transfer import assembly
+from directdownload.download.transfer.ranges import Ranges
+from directdownload.download.transfer.unpack import Unpack
+from directdownload.peer.statements import Proof
+from directdownload.resources.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+#: in the journal
+_SOURCE = "other hosts"
+
+
+class PeerGathering(Gathering):
+    """One attempt to fill the staging from the parents in the request."""
+
+    def run(self) -> Gathered:
+        """Raises DownloadError."""
+        request, shared = self._request, self._request.shared
+        assert shared is not None  # noqa: S101
+        access = links.Access(
+            shared.terms, credentials.context(shared.terms.directory), request.policy, request.timeouts
+        )
+        doubts: Mapping[int, Proof] = {}
+        mismatch, received, resumed_from = "", 0, 0
+        believed: int | None = None
+        while True:
+            unpack = self._unpack()
+            try:
+                running = self._transfer(access, unpack, doubts, believed)
+                try:
+                    size, hasher = running.run()
+                except ContestedError as error:
+                    logger.info("%s", error)
+                    believed = error.size_bytes
+                    continue
+                except SourceError as error:
+                    message = f"{mismatch}; {error.message}" if mismatch else error.message
+                    raise SourceError(Reason.PEERS_UNAVAILABLE, f"{message}; {PART_IS_KEPT}") from error
+                finally:
+                    received += running.received_bytes
+                    resumed_from = resumed_from or running.resumed_from
+                digests = hasher.digests()
+                wrong = first_mismatch(digests, self._expected)
+                if wrong is None:
+                    names = running.swarm.delivered
+                    hosts = f"{len(names)} other host{'s' if len(names) != 1 else ''}"
+                    delivery = Delivery(
+                        sources=f"{hosts}: {', '.join(names)}" if names else hosts,
+                        source=hosts,
+                        resumed_from=resumed_from,
+                        peer_bytes=received,
+                        bad_host=running.swarm.bad_host,
+                    )
+                    return self._finish(unpack, delivery, size, digests)
+                mismatch = (
+                    f"the pieces that other hosts have do not match: expected checksum {wrong[0]}, found {wrong[1]}"
+                )
+                logger.warning("%s; pieces that a later Seed has signed otherwise are fetched again", mismatch)
+                doubts = running.proofs()
+            finally:
+                if unpack is not None:
+                    unpack.close()
+
+    def _transfer(
+        self,
+        access: links.Access,
+        unpack: Unpack | None,
+        doubts: Mapping[int, Proof],
+        believed: int | None,
+    ) -> PeerTransfer:
+        request = self._request
+        terms = assembly.Terms(
+            tuple(checksum.algorithm for checksum in self._expected), request.limits, request.reserve
+        )
+        return PeerTransfer(
+            self._staging,
+            access,
+            terms,
+            self._guard,
+            unpack=unpack,
+            keep=self._keep_pieces,
+            report=self._report_pieces,
+            doubts=doubts,
+            size_bytes=believed,
+        )
+
+    def _keep_pieces(self, running: PeerTransfer, written: Ranges, bytes_per_second: int) -> None:
+        self._keep_journal(_SOURCE, (), running.size_bytes, running.resumed_from, written, bytes_per_second)
+
+    def _report_pieces(self, running: PeerTransfer, written_bytes: int, bytes_per_second: int) -> None:
+        if self._progress is not None:
+            size, resumed_from = running.size_bytes, running.resumed_from
+            self._progress(Progress(written_bytes, size, bytes_per_second, resumed_from, _SOURCE))
