@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from directdownload.cli import objects, rollout
 from directdownload.cli.view import units
 from directdownload.cli.view.screen import Line, Mood, Screen
+from directdownload.planning.observed import ObservedHost
 from directdownload.resources import pem
 from directdownload.resources.base import ConditionStatus
 from directdownload.resources.certificate import CertificateFailure, DirectDownloadCertificate
-from directdownload.resources.host import Host
+from directdownload.resources.host import Host, HostCertificate
 from directdownload.resources.reasons import Reason
 
 
@@ -124,7 +125,8 @@ def snapshot(
 
 
 def of_hosts(certificate: DirectDownloadCertificate, hosts: Iterable[Host]) -> tuple[Proof, ...]:
-    """The proofs of the current certificate by hosts of its zone, sorted by host."""
+    """The proofs of the current certificate by hosts of its zone, sorted by host. They may be as the CRD has them, or
+    `ObservedHost`s."""
     expected = fingerprint(certificate)
     members = sorted((host for host in hosts if host.spec.zone == certificate.spec.zone), key=lambda host: host.name)
     proofs = []
@@ -181,7 +183,7 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     if host.status.state not in ("Up", "Maintenance"):
         return State.SKIPPED, f"{host.status.state or 'not Up yet'} ({objects.ready_word(host.status)})"
     unwanted = certificate.spec.revoked or host.name in certificate.spec.revoked_hosts or certificate.deleting
-    entry = next((entry for entry in host.status.certificates if entry.name == certificate.name), None)
+    entry = _entry(certificate.name, host)
     if entry is None:
         if unwanted and certificate.status.certificate is None:
             return State.REVOKED, "no host ever got it"
@@ -196,6 +198,12 @@ def _state(certificate: DirectDownloadCertificate, expected: str | None, host: H
     if expected is None or entry.fingerprint_sha256 != expected:
         return State.PENDING, "it still has another certificate of this alias"
     return State.UPLOADED, ""
+
+
+def _entry(certificate: str, host: Host) -> HostCertificate | None:
+    if isinstance(host, ObservedHost):
+        return host.proofs.get(certificate)
+    return next((entry for entry in host.status.certificates if entry.name == certificate), None)
 
 
 def _of_keystore(host: Host) -> str:

@@ -51,6 +51,8 @@ class Projected(Protocol):
 T = TypeVar("T", bound=Projected)
 #: key, the object before (None: new), the object now (None: deleted). A changed uid means another object of that name.
 OnChange = Callable[[str, T | None, T | None], None]
+#: None: a list or a watch begins; else the error that has ended it. What it brings in between says that it works.
+OnAttempt = Callable[[errors.ApiError | None], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class Store(Generic[T]):
 
     def get(self, key: str) -> T | None:
         return self._objects.get(key)
+
+    @property
+    def by_key(self) -> Mapping[str, T]:
+        return self._objects
 
     def current(self, key: str, resource_version: int) -> bool:
         """Whether the store holds this version, or a newer one: then the document brings nothing new."""
@@ -219,7 +225,8 @@ def problem_of(error: Exception) -> str:
 
 
 class Reflector(Generic[T]):
-    """Fills `store` from one list and watch. `on_change` (which must not raise) gets write-throughs as well."""
+    """Fills `store` from one list and watch. `on_change` (which must not raise) gets write-throughs as well, and
+    `on_attempt` (likewise) hears how it goes."""
 
     def __init__(
         self,
@@ -234,6 +241,7 @@ class Reflector(Generic[T]):
         page_size: int = client.PAGE_SIZE,
         relist_seconds: float = 600,
         on_change: OnChange[T] | None = None,
+        on_attempt: OnAttempt | None = None,
     ) -> None:
         self._api = api
         self._resource = resource
@@ -244,6 +252,7 @@ class Reflector(Generic[T]):
         self._field_selector = field_selector
         self._page_size = page_size
         self._relist_seconds = relist_seconds
+        self._on_attempt = on_attempt or _ignore
         self._version = 0
         self._failures = 0
         if on_change is not None:
@@ -258,6 +267,7 @@ class Reflector(Generic[T]):
         relist_due = 0.0
         while True:
             try:
+                self._on_attempt(None)
                 if time.monotonic() >= relist_due:
                     await self.list_once()
                     relist_due = self.last_relist_monotonic + spread(self._relist_seconds, 0.9, 1.1)
@@ -342,6 +352,7 @@ class Reflector(Generic[T]):
 
     async def _pause(self, error: errors.ApiError) -> None:
         self._failures += 1
+        self._on_attempt(error)
         seconds = _BACKOFF.pause_seconds(self._failures)
         if isinstance(error, errors.TooManyRequests):
             seconds = max(seconds, error.retry_after_seconds)
@@ -349,3 +360,7 @@ class Reflector(Generic[T]):
         level = logging.WARNING if isinstance(error, errors.Unreachable | errors.TooManyRequests) else logging.ERROR
         logger.log(level, "Cannot watch %s, trying again in %.1f s: %s", self._resource.plural, seconds, error)
         await asyncio.sleep(seconds)
+
+
+def _ignore(error: errors.ApiError | None) -> None:
+    """The default of `on_attempt`."""
