@@ -24,7 +24,7 @@ tools: ## Install or build what the tests need beyond Python (Debian packages, K
 
 .PHONY: setup
 setup: ## Both, side by side; all other targets do what they need of it
-	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause sanity runc vm jdks
+	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause sanity runc vm jdks browser
 
 .PHONY: check
 check: setup ## What each commit must pass, within minutes: lint and unit tests
@@ -55,6 +55,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 	python -m directdownload.resources.crd crds --check
 	python -m directdownload.resources.reference docs/kinds --check
 	python -m directdownload.observe.metrics_reference docs/metrics.md --check
+	python -m directdownload.dashboard.advice docs/reasons.md --check
 	python -m tests.values_reference docs/values.md --check
 	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml --check
 	diff -r crds charts/direct-download-operator/crds || { echo 'stale chart CRDs; run `make crds`' >&2; exit 1; }
@@ -116,6 +117,7 @@ crds: venv ## Regenerate crds/ and the chart's copy from the models
 docs: venv ## Regenerate the parts of docs/ and of the chart that come from the code
 	python -m directdownload.resources.reference docs/kinds
 	python -m directdownload.observe.metrics_reference docs/metrics.md
+	python -m directdownload.dashboard.advice docs/reasons.md
 	python -m tests.values_reference docs/values.md
 	python -m tests.denied_networks charts/direct-download-operator/files/denied-networks.yaml
 

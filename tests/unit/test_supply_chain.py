@@ -43,7 +43,7 @@ def test_the_image_and_make_install_with_digests_only() -> None:
         for line in (REPOSITORY / name).read_text().splitlines()
         if re.search(r"\bpip\b.* install ", line)
     ]
-    assert len(installs) == 6
+    assert len(installs) == 7
     assert all("--require-hashes" in line or "--no-deps" in line for line in installs), installs
 
 

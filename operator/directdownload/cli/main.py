@@ -33,6 +33,7 @@ COMMANDS = {
     "pool": ("fleet", "pool", "List primary storage pools, and the files in one."),
     "volume": ("volume", "volume", "List the volumes of pods, and what they wait for."),
     "certificate": ("certificate", "certificate", "Put certificates into the keystores of hosts, and take them out."),
+    "dashboard": ("dashboard", "dashboard", "Show the fleet in a browser, live and read-only."),
     "fetch": ("fetch", "fetch", "Fetch a URL into a file, with no cluster: resume, checksum, progress."),
     "keystore": ("keystore", "keystore", "List, import and remove certificates of a Java keystore, with no cluster."),
     "crds": ("crds", "crds", "Print, upgrade or delete the CustomResourceDefinitions of this version."),
