@@ -44,6 +44,7 @@ MATRIX: dict[str, list[str]] = {
         "agent.podAnnotations.example\\.org/a=true",
     ],
     "volumes": ["--set", "csi.enabled=true,csi.kubeletDirectory=/data/kubelet,networkPolicy.enabled=true"],
+    "peers": ["--set", "peers.enabled=true,peers.nodeCIDRs={10.0.0.0/8},networkPolicy.enabled=true"],
     "jobs": ["--set-json", "job.capabilities=[]", "--set", "job.priorityClassName=low,job.resources.limits.memory=1Gi"],
     "logs": ["--set", "log.format=text,log.level=debug"],
     "header Secrets": ["--set", "headerSecrets.namespaces={default,kube-public}"],

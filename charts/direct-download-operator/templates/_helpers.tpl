@@ -48,9 +48,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 {{- end -}}
 
-{{- define "ddo.commonArgs" -}}
+{{- define "ddo.logArgs" -}}
 - --log-format={{ .Values.log.format }}
 - --log-level={{ .Values.log.level }}
+{{- end -}}
+
+{{- define "ddo.commonArgs" -}}
+{{ include "ddo.logArgs" . }}
 {{- range .Values.agent.poolRoots }}
 - {{ printf "--pool-root=%s" . | quote }}
 {{- end }}
@@ -111,6 +115,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - name: metrics-certificate
   secret: {secretName: {{ .Values.metrics.tls.secretName | quote }}, defaultMode: 0440}
 {{- end }}
+{{- end -}}
+
+{{/* User and group of the peer server. Agent and opener are in the group: root without capabilities can give files to a
+     group that it is in, and to nobody else. */}}
+{{- define "ddo.peerGroup" -}}
+65532
 {{- end -}}
 
 {{/* The Secret with the token that Prometheus shows. */}}
