@@ -156,8 +156,10 @@ def test_templates_that_are_looked_at_at_once_share_one_slice(longest: Measure) 
     async def look() -> None:
         await asyncio.gather(*(reconcile.reconcile(context, key) for key in keys))
 
+    began = time.thread_time()
+    kept = longest(look)
     # a slice of its own for each would be 16 of them, the whole work
-    assert longest(look) < 3 * LIMIT_SECONDS
+    assert kept < (time.thread_time() - began) / 4
 
 
 def test_a_request_that_is_handed_on_to_all_copies_is_handed_on_in_slices(longest: Measure) -> None:

@@ -9,12 +9,15 @@ import pathlib
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from tests.unit.download.support import content, job_document, sha256
 from tests.world import checkout
+from tests.world.http import HostileServer, Received, answer
 from tests.world.origin import Origin
 from tests.world.waiting import closely
 
@@ -285,28 +288,42 @@ def test_off_a_terminal_progress_is_lines(url: str, pool: pathlib.Path) -> None:
     assert lines[-1].startswith("Downloaded: ")
 
 
-def test_on_a_terminal_it_is_a_bar(url: str, pool: pathlib.Path) -> None:
+def test_on_a_terminal_it_is_a_bar(pool: pathlib.Path) -> None:
+    """The source drips until the bar is seen, however slow this machine is."""
+    seen = threading.Event()
+
+    def respond(connection: socket.socket, _request: Received, _number: int) -> None:
+        answer(connection, b"", length=len(DATA))
+        for start in range(0, len(DATA), 1000):
+            connection.sendall(DATA[start : start + 1000])
+            seen.wait(0.05)
+
     master, slave = pty.openpty()
     os.set_blocking(master, True)
-    fetch = ["fetch", url, "-o", str(pool / "out"), "--limit-rate", "80k", "--allow-cidr", "127.0.0.0/8"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from directdownload.cli.main import main; main()", *fetch],
-        env=checkout.environment(TERM="xterm", COLUMNS="120"),
-        stdout=subprocess.DEVNULL,
-        stderr=slave,
-    )
-    os.close(slave)
-    shown = b""
-    try:
-        while chunk := os.read(master, 65536):
-            shown += chunk
-    except OSError:
-        pass  # what a terminal says whose last user is gone
-    finally:
-        os.close(master)
+    with HostileServer(respond) as server:
+        fetch = ["fetch", server.url(), "-o", str(pool / "out"), "--connections", "1", "--allow-cidr", "127.0.0.0/8"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from directdownload.cli.main import main; main()", *fetch],
+            env=checkout.environment(TERM="xterm", COLUMNS="120"),
+            stdout=subprocess.DEVNULL,
+            stderr=slave,
+        )
+        os.close(slave)
+        shown = b""
+        try:
+            while chunk := os.read(master, 65536):
+                shown += chunk
+                text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="ignore"))
+                if re.search(r"━+ +\d+ % +\S+ \w+ / 390\.6 KiB +\S+ [KM]?i?B/s +ETA \d+ s", text):
+                    seen.set()
+        except OSError:
+            pass  # what a terminal says whose last user is gone
+        finally:
+            os.close(master)
+            bar = seen.is_set()
+            seen.set()
     assert process.wait(timeout=120) == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"━+ +\d+ % +\S+ \w+ / 390\.6 KiB +\S+ KiB/s +ETA \d s", text), text
+    assert bar, shown.decode()
 
 
 def test_what_has_no_option_is_as_in_a_zone_that_says_nothing() -> None:

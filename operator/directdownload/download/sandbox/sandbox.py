@@ -50,7 +50,8 @@ _MESSAGE_LIMIT_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")
 #: A terminated job has 30 s, and must report its result within them.
 _END_SECONDS = 20.0
-_REAP_SECONDS = 3.0
+#: So long a child may take to end by itself, and then one that was killed.
+_REAP_SECONDS, _KILLED_SECONDS = 3.0, 3.0
 _ANSWER_SECONDS = 3.0
 _STANDARD_ERROR = 2
 #: of one file: one ordinary, one past the page cache
@@ -248,7 +249,7 @@ def _reap(process: int) -> str | None:
             if killed:
                 return None
             killed = True
-            end = time.monotonic() + _REAP_SECONDS
+            end = time.monotonic() + _KILLED_SECONDS
             # it runs as another user by now: without the capability KILL only the end of the container ends it
             with contextlib.suppress(PermissionError):
                 os.kill(process, signal.SIGKILL)
