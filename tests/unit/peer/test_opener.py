@@ -352,9 +352,9 @@ def _answer(connection: socket.socket) -> bytes:
 
 
 def test_another_user_gets_no_answer(host: PeerHost) -> None:
-    """Even one that got hold of a connection: the socket itself is its owner's alone."""
+    """Even one that got hold of a connection: the socket itself is its owner's and the server's group's."""
     with serving(host, 1, os.geteuid()):
-        assert os.stat(host.opener_socket).st_mode & 0o777 == 0o600
+        assert os.stat(host.opener_socket).st_mode & 0o777 == 0o660
         opened = asking.ask(host.opener_socket, FILE.content)
         assert opened is not None
         opened.close()
