@@ -128,7 +128,8 @@ class Choice(Generic[Parent]):
         found = self._choosable()
         if not found:
             return None
-        able = [parent for parent, has in self._maps.items() if has & found and self._idle(parent)]
+        busy = self._aside.union(self._flights.values())
+        able = [parent for parent, has in self._maps.items() if has & found and parent not in busy]
         if not able:
             return None
         rare = self._rare(found)
