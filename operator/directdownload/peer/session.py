@@ -219,7 +219,7 @@ class Session:
     def _state(self, content: str, end: float) -> None:
         """Follows the content until the client goes, the content goes, or `end` (seconds since 1970)."""
         with self._services.watches.listen(content) as listener, metrics.STREAMS.track_inprogress():
-            copy = self._services.contents.find(content)
+            copy = listener.copy
             state, sequence = copy.state() if copy is not None else (State(None, None, frozenset()), 0)
             head = heads.answer(200, {"Content-Type": "application/jsonl", "Connection": "close"})
             self._send(head + protocol.state_line(state), _SEND_SECONDS)
@@ -233,8 +233,6 @@ class Session:
                     state, sequence = copy.state()
                     news = protocol.changes_line(Changes(state.size_bytes, tuple(sorted(state.have))))
                 elif copy is not None:
-                    if listener.copy not in (None, copy):
-                        return
                     lines, sequence = copy.lines(sequence)
                     news = b"".join(lines)
                 if not news and time.monotonic() >= sent + protocol.HEARTBEAT_SECONDS:

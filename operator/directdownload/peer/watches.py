@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: A content that is not here is looked for so often, and one that is here is found again.
 ABSENT_SECONDS, _FIND_SECONDS = 0.5, 1.0
+#: The opener takes less.
+_LOOK_SECONDS = 10.0
 
 
 class Watches:
@@ -74,7 +76,8 @@ class Listener:
 
     @property
     def copy(self) -> Copy | None:
-        """None while the content is not here."""
+        """None while the content is not here. The first look is waited for."""
+        self.watch.looked.wait(_LOOK_SECONDS)
         return self.watch.copy
 
     def wake(self) -> None:
@@ -102,6 +105,7 @@ class _Watch(threading.Thread):
         self.content = content
         self.listeners = set[Listener]()
         self.copy: Copy | None = None
+        self.looked = threading.Event()
         self.stopping = threading.Event()
         self._contents = contents
         self._watches = watches
@@ -119,6 +123,7 @@ class _Watch(threading.Thread):
         """Until nobody listens. Raises GoneError."""
         while not self.stopping.is_set():
             self.copy = self._contents.find(self.content)
+            self.looked.set()
             if self.copy is not None:
                 break
             self.stopping.wait(ABSENT_SECONDS)
