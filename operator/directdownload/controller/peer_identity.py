@@ -110,10 +110,12 @@ class Registrar:
         if key == f"{self._namespace}/{self._secret}":
             self._wake.set()
 
-    def _host_changed(self, key: str, _: ObservedHost | None, new: ObservedHost | None) -> None:
+    def _host_changed(self, key: str, old: ObservedHost | None, new: ObservedHost | None) -> None:
         if new is None:
             for memory in (self._turns, self._requested, self._held):
                 memory.pop(key, None)
+        elif old is not None and _told(old) != _told(new):
+            self._queue.add(Key("host", key))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -264,6 +266,10 @@ class Registrar:
         found = answers.held(terms, host, present)
         self._held[host] = digest, found
         return found
+
+
+def _told(host: ObservedHost) -> object:
+    return host.status.peer_request, host.status.peer
 
 
 def _digest(*texts: str) -> bytes:
