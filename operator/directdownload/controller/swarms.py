@@ -8,7 +8,7 @@ There are swarms only where hosts read from each other.
 import base64
 import dataclasses
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from directdownload import sourcing
@@ -45,8 +45,14 @@ class Signing(Protocol):
 class Swarms:
     """Subscribes to the stores of `world`, after `watches.Watches`, which frees the slots of a Seed that has ended."""
 
-    def __init__(self, known: world.World, queue: WorkQueue, signing: Signing) -> None:
-        self._world, self._queue, self._signing = known, queue, signing
+    def __init__(
+        self,
+        known: world.World,
+        queue: WorkQueue,
+        signing: Signing,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        self._world, self._queue, self._signing, self._now = known, queue, signing, now
         self._swarms: dict[tuple[str, str], Swarm] = {}
         known.placements.subscribe(self._placement)
         known.jobs.subscribe(self._job)
@@ -108,10 +114,10 @@ class Swarms:
         """If copies wait for a Seed: lets them start if there is one, else asks for one."""
         if swarm is None or not swarm.waiting:
             return
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._now()
         if self._served(swarm, now):
-            self._queue.add_all(Key("placement", key) for key in swarm.waiting)
-            swarm.waiting.clear()
+            called, swarm.waiting = swarm.waiting, {}
+            self._queue.add_all(Key("placement", key) for key in called)
             swarm.asked()
         elif self._seeding(swarm):
             swarm.asked()

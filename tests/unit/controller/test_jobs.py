@@ -16,7 +16,7 @@ from directdownload.planning.observed import PlacementView
 from directdownload.planning.plans import Surroundings
 from directdownload.planning.slots import Group
 from directdownload.resources import naming
-from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb
+from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, JobPeers, PeerRole, Verb
 from directdownload.resources.template import Template
 from directdownload.resources.zone import Zone
 
@@ -565,3 +565,52 @@ def test_a_mirror_that_is_no_url_keeps_no_job_from_being_made(mirror: str) -> No
     template = build.template(spec={"mirrors": [mirror]})
     assert carried(made(around=build.around(template=template))).mirrors == (mirror,)
     assert carried(probed(template)).mirrors == (mirror,)
+
+
+HEADERS = {"url": "https://images.example.org/a.meta4", "headersSecretRef": {"name": "token"}}
+PEERS = JobPeers(role=PeerRole.PEER, content="c" * 64, zone="zone-1", piece_bytes=1 << 20)
+
+
+def sharing(shared: JobPeers | None) -> dict[str, Any]:
+    """The Job of a Template with headers, which may lead to NFS."""
+    zone = build.zone(spec={"sourcePolicy": {"nfsExports": ["nas.example.org:/export"]}})
+    around = build.around(template=build.template(spec=HEADERS), zone=zone)
+    document = jobs.document(PLACEMENT, around, Verb.FETCH, 0, shared)
+    return jobs.manifest(SKELETON, "direct-download", PLACEMENT, document, 3, GROUPS, 77)
+
+
+def test_a_peer_gets_the_identity_of_its_host_and_neither_headers_nor_low_ports() -> None:
+    body = sharing(PEERS)
+    pod = body["spec"]["template"]["spec"]
+    assert pod["volumes"] == [
+        {"name": "peer-identity", "hostPath": {"path": "/var/lib/directdownload/peer/client", "type": "Directory"}}
+    ]
+    assert pod["containers"][1]["volumeMounts"] == [
+        {"name": "peer-identity", "mountPath": "/var/lib/directdownload/peer/client", "readOnly": True}
+    ]
+    assert "securityContext" not in pod
+    assert carried(body).peers == PEERS
+    told = body["metadata"]["annotations"]
+    assert world.HEADERS_ANNOTATION not in told
+    assert (told[world.ROLE_ANNOTATION], told[world.CONTENT_ANNOTATION], told[world.EPOCH_ANNOTATION]) == (
+        "Peer",
+        "c" * 64,
+        "77",
+    )
+
+
+def test_a_seed_reads_the_source_as_any_other() -> None:
+    alone, seed = sharing(None), sharing(PEERS.model_copy(update={"role": PeerRole.SEED}))
+    volumes = seed["spec"]["template"]["spec"].pop("volumes")
+    assert {volume["name"] for volume in volumes} == {"origin-headers", "peer-identity"}
+    assert seed["spec"]["template"]["spec"]["securityContext"] == alone["spec"]["template"]["spec"]["securityContext"]
+
+
+def test_without_peers_a_job_is_as_it_was() -> None:
+    body = sharing(None)
+    assert "peer" not in json.dumps(body)
+    assert not {world.ROLE_ANNOTATION, world.CONTENT_ANNOTATION, world.EPOCH_ANNOTATION} & set(
+        body["metadata"]["annotations"]
+    )
+    volumes = body["spec"]["template"]["spec"]["volumes"]
+    assert [volume["name"] for volume in volumes] == ["origin-headers"]

@@ -12,6 +12,7 @@ from tests.unit.planning import build
 
 from directdownload.planning.observed import PlacementView
 from directdownload.planning.slots import Group, Line, Slots, groups_of, parallel_limit, verification_groups
+from directdownload.resources.jobs import PeerRole
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,19 @@ def test_what_limits_a_download() -> None:
         Group("source/images.example.org", 5),
         Group("namespace/zone-1/default", 4),
     )
+
+
+def test_a_peer_reads_no_source_and_a_seed_is_alone() -> None:
+    limits = {"maxParallel": 7, "maxParallelPerHost": 3, "maxParallelPerSource": 5, "maxParallelPerNamespace": 4}
+    zone, view = build.zone(spec={"downloads": limits, "peers": {"maxParallel": 9}}), build.placement()
+    template, rollout = build.template(), build.deployment(spec={"rollout": {"maxParallel": 2}})
+    of_all = (Group("host/kvm-1", 3), Group("deployment/default/everywhere", 2))
+    peer = groups_of(view, template, zone, [(rollout, 1)], role=PeerRole.PEER)
+    assert set(peer) == {Group("peers/zone/zone-1", 9), Group("peers/namespace/zone-1/default", 0), *of_all}
+    seed = groups_of(view, template, zone, [(rollout, 1)], role=PeerRole.SEED)
+    alone = Group(f"seed/zone-1/{build.TEMPLATE_UID}", 1)
+    assert seed == (alone, *groups_of(view, template, zone, [(rollout, 1)]))
+    assert verification_groups(view, zone, PeerRole.SEED) == (alone, *verification_groups(view, zone))
 
 
 def test_one_server_or_namespace_leaves_room_in_a_zone_that_does_not_say() -> None:
