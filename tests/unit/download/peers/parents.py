@@ -205,7 +205,7 @@ class Parent:
             have = frozenset(self.has) if self.size is not None else frozenset[int]()
             piece_bytes = self.swarm.header.piece_bytes
             first = self.first_line or protocol.state_line(State(piece_bytes, self.size, have))
-            told = len(self.later)
+            told = 0
         connection.sendall(first)
         while not self._closing.is_set():
             with self._changed:

@@ -290,6 +290,45 @@ def test_a_hostile_state_is_not_read_again(pool: pathlib.Path, authority: Author
     assert "no host is left to ask (kvm-2: a line of the state is no object)" in error.message
 
 
+def test_a_parent_that_never_stops_talking_is_left(pool: pathlib.Path, authority: Authority) -> None:
+    swarm = Swarm()
+    with Parent(authority, swarm, "kvm-2") as liar:
+        liar.has = set()
+        liar.say(b"{}\n" * 100_000)
+        error = failure(document(pool, swarm, authority, liar))
+    assert "no host is left to ask (kvm-2: it says more of its state than a server does)" in error.message
+
+
+#: For a job: its confined process can load no module any more.
+_LOADS_NOTHING = """
+import sys
+from directdownload.download.sandbox import confinement
+class Refusing:
+    @staticmethod
+    def find_spec(name, *_):
+        raise OSError(f"loads {name}")
+confine = confinement.confine
+def confine_and_load_nothing(readable):
+    confine(readable)
+    sys.meta_path.insert(0, Refusing)
+confinement.confine = confine_and_load_nothing
+"""
+
+
+def test_a_confined_peer_has_loaded_and_read_all_that_it_needs(pool: pathlib.Path, authority: Authority) -> None:
+    """Also its certificate, which only root can read."""
+    swarm = Swarm()
+    with two(authority, swarm) as (liar, honest):
+        corrupt(liar)
+        told = document(pool, swarm, authority, liar, honest)
+        key = pathlib.Path(told["peers"]["directory"]) / peers.KEY
+        key.chmod(0o400)
+        key.parent.chmod(0o700)
+        status, result = run_job(told, code=_LOADS_NOTHING)
+    assert (status, result.reason) == (0, Reason.DOWNLOADED), result
+    assert published(pool)
+
+
 def test_pieces_that_a_parent_announces_and_has_not_cost_a_request_each(
     pool: pathlib.Path, authority: Authority
 ) -> None:
