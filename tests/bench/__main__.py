@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-from tests.bench import certificates, failover, keystore, planning, rollout, scale, sources, volumes
+from tests.bench import certificates, dashboard, failover, keystore, planning, rollout, scale, sources, volumes
 from tests.world import checkout
 
 BENCHES = {
@@ -20,6 +20,7 @@ BENCHES = {
     "fleet": certificates.fleet,
     "failover": failover.measure,
     "volumes": volumes.measure,
+    "dashboard": dashboard.measure,
     "scale": scale.measure,
     "turns": scale.measure_turns,
 }

@@ -130,6 +130,21 @@ def test_live_changes_are_as_harmless_as_pages(picture: Picture) -> None:
     assert event.count("\n\n") == 1
 
 
+def test_groups_and_cells_of_a_map_are_shown_as_text() -> None:
+    """Kubernetes admits no such label and no such name: the page does not rest on that."""
+    picture = Picture()
+    for number in range(2):
+        host = fleet.host(number)
+        host["metadata"]["labels"] = {fleet.RACK: f"{HOSTILE}{number}"}
+        host["metadata"]["name"] = f"{HOSTILE}{number}"
+        support.put(picture, kinds.HOSTS, host)
+    text = support.document(support.complete(picture), "/hosts")
+    for raw in ("<script>alert", 'onmouseover="', "\u202e", "\x1b"):
+        assert raw not in text
+    assert text.count("<h3>&lt;script&gt;") == 2
+    assert text.count('data-host="&lt;script&gt;') == 2
+
+
 def test_a_hostile_question_is_shown_as_text() -> None:
     text = support.document(support.pictured(), "/search?q=%3Cscript%3Ealert(1)%3C/script%3E%E2%80%AE")
     assert "<script>alert" not in text

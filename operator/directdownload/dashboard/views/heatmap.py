@@ -35,7 +35,7 @@ class Look(NamedTuple):
 LOOKS: dict[str, Look] = {
     "f": Look("✕", "Failed", "failed"),
     "t": Look("!", "Failed, to be tried again", "retrying"),
-    **{f"d{tenth}": Look(str(tenth), f"Downloading, {tenth}0 %", "active") for tenth in range(10)},
+    **{f"d{tenth}": Look(str(tenth), f"Downloading, {tenth} of 10", "active") for tenth in range(10)},
     "d": Look("↓", "Downloading", "active"),
     "w": Look("▽", "Host is Down", "down"),
     "p": Look("·", "Pending", "waiting"),
@@ -47,7 +47,7 @@ LOOKS: dict[str, Look] = {
     # hosts
     "up": Look("✓", "Up", "done"),
     "dn": Look("▽", "Down", "down"),
-    "mt": Look("M", "Maintenance", "waiting"),
+    "mt": Look("‖", "Maintenance", "waiting"),
     # proofs of a certificate
     "cu": Look("✓", "Uploaded", "done"),
     "cr": Look("-", "Revoked", "done"),
