@@ -85,11 +85,11 @@ class Copy:
         if status.st_nlink == 0 or status.st_size < self._position:
             raise GoneError
         now = self._clock()
-        changed = self._vouching.expire(now)
-        self._take(changed)
-        data = os.pread(self._log, _LOOK_BYTES, self._position) if status.st_size > self._position else b""
-        self._position += len(data)
-        self._take(self._vouching.feed(data, now))
+        self._take(self._vouching.expire(now))
+        if status.st_size > self._position:
+            data = os.pread(self._log, _LOOK_BYTES, self._position)
+            self._position += len(data)
+            self._take(self._vouching.feed(data, now))
         self._offering.super_seeding = self._vouching.is_seed
         self._announce()
         return self._position < status.st_size

@@ -52,8 +52,9 @@ class Vouching:
 
     def feed(self, data: bytes, now: float) -> Changed:
         """Take further bytes of the log. Raises ValueError if it is none, or that of another content."""
+        begun = self.log.header is not None
         changed = self.log.feed(data)
-        if self.log.header is not None and self.log.header.content != self._content:
+        if not begun and self.log.header is not None and self.log.header.content != self._content:
             raise ValueError("it is the log of another content")
         if self._learn(now):
             changed |= self.log.entries.keys() - self._proofs.keys()

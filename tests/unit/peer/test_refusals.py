@@ -127,6 +127,13 @@ def test_a_grant_that_expires_ends_the_streams_that_it_began(pair: Pair, monkeyp
         list(stream.lines())
 
 
+def test_a_grant_that_expires_between_two_requests_is_refused(pair: Pair) -> None:
+    with Wire(pair.seed, pair.reader) as wire:
+        assert wire.piece(pair.file, 0, pair.grant).status == 200
+        pair.seed.clock = lambda: time.time() + 3600 + statements.LEEWAY_SECONDS + 60
+        assert wire.piece(pair.file, 1, pair.grant).status == 401
+
+
 def forged(grant: str) -> str:
     payload, _, signature = grant.partition(".")
     return f"{payload}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"

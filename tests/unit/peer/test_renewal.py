@@ -73,8 +73,8 @@ def test_a_certificate_without_its_key_is_not_taken(pair: Pair) -> None:
 def test_a_new_key_of_the_controller_counts_and_the_old_one_no_more(pair: Pair) -> None:
     pair.seed.write(pair.file, range(4))
     old_grant = pair.grant
-    with Wire(pair.seed, pair.reader) as wire:
-        assert wire.piece(pair.file, 0, old_grant).status == 200
+    old = Wire(pair.seed, pair.reader)
+    assert old.piece(pair.file, 0, old_grant).status == 200
     pair.fleet.issuer = Issuer(Ed25519PrivateKey.generate())
     pair.seed.configure()
 
@@ -86,6 +86,9 @@ def test_a_new_key_of_the_controller_counts_and_the_old_one_no_more(pair: Pair) 
     # the grant is good, but no warrant of the new key is in the log
     waiting.until("the new key", lambda: asked(grant) == 404)
     assert asked(old_grant) == 401
+    # a connection on which it was good before
+    with old:
+        assert old.piece(pair.file, 1, old_grant).status == 401
 
 
 def test_another_port_is_listened_at(pair: Pair) -> None:
