@@ -16,6 +16,7 @@ from directdownload.planning.selection import Skipped
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
+from directdownload.resources.templateplacement import Role
 from directdownload.resources.zone import Zone
 from directdownload.sourcing import Source
 
@@ -63,11 +64,14 @@ def lines(plan: Plan) -> list[str]:
     """The plan as lines of text."""
     run, found = plan.run, _facts(plan)
     if run.copies:
-        rows = [_row(copy) for copy in run.copies]
-        found += ["", output.table(("host", "pool", "action", "fetch", "free", "after", "round", "reason"), rows)]
+        shared = any(copy.role is not None for copy in run.copies)
+        rows = [(*_row(copy), *([_role(copy)] if shared else ())) for copy in run.copies]
+        columns = ("host", "pool", "action", "fetch", "free", "after", "round", "reason")
+        found += ["", output.table((*columns, *(("role",) if shared else ())), rows)]
     found += ["", _total(run)]
     if run.rounds > 1:
         found.append(f"At most {run.most_at_once} at once, by the zone's limits: {run.rounds} rounds.")
+    found += _exchange(run)
     found += _uncertain(run)
     if run.skipped:
         found.append(_skipped(run.skipped, plan.template))
@@ -109,6 +113,7 @@ def document(plan: Plan) -> Object:
             "skipped": len(run.skipped),
             **{action.value[0].lower() + action.value[1:]: run.count(action) for action in Action},
             "fetchBytes": run.fetch_bytes,
+            "originBytes": run.origin_bytes,
             "rounds": run.rounds,
             "mostAtOnce": run.most_at_once,
             "otherDownloads": run.others,
@@ -146,6 +151,7 @@ def _document(copy: Copy) -> Object:
         "reserveBytes": copy.reserve_bytes,
         "afterBytes": copy.after_bytes,
         "round": copy.round,
+        "role": copy.role.value if copy.role is not None else None,
     }
 
 
@@ -215,6 +221,22 @@ def _total(run: DryRun) -> str:
         f"Total: {units.count(len(run.copies), 'copy', 'copies')} on {units.count(hosts, 'host')}: "
         f"{', '.join(parts)}{amount}."
     )
+
+
+def _role(copy: Copy) -> str:
+    return copy.role.value if copy.role is not None else units.UNKNOWN
+
+
+def _exchange(run: DryRun) -> list[str]:
+    """Who reads the source, where hosts read from each other."""
+    roles = [copy.role for copy in run.copies if copy.role is not None]
+    if not roles:
+        return []
+    readers = [copy.host for copy in run.copies if copy.role in (Role.SEED, Role.ORIGIN)]
+    whom = listed(sorted(set(readers)), _HOSTS_NAMED) if readers else "none"
+    amount = f", {units.size(run.origin_bytes)} in all" if readers and run.origin_bytes is not None else ""
+    others = units.count(roles.count(Role.PEER), "copy comes", "copies come")
+    return [f"Source: read by {whom}{amount}; {others} from other hosts."]
 
 
 def _uncertain(run: DryRun) -> list[str]:

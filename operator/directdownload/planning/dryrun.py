@@ -10,7 +10,19 @@ import datetime
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from directdownload.planning import deployments, placements, quotas, rights, rollouts, rounds, sharing, slots, waits
+from directdownload.planning import (
+    deployments,
+    footprints,
+    placements,
+    quotas,
+    readers,
+    rights,
+    rollouts,
+    rounds,
+    sharing,
+    slots,
+    waits,
+)
 from directdownload.planning import pools as pool_planning
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.observed import PlacementView
@@ -18,13 +30,12 @@ from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import Fleet, Names, Skipped, Target, select
 from directdownload.planning.unserved import EVERYTHING_SERVED, Unserved, names_unserved
 from directdownload.planning.waits import Wait
-from directdownload.resources import naming, quantities
-from directdownload.resources.host import HostStorage
+from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
 from directdownload.resources.storagepool import StoragePool
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment, WaitingCopies
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import Phase, Role
 from directdownload.resources.zone import Zone
 
 
@@ -72,6 +83,8 @@ class Copy:
     part_bytes: int = 0
     #: the round in which it starts, from 1; None: it does not start
     round: int | None = None
+    #: of its download; None: it does not start, or hosts do not read from each other
+    role: Role | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +117,13 @@ class DryRun:
         sizes = [copy.fetch_bytes for copy in self.copies if copy.action in _STARTING]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def origin_bytes(self) -> int | None:
+        """Of these, the bytes that the source serves."""
+        reading = [copy.fetch_bytes for copy in self.copies if copy.action in _STARTING and copy.role is not Role.PEER]
+        known = [size for size in reading if size is not None]
+        return sum(known) if len(known) == len(reading) else None
 
     @property
     def rounds(self) -> int:
@@ -140,7 +160,7 @@ def plan_dry_run(
         refused,
         _Room.after(deployment, changes.create, fleet),
         names=Names.of(fleet),
-        unpacked_bytes=_unpacked_bytes(existing.values()),
+        unpacked_bytes=footprints.unpacked_bytes(existing.values()),
     )
     copies = [run.copy(wanted[name], restored, deployment) for name in dict.fromkeys((*names, *wanted))]
     if not wanted and refused is None:
@@ -149,6 +169,7 @@ def plan_dry_run(
     zone = fleet.zones.get(deployment.spec.zone)
     others = None if running is None else _others(running, copies, run.names)
     if zone is not None:
+        copies = _with_roles(copies, template, zone, run)
         copies = _in_rounds(copies, template, zone, deployment, others or ())
     if deployment.spec.hosts:
         copies += map(_mismatched, skipped)
@@ -232,10 +253,10 @@ class _Run:
             return decided(action, self.refused.reason, self.refused.message)
         if target.name not in self.existing and target.name not in self.room.made and self.room.short is not None:
             return decided(Action.WAIT, self.room.short.reason, self.room.short.message)
-        if (large := _too_large(self.template, around.zone)) is not None:
+        if (large := footprints.too_large(self.template, around.zone)) is not None:
             return decided(Action.REFUSED, large.reason, large.message)
         if plan.step is Step.FETCH:
-            lies = _lies_there(self.template, around)
+            lies = footprints.lies_there(self.template, around)
             return decided(Action.ADOPT if lies else Action.DOWNLOAD)
         if view.phase is Phase.FAILED and status is None:
             message = f"{view.message}; to try again set the annotation directdownload.dev/requested-at"
@@ -258,7 +279,7 @@ class _Run:
         size, unpacked = self.template.status.size_bytes, self.unpacked_bytes
         fetch: int | None = 0
         taken, peak = 0, 0
-        part = _part_bytes(self.template, facts, view.host) if copy.action is Action.DOWNLOAD else 0
+        part = footprints.part_bytes(self.template, facts, view.host) if copy.action is Action.DOWNLOAD else 0
         if copy.action not in (Action.PRESENT, Action.ADOPT):
             fetch = None if size is None else max(0, size - view.bytes_downloaded)
             # An archive as served lies there until it has been unpacked. A part takes its space already.
@@ -326,41 +347,19 @@ def _unmade(target: Target) -> PlacementView:
     )
 
 
-def _lies_there(template: Template, around: Surroundings) -> bool:
-    """Whether the agent reports the published file of this very template that belongs to no placement."""
-    if around.pool is None or around.host is None:
-        return False
-    facts = pool_planning.facts(around.pool, around.host)
-    name = naming.file_name(template.uid, template.spec.format)
-    return any(file.name == name and file.state == "Published" for file in (facts.unplaced if facts else ()))
+def _view(copy: Copy, template: Template, zone: Zone) -> PlacementView:
+    return _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path))
 
 
-def _part_bytes(template: Template, facts: HostStorage | None, host: str) -> int:
-    """The space that the part of an ended download of the template takes there, as far as the agent lists it."""
-    stem = f"{naming.WORK_DIRECTORY}/{template.uid}.{host}."
-    files = facts.unplaced if facts is not None else ()
-    return sum(file.size_bytes or 0 for file in files if file.state == "Partial" and file.name.startswith(stem))
-
-
-def _too_large(template: Template, zone: Zone | None) -> Verdict | None:
-    """The objection of the zone's limits, as far as sizes are known."""
-    if zone is None:
-        return None
-    status, limits = template.status, zone.spec.downloads
-    for what, size, limit, field in (
-        ("the template", status.size_bytes, limits.max_size_bytes, "maxSize"),
-        ("the disk in the image", status.virtual_size_bytes, limits.max_virtual_size_bytes, "maxVirtualSize"),
-    ):
-        if size is not None and limit and size > limit:
-            message = f"{what} has {size} bytes, Zone {zone.name} takes {limit} at most (downloads.{field})"
-            return Verdict(False, Reason.TOO_LARGE, message, stalled=True)
-    return None
-
-
-def _unpacked_bytes(existing: Iterable[PlacementView]) -> int | None:
-    """Bytes of an unpacked copy of a template served as an archive, as a verified one reports; None if unknown."""
-    files = (view.file for view in existing if view.file is not None and view.phase is Phase.READY)
-    return next((file.size_bytes for file in files if file.served_bytes is not None), None)
+def _with_roles(copies: Sequence[Copy], template: Template, zone: Zone, run: _Run) -> list[Copy]:
+    """With the roles of those that start, if hosts of the zone read from each other."""
+    starting = {
+        copy.placement: run.existing.get(copy.placement) or _view(copy, template, zone)
+        for copy in copies
+        if copy.action in _STARTING
+    }
+    found = readers.roles(starting, run.existing.values(), template, zone, run.names, run.now)
+    return [dataclasses.replace(copy, role=found.get(copy.placement)) for copy in copies]
 
 
 def _in_rounds(
@@ -369,12 +368,15 @@ def _in_rounds(
     """Assigns rounds by the limits, as if every download took equally long. Those that run are in the first one."""
 
     def groups_of(copy: Copy) -> tuple[slots.Group, ...]:
-        view = _unmade(Target(copy.placement, template, zone.name, copy.pool, copy.host, copy.path))
-        return slots.groups_of(view, template, zone, [(deployment, len(copies))])
+        wanting = [(deployment, len(copies))]
+        return slots.groups_of(_view(copy, template, zone), template, zone, wanting, role=readers.job_role(copy.role))
+
+    def held_by(view: PlacementView, known: Template | None) -> tuple[slots.Group, ...]:
+        return slots.groups_of(view, known, zone, (), role=readers.role_of(view))
 
     begun = [copy for copy in copies if copy.action is Action.DOWNLOADING]
     starting = [copy for copy in copies if copy.action in _STARTING and copy.action is not Action.DOWNLOADING]
-    held = [*map(groups_of, begun), *(slots.groups_of(view, known, zone, ()) for view, known in others)]
+    held = [*map(groups_of, begun), *(held_by(view, known) for view, known in others)]
     numbers = [1] * len(begun) + rounds.assigned(held, map(groups_of, starting))
     found = {copy.placement: number for copy, number in zip((*begun, *starting), numbers, strict=True)}
     return [dataclasses.replace(copy, round=found.get(copy.placement)) for copy in copies]

@@ -14,6 +14,7 @@ from directdownload.planning import dryrun
 from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import Action, Copy, DryRun
 from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import Role
 
 
 def copy(host: str, action: Action, reason: Reason | None = None, **fields: Any) -> Copy:
@@ -55,6 +56,24 @@ def test_a_plan_for_people() -> None:
     ]
 
 
+def test_a_plan_says_who_reads_the_source() -> None:
+    copies = [
+        copy("kvm-1", Action.DOWNLOAD, fetch_bytes=1024**2, round=1, role=Role.SEED),
+        copy("kvm-2", Action.DOWNLOAD, fetch_bytes=1024**2, round=1, role=Role.PEER),
+        copy("kvm-3", Action.DOWNLOAD, fetch_bytes=1024**2, round=1, role=Role.PEER),
+        copy("kvm-4", Action.PRESENT, Reason.DOWNLOADED, fetch_bytes=0),
+    ]
+    shown = "\n".join(planview.lines(planned(*copies))).splitlines()
+    (columns,) = (line for line in shown if line.startswith("HOST"))
+    assert columns.endswith("REASON   ROLE")
+    assert "Source: read by kvm-1, 1.0 MiB in all; 2 copies come from other hosts." in shown
+    told = planview.document(planned(*copies))
+    assert [item["role"] for item in told["items"]] == ["Seed", "Peer", "Peer", None]
+    assert (told["total"]["fetchBytes"], told["total"]["originBytes"]) == (3 * 1024**2, 1024**2)
+    nobody = planview.lines(planned(*copies[1:]))
+    assert "Source: read by none; 2 copies come from other hosts." in nobody
+
+
 def test_a_plan_for_programs() -> None:
     present = copy("kvm-1", Action.PRESENT, Reason.DOWNLOADED, fetch_bytes=0)
     shown = planview.document(planned(present, copy("kvm-2", Action.DOWNLOAD, fetch_bytes=5, round=1)))
@@ -69,6 +88,7 @@ def test_a_plan_for_programs() -> None:
         "wait": 0,
         "refused": 0,
         "fetchBytes": 5,
+        "originBytes": 5,
         "rounds": 1,
         "mostAtOnce": 1,
         "otherDownloads": None,

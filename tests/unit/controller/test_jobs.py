@@ -224,6 +224,7 @@ def test_the_document_says_all_that_the_zone_the_pool_and_the_template_say() -> 
         },
         "trustBundle": jobs.TRUST_BUNDLE,
         "headersDirectory": "",
+        "peers": None,
     }
 
 

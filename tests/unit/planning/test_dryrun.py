@@ -12,6 +12,7 @@ from directdownload.planning.conditions import Verdict
 from directdownload.planning.dryrun import Action, Copy, DryRun
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import Template
+from directdownload.resources.templateplacement import Role
 
 SIZE = {"sizeBytes": 100}
 
@@ -298,3 +299,68 @@ def test_a_download_on_a_host_that_is_down_waits_and_holds_no_slot() -> None:
     fleet = dataclasses.replace(fleet, zones={zone.name: zone})
     run = dryrun.plan_dry_run(build.deployment(), build.template(), fleet, build.by_key(lost), build.NOW)
     assert [(copy.action, copy.round) for copy in run.copies] == [(Action.WAIT, None), (Action.DOWNLOAD, 1)]
+
+
+PEER = {
+    **dict.fromkeys(("serverCertificate", "clientCertificate", "bundle"), "pem"),
+    **{"keys": [], "notAfter": build.stamp(build.NOW + build.seconds(60)), "trustDomain": "d", "port": 1},
+}
+SHARING = zone(status={"peers": {"unavailable": 0}}, spec={"downloads": {"maxParallel": 1}})
+CHECKED = {"template": sized(checksum=build.DIGEST), "zone": SHARING}
+
+
+def peer(name: str, *, identity: bool = True, **more: Any) -> Any:
+    return host(
+        name,
+        storage=[facts(availableBytes=2**40, capacityBytes=2**41)],
+        status={"peer": PEER} if identity else {},
+        **more,
+    )
+
+
+def roles(found: DryRun) -> list[Role | None]:
+    return [copy.role for copy in found.copies]
+
+
+def test_one_copy_reads_the_source_and_the_others_start_beside_it() -> None:
+    found = run(*(peer(f"kvm-{number}") for number in range(5)), **CHECKED)
+    assert sorted(map(str, roles(found))) == ["Peer"] * 4 + ["Seed"]
+    assert found.rounds == 1
+    assert found.fetch_bytes is not None
+    assert found.origin_bytes == found.fetch_bytes // 5
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"zone": zone()}, None),
+        ({"template": sized()}, Role.ORIGIN),
+        ({"template": sized(checksum=build.DIGEST, url="https://images.example.org/a.gz")}, Role.ORIGIN),
+    ],
+)
+def test_without_peers_or_where_nothing_is_shared_all_read_the_source(more: Any, expected: Role | None) -> None:
+    found = run(peer("kvm-1"), peer("kvm-2"), **{**CHECKED, **more})
+    assert roles(found) == [expected, expected]
+    assert found.origin_bytes == found.fetch_bytes
+
+
+def test_a_host_without_certificate_reads_the_source_for_itself() -> None:
+    found = run(peer("kvm-1"), peer("kvm-2", identity=False), **CHECKED)
+    assert roles(found) == [Role.SEED, Role.ORIGIN]
+
+
+@pytest.mark.parametrize("content", [None, "c" * 64])
+def test_where_a_copy_is_ready_nobody_reads_the_source(content: str | None) -> None:
+    status = build.file_status()
+    status["file"]["content"] = content
+    there = placement(host="kvm-1", phase="Ready", status=status)
+    found = run(peer("kvm-1"), peer("kvm-2"), existing=[there], **CHECKED)
+    assert roles(found) == [None, Role.PEER]
+    assert found.origin_bytes == 0
+
+
+def test_a_seed_that_runs_stays_it_and_a_copy_that_reaches_nobody_reads_the_source() -> None:
+    seed = placement(host="kvm-1", phase="Downloading", status={"peers": {"role": "Seed"}})
+    alone = placement(host="kvm-2", phase="Pending", status={"peers": {"role": "Peer", "unavailable": 3}})
+    found = run(peer("kvm-1"), peer("kvm-2"), peer("kvm-3"), existing=[seed, alone], **CHECKED)
+    assert roles(found) == [Role.SEED, Role.ORIGIN, Role.PEER]

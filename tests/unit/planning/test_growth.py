@@ -26,6 +26,7 @@ from directdownload.planning import (
     deployments,
     digests,
     dryrun,
+    footprints,
     hosts,
     installations,
     keystores,
@@ -87,6 +88,7 @@ _OF_ONE = """
     rights.holds_unread rights.refusal rights.renewed rights.template_of rights.template_uid_of sharing.able
     sharing.stays slots.parallel_limit slots.verification_groups startup.asks startup.blocked startup.late
     startup.latest startup.look_again startup.with_pod startup.without_pod templates.protocol templates.source_host
+    footprints.lies_there footprints.part_bytes footprints.too_large readers.job_role readers.role_of
     peers.after peers.checksum_of peers.content_of peers.distrusts peers.next_epoch peers.notations peers.part_of
     peers.recorded peers.shown peers.turn peers.waiting placements.startable placements.verifiable slots.peers_group
     slots.seed_group
@@ -240,6 +242,15 @@ def archive(number: int) -> Scene:
 def refused(number: int) -> Scene:
     """No copy is created, and each is shown."""
     return dataclasses.replace(rollout(number), template=build.template(ready=False))
+
+
+def shared(number: int) -> Call:
+    """Where hosts read from each other."""
+    zone = build.zone(status={"peers": {"unavailable": 0}})
+    template = build.template(spec={"checksum": build.DIGEST})
+    scene = Scene(build.fleet(on_many(number), zones=[zone]), [build.deployment()], {}, template)
+    archives = list(copies(number).values())
+    return lambda: (scene.dry_run(), footprints.unpacked_bytes(archives))
 
 
 def around(number: int) -> Call:
@@ -559,6 +570,7 @@ CASES: Mapping[str, Callable[[int], Call]] = {
     "demands.copies, served.answer, one host": answered,
     "waits.counted, conditions.listed": waiting,
     "peers.candidates, peers.unreached, swarms.Swarm": swarm,
+    "readers.roles, footprints.unpacked_bytes": shared,
     "unserved.names_unserved": misspelt,
 }
 

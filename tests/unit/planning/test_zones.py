@@ -42,3 +42,12 @@ def test_verdict(
     assert (status.observed_generation, status.last_handled_request) == (3, "today")
     build.check_resource(zone, status)
     assert plan_zone(zone.model_copy(update={"status": status}), hosts, contested, NOW + build.seconds(9)) == status
+
+
+def test_a_zone_says_how_many_copies_reach_no_other_host_only_where_hosts_read_from_each_other() -> None:
+    zone = build.zone()
+    assert plan_zone(zone, HOSTS, [], NOW).peers is None
+    status = plan_zone(zone, HOSTS, [], NOW, unavailable=3)
+    assert status.peers is not None
+    assert status.peers.unavailable == 3
+    build.check_resource(zone, status)
