@@ -7,6 +7,7 @@ import os
 import pathlib
 import ssl
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -339,6 +340,30 @@ async def test_the_first_report_has_the_request_and_its_answer_is_kept(tmp_path:
         await until_async("the files", lambda: (machine.client / "tls.crt").exists())
         # The certificates cost the agent no write.
         assert len(api.called("apply", kinds.HOSTS)) == 1
+
+
+async def test_a_report_without_the_request_is_not_written_while_the_keys_are_made(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the certificates of a host away whose agent starts again."""
+    going, look = threading.Event(), PeerKeeper.look
+    monkeypatch.setattr(PeerKeeper, "look", lambda *given: (going.wait(), look(*given)))
+    api = FakeApi()
+    api.put(kinds.HOSTS, build.host_document("kvm-1"))
+    api.put(kinds.ZONES, {"metadata": {"name": "zone-1"}, "spec": {}})
+    supervisor = Supervisor(Settings("kvm-1", ("/pools",), state_directory=str(tmp_path), peers=True), api)
+    running = asyncio.create_task(supervisor.run())
+    try:
+        await until_async("all else", lambda: supervisor._keystore.report is not None)
+        assert supervisor._reporter._wanted is None
+        going.set()
+        await until_async("the first report", lambda: api.called("apply", kinds.HOSTS))
+        assert "peerRequest" in api.called("apply", kinds.HOSTS)[0].body["status"]
+    finally:
+        going.set()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
 
 
 async def test_a_host_without_room_for_keys_reports_all_else(tmp_path: pathlib.Path) -> None:

@@ -199,7 +199,7 @@ async def test_without_peers_a_request_is_not_answered_and_an_earlier_answer_goe
 async def test_certificates_are_renewed_without_a_gap_through_all_rotations(scene: Scene) -> None:
     scene.ask()
     bundles, writes = set(), 0
-    for hour in range(0, _DAYS * 24, 6):
+    for hour in range(0, _DAYS * 24, 12):
         await scene.registrar.refresh()
         found = await scene.look()
         assert found is not None
@@ -216,7 +216,7 @@ async def test_certificates_are_renewed_without_a_gap_through_all_rotations(scen
             assert validity.ends - scene.now >= LIFE / 2
         bundles.add(found["bundle"])
         writes = len(scene.api.called("apply", kinds.HOSTS))
-        scene.pass_(datetime.timedelta(hours=6))
+        scene.pass_(datetime.timedelta(hours=12))
     # Two rotations, each with two generations for a while; two renewals a day and one write for each bundle.
     assert len(bundles) == 5
     assert writes <= _DAYS * 2 + len(bundles)

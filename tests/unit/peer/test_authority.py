@@ -109,6 +109,8 @@ def test_a_lost_secret_is_a_new_authority_that_signs_at_once() -> None:
 def test_a_new_generation_is_spread_for_a_day_before_it_signs_and_the_old_one_is_believed_until_all_has_expired() -> (
     None
 ):
+    assert datetime.timedelta(days=1) == SPREAD
+    assert BELIEVED > LIFE == datetime.timedelta(days=1)
     old = advanced(None, NOW)
     assert advanced(old, NOW + ROTATION - HOUR) is old
     begin = NOW + ROTATION

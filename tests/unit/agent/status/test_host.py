@@ -7,7 +7,14 @@ import pytest
 
 from directdownload.agent.keystore.report import NOTHING, KeystoreReport
 from directdownload.agent.status import host
-from directdownload.resources.host import Demand, HostCertificate, HostStorage, KeystoreStatus, UnplacedFile
+from directdownload.resources.host import (
+    Demand,
+    HostCertificate,
+    HostStorage,
+    KeystoreStatus,
+    PeerRequest,
+    UnplacedFile,
+)
 from directdownload.resources.reasons import Reason
 
 GIB = 1024**3
@@ -42,6 +49,11 @@ def demanding(**volumes: int) -> host.Report:
     return host.Report("u", {}, NOTHING, demands)
 
 
+def asking(signing_key: str) -> host.Report:
+    request = PeerRequest(csr="a", client_csr="b", signing_key=signing_key)
+    return host.Report("u", {}, NOTHING, peer_request=request)
+
+
 TIME = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
 TOLD = report(a=50 * GIB, b=50 * GIB)
 
@@ -57,6 +69,9 @@ TOLD = report(a=50 * GIB, b=50 * GIB)
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB), 10_000, None, id="nothing changed"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 100, 200.0, id="a little was written"),
         pytest.param(TOLD, report(a=50 * GIB, b=50 * GIB - 1), 400, 0.0, id="a little was written long ago"),
+        pytest.param(report(), asking("a"), 1, 0.0, id="keys for peers came"),
+        pytest.param(asking("a"), asking("b"), 1, 0.0, id="other keys for peers"),
+        pytest.param(asking("a"), asking("a"), 1, None, id="the same keys for peers"),
         pytest.param(proven("x"), proven("x", "y"), 1, 0.0, id="a certificate more"),
         pytest.param(proven("x"), proven("x"), 10_000, None, id="the same certificates"),
         pytest.param(listing(), listing("x"), 10, 50.0, id="a file lost its placement"),
