@@ -5,8 +5,11 @@ import contextlib
 import datetime
 import os
 import pathlib
+import shutil
 import ssl
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.unit.peer.test_answers import csr
 from tests.unit.planning import build
+from tests.world import checkout
 from tests.world.api import FakeApi
 from tests.world.waiting import until_async
 
@@ -115,6 +119,25 @@ def test_modes_and_owners_of_all_files(machine: Machine) -> None:
         "peer/client": ("0o755", 0, 0),
         **{f"peer/{name}": ("0o400", 0, 0) for name in ALL if name.startswith("client/")},
     }
+
+
+def test_an_agent_without_capabilities_gives_the_server_its_files(machine: Machine) -> None:
+    """As the chart runs it: root with no capability at all, in the group of the server."""
+    look = "PeerKeeper(Settings('kvm-1', (), state_directory=sys.argv[1]), on_request=lambda: None).look(None)"
+    program = f"import sys; from directdownload.agent.peers import PeerKeeper, Settings; {look}"
+    rights = ("--reuid=0", "--regid=0", "--bounding-set=-all", "--no-new-privs")
+    command = [shutil.which("setpriv") or "setpriv", *rights, f"--groups={peers.SERVER_UID}"]
+    for _ in range(2):
+        command_line = [*command, sys.executable, "-c", program, str(machine.state)]
+        subprocess.run(command_line, env=checkout.environment(), check=True)
+        key = (machine.server / "tls.key").stat()
+        assert (key.st_uid, key.st_gid, stat.S_IMODE(key.st_mode)) == (0, peers.SERVER_UID, 0o640)
+        # The next look repairs it all the same.
+        (machine.server / "tls.key").chmod(0o600)
+        machine.server.chmod(0o700)
+    before = machine.files()
+    machine.look()
+    assert machine.files() == before
 
 
 def test_certificates_are_written_when_they_come_and_the_server_takes_them(machine: Machine) -> None:
