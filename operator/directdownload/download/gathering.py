@@ -89,6 +89,9 @@ class Gathering:
         self._recorder = self._record()
         #: by this attempt, from all sources
         self._received_bytes = 0
+        #: from other hosts, before the sources were asked
+        self._peer_bytes = 0
+        self._bad_host = ""
 
     def run(self) -> "Gathered":
         """Raises DownloadError."""
@@ -211,8 +214,10 @@ class Gathering:
             delivery = Delivery(
                 sources=", ".join(str(supplier.source.url) for supplier in running.contributors) or last,
                 source=last,
-                resumed_from=running.resumed_from,
+                resumed_from=max(0, running.resumed_from - self._peer_bytes),
                 origin_bytes=self._received_bytes if request.shared is not None else 0,
+                peer_bytes=self._peer_bytes,
+                bad_host=self._bad_host,
             )
             media_type = None if expected else running.active.media_type or ""
             return self._finish(unpack, delivery, size, digests, media_type=media_type)
@@ -371,6 +376,10 @@ def of(
         from directdownload.download.peers.gathering import PeerGathering
 
         return PeerGathering(request, staging, expected, guard, progress)
+    if request.shared is not None and request.shared.terms.parents:
+        from directdownload.download.peers.gathering import SeedGathering
+
+        return SeedGathering(request, staging, expected, guard, progress)
     return Gathering(request, staging, expected, guard, progress)
 
 

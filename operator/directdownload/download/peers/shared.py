@@ -26,11 +26,11 @@ class Shared:
 
     def preload(self) -> None:
         """Read and load now what a confined process may be unable to."""
-        if self.is_peer:
-            from directdownload.download.peers import credentials
+        from directdownload.download.peers import credentials
 
-            credentials.preload(self.terms.directory)
-        importlib.import_module(f"{__package__}.{'gathering' if self.is_peer else 'recorder'}")
+        credentials.preload(self.terms.directory)
+        for name in ("gathering", "recorder"):
+            importlib.import_module(f"{__package__}.{name}")
 
     @property
     def is_seed(self) -> bool:

@@ -23,6 +23,8 @@ from directdownload.resources import peers
 PATIENCE_SECONDS = 30.0
 #: The same in times of a piece, for large pieces on slow networks.
 _PATIENCE_PIECES = 12
+#: Both, where there is another source.
+_BRIEF_SECONDS = 3.0
 REST_SECONDS = 30.0
 #: A parent that failed rests for this long at first, and longer each time.
 _FIRST_REST_SECONDS = 0.5
@@ -48,6 +50,8 @@ class _Parent:
     problem: str = ""
     failures: int = 0
     absent: int = 0
+    #: it has said something, or cannot be reached
+    answered: bool = False
     delivered: bool = False
 
 
@@ -63,8 +67,15 @@ class Swarm:
         *,
         max_size_bytes: int = 0,
         size_bytes: int | None = None,
+        brief: bool = False,
     ) -> None:
-        """`size_bytes`: of the file, as most parents said before; else the first one that names it is believed."""
+        """`size_bytes`: of the file, as most parents said before; else the first one that names it is believed.
+
+        `brief`: there is another source, so nothing is waited for that no parent has now.
+        """
+        self._brief = brief
+        self._patience_seconds = _BRIEF_SECONDS if brief else PATIENCE_SECONDS
+        self._began = now
         self._piece_bytes = piece_bytes
         self.choice: Choice[str] = Choice(peers.PIECES_LIMIT, rng)
         #: of the file, as parents say: not verified
@@ -88,7 +99,7 @@ class Swarm:
         if state.piece_bytes not in (None, self._piece_bytes):
             self.ban(host, f"it has pieces of {state.piece_bytes} bytes, expected {self._piece_bytes}")
             return
-        parent.have = 0
+        parent.have, parent.answered = 0, True
         self.choice.forget(host)
         self._changed(host, Changes(state.size_bytes, tuple(state.have)), now)
 
@@ -100,7 +111,7 @@ class Swarm:
     def silent(self, host: str, problem: str) -> None:
         """Its stream has ended."""
         parent = self._parents[host]
-        parent.problem = problem
+        parent.problem, parent.answered = problem, True
         parent.have, parent.size_bytes = 0, None
         self.choice.forget(host)
 
@@ -225,18 +236,25 @@ class Swarm:
 
     def unavailable(self, now: float) -> str | None:
         """Why the rest will not come from these parents now; None while it may."""
-        patience = max(PATIENCE_SECONDS, _PATIENCE_PIECES * self._slot_seconds())
+        least, slots = self._patience_seconds, 0 if self._brief else _PATIENCE_PIECES
+        patience = max(least, slots * self._slot_seconds())
         if all(parent.banned for parent in self._parents.values()):
             what = "no host is left to ask"
-        elif now - self._heard > PATIENCE_SECONDS:
-            what = f"no host has answered for {PATIENCE_SECONDS:g} s"
+        elif now - self._heard > least:
+            what = f"no host has answered for {least:g} s"
         elif now - self._progressed > patience:
             what = f"no host has had a further piece for {patience:.0f} s"
+        elif self._brief and self._exhausted(now):
+            what = "no host has a further piece now"
         else:
             return None
         problems = [parent.problem for parent in self._parents.values() if parent.problem]
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         return f"{what} ({'; '.join(problems[:_SHOWN])}{more})" if problems else what
+
+    def _exhausted(self, now: float) -> bool:
+        all_answered = all(parent.answered or parent.banned for parent in self._parents.values())
+        return self.choice.offered == 0 and (all_answered or now - self._began > _BRIEF_SECONDS)
 
     @property
     def delivered(self) -> Sequence[str]:

@@ -47,7 +47,7 @@ class PeerTransfer:
     """One run; `run` once. `keep` and `report` are as for Sync.
 
     `doubts` are proofs that led to a wrong file: such a piece counts only by a proof of a higher epoch, and is fetched
-    only if that has another digest. `size_bytes`: as for Swarm.
+    only if that has another digest. `size_bytes` and `brief`: as for Swarm.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class PeerTransfer:
         keep: Callable[["PeerTransfer", Ranges, int], None],
         report: Callable[["PeerTransfer", int, int], None],
         doubts: Mapping[int, Proof],
-        size_bytes: int | None,
+        size_bytes: int | None = None,
+        brief: bool = False,
     ) -> None:
         now = time.monotonic()
         self._staging = staging
@@ -77,7 +78,7 @@ class PeerTransfer:
         rng = random.Random()  # noqa: S311
         hosts = [parent.host for parent in self._terms.parents]
         most = limits.max_size_bytes
-        self.swarm = Swarm(hosts, self._piece_bytes, rng, now, max_size_bytes=most, size_bytes=size_bytes)
+        self.swarm = Swarm(hosts, self._piece_bytes, rng, now, max_size_bytes=most, size_bytes=size_bytes, brief=brief)
         self.resumed_from = 0
         self._pace = Pace(limits, now)
         self._over = threading.Event()
@@ -185,7 +186,7 @@ class PeerTransfer:
         self._hashed_bytes = hashed
         if (other := self.swarm.other_size_bytes) is not None:
             raise ContestedError(other)
-        if (problem := self.swarm.unavailable(now)) is not None:
+        if not self._reading and (problem := self.swarm.unavailable(now)) is not None:
             raise SourceError(Reason.PEERS_UNAVAILABLE, problem)
         for flight in flights:
             if not flight.slow and self.swarm.is_slow(flight.host, flight.index, flight.receiving_seconds(now)):

@@ -1,6 +1,7 @@
 """Which parents are asked, and when a job gives up: decided without a clock."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ MIB = 1024 * 1024
 SIZE = 4 * MIB
 
 
-def make(*hosts: str, now: float = 0.0, **fields: int) -> Swarm:
-    return Swarm(hosts, MIB, random.Random(1), now, **fields)
+def make(*hosts: str, **fields: Any) -> Swarm:
+    return Swarm(hosts, MIB, random.Random(1), 0.0, **fields)
 
 
 def having(*hosts: str, pieces: tuple[int, ...] = (0, 1, 2, 3)) -> Swarm:
@@ -143,6 +144,25 @@ def test_a_parent_whose_pieces_are_always_gone_rests_shortly() -> None:
         swarm.changes("a", Changes(add=(0,)), 0.0)
     assert swarm.next(0.9) is None
     assert swarm.next(1.0) == ("a", 0)
+
+
+def test_where_there_is_another_source_nothing_is_waited_for() -> None:
+    swarm = make("a", "b", brief=True)
+    swarm.state("a", State(None, None, frozenset()), 1.0)
+    assert swarm.unavailable(1.0) is None
+    swarm.state("b", State(MIB, SIZE, frozenset({0})), 1.0)
+    assert swarm.unavailable(1.0) is None
+    assert swarm.next(1.0) == ("b", 0)
+    assert swarm.unavailable(1.0) is None
+    swarm.accepted("b", 0, 0.1, 1.5)
+    assert swarm.unavailable(1.5) == "no host has a further piece now"
+
+
+def test_a_host_that_does_not_answer_is_not_waited_for_long() -> None:
+    swarm = make("a", "b", brief=True)
+    swarm.state("a", State(None, None, frozenset()), 1.0)
+    assert swarm.unavailable(3.0) is None
+    assert swarm.unavailable(3.1) is not None
 
 
 def test_only_a_few_hosts_are_named_in_a_message() -> None:
