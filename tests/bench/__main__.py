@@ -1,6 +1,7 @@
 """`make bench`: speed and memory, as tables of docs/performance.md. One alone: `python -m tests.bench sources`.
 
-`scale` takes ten minutes, and is run by its name only (`make bench-scale`), as is `turns`, a part of it.
+`scale` takes ten minutes, and is run by its name only (`make bench-scale`), as is `turns`, a part of it; so does
+`swarm`, five thousand simulated hosts that serve each other.
 """
 
 import argparse
@@ -8,7 +9,19 @@ import os
 import platform
 import sys
 
-from tests.bench import certificates, dashboard, failover, keystore, planning, rollout, scale, sources, volumes
+from tests.bench import (
+    certificates,
+    dashboard,
+    failover,
+    keystore,
+    peers,
+    planning,
+    rollout,
+    scale,
+    sources,
+    swarm,
+    volumes,
+)
 from tests.world import checkout
 
 BENCHES = {
@@ -21,10 +34,12 @@ BENCHES = {
     "failover": failover.measure,
     "volumes": volumes.measure,
     "dashboard": dashboard.measure,
+    "peers": peers.measure,
+    "swarm": swarm.measure,
     "scale": scale.measure,
     "turns": scale.measure_turns,
 }
-LONG = ("scale", "turns")
+LONG = ("scale", "turns", "swarm")
 
 
 def main() -> int:
