@@ -34,6 +34,8 @@ _SAMPLES = 31
 #: Pieces in a row that a parent announced and does not give. A Seed gives each to one host, and others may have been
 #: faster; a liar costs as few requests.
 _ABSENT, _ABSENT_REST_SECONDS = 8, 1.0
+#: Such a piece is asked for again after this time, if the parent still announces it.
+_AGAIN_SECONDS = 5.0
 _SHOWN = 4
 
 
@@ -50,6 +52,8 @@ class _Parent:
     problem: str = ""
     failures: int = 0
     absent: int = 0
+    #: pieces that it did not give -> when it is asked again
+    withheld: dict[int, float] = dataclasses.field(default_factory=dict)
     #: it has said something, or cannot be reached
     answered: bool = False
     delivered: bool = False
@@ -100,6 +104,7 @@ class Swarm:
             self.ban(host, f"it has pieces of {state.piece_bytes} bytes, expected {self._piece_bytes}")
             return
         parent.have, parent.answered = 0, True
+        parent.withheld.clear()
         self.choice.forget(host)
         self._changed(host, Changes(state.size_bytes, tuple(state.have)), now)
 
@@ -135,6 +140,8 @@ class Swarm:
         parent.have = (parent.have | maps.of(changes.add, self.choice.pieces)) & ~maps.of(
             changes.drop, self.choice.pieces
         )
+        for index in (*changes.add, *changes.drop):
+            parent.withheld.pop(index, None)
         self.choice.announce(host, changes.add, changes.drop)
         if parent.rests_until is not None:
             self.choice.set_aside(host)
@@ -164,6 +171,11 @@ class Swarm:
             if parent.rests_until is not None and parent.rests_until <= now:
                 parent.rests_until = None
                 self.choice.take_up(host)
+            again = [index for index, moment in parent.withheld.items() if moment <= now]
+            for index in again:
+                del parent.withheld[index]
+            if again and not parent.banned:
+                self.choice.announce(host, (index for index in again if parent.have >> index & 1))
         return self.choice.next()
 
     def progress(self, now: float) -> None:
@@ -182,8 +194,10 @@ class Swarm:
 
     def absent(self, host: str, index: int, now: float) -> None:
         """It announced a piece that it does not have."""
-        self.stale(host, index)
         parent = self._parents[host]
+        if not parent.banned:
+            self.choice.announce(host, drop=(index,))
+        parent.withheld[index] = now + _AGAIN_SECONDS
         parent.absent += 1
         if parent.absent >= _ABSENT:
             parent.absent = 0

@@ -121,6 +121,8 @@ class Parent:
         self.rate = 0.0
         #: of a piece, sent before the connection stalls
         self.stalls_after: int | None = None
+        #: sent in place of pieces, each once
+        self.answers: list[bytes] = []
         self.first_line: bytes | None = None
         self.later: list[bytes] = []
         self.piece: Callable[[int], bytes | None] = self.data_of
@@ -215,6 +217,9 @@ class Parent:
 
     def _give(self, connection: ssl.SSLSocket, index: int) -> None:
         self.asked.append(index)
+        if self.answers:
+            connection.sendall(self.answers.pop(0))
+            return
         body = self.piece(index)
         if body is None:
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import gzip
 import pathlib
+import random
 import socket
 import threading
 import time
@@ -373,6 +374,85 @@ def test_no_parent_makes_the_file_too_large(pool: pathlib.Path, authority: Autho
         told = document(pool, swarm, authority, liar, honest)
         told["limits"] |= {"maxSizeBytes": len(DATA)}
         assert fetch(told).reason is Reason.DOWNLOADED
+    assert published(pool)
+
+
+def empty(status: str, *headers: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *headers, "", ""]).encode()
+
+
+ODD_ANSWERS = [
+    empty("503 Busy", "Piece-Retry-After: 0.05"),
+    empty("503 Busy", "Piece-Retry-After: soon"),
+    empty("503 Busy"),
+    empty("401 Unauthorized"),
+    empty("200 OK"),
+    empty("206 Partial Content"),
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1048576\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\nContent-Length: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 4000 + b"\r\n\r\n",
+    b"\r\n",
+    b"SSH-2.0-x\r\n",
+    b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
+]
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS, ids=range(len(ODD_ANSWERS)))
+def test_an_odd_answer_costs_a_pause(pool: pathlib.Path, authority: Authority, answer: bytes) -> None:
+    """The pieces come from this parent all the same, as soon as it gives them."""
+    swarm = Swarm()
+    with Parent(authority, swarm, "kvm-2") as parent:
+        parent.answers = [answer]
+        told = document(pool, swarm, authority, parent)
+
+        def announce() -> None:
+            closely("it was asked", lambda: parent.asked)
+            parent.say(protocol.changes_line(Changes(add=(0, 1, 2, 3))))
+
+        thread = threading.Thread(target=announce)
+        thread.start()
+        assert fetch(told).bad_host == ""
+        thread.join()
+    assert published(pool)
+
+
+class Chaos:
+    """For a parent: something else with each piece."""
+
+    def __init__(self, parent: Parent, seed: int) -> None:
+        self._parent = parent
+        self._chance = random.Random(seed)
+        parent.piece = self.piece
+
+    def piece(self, index: int) -> bytes | None:
+        data = self._parent.pieces[index]
+        other = self._chance.randrange(4)
+        odd = [
+            data,
+            data,
+            None,
+            data[:-1],
+            data + b"x",
+            self._chance.randbytes(len(data)),
+            self._parent.pieces[other],
+            b"",
+        ]
+        return self._chance.choice(odd)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_compromised_parent_never_makes_an_unverified_byte_published(
+    pool: pathlib.Path, authority: Authority, seed: int
+) -> None:
+    swarm = Swarm()
+    with two(authority, swarm) as (liar, honest):
+        Chaos(liar, seed)
+        honest.has = set()
+        thread = give_once_asked(liar, honest)
+        assert fetch(document(pool, swarm, authority, liar, honest)).reason is Reason.DOWNLOADED
+        thread.join()
     assert published(pool)
 
 

@@ -146,6 +146,19 @@ def test_a_parent_whose_pieces_are_always_gone_rests_shortly() -> None:
     assert swarm.next(1.0) == ("a", 0)
 
 
+def test_a_piece_that_was_not_given_is_asked_for_again_while_it_is_announced() -> None:
+    swarm = having("a", pieces=(0,))
+    assert swarm.next(0.0) == ("a", 0)
+    swarm.choice.give_back(0)
+    swarm.absent("a", 0, 0.0)
+    assert swarm.next(4.9) is None
+    assert swarm.next(5.0) == ("a", 0)
+    swarm.choice.give_back(0)
+    swarm.absent("a", 0, 5.0)
+    swarm.changes("a", Changes(drop=(0,)), 6.0)
+    assert swarm.next(100.0) is None
+
+
 def test_where_there_is_another_source_nothing_is_waited_for() -> None:
     swarm = make("a", "b", brief=True)
     swarm.state("a", State(None, None, frozenset()), 1.0)
