@@ -195,7 +195,7 @@ class Swarms:
             fetches = placement is not None and placement.phase is not Phase.READY
             if runs and fetches and placement is not None and self._usable(placement.host, now):
                 return True
-        return any(self._usable(view.host, now) for view in swarm.recorded())
+        return bool(swarm.server(lambda view: self._usable(view.host, now)))
 
     def _usable(self, name: str, now: datetime.datetime) -> bool:
         """Whether other hosts can read from the host of this name, for all that is known."""
@@ -210,16 +210,20 @@ class Swarms:
 
     def _starts(self, view: PlacementView, now: datetime.datetime) -> bool:
         """Whether a fetch of this copy, which wants to start, could start now as Seed."""
+        if not self._certified(self._world.hosts.get(view.host), now):
+            return False
         around = surroundings.of(self._world, view, now)
-        if around.zone is None or around.shared or not self._certified(around.host, now):
+        if around.zone is None or around.shared:
             return False
         of_host = slots.Group(f"host/{view.host}", around.zone.spec.downloads.max_parallel_per_host)
         return placements.startable(around) and self._world.slots.full_group((of_host,)) is None
 
     def _records(self, view: PlacementView, now: datetime.datetime) -> bool:
         """Whether a verification of this copy could start now as Seed."""
+        if not self._certified(self._world.hosts.get(view.host), now):
+            return False
         around = surroundings.of(self._world, view, now)
-        return not around.shared and self._certified(around.host, now) and placements.verifiable(around)
+        return not around.shared and placements.verifiable(around)
 
     def document(
         self, placement: PlacementView, around: Surroundings, role: PeerRole, now: datetime.datetime

@@ -42,7 +42,7 @@ def roles(
         return content is not None and known and pool is not None and not pool.spec.shared
 
     seeds = any(view.counted is Phase.DOWNLOADING and role_of(view) is PeerRole.SEED for view in views.values())
-    served = seeds or any(map(shares, swarm.recorded())) or bool(swarm.recorder(shares, now))
+    served = seeds or bool(swarm.server(shares)) or bool(swarm.recorder(shares, now))
     seed = "" if served else swarm.next_seed(lambda view: view.key in starting and shares(view), now)
 
     def role(view: PlacementView) -> Role:

@@ -6,7 +6,7 @@
 import bisect
 import collections
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 from directdownload.planning import peers
@@ -20,6 +20,8 @@ _TRIES = 2
 _SHORT = datetime.timedelta(seconds=30)
 #: How long a copy that was asked to start may take before it is asked again.
 _PATIENCE = datetime.timedelta(seconds=60)
+#: Between two searches that find nothing.
+_SEARCH = datetime.timedelta(seconds=1)
 
 #: Rounds of failures, place in the order of hosts, name.
 _Turn = tuple[int, int, str]
@@ -69,16 +71,16 @@ class Swarm:
         self._turns: dict[str, _Turn] = {}
         #: of the copies that are Pending
         self._line: list[_Turn] = []
-        #: of the copies that are Ready, without records
-        self._unrecorded: list[_Turn] = []
+        #: copies that are Ready, without records
+        self._unrecorded: dict[str, None] = {}
         #: copies that are Ready, with records
         self._recorded: dict[str, None] = {}
         self._contents: collections.Counter[str] = collections.Counter()
         self._archives = self._refuted = 0
         self._notations: tuple[str, Mapping[str, peers.Content]] = ("", {})
-        self._last_seed = self._chosen = self._asked = ""
+        self._last_seed = self._chosen = self._asked = self._recorder = self._server = ""
         self._rounds = 0
-        self._asked_at = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self._asked_at = self._searched = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
         #: copies of which a verification has recorded nothing
         self._barren: set[str] = set()
         self.wanting, self.ahead = Hosts(), Hosts()
@@ -101,11 +103,11 @@ class Swarm:
         if self._views.pop(view.key, None) is None:
             return
         turn = self._turns.pop(view.key)
-        for turns in (self._line, self._unrecorded):
-            place = bisect.bisect_left(turns, turn)
-            if place < len(turns) and turns[place] == turn:
-                del turns[place]
-        self._recorded.pop(view.key, None)
+        place = bisect.bisect_left(self._line, turn)
+        if place < len(self._line) and self._line[place] == turn:
+            del self._line[place]
+        for copies in (self._unrecorded, self._recorded):
+            copies.pop(view.key, None)
         self.wanting.remove(view.key)
         self.ahead.remove(view.key)
         self._count(view, -1)
@@ -129,7 +131,7 @@ class Swarm:
         elif recorded:
             self._recorded[view.key] = None
         elif view.phase is Phase.READY:
-            bisect.insort(self._unrecorded, turn)
+            self._unrecorded[view.key] = None
         if recorded or view.phase not in (Phase.READY, Phase.FAILED):
             self.wanting.add(view.key, view.host)
         shares = told is not None and told.role is not Role.ORIGIN
@@ -160,9 +162,11 @@ class Swarm:
     def view(self, key: str) -> PlacementView | None:
         return self._views.get(key)
 
-    def recorded(self) -> Iterator[PlacementView]:
-        """The copies that other hosts can read, for all that is known."""
-        return (self._views[key] for key in tuple(self._recorded))
+    def server(self, usable: Judge) -> str:
+        """A copy with records that is `usable`: the same one while it is; empty: none."""
+        if self._server not in self._recorded or not usable(self._views[self._server]):
+            self._server = next((key for key in self._recorded if usable(self._views[key])), "")
+        return self._server
 
     def content(self, template: Template, shared: Sequence[str] = ()) -> peers.Content | None:
         """The content of new jobs; None: the file cannot be shared. `shared`: those of the jobs that exist."""
@@ -175,12 +179,22 @@ class Swarm:
         return peers.content_of(template, self._notations[1], known)
 
     def recorder(self, able: Judge, now: datetime.datetime) -> str:
-        """The copy without records that is to be verified for them: the first that is `able`; empty: none."""
-        for _, _, key in self._unrecorded:
+        """The copy without records that is to be verified for them: the same one while it is `able`; empty: none.
+
+        Thousands may be unable: after a search that found none there is no other for a while.
+        """
+
+        def suits(key: str) -> bool:
             view = self._views[key]
-            if key not in self._barren and not _paused(view, now) and able(view):
-                return key
-        return ""
+            return key not in self._barren and not _paused(view, now) and able(view)
+
+        if self._recorder in self._unrecorded and suits(self._recorder):
+            return self._recorder
+        self._recorder = ""
+        if now >= self._searched + _SEARCH:
+            self._recorder = next(filter(suits, self._unrecorded), "")
+            self._searched = self._searched if self._recorder else now
+        return self._recorder
 
     def next_seed(self, able: Judge, now: datetime.datetime) -> str:
         """The copy that is to read the source: the last Seed for a while, then one after the other; empty: none.
