@@ -159,6 +159,8 @@ class Fetcher:
         with self._changed:
             link, released = self._links.pop(flight.host, (None, flight.released))
             flight.released, fresh = released, flight.released
+            if fresh.is_set():
+                released.set()
         if link is not None:
             try:
                 return link, link.get(target)

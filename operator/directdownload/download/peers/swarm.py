@@ -23,6 +23,8 @@ from directdownload.resources import peers
 PATIENCE_SECONDS = 30.0
 #: The same in times of a piece, for large pieces on slow networks.
 _PATIENCE_PIECES = 12
+#: A Seed may read its source as slowly as this, and needs the time of a piece until it has the next one.
+_SEED_BYTES_PER_SECOND = 256 * 1024
 #: Both, where there is another source.
 _BRIEF_SECONDS = 3.0
 REST_SECONDS = 30.0
@@ -250,8 +252,9 @@ class Swarm:
 
     def unavailable(self, now: float) -> str | None:
         """Why the rest will not come from these parents now; None while it may."""
-        least, slots = self._patience_seconds, 0 if self._brief else _PATIENCE_PIECES
-        patience = max(least, slots * self._slot_seconds())
+        least = patience = self._patience_seconds
+        if not self._brief:
+            patience = max(least, _PATIENCE_PIECES * self._slot_seconds(), self._piece_bytes / _SEED_BYTES_PER_SECOND)
         if all(parent.banned for parent in self._parents.values()):
             what = "no host is left to ask"
         elif now - self._heard > least:

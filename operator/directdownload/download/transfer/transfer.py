@@ -75,7 +75,8 @@ class Transfer:
         self._ramp = schedule.Ramp(time.monotonic())
         self._bandwidth = Bandwidth(terms.limits.bandwidth_bytes_per_second)
         self._pace = Pace(terms.limits, time.monotonic())
-        self._received_by_ended = 0
+        #: by connections that have ended
+        self.received_bytes = 0
         self._assembly = Assembly(
             staging,
             state,
@@ -96,11 +97,6 @@ class Transfer:
     def resumed_from(self) -> int:
         """The number of bytes reused from an earlier attempt."""
         return self._assembly.resumed_from
-
-    @property
-    def received_bytes(self) -> int:
-        """The number of bytes that came from the sources, once it has ended."""
-        return self._received_by_ended
 
     @property
     def contributors(self) -> list[Supplier]:
@@ -183,7 +179,7 @@ class Transfer:
     def _look_at_pace(self, now: float) -> None:
         """Drop the sources that together deliver too little; other sources or the next attempt continue from there."""
         waited_for = sources_waited_for(self._connections)
-        received = self._received_by_ended + sum(connection.received_bytes for connection in self._connections)
+        received = self.received_bytes + sum(connection.received_bytes for connection in self._connections)
         if (rate := self._pace.look(now, received, waiting=bool(waited_for))) is not None:
             for supplier in waited_for:
                 self._give_up(supplier, self._pace.failure(supplier.source.url, rate))
@@ -228,7 +224,7 @@ class Transfer:
             with self._changed:
                 self._let_go(connection)
                 connection.supplier.candidate.connections -= 1
-                self._received_by_ended += connection.received_bytes
+                self.received_bytes += connection.received_bytes
                 self._connections.remove(connection)
                 self._changed.notify_all()
 

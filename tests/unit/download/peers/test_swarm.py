@@ -97,6 +97,15 @@ def test_large_pieces_on_a_slow_network_get_more_time() -> None:
     assert swarm.unavailable(121.0) == "no host has had a further piece for 120 s"
 
 
+def test_a_seed_that_reads_slowly_gets_the_time_of_a_large_piece() -> None:
+    swarm = Swarm(["a"], 64 * MIB, random.Random(1), 0.0)
+    for now in (29.0, 58.0, 255.0):
+        swarm.changes("a", Changes(), now)
+        assert swarm.unavailable(now) is None
+    swarm.changes("a", Changes(), 257.0)
+    assert swarm.unavailable(257.0) == "no host has had a further piece for 256 s"
+
+
 def test_a_piece_is_slow_only_if_another_parent_has_it() -> None:
     swarm = having("a", "b")
     swarm.changes("b", Changes(drop=(3,)), 0.0)
