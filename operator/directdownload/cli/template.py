@@ -243,6 +243,9 @@ def _description(item: Template) -> list[str]:
                 f"{counts.pending} pending, {counts.failed} failed",
             )
         )
+    if status.bytes_from is not None:
+        origin, others = units.size(status.bytes_from.origin), units.size(status.bytes_from.peers)
+        facts.append(("Received", f"{origin} from the source, {others} from other hosts"))
     lines = [f"{name + ':':<14}{' '.join(value.split())}" for name, value in facts if value]
     if status.conditions:
         lines += ["", "Conditions:"]

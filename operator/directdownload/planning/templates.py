@@ -13,7 +13,7 @@ from directdownload.resources.base import ConditionStatus
 from directdownload.resources.checksum import Checksum
 from directdownload.resources.reasons import Reason
 from directdownload.resources.template import PlacementCounts, Template, TemplateStatus
-from directdownload.resources.templateplacement import Phase
+from directdownload.resources.templateplacement import BytesFrom, Phase
 
 _PROTOCOLS: Mapping[str, Literal["HTTP", "HTTPS", "NFS"]] = {"http": "HTTP", "https": "HTTPS", "nfs": "NFS"}
 
@@ -64,6 +64,16 @@ def count(placements: Iterable[PlacementView]) -> PlacementCounts:
     return PlacementCounts(total=len(phases), ready=ready, downloading=downloading, pending=pending, failed=failed)
 
 
+def _received(placements: Iterable[PlacementView]) -> BytesFrom | None:
+    """What the downloads of the copies received; None: no copy says."""
+    told = [p.file.bytes_from for p in placements if p.file is not None and p.file.bytes_from is not None]
+    if not told:
+        return None
+    sums = (sum(each.origin for each in told), sum(each.peers for each in told))
+    origin, peers = (min(each, quantities.LARGEST_INTEGER) for each in sums)
+    return BytesFrom(origin=origin, peers=peers)
+
+
 def plan_template(
     template: Template,
     zones: Collection[str],
@@ -111,6 +121,7 @@ def plan_template(
         etag=(answer.etag if answer.etag.isprintable() else "") or None if answer is not None else before.etag,
         digest=heard.digest,
         placements=count(placements),
+        bytes_from=_received(placements),
         probe=probed.record if probed is not None else before.probe,
         **requests.served(template, now).fields(),
         conditions=(

@@ -20,6 +20,7 @@ from directdownload.resources.base import (
 from directdownload.resources.checksum import ALGORITHMS, EXAMPLE, Algorithm
 from directdownload.resources.definition import AGE, Column, Definition, Rule, condition_column
 from directdownload.resources.reasons import Word
+from directdownload.resources.templateplacement import BytesFrom
 
 _URL_EXAMPLE = "https://images.example.org/debian-13.qcow2"
 #: `{ALG}hex`, `alg:hex`, or 32 bare hex digits for MD5: CloudStack's notations, in any case.
@@ -213,6 +214,9 @@ class TemplateStatus(Status):
         "copy must match it. It is withdrawn if another job finds another digest (condition DigestDisputed).",
     )
     placements: PlacementCounts | None = None
+    bytes_from: BytesFrom | None = pydantic.Field(
+        None, description="Sum of `file.bytesFrom` of the copies, where hosts read from each other."
+    )
     probe: TemplateProbe | None = None
 
 

@@ -6,8 +6,11 @@ import pytest
 from tests.unit.planning import build
 from tests.unit.planning.build import DIGEST, NOW
 
+from directdownload.planning.observed import PlacementView
 from directdownload.planning.templates import count, plan_template, protocol, source_host
+from directdownload.resources import quantities
 from directdownload.resources.reasons import Reason
+from directdownload.resources.templateplacement import BytesFrom
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,21 @@ def test_counts() -> None:
     phases = [None, "Pending", "Pending", "Downloading", "Ready", "Ready", "Ready", "Failed", "Removing", "Removing"]
     counts = count(build.placement(host=f"h{i}", phase=phase) for i, phase in enumerate(phases))
     assert (counts.total, counts.pending, counts.downloading, counts.ready, counts.failed) == (8, 3, 1, 3, 1)
+
+
+def test_a_template_sums_up_where_the_bytes_of_its_copies_came_from() -> None:
+    def ready(host: str, origin: int, peers: int) -> PlacementView:
+        status = build.file_status()
+        status["file"]["bytesFrom"] = {"origin": origin, "peers": peers}
+        return build.placement(host=host, phase="Ready", status=status)
+
+    template = build.template()
+    alone = [build.placement(host="kvm-9", phase="Ready", status=build.file_status())]
+    assert plan_template(template, (), alone, NOW).bytes_from is None
+    status = plan_template(
+        template, (), [ready("kvm-1", 5, 0), ready("kvm-2", 0, 5), ready("kvm-3", 1, 4), *alone], NOW
+    )
+    assert status.bytes_from == BytesFrom(origin=6, peers=9)
+    most = ready("kvm-1", quantities.LARGEST_INTEGER, 0)
+    status = plan_template(template, (), [most, ready("kvm-2", 1, 0)], NOW)
+    assert status.bytes_from == BytesFrom(origin=quantities.LARGEST_INTEGER)
