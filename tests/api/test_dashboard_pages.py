@@ -373,16 +373,12 @@ def _answer(body: bytes) -> bytes:
 
 
 def test_without_the_cookie_or_under_another_name_nothing_is_shown(browser: Browser, dashboard: Dashboard) -> None:
-    context = browser.new_context()
-    try:
-        stranger = context.new_page()
-        stranger.goto(dashboard.origin)
-        expect(stranger.locator("h1")).to_have_text("Not shown")
+    with processes.stranger(browser) as page:
+        page.goto(dashboard.origin)
+        expect(page.locator("h1")).to_have_text("Not shown")
         # each address is good once
-        stranger.goto(dashboard.addresses[0])
-        expect(stranger.locator("h1")).to_have_text("Not shown")
-    finally:
-        context.close()
+        page.goto(dashboard.addresses[0])
+        expect(page.locator("h1")).to_have_text("Not shown")
     with processes.entered(browser, dashboard) as page:
         expect(page.locator("h1")).to_have_text("Fleet")
         (cookie,) = page.context.cookies()

@@ -203,6 +203,10 @@ class Demo:
             "Deploy it onto every host of the zone",
             "Each host fetches its copy straight from the origin. Live, until every copy is verified and in place:",
         )
+        kubeconfig = stage.environment.get("KUBECONFIG", "")
+        stage.say("To see it in a browser meanwhile, in another terminal (the address that it prints is good once):")
+        stage.say(f"    {REPOSITORY}/.venv/bin/directdownload dashboard --kubeconfig {kubeconfig} --no-browser")
+        stage.say()
         manifest = self.manifest("templatedeployment", {})
         began = time.monotonic()
         stage.run("kubectl", "apply", "-f", str(manifest))
@@ -392,6 +396,7 @@ def end(stage: Stage, cluster: Target, status: int) -> int:
         stage.heading("Everything is still up (KEEP=1)")
         stage.say(f"    Look around:  export KUBECONFIG={kubeconfig} PATH={REPOSITORY}/.venv/bin:{_bin()}:$PATH")
         stage.say("                  kubectl get directdownload -A; kubectl directdownload status")
+        stage.say("                  directdownload dashboard --no-browser")
         stage.say(f"                  kubectl -n {NAMESPACE} logs deployment/{RELEASE}-controller -f")
         stage.say(f"    Take it down: {cluster.how_to_take_down()}")
     else:

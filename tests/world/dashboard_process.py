@@ -82,18 +82,24 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def entered(browser: Browser, dashboard: Dashboard, path: str = "/", **options: Any) -> Iterator[Page]:
-    """A page of a browser of its own that has used the last address."""
+def stranger(browser: Browser, **options: Any) -> Iterator[Page]:
+    """An empty page of a browser without cookies."""
     context: BrowserContext = browser.new_context(**options)
     context.set_default_timeout(60_000)
     try:
-        page = context.new_page()
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def entered(browser: Browser, dashboard: Dashboard, path: str = "/", **options: Any) -> Iterator[Page]:
+    """A page of a browser of its own that has used the last address."""
+    with stranger(browser, **options) as page:
         page.goto(dashboard.addresses[-1])
         if path != "/":
             page.goto(dashboard.origin + path)
         yield page
-    finally:
-        context.close()
 
 
 def axe() -> str:
