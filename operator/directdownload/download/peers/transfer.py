@@ -240,11 +240,15 @@ class PeerTransfer:
             self._reading = False
 
     def _digest(self, start: int, end: int, buffer: memoryview) -> bytes:
+        """Of bytes on disk; empty if they cannot be read, which is then like any other damage."""
         hasher = hashlib.sha256()
         guard = self._guard.for_connection(self._over)
         while start < end:
             guard.check()
-            count = os.preadv(self._staging.part.descriptor, [buffer[: min(len(buffer), end - start)]], start)
+            try:
+                count = os.preadv(self._staging.part.descriptor, [buffer[: min(len(buffer), end - start)]], start)
+            except OSError:
+                return b""
             if not count:
                 break
             hasher.update(buffer[:count])
