@@ -100,7 +100,7 @@ def _tell_exchange(context: Context, placement: PlacementView, outcome: JobResul
     metrics.received(placement.zone, outcome)
     bad = context.world.hosts.get(outcome.bad_host)
     if bad is not None and bad.spec.zone == placement.zone:
-        message = f"host {bad.name} sent a piece that is not what its Seed signed; docs/peers.md says what to look at"
+        message = f"host {bad.name} sent a piece that is not what its Seed signed: look at its memory and disk"
         context.tell(kinds.TEMPLATE_PLACEMENTS, placement, "Warning", Reason.CHECKSUM_MISMATCH, message, "ReadPeers")
 
 
