@@ -15,6 +15,7 @@ from tests.bench import (
     failover,
     keystore,
     peers,
+    peerserver,
     planning,
     rollout,
     scale,
@@ -36,6 +37,7 @@ BENCHES = {
     "dashboard": dashboard.measure,
     "peers": peers.measure,
     "swarm": swarm.measure,
+    "peerserver": peerserver.measure,
     "scale": scale.measure,
     "turns": scale.measure_turns,
 }

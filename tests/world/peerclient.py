@@ -42,7 +42,7 @@ class Wire:
         except OSError:
             self._plain.close()
             raise
-        self._rest = b""
+        self._rest = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +74,13 @@ class Wire:
         """Raises ConnectionError if there are fewer bytes."""
         while len(self._rest) < length:
             self._more()
-        data, self._rest = self._rest[:length], self._rest[length:]
+        data = bytes(self._rest[:length])
+        del self._rest[:length]
         return data
+
+    def rest(self) -> bytes:
+        """What came beyond that already."""
+        return self.read(len(self._rest))
 
     def head(self) -> tuple[int, dict[str, str]]:
         while b"\r\n\r\n" not in self._rest:
