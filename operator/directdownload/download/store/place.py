@@ -206,7 +206,7 @@ class Part:
     def discard(self, *, pieces: bool = True) -> None:
         """Remove everything of this download; without `pieces` its piece log stays, which a published file keeps."""
         try:
-            if pieces and self.place.pieces:
+            if pieces and os.path.lexists(self.place.pieces):
                 # of use to other hosts only
                 with contextlib.suppress(OSError):
                     writing.remove(self.place.pieces)
