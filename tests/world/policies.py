@@ -75,7 +75,8 @@ CONTROLLERS: dict[Resource, Object] = {
         "phase": "Ready",
         "attempts": 1,
         "conditions": [READY],
-        "file": {"path": "/p", "digest": "sha256:" + 64 * "0"},
+        "file": {"path": "/p", "digest": "sha256:" + 64 * "0", "content": "c"},
+        "peers": {"role": "Peer", "unavailable": 1},
     },
 }
 #: Of another version.

@@ -93,6 +93,7 @@ FULL: dict[Resource, Object] = {
             "minimumChecksum": "SHA-256",
         },
         "onDemand": {"enabled": True, "namespaces": SELECTOR, "pool": "local", "keep": "90m", "maxPerHost": 0},
+        "peers": {"maxParallel": 200},
     },
     HOSTS: {
         "nodeName": "kvm-1",
@@ -182,6 +183,7 @@ DEFAULTS: dict[Resource, Object] = {
             "minimumChecksum": "MD5",
         },
         "onDemand": {"enabled": False, "keep": "1h", "maxPerHost": 20},
+        "peers": {"maxParallel": 0},
     },
     HOSTS: {
         "allocationState": "Enabled",
@@ -458,7 +460,7 @@ def condition(name: str, status: str = "True", reason: str = "Ready", generation
 #: kind → (a status, the columns of `kubectl get` but Age, what `-o wide` adds)
 COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
     ZONES: (
-        {"hosts": {"total": 3, "up": 2}},
+        {"hosts": {"total": 3, "up": 2}, "peers": {"unavailable": 1}},
         {"ENABLED": "false", "HOSTS": "3", "UP": "2", "READY": "True", "REASON": "Ready"},
         {},
     ),
@@ -500,6 +502,7 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
                 "observedInputs": "x",
             },
             "digest": f"sha256:{SHA256}",
+            "bytesFrom": {"origin": 123, "peers": 246},
             "placements": {"total": 3, "ready": 2, "downloading": 1, "pending": 0, "failed": 0},
         },
         {"FORMAT": "RAW", "TYPE": "ROUTING", "SIZE": "123 B", "COPIES": "2", "READY": "True"},
@@ -553,7 +556,10 @@ COLUMNS: dict[Resource, tuple[Object, Object, Object]] = {
                 "virtualSizeBytes": 200,
                 "virtualSize": "200 B",
                 "verifiedTime": _TIME,
+                "content": "x",
+                "bytesFrom": {"origin": 0, "peers": 100},
             },
+            "peers": {"role": "Peer", "unavailable": 1, "distrustedEpoch": 1},
             "attempts": 1,
             "nextAttemptTime": _TIME,
         },
