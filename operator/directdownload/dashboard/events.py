@@ -40,9 +40,12 @@ class HostEvents:
         item, held = self._picture.hosts.get(host), self._known.get(host)
         if item is None or (held is not None and time.monotonic() - held.asked_monotonic < _FRESH_SECONDS):
             return
+        # noted first: a page that is shown meanwhile does not ask as well
+        asked = time.monotonic()
+        self._known[host] = _Known(self.known(host), asked)
         events = await self._read(item.uid, held)
         self._known.pop(host, None)
-        self._known[host] = _Known(events, time.monotonic())
+        self._known[host] = _Known(events, asked)
         while len(self._known) > _MOST_HOSTS:
             del self._known[next(iter(self._known))]
         if held is None or held.events != events:

@@ -35,12 +35,14 @@ class Feed:
     complete: bool = False
     #: another namespace's objects exist perhaps, and may not be read
     narrowed: bool = False
+    #: HTTP status of the refusal, if it is forbidden
+    refusal: int = 0
     _trying_since: float | None = None
 
     @property
     def known(self) -> bool:
         """Whether there is something to show: all of it, or what has come in so far."""
-        return self.state in (State.LIVE, State.LOST) or (self.state is State.LOADING and self.as_of is not None)
+        return self.as_of is not None
 
     @property
     def settled(self) -> bool:
@@ -54,7 +56,9 @@ class Feed:
     def fail(self, error: errors.ApiError) -> None:
         self._trying_since = None
         if isinstance(error, errors.Forbidden):
-            self.state = State.FORBIDDEN
+            self.state, self.refusal = State.FORBIDDEN, error.status
+            # what was known may not be shown any more
+            self.as_of, self.complete = None, False
         elif isinstance(error, errors.NotFound):
             self.state = State.MISSING
         elif isinstance(error, errors.Unreachable):
@@ -97,7 +101,9 @@ def notes(feeds: list[Feed]) -> list[str]:
     for feed in feeds:
         plural = feed.resource.plural
         where = f" in namespace {feed.namespace}" if feed.namespace else ""
-        if feed.state is State.FORBIDDEN:
+        if feed.state is State.FORBIDDEN and feed.refusal == 401:
+            found.append(f"The cluster does not accept your credentials (401): no {plural} are shown.")
+        elif feed.state is State.FORBIDDEN:
             found.append(f"You may not list and watch {plural}{where} (403): none of them is shown.")
         elif feed.state is State.MISSING:
             found.append(f"The cluster serves no {plural}: the operator's definitions are not installed.")

@@ -3,7 +3,7 @@
 A page of this machine is reached by every program and every web site that the user's browser shows. So:
 
 - a name that is not this server's is refused (DNS rebinding: `evil.example` that resolves to 127.0.0.1);
-- a request that another site or page caused is refused (Sec-Fetch-Site, Origin), as is all that is not GET or HEAD;
+- a request that another site or page caused is refused (Sec-Fetch-Site, Origin), as is all that is not GET;
 - without the cookie nothing is shown. A token in the printed address, good once, becomes the cookie: HttpOnly, so
   that no script reads it, and SameSite=Strict, so that no other site sends it.
 """
@@ -52,7 +52,7 @@ class Guard:
         host = headers.get("Host", "")
         if host not in self._names:
             return Refusal(403, ("This server has another name.", "Open the address that the command has printed."))
-        if method not in ("GET", "HEAD"):
+        if method != "GET":
             return Refusal(405, ("These pages can only be read.",))
         if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             return Refusal(403, ("Another site has asked for this page.", "Type or paste the address instead."))

@@ -100,6 +100,14 @@ class Picture:
     def tally(self, template: str, zone: str) -> Tally:
         return self.tallies.get((template, zone)) or Tally()
 
+    def clear(self, resource: kinds.Resource) -> None:
+        """Forgets all objects of a kind that may not be shown any more. They may come back as they were."""
+        store = self.stores[resource]
+        for each in (store, store.unreadable):
+            for item in list(each):
+                each.forget(item.key, item.resource_version)
+        store.rewind()
+
     def touch(self) -> None:
         """Something other than an object has changed: a connection, a sample of the history."""
         self.version += 1

@@ -28,7 +28,7 @@ from directdownload.dashboard.views.hosts import Events
 #: Changes are gathered for so long.
 TICK_SECONDS = 1.0
 #: A first page is shown after this, with what is known by then.
-FIRST_VIEW_SECONDS = 1.2
+FIRST_VIEW_SECONDS = 0.8
 #: Events of a host are asked for no longer than this before its page is shown.
 _EVENTS_SECONDS = 0.5
 _PING_SECONDS = 15.0
@@ -86,6 +86,7 @@ class Server:
         self._sampled = -1
         self._followed: dict[str, _Followed] = {}
         self._streams: set[asyncio.Task[object] | None] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._files = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
 
     @property
@@ -105,8 +106,8 @@ class Server:
                 await asyncio.sleep(TICK_SECONDS)
                 await self._tick()
         finally:
-            for stream in filter(None, self._streams):
-                stream.cancel()
+            for task in filter(None, (*self._streams, *self._tasks)):
+                task.cancel()
             await runner.cleanup()
 
     # Changes
@@ -120,7 +121,10 @@ class Server:
             if followed.followers:
                 followed.last_used = now
                 if (host := followed.address.host) is not None:
-                    await self._events.refresh(host)
+                    # In the background: no page waits for the API server.
+                    task = asyncio.create_task(self._events.refresh(host))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
                 if followed.version != self._picture.version:
                     self._update(followed, self._page(followed.address))
                 # A page of thousands of cells takes a while: others get their turn.

@@ -16,7 +16,7 @@ from directdownload.cluster import client, errors, kinds
 from directdownload.cluster.kinds import Resource
 from directdownload.cluster.reflector import Reflector
 from directdownload.dashboard import copies
-from directdownload.dashboard.feeds import Feed
+from directdownload.dashboard.feeds import Feed, State
 from directdownload.dashboard.picture import Picture, project_host
 from directdownload.resources.certificate import DirectDownloadCertificate
 from directdownload.resources.storagepool import StoragePool
@@ -30,6 +30,8 @@ _HEARTBEAT_TIMEOUT_SECONDS = 4.0
 #: The copies do not wait longer for the first view.
 _FIRST_VIEW_SECONDS = 20.0
 _RETRY_SECONDS = 2.0
+#: Between two looks whether a list is complete.
+_LOOK_SECONDS = 0.5
 #: One page is read at once, and hosts have hundreds of proofs.
 _PAGE_SIZE = 250
 #: kind → what is kept of an object of it
@@ -106,9 +108,15 @@ class Watches:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(reflector.run())
-            await reflector.synced.wait()
-            feed.completed(_now())
-            self._picture.touch()
+            listed = None
+            while True:
+                await reflector.synced.wait()
+                # A later list says the same: also the first one after a time in which it was forbidden.
+                if reflector.last_relist_monotonic != listed:
+                    listed = reflector.last_relist_monotonic
+                    feed.completed(_now())
+                    self._picture.touch()
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _scope(self, feed: Feed) -> str | None:
         """The namespace to watch a kind in; None: all of them."""
@@ -133,6 +141,8 @@ class Watches:
         else:
             feed.fail(error)
         if feed.state is not before:
+            if feed.state is State.FORBIDDEN:
+                self._picture.clear(feed.resource)
             self._picture.touch()
 
     async def _heartbeat(self) -> None:
@@ -168,7 +178,12 @@ class Watches:
 
 
 def _receiver(feed: Feed) -> Callable[[str, object, object], None]:
-    return lambda _key, _old, _new: feed.receive(_now())
+    def receive(_key: str, _old: object, new: object) -> None:
+        # What goes because it is forbidden has not come from the API server.
+        if new is not None or feed.state is not State.FORBIDDEN:
+            feed.receive(_now())
+
+    return receive
 
 
 def _now() -> datetime.datetime:

@@ -31,7 +31,7 @@ def test_another_origin_is_refused(origin: str) -> None:
     assert Guard(8080).refused("GET", {**OURS, "Origin": origin}) is not None
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT"])
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT"])
 def test_what_is_not_reading_is_refused(method: str) -> None:
     refusal = Guard(8080).refused(method, OURS)
     assert refusal is not None
