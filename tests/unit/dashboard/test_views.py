@@ -8,6 +8,7 @@ from tests.unit.dashboard import support
 from tests.unit.dashboard.support import NOW, ROLLOUT
 from tests.world import dashboard as fleet
 from tests.world.docs import DOCS
+from tests.world.kube import Object
 
 from directdownload.cli import certificate_state
 from directdownload.cli.main import cli
@@ -249,3 +250,35 @@ def test_names_in_commands_are_quoted_for_a_shell() -> None:
 def test_advice_is_that_of_the_page_of_reasons() -> None:
     assert advice.main([str(DOCS / "reasons.md"), "--check"]) == 0, "run `make docs`"
     assert all(advice.of(reason.value) for reason in Reason)
+
+
+@pytest.mark.parametrize(
+    ("told", "concern"),
+    [
+        ({"conditions": [fleet.condition("Expiring", "True", "ExpiringSoon")]}, "ExpiringSoon"),
+        ({"notAfter": "2026-01-31T12:00:00Z", "conditions": []}, "Expired"),
+        ({"conditions": [fleet.condition("Ready", "False", "InvalidCertificate")]}, "InvalidCertificate"),
+        ({"hosts": {"desired": 3, "uploaded": 2, "failed": 1}}, "not proven everywhere"),
+        # a host that is Down catches up when it returns
+        ({"hosts": {"desired": 3, "uploaded": 2, "down": 1}}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_certificate_near_its_end_or_without_a_proof_is_on_the_first_page(told: Object, concern: str) -> None:
+    picture = support.pictured()
+    document = fleet.certificate()
+    document["status"] |= told
+    support.put(picture, kinds.CERTIFICATES, document, 2)
+    assert [row.concern for row in support.page(picture, "/").content.certificates] == ([concern] if concern else [])
+
+
+def test_one_zone_shows_nothing_of_others() -> None:
+    """Kinds with a zone are selected by the API server; deployments and Zones here."""
+    picture = Picture("zone-2")
+    for name in (fleet.ZONE, "zone-2"):
+        support.put(picture, kinds.ZONES, fleet.zone(name))
+        support.put(picture, kinds.TEMPLATE_DEPLOYMENTS, fleet.deployment(f"in-{name}", zone=name))
+    shown = support.page(support.complete(picture), "/").content
+    assert [row.name for row in shown.zones] == ["zone-2"]
+    assert [row.link.text for row in shown.rollouts] == [f"{fleet.NAMESPACE}/in-zone-2"]
+    assert "--zone zone-2" in " ".join(shown.commands)
