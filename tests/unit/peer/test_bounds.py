@@ -47,7 +47,11 @@ def known(host: PeerHost) -> int:
     return host.server.connections.clients
 
 
-def test_of_too_many_strangers_the_oldest_goes_and_a_client_comes_in(pair: Pair) -> None:
+def test_of_too_many_strangers_the_oldest_goes_and_a_client_comes_in(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # none goes because its time is over
+    monkeypatch.setattr(clients, "STRANGER_SECONDS", 10 * SECONDS)
     with contextlib.ExitStack() as stack:
         flood = [stack.enter_context(stranger(pair.seed)) for _ in range(clients.STRANGERS_LIMIT)]
         waiting.closely("the strangers to be counted", lambda: strangers(pair.seed) == clients.STRANGERS_LIMIT)

@@ -117,6 +117,14 @@ def test_a_changed_file_is_not_opened(host: PeerHost) -> None:
     assert found(host) is None
 
 
+def test_a_record_of_another_pool_leads_nowhere(host: PeerHost) -> None:
+    final = host.publish(FILE)
+    record = read_record(str(host.record_path(FILE)))
+    assert record is not None
+    record.model_copy(update={"path": str(host.pools[1] / final.name)}).write(str(host.record_path(FILE)))
+    assert found(host) is None
+
+
 @pytest.mark.parametrize("place", ["elsewhere", "above", "below", "the pool itself", "relative"])
 def test_a_record_leads_only_to_a_file_directly_in_its_pool(host: PeerHost, place: str) -> None:
     final = host.publish(FILE)
@@ -277,12 +285,14 @@ def test_a_pool_that_hangs_keeps_no_other_from_being_read(host: PeerHost, monkey
     monkeypatch.setattr(table, "scan", hanging_scan)
     monkeypatch.setattr(table, "open_content", late_open)
     monkeypatch.setattr(opener, "WAIT_SECONDS", 0.2)
-    with serving(host):
+    with serving(host) as opener_:
         for _ in range(5):
             opened = asking.ask(host.opener_socket, FILE.content)
             assert opened is not None
             assert not opened.published
             opened.close()
+        # it is asked once, and not again while it hangs
+        assert [pool._asked.qsize() for pool in opener_._pools.values()] == [0, 0]
         released.set()
         # what comes too late is closed
         waiting.until("the late answer", lambda: late and not _is_open(late[0].log) and not _is_open(late[0].data))
