@@ -18,8 +18,9 @@ from typing import Any
 
 import yaml
 from tests.cluster import harness
-from tests.demo import image, machine, target
+from tests.demo import image, machine, peers, target
 from tests.demo.machine import Machine
+from tests.demo.peers import Peers
 from tests.demo.stage import FAILURES, DemoError, RefusedError, Stage
 from tests.demo.target import DEPLOYMENT, PRIVATE, TEMPLATE, Target
 from tests.demo.trust import ALIAS, Trust
@@ -68,6 +69,8 @@ class Demo:
         Trust(self.stage, self.target, self.directory, self.hosts, served / "debian-13.qcow2").play(sha256)
         if not KEEP:
             self.remove_again()
+        with Origin(served, self.target.origin_address) as origin:
+            Peers(self.stage, self.target, self.directory, self.hosts).play(origin, served / "debian-13.qcow2", sha256)
         with Origin(served, self.target.origin_address) as origin:
             Machine(self.stage, self.target, self.directory, served).play(origin)
 
@@ -312,8 +315,8 @@ class Demo:
 
     def delete_template(self) -> None:
         stage = self.stage
-        own = [f"dddeploy/{name}" for name in (DEPLOYMENT, PRIVATE)]
-        own += [f"ddtemplate/{name}" for name in (TEMPLATE, PRIVATE, machine.NAME)]
+        own = [f"dddeploy/{name}" for name in (DEPLOYMENT, PRIVATE, peers.NAME)]
+        own += [f"ddtemplate/{name}" for name in (TEMPLATE, PRIVATE, machine.NAME, peers.NAME)]
         stage.run("kubectl", "delete", *own, f"ddcert/{ALIAS}", "--ignore-not-found", "--timeout=60s")
         stage.until("the placements to be gone", 60, lambda: not self.placements())
 
