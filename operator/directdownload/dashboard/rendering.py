@@ -69,10 +69,9 @@ class Renderer:
         """A page that says why there is none."""
         return self._environment.get_template("message.html").render(title=title, sentences=sentences)
 
-    def gone(self) -> str:
-        """The banner of a page whose object has gone while it was followed."""
-        text = "What this page shows does not exist any more, or may not be read any more."
-        return f'<p class="banner lost" role="status">▽ {text}</p>'
+    def banner(self, text: str) -> str:
+        """Instead of what a page shows while it is followed."""
+        return str(markupsafe.Markup('<p class="banner lost" role="status">▽ {}</p>').format(texts.shown(text)))
 
     @property
     def _layout(self) -> jinja2.Template:

@@ -38,6 +38,9 @@ KEEP_SECONDS = 120.0
 _MOST_FOLLOWED = 64
 _CLOSE_SECONDS = 1.0
 _STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+#: Of a view, whatever the cluster serves: none may end the others.
+_DEFECTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_GONE = "What this page shows does not exist any more, or may not be read any more."
 _HERE = pathlib.Path(__file__).parent
 
 
@@ -115,7 +118,8 @@ class Server:
     async def _tick(self) -> None:
         """Once a second: what has changed goes to the pages that are followed."""
         if self._sampled != self._picture.version:
-            self._sample()
+            with contextlib.suppress(*_DEFECTS):
+                self._sample()
         now = time.monotonic()
         for text, followed in list(self._followed.items()):
             if followed.followers:
@@ -126,7 +130,7 @@ class Server:
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 if followed.version != self._picture.version:
-                    self._update(followed, self._page(followed.address))
+                    self._refresh(followed)
                 # A page of thousands of cells takes a while: others get their turn.
                 await asyncio.sleep(0)
             elif now - followed.last_used > KEEP_SECONDS:
@@ -137,10 +141,20 @@ class Server:
         self._picture.sample(_now(), {key: (progress.ready, progress.desired) for key, progress in rows})
         self._sampled = self._picture.version
 
+    def _refresh(self, followed: _Followed) -> None:
+        """Brings the channel up to date: one page that cannot be shown holds no other."""
+        try:
+            self._update(followed, self._page(followed.address))
+        except _DEFECTS as error:
+            self._told(followed, {"banner": self._renderer.banner(_defect(error))}, None)
+
     def _update(self, followed: _Followed, page: Page | None) -> None:
-        """Brings the channel up to date. None: there is no such page (any more)."""
+        """None: there is no such page (any more)."""
+        parts = self._renderer.parts(page) if page is not None else {"banner": self._renderer.banner(_GONE)}
+        self._told(followed, parts, page)
+
+    def _told(self, followed: _Followed, parts: dict[str, str], page: Page | None) -> None:
         followed.version = self._picture.version
-        parts = self._renderer.parts(page) if page is not None else {"banner": self._renderer.gone()}
         if followed.channel.update(parts, page.map if page is not None else None):
             followed.changed.set()
             followed.changed = asyncio.Event()
@@ -179,7 +193,10 @@ class Server:
                 return web.Response(body=self._files[name], content_type=_STATIC[name], headers=guard.HEADERS)
             case ("live",):
                 return await self._stream(request, address)
-        return await self._document(address)
+        try:
+            return await self._document(address)
+        except _DEFECTS as error:
+            return self._refused(Refusal(500, (_defect(error),)))
 
     async def _document(self, address: Address) -> web.Response:
         await self._first_view(FIRST_VIEW_SECONDS)
@@ -210,7 +227,7 @@ class Server:
         try:
             await response.write(f"retry: {live.RETRY_MILLISECONDS}\n\n".encode())
             if followed.version != self._picture.version:
-                self._update(followed, self._page(followed.address))
+                self._refresh(followed)
             while True:
                 changed = followed.changed
                 if event := followed.channel.event(since):
@@ -233,6 +250,10 @@ class Server:
 
     def _html(self, status: int, text: str) -> web.Response:
         return web.Response(status=status, text=text, content_type="text/html", headers=guard.HEADERS)
+
+
+def _defect(error: Exception) -> str:
+    return f"This page cannot be shown: unexpected {type(error).__name__}. This is a defect: please report it."
 
 
 def _now() -> datetime.datetime:

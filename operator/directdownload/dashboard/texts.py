@@ -24,9 +24,13 @@ def moment(time: datetime.datetime | str | None) -> str:
     """Date and time in UTC, as the API has them."""
     if not time:
         return units.UNKNOWN
-    if isinstance(time, datetime.datetime):
+    if isinstance(time, str):
+        return time
+    try:
         return time.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return time
+    except OverflowError:
+        # the first hours of year 1, or the last ones of 9999
+        return time.isoformat()
 
 
 def clock(time: datetime.datetime) -> str:

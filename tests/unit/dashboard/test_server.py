@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -13,6 +14,7 @@ from tests.world import dashboard as fleet
 from directdownload.cluster import kinds
 from directdownload.dashboard import guard, server
 from directdownload.dashboard.picture import Picture
+from directdownload.dashboard.routes import Address, Page, resolve
 from directdownload.dashboard.server import Server
 from directdownload.dashboard.views.hosts import Events
 
@@ -150,3 +152,35 @@ async def test_the_server_ends_while_pages_are_open(served: Served) -> None:
         task.cancel()
         await asyncio.wait_for(asyncio.wait([task]), 10)
     stream.close()
+
+
+async def test_a_page_that_cannot_be_shown_holds_no_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    await served.enter()
+
+    def wrong(picture: Picture, address: Address, now: datetime.datetime, events: Events) -> Page | None:
+        if address.path == "/hosts":
+            raise ZeroDivisionError
+        return resolve(picture, address, now, events)
+
+    broken = await served.browser.get(f"{served.origin}/live?page=/hosts&since=x")
+    good = await served.browser.get(f"{served.origin}/live?page={support.ROLLOUT}&since=x")
+    for stream in (broken, good):
+        await _event(stream)
+    monkeypatch.setattr(server, "resolve", wrong)
+    support.put(served.picture, kinds.TEMPLATE_PLACEMENTS, fleet.copy(1), 2)
+    assert "unexpected ZeroDivisionError" in await _event(broken)
+    assert "2 of 3 ready" in await _event(good)
+    for stream in (broken, good):
+        stream.close()
+    async with served.browser.get(served.origin + "/hosts") as answer:
+        assert answer.status == 500
+        assert "unexpected ZeroDivisionError" in await answer.text()
+        assert {name: answer.headers[name] for name in guard.HEADERS} == dict(guard.HEADERS)
+
+
+async def test_a_page_whose_object_goes_says_so(served: Served) -> None:
+    await served.enter()
+    async with served.browser.get(f"{served.origin}/live?page={support.ROLLOUT}&since=x") as stream:
+        await _event(stream)
+        served.picture.deployments.forget(f"{fleet.NAMESPACE}/everywhere", 9)
+        assert "does not exist any more" in await _event(stream)

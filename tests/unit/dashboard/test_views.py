@@ -282,3 +282,16 @@ def test_one_zone_shows_nothing_of_others() -> None:
     assert [row.name for row in shown.zones] == ["zone-2"]
     assert [row.link.text for row in shown.rollouts] == [f"{fleet.NAMESPACE}/in-zone-2"]
     assert "--zone zone-2" in " ".join(shown.commands)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_at_the_ends_of_the_calendar_are_shown(time: str) -> None:
+    picture = support.pictured()
+    host, certificate = fleet.host(0), fleet.certificate()
+    host["status"]["conditions"][0]["lastTransitionTime"] = time
+    certificate["status"] |= {"notBefore": time, "notAfter": time}
+    support.put(picture, kinds.HOSTS, host, 2)
+    support.put(picture, kinds.CERTIFICATES, certificate, 2)
+    for target in support.PAGES:
+        support.document(picture, target)
+    assert time in support.document(picture, f"/hosts/{fleet.host_name(0)}")
