@@ -22,7 +22,15 @@ _worlds = itertools.count(1)
 #: Files that take longest, which begin first: otherwise one process works on the last of them while the others wait.
 _LONGEST = (
     *("test_installations", "test_convergence", "test_weather", "test_agent_losses", "test_certificates"),
-    *("test_controller", "test_headers", "test_repair", "test_leadership", "test_tenants", "test_unreadable"),
+    *(
+        "test_dashboard_pages",
+        "test_controller",
+        "test_headers",
+        "test_repair",
+        "test_leadership",
+        "test_tenants",
+        "test_unreadable",
+    ),
 )
 
 
