@@ -1,5 +1,6 @@
 """`dashboard`: pages about the fleet for a browser on this machine, with the rights of the user's kubeconfig."""
 
+import os
 import sys
 
 import click
@@ -40,12 +41,21 @@ async def dashboard(session: Session, in_zone: str | None, port: int, no_browser
     ctx = click.get_current_context()
     given = ctx.params.get("namespace") or (ctx.find_root().obj or {}).get("namespace")
     try:
-        await main.serve(session.api, zone=in_zone, namespace=given, port=port, browser=not no_browser, tell=_tell)
+        await main.serve(
+            session.api, zone=in_zone, namespace=given, port=port, browser=not no_browser and _has_screen(), tell=_tell
+        )
     except OSError as error:
         raise outcome.Failure(
             f"port {port} of 127.0.0.1 cannot be used: {error.strerror}", outcome.TRANSIENT
         ) from error
     return outcome.DONE
+
+
+def _has_screen() -> bool:
+    """Without one a browser of the terminal would be opened, over what the command prints."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _tell(text: str) -> None:

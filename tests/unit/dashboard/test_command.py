@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 from tests.world import checkout
+from tests.world.waiting import until
 
 _WITHOUT_JINJA2 = """
 import sys
@@ -60,3 +62,30 @@ def test_a_port_that_is_taken_is_said_so(kubeconfig: str) -> None:
         )
     assert done.returncode == 1
     assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in done.stderr
+
+
+def test_the_browser_is_opened_where_there_is_a_screen(kubeconfig: str, tmp_path: pathlib.Path) -> None:
+    """By the program that $BROWSER names, with an address that is good; without a screen by none."""
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for variables, expected in (({}, False), ({"BROWSER": str(browser)}, True)):
+        process = subprocess.Popen(
+            [checkout.DIRECTDOWNLOAD, "dashboard", "--kubeconfig", kubeconfig],
+            env=checkout.environment(bare, **variables),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            assert first.startswith("Dashboard: http://127.0.0.1:")
+            if expected:
+                until("the browser", opened.exists)
+                assert opened.read_text().strip() == first.removeprefix("Dashboard: ").strip()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert opened.exists() == expected
