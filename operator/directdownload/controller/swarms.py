@@ -134,8 +134,7 @@ class Swarms:
         swarm, template = self.of(placement), around.template
         startable = placement.phase in (None, Phase.PENDING, Phase.READY)
         if swarm is None or template is None or around.shared or not startable:
-            refuted = swarm is not None and swarm.refuted
-            return dataclasses.replace(around, part=peers.Part(refuted=refuted))
+            return dataclasses.replace(around, part=peers.Part())
         facts = peers.Facts(
             content=swarm.content(template, self._shared(swarm)),
             certified=self._certified(around.host, now),

@@ -76,7 +76,6 @@ class Part:
     waits: Verdict | None = None
     #: a copy that is Ready: it is to be verified, as Seed, to record its pieces
     records: bool = False
-    refuted: bool = False
 
 
 def checksum_of(template: Template) -> str:
@@ -121,13 +120,13 @@ def content_of(template: Template, notations: Mapping[str, Content], known: Mapp
 
 def part_of(placement: PlacementView, facts: Facts) -> Part:
     """The part of `placement`, which is Ready, or wants to start."""
-    content, refuted = facts.content, facts.refuted
+    content = facts.content
     if content is None or not facts.certified:
-        return Part(refuted=refuted)
+        return Part()
     if placement.phase is Phase.READY:
         return Part(content, records=facts.awaited and facts.recorder == placement.key)
-    if refuted:
-        return Part(content, refuted=True)
+    if facts.refuted:
+        return Part(content)
     told = placement.peers or PlacementPeers()
     if (told.unavailable or 0) >= PATIENCE:
         # Whoever has the file does not serve it: the first such copy reads it for the others as well.
@@ -183,7 +182,7 @@ def recorded(job: Job, result: JobResult) -> str | None:
 
 def distrusts(job: Job, result: JobResult) -> bool:
     """Whether other hosts served a wrong file: another Seed may help."""
-    return job.role is PeerRole.PEER and result.reason is Reason.CHECKSUM_MISMATCH
+    return job.role is PeerRole.PEER and result.reason is Reason.PEERS_DIFFER
 
 
 def _told(role: Role, unavailable: int | None, distrusted: int | None) -> PlacementPeers:

@@ -138,9 +138,7 @@ def _after_fetch(
     failures = attempts.one_more(placement.recent_failures)
     differs = result.reason is Reason.SOURCE_CHANGED and around.template is not None and around.template.status.digest
     message = result.message or f"the job ended with {result.reason}"
-    # Other hosts have served another file: with another Seed they may not.
-    served = peers.distrusts(job, result) and around.part is not None and not around.part.refuted
-    if (result.reason in PERMANENT and not served) or differs:
+    if result.reason in PERMANENT or differs:
         verdict = Verdict(False, result.reason, message, stalled=True)
         status = status_of(
             placement, Phase.FAILED, verdict, now, attempts=job.attempt, failures=failures, job=job, peers=shown

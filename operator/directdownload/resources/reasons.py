@@ -131,6 +131,7 @@ class Reason(Word):
     INTERRUPTED = "Interrupted"
     POD_BLOCKED = "PodBlocked"
     PEERS_UNAVAILABLE = "PeersUnavailable"
+    PEERS_DIFFER = "PeersDiffer"
     # Placements: repaired
     ALTERED = "Altered"
     MISSING = "Missing"
@@ -208,6 +209,7 @@ TRANSIENT = frozenset(
         Reason.INTERRUPTED,
         Reason.POD_BLOCKED,
         Reason.PEERS_UNAVAILABLE,
+        Reason.PEERS_DIFFER,
     }
 )
 

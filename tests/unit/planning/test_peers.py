@@ -161,27 +161,26 @@ def test_failures_to_reach_other_hosts_are_counted_in_a_row(
 
 
 def test_a_wrong_file_of_other_hosts_asks_for_a_later_seed() -> None:
-    assert ended(Reason.CHECKSUM_MISMATCH, PeerRole.PEER).distrusted_epoch == 7
-    assert ended(Reason.CHECKSUM_MISMATCH, PeerRole.SEED).distrusted_epoch is None
+    assert ended(Reason.PEERS_DIFFER, PeerRole.PEER).distrusted_epoch == 7
+    assert ended(Reason.PEERS_DIFFER, PeerRole.SEED).distrusted_epoch is None
     assert ended(Reason.WRITE_FAILED, PeerRole.PEER, distrustedEpoch=6).distrusted_epoch == 6
     assert ended(Reason.DOWNLOADED, PeerRole.PEER, distrustedEpoch=6).distrusted_epoch is None
 
 
 @pytest.mark.parametrize(
-    ("role", "refuted", "phase"),
+    ("role", "reason", "phase"),
     [
-        (PeerRole.PEER, False, Phase.PENDING),
-        (PeerRole.PEER, True, Phase.FAILED),
-        (PeerRole.SEED, False, Phase.FAILED),
-        (None, False, Phase.FAILED),
+        (PeerRole.PEER, Reason.PEERS_DIFFER, Phase.PENDING),
+        (PeerRole.SEED, Reason.CHECKSUM_MISMATCH, Phase.FAILED),
+        (None, Reason.CHECKSUM_MISMATCH, Phase.FAILED),
     ],
 )
 def test_a_mismatch_is_for_good_unless_another_seed_may_help(
-    role: PeerRole | None, refuted: bool, phase: Phase
+    role: PeerRole | None, reason: Reason, phase: Phase
 ) -> None:
     view = build.placement(phase="Downloading", reason=Reason.DOWNLOADING, status={"attempts": 1})
-    job = dataclasses.replace(build.job(result=Reason.CHECKSUM_MISMATCH), role=role)
-    plan = plan_placement(view, build.around(part=Part(CONTENT, refuted=refuted)), job, NOW)
+    job = dataclasses.replace(build.job(result=reason), role=role)
+    plan = plan_placement(view, build.around(part=Part(CONTENT)), job, NOW)
     assert build.told(view, plan)[0] is phase
 
 

@@ -90,8 +90,10 @@ class PeerGathering(_FromHosts):
                     believed = error.size_bytes
                     continue
                 except SourceError as error:
+                    # a mismatch asks for another Seed, of which hosts may have nothing yet
+                    reason = Reason.PEERS_DIFFER if mismatch else Reason.PEERS_UNAVAILABLE
                     message = f"{mismatch}; {error.message}" if mismatch else error.message
-                    raise SourceError(Reason.PEERS_UNAVAILABLE, f"{message}; {PART_IS_KEPT}") from error
+                    raise SourceError(reason, f"{message}; {PART_IS_KEPT}") from error
                 finally:
                     received += running.received_bytes
                     resumed_from = resumed_from or running.resumed_from

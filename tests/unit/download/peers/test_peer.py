@@ -632,7 +632,7 @@ def test_after_a_wrong_file_only_pieces_that_a_later_seed_signs_otherwise_are_fe
     with Parent(authority, swarm, "kvm-2", data=wrong) as parent:
         told = document(pool, swarm, authority, parent)
         error = failure(told)
-        assert error.reason is Reason.PEERS_UNAVAILABLE
+        assert error.reason is Reason.PEERS_DIFFER
         assert "the pieces that other hosts have do not match: expected checksum" in error.message
         assert not published(pool)
         assert read_log(pool).entries.keys() == {0, 1, 2, 3}
