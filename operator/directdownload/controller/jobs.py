@@ -38,6 +38,8 @@ TRUST_BUNDLE = "/var/lib/directdownload/trust/bundle.pem"
 _SHORTEST_PROGRESS_SECONDS = 2.0
 #: Added to the deadline, for scheduling and for pulling the image before the job itself starts to count.
 _DEADLINE_GRACE_SECONDS = 600
+#: From this size on a Seed may open further connections: they cost the source some MiB each, of one read per zone.
+_FURTHER_CONNECTIONS_BYTES = 2 << 30
 #: A few requests, each within the zone's timeouts.
 _PROBE_DEADLINE_SECONDS = 120.0
 
@@ -98,7 +100,7 @@ def document(
         limits=_limits(
             zone.spec.downloads if zone is not None else Downloads(),
             progress_interval_seconds=pace,
-            connections=_connections(template, zone),
+            connections=_connections(template, zone, peers),
         ),
         policy=zone.spec.source_policy if zone is not None else SourcePolicy(),
         trust_bundle=TRUST_BUNDLE,
@@ -135,14 +137,19 @@ def _headers_directory(template: Template | None) -> str:
     return headers.DIRECTORY if template is not None and template.spec.headers_secret_ref is not None else ""
 
 
-def _connections(template: Template | None, zone: Zone | None) -> int:
-    """The lower one of both counts that are given; 0: automatic."""
+def _connections(template: Template | None, zone: Zone | None, peers: jobs.JobPeers | None) -> int:
+    """The lower one of both counts that are given; 0: automatic.
+
+    A Seed of a smaller file has one: what the source has sent on a connection whose rest another one takes over is lost.
+    """
     counts = (
         template.spec.connections_per_source if template is not None else 0,
         zone.spec.downloads.connections_per_source if zone is not None else 0,
     )
     given = [min(count, MOST_CONNECTIONS) for count in counts if count]
-    return min(given, default=0)
+    size = template.status.size_bytes if template is not None else None
+    small = peers is not None and (size is None or size < _FURTHER_CONNECTIONS_BYTES)
+    return min(given, default=1 if small else 0)
 
 
 def _limits(downloads: Downloads, **differing: float) -> jobs.Limits:

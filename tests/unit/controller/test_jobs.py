@@ -607,6 +607,19 @@ def test_a_seed_reads_the_source_as_any_other() -> None:
     assert seed["spec"]["template"]["spec"]["securityContext"] == alone["spec"]["template"]["spec"]["securityContext"]
 
 
+@pytest.mark.parametrize(
+    ("size", "given", "shared", "expected"),
+    [(None, 0, True, 1), (1 << 30, 0, True, 1), (2 << 30, 0, True, 0), (1 << 30, 4, True, 4), (1 << 30, 0, False, 0)],
+)
+def test_a_seed_of_a_small_file_keeps_to_one_connection(
+    size: int | None, given: int, shared: bool, expected: int
+) -> None:
+    template = build.template(spec={"connectionsPerSource": given}, status={"sizeBytes": size} if size else {})
+    seed = PEERS.model_copy(update={"role": PeerRole.SEED}) if shared else None
+    document = jobs.document(PLACEMENT, build.around(template=template), Verb.FETCH, 0, seed)
+    assert document.limits.connections == expected
+
+
 def test_without_peers_a_job_is_as_it_was() -> None:
     body = sharing(None)
     assert "peer" not in json.dumps(body)
