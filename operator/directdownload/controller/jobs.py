@@ -140,7 +140,7 @@ def _headers_directory(template: Template | None) -> str:
 def _connections(template: Template | None, zone: Zone | None, peers: jobs.JobPeers | None) -> int:
     """The lower one of both counts that are given; 0: automatic.
 
-    A Seed of a smaller file has one: what the source has sent on a connection whose rest another one takes over is lost.
+    A Seed of a small file has one: what the source sends on a connection whose rest another one takes over is lost.
     """
     counts = (
         template.spec.connections_per_source if template is not None else 0,

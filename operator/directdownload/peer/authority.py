@@ -2,7 +2,8 @@
 
 Its content is one document of one Secret: one or two *generations*, each with a CA and a key for grants. A new
 generation is spread for a day before it is used, so that every host believes it by then; the one before stays until
-what it has signed has expired. All here is pure: the caller has the clock and the Secret.
+what it has signed has expired. A new generation keeps the key for grants: it has signed the warrants in the piece logs
+of copies that exist, and they would serve nobody any more. All here is pure: the caller has the clock and the Secret.
 """
 
 import dataclasses
@@ -100,7 +101,8 @@ class Authority:
     @property
     def keys(self) -> tuple[str, ...]:
         """The public keys of grants that hosts believe, as base64."""
-        return tuple(certificates.text_of_key(each.grant_key.public_key()) for each in self.generations)
+        told = (certificates.text_of_key(each.grant_key.public_key()) for each in self.generations)
+        return tuple(dict.fromkeys(told))
 
     def current(self, now: datetime.datetime) -> Generation:
         """The generation that signs."""
@@ -117,16 +119,17 @@ def advanced(authority: Authority | None, now: datetime.datetime) -> Authority:
     newest = authority.generations[-1]
     if not any(each.can_sign(now) for each in authority.generations):
         # Nothing was looked at for months, or the clock was wrong.
-        return Authority((newest, make(now)))
+        return Authority((newest, make(now, newest.grant_key)))
     if newest.can_sign(now):
         if now >= newest.created + ROTATION:
-            return Authority((newest, make(now)))
+            return Authority((newest, make(now, newest.grant_key)))
         if len(authority.generations) > 1 and now >= newest.created + SPREAD + BELIEVED:
             return Authority((newest,))
     return authority
 
 
-def make(now: datetime.datetime) -> Generation:
+def make(now: datetime.datetime, grant_key: ed25519.Ed25519PrivateKey | None = None) -> Generation:
+    """`grant_key`: that of the generation before, which goes on."""
     now = now.replace(microsecond=0)
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
@@ -143,7 +146,7 @@ def make(now: datetime.datetime) -> Generation:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Generation(certificate, key, ed25519.Ed25519PrivateKey.generate())
+    return Generation(certificate, key, grant_key or ed25519.Ed25519PrivateKey.generate())
 
 
 def issue(

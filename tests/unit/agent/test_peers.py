@@ -170,7 +170,8 @@ def test_other_pools_and_another_generation_are_passed_on(machine: Machine) -> N
     machine.look(said)
     certificate = (machine.server / "tls.crt").read_bytes()
     both = advanced(TERMS.authority, NOW + datetime.timedelta(days=90))
-    machine.look({**said, "bundle": both.bundle, "keys": list(both.keys)}, pools=("/pools/a", "/pools/b"))
+    keys = [*both.keys, *advanced(None, NOW).keys]
+    machine.look({**said, "bundle": both.bundle, "keys": keys}, pools=("/pools/a", "/pools/b"))
     shown = credentials.Credentials.load(str(machine.server))
     assert len(shown.config.keys) == 2
     assert shown.config.pools == ("/pools/a", "/pools/b")

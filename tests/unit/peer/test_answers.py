@@ -185,7 +185,7 @@ def test_a_new_generation_is_spread_without_new_certificates_and_used_at_the_ren
     assert host.look(both, start)[0] is Step.SPREAD
     assert host.present is not None
     assert host.present.server_certificate == before.server_certificate
-    assert len(host.present.keys) == 2
+    assert host.present.keys == before.keys
     assert len(certificates.authorities(host.present.bundle)) == 2
     assert host.look(both, start) == (Step.KEEP, start - MINUTE + LIFE / 2)
     # The old generation signs one more time, the new one then; neither is interrupted.
