@@ -134,7 +134,8 @@ class Fetcher:
             link, answer = self._ask(flight)
             reusable = self._take(flight, link, answer)
             with self._changed:
-                if reusable and not self._over.is_set():
+                # the next piece of this host may have begun as soon as this one counted
+                if reusable and host not in self._links and not self._over.is_set():
                     self._links[host] = link, flight.released
                     link = None
         except ReleasedError:
