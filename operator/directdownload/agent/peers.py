@@ -27,7 +27,7 @@ from directdownload.peer import certificates
 from directdownload.peer.certificates import CertificateError, PrivateKey
 from directdownload.peer.config import Config
 from directdownload.resources import peers
-from directdownload.resources.host import PeerIdentity, PeerRequest
+from directdownload.resources.peeridentity import PeerIdentity, PeerRequest
 
 logger = logging.getLogger(__name__)
 

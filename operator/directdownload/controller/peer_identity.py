@@ -31,7 +31,7 @@ from directdownload.peer.certificates import CertificateError
 from directdownload.peer.statements import Issuer
 from directdownload.planning.observed import ObservedHost, Revision
 from directdownload.resources.base import GROUP
-from directdownload.resources.host import PeerIdentity, PeerRequest
+from directdownload.resources.peeridentity import PeerIdentity, PeerRequest
 from directdownload.resources.reasons import Reason
 
 logger = logging.getLogger(__name__)

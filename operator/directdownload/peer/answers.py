@@ -13,7 +13,7 @@ from directdownload.peer import certificates
 from directdownload.peer.authority import Authority
 from directdownload.peer.certificates import CertificateError, PublicKey, Validity
 from directdownload.resources import peers
-from directdownload.resources.host import PeerIdentity, PeerRequest
+from directdownload.resources.peeridentity import PeerIdentity, PeerRequest
 
 #: The shortest time between certificates of one host by one authority.
 PAUSE = datetime.timedelta(minutes=10)

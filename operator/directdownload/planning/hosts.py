@@ -7,7 +7,8 @@ from collections.abc import Container, Iterable, Mapping
 from directdownload.planning import architectures, requests
 from directdownload.planning.conditions import Verdict, conditions
 from directdownload.planning.observed import Agent, Node
-from directdownload.resources.host import Host, HostStatus, PeerIdentity, Served
+from directdownload.resources.host import Host, HostStatus, Served
+from directdownload.resources.peeridentity import PeerIdentity
 from directdownload.resources.reasons import Reason
 from directdownload.resources.zone import Zone
 

@@ -28,7 +28,7 @@ from directdownload.agent import copies
 from directdownload.agent.keystore.report import KeystoreReport
 from directdownload.agent.status.host import Report
 from directdownload.cluster.kinds import HOSTS, TEMPLATE_PLACEMENTS, Resource
-from directdownload.resources import base, crd, host
+from directdownload.resources import base, crd, host, peeridentity
 
 # Building helm, where it is missing, takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -177,7 +177,7 @@ def test_an_agent_writes_all_that_is_its_own_into_a_new_object_and_again(
 
 def test_what_these_tests_write_is_what_the_agent_writes() -> None:
     keystore = KeystoreReport(host.KeystoreStatus(), (), base.Condition.model_validate(SYNCED))
-    request = host.PeerRequest(csr="c", client_csr="d", signing_key="k")
+    request = peeridentity.PeerRequest(csr="c", client_csr="d", signing_key="k")
     assert Report("u", {}, keystore, demands=(), peer_request=request).status.keys() == OWN[HOSTS].keys()
     wanted = {field.name for field in dataclasses.fields(copies.Wanted)} & set(fields_of(TEMPLATE_PLACEMENTS))
     assert wanted == OWN[TEMPLATE_PLACEMENTS].keys()

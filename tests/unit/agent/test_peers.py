@@ -31,7 +31,7 @@ from directdownload.peer import answers, certificates, credentials
 from directdownload.peer.authority import LIFE, advanced
 from directdownload.peer.config import Config
 from directdownload.resources import peers
-from directdownload.resources.host import PeerRequest
+from directdownload.resources.peeridentity import PeerRequest
 
 NOW = datetime.datetime.now(datetime.UTC)
 TERMS = answers.Terms(advanced(None, NOW), "system.directdownload", 10471)

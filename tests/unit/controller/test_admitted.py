@@ -51,8 +51,9 @@ from directdownload.planning.plans import Step, Surroundings
 from directdownload.planning.selection import select
 from directdownload.resources import base, naming, templateplacement
 from directdownload.resources.certificate import DirectDownloadCertificate
-from directdownload.resources.host import Host, PeerIdentity
+from directdownload.resources.host import Host
 from directdownload.resources.jobs import JOB_ENVIRONMENT_VARIABLE, JobDocument, Verb
+from directdownload.resources.peeridentity import PeerIdentity
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 

@@ -21,7 +21,7 @@ from directdownload.peer import certificates
 from directdownload.peer.authority import BELIEVED, LIFE, ROTATION, SPREAD
 from directdownload.peer.statements import Grant, Verifier
 from directdownload.resources import peers
-from directdownload.resources.host import PeerRequest
+from directdownload.resources.peeridentity import PeerRequest
 from directdownload.resources.reasons import Reason
 
 START = datetime.datetime(2026, 11, 30, 12, tzinfo=datetime.UTC)

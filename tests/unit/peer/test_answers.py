@@ -15,7 +15,7 @@ from directdownload.peer import answers, certificates
 from directdownload.peer.answers import PAUSE, Step, Terms
 from directdownload.peer.authority import LIFE, ROTATION, SPREAD, advanced
 from directdownload.peer.certificates import CertificateError
-from directdownload.resources.host import PeerIdentity, PeerRequest
+from directdownload.resources.peeridentity import PeerIdentity, PeerRequest
 
 NOW = datetime.datetime(2026, 11, 30, 12, tzinfo=datetime.UTC)
 MINUTE = datetime.timedelta(minutes=1)

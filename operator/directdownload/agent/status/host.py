@@ -16,7 +16,8 @@ from directdownload.agent import retry
 from directdownload.agent.keystore.report import KeystoreReport
 from directdownload.cluster import client, errors, kinds
 from directdownload.resources.base import AGENT
-from directdownload.resources.host import Demand, HostStorage, PeerRequest
+from directdownload.resources.host import Demand, HostStorage
+from directdownload.resources.peeridentity import PeerRequest
 
 logger = logging.getLogger(__name__)
 

@@ -355,10 +355,8 @@ class Transfer:
             if claim.end is None:
                 self._assembly.board.set_size(claim.position)
             elif not claim.exhausted:
-                raise SourceError(
-                    Reason.TRUNCATED,
-                    f"{supplier.source.url}: it ended after {claim.position} bytes of {self.size_bytes}",
-                )
+                message = f"{supplier.source.url}: it ended after {claim.position} bytes of {self.size_bytes}"
+                raise SourceError(Reason.TRUNCATED, message)
 
     # Failures; all under the lock
 

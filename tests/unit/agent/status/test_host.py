@@ -12,9 +12,9 @@ from directdownload.resources.host import (
     HostCertificate,
     HostStorage,
     KeystoreStatus,
-    PeerRequest,
     UnplacedFile,
 )
+from directdownload.resources.peeridentity import PeerRequest
 from directdownload.resources.reasons import Reason
 
 GIB = 1024**3
