@@ -172,6 +172,43 @@ def test_the_seed_killed_half_way_costs_the_source_no_second_read(
     assert sent(slow_server) <= 1.3 * image.size_bytes
 
 
+def test_hosts_start_over_time_while_servers_die_and_the_controller_is_away(
+    fleet: Cluster, slow_server: origin.Origin, image: Image
+) -> None:
+    def begun(host: str) -> bool:
+        placement = fleet.placements("over-time").get(host, {})
+        return bool(placement.get("status", {}).get("progress", {}).get("bytesDownloaded"))
+
+    def ended() -> bool:
+        pods = evidence.pods(fleet, "job")
+        return len(pods) == 2 and all(pod["status"]["phase"] == "Succeeded" for pod in pods)
+
+    fleet.apply(
+        clusters.template("over-time", slow_server.url(image.path.name), checksum=image.checksum),
+        clusters.deployment("over-time", **only(HOSTS[0])),
+    )
+    until("the Seed's first bytes", lambda: begun(HOSTS[0]))
+    fleet.apply(clusters.deployment("over-time", **only(*HOSTS[:2])))
+    until("the Peer's first bytes", lambda: begun(HOSTS[1]))
+    for pod in evidence.pods(fleet, "peer"):
+        fleet.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--force", "--grace-period=0")
+    controllers = ("deployment", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller")
+    fleet.kubectl("scale", *controllers, "--replicas=0")
+    try:
+        until("both downloads to end without a controller", ended, 120)
+    finally:
+        fleet.kubectl("scale", *controllers, "--replicas=2")
+    fleet.apply(clusters.deployment("over-time"))
+    fleet.converged("over-time", 3, 180)
+    assert_right(fleet, "over-time", image)
+    assert sent(slow_server) <= SHARE * image.size_bytes
+    assert {host: found.get("origin", 0) > 0 for host, found in bytes_from(fleet, "over-time").items()} == {
+        HOSTS[0]: True,
+        HOSTS[1]: False,
+        HOSTS[2]: False,
+    }
+
+
 def half_done(cluster: Cluster, template: str) -> str | None:
     """The host of the Seed, once it has half of the file."""
     for host, placement in cluster.placements(template).items():
