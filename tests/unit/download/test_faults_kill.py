@@ -192,9 +192,9 @@ def dies(name):
 for name in ("open", "write", "ftruncate", "fchmod", "fchown", "fsync", "rename", "unlink", "close", "sendfile"):
     dies(name)
 real_publish = publish.publish
-def publishes(*arguments):
+def publishes(*arguments, **options):
     begun.append(True)
-    return real_publish(*arguments)
+    return real_publish(*arguments, **options)
 publish.publish = publishes
 """
 

@@ -19,6 +19,7 @@ from tests.unit.download.support import (
 from tests.unit.download.test_connections import MIB, hurry, limits
 from tests.world.http import HostileServer, RangeServer, Received, answer
 from tests.world.origin import Origin
+from tests.world.waiting import closely
 
 from directdownload.download.transfer import schedule
 from directdownload.download.transfer.ranges import Ranges
@@ -135,6 +136,31 @@ def test_what_a_further_connection_meets_costs_nothing(
         result = fetch(make_request(pool, server.url(), checksum=checksum, limits=limits(connections)))
         assert server.refused, "the further connection was tried"
         assert [request.headers.get("range") for request in server.received].count(None) >= 1
+    assert result.digest == sha256(DATA)
+    assert (pool / "uid-1").read_bytes() == DATA
+
+
+def test_a_page_as_the_rest_of_a_file_is_not_believed(pool: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only connection that is left goes on after a break. Without a checksum nothing else would notice it."""
+    hurry(monkeypatch)
+
+    class Breaking(Choosy):
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
+            if number == 0:
+                head, _, _ = self.head(request)
+                connection.sendall(head + DATA[: 8 * MIB])
+                closely("a further connection", lambda: self.refused)
+            elif number == 1:
+                self.refused += 1
+                answer(connection, b"", status="403 Forbidden")
+            elif number == 2:
+                page_as_range(connection, request, number)
+            else:
+                RangeServer.serve(self, connection, request, number)
+
+    with Breaking(page_as_range, rate=0) as server:
+        result = fetch(make_request(pool, server.url(), limits=limits(2)))
+        assert server.refused
     assert result.digest == sha256(DATA)
     assert (pool / "uid-1").read_bytes() == DATA
 

@@ -297,6 +297,7 @@ class Transfer:
             if others:
                 self._versions.check_further(supplier, stream, self.size_bytes, same=same_version)
             else:
+                same_version = same_version and self._versions.is_same_type(supplier, stream)
                 self._versions.check_continued(supplier, same=same_version and same_size)
             continues = same_version and (same_size or self.size_bytes is None)
             begins_anew = stream.offset_bytes != start or (self._assembly.board.begun and not continues)

@@ -35,6 +35,10 @@ class Versions:
         unknown = not (known and found)
         return self.mixing or known == found or (unknown and self.verified) or (asked and not found)
 
+    def is_same_type(self, supplier: Supplier, stream: sources.Stream) -> bool:
+        """Whether the media type is that of the answers before; with a digest that does not matter."""
+        return self.verified or supplier.media_type in (None, stream.media_type)
+
     def check_further(self, supplier: Supplier, stream: sources.Stream, size_bytes: int | None, *, same: bool) -> None:
         """SourceError if a further connection got another file than the others are fetching, of `size_bytes`."""
         if stream.size_bytes not in (None, size_bytes):
