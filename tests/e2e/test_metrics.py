@@ -34,6 +34,9 @@ WITHOUT_SAMPLES = {
     "directdownload_repairs_total",
     "directdownload_verifications_total",
     "directdownload_events_dropped_total",
+    "directdownload_downloads",
+    "directdownload_received_bytes_total",
+    "directdownload_peers_unavailable",
     *peer_metrics.CATALOGUE.descriptions,
 }
 CONTROLLERS = 2
