@@ -80,7 +80,7 @@ def test_every_rule_of_rbac_has_its_reason() -> None:
             for number in rules
             if not re.match(r"# \w.{15,}", lines[number - 1])
         ]
-    settings = "headerSecrets.namespaces={images},metrics.authentication=true,csi.enabled=true"
+    settings = "headerSecrets.namespaces={images},metrics.authentication=true,csi.enabled=true,peers.enabled=true"
     rendered = documents("release", "default", "--set", settings, hooks=True)
     assert given == sum(len(each.get("rules", ())) for each in rendered if each["kind"] in ("ClusterRole", "Role"))
     assert given

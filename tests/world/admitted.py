@@ -197,7 +197,7 @@ class Draw(random.Random):
             case "integer":
                 lowest = schema.get("minimum", -LARGEST - 1)
                 found = [*_NUMBERS, *((-1, lowest) if lowest < 0 else ())]
-                return min(schema.get("maximum", LARGEST), self.choice(found))
+                return min(schema.get("maximum", LARGEST), max(lowest, self.choice(found)))
             case "boolean":
                 return self.chance(0.5)
         if schema.get("format") == "date-time":
