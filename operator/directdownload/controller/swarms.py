@@ -5,7 +5,6 @@ that a change of a swarm asks for, and the part of a job's document that other h
 There are swarms only where hosts read from each other.
 """
 
-import base64
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ from directdownload.resources.templateplacement import Phase
 _DAY, _HOUR = datetime.timedelta(days=1), datetime.timedelta(hours=1)
 #: The proofs of a Seed stay beside its file, for hosts that come later.
 _WARRANT = datetime.timedelta(days=3650)
-#: Of an Ed25519 public key.
-_KEY_BYTES = 32
 
 
 class Signing(Protocol):
@@ -282,10 +279,9 @@ class Swarms:
 def _key_of(text: str) -> bytes:
     """The raw key; empty if it is none: an agent has written it."""
     try:
-        key = base64.b64decode(text, validate=True)
-    except ValueError:
+        return statements.key_of(text)
+    except statements.StatementError:
         return b""
-    return key if len(key) == _KEY_BYTES else b""
 
 
 def _unreached(placement: PlacementView | None) -> bool:

@@ -5,7 +5,6 @@ result is facts or a CertificateError.
 """
 
 import base64
-import binascii
 import contextlib
 import datetime
 import warnings
@@ -17,12 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from directdownload.peer import statements
+
 #: Of the two certificates of a host: each serves one purpose, and none the other.
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 #: Characters of a PEM text.
 _PEM_LIMIT = 8192
 _AUTHORITIES_LIMIT = 2
-_KEY_BYTES = 32
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -83,12 +83,9 @@ def text_of_key(key: ed25519.Ed25519PublicKey) -> str:
 def key_of_text(text: str) -> ed25519.Ed25519PublicKey:
     """The reverse. Raises CertificateError."""
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise CertificateError("Ed25519 public key: expected base64") from None
-    if len(data) != _KEY_BYTES or base64.b64encode(data).decode() != text:
-        raise CertificateError(f"Ed25519 public key: expected base64 of {_KEY_BYTES} bytes")
-    return ed25519.Ed25519PublicKey.from_public_bytes(data)
+        return ed25519.Ed25519PublicKey.from_public_bytes(statements.key_of(text))
+    except statements.StatementError as error:
+        raise CertificateError(f"Ed25519 public key: {error}") from None
 
 
 def request(key: ec.EllipticCurvePrivateKey) -> str:

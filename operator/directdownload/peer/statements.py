@@ -189,6 +189,17 @@ def _verifies(key: Ed25519PublicKey, signature: bytes, text: bytes) -> bool:
     return True
 
 
+def key_of(text: str) -> bytes:
+    """A raw Ed25519 public key, of its base64 (RFC 4648, section 4). Raises StatementError."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise StatementError("the key is no base64") from None
+    if len(data) != _KEY_BYTES or base64.b64encode(data).decode() != text:
+        raise StatementError(f"the key is no base64 of {_KEY_BYTES} bytes")
+    return data
+
+
 def encoded(data: bytes) -> str:
     """base64url without padding (RFC 4648, section 5)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -2,8 +2,8 @@
 the warrant's signer has signed the digest. Pure: the time is an argument.
 """
 
-import base64
-import binascii
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from directdownload.peer import piecelog, statements
 from directdownload.peer.statements import Proof, StatementError, Verifier, Warrant
@@ -22,7 +22,7 @@ class Judge:
 
     def __init__(self, terms: JobPeers) -> None:
         self._terms = terms
-        self._verifier = Verifier([key for key in map(_key, terms.keys) if key])
+        self._verifier = Verifier([*_keys(terms.keys)])
         self._checked: dict[str, Warrant] = {}
 
     def check(self, index: int, proof: Proof, token: str, now: float) -> None:
@@ -57,9 +57,8 @@ class Judge:
         return found
 
 
-def _key(text: str) -> bytes:
-    """The raw key; empty if `text` is none."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
+def _keys(texts: Iterable[str]) -> Iterator[bytes]:
+    """The raw keys; a text that is none is left out."""
+    for text in texts:
+        with contextlib.suppress(StatementError):
+            yield statements.key_of(text)
