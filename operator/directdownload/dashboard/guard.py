@@ -61,11 +61,11 @@ class Guard:
         return None
 
     def known(self, cookie: str | None) -> bool:
-        return cookie is not None and hmac.compare_digest(cookie.encode(), self._session.encode())
+        return cookie is not None and _equal(cookie, self._session)
 
     def redeemed(self, token: str | None) -> str | None:
         """The cookie's value for a token that was not used before; then there is a new `token`. None: it is none."""
-        if token is None or not hmac.compare_digest(token.encode(), self._token.encode()):
+        if token is None or not _equal(token, self._token):
             return None
         self._token = secrets.token_urlsafe(_BYTES)
         return self._session
@@ -78,3 +78,8 @@ class Guard:
                 "Open the address that the command has printed last; each is good once.",
             ),
         )
+
+
+def _equal(shown: str, secret: str) -> bool:
+    # aiohttp keeps bytes that are no UTF-8 as surrogates
+    return hmac.compare_digest(shown.encode(errors="surrogateescape"), secret.encode())

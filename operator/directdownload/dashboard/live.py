@@ -58,7 +58,9 @@ class Channel:
         All of the page if `since` is none of this channel's.
         """
         run, _, text = since.rpartition("-")
-        known = int(text) if run == self._run and text.isascii() and text.isdigit() else -1
+        # int() raises for thousands of digits
+        ours = run == self._run and text.isascii() and text.isdigit() and len(text) <= len(str(self._number))
+        known = int(text) if ours else -1
         if known > self._number:
             known = -1
         if known == self._number:

@@ -55,6 +55,11 @@ def test_without_the_cookie_nobody_is_known(cookie: str | None) -> None:
     assert not Guard(8080).known(cookie)
 
 
+def test_bytes_that_are_no_text_are_no_cookie_and_no_token() -> None:
+    assert not Guard(8080).known("\udcff")
+    assert Guard(8080).redeemed("\udcff") is None
+
+
 def test_two_servers_share_neither_cookie_nor_token() -> None:
     first, second = Guard(8080), Guard(8081)
     assert first.cookie != second.cookie

@@ -66,6 +66,12 @@ def test_versions_of_another_process_or_of_nobody_bring_everything() -> None:
         assert change(channel.event(since))[1]["parts"] == {"a": "1"}, since
 
 
+def test_a_version_of_thousands_of_digits_is_none() -> None:
+    channel = Channel("run")
+    channel.update({"a": "1"}, None)
+    assert channel.event("run-" + "9" * 5000) == channel.event("")
+
+
 def test_an_event_is_one_line_of_data() -> None:
     channel = Channel("run")
     channel.update({"a": "one\ntwo\r\n\u2028three"}, None)
