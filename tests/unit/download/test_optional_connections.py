@@ -211,6 +211,29 @@ def test_a_link_for_one_use_is_used_once(pool: pathlib.Path, monkeypatch: pytest
         (pool / ".directdownload/uid-1.record").unlink()
 
 
+@pytest.mark.parametrize("patience", [1.5, 20.0], ids=["refused", "kept waiting"])
+def test_a_link_for_one_use_whose_further_connections_hang(
+    pool: pathlib.Path, patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first connection comes to where a further one was to begin, long before the server answers that one."""
+    hurry(monkeypatch)
+    first_is_done = threading.Event()
+
+    class Slow(RangeServer):
+        def serve(self, connection: socket.socket, request: Received, number: int) -> None:
+            if number:
+                first_is_done.wait(patience)
+                answer(connection, b"", status="403 Forbidden")
+                return
+            super().serve(connection, request, number)
+            first_is_done.set()
+
+    with Slow(DATA, rate=8 * MIB) as server:
+        assert fetch(make_request(pool, server.url(), checksum=sha256(DATA), limits=limits(4))).done
+        assert len(server.received) > 1
+    assert (pool / "uid-1").read_bytes() == DATA
+
+
 @pytest.mark.parametrize("connections", [0, 1, 4])
 def test_backends_with_etags_of_their_own_are_one_source_under_a_checksum(
     pool: pathlib.Path, connections: int, monkeypatch: pytest.MonkeyPatch
@@ -358,13 +381,15 @@ def test_real_servers_behind_one_balancer(pool: pathlib.Path, tmp_path: pathlib.
     assert (pool / "uid-1").read_bytes() == DATA
 
 
+def claims(board: schedule.Board, count: int) -> list[schedule.Claim]:
+    """Of as many new connections, of which the first came alone."""
+    taken = [board.take(float(number), 0, alone=not number) for number in range(count)]
+    return [claim for claim in taken if claim is not None]
+
+
 def test_what_was_cut_off_a_claim_goes_back_to_the_stream_that_reaches_it() -> None:
     board = schedule.Board(100 * MIB, Ranges())
-    first = board.take(0.0, 0, alone=True)
-    assert first is not None
-    first.reach = None
-    second = board.take(1.0, 0, alone=False)
-    assert second is not None
+    first, second = claims(board, 2)
     assert first.end == second.position
     board.give_back(second)
     assert first.end == 100 * MIB
@@ -373,3 +398,27 @@ def test_what_was_cut_off_a_claim_goes_back_to_the_stream_that_reaches_it() -> N
     first.reach = first.end
     board.give_back(third)
     assert first.end == third.position, "its stream ends there"
+
+
+def test_a_stream_goes_on_where_a_further_connection_has_received_nothing() -> None:
+    board = schedule.Board(100 * MIB, Ranges())
+    first, second, third = claims(board, 3)
+    assert (first.end, second.end) == (second.start, third.start)
+    board.receive(third, 2.0, 1)
+    board.receive(first, 2.0, second.start - first.start)
+    assert board.go_on(first)
+    assert (first.end, second.overtaken) == (third.start, True)
+    board.give_back(second)
+    board.receive(first, 3.0, third.start - first.position)
+    assert not board.go_on(first), "the third delivers"
+    board.give_back(third)
+    assert first.end == third.start, "its stream has ended"
+
+
+def test_a_stream_that_was_asked_for_a_range_goes_on_nowhere_else() -> None:
+    board = schedule.Board(100 * MIB, Ranges())
+    _, _, third, fourth = claims(board, 4)
+    board.receive(third, 2.0, fourth.start - third.start)
+    assert third.reach == fourth.start
+    assert not board.go_on(third)
+    assert not fourth.overtaken

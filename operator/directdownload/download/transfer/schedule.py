@@ -38,13 +38,19 @@ class Rate:
 class Claim:
     """`position` is the first byte to be received; `end` None while the size of the file is not known."""
 
-    position: int
+    start: int
     end: int | None
+    #: up to which byte its stream is asked for; None: to the end of the file
+    reach: int | None
     began: float
     rate: Rate
     bytes_per_second: float = 0.0
-    #: up to which byte its stream was asked for: 0 before that, None to the end of the file
-    reach: int | None = 0
+    position: int = 0
+    #: another connection took all that was left of it
+    overtaken: bool = False
+
+    def __post_init__(self) -> None:
+        self.position = self.start
 
     @property
     def exhausted(self) -> bool:
@@ -109,7 +115,8 @@ class Board:
         start, end = gap
         if not alone and end is not None:
             end = min(end, _align(start + _claim_bytes(bytes_per_second)))
-        claim = Claim(start, end, now, Rate(now, start), bytes_per_second)
+        reach = None if end == self.size_bytes else end
+        claim = Claim(start, end, reach, now, Rate(now, start), bytes_per_second)
         self.claims.append(claim)
         return claim
 
@@ -135,9 +142,30 @@ class Board:
         self.claims.remove(claim)
         taken = self._taken()
         for other in self.claims:
-            if other.end is not None and not other.exhausted:
-                ends = (taken.start_from(other.end) or self.size_bytes, other.reach)
-                other.end = max(other.end, min((end for end in ends if end is not None), default=0))
+            if other.end is not None and not other.overtaken:
+                other.end = max(other.end, self._within(other, taken.start_from(other.end)))
+
+    def go_on(self, claim: Claim) -> bool:
+        """Whether the stream of `claim` is of further use.
+
+        At its end it takes what follows from a connection that has received nothing. The server may refuse that one,
+        and may not give to a new request what it gives to this stream.
+        """
+        if not claim.exhausted or claim.overtaken:
+            return not claim.exhausted
+        for other in self.claims:
+            if other.start == other.position == claim.end and not other.exhausted:
+                claim.end = max(claim.end, self._within(claim, other.end))
+                if claim.end == other.end:
+                    other.end, other.overtaken = other.position, True
+        if claim.exhausted:
+            claim.reach = claim.end
+        return not claim.exhausted
+
+    def _within(self, claim: Claim, end: int | None) -> int:
+        """`end` (None: of the file), as far as the stream of `claim` reaches."""
+        ends = (end or self.size_bytes, claim.reach)
+        return min((end for end in ends if end is not None), default=0)
 
     def _taken(self) -> Ranges:
         taken = self.done.copy()
@@ -187,7 +215,7 @@ class Board:
         cut = _align(last.position + keep) if keep else last.position
         if keep and end - cut < BLOCK_BYTES:
             return None
-        last.end = cut
+        last.end, last.overtaken = cut, not keep
         return cut, end
 
 

@@ -85,3 +85,13 @@ def sources_waited_for(connections: Sequence[Connection]) -> list[Supplier]:
     if any(connection.busy is Busy.WRITING for connection in connections):
         return []
     return [connection.supplier for connection in connections if connection.busy is Busy.RECEIVING]
+
+
+def blamed_for(start: int, end: int, suppliers: Sequence[Supplier]) -> list[Supplier]:
+    """Note a bad piece; return the suppliers that are given up for it: for a second one, or where others are left."""
+    guilty = [supplier for supplier in suppliers if supplier.delivered.overlaps(start, end)]
+    for supplier in guilty:
+        supplier.delivered.remove(start, end)
+        supplier.bad_pieces += 1
+    others = [supplier for supplier in suppliers if not supplier.candidate.failed and supplier not in guilty]
+    return [supplier for supplier in guilty if supplier.bad_pieces > 1 or (others and len(guilty) == 1)]

@@ -23,7 +23,7 @@ from directdownload.download.transfer.bandwidth import Bandwidth
 from directdownload.download.transfer.pace import Pace
 from directdownload.download.transfer.ranges import Ranges
 from directdownload.download.transfer.schedule import BLOCK_BYTES
-from directdownload.download.transfer.supplier import Busy, Connection, Supplier, sources_waited_for
+from directdownload.download.transfer.supplier import Busy, Connection, Supplier, blamed_for, sources_waited_for
 from directdownload.download.transfer.unpack import Unpack
 from directdownload.download.transfer.versions import Versions
 from directdownload.resources.naming import MOST_CONNECTIONS
@@ -190,10 +190,9 @@ class Transfer:
         return None if index is None else self.suppliers[index]
 
     def _open_one_or_fail(self) -> None:
-        supplier = self._next_supplier()
-        if supplier is None:
-            # a restart from the beginning is better than a failure
-            supplier = next((s for s in self.suppliers if s.whole_only and s.failure is None), None)
+        # a restart from the beginning is better than a failure
+        whole = (s for s in self.suppliers if s.whole_only and s.failure is None)
+        supplier = self._next_supplier() or next(whole, None)
         if supplier is None:
             raise errors.chosen_failure([s.failure for s in self.suppliers if s.failure is not None])
         self._open(supplier)
@@ -245,17 +244,17 @@ class Transfer:
             self._let_go(connection)
             if connection.released.is_set():
                 return None
-            board = self._assembly.board
-            ends = {id(claim): claim.end for claim in board.claims}
             alone = len(self._connections) == 1
-            connection.claim = board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
-            for other in self._connections:
-                # this connection got the whole rest of its claim: the other has stalled, or nearly
-                claim = other.claim
-                if claim is not None and claim.exhausted and ends.get(id(claim), claim.end) != claim.end:
-                    other.replaced = True
-                    other.released.set()
+            connection.claim = self._assembly.board.take(time.monotonic(), connection.bytes_per_second, alone=alone)
+            # the others have stalled, or nearly
+            self._release_overtaken(slow=True)
             return connection.claim
+
+    def _release_overtaken(self, *, slow: bool) -> None:
+        for connection in self._connections:
+            if connection.claim is not None and connection.claim.overtaken and not connection.released.is_set():
+                connection.replaced = slow
+                connection.released.set()
 
     def _let_go(self, connection: Connection) -> None:
         claim, connection.claim, connection.busy = connection.claim, None, Busy.OPENING
@@ -265,13 +264,10 @@ class Transfer:
 
     def _fetch(self, connection: Connection, claim: schedule.Claim, guard: Guard) -> bool:
         """Fetch a claim; False if the source cannot deliver it."""
-        supplier = connection.supplier
+        supplier, start = connection.supplier, claim.start
         with self._changed:
-            size = self.size_bytes
-            start = claim.position
-            claim.reach = end = None if claim.end == size else claim.end
             validator = "" if self._versions.mixing else supplier.validator
-        ask = sources.Ask(start, end, validator, size if start else None)
+            ask = sources.Ask(start, claim.reach, validator, self.size_bytes if start else None)
         with contextlib.closing(supplier.source.open(ask, guard)) as stream:
             accepted = self._accept(supplier, stream, start)
             if accepted is None:
@@ -321,13 +317,12 @@ class Transfer:
         with self._changed:
             for supplier in self.suppliers:
                 supplier.delivered = Ranges()
-            if claim := self._assembly.board.take(time.monotonic(), 0, alone=True):
-                connection.claim, claim.reach = claim, None
+            connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
         """Copy from the stream into the part, up to the end of the claim."""
         supplier, ended = connection.supplier, False
-        while not ended and not claim.exhausted:
+        while not ended and self._goes_on(claim):
             connection.busy = Busy.WRITING
             buffer = self._assembly.free_buffer(guard)
             connection.busy = Busy.RECEIVING
@@ -358,6 +353,14 @@ class Transfer:
             elif not claim.exhausted:
                 message = f"{supplier.source.url}: it ended after {claim.position} bytes of {self.size_bytes}"
                 raise SourceError(Reason.TRUNCATED, message)
+
+    def _goes_on(self, claim: schedule.Claim) -> bool:
+        if not claim.exhausted:
+            return True
+        with self._changed:
+            goes_on = self._assembly.board.go_on(claim)
+            self._release_overtaken(slow=False)
+            return goes_on
 
     # Failures; all under the lock
 
@@ -391,11 +394,6 @@ class Transfer:
         """Called by the hashing: fetch the piece again, from another source if there is one."""
         with self._changed:
             self._assembly.forget_piece(start, end)
-            guilty = [supplier for supplier in self.suppliers if supplier.delivered.overlaps(start, end)]
-            for supplier in guilty:
-                supplier.delivered.remove(start, end)
-                supplier.bad_pieces += 1
-                others = any(not other.candidate.failed for other in self.suppliers if other is not supplier)
-                if supplier.bad_pieces > 1 or (others and len(guilty) == 1):
-                    message = f"{supplier.source.url}: bytes {start} to {end} do not match the hash in the metalink"
-                    self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))
+            for supplier in blamed_for(start, end, self.suppliers):
+                message = f"{supplier.source.url}: bytes {start} to {end} do not match the hash in the metalink"
+                self._give_up(supplier, SourceError(Reason.CHECKSUM_MISMATCH, message))
