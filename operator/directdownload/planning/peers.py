@@ -23,7 +23,8 @@ from directdownload.resources.templateplacement import Phase, PlacementPeers, Ro
 
 #: After so many failures in a row to reach other hosts a copy reads the source.
 PATIENCE = 3
-#: So many Seeds that failed for good show that the source, or the Template, is at fault.
+#: So many Seeds that failed for good show that the source, or the Template, is at fault. So many copies that were
+#: unpacked show that the source serves an archive.
 REFUTED = 2
 #: Candidates of a job that run, or have the file; the others are any that want it.
 _AHEAD = 6

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 from directdownload.planning import peers
-from directdownload.planning.observed import PlacementView
+from directdownload.planning.observed import FileView, PlacementView
 from directdownload.resources.template import Template
 from directdownload.resources.templateplacement import Phase, Role
 
@@ -71,7 +71,7 @@ class Swarm:
         self._turns: dict[str, _Turn] = {}
         #: of the copies that are Pending
         self._line: list[_Turn] = []
-        #: copies that are Ready, without records
+        #: copies that are Ready, without records that they could have
         self._unrecorded: dict[str, None] = {}
         #: copies that are Ready, with records
         self._recorded: dict[str, None] = {}
@@ -122,7 +122,8 @@ class Swarm:
             self.epoch = max(self.epoch, told.distrusted_epoch or 0)
             if told.role is Role.SEED:
                 self._last_seed = view.key
-        recorded = view.phase is Phase.READY and view.file is not None and view.file.content is not None
+        file = view.file if view.phase is Phase.READY else None
+        recorded = file is not None and file.content is not None
         if view.deleting or view.phase in (Phase.REMOVING, Phase.UNKNOWN):
             self.forget(view.key)
             return
@@ -130,7 +131,7 @@ class Swarm:
             bisect.insort(self._line, turn)
         elif recorded:
             self._recorded[view.key] = None
-        elif view.phase is Phase.READY:
+        elif file is not None and not _unpacked(file):
             self._unrecorded[view.key] = None
         if recorded or view.phase not in (Phase.READY, Phase.FAILED):
             self.wanting.add(view.key, view.host)
@@ -140,7 +141,7 @@ class Swarm:
 
     def _count(self, view: PlacementView, number: int) -> None:
         if view.phase is Phase.READY and view.file is not None:
-            self._archives += number * (view.file.served_bytes is not None)
+            self._archives += number * _unpacked(view.file)
             if view.file.content is not None:
                 self._contents[view.file.content] += number
         seed = view.peers is not None and view.peers.role is Role.SEED
@@ -159,6 +160,11 @@ class Swarm:
     def refuted(self) -> bool:
         return self._refuted >= peers.REFUTED
 
+    @property
+    def archived(self) -> bool:
+        """Whether copies show that the source serves an archive; one host alone shows it for itself only."""
+        return self._archives >= peers.REFUTED and not self._contents.total()
+
     def view(self, key: str) -> PlacementView | None:
         return self._views.get(key)
 
@@ -171,7 +177,7 @@ class Swarm:
     def content(self, template: Template, shared: Sequence[str] = ()) -> peers.Content | None:
         """The content of new jobs; None: the file cannot be shared. `shared`: those of the jobs that exist."""
         checksum = peers.checksum_of(template)
-        if not checksum or self._archives:
+        if not checksum or self.archived:
             return None
         if self._notations[0] != checksum:
             self._notations = checksum, peers.notations(self.template_uid, checksum)
@@ -229,6 +235,11 @@ class Swarm:
     def asked(self) -> None:
         """A Seed exists: the next one is asked anew."""
         self._asked = ""
+
+
+def _unpacked(file: FileView) -> bool:
+    """Whether it was unpacked from an archive, whose pieces the host does not have."""
+    return file.served_bytes is not None
 
 
 def _paused(view: PlacementView, now: datetime.datetime) -> bool:

@@ -105,6 +105,37 @@ async def test_where_nothing_can_be_shared_every_copy_reads_the_source(made: Any
     assert {p.peers.role for p in found.world.placements} == {Role.ORIGIN}
 
 
+def unpacking(found: SwarmWorld, document: JobDocument) -> JobResult:
+    """Of a host that got an archive, or says so."""
+    result = as_it_should(found, document)
+    return result.model_copy(update={"content": "", "served_bytes": 7})
+
+
+async def test_one_host_that_tells_of_an_archive_tells_it_of_itself_alone(made: Any) -> None:
+    found = made(12)
+    liar: list[str] = []
+
+    def first_lies(each: SwarmWorld, document: JobDocument) -> JobResult:
+        liar[:] = liar or [document.host]
+        return unpacking(each, document) if document.host == liar[0] else as_it_should(each, document)
+
+    found.behaviour = first_lies
+    await found.run()
+    assert found.ready() == 12
+    assert found.origin_bytes == 2 * SIZE_BYTES
+    roles = [each.role for each in found.started]
+    assert (roles.count(PeerRole.SEED), roles.count(None)) == (2, 0)
+
+
+async def test_what_turns_out_to_be_an_archive_is_read_by_every_copy_for_itself(made: Any) -> None:
+    found = made(12)
+    found.behaviour = unpacking
+    await found.run()
+    assert found.ready() == 12
+    roles = [each.role for each in found.started]
+    assert (roles.count(PeerRole.SEED), roles.count(None)) == (2, 10)
+
+
 async def test_a_copy_of_before_peers_is_verified_first_and_then_read(made: Any) -> None:
     found = made(5)
     await old_copy(found)

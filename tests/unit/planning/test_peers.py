@@ -86,11 +86,24 @@ def test_pieces_stay_as_most_have_them_when_the_size_becomes_known() -> None:
 
 
 def test_what_turned_out_to_be_an_archive_is_not_shared() -> None:
-    view = ready("kvm-1", servedBytes=1)
-    found = swarm(view)
+    one, other = ready("kvm-1", servedBytes=1), ready("kvm-2", servedBytes=1)
+    found = swarm(one)
+    assert found.content(template()) is not None, "one host is believed about itself alone"
+    found.take(None, other)
     assert found.content(template()) is None
-    found.take(view, None)
+    found.take(other, None)
     assert found.content(template()) is not None
+
+
+def test_what_others_have_recorded_is_no_archive() -> None:
+    known = content_id(build.TEMPLATE_UID, SHA256, 16 * MEBIBYTE)
+    liars = [ready(f"kvm-{number}", servedBytes=1) for number in range(3)]
+    assert swarm(*liars, ready("kvm-9", known)).content(template()) == Content(known, 16 * MEBIBYTE)
+
+
+def test_an_unpacked_copy_is_not_verified_for_records_that_it_cannot_have() -> None:
+    found = swarm(ready("kvm-1", servedBytes=1))
+    assert not found.recorder(lambda _: True, NOW)
 
 
 PATIENT = {"unavailable": 3}
