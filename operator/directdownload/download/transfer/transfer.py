@@ -162,12 +162,11 @@ class Transfer:
         """Open or close a connection, if that is worth it."""
         if missing_bytes is None or len(self._connections) >= MOST_CONNECTIONS:
             return
-        supplier = self._next_supplier()
         if self._fixed:
-            while supplier is not None and len(self._connections) < MOST_CONNECTIONS:
+            while len(self._connections) < MOST_CONNECTIONS and (supplier := self._next_supplier()) is not None:
                 self._open(supplier)
-                supplier = self._next_supplier()
             return
+        supplier = self._next_supplier()
         step = self._ramp.decide(now, bytes_per_second, missing_bytes) if supplier is not None else 0
         if supplier is not None and step > 0:
             self._open(supplier)
@@ -273,7 +272,8 @@ class Transfer:
             if accepted is None:
                 return False
             if not accepted:
-                self._begin_anew(connection)
+                # another offset shows that it brings the whole file, else it brings what it was asked for
+                self._begin_anew(connection, whole=stream.offset_bytes != start or claim.reach is None)
             if not self._assembly.prepared:
                 self._assembly.prepare(
                     stream.size_bytes if stream.size_bytes is not None else self._versions.promised_bytes
@@ -311,13 +311,13 @@ class Transfer:
             self.active = supplier
             return not begins_anew
 
-    def _begin_anew(self, connection: Connection) -> None:
-        """Restart from zero with this connection alone: the bytes are of another version or cannot be continued."""
+    def _begin_anew(self, connection: Connection, *, whole: bool) -> None:
+        """Restart from zero, with this connection if it brings the whole file: the bytes cannot be continued."""
         self._assembly.begin_anew()
         with self._changed:
             for supplier in self.suppliers:
                 supplier.delivered = Ranges()
-            connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True)
+            connection.claim = self._assembly.board.take(time.monotonic(), 0, alone=True) if whole else None
 
     def _pump(self, connection: Connection, claim: schedule.Claim, stream: sources.Stream, guard: Guard) -> None:
         """Copy from the stream into the part, up to the end of the claim."""

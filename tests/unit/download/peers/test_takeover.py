@@ -59,6 +59,20 @@ def test_a_seed_opens_no_source_for_what_others_have_whole(
     assert seeded(pool, told)
 
 
+def test_a_seed_whose_file_is_of_another_size_than_hosts_say_reads_all_of_it(
+    pool: pathlib.Path, authority: Authority, origin: Origin, served: pathlib.Path
+) -> None:
+    """It asks its source for the first piece alone, and learns from the answer that nothing of the others counts."""
+    swarm = Swarm()
+    with Parent(authority, swarm, "kvm-2") as parent:
+        parent.size, parent.has = len(DATA) + MIB, {1, 2}
+        told = document(pool, swarm, authority, parent, origin, served)
+        result = fetch(told)
+        assert sorted(parent.asked) == [1, 2]
+    assert result.reason is Reason.DOWNLOADED
+    assert seeded(pool, told)
+
+
 @pytest.mark.parametrize("kind", ["corrupt", "forged", "wrong", "huge", "gone", "no certificate", "broken"])
 def test_nothing_that_a_seed_meets_at_other_hosts_costs_its_download(
     pool: pathlib.Path,
