@@ -62,6 +62,7 @@ def outcome(action: "Callable[[], JobResult]", hide: defects.Hide) -> "JobResult
         reason=failure.reason,
         message=failure.message,
         retry_after_seconds=failure.retry_after_seconds,
+        bad_host=failure.bad_host,
         seconds=round(time.monotonic() - started, 3),
     )
 

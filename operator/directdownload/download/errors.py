@@ -34,13 +34,19 @@ DAMAGED = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, err
 
 
 class DownloadError(Exception):
-    """The root of the tree; `reason` decides what the caller does, `message` is for users."""
+    """The root of the tree; `reason` decides what the caller does, `message` is for users.
 
-    def __init__(self, reason: Reason, message: str, *, retry_after_seconds: float | None = None) -> None:
+    `bad_host`: as in JobResult.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, retry_after_seconds: float | None = None, bad_host: str = ""
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after_seconds = retry_after_seconds
+        self.bad_host = bad_host
 
     @property
     def permanent(self) -> bool:

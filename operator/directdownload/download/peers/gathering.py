@@ -77,7 +77,8 @@ class PeerGathering(_FromHosts):
             shared.terms, credentials.context(shared.terms.directory), request.policy, request.timeouts
         )
         doubts: Mapping[int, Proof] = {}
-        mismatch, received, resumed_from = "", 0, 0
+        refused: list[str] = []
+        mismatch, bad_host, received, resumed_from = "", "", 0, 0
         believed: int | None = None
         while True:
             unpack = self._unpack()
@@ -88,13 +89,17 @@ class PeerGathering(_FromHosts):
                 except ContestedError as error:
                     logger.info("%s", error)
                     believed = error.size_bytes
+                    if error.refused:
+                        refused.append(str(error))
+                        access = access.without(error.refused)
                     continue
                 except SourceError as error:
                     # a mismatch asks for another Seed, of which hosts may have nothing yet
                     reason = Reason.PEERS_DIFFER if mismatch else Reason.PEERS_UNAVAILABLE
-                    message = f"{mismatch}; {error.message}" if mismatch else error.message
-                    raise SourceError(reason, f"{message}; {PART_IS_KEPT}") from error
+                    told = "; ".join(filter(None, (mismatch, error.message, *refused, PART_IS_KEPT)))
+                    raise SourceError(reason, told, bad_host=bad_host or running.swarm.bad_host) from error
                 finally:
+                    bad_host = bad_host or running.swarm.bad_host
                     received += running.received_bytes
                     resumed_from = resumed_from or running.resumed_from
                 digests = hasher.digests()
@@ -107,7 +112,7 @@ class PeerGathering(_FromHosts):
                         source=hosts,
                         resumed_from=resumed_from,
                         peer_bytes=received,
-                        bad_host=running.swarm.bad_host,
+                        bad_host=bad_host,
                     )
                     return self._finish(unpack, delivery, size, digests)
                 mismatch = (

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from directdownload.download.errors import SourceError, plain
 from directdownload.download.guard import Guard
@@ -44,6 +44,10 @@ class Access:
     context: ssl.SSLContext
     policy: SourcePolicy
     timeouts: Timeouts
+
+    def without(self, hosts: Collection[str]) -> "Access":
+        parents = tuple(parent for parent in self.terms.parents if parent.host not in hosts)
+        return dataclasses.replace(self, terms=self.terms.model_copy(update={"parents": parents}))
 
     def dial(self, parent: JobParent, silence_seconds: float, guard: Guard) -> "Link":
         """A connection to `parent`, by its addresses in turn."""

@@ -165,6 +165,10 @@ class Swarm:
         contested = most is not None and self.size_bytes is not None and votes[most] > votes[self.size_bytes]
         return most if contested else None
 
+    def naming(self, size_bytes: int) -> Sequence[str]:
+        """The parents that name this size of the file."""
+        return [host for host, parent in self._parents.items() if parent.size_bytes == size_bytes]
+
     # What happens with pieces
 
     def next(self, now: float) -> tuple[str, int] | None:

@@ -12,10 +12,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from directdownload.download.checksum import Hasher
-from directdownload.download.errors import DownloadError, ReleasedError, SourceError, StoppedError
+from directdownload.download.errors import DownloadError, ReleasedError, SourceError, StoppedError, StorageError
 from directdownload.download.guard import TICK_SECONDS, Guard
 from directdownload.download.peers.fetcher import Fetcher
 from directdownload.download.peers.links import Access
@@ -36,11 +36,14 @@ from directdownload.resources.reasons import Reason
 
 
 class ContestedError(Exception):
-    """Most parents name another size of the file than the one that this transfer began with: `size_bytes`."""
+    """The size of the file that this transfer began with does not count: the transfer is to begin anew.
 
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(f"most hosts name another size of the file: {size_bytes} bytes")
-        self.size_bytes = size_bytes
+    `size_bytes` counts then (None: what hosts name), and the hosts `refused` are not asked.
+    """
+
+    def __init__(self, problem: str, size_bytes: int | None, refused: Collection[str] = ()) -> None:
+        super().__init__(problem)
+        self.size_bytes, self.refused = size_bytes, refused
 
 
 class PeerTransfer:
@@ -135,6 +138,8 @@ class PeerTransfer:
             # a failure of the hashing was already raised, or another failure ended the transfer
             with contextlib.nullcontext() if complete else contextlib.suppress(DownloadError):
                 hasher = self._assembly.end(complete=complete)
+            if not complete:
+                self._free_reserve()
         return self._assembly.board.done.total_bytes, hasher
 
     # The thread of the caller
@@ -164,7 +169,15 @@ class PeerTransfer:
         if log is not None:
             log.lost(sorted(entries.keys() - kept))
             log.size(size)
-        self._assembly.prepare(size, keep=bool(kept) or self._doubting)
+        try:
+            self._assembly.prepare(size, keep=bool(kept) or self._doubting)
+        except StorageError as error:
+            if error.reason is not Reason.INSUFFICIENT_SPACE:
+                raise
+            with self._changed:
+                hosts = self.swarm.naming(size)
+            problem = f"{', '.join(hosts)}: the file has {size} bytes there; {error.message}"
+            raise ContestedError(problem, None, hosts) from error
         with self._changed:
             if not self._doubting:
                 # nobody fetches them before they are read again
@@ -176,6 +189,14 @@ class PeerTransfer:
         for number in range(self.swarm.choice.in_flight):
             self._start(f"fetch-{number + 1}", self._fetcher.run)
 
+    def _free_reserve(self) -> None:
+        """Free what lies behind the last good piece: it was reserved because a host named the size of the file."""
+        good = {*self.proofs(), *(self._log.entries if self._log is not None else ())}
+        end = (max(good, default=-1) + 1) * self._piece_bytes
+        descriptor = self._staging.part.descriptor
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, min(end, os.fstat(descriptor).st_size))
+
     def _look(self, now: float) -> None:
         """End what does not come. Under the lock."""
         flights, hashed = self._fetcher.flights, self._assembly.verified_bytes
@@ -185,7 +206,7 @@ class PeerTransfer:
             self.swarm.progress(now)
         self._hashed_bytes = hashed
         if (other := self.swarm.other_size_bytes) is not None:
-            raise ContestedError(other)
+            raise ContestedError(f"most hosts name another size of the file: {other} bytes", other)
         if not self._reading and (problem := self.swarm.unavailable(now)) is not None:
             raise SourceError(Reason.PEERS_UNAVAILABLE, problem)
         for flight in flights:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gzip
+import os
 import pathlib
 import random
 import socket
@@ -230,6 +231,7 @@ def test_nothing_unverified_is_kept(pool: pathlib.Path, authority: Authority, li
         error = failure(document(pool, swarm, authority, liar))
     assert error.reason is Reason.PEERS_UNAVAILABLE
     assert "no host is left to ask (kvm-2: " in error.message
+    assert error.bad_host == "kvm-2"
     assert not published(pool)
     assert read_log(pool).entries == {}
     assert '"ranges":[]' in (pool / JOURNAL).read_text()
@@ -374,6 +376,60 @@ def test_no_parent_makes_the_file_too_large(pool: pathlib.Path, authority: Autho
         told = document(pool, swarm, authority, liar, honest)
         told["limits"] |= {"maxSizeBytes": len(DATA)}
         assert fetch(told).reason is Reason.DOWNLOADED
+    assert published(pool)
+
+
+def huge(pool: pathlib.Path, told: dict[str, Any], parent: Parent) -> None:
+    """`parent` names a size that does not fit, and the job has room for the file."""
+    state = os.statvfs(pool)
+    parent.size = peers.PIECES_LIMIT * MIB
+    told["pool"]["reserve"] = str(max(0, state.f_bavail * state.f_frsize - parent.size // 2))
+
+
+def test_a_size_that_does_not_fit_costs_the_host_that_names_it(pool: pathlib.Path, authority: Authority) -> None:
+    swarm = Swarm()
+    with two(authority, swarm) as (liar, honest):
+        honest.first_line = protocol.state_line(State(None, None, frozenset()))
+        told = document(pool, swarm, authority, liar, honest)
+        huge(pool, told, liar)
+
+        def come() -> None:
+            closely("the liar was first", lambda: liar.states)
+            honest.first_line = None
+            honest.say(protocol.changes_line(Changes(len(DATA), (0, 1, 2, 3))))
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        assert fetch(told).reason is Reason.DOWNLOADED
+        thread.join()
+    assert published(pool)
+
+
+def test_where_all_hosts_name_a_size_that_does_not_fit_the_source_has_its_turn(
+    pool: pathlib.Path, authority: Authority, impatient: None
+) -> None:
+    """Lack of space is no reason to ask the same hosts for ever."""
+    swarm = Swarm()
+    with Parent(authority, swarm, "kvm-2") as liar:
+        told = document(pool, swarm, authority, liar)
+        huge(pool, told, liar)
+        error = failure(told)
+    assert error.reason is Reason.PEERS_UNAVAILABLE
+    assert f"kvm-2: the file has {liar.size} bytes there" in error.message
+    assert "bytes are needed" in error.message
+
+
+def test_a_failed_attempt_keeps_no_space_for_a_size_that_hosts_name(
+    pool: pathlib.Path, authority: Authority, impatient: None
+) -> None:
+    swarm = Swarm()
+    with Parent(authority, swarm, "kvm-2") as liar:
+        liar.size, liar.has = 256 * MIB, {0, 1}
+        assert failure(document(pool, swarm, authority, liar)).reason is Reason.PEERS_UNAVAILABLE
+    assert (pool / PART).stat().st_size == 2 * MIB
+    with Parent(authority, swarm, "kvm-2") as honest:
+        result = fetch(document(pool, swarm, authority, honest))
+    assert (result.reason, result.resumed_from) == (Reason.DOWNLOADED, 2 * MIB)
     assert published(pool)
 
 
