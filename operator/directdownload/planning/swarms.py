@@ -6,7 +6,8 @@
 import bisect
 import collections
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import overload
 
 from directdownload.planning import peers
@@ -20,8 +21,11 @@ _TRIES = 2
 _SHORT = datetime.timedelta(seconds=30)
 #: How long a copy that was asked to start may take before it is asked again.
 _PATIENCE = datetime.timedelta(seconds=60)
-#: Between two searches that find nothing.
-_SEARCH = datetime.timedelta(seconds=1)
+#: Copies looked at, at most, in one search: each look at a host and its slots costs tens of microseconds.
+LOOKS = 256
+#: After a search through all of them that found nothing.
+_REST = datetime.timedelta(seconds=1)
+_NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 #: Rounds of failures, place in the order of hosts, name.
 _Turn = tuple[int, int, str]
@@ -62,6 +66,26 @@ class Hosts(Sequence[str]):
                 self._places[last[0]] = place
 
 
+class _Search:
+    """Looks for a copy that suits, at a few at a time: the next time it goes on from there."""
+
+    def __init__(self) -> None:
+        self._from = 0
+        self._rests_until = _NEVER
+
+    def first(self, keys: Iterable[str], suits: Callable[[str], bool], now: datetime.datetime) -> str:
+        """Empty: none was found this time."""
+        if now < self._rests_until:
+            return ""
+        looked = list(itertools.islice(keys, self._from, self._from + LOOKS))
+        found = next(filter(suits, looked), "")
+        ended = len(looked) < LOOKS
+        self._from = 0 if found or ended else self._from + LOOKS
+        if ended and not found:
+            self._rests_until = now + _REST
+        return found
+
+
 class Swarm:
     """Follows the placements of one Template in one zone."""
 
@@ -80,7 +104,8 @@ class Swarm:
         self._notations: tuple[str, Mapping[str, peers.Content]] = ("", {})
         self._last_seed = self._chosen = self._asked = self._recorder = self._server = ""
         self._rounds = 0
-        self._asked_at = self._searched = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+        self._asked_at = _NEVER
+        self._recorders, self._seeds = _Search(), _Search()
         #: copies of which a verification has recorded nothing
         self._barren: set[str] = set()
         self.wanting, self.ahead = Hosts(), Hosts()
@@ -185,10 +210,7 @@ class Swarm:
         return peers.content_of(template, self._notations[1], known)
 
     def recorder(self, able: Judge, now: datetime.datetime) -> str:
-        """The copy without records that is to be verified for them: the same one while it is `able`; empty: none.
-
-        Thousands may be unable: after a search that found none there is no other for a while.
-        """
+        """The copy without records that is to be verified for them: the same one while it is `able`; empty: none."""
 
         def suits(key: str) -> bool:
             view = self._views[key]
@@ -196,10 +218,7 @@ class Swarm:
 
         if self._recorder in self._unrecorded and suits(self._recorder):
             return self._recorder
-        self._recorder = ""
-        if now >= self._searched + _SEARCH:
-            self._recorder = next(filter(suits, self._unrecorded), "")
-            self._searched = self._searched if self._recorder else now
+        self._recorder = self._recorders.first(self._unrecorded, suits, now)
         return self._recorder
 
     def next_seed(self, able: Judge, now: datetime.datetime) -> str:
@@ -213,13 +232,14 @@ class Swarm:
         stays = chosen is not None and self._turns[chosen.key][0] == self._rounds and not _paused(chosen, now)
         if chosen is not None and stays and able(chosen):
             return chosen.key
-        for rounds, _, key in self._line:
+
+        def suits(key: str) -> bool:
             view = self._views[key]
-            if not _paused(view, now) and able(view):
-                self._chosen, self._rounds = key, rounds
-                return key
-        self._chosen = ""
-        return ""
+            return not _paused(view, now) and able(view)
+
+        self._chosen = self._seeds.first((key for _, _, key in self._line), suits, now)
+        self._rounds = self._turns[self._chosen][0] if self._chosen else 0
+        return self._chosen
 
     def _pending(self, key: str) -> PlacementView | None:
         view = self._views.get(key)

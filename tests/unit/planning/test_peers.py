@@ -12,7 +12,7 @@ from directdownload.planning.observed import PlacementView
 from directdownload.planning.peers import Content, Facts, Part
 from directdownload.planning.placements import plan_placement
 from directdownload.planning.plans import Step
-from directdownload.planning.swarms import Swarm
+from directdownload.planning.swarms import LOOKS, Swarm
 from directdownload.resources.jobs import JobResult, PeerRole, Verb
 from directdownload.resources.peers import MEBIBYTE, content_id
 from directdownload.resources.reasons import Reason
@@ -305,6 +305,29 @@ def test_a_search_for_an_old_copy_that_found_none_is_not_repeated_at_once() -> N
     assert found.recorder(anybody, NOW) == ""
     first = found.recorder(anybody, NOW + seconds(1))
     assert found.recorder(anybody, NOW) == first != ""
+
+
+@pytest.mark.parametrize("kind", [ready, pending])
+def test_a_search_among_thousands_looks_at_a_few_and_goes_on_from_there(kind: Any) -> None:
+    """A look at each of 5,000 copies that cannot start would take a third of a second, at every change of one."""
+    found = swarm(*(kind(f"kvm-{number}") for number in range(5000)))
+    search = found.recorder if kind is ready else found.next_seed
+    looked: list[str] = []
+
+    def unable(view: PlacementView) -> bool:
+        looked.append(view.key)
+        return False
+
+    for _ in range(20):
+        before = len(looked)
+        assert search(unable, NOW) == ""
+        assert len(looked) - before <= LOOKS
+    assert len(looked) == len(set(looked)) == 5000
+    assert search(unable, NOW) == search(anybody, NOW) == ""
+    last = looked[-1]
+    searches = [search(lambda view: view.key == last, NOW + seconds(1)) for _ in range(20)]
+    assert searches == [*[""] * 19, last]
+    assert search(anybody, NOW + seconds(1)) == last
 
 
 def test_the_host_that_can_be_asked_stays_the_same_while_it_can() -> None:
