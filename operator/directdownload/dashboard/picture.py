@@ -125,7 +125,10 @@ class Picture:
             if host is not None:
                 self.host_states[host.spec.zone, str(host.status.state or UNKNOWN_STATE)] += number
                 for label, value in host.metadata.labels.items():
-                    self.labels.setdefault(label, collections.Counter())[value] += number
+                    values = self.labels.setdefault(label, collections.Counter())
+                    values[value] += number
+                    if not values[value]:
+                        del values[value]
 
     def _copy(self, key: str, old: Copy | None, new: Copy | None) -> None:
         if old is not None:

@@ -220,11 +220,11 @@ class Server:
         followed = self._following(Address.parse(address.query.get("page", "/")))
         since = request.headers.get("Last-Event-ID") or address.query.get("since", "")
         response = web.StreamResponse(headers={**guard.HEADERS, "Content-Type": "text/event-stream"})
-        await response.prepare(request)
         task = asyncio.current_task()
         self._streams.add(task)
         followed.followers += 1
         try:
+            await response.prepare(request)
             await response.write(f"retry: {live.RETRY_MILLISECONDS}\n\n".encode())
             if followed.version != self._picture.version:
                 self._refresh(followed)

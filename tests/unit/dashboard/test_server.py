@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from tests.unit.dashboard import support
 from tests.world import dashboard as fleet
 
@@ -142,6 +143,23 @@ async def test_two_pages_of_one_address_are_one_channel(served: Served) -> None:
         async with served.browser.get(served.origin + support.ROLLOUT) as answer:
             await answer.read()
     assert list(served.server._followed) == ["/", support.ROLLOUT]
+
+
+async def test_a_browser_that_leaves_at_once_is_no_defect(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await served.enter()
+    left = asyncio.Event()
+
+    async def gone(_: web.StreamResponse, __: web.BaseRequest) -> None:
+        left.set()
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(web.StreamResponse, "prepare", gone)
+    with pytest.raises(aiohttp.ClientError):
+        await served.browser.get(f"{served.origin}/live?page=/")
+    assert left.is_set()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_the_server_ends_while_pages_are_open(served: Served) -> None:

@@ -68,7 +68,8 @@
 
   function follow() {
     const mark = main.dataset.live.includes("?") ? "&" : "?";
-    source = new EventSource(`${main.dataset.live}${mark}since=${encodeURIComponent(version)}`);
+    const opened = new EventSource(`${main.dataset.live}${mark}since=${encodeURIComponent(version)}`);
+    source = opened;
     source.addEventListener("open", () => { link.hidden = true; });
     source.addEventListener("change", (event) => {
       heard = new Date();
@@ -80,7 +81,8 @@
     source.addEventListener("error", () => {
       link.textContent = `▽ As of ${heard.toLocaleTimeString()}: the command directdownload dashboard does not answer.`;
       link.hidden = false;
-      if (source.readyState === EventSource.CLOSED) { setTimeout(follow, 3000); }
+      // Unless the page was hidden meanwhile: then it opens another one when it is shown.
+      if (opened.readyState === EventSource.CLOSED) setTimeout(() => { if (source === opened) follow(); }, 3000);
     });
   }
 

@@ -126,7 +126,7 @@ def build(
     by: str | None,
 ) -> HeatMap:
     """`hosts`: those whose labels are known; `by`: the label that groups; None: the usual one; empty: none."""
-    choices = tuple(sorted(key for key, values in labels.items() if 2 <= len(+values) <= MOST_GROUPS))
+    choices = tuple(sorted(key for key, values in labels.items() if 2 <= len(values) <= MOST_GROUPS))
     label = _usual(choices) if by is None else by if by in choices else ""
     groups: dict[str, list[str]] = {}
     for host in sorted(cells):
