@@ -14,7 +14,7 @@ from tests.world.waiting import until
 
 from directdownload.agent.peers import PeerKeeper, Wishes
 from directdownload.agent.settings import Settings
-from directdownload.cluster.kinds import HOSTS, SECRETS
+from directdownload.cluster.kinds import HOSTS, SECRETS, STORAGE_POOLS, TEMPLATES, ZONES
 from directdownload.controller.peer_identity import DOCUMENT, SECRET_TYPE
 from directdownload.peer import credentials
 
@@ -49,11 +49,14 @@ def test_a_host_asks_and_its_server_finds_all_that_it_needs(world: Simulation, t
         assert (status["state"], status["peerRequest"]) == ("Up", asked)
         secret = kube.get(SECRETS, SECRET, world.namespace).object()
         assert secret["type"] == SECRET_TYPE
-        # The next controller finds all as it is.
+        # The next controller finds all as it is, once the first one has nothing left to write.
+        until("the pool", lambda: world.ready_reason(STORAGE_POOLS, world.pool) == "Ready")
+        until("the Zone", lambda: world.ready_reason(ZONES, world.zone) == "Ready")
         first.stop()
         second = world.start_controller("b", "--peers-port", "10471", "--peers-secret", SECRET)
-        until("the log", lambda: "Synced" in second.log.read_text())
-        until("a look at the Host", lambda: not world.writes("b"))
+        world.create_template()
+        until("a look at what came last", lambda: world.ready_reason(TEMPLATES, "debian"))
+        assert {write["objectRef"]["resource"] for write in world.writes("b")} == {"templates"}
         assert world.get(HOSTS, host)["status"]["peer"] == status["peer"]
         assert kube.get(SECRETS, SECRET, world.namespace).object() == secret
         # A lost Secret is a new authority, which the hosts get without being asked.
