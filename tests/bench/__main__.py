@@ -17,6 +17,7 @@ from tests.bench import (
     peers,
     peerserver,
     planning,
+    pods,
     rollout,
     scale,
     sources,
@@ -38,6 +39,7 @@ BENCHES = {
     "peers": peers.measure,
     "swarm": swarm.measure,
     "peerserver": peerserver.measure,
+    "pods": pods.measure,
     "scale": scale.measure,
     "turns": scale.measure_turns,
 }
