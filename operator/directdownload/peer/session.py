@@ -6,10 +6,12 @@ given only for a certificate and a grant that are valid now, of the same host, f
 
 import contextlib
 import email.utils
+import fcntl
 import logging
 import select
 import socket
 import ssl
+import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: A client may let a connection rest so long between two requests, and has so long for one head.
 IDLE_SECONDS, HEAD_SECONDS = 60.0, 5.0
+#: Between two looks whether a client has what was sent, at first and at most.
+_FIRST_LOOK_SECONDS, _LOOK_SECONDS = 0.001, 0.01
 #: For one line of a state, or the head of an answer.
 _SEND_SECONDS = 10.0
 #: So long, and with so many reads of what it sends, a refused client may take to see the answer.
@@ -204,7 +208,8 @@ class Session:
             raise RefusedError(503, "Full", {protocol.RETRY_AFTER: f"{error.retry_seconds:.3f}"}) from None
 
     def _upload(self, copy: Copy, head: bytes, start: int, end: int, limit_seconds: float) -> float:
-        """Send the bytes; return the seconds that it took. Raises OSError, also if it takes longer than the limit."""
+        """Send the bytes; return the seconds until the client had them. Raises OSError, also if it takes longer than
+        the limit."""
         began = time.monotonic()
         self._send(head, limit_seconds)
         block = memoryview(bytearray(min(BLOCK_BYTES, end - start)))
@@ -215,7 +220,25 @@ class Session:
             self._send(block[:count], began + limit_seconds - time.monotonic())
             metrics.SENT_BYTES.inc(count)
             start += count
+        self._deliver(began + limit_seconds)
         return time.monotonic() - began
+
+    def _deliver(self, end: float) -> None:
+        """Wait until the client has what the kernel took, or asks for more. `end`: monotonic. Raises OSError.
+
+        The kernel takes some MiB at once: a small piece would seem to be there when its first bytes are on their way.
+        """
+        poll, pause = select.poll(), _FIRST_LOOK_SECONDS
+        poll.register(self._socket, select.POLLIN)
+        while any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))):
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if events := poll.poll(min(pause, left) * 1000):
+                if events[0][1] & (select.POLLERR | select.POLLHUP):
+                    raise ConnectionError
+                return
+            pause = min(2 * pause, _LOOK_SECONDS)
 
     def _state(self, content: str, end: float) -> None:
         """Follows the content until the client goes, the content goes, or `end` (seconds since 1970)."""

@@ -152,10 +152,10 @@ def slow_readers(pair: Pair, file: SharedFile, hosts: list[PeerHost]) -> Iterato
         yield wires
 
 
-@pytest.fixture
-def large(pair: Pair) -> SharedFile:
-    """No buffer of a socket takes a piece of it."""
-    file = SharedFile.of(5 * 8 * MIB, piece_bytes=8 * MIB)
+@pytest.fixture(params=[8, 1], ids=["no buffer of a socket takes a piece", "a buffer takes a piece"])
+def large(pair: Pair, request: pytest.FixtureRequest) -> SharedFile:
+    """Whatever the kernel takes at once, an upload runs until its client has read the piece."""
+    file = SharedFile.of(5 * request.param * MIB, piece_bytes=request.param * MIB)
     pair.seed.begin(file, warrant=pair.fleet.warrant(file, pair.seed))
     pair.seed.write(file, range(file.pieces))
     return file
@@ -186,8 +186,9 @@ def test_a_piece_that_is_not_read_is_given_up(pair: Pair, large: SharedFile, mon
     monkeypatch.setattr(uploads, "_MEDIANS", 0)
     with slow_readers(pair, large, [pair.reader]) as (wire,):
         waiting.until("the server to close", lambda: known(pair.seed) == 0)
+        # what the kernel has taken comes, and no more
         with pytest.raises(ConnectionError):
-            wire.read(large.piece_bytes)
+            wire.read(large.piece_bytes + 1)
 
 
 def test_a_state_that_is_not_read_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
