@@ -47,6 +47,7 @@ from directdownload.resources.naming import PIECES_SUFFIX, RECORD_SUFFIX, WORK_D
 
 MIB = 2**20
 DOMAIN = "peers.test"
+_DRAWN_BYTES = 16 * MIB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,10 @@ class SharedFile:
     @classmethod
     def of(cls, size: int, *, piece_bytes: int = MIB, number: int = 0) -> "SharedFile":
         """Random bytes, the same ones for the same `number`; a Template of its own each time."""
-        return cls(random.Random(number).randbytes(size), str(uuid.uuid4()), piece_bytes)
+        source = random.Random(number)
+        # Python draws less than 256 MiB at once
+        blocks = (source.randbytes(min(_DRAWN_BYTES, size - start)) for start in range(0, size, _DRAWN_BYTES))
+        return cls(b"".join(blocks), str(uuid.uuid4()), piece_bytes)
 
     @functools.cached_property
     def checksum(self) -> str:
