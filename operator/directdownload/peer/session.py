@@ -197,9 +197,9 @@ class Session:
                 }
                 if not copy.given(index):
                     raise RefusedError(404, "NoSuchPiece")
-                seconds = None
+                seconds, limit_seconds = None, services.uploads.limit(content, end - start)
                 try:
-                    seconds = self._upload(copy, heads.answer(200, fields), start, end, services.uploads.limit(content))
+                    seconds = self._upload(copy, heads.answer(200, fields), start, end, limit_seconds)
                     services.uploads.took(content, seconds)
                 finally:
                     copy.sent(index, seconds)

@@ -11,8 +11,8 @@ _K = TypeVar("_K")
 
 #: At once: of all (each has a buffer), of one content, and of one content to one host.
 UPLOADS_LIMIT, PER_CONTENT, PER_HOST = 64, 3, 2
-#: A piece within the longer of these seconds and so many times the median of the content.
-LEAST_SECONDS, _MEDIANS = 10.0, 8
+#: A piece within the longest of these seconds, its bytes at this rate, and so many times the median of the content.
+LEAST_SECONDS, LEAST_BYTES_PER_SECOND, _MEDIANS = 10.0, 1024 * 1024, 8
 _SAMPLES = 31
 _CONTENTS_LIMIT = 1024
 _FIRST_SECONDS = 1.0
@@ -69,10 +69,10 @@ class Uploads:
             if len(self._seconds) > _CONTENTS_LIMIT:
                 self._seconds.popitem(last=False)
 
-    def limit(self, content: str) -> float:
-        """After which a piece is given up."""
+    def limit(self, content: str, size_bytes: int) -> float:
+        """After which a piece of `size_bytes` is given up."""
         with self._lock:
-            return max(LEAST_SECONDS, _MEDIANS * self._median(content))
+            return max(LEAST_SECONDS, size_bytes / LEAST_BYTES_PER_SECOND, _MEDIANS * self._median(content))
 
     def _median(self, content: str) -> float:
         samples = self._seconds.get(content)

@@ -183,6 +183,7 @@ def test_a_host_has_two_uploads_of_a_content(pair: Pair, large: SharedFile) -> N
 
 def test_a_piece_that_is_not_read_is_given_up(pair: Pair, large: SharedFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "LEAST_SECONDS", 0.3)
+    monkeypatch.setattr(uploads, "LEAST_BYTES_PER_SECOND", 2**40)
     monkeypatch.setattr(uploads, "_MEDIANS", 0)
     with slow_readers(pair, large, [pair.reader]) as (wire,):
         waiting.until("the server to close", lambda: known(pair.seed) == 0)
@@ -242,13 +243,15 @@ def test_a_host_is_that_of_the_one_name_in_its_certificate() -> None:
     assert Client.of(None, "peers.test") is None
 
 
-def test_uploads_take_eight_times_the_median_or_ten_seconds() -> None:
+def test_an_upload_takes_eight_times_the_median_ten_seconds_or_a_second_for_each_mib() -> None:
+    """The first piece of 64 MiB takes 16 s where three share 100 Mbit/s."""
     running = Uploads()
-    assert running.limit("a") == 10
+    assert running.limit("a", MIB) == 10
     for seconds in (2.0, 2.0, 30.0):
         running.took("a", seconds)
-    assert running.limit("a") == 16
-    assert running.limit("b") == 10
+    assert running.limit("a", MIB) == 16
+    assert running.limit("b", MIB) == 10
+    assert running.limit("b", 64 * MIB) == 64
 
 
 def test_all_uploads_together_are_bounded() -> None:
