@@ -272,8 +272,8 @@ class Transfer:
             if accepted is None:
                 return False
             if not accepted:
-                # another offset shows that it brings the whole file, else it brings what it was asked for
-                self._begin_anew(connection, whole=stream.offset_bytes != start or claim.reach is None)
+                # a range that begins at 0 may end where it was asked to
+                self._begin_anew(connection, whole=not stream.offset_bytes and (start > 0 or claim.reach is None))
             if not self._assembly.prepared:
                 self._assembly.prepare(
                     stream.size_bytes if stream.size_bytes is not None else self._versions.promised_bytes
