@@ -27,8 +27,9 @@ setup: ## Both, side by side; all other targets do what they need of it
 	PYTHON=$(PYTHON) tests/cluster/tools.sh venv packages kube pause sanity runc vm jdks browser
 
 .PHONY: check
-check: setup ## What each commit must pass, within minutes: lint and unit tests
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target PROCESSES=$(shell expr $$(nproc) + 2) lint unit
+check: setup ## What each commit must pass, within minutes: lint and unit tests, but for those that take long
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target PROCESSES=$(shell expr $$(nproc) + 2) \
+	  MARKS='not long' lint unit
 
 .PHONY: test
 # The e2e tests wait more than they work: the others run beside them, with what they leave of the machine.
@@ -62,7 +63,7 @@ lint: venv ## ruff, mypy, import rules, generated files current
 
 .PHONY: unit
 unit: setup ## Tests of decisions, engine and command line
-	pytest tests/unit -n $(PROCESSES) --dist worksteal
+	pytest tests/unit -n $(PROCESSES) --dist worksteal $(if $(MARKS),-m "$(MARKS)")
 
 .PHONY: api
 api: setup ## Tests against a real kube-apiserver

@@ -14,6 +14,8 @@ from tests.world import certificates, odd_certificates
 from directdownload.keystore.entries import StoreType
 from directdownload.resources import pem
 
+pytestmark = pytest.mark.long
+
 KNOWN = support.certificate("known")
 
 

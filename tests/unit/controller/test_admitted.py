@@ -57,6 +57,8 @@ from directdownload.resources.peeridentity import PeerIdentity
 from directdownload.resources.template import Template
 from directdownload.resources.templatedeployment import TemplateDeployment
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 #: Several worlds a test, so that a failure is told with as little as possible around it.
 _WORLDS, _PER_TEST = 640, 80

@@ -34,6 +34,8 @@ from directdownload.resources import base, naming
 from directdownload.resources.templatedeployment import TemplateDeployment
 from directdownload.resources.templateplacement import Phase
 
+pytestmark = pytest.mark.long
+
 HOSTS, PER_HOST = 5000, 5
 LIMIT_SECONDS = 0.08
 FINALIZERS: Document = {"finalizers": [base.FINALIZER]}

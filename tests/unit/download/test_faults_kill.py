@@ -36,6 +36,8 @@ from directdownload.download.store import seal
 from directdownload.download.transfer.journal import Journal, read_journal
 from directdownload.resources.reasons import Reason
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 IMAGE = content(5 * MIB) + bytes(MIB) + content(2 * MIB + 777, seed=2)
 PIECE = 256 * 1024

@@ -9,6 +9,8 @@ from tests.world.origin import Origin
 from directdownload.resources.jobs import JobResult
 from directdownload.resources.reasons import Reason
 
+pytestmark = pytest.mark.long
+
 DATA = content(200_000)
 OLD = content(150_000, seed=2)
 

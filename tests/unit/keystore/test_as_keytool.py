@@ -32,6 +32,8 @@ from directdownload.keystore import der, formats
 from directdownload.keystore.entries import Changes, EntryKind
 from directdownload.keystore.errors import UnreadableError
 
+pytestmark = pytest.mark.long
+
 LOCAL_KEY_ID, TRUSTED_KEY_USAGE = "1.2.840.113549.1.9.21", "2.16.840.1.113894.746875.1.1"
 #: Of a key that belongs to the machine: Microsoft's, and never with a value.
 LOCAL_MACHINE_KEYSET = "1.3.6.1.4.1.311.17.2"

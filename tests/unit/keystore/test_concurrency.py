@@ -11,6 +11,8 @@ from tests.world import checkout
 
 from directdownload.keystore.entries import StoreType
 
+pytestmark = pytest.mark.long
+
 WRITERS = 100
 #: Processes that begin at the same moment; each puts one certificate.
 FORKS = """

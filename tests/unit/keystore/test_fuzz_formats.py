@@ -21,6 +21,8 @@ from directdownload.keystore import der, formats, pbe
 from directdownload.keystore.entries import SIZE_LIMIT_BYTES, Changes, Entry
 from directdownload.keystore.errors import KeystoreError, UnreadableError
 
+pytestmark = pytest.mark.long
+
 NEW = support.certificate("new")
 BOUNDED = settings(max_examples=180 * ROUNDS, suppress_health_check=[HealthCheck.too_slow])
 

@@ -14,6 +14,8 @@ from directdownload.keystore import formats
 from directdownload.keystore.entries import Changes, EntryKind, StoreType
 from directdownload.keystore.errors import PasswordWrongError, UnreadableError
 
+pytestmark = pytest.mark.long
+
 COUNT = 300
 NEW, REPLACING = support.certificate("new"), support.certificate("replacing")
 CHANGES = Changes({"server-7": REPLACING, "new": NEW, "zwölf": NEW}, ("server-9", "not-there"))

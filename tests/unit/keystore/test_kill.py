@@ -14,6 +14,8 @@ from tests.world.soak import EACH_ROUND, seed_of
 
 from directdownload.keystore import store
 
+pytestmark = pytest.mark.long
+
 #: Of stores of both types together.
 KILLS = 50
 #: Puts a certificate and takes it away again, for ever; a dot for each change.

@@ -18,6 +18,8 @@ from directdownload.resources.jobs import Verb
 from directdownload.resources.reasons import WAITING, Reason
 from directdownload.resources.templateplacement import Phase
 
+pytestmark = pytest.mark.long
+
 #: Besides `WAITING`: what a change of another object ends (`controller/watches.py` says which).
 EXTERNAL = WAITING | {Reason.POOL_NOT_READY, Reason.NOT_MOUNTED, Reason.TEMPLATE_NOT_FOUND, Reason.PAUSED}
 #: So many steps without anything happening outside must lead to rest.

@@ -28,6 +28,8 @@ from directdownload.resources.x509 import accepted, java
 from directdownload.resources.x509.accepted import Reason
 from directdownload.resources.x509.der import Class, Flaw
 
+pytestmark = pytest.mark.long
+
 NOW = datetime.datetime(2026, 5, 4, tzinfo=datetime.UTC)
 _PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
 _DEBIAN = pathlib.Path("/usr/share/ca-certificates")

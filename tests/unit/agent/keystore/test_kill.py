@@ -23,6 +23,8 @@ from directdownload.planning.keystores import Previous, Published
 from directdownload.resources.host import KeystoreSpec
 from directdownload.resources.pem import Certificate
 
+pytestmark = pytest.mark.long
+
 KILLS = 50
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ALIASES = ("ca", "cb", "cc", "cd")

@@ -16,6 +16,8 @@ from directdownload.download import images
 from directdownload.download.errors import DownloadError
 from directdownload.download.images import reader
 
+pytestmark = pytest.mark.long
+
 FORMATS = ["QCOW2", "VMDK", "VHD", "VHDX", "ISO", "TAR", "OVA", "RAW", ""]
 DRIVERS = {"QCOW2": "qcow2", "VMDK": "vmdk", "VHD": "vpc", "VHDX": "vhdx"}
 #: where the headers are: offset and length

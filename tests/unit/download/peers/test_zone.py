@@ -6,6 +6,8 @@ import pathlib
 import pytest
 from tests.world import peernet
 
+pytestmark = pytest.mark.long
+
 SIZE = 128 << 20
 
 
