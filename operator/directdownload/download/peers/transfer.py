@@ -176,7 +176,10 @@ class PeerTransfer:
                 raise
             with self._changed:
                 hosts = self.swarm.naming(size)
-            problem = f"{', '.join(hosts)}: the file has {size} bytes there; {error.message}"
+            problem = f"{', '.join(hosts) or 'most hosts'}: the file has {size} bytes there; {error.message}"
+            if not hosts:
+                # they named it before, and may do so again: without a host less this would not end
+                raise SourceError(Reason.PEERS_UNAVAILABLE, problem) from error
             raise ContestedError(problem, None, hosts) from error
         with self._changed:
             if not self._doubting:

@@ -419,6 +419,35 @@ def test_where_all_hosts_name_a_size_that_does_not_fit_the_source_has_its_turn(
     assert "bytes are needed" in error.message
 
 
+def test_hosts_that_are_the_most_and_name_a_size_that_does_not_fit_end_the_attempt(
+    pool: pathlib.Path, authority: Authority
+) -> None:
+    """The honest host is first, and the others outvote it: the size is believed before anybody names it again."""
+    swarm = Swarm()
+    with (
+        two(authority, swarm) as (honest, one),
+        Parent(authority, swarm, "kvm-4", address="127.0.0.3", port=one.port) as other,
+    ):
+        honest.has = {0}
+        told = document(pool, swarm, authority, honest, one, other)
+        for liar in (one, other):
+            huge(pool, told, liar)
+            liar.first_line = protocol.state_line(State(None, None, frozenset()))
+
+        def come() -> None:
+            closely("the honest host was first", lambda: honest.asked)
+            for liar in (one, other):
+                liar.first_line = None
+                liar.say(protocol.changes_line(Changes(liar.size, ())))
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        error = failure(told)
+        thread.join()
+    assert error.reason is Reason.PEERS_UNAVAILABLE
+    assert f"most hosts: the file has {one.size} bytes there" in error.message
+
+
 def test_a_failed_attempt_keeps_no_space_for_a_size_that_hosts_name(
     pool: pathlib.Path, authority: Authority, impatient: None
 ) -> None:
