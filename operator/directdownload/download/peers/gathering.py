@@ -38,6 +38,7 @@ class _FromHosts(Gathering):
         doubts: Mapping[int, Proof],
         believed: int | None = None,
         *,
+        votes: int = 0,
         brief: bool = False,
     ) -> PeerTransfer:
         request = self._request
@@ -54,6 +55,7 @@ class _FromHosts(Gathering):
             report=self._report_pieces,
             doubts=doubts,
             size_bytes=believed,
+            votes=votes,
             brief=brief,
         )
 
@@ -80,15 +82,16 @@ class PeerGathering(_FromHosts):
         refused: list[str] = []
         mismatch, bad_host, received, resumed_from = "", "", 0, 0
         believed: int | None = None
+        votes = 0
         while True:
             unpack = self._unpack()
             try:
-                running = self._transfer(access, unpack, doubts, believed)
+                running = self._transfer(access, unpack, doubts, believed, votes=votes)
                 try:
                     size, hasher = running.run()
                 except ContestedError as error:
                     logger.info("%s", error)
-                    believed = error.size_bytes
+                    believed, votes = error.size_bytes, error.votes
                     if error.refused:
                         refused.append(str(error))
                         access = access.without(error.refused)

@@ -73,9 +73,10 @@ class Swarm:
         *,
         max_size_bytes: int = 0,
         size_bytes: int | None = None,
+        votes: int = 0,
         brief: bool = False,
     ) -> None:
-        """`size_bytes`: of the file, as most parents said before; else the first one that names it is believed.
+        """`size_bytes`: of the file, as `votes` parents said before; else the first one that names it is believed.
 
         `brief`: there is another source, so nothing is waited for that no parent has now.
         """
@@ -86,6 +87,7 @@ class Swarm:
         self.choice: Choice[str] = Choice(peers.PIECES_LIMIT, rng)
         #: of the file, as parents say: not verified
         self.size_bytes: int | None = None
+        self._votes = votes
         if size_bytes is not None:
             self._believe(size_bytes)
         self.bad_host = ""
@@ -162,8 +164,10 @@ class Swarm:
             parent.size_bytes for parent in self._parents.values() if parent.size_bytes is not None
         )
         most = max(votes, key=lambda size: votes[size], default=None)
-        contested = most is not None and self.size_bytes is not None and votes[most] > votes[self.size_bytes]
-        return most if contested else None
+        if most is None or self.size_bytes is None:
+            return None
+        # more than ever: else a parent that is quick to lie would have each transfer begun anew
+        return most if votes[most] > max(votes[self.size_bytes], self._votes) else None
 
     def naming(self, size_bytes: int) -> Sequence[str]:
         """The parents that name this size of the file."""

@@ -38,19 +38,21 @@ from directdownload.resources.reasons import Reason
 class ContestedError(Exception):
     """The size of the file that this transfer began with does not count: the transfer is to begin anew.
 
-    `size_bytes` counts then (None: what hosts name), and the hosts `refused` are not asked.
+    `size_bytes` counts then, as `votes` hosts name it (None: what hosts name), and the hosts `refused` are not asked.
     """
 
-    def __init__(self, problem: str, size_bytes: int | None, refused: Collection[str] = ()) -> None:
+    def __init__(
+        self, problem: str, size_bytes: int | None = None, *, votes: int = 0, refused: Collection[str] = ()
+    ) -> None:
         super().__init__(problem)
-        self.size_bytes, self.refused = size_bytes, refused
+        self.size_bytes, self.votes, self.refused = size_bytes, votes, refused
 
 
 class PeerTransfer:
     """One run; `run` once. `keep` and `report` are as for Sync.
 
     `doubts` are proofs that led to a wrong file: such a piece counts only by a proof of a higher epoch, and is fetched
-    only if that has another digest. `size_bytes` and `brief`: as for Swarm.
+    only if that has another digest. `size_bytes`, `votes` and `brief`: as for Swarm.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class PeerTransfer:
         report: Callable[["PeerTransfer", int, int], None],
         doubts: Mapping[int, Proof],
         size_bytes: int | None = None,
+        votes: int = 0,
         brief: bool = False,
     ) -> None:
         now = time.monotonic()
@@ -80,8 +83,16 @@ class PeerTransfer:
         # for spreading load, not for secrets
         rng = random.Random()  # noqa: S311
         hosts = [parent.host for parent in self._terms.parents]
-        most = limits.max_size_bytes
-        self.swarm = Swarm(hosts, self._piece_bytes, rng, now, max_size_bytes=most, size_bytes=size_bytes, brief=brief)
+        self.swarm = Swarm(
+            hosts,
+            self._piece_bytes,
+            rng,
+            now,
+            max_size_bytes=limits.max_size_bytes,
+            size_bytes=size_bytes,
+            votes=votes,
+            brief=brief,
+        )
         self.resumed_from = 0
         self._pace = Pace(limits, now)
         self._over = threading.Event()
@@ -180,7 +191,7 @@ class PeerTransfer:
             if not hosts:
                 # they named it before, and may do so again: without a host less this would not end
                 raise SourceError(Reason.PEERS_UNAVAILABLE, problem) from error
-            raise ContestedError(problem, None, hosts) from error
+            raise ContestedError(problem, refused=hosts) from error
         with self._changed:
             if not self._doubting:
                 # nobody fetches them before they are read again
@@ -209,7 +220,8 @@ class PeerTransfer:
             self.swarm.progress(now)
         self._hashed_bytes = hashed
         if (other := self.swarm.other_size_bytes) is not None:
-            raise ContestedError(f"most hosts name another size of the file: {other} bytes", other)
+            news = f"most hosts name another size of the file: {other} bytes"
+            raise ContestedError(news, other, votes=len(self.swarm.naming(other)))
         if not self._reading and (problem := self.swarm.unavailable(now)) is not None:
             raise SourceError(Reason.PEERS_UNAVAILABLE, problem)
         for flight in flights:

@@ -132,6 +132,16 @@ def test_the_size_of_most_parents_counts_and_is_kept() -> None:
     assert again.next(0.0) == ("b", 3)
 
 
+def test_a_size_that_most_named_is_contested_by_more_parents_only() -> None:
+    """A liar that is always first would else have one transfer after the other begun anew."""
+    swarm = make("a", "b", "c", "d", size_bytes=SIZE, votes=2)
+    others = []
+    for host in ("a", "b", "c"):
+        swarm.state(host, State(MIB, 3 * MIB, frozenset({0})), 0.0)
+        others.append(swarm.other_size_bytes)
+    assert others == [None, None, 3 * MIB]
+
+
 def test_a_parent_of_another_piece_size_or_of_too_large_a_file_is_banned() -> None:
     swarm = make("a", "b", "c", max_size_bytes=SIZE)
     swarm.state("a", State(2 * MIB, SIZE, frozenset({0})), 0.0)
