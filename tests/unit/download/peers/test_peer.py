@@ -73,6 +73,20 @@ def fetch(told: dict[str, Any], stop: threading.Event | None = None) -> JobResul
     return engine.fetch(request, stop=stop or threading.Event())
 
 
+@contextlib.contextmanager
+def once(what: str, condition: Callable[[], object], then: Callable[[], None]) -> Iterator[None]:
+    """While the block runs: `then`, as soon as `condition` holds."""
+
+    def wait() -> None:
+        closely(what, condition)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
 def failure(told: dict[str, Any]) -> DownloadError:
     with pytest.raises(DownloadError) as caught:
         fetch(told)
@@ -356,15 +370,12 @@ def test_another_size_of_most_parents_counts(pool: pathlib.Path, authority: Auth
         told = document(pool, swarm, authority, liar, one, other)
 
         def come() -> None:
-            closely("the liar was first", lambda: liar.asked)
             for parent in (one, other):
                 parent.first_line = None
                 parent.say(protocol.changes_line(Changes(len(DATA), (0, 1, 2, 3))))
 
-        thread = threading.Thread(target=come)
-        thread.start()
-        assert fetch(told).reason is Reason.DOWNLOADED
-        thread.join()
+        with once("the liar was first", lambda: liar.asked, come):
+            assert fetch(told).reason is Reason.DOWNLOADED
     assert published(pool)
 
 
@@ -394,14 +405,11 @@ def test_a_size_that_does_not_fit_costs_the_host_that_names_it(pool: pathlib.Pat
         huge(pool, told, liar)
 
         def come() -> None:
-            closely("the liar was first", lambda: liar.states)
             honest.first_line = None
             honest.say(protocol.changes_line(Changes(len(DATA), (0, 1, 2, 3))))
 
-        thread = threading.Thread(target=come)
-        thread.start()
-        assert fetch(told).reason is Reason.DOWNLOADED
-        thread.join()
+        with once("the liar was first", lambda: liar.states, come):
+            assert fetch(told).reason is Reason.DOWNLOADED
     assert published(pool)
 
 
@@ -435,15 +443,12 @@ def test_hosts_that_are_the_most_and_name_a_size_that_does_not_fit_end_the_attem
             liar.first_line = protocol.state_line(State(None, None, frozenset()))
 
         def come() -> None:
-            closely("the honest host was first", lambda: honest.asked)
             for liar in (one, other):
                 liar.first_line = None
                 liar.say(protocol.changes_line(Changes(liar.size, ())))
 
-        thread = threading.Thread(target=come)
-        thread.start()
-        error = failure(told)
-        thread.join()
+        with once("the honest host was first", lambda: honest.asked, come):
+            error = failure(told)
     assert error.reason is Reason.PEERS_UNAVAILABLE
     assert f"most hosts: the file has {one.size} bytes there" in error.message
 
