@@ -6,7 +6,6 @@ runs. `session` serves a connection.
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import ssl
@@ -53,8 +52,8 @@ class Server:
         self._listening: dict[int, socket.socket] = {}
         self._wanted_port: int | None = None
         self._problem = ""
-        self._closing = threading.Event()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # the end of the one is what `serve` reads at the other
+        self._open, self._end = socket.socketpair()
         self._turn_monotonic = time.monotonic()
         metrics.CONNECTIONS.labels(kind="stranger").set_function(lambda: self.connections.strangers)
         metrics.CONNECTIONS.labels(kind="client").set_function(lambda: self.connections.clients)
@@ -76,24 +75,30 @@ class Server:
         return self._problem or self._contents.problem
 
     def serve(self) -> None:
-        while not self._closing.is_set():
-            self._turn_monotonic = time.monotonic()
-            self._renew()
-            self._contents.tidy()
-            poll = select.poll()
-            for descriptor in (self._wake, *self._listening):
-                poll.register(descriptor, select.POLLIN)
-            for descriptor, _ in poll.poll(_TURN_SECONDS * 1000):
-                if descriptor in self._listening:
-                    self._accept(self._listening[descriptor])
+        with self._end:
+            while self._turn():
+                pass
         self._stop_listening()
         self.connections.drop_all()
-        os.close(self._wake)
+
+    def _turn(self) -> bool:
+        """Whether there is another one."""
+        self._turn_monotonic = time.monotonic()
+        self._renew()
+        self._contents.tidy()
+        poll = select.poll()
+        for descriptor in (self._end.fileno(), *self._listening):
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(_TURN_SECONDS * 1000)]
+        if self._end.fileno() in ready:
+            return False
+        for descriptor in ready:
+            self._accept(self._listening[descriptor])
+        return True
 
     def close(self) -> None:
-        """From any thread, once; `serve` returns soon."""
-        self._closing.set()
-        os.eventfd_write(self._wake, 1)
+        """From any thread, at any time; `serve` returns soon."""
+        self._open.close()
 
     def _credentials(self) -> Credentials:
         credentials = self._loader.credentials

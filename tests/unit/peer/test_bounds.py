@@ -264,3 +264,13 @@ def test_all_uploads_together_are_bounded() -> None:
     assert running.running == 0
     with running.one("another", "kvm-1"):
         assert running.running == 1
+
+
+def test_a_server_may_be_ended_twice(pair: Pair) -> None:
+    """As by two signals: the second one comes when `serve` may have returned."""
+    server = pair.seed.server
+    assert server is not None
+    server.close()
+    waiting.until("it to end", lambda: server.port == 0)
+    for _ in range(2):
+        server.close()
