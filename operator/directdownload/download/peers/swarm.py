@@ -25,7 +25,9 @@ PATIENCE_SECONDS = 30.0
 _PATIENCE_PIECES = 12
 #: A Seed may read its source as slowly as this, and needs the time of a piece until it has the next one.
 _SEED_BYTES_PER_SECOND = 256 * 1024
-#: Both, where there is another source.
+#: Without a line, where every parent was tried and none has ever answered: as behind a firewall.
+_UNREACHED_SECONDS = 10.0
+#: All three, where there is another source.
 _BRIEF_SECONDS = 3.0
 REST_SECONDS = 30.0
 #: A parent that failed rests for this long at first, and longer each time.
@@ -94,6 +96,7 @@ class Swarm:
         self._max_size_bytes = max_size_bytes
         self._parents = {host: _Parent() for host in hosts}
         self._heard = self._progressed = now
+        self._reached = False
         self._known = 0
         self._seconds: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
 
@@ -134,7 +137,7 @@ class Swarm:
                 self.ban(host, "its file has more pieces than there can be")
                 return
             parent.size_bytes = changes.size_bytes
-        self._heard = now
+        self._heard, self._reached = now, True
         parent.problem = ""
         if self.size_bytes is None and parent.size_bytes is not None:
             self._believe(parent.size_bytes)
@@ -261,8 +264,12 @@ class Swarm:
     def unavailable(self, now: float) -> str | None:
         """Why the rest will not come from these parents now; None while it may."""
         least = patience = self._patience_seconds
+        if not self._reached and self._all_answered:
+            least = min(least, _UNREACHED_SECONDS)
         if not self._brief:
-            patience = max(least, _PATIENCE_PIECES * self._slot_seconds(), self._piece_bytes / _SEED_BYTES_PER_SECOND)
+            patience = max(
+                patience, _PATIENCE_PIECES * self._slot_seconds(), self._piece_bytes / _SEED_BYTES_PER_SECOND
+            )
         if all(parent.banned for parent in self._parents.values()):
             what = "no host is left to ask"
         elif now - self._heard > least:
@@ -277,9 +284,12 @@ class Swarm:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         return f"{what} ({'; '.join(problems[:_SHOWN])}{more})" if problems else what
 
+    @property
+    def _all_answered(self) -> bool:
+        return all(parent.answered or parent.banned for parent in self._parents.values())
+
     def _exhausted(self, now: float) -> bool:
-        all_answered = all(parent.answered or parent.banned for parent in self._parents.values())
-        return self.choice.offered == 0 and (all_answered or now - self._began > _BRIEF_SECONDS)
+        return self.choice.offered == 0 and (self._all_answered or now - self._began > _BRIEF_SECONDS)
 
     @property
     def delivered(self) -> Sequence[str]:

@@ -77,6 +77,21 @@ def test_silence_of_all_ends_a_job_and_one_heartbeat_does_not() -> None:
     assert swarm.unavailable(40.1) == "no host has had a further piece for 30 s (b: connection refused)"
 
 
+def test_hosts_that_were_all_tried_and_never_reached_end_a_job_sooner() -> None:
+    swarm = make("a", "b")
+    swarm.silent("a", "a: no answer within 5 s")
+    assert swarm.unavailable(11.0) is None
+    swarm.silent("b", "b: connection refused")
+    assert swarm.unavailable(10.0) is None
+    said = "no host has answered for 10 s (a: no answer within 5 s; b: connection refused)"
+    assert swarm.unavailable(11.0) == said
+    # one that has answered once may come back, as in an upgrade
+    swarm.state("a", State(None, None, frozenset()), 11.0)
+    swarm.silent("a", "a: connection refused")
+    assert swarm.unavailable(30.0) is None
+    assert swarm.unavailable(30.1) is not None
+
+
 def test_pieces_that_come_or_are_announced_are_progress() -> None:
     swarm = having("a", pieces=(0,))
     swarm.changes("a", Changes(add=(1,)), 25.0)
