@@ -25,8 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
-#: Of the chart, in all tests. Pods that are deleted while they wait for a volume must not stay for long.
-SETTINGS = ("headerSecrets.namespaces={default}", "csi.enabled=true", "csi.holdSeconds=5")
+#: Of the chart, in all tests. Pods that are deleted while they wait for a volume must not stay for long. Agents go at
+#: once: one after the other costs a minute.
+SETTINGS = (
+    *("headerSecrets.namespaces={default}", "csi.enabled=true", "csi.holdSeconds=5"),
+    "agent.maxUnavailable=100%",
+)
+#: Of an upgrade between releases of one version: the hook for the definitions has nothing to do.
+SAME_VERSION = (*SETTINGS, "crds.upgrade=false")
 
 
 def usual_zone(*nfs_exports: str, **downloads: str) -> clusters.Object:

@@ -65,7 +65,7 @@ def test_an_upgrade_leaves_running_downloads_alone(cluster: Cluster, slow_server
     (job,) = jobs(cluster, "upgrade")
     before = {pod["metadata"]["uid"] for pod in evidence.pods(cluster, "controller")}
     # Other arguments: everything but the download is replaced.
-    told = cluster.install(*SETTINGS, "log.level=debug", "agent.maxUnavailable=100%")
+    told = cluster.install(*SETTINGS, "log.level=debug")
     assert f"{DEFINITION}: upgraded from version 0.0.9" in told
     # The last old one ends a moment after the Deployment calls itself rolled out.
     until(
@@ -113,8 +113,7 @@ def test_what_was_there_goes_on_under_another_name(cluster: Cluster, server: ori
     lost = cluster.file(hosts[0], before[hosts[0]]["spec"]["path"]) if cluster.local else None
     if lost is not None:
         lost.unlink()
-    settings = (*SETTINGS, "agent.maxUnavailable=100%")
-    cluster.install(*settings, release=OTHER_RELEASE, namespace=OTHER_NAMESPACE)
+    cluster.install(*SETTINGS, release=OTHER_RELEASE, namespace=OTHER_NAMESPACE)
     if lost is not None:
         until("the lost file to be fetched again", lambda: clusters.sha256(lost) == image.sha256)
     cluster.converged("kept", len(hosts))

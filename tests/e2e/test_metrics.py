@@ -182,8 +182,8 @@ def all_healthy(running: prometheus.Prometheus) -> bool:
 
 @pytest.fixture
 def authenticated(local: Cluster) -> Iterator[Cluster]:
-    """The release with authentication; as it was afterwards. Agents go at once: one after the other costs a minute."""
-    settings = "metrics.authentication=true,agent.maxUnavailable=100%,crds.upgrade=false"
+    """The release with authentication; as it was afterwards."""
+    settings = "metrics.authentication=true,crds.upgrade=false"
     local.helm("upgrade", RELEASE, str(CHART), "-n", NAMESPACE, "--reuse-values", "--set", settings)
     rolled_out(local)
     yield local

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.conftest import SETTINGS, Image
+from tests.e2e.conftest import SAME_VERSION, Image
 from tests.world import cluster as clusters
 from tests.world import evidence, origin
 from tests.world.cluster import NAMESPACE, Cluster, Object
@@ -29,11 +29,11 @@ def old(local: Cluster, shared_directory: pathlib.Path) -> Image:
 @pytest.fixture(scope="module")
 def fleet(local: Cluster, old: Image) -> Iterator[Cluster]:
     """The cluster with peers, each host with its certificates."""
-    local.install(*SETTINGS, "peers.enabled=true")
+    local.install(*SAME_VERSION, "peers.enabled=true")
     local.await_hosts()
     until("certificates on all hosts", lambda: all(certified(local, host) for host in HOSTS))
     yield local
-    local.install(*SETTINGS)
+    local.install(*SAME_VERSION)
     local.await_hosts()
 
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.conftest import SETTINGS, Image, exported
+from tests.e2e.conftest import SAME_VERSION, Image, exported
 from tests.world import cluster as clusters
 from tests.world import evidence, origin
 from tests.world.cluster import Cluster
@@ -12,10 +12,9 @@ from tests.world.cluster import Cluster
 
 @pytest.fixture
 def on_host_network(local: Cluster) -> Iterator[None]:
-    settings = (*SETTINGS, "agent.maxUnavailable=100%")
-    local.install(*settings, "job.hostNetwork=true")
+    local.install(*SAME_VERSION, "job.hostNetwork=true")
     yield
-    local.install(*settings)
+    local.install(*SAME_VERSION)
 
 
 def addresses(cluster: Cluster) -> set[str]:

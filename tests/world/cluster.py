@@ -26,6 +26,8 @@ from directdownload.cluster import kinds
 SCRIPTS = REPOSITORY / "tests" / "cluster"
 LOCAL_KUBECONFIG = REPOSITORY / ".cluster" / "kubeconfig"
 LOCAL_IMAGE = "localhost/direct-download-operator:dev"
+#: The id of the image, and the digest of its manifest.
+LOCAL_IMAGE_MADE = REPOSITORY / ".cluster" / "images" / "direct-download-operator.tar.made"
 #: The host side of the local cluster's bridge.
 LOCAL_ORIGIN_HOST = "10.89.0.1"
 RELEASE = "direct-download-operator"
@@ -122,9 +124,6 @@ class Cluster:
         values = [*self.image_values(), "log.format=text", *settings]
         arguments = [argument for value in values for argument in ("--set", value)]
         told = self.helm("upgrade", "--install", release, str(CHART), "--create-namespace", "-n", namespace, *arguments)
-        if "has been upgraded" in told:
-            # The image of the local cluster keeps its name when it changes.
-            self.kubectl("rollout", "restart", "deployment,daemonset", "-n", namespace)
         for kind in ("deployment", "daemonset"):
             for name in self.names(kind, namespace):
                 self.kubectl("rollout", "status", f"{kind}/{name}", "-n", namespace, "--timeout=180s")
