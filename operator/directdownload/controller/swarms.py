@@ -133,7 +133,7 @@ class Swarms:
         if swarm is None or template is None or around.shared or not startable:
             return dataclasses.replace(around, part=peers.Part())
         facts = peers.Facts(
-            content=swarm.content(template, self._shared(swarm)),
+            content=swarm.content(template, self._world.jobs_of_content.count),
             certified=self._certified(around.host, now),
             awaited=bool(swarm.waiting),
             refuted=swarm.refuted,
@@ -179,9 +179,6 @@ class Swarms:
     def _seeding(self, swarm: Swarm) -> bool:
         """A Seed on a host that is Down has given its slot back."""
         return self._world.slots.used(slots.seed_group(swarm.template_uid, swarm.zone).name) > 0
-
-    def _shared(self, swarm: Swarm) -> list[str]:
-        return [job.annotations.get(world.CONTENT_ANNOTATION, "") for job in self._seeds(swarm)]
 
     def _served(self, swarm: Swarm, now: datetime.datetime) -> bool:
         for job in self._seeds(swarm):

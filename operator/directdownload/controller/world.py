@@ -109,6 +109,8 @@ class World:
         self.jobs_of_probe = Index(self.jobs, lambda j: j.labels.get(PROBE_LABEL, ""))
         #: Seeds, by their group of slots
         self.jobs_of_seed = Index(self.jobs, _seed_of)
+        #: those that share a file, whatever their role, by the id of its content
+        self.jobs_of_content = Index(self.jobs, lambda j: j.annotations.get(CONTENT_ANNOTATION, ""))
         self.probe_jobs_of_host = Index(self.jobs, lambda j: j.annotations.get(HOST_ANNOTATION, ""))
         self.templates_of_probe = Index(self.templates, lambda t: naming.probe_name(t.name, t.uid))
         self.pods_of_placement = Index(self.pods, lambda p: p.labels.get(PLACEMENT_LABEL, ""))

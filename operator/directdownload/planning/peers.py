@@ -105,18 +105,18 @@ def notations(template_uid: str, checksum: str) -> Mapping[str, Content]:
 def content_of(template: Template, notations: Mapping[str, Content], known: Mapping[str, int]) -> Content | None:
     """The content that new jobs share. `known`: how many copies and jobs have each one.
 
-    The size of a Template may become known while it is being shared: what most have goes on. None: it has more pieces
-    than may be, or none.
+    The size of a Template may become known while it is being shared: what most have goes on, if the file has not too
+    many pieces of that size. None: it has more pieces than may be, or none.
     """
     size = template.status.size_bytes
     most = max(notations, key=lambda each: known.get(each, 0))
-    if known.get(most):
-        content = notations[most]
-    else:
-        wanted = peers.piece_bytes(size)
-        content = next(each for each in notations.values() if each.piece_bytes == wanted)
-    fits = size is None or 0 < peers.pieces(size, content.piece_bytes) <= peers.PIECES_LIMIT
-    return content if fits else None
+    by_size = next(each for each in notations.values() if each.piece_bytes == peers.piece_bytes(size))
+    offered = (notations[most], by_size) if known.get(most) else (by_size,)
+
+    def fits(content: Content) -> bool:
+        return size is None or 0 < peers.pieces(size, content.piece_bytes) <= peers.PIECES_LIMIT
+
+    return next(filter(fits, offered), None)
 
 
 def part_of(placement: PlacementView, facts: Facts) -> Part:

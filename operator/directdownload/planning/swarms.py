@@ -199,15 +199,16 @@ class Swarm:
             self._server = next((key for key in self._recorded if usable(self._views[key])), "")
         return self._server
 
-    def content(self, template: Template, shared: Sequence[str] = ()) -> peers.Content | None:
-        """The content of new jobs; None: the file cannot be shared. `shared`: those of the jobs that exist."""
+    def content(self, template: Template, jobs: Callable[[str], int] = lambda _: 0) -> peers.Content | None:
+        """The content of new jobs; None: the file cannot be shared. `jobs`: how many exist for a content, by its id."""
         checksum = peers.checksum_of(template)
         if not checksum or self.archived:
             return None
         if self._notations[0] != checksum:
             self._notations = checksum, peers.notations(self.template_uid, checksum)
-        known = self._contents + collections.Counter(shared) if shared else self._contents
-        return peers.content_of(template, self._notations[1], known)
+        notations = self._notations[1]
+        known = {each: self._contents[each] + jobs(each) for each in notations}
+        return peers.content_of(template, notations, known)
 
     def recorder(self, able: Judge, now: datetime.datetime) -> str:
         """The copy without records that is to be verified for them: the same one while it is `able`; empty: none."""

@@ -271,6 +271,13 @@ class SwarmWorld:
         }
         self._observe_pod(self.pods[job.uid])
 
+    def learn_size(self) -> None:
+        """A probe has found the size of each Template."""
+        for item in self.api.objects(kinds.TEMPLATES):
+            item["status"]["sizeBytes"] = SIZE_BYTES
+            item["metadata"]["resourceVersion"] = str(next(self.numbers))
+            self.context.observe(kinds.TEMPLATES, copy.deepcopy(item))
+
     def sources(self) -> bool:
         """Whether a host that is up has the file, or reads it from the source."""
         ready = any(

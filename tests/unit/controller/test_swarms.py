@@ -214,6 +214,26 @@ async def test_a_seed_that_fails_once_is_the_next_one_and_then_another_host_is(m
     assert found.ready() == 6
 
 
+async def test_while_others_read_a_seed_that_begins_again_records_the_same_pieces(made: Any) -> None:
+    """The size of the file has become known meanwhile, for which pieces would be smaller."""
+    found = made(4)
+    await found.settle()
+    (seed,) = found.jobs()
+    found.advance(seed)
+    await found.settle()
+    shared = {found.document_of(job).peers.piece_bytes for job in found.jobs()}
+    assert (len(found.jobs()), shared) == (4, {16 << 20})
+    found.learn_size()
+    found.behaviour = lambda *_: JobResult(reason=Reason.INTERRUPTED)
+    found.advance(seed)
+    await found.settle()
+    found.pass_time(60)
+    await found.settle()
+    (again,) = (job for job in found.jobs() if world.role_of(job) is PeerRole.SEED)
+    assert again.uid != seed.uid
+    assert found.document_of(again).peers.piece_bytes == 16 << 20
+
+
 async def test_a_wrong_seed_is_followed_by_one_of_a_later_epoch(made: Any) -> None:
     """The first Seed serves a wrong file: all that read it ask for another, and one of them is it."""
     found = made(8)

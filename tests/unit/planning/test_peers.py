@@ -78,11 +78,18 @@ def pending(host: str, *, failures: int = 0, pause: float | None = None, **told:
 def test_pieces_stay_as_most_have_them_when_the_size_becomes_known() -> None:
     unknown = content_id(build.TEMPLATE_UID, SHA256, 16 * MEBIBYTE)
     found = swarm(ready("kvm-1", unknown), ready("kvm-2", "f" * 64), ready("kvm-3", "f" * 64))
-    for shared in ((), (unknown,)):
-        content = found.content(template(2**20), shared)
-        assert content == Content(unknown, 16 * MEBIBYTE)
-    fresh = swarm().content(template(2**20), (unknown,))
+    jobs = {unknown: 1, "f" * 64: 9}
+    for number in (lambda _: 0, lambda content: jobs.get(content, 0)):
+        assert found.content(template(2**20), number) == Content(unknown, 16 * MEBIBYTE)
+    fresh = swarm().content(template(2**20), lambda content: jobs.get(content, 0))
     assert fresh == Content(unknown, 16 * MEBIBYTE)
+
+
+def test_pieces_that_are_too_many_for_the_size_give_way_to_larger_ones() -> None:
+    unknown = content_id(build.TEMPLATE_UID, SHA256, 16 * MEBIBYTE)
+    found = swarm(ready("kvm-1", unknown)).content(template(2**40))
+    assert found is not None
+    assert found.piece_bytes == 64 * MEBIBYTE
 
 
 def test_what_turned_out_to_be_an_archive_is_not_shared() -> None:
