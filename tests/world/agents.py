@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.world.disks import CAPACITY_BYTES, Disk, File, Record
 from tests.world.kube import Kube, Object
+from tests.world.lists import Lists
 from tests.world.machines import Machine
 from tests.world.simulated_keystores import Keystore
 
@@ -37,12 +38,12 @@ class Agents:
         self._told_hosts: dict[str, _Told] = {}
         self._told_copies: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {}
 
-    def step(self, kube: Kube) -> None:
-        pools = [StoragePool.model_validate(each) for each in _items(kube, kinds.STORAGE_POOLS)]
+    def step(self, kube: Kube, lists: Lists) -> None:
+        pools = lists.read(kinds.STORAGE_POOLS, StoragePool.model_validate)
         # Whatever stands in their status, which these agents write themselves.
-        hosts = [Host.model_validate({**each, "status": {}}) for each in _items(kube, kinds.HOSTS)]
-        zones = {each["metadata"]["name"]: Zone.model_validate(each) for each in _items(kube, kinds.ZONES)}
-        certificates = [DirectDownloadCertificate.model_validate(each) for each in _items(kube, kinds.CERTIFICATES)]
+        hosts = lists.read(kinds.HOSTS, lambda each: Host.model_validate({**each, "status": {}}))
+        zones = {zone.name: zone for zone in lists.read(kinds.ZONES, Zone.model_validate)}
+        certificates = lists.read(kinds.CERTIFICATES, DirectDownloadCertificate.model_validate)
         for host in hosts:
             machine = self._machines.get(host.name)
             if machine is None or not (machine.online and machine.agent):
@@ -128,7 +129,3 @@ def _apply(kube: Kube, kind: kinds.Resource, name: str, uid: str, status: Object
     answer = kube.apply(kind, body, AGENT, subresource="status")
     assert answer.code in (200, 404, 409), answer
     return answer.ok
-
-
-def _items(kube: Kube, kind: kinds.Resource) -> list[Object]:
-    return list(kube.request("GET", kind.path()).object()["items"])

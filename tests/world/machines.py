@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.world.disks import Disk, Origin
 from tests.world.kube import Kube, Object
+from tests.world.lists import Lists
 from tests.world.stuck import Stuck, StuckPods
 
 from directdownload.cluster import kinds
@@ -107,9 +108,9 @@ class Kubelets:
         self._collect_monotonic = 0.0
         self.lock = threading.RLock()
 
-    def step(self, kube: Kube) -> None:
-        items = kube.request("GET", kinds.JOBS.path(None, self._namespace)).object()["items"]
-        self._collect(kube, items)
+    def step(self, kube: Kube, lists: Lists) -> None:
+        items = lists.items(kinds.JOBS, self._namespace)
+        self._collect(kube, lists, items)
         with self.lock:
             for observer in self.observers:
                 observer(items)
@@ -126,12 +127,12 @@ class Kubelets:
             for uid in [uid for uid in self._runs if uid not in set(uids)]:
                 self._abandon(kube, uid, self._runs[uid])
 
-    def _collect(self, kube: Kube, items: Sequence[Object]) -> None:
+    def _collect(self, kube: Kube, lists: Lists, items: Sequence[Object]) -> None:
         """The collector of garbage: Jobs whose placement is gone go as well, a little later; so do Secrets of Jobs."""
         now = time.monotonic()
         if now < self._collect_monotonic:
             return
-        for secret in kube.request("GET", kinds.SECRETS.path(None, self._namespace)).object()["items"]:
+        for secret in lists.items(kinds.SECRETS, self._namespace):
             for owner in secret["metadata"].get("ownerReferences", ()):
                 # Asked for now: a Secret may be younger than `items`, and so may its Job.
                 found = kube.get(kinds.JOBS, owner["name"], self._namespace)
@@ -140,8 +141,7 @@ class Kubelets:
         self._collect_monotonic = now + _COLLECT_SECONDS
         if not items:
             return
-        owners = kube.request("GET", kinds.TEMPLATE_PLACEMENTS.path()).object()["items"]
-        uids = {owner["metadata"]["uid"] for owner in owners}
+        uids = {owner["metadata"]["uid"] for owner in lists.items(kinds.TEMPLATE_PLACEMENTS)}
         for job in items:
             job_owners = job["metadata"].get("ownerReferences", ())
             if job_owners and not any(owner["uid"] in uids for owner in job_owners):

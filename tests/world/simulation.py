@@ -17,6 +17,7 @@ from tests.world.agents import Agents
 from tests.world.controllers import Controller, Controllers
 from tests.world.disks import SIZE_BYTES, Disk, Origin, digest_of
 from tests.world.kube import Kube, Object, resource
+from tests.world.lists import Lists
 from tests.world.machines import Behaviour, Kubelets, Machine, fail, succeed
 from tests.world.simulated_keystores import Keystore
 from tests.world.waiting import until
@@ -59,6 +60,7 @@ class Simulation:
         self._paths: dict[str, str] = {}
         self._stop = threading.Event()
         self._kube = Kube(control_plane.kubeconfig())
+        self._lists = Lists(self._kube, control_plane.etcd_url)
         self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
         self._controllers = Controllers(control_plane, prefix)
@@ -75,6 +77,7 @@ class Simulation:
         # An older Lease that somebody still holds is watched for half a minute by every controller that begins later.
         for lease in self._kube.request("GET", kinds.LEASES.path(None, self.namespace)).object()["items"]:
             self._kube.delete(kinds.LEASES, lease["metadata"]["name"], self.namespace)
+        self._lists.close()
         self._kube.__exit__()
         self.check()
 
@@ -357,9 +360,10 @@ class Simulation:
         agents_due = 0.0
         try:
             while not self._stop.wait(_KUBELETS_SECONDS):
-                self.kubelets.step(self._kube)
+                self._lists.look()
+                self.kubelets.step(self._kube, self._lists)
                 if self._agents is not None and time.monotonic() >= agents_due:
-                    self._agents.step(self._kube)
+                    self._agents.step(self._kube, self._lists)
                     agents_due = time.monotonic() + _AGENTS_SECONDS
         except BaseException as error:
             self._failure = error
