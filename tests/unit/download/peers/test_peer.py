@@ -45,6 +45,7 @@ def authority(tmp_path: pathlib.Path) -> Authority:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job gives up soon."""
     monkeypatch.setattr(swarms, "PATIENCE_SECONDS", 4)
+    monkeypatch.setattr(swarms, "_UNREACHED_SECONDS", 1)
 
 
 @contextlib.contextmanager
@@ -637,7 +638,7 @@ def test_parents_that_are_gone_end_the_attempt(pool: pathlib.Path, authority: Au
         told = document(pool, swarm, authority, *parents)
     error = failure(told)
     assert (error.reason, error.permanent) == (Reason.PEERS_UNAVAILABLE, False)
-    assert "no host has answered for 4 s (kvm-2: " in error.message
+    assert "no host has answered for 1 s (kvm-2: " in error.message
 
 
 @pytest.mark.usefixtures("impatient")
