@@ -91,8 +91,7 @@ class LocalCluster:
         values = self.cluster.image_values()
         if stage.ask("helm", "list", "--namespace", NAMESPACE, "--short") == RELEASE:
             # From a run with KEEP=1. A moved tag does not restart pods by itself.
-            digest = reference.rpartition("@")[2].removeprefix("sha256:")[:16]
-            values += [f"controller.podAnnotations.image={digest}", f"agent.podAnnotations.image={digest}"]
+            values += self.cluster.image_annotations()
         return values
 
     def host_of(self, client: str) -> str:

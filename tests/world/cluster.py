@@ -121,7 +121,7 @@ class Cluster:
 
         The chart's hook brings definitions to this version that a cluster that was kept has of an earlier one.
         """
-        values = [*self.image_values(), "log.format=text", *settings]
+        values = [*self.image_values(), *self.image_annotations(), "log.format=text", *settings]
         arguments = [argument for value in values for argument in ("--set", value)]
         told = self.helm("upgrade", "--install", release, str(CHART), "--create-namespace", "-n", namespace, *arguments)
         for kind in ("deployment", "daemonset"):
@@ -139,6 +139,14 @@ class Cluster:
             return [f"image.repository={repository}", "image.tag=latest"]
         never = ["image.pullPolicy=Never"] if self.local else []
         return [f"image.repository={name}", f"image.tag={tag}", *never]
+
+    def image_annotations(self) -> list[str]:
+        """Helm's values that let pods of an earlier image go: that of the local cluster keeps its name."""
+        if not self.local:
+            return []
+        digest = LOCAL_IMAGE_MADE.read_text().split()[-1].removeprefix("sha256:")[:16]
+        # with a letter in front: what is all digits would be a number
+        return [f"{component}.podAnnotations.image=sha-{digest}" for component in ("controller", "agent")]
 
     def names(self, kind: str, namespace: str = NAMESPACE) -> list[str]:
         return [item["metadata"]["name"] for item in self.list(kind, namespace)]
