@@ -38,6 +38,8 @@ ADMINISTRATORS = ("system:masters",)
 #: Go's garbage collector would take a fifth of a control plane's time; tests have the memory. Several processors make
 #: its scheduler look for work where there is none, on a machine where others wait for them.
 _GO = {"GOGC": "800", "GOMAXPROCS": "1"}
+#: Of kubectl and helm, which end before memory matters.
+BRIEF_GO = {"GOGC": "off"}
 #: How long certificates are valid, from today.
 _DAYS = (-1, 7)
 
@@ -90,6 +92,7 @@ def use_cluster_alone() -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+@functools.cache
 def ensure_tools() -> pathlib.Path:
     """Build the Kubernetes program unless it exists (minutes, once per machine); return the directory of binaries."""
     script = CLUSTER_DIRECTORY / "tools.sh"
@@ -249,7 +252,7 @@ class ControlPlane:
             text=True,
             check=False,
             timeout=60,
-            env={**self._environment(), "KUBECACHEDIR": str(self.directory / "kubectl-cache")},
+            env={**self._environment(), **BRIEF_GO, "KUBECACHEDIR": str(self.directory / "kubectl-cache")},
         )
         if check and result.returncode != 0:
             raise ControlPlaneError(f"kubectl {' '.join(args)} ended with {result.returncode}: {result.stderr.strip()}")

@@ -171,7 +171,7 @@ class Cluster:
 
     def _environment(self) -> dict[str, str]:
         # Not an option: KUBECONFIG may name several files.
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        return {**os.environ, **harness.BRIEF_GO, "KUBECONFIG": str(self.kubeconfig)}
 
     def _program(self, name: str) -> pathlib.Path | str:
         return harness.state_root() / "bin" / name if self.local else name

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import http.client
 import json
+import os
 import pathlib
 import select
 import ssl
@@ -204,9 +205,14 @@ def await_definitions(control_plane: harness.ControlPlane) -> None:
 
 def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs helm, built on first use (minutes, once per machine); `check` fails the test with its words."""
-    subprocess.run([str(harness.CLUSTER_DIRECTORY / "tools.sh"), "kube"], check=True)
-    binary = harness.state_root() / "bin" / "helm"
-    result = subprocess.run([str(binary), *arguments], capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(
+        [str(harness.ensure_tools() / "helm"), *arguments],
+        env={**os.environ, **harness.BRIEF_GO},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert not check or result.returncode == 0, f"helm {' '.join(arguments)}: {result.stderr}"
     return result
 
