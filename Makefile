@@ -33,17 +33,18 @@ check: setup ## What each commit must pass, within minutes: lint and unit tests,
 
 .PHONY: test
 # The e2e tests wait more than they work: the others run beside them, with what they leave of the machine.
-test: setup lint ## Run every check and every test
-	$(MAKE) --no-print-directory --jobs=2 e2e-beside unit-and-api; status=$$?; cat $(BESIDE); exit $$status
+test: setup ## Run every check and every test
+	$(MAKE) --no-print-directory --jobs=2 e2e-beside others; status=$$?; cat $(BESIDE); exit $$status
 
 BESIDE := .cluster/e2e.log
-.PHONY: e2e-beside unit-and-api
+.PHONY: e2e-beside others
 e2e-beside:
 	@mkdir -p $(dir $(BESIDE))
 	@echo 'The e2e tests write to $(BESIDE), which is shown in the end.'
 	@$(MAKE) e2e >$(BESIDE) 2>&1
 
-unit-and-api:
+others:
+	@nice $(MAKE) --no-print-directory lint
 	@nice $(MAKE) --no-print-directory unit
 	@nice $(MAKE) --no-print-directory api
 
