@@ -1,12 +1,15 @@
 """What the tests of the engine share: requests and job processes."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import pathlib
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any, Self
@@ -26,6 +29,9 @@ PATIENT = Timeouts(connect_seconds=10, socket_seconds=10, connection_request_sec
 #: the servers of the tests are on this machine
 LOCAL_CIDRS = ("127.0.0.0/8", "::1/128")
 LOCAL = SourcePolicy(allowed_cidrs=LOCAL_CIDRS)
+#: One connection, so that requests can be counted: a download that has received nothing after a second, as on a busy
+#: machine, would open a further one.
+LIMITS = Limits(progress_interval_seconds=0.05, connections=1)
 
 
 def content(size_bytes: int, seed: int = 1) -> bytes:
@@ -42,7 +48,7 @@ def make_request(pool: pathlib.Path, url: str, **fields: Any) -> FetchRequest:
     place = Place.in_pool(str(pool), "uid-1", "uid-1", "kvm-1", seals=str(pool.parent / "seals"))
     defaults: dict[str, Any] = {
         "timeouts": PATIENT,
-        "limits": Limits(progress_interval_seconds=0.05),
+        "limits": LIMITS,
         "policy": LOCAL,
     }
     return FetchRequest(url=url, place=place, **{**defaults, **fields})
@@ -78,7 +84,7 @@ def job_document(pool: pathlib.Path, verb: str = "fetch", /, **fields: Any) -> d
         "url": "http://127.0.0.1:9/none",
         "format": "RAW",
         "sealDirectory": str(pool.parent / "seals"),
-        "limits": {"progressIntervalSeconds": 0.05},
+        "limits": LIMITS.model_dump(exclude_unset=True),
         "policy": {"allowedCIDRs": LOCAL_CIDRS},
     }
     return {**document, **fields}
@@ -129,11 +135,25 @@ Guard.wait = waiting
 
 
 def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int, JobResult]:
-    """Exit status and result of a job process that ends by itself."""
-    with start_job(document, *prefix, code=code) as process:
-        output, errors = process.communicate(timeout=120)
-    assert output, errors
-    return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
+    """Exit status and result of a job process that ends by itself; without `prefix` it is of a `Nursery`."""
+    if prefix:
+        with start_job(document, *prefix, code=code) as process:
+            output, errors = process.communicate(timeout=120)
+        assert output, errors
+        status = process.returncode
+    else:
+        status, output = _shared().run(document, code)
+    return status, JobResult.model_validate_json(output.splitlines()[-1])
+
+
+@functools.cache
+def _shared() -> "Nursery":
+    """Of all tests of this process."""
+    directory = tempfile.TemporaryDirectory(prefix="directdownload-nursery-")
+    nursery = Nursery(pathlib.Path(directory.name))
+    atexit.register(directory.cleanup)
+    atexit.register(nursery.__exit__)
+    return nursery
 
 
 _NURSERY = """
@@ -146,11 +166,12 @@ for line in sys.stdin:
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         for stream in (1, 2):
             os.dup2(log, stream)
-        os.environ["DIRECTDOWNLOAD_JOB"] = json.dumps(order["document"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
         status = 1
         try:
             exec(order["code"], {})
-            status = job.main(order["document"]["verb"])
+            status = job.main(order["verb"])
         except SystemExit as error:
             status = error.code
         except BaseException:
@@ -190,9 +211,16 @@ class Nursery:
         """The exit status of a job, below 0 the signal that killed it, and its output; `code` runs before it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"document": document, "code": code, "log": str(self._log)}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline()), self._log.read_text()
+        environment = checkout.environment(DIRECTDOWNLOAD_JOB=json.dumps(document))
+        order = {"verb": document["verb"], "environment": environment, "code": code, "log": str(self._log)}
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline()), self._log.read_text()
+        except BaseException:
+            # The next job would be given the answer to this one.
+            _shared.cache_clear()
+            raise
 
 
 def deliver(board: Board, claim: Claim, now: float, count: int) -> None:
