@@ -97,9 +97,8 @@ daemon() { # GROUP LOG COMMAND...: start it in a session and a control group of 
   shift 2
   mkdir -p "$group"
   # A clean environment: the caller's proxy settings would redirect the API server's calls to kubelets.
-  # Their garbage collectors would take a fifth of their time; the memory is there. Several processors make the scheduler
-  # of each look for work where there is none, on a machine where others wait for them.
+  # GOGC: their garbage collectors would take a fifth of their time; the memory is there.
   # shellcheck disable=SC2016
-  setsid env -i PATH="$PATH" HOME=/root GOGC=400 GOMAXPROCS=1 bash -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' _ "$group" "$@" \
+  setsid env -i PATH="$PATH" HOME=/root GOGC=400 bash -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' _ "$group" "$@" \
     >"$log" 2>&1 </dev/null 9>&- &
 }

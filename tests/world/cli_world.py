@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from tests.cluster import harness
-from tests.world import checkout, forked
+from tests.world import checkout
 from tests.world.kube import Kube, Object
 
 from directdownload.cluster import kinds
@@ -19,7 +19,10 @@ SHA256 = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900a
 
 def directdownload(*arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
     """The program, which has ended without a traceback."""
-    done = forked.run([checkout.DIRECTDOWNLOAD, *arguments], checkout.environment(), input)
+    command = [checkout.DIRECTDOWNLOAD, *arguments]
+    done = subprocess.run(
+        command, env=checkout.environment(), input=input, capture_output=True, text=True, timeout=120, check=False
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -42,18 +42,9 @@ class Simulation:
     """
 
     def __init__(
-        self,
-        control_plane: harness.ControlPlane,
-        prefix: str,
-        *,
-        kubelets: bool = True,
-        agents: bool = False,
-        forked: bool = True,
+        self, control_plane: harness.ControlPlane, prefix: str, *, kubelets: bool = True, agents: bool = False
     ) -> None:
-        """Without `kubelets` no Job gets a Pod; without `agents` nobody observes what lies on the disks.
-
-        `forked`: controllers need not start an interpreter each, see `Forked`.
-        """
+        """Without `kubelets` no Job gets a Pod; without `agents` nobody observes what lies on the disks."""
         self.control_plane = control_plane
         self.prefix = prefix
         self.namespace = prefix
@@ -72,7 +63,7 @@ class Simulation:
         self._lists = Lists(self._kube, control_plane.etcd_url)
         self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
-        self._controllers = Controllers(control_plane, prefix, forked=forked)
+        self._controllers = Controllers(control_plane, prefix)
 
     def __enter__(self) -> "Simulation":
         self._create_namespace(self.namespace, {})

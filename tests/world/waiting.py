@@ -19,26 +19,22 @@ T = TypeVar("T")
 DEADLINE_SECONDS = 120
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 0.01
-#: Most looks are a request to an API server that has other work: what has not come for long is looked for less often.
-_SLOWER = 0.1
-_MOST_SECONDS = 0.3
 
 
 def until(
     what: str,
     condition: Callable[[], T | None],
     seconds: float = DEADLINE_SECONDS,
-    poll_seconds: float | None = None,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> T:
-    """Polls until `condition` returns something true, and returns that; without `poll_seconds` ever less often.
+    """Polls until `condition` returns something true, and returns that.
 
     A condition that raises KeyError reads a field that nobody has written yet: it does not hold yet.
 
     Raises:
         AssertionError: it did not hold within `seconds`; names `what`.
     """
-    begin = time.monotonic()
-    end = begin + seconds
+    end = time.monotonic() + seconds
     while True:
         missing: KeyError | None = None
         try:
@@ -48,7 +44,7 @@ def until(
             missing = error
         if time.monotonic() >= end:
             raise _late(what, seconds, missing) from missing
-        time.sleep(_pause(begin, poll_seconds))
+        time.sleep(poll_seconds)
 
 
 def closely(what: str, condition: Callable[[], T | None]) -> T:
@@ -73,11 +69,10 @@ async def until_async(
     what: str,
     condition: Callable[[], Any],
     seconds: float = DEADLINE_SECONDS,
-    poll_seconds: float | None = None,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> Any:
     """`until` that lets the event loop run; `condition` may also return an awaitable."""
-    begin = time.monotonic()
-    end = begin + seconds
+    end = time.monotonic() + seconds
     while True:
         missing: KeyError | None = None
         try:
@@ -90,13 +85,7 @@ async def until_async(
             missing = error
         if time.monotonic() >= end:
             raise AssertionError(f"{_late(what, seconds, missing)}; meanwhile:\n{_doing()}") from missing
-        await asyncio.sleep(_pause(begin, poll_seconds))
-
-
-def _pause(begin: float, poll_seconds: float | None) -> float:
-    if poll_seconds is not None:
-        return poll_seconds
-    return min(max(_POLL_SECONDS, _SLOWER * (time.monotonic() - begin)), _MOST_SECONDS)
+        await asyncio.sleep(poll_seconds)
 
 
 def _doing() -> str:
