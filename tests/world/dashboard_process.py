@@ -24,13 +24,8 @@ from directdownload.cluster.kinds import Resource
 _CHROMIUM = "/usr/bin/chromium"
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *(
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        "--renderer-process-limit=1",
-        "--in-process-gpu",
-    ),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    *("--renderer-process-limit=1", "--in-process-gpu"),
 )
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\?token=\S+")
 

@@ -1,15 +1,12 @@
 """What the tests of the engine share: requests and job processes."""
 
-import atexit
 import contextlib
-import functools
 import hashlib
 import json
 import pathlib
 import random
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any, Self
@@ -135,25 +132,11 @@ Guard.wait = waiting
 
 
 def run_job(document: dict[str, Any], *prefix: str, code: str = "") -> tuple[int, JobResult]:
-    """Exit status and result of a job process that ends by itself; without `prefix` it is of a `Nursery`."""
-    if prefix:
-        with start_job(document, *prefix, code=code) as process:
-            output, errors = process.communicate(timeout=120)
-        assert output, errors
-        status = process.returncode
-    else:
-        status, output = _shared().run(document, code)
-    return status, JobResult.model_validate_json(output.splitlines()[-1])
-
-
-@functools.cache
-def _shared() -> "Nursery":
-    """Of all tests of this process."""
-    directory = tempfile.TemporaryDirectory(prefix="directdownload-nursery-")
-    nursery = Nursery(pathlib.Path(directory.name))
-    atexit.register(directory.cleanup)
-    atexit.register(nursery.__exit__)
-    return nursery
+    """Exit status and result of a job process that ends by itself."""
+    with start_job(document, *prefix, code=code) as process:
+        output, errors = process.communicate(timeout=120)
+    assert output, errors
+    return process.returncode, JobResult.model_validate_json(output.splitlines()[-1])
 
 
 _NURSERY = """
@@ -166,12 +149,11 @@ for line in sys.stdin:
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         for stream in (1, 2):
             os.dup2(log, stream)
-        os.environ.clear()
-        os.environ.update(order["environment"])
+        os.environ["DIRECTDOWNLOAD_JOB"] = json.dumps(order["document"])
         status = 1
         try:
             exec(order["code"], {})
-            status = job.main(order["verb"])
+            status = job.main(order["document"]["verb"])
         except SystemExit as error:
             status = error.code
         except BaseException:
@@ -211,16 +193,9 @@ class Nursery:
         """The exit status of a job, below 0 the signal that killed it, and its output; `code` runs before it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        environment = checkout.environment(DIRECTDOWNLOAD_JOB=json.dumps(document))
-        order = {"verb": document["verb"], "environment": environment, "code": code, "log": str(self._log)}
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            return int(self._process.stdout.readline()), self._log.read_text()
-        except BaseException:
-            # The next job would be given the answer to this one.
-            _shared.cache_clear()
-            raise
+        self._process.stdin.write(json.dumps({"document": document, "code": code, "log": str(self._log)}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline()), self._log.read_text()
 
 
 def deliver(board: Board, claim: Claim, now: float, count: int) -> None:
