@@ -1,6 +1,7 @@
 """One host for the tests of the agent: its pools and keystore on disk, what stands in the cluster, and the agent."""
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import json
@@ -13,9 +14,9 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import aiohttp
-import prometheus_client
 from tests.cluster import harness
 from tests.world import checkout, kube
 from tests.world.stores import HostFiles
@@ -28,6 +29,8 @@ from directdownload.resources.base import CONTROLLER, GROUP
 from directdownload.resources.pem import Certificate
 
 Object = dict[str, Any]
+#: by plural of the resource: what agents of this process have asked to write
+_asked: collections.Counter[str] = collections.Counter()
 
 
 class HealthPort:
@@ -216,15 +219,31 @@ async def one(definitions: harness.ControlPlane, directory: pathlib.Path) -> Asy
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[None]:
     """The agent in this process, told to end as the kubelet does."""
-    task = asyncio.create_task(main.run(settings))
-    try:
-        await asyncio.sleep(0)
-        yield
-        assert not task.done(), "an agent runs for ever"
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert await asyncio.wait_for(task, 10) == 0
+    with mock.patch.object(client.Api, "connect", _counting(client.Api.connect)):
+        task = asyncio.create_task(main.run(settings))
+        try:
+            await asyncio.sleep(0)
+            yield
+            assert not task.done(), "an agent runs for ever"
+        finally:
+            if not task.done():
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert await asyncio.wait_for(task, 10) == 0
+
+
+def _counting(connect: Callable[..., Awaitable[client.Api]]) -> Callable[..., Awaitable[client.Api]]:
+    async def connected(*arguments: Any, **options: Any) -> client.Api:
+        api = await connect(*arguments, **options)
+        apply = api.apply
+
+        async def counted(resource: kinds.Resource, *more: Any, **fields: Any) -> Object:
+            _asked[resource.plural] += 1
+            return await apply(resource, *more, **fields)
+
+        api.apply = counted  # type: ignore[method-assign]
+        return api
+
+    return connected
 
 
 @contextlib.asynccontextmanager
@@ -260,22 +279,14 @@ def rule(verbs: list[str], *resources: str) -> Object:
     return {"apiGroups": [GROUP], "resources": list(resources), "verbs": verbs}
 
 
-def applies(resource: str = "templateplacements") -> float:
-    """How often an agent of this process asked to write one."""
-    labels = {"verb": "apply", "resource": resource}
-    samples = [s for m in prometheus_client.REGISTRY.collect() for s in m.samples]
-    return sum(
-        s.value for s in samples if s.name == "directdownload_api_requests_total" and labels.items() <= s.labels.items()
-    )
+def applies(resource: str = "templateplacements") -> int:
+    """How often an agent of this process asked to write one: what the cluster shows was counted before."""
+    return _asked[resource]
 
 
-async def wrote(before: float, number: int, resource: str = "templateplacements") -> None:
-    """That there were `number` writes since `before`; each counts with its answer, after the cluster shows it."""
-
-    async def counted() -> bool:
-        return applies(resource) - before >= number
-
-    await until_async(f"{number} writes", counted)
+async def wrote(before: int, number: int, resource: str = "templateplacements") -> None:
+    """That there were `number` writes since `before`."""
+    await until_async(f"{number} writes", lambda: applies(resource) - before >= number)
     assert applies(resource) - before == number
 
 

@@ -72,14 +72,18 @@ class _Account:
     def take(self) -> http.client.HTTPSConnection:
         while self.idle:
             connection = self.idle.pop()
-            # what can be read from one that is idle is its end
-            if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
+            if connection.sock and not _ended(connection):
                 return connection
             connection.close()
         return self.new()
 
     def new(self) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(self.host, self.port, context=self.context, timeout=120)
+
+
+def _ended(idle: http.client.HTTPSConnection) -> bool:
+    # what can be read from one that is idle is its end
+    return bool(idle.sock and select.select([idle.sock], [], [], 0)[0])
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,6 +126,9 @@ class Kube:
     ) -> Answer:
         target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
         headers = {**self._account.headers, "Content-Type": content_type, "Accept": "application/json"}
+        if _ended(self._connection):
+            # A server closes what has been idle for a minute and a half; the next request opens it anew.
+            self._connection.close()
         try:
             self._connection.request(method, target, json.dumps(body) if body is not None else None, headers)
             response = self._connection.getresponse()
