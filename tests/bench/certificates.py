@@ -77,7 +77,7 @@ def fleet() -> str:
     with (
         harness.ControlPlane() as control_plane,
         tempfile.TemporaryDirectory() as directory,
-        Simulation(control_plane, "bench", kubelets=False) as world,
+        Simulation(control_plane, "bench", kubelets=False, forked=False) as world,
     ):
         api.install_definitions(control_plane)
         world.create_zone()

@@ -21,7 +21,7 @@ def measure() -> str:
     """A Markdown table."""
     with harness.ControlPlane() as control_plane:
         api.install_definitions(control_plane)
-        with Simulation(control_plane, "bench", kubelets=False) as world:
+        with Simulation(control_plane, "bench", kubelets=False, forked=False) as world:
             world.create_zone(downloads=dict.fromkeys(LIMITS, 0))
             for number in range(HOSTS):
                 world.add_host(f"kvm-{number}")

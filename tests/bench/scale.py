@@ -73,7 +73,7 @@ class Fleet:
     def __init__(self, control_plane: harness.ControlPlane, directory: pathlib.Path) -> None:
         self.control_plane = control_plane
         self.directory = directory
-        self.world = Simulation(control_plane, "scale", agents=True)
+        self.world = Simulation(control_plane, "scale", agents=True, forked=False)
         self._started = 0
 
     def fill(self) -> None:

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from tests.cluster import harness
-from tests.world import checkout
+from tests.world import checkout, forked
 from tests.world.kube import Kube, Object
 
 from directdownload.cluster import kinds
@@ -19,10 +19,7 @@ SHA256 = "sha256:c6ab15af7842d23d3c06c138b53a7d09c5e351a79c4eb3c8ca8d65e5ce8900a
 
 def directdownload(*arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
     """The program, which has ended without a traceback."""
-    command = [checkout.DIRECTDOWNLOAD, *arguments]
-    done = subprocess.run(
-        command, env=checkout.environment(), input=input, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = forked.run([checkout.DIRECTDOWNLOAD, *arguments], checkout.environment(), input)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from tests.cluster import harness
 from tests.world import checkout
+from tests.world.forked import POSSIBLE, Forked
 
 JOB_TEMPLATE = {
     "apiVersion": "batch/v1",
@@ -33,7 +34,7 @@ class Controller:
     """One controller process with an identity of its own towards the API."""
 
     user: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: pathlib.Path
 
     @property
@@ -53,7 +54,9 @@ class Controller:
 class Controllers:
     """Controllers of one namespace, which is named as the simulation. All end by `kill`."""
 
-    def __init__(self, control_plane: harness.ControlPlane, namespace: str) -> None:
+    def __init__(self, control_plane: harness.ControlPlane, namespace: str, *, forked: bool) -> None:
+        """`forked`: see there; otherwise each is a new interpreter."""
+        self._forked = forked
         self._control_plane = control_plane
         self._namespace = namespace
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix="simulation-", dir=control_plane.directory))
@@ -67,17 +70,16 @@ class Controllers:
         template.write_text(yaml.safe_dump(JOB_TEMPLATE))
         log = self._directory / f"{user}-{len(self.started)}.log"
         name = f"{self._namespace}-{user}"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *_program(interval),
-                    *("controller", "--pod-name", user, "--pod-namespace", self._namespace, "--health-port", "0"),
-                    *("--job-template", str(template), *options),
-                ],
-                env=checkout.pod_environment(self._directory, kubeconfig or self._control_plane.kubeconfig(name)),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        arguments = ["controller", "--pod-name", user, "--pod-namespace", self._namespace, "--health-port", "0"]
+        arguments += ["--job-template", str(template), *options]
+        environment = checkout.pod_environment(self._directory, kubeconfig or self._control_plane.kubeconfig(name))
+        process: subprocess.Popen[bytes] | Forked
+        if self._forked and POSSIBLE and interval is None:
+            process = Forked([checkout.DIRECTDOWNLOAD, *arguments], environment, output=log)
+        else:
+            with log.open("wb") as output:
+                command = [*_program(interval), *arguments]
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         self.started.append(Controller(name, process, log))
         return self.started[-1]
 

@@ -42,9 +42,18 @@ class Simulation:
     """
 
     def __init__(
-        self, control_plane: harness.ControlPlane, prefix: str, *, kubelets: bool = True, agents: bool = False
+        self,
+        control_plane: harness.ControlPlane,
+        prefix: str,
+        *,
+        kubelets: bool = True,
+        agents: bool = False,
+        forked: bool = True,
     ) -> None:
-        """Without `kubelets` no Job gets a Pod; without `agents` nobody observes what lies on the disks."""
+        """Without `kubelets` no Job gets a Pod; without `agents` nobody observes what lies on the disks.
+
+        `forked`: controllers need not start an interpreter each, see `Forked`.
+        """
         self.control_plane = control_plane
         self.prefix = prefix
         self.namespace = prefix
@@ -63,7 +72,7 @@ class Simulation:
         self._lists = Lists(self._kube, control_plane.etcd_url)
         self._thread = threading.Thread(target=self._play if kubelets else lambda: None, daemon=True)
         self._failure: BaseException | None = None
-        self._controllers = Controllers(control_plane, prefix)
+        self._controllers = Controllers(control_plane, prefix, forked=forked)
 
     def __enter__(self) -> "Simulation":
         self._create_namespace(self.namespace, {})
