@@ -19,22 +19,26 @@ T = TypeVar("T")
 DEADLINE_SECONDS = 120
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 0.01
+#: Most looks are a request to an API server that has other work: what has not come for long is looked for less often.
+_SLOWER = 0.1
+_MOST_SECONDS = 0.2
 
 
 def until(
     what: str,
     condition: Callable[[], T | None],
     seconds: float = DEADLINE_SECONDS,
-    poll_seconds: float = _POLL_SECONDS,
+    poll_seconds: float | None = None,
 ) -> T:
-    """Polls until `condition` returns something true, and returns that.
+    """Polls until `condition` returns something true, and returns that; without `poll_seconds` ever less often.
 
     A condition that raises KeyError reads a field that nobody has written yet: it does not hold yet.
 
     Raises:
         AssertionError: it did not hold within `seconds`; names `what`.
     """
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
+    end = begin + seconds
     while True:
         missing: KeyError | None = None
         try:
@@ -44,7 +48,7 @@ def until(
             missing = error
         if time.monotonic() >= end:
             raise _late(what, seconds, missing) from missing
-        time.sleep(poll_seconds)
+        time.sleep(_pause(begin, poll_seconds))
 
 
 def closely(what: str, condition: Callable[[], T | None]) -> T:
@@ -69,10 +73,11 @@ async def until_async(
     what: str,
     condition: Callable[[], Any],
     seconds: float = DEADLINE_SECONDS,
-    poll_seconds: float = _POLL_SECONDS,
+    poll_seconds: float | None = None,
 ) -> Any:
     """`until` that lets the event loop run; `condition` may also return an awaitable."""
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
+    end = begin + seconds
     while True:
         missing: KeyError | None = None
         try:
@@ -85,7 +90,13 @@ async def until_async(
             missing = error
         if time.monotonic() >= end:
             raise AssertionError(f"{_late(what, seconds, missing)}; meanwhile:\n{_doing()}") from missing
-        await asyncio.sleep(poll_seconds)
+        await asyncio.sleep(_pause(begin, poll_seconds))
+
+
+def _pause(begin: float, poll_seconds: float | None) -> float:
+    if poll_seconds is not None:
+        return poll_seconds
+    return min(max(_POLL_SECONDS, _SLOWER * (time.monotonic() - begin)), _MOST_SECONDS)
 
 
 def _doing() -> str:
