@@ -41,7 +41,7 @@ def stores(local: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def no_certificates(stores: Cluster) -> Iterator[None]:
     yield
-    stores.kubectl("delete", KIND, "--all", "--timeout=120s")
+    stores.delete_all(KIND)
     until("nothing of ours", lambda: not any(keystores.trusted(stores, host) for host in HOSTS), REPAIR_SECONDS)
 
 
@@ -209,7 +209,7 @@ def test_a_host_that_was_down_during_a_revoke_is_put_right_when_it_returns(store
     try:
         until("kvm-3 to be Down", lambda: stores.get("host", "kvm-3")["status"]["state"] == "Down")
         stores.kubectl("patch", KIND, "revoked", "--type=merge", "-p", '{"spec": {"revoked": true}}')
-        stores.kubectl("delete", KIND, "deleted", "--timeout=120s")
+        stores.delete(KIND, "deleted")
         until("the revoke", lambda: ready(stores, "revoked") == ("True", "Revoked"))
         # A node that is busy for a moment counts as Down as well.
         until("the counts", lambda: hosts_of(stores, "revoked") == {"revoked": 2, "down": 1})
@@ -235,7 +235,7 @@ def test_a_host_that_joins_late_gets_every_certificate(stores: Cluster) -> None:
         until("four proofs", lambda: all(hosts_of(stores, name) == four for name in certs))
     finally:
         stores.node("remove", "kvm-4")
-        stores.kubectl("delete", "host", "kvm-4", "--ignore-not-found")
+        stores.delete("host", "kvm-4", missing_ok=True)
 
 
 def test_a_changed_secret_of_cert_manager_rotates_the_certificate(stores: Cluster) -> None:
@@ -280,7 +280,7 @@ def test_a_changed_secret_of_cert_manager_rotates_the_certificate(stores: Cluste
         until("the new one alone", lambda: all(keystores.trusted(stores, host) == alone for host in HOSTS))
         provisioned(stores, "rotating")
     finally:
-        stores.kubectl("delete", "secret", "images-ca", "-n", clusters.NAMESPACE)
+        stores.delete("secret", "images-ca", namespace=clusters.NAMESPACE)
 
 
 def test_two_hundred_certificates_reach_every_host_and_go_again(stores: Cluster) -> None:

@@ -111,8 +111,7 @@ class Driver:
         name = self._template()
         self.wishes.pop(name, None)
         # Waits until it is gone: a new one of the same name would be refused before.
-        options = ("-n", "default", "--ignore-not-found", "--timeout=120s")
-        self._cluster.kubectl("delete", "templatedeployment", name, *options)
+        self._cluster.delete("templatedeployment", name, namespace="default", missing_ok=True)
         return f"withdraw {name}"
 
     def _lose_file(self) -> str:
@@ -147,7 +146,7 @@ class Driver:
             # One that went by itself meanwhile is as dead.
             with contextlib.suppress(CommandError):
                 name = pod["metadata"]["name"]
-                self._cluster.kubectl("delete", "pod", name, "-n", NAMESPACE, "--force", "--grace-period=0")
+                self._cluster.delete("pod", name, namespace=NAMESPACE, grace_seconds=0)
         return f"kill {component} {host}"
 
     def _switch_origin(self) -> str:

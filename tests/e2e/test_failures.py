@@ -5,7 +5,7 @@ import pathlib
 import pytest
 from tests.e2e.conftest import Image
 from tests.world import cluster as clusters
-from tests.world import origin
+from tests.world import evidence, origin
 from tests.world.cluster import NAMESPACE, Cluster
 from tests.world.evidence import HOSTS, downloaded, ready_hosts, running_pod, wait_for_gets, work_files
 from tests.world.waiting import until
@@ -21,7 +21,7 @@ def test_a_killed_download_continues_from_its_journal(cluster: Cluster, slow_ser
     until("half of it", lambda: downloaded(cluster, "killed", host) >= image.size_bytes // 2)
     pod = running_pod(cluster, host)
     assert pod is not None
-    cluster.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force")
+    cluster.delete("pod", pod, namespace=NAMESPACE, grace_seconds=0)
     cluster.converged("killed", 1)
     placement = cluster.placements("killed")[host]
     assert placement["status"]["attempts"] == 2
@@ -44,8 +44,8 @@ def test_killing_our_own_pods_in_mid_rollout_changes_nothing(
         clusters.template("ours", slow_server.url("ours.raw"), checksum=image.checksum), clusters.deployment("ours")
     )
     until("downloads on every host", lambda: all(running_pod(cluster, host) for host in hosts))
-    selector = f"app.kubernetes.io/component={what}"
-    cluster.kubectl("delete", "pod", "-l", selector, "-n", NAMESPACE, "--grace-period=0", "--force")
+    ours = [pod["metadata"]["name"] for pod in evidence.pods(cluster, what)]
+    cluster.delete("pod", *ours, namespace=NAMESPACE, grace_seconds=0)
     cluster.converged("ours", len(hosts))
     gets = wait_for_gets(slow_server, len(hosts))
     assert [(request.status, request.bytes_sent) for request in gets] == [(200, image.size_bytes)] * len(hosts)
@@ -87,10 +87,10 @@ def test_no_space_is_told_before_a_byte_moves_and_retried(local: Cluster, server
         assert int(used) < 64
         local.node("exec", "kvm-1", "mount", "-o", "remount,size=64m", path)
         local.converged("big", 1)
-        local.kubectl("delete", "templatedeployment", "big", "-n", "default", "--timeout=120s")
+        local.delete("templatedeployment", "big", namespace="default")
         until("the file to go", lambda: not local.placements("big"))
     finally:
-        local.kubectl("delete", "storagepool", "small", "--ignore-not-found")
+        local.delete("storagepool", "small", missing_ok=True)
         local.node("exec", "kvm-1", "sh", "-c", f"umount -l {path}; rmdir {path}")
 
 

@@ -20,7 +20,7 @@ def fourth(local: Cluster) -> Iterator[str]:
     """The name of a node that a test may add; gone afterwards."""
     yield "kvm-4"
     local.node("remove", "kvm-4")
-    local.kubectl("delete", "host", "kvm-4", "--ignore-not-found")
+    local.delete("host", "kvm-4", missing_ok=True)
 
 
 def test_a_node_that_joins_late_gets_its_copy_and_may_leave_for_ever(
@@ -37,13 +37,13 @@ def test_a_node_that_joins_late_gets_its_copy_and_may_leave_for_ever(
     assert clusters.sha256(file) == image.sha256
 
     local.node("stop", fourth)
-    local.kubectl("delete", "node", fourth)
+    local.delete("node", fourth)
     until("the host to be Down", lambda: host_state(local, fourth) == "Down")
-    local.kubectl("delete", "templatedeployment", "late", "-n", "default", "--timeout=120s")
+    local.delete("templatedeployment", "late", namespace="default")
     until("the others to be removed", lambda: set(local.placements("late")) == {fourth})
     until("the reason", lambda: local.reasons("late")[fourth] == ("Removing", "HostDown"))
     # Whoever deletes the Host gives up what lies there.
-    local.kubectl("delete", "host", fourth, "--timeout=120s")
+    local.delete("host", fourth)
     until("the last placement to go", lambda: not local.placements("late"))
     assert clusters.sha256(file) == image.sha256
 
@@ -68,7 +68,7 @@ def test_a_power_cut_in_mid_download_loses_neither_bytes_nor_wishes(local: Clust
     until("half of it", lambda: evidence.downloaded(local, "cut", lost) >= large.size_bytes // 2)
     local.node("stop", lost)
     try:
-        local.kubectl("delete", "templatedeployment", "unwanted", "-n", "default", "--timeout=120s")
+        local.delete("templatedeployment", "unwanted", namespace="default")
         until("the others", lambda: evidence.ready_hosts(local, "cut") == set(HOSTS) - {lost})
         until("the host to be Down", lambda: host_state(local, lost) == "Down")
         until("the others to be removed", lambda: set(local.placements("unwanted")) == {lost})
@@ -119,7 +119,7 @@ def test_a_host_object_deleted_by_hand_comes_again_and_its_files_stay(
     placement = local.placements("kept")["kvm-2"]
     file = local.file("kvm-2", placement["spec"]["path"])
     before, uid = file.stat().st_ino, local.get("host", "kvm-2")["metadata"]["uid"]
-    local.kubectl("delete", "host", "kvm-2", "--timeout=120s")
+    local.delete("host", "kvm-2")
 
     def is_back() -> bool:
         found = {host["metadata"]["name"]: host for host in local.list("hosts")}.get("kvm-2", {})

@@ -57,7 +57,7 @@ def activity(local: Cluster, server: origin.Origin, image: Image) -> Iterator[No
     proven = ("True", "Provisioned")
     until("the proof", lambda: evidence.condition(local.get(CERTIFICATE, "measured"), "Ready") == proven)
     yield
-    local.kubectl("delete", CERTIFICATE, "measured", "--timeout=120s")
+    local.delete(CERTIFICATE, "measured")
     keystores.remove(local)
 
 

@@ -126,7 +126,7 @@ def test_the_same_checksum_in_another_namespace_gets_nothing_from_peers(
         assert sent(server) - before >= image.size_bytes
         assert bytes_from(fleet, "theirs")[HOSTS[2]].get("peers", 0) == 0
     finally:
-        fleet.kubectl("delete", "namespace", "strangers", "--timeout=120s")
+        fleet.delete("namespace", "strangers")
 
 
 def test_with_the_port_blocked_everywhere_the_rollout_completes(
@@ -164,7 +164,7 @@ def test_the_seed_killed_half_way_costs_the_source_no_second_read(
     assert host is not None
     pod = evidence.running_pod(fleet, host)
     assert pod is not None
-    fleet.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--force", "--grace-period=0")
+    fleet.delete("pod", pod, namespace=NAMESPACE, grace_seconds=0)
     fleet.converged("killed", 3, 240)
     assert_right(fleet, "killed", image)
     time.sleep(0.5)
@@ -191,7 +191,7 @@ def test_hosts_start_over_time_while_servers_die_and_the_controller_is_away(
     fleet.apply(clusters.deployment("over-time", **only(*HOSTS[:2])))
     until("the Peer's first bytes", lambda: begun(HOSTS[1]))
     for pod in evidence.pods(fleet, "peer"):
-        fleet.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--force", "--grace-period=0")
+        fleet.delete("pod", pod["metadata"]["name"], namespace=NAMESPACE, grace_seconds=0)
     controllers = ("deployment", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller")
     fleet.kubectl("scale", *controllers, "--replicas=0")
     try:

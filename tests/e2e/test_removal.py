@@ -30,7 +30,7 @@ def files(local: Cluster, server: origin.Origin, image: Image) -> dict[str, path
 
 def delete_deployment(cluster: Cluster, name: str) -> None:
     """Returns when the object is gone: whoever deletes it need not wait for the hosts."""
-    cluster.kubectl("delete", "templatedeployment", name, "-n", "default", "--timeout=120s")
+    cluster.delete("templatedeployment", name, namespace="default")
 
 
 def test_a_file_that_qemu_holds_open_stays_until_qemu_ends(
@@ -96,9 +96,9 @@ def owned_pool(local: Cluster) -> Iterator[str]:
         local.file(host, path).mkdir()
     local.apply(clusters.pool("owned", path=path, file={"uid": QEMU_UID, "gid": QEMU_GID, "mode": "0640"}))
     yield path
-    local.kubectl("delete", "templatedeployments", "--all", "-n", "default", "--timeout=120s")
+    local.delete_all("templatedeployments", namespace="default")
     until("the placements to go", lambda: not local.list("templateplacements"))
-    local.kubectl("delete", "storagepool", "owned")
+    local.delete("storagepool", "owned")
     for host in HOSTS:
         for name in evidence.names(local.file(host, path)):
             local.file(host, f"{path}/{name}").rmdir()

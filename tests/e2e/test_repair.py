@@ -134,7 +134,7 @@ def damage(local: Cluster, shared_directory: pathlib.Path) -> Iterator[Damage]:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield found
     remove_all(local)
-    local.kubectl("delete", "storagepools", "scheduled", "wiped")
+    local.delete("storagepools", "scheduled", "wiped")
     for path in (scheduled, wiped):
         shutil.rmtree(local.file("kvm-1", path))
 

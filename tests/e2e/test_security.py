@@ -128,7 +128,7 @@ def test_a_stolen_token_of_an_agent_speaks_for_its_own_host_only(
 def test_a_stolen_token_of_an_agent_ends_with_its_pod(local: Cluster, thief: Kube) -> None:
     (pod,) = (pod for pod in evidence.pods(local, "agent") if pod["spec"]["nodeName"] == HOSTS[0])
     assert thief.request("GET", kinds.HOSTS.path(HOSTS[0])).ok
-    local.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--timeout=120s")
+    local.delete("pod", pod["metadata"]["name"], namespace=NAMESPACE)
     until("the token to end", lambda: thief.request("GET", kinds.HOSTS.path(HOSTS[0])).code == 401)
     until(
         "the next agent",

@@ -149,7 +149,7 @@ def _private_authority(cluster: Cluster, directory: pathlib.Path) -> Iterator[st
     try:
         yield f"ssl_certificate {directory}/leaf.pem; ssl_certificate_key {directory}/leaf.key;"
     finally:
-        cluster.kubectl("delete", "directdownloadcertificate", "images-ca", "--timeout=120s")
+        cluster.delete("directdownloadcertificate", "images-ca")
         keystores.remove(cluster)
 
 

@@ -65,7 +65,7 @@ def vms(local: Cluster) -> Iterator[Cluster]:
         ),
     )
     yield local
-    local.kubectl("delete", "namespace", "vms", "--ignore-not-found", "--timeout=120s")
+    local.delete("namespace", "vms", missing_ok=True)
     local.apply(usual_zone())
 
 
@@ -73,8 +73,8 @@ def vms(local: Cluster) -> Iterator[Cluster]:
 def tidy(vms: Cluster, clean: None) -> Iterator[None]:
     """Each test leaves no pod, no mount and no demand."""
     yield
-    vms.kubectl("delete", "pods", "--all", "-n", "vms", "--timeout=180s", "--grace-period=1")
-    vms.kubectl("delete", "templates", "--all", "-n", "vms", "--timeout=120s")
+    vms.delete_all("pods", namespace="vms", grace_seconds=1)
+    vms.delete_all("templates", namespace="vms")
     vms.apply(volumes.zone(keep="0s"))
     until("the mounts to go", lambda: not any(volumes.mounts(vms, host) for host in HOSTS))
     until("the demands to go", lambda: not any(volumes.demands(vms, host) for host in HOSTS))
@@ -232,7 +232,7 @@ def test_pods_run_on_while_the_plugin_is_killed_and_upgraded_and_a_copy_is_repai
     vms.apply(pod("second", HOST, volume("disk")))
     await_phase(vms, "Running", "second")
     volumes.delete(vms, "second")
-    vms.kubectl("delete", "pod", name, "-n", NAMESPACE, "--timeout=120s")
+    vms.delete("pod", name, namespace=NAMESPACE)
     until("another agent", lambda: volumes.plugin(vms, HOST)[0] != name)
     vms.await_hosts(len(HOSTS))
     vms.apply(pod("third", HOST, volume("disk")))
@@ -289,7 +289,7 @@ def test_after_a_power_cut_a_pod_has_the_same_template_though_another_has_its_na
     await_phase(vms, "Running", "steady", "gone")
     vms.node("stop", HOST)
     volumes.delete(vms, "gone", force=True)
-    vms.kubectl("delete", "template", "disk", "-n", "vms", "--timeout=60s")
+    vms.delete("template", "disk", namespace="vms")
     other = Image(directory, "other.raw", 1 << 20)
     vms.apply(disk(server, other))
     vms.node("start", HOST)
@@ -313,7 +313,7 @@ def test_a_template_that_is_deleted_while_it_is_mounted_goes_with_its_last_volum
     vms.apply(pod("first", HOST, volume("disk")))
     await_phase(vms, "Running", "first")
     (old,) = files(vms)
-    vms.kubectl("delete", "template", "disk", "-n", "vms", "--timeout=60s")
+    vms.delete("template", "disk", namespace="vms")
     until("the reason", lambda: vms.reasons("disk") == {HOST: ("Removing", "InUse")})
     other = Image(directory, "other.raw", 1 << 20)
     vms.apply(disk(server, other), pod("second", HOST, volume("disk")))
@@ -354,10 +354,10 @@ def test_what_is_no_order_removes_nothing(vms: Cluster, template: Image, how: st
         if how == "ledger wiped":
             agent, _, _ = volumes.plugin(vms, HOST)
             vms.file(HOST, "/var/lib/directdownload/volumes.json").unlink()
-            vms.kubectl("delete", "pod", agent, "-n", NAMESPACE, "--timeout=120s")
+            vms.delete("pod", agent, namespace=NAMESPACE)
             until("another agent", lambda: volumes.plugin(vms, HOST)[0] != agent)
         else:
-            vms.kubectl("delete", "host", HOST, "--timeout=60s")
+            vms.delete("host", HOST)
         vms.await_hosts(len(HOSTS))
         until("the mounted one to be known", lambda: [d["volumes"] for d in volumes.demands(vms, HOST)] == [1])
         until("its placement", lambda: evidence.ready_hosts(vms, "disk") == {HOST})
@@ -407,7 +407,7 @@ def test_a_namespace_that_the_zone_does_not_name_is_refused(
         until("the reason", lambda: "spec.onDemand.namespaces" in told(vms, "refused", "strangers"))
         volumes.delete(vms, "refused", namespace="strangers")
     finally:
-        vms.kubectl("delete", "namespace", "strangers", "--timeout=120s")
+        vms.delete("namespace", "strangers")
 
 
 def test_a_host_over_its_cap_refuses_the_next_template(vms: Cluster, template: Image, server: origin.Origin) -> None:

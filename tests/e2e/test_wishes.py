@@ -75,7 +75,7 @@ def test_retained_files_stay_and_are_found_again_without_a_download(
     )
     local.converged("kept", 3)
     uid = local.get("template", "kept", "default")["metadata"]["uid"]
-    local.kubectl("delete", "templatedeployment", "kept", "-n", "default", "--timeout=120s")
+    local.delete("templatedeployment", "kept", namespace="default")
     until("the placements to go", lambda: not local.placements("kept"))
     assert files(local) == {host: {uid} for host in HOSTS}
     local.apply(clusters.deployment("kept"))
@@ -88,7 +88,7 @@ def test_retained_files_stay_and_are_found_again_without_a_download(
 def tenant(local: Cluster) -> Iterator[str]:
     local.kubectl("create", "namespace", "tenant")
     yield "tenant"
-    local.kubectl("delete", "namespace", "tenant", "--timeout=120s")
+    local.delete("namespace", "tenant")
 
 
 def test_two_namespaces_share_a_copy_until_the_last_one_gives_it_up(
@@ -104,10 +104,10 @@ def test_two_namespaces_share_a_copy_until_the_last_one_gives_it_up(
     local.converged("common", 3)
     until("theirs", lambda: evidence.condition(local.get("templatedeployment", "theirs", tenant), "Ready")[0] == "True")
     paths = {host: local.file(host, p["spec"]["path"]) for host, p in local.placements("common").items()}
-    local.kubectl("delete", "templatedeployment", "common", "-n", "default", "--timeout=120s")
+    local.delete("templatedeployment", "common", namespace="default")
     until("what only one wanted to go", lambda: set(local.placements("common")) == {"kvm-1"})
     assert [host for host in HOSTS if paths[host].exists()] == ["kvm-1"]
-    local.kubectl("delete", "templatedeployment", "theirs", "-n", tenant, "--timeout=120s")
+    local.delete("templatedeployment", "theirs", namespace=tenant)
     until("the last file to go", lambda: evidence.gone(paths.values()))
     assert len(evidence.gets(server)) == 3
 
@@ -117,7 +117,7 @@ def test_a_template_made_again_under_its_name_brings_its_own_bytes(local: Cluste
     local.apply(clusters.template("again", server.url("old.raw"), checksum=old.checksum), clusters.deployment("again"))
     local.converged("again", 3)
     before = {p["metadata"]["uid"] for p in local.placements("again").values()}
-    local.kubectl("delete", "template", "again", "-n", "default", "--timeout=120s")
+    local.delete("template", "again", namespace="default")
     local.apply(clusters.template("again", server.url("new.raw"), checksum=new.checksum))
     uid = local.get("template", "again", "default")["metadata"]["uid"]
 

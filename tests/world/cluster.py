@@ -7,11 +7,12 @@ Without anything given it is the local cluster of tests/cluster, brought up and 
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -41,10 +42,13 @@ import hashlib, os, sys
 if os.path.exists(sys.argv[1]): print(hashlib.file_digest(open(sys.argv[1], "rb"), "sha256").hexdigest())
 """
 Object = dict[str, Any]
+_APPS = [
+    kinds.Resource("apps", "v1", f"{kind.lower()}s", kind, namespaced=True) for kind in ("Deployment", "DaemonSet")
+]
 #: By the names that kubectl has for them; its events are those of another API group.
 _KINDS = {
     name: kind
-    for kind in vars(kinds).values()
+    for kind in (*vars(kinds).values(), *_APPS)
     if isinstance(kind, kinds.Resource) and kind is not kinds.EVENTS
     for name in (kind.plural, kind.kind.lower())
 }
@@ -148,7 +152,7 @@ class Cluster:
         # with a letter in front: what is all digits would be a number
         return [f"{component}.podAnnotations.image=sha-{digest}" for component in ("controller", "agent")]
 
-    def names(self, kind: str, namespace: str = NAMESPACE) -> list[str]:
+    def names(self, kind: str, namespace: str | None = NAMESPACE) -> list[str]:
         return [item["metadata"]["name"] for item in self.list(kind, namespace)]
 
     def helm(self, *arguments: str) -> str:
@@ -176,8 +180,71 @@ class Cluster:
     def _program(self, name: str) -> pathlib.Path | str:
         return harness.state_root() / "bin" / name if self.local else name
 
+    # A kubectl for each change of a test would be minutes of a run: the local cluster is asked directly.
+
     def apply(self, *objects: Object) -> None:
-        self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+        for direct, some in itertools.groupby(objects, lambda each: self._direct(each["kind"].lower()) is not None):
+            if direct:
+                self._apply_directly(some)
+            else:
+                self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(some))
+
+    def _apply_directly(self, objects: Iterable[Object]) -> None:
+        with Kube(self.kubeconfig) as kube:
+            for each in objects:
+                kind, metadata = _KINDS[each["kind"].lower()], each["metadata"]
+                answer = kube.apply(kind, each, "kubectl", metadata.get("namespace"))
+                if not answer.ok:
+                    raise CommandError(f"apply {each['kind']} {metadata['name']}: {answer.code}: {answer.message}")
+
+    def delete(
+        self,
+        kind: str,
+        *names: str,
+        namespace: str | None = None,
+        missing_ok: bool = False,
+        grace_seconds: int | None = None,
+    ) -> None:
+        """Returns when they are gone, finalizers done. `grace_seconds`: of pods; 0: by force."""
+        resource = self._direct(kind)
+        if resource is not None:
+            query = None if grace_seconds is None else {"gracePeriodSeconds": str(grace_seconds)}
+            self._delete_directly([(resource, name) for name in names], namespace, query, missing_ok=missing_ok)
+        elif names:
+            options = ["-n", namespace] if namespace else []
+            options += ["--ignore-not-found"] if missing_ok else []
+            options += [f"--grace-period={grace_seconds}"] if grace_seconds is not None else []
+            options += ["--force"] if grace_seconds == 0 else []
+            self.kubectl("delete", kind, *names, *options, "--timeout=120s")
+
+    def delete_all(self, *plurals: str, namespace: str | None = None, grace_seconds: int | None = None) -> None:
+        for plural in plurals:
+            names = self.names(plural, namespace)
+            self.delete(plural, *names, namespace=namespace, missing_ok=True, grace_seconds=grace_seconds)
+
+    def _delete_directly(
+        self,
+        objects: Iterable[tuple[kinds.Resource, str]],
+        namespace: str | None,
+        query: Mapping[str, str] | None,
+        *,
+        missing_ok: bool,
+    ) -> None:
+        asked: dict[str, kinds.Resource] = {}
+        with Kube(self.kubeconfig) as kube:
+            for kind, name in objects:
+                answer = kube.request("DELETE", kind.path(name, namespace), query=query)
+                if answer.ok:
+                    # of the object, which may stay for a while, or in the Status of one that is gone
+                    asked[(answer.body.get("details") or answer.body["metadata"])["uid"]] = kind
+                elif answer.code != 404 or not missing_ok:
+                    raise CommandError(f"delete {kind.plural} {name}: {answer.code}: {answer.message}")
+
+            def gone() -> bool:
+                lists = [kube.request("GET", kind.path(None, namespace)).object() for kind in {*asked.values()}]
+                return asked.keys().isdisjoint(item["metadata"]["uid"] for found in lists for item in found["items"])
+
+            until("what was deleted to go", gone)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         found = self._read(kind, name, namespace)
@@ -195,13 +262,23 @@ class Cluster:
         scope = ["-n", namespace] if namespace else ["-A"]
         return list(json.loads(self.kubectl("get", kind, *scope, *options, "-o", "json"))["items"])
 
+    def _direct(self, kind: str) -> kinds.Resource | None:
+        """What the local cluster is asked for without a process; None: kubectl asks."""
+        return _KINDS.get(kind) if self.local else None
+
     def _read(self, kind: str, name: str | None, namespace: str | None) -> Object | None:
-        """From the local cluster, without a process for each look: tests look many times a second. None: not so."""
-        resource = _KINDS.get(kind)
-        if resource is None or not self.local:
+        resource = self._direct(kind)
+        if resource is None:
             return None
         with Kube(self.kubeconfig) as kube:
             return kube.request("GET", resource.path(name, namespace)).object()
+
+    def raw(self, path: str) -> str:
+        """What the API server answers as plain text."""
+        if not self.local:
+            return self.kubectl("get", "--raw", path)
+        with Kube(self.kubeconfig) as kube:
+            return str(kube.request("GET", path).object()["message"])
 
     def placements(self, template: str) -> dict[str, Object]:
         """The placements of a template by host, each checked against kstatus."""

@@ -82,7 +82,7 @@ def metric(cluster: Cluster, component: str, name: str) -> float:
     total = 0.0
     for pod in pods(cluster, component):
         address = f"{pod['metadata']['name']}:{_METRICS_PORT[component]}"
-        text = cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{address}/proxy/metrics")
+        text = cluster.raw(f"/api/v1/namespaces/{NAMESPACE}/pods/{address}/proxy/metrics")
         for line in text.splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.partition("{")[0] == name:

@@ -198,7 +198,7 @@ class Work:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=120)
-        self._cluster.kubectl("delete", "template", self.NAME, "-n", "default", "--timeout=120s")
+        self._cluster.delete("template", self.NAME, namespace="default")
 
     def _run(self) -> None:
         selector = {"labelSelector": "app.kubernetes.io/component=job"}

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tests.world import cluster as clusters
-from tests.world.cluster import LOCAL_IMAGE, NAMESPACE, Cluster, Object
+from tests.world import evidence
+from tests.world.cluster import LOCAL_IMAGE, Cluster, Object
 from tests.world.waiting import until
 
 DRIVER = "directdownload.dev"
@@ -112,8 +113,7 @@ def run(cluster: Cluster, name: str, script: str, namespace: str = "vms") -> str
 
 def delete(cluster: Cluster, *names: str, namespace: str = "vms", force: bool = False) -> None:
     """Returns when the pods are gone from the API."""
-    how = ("--grace-period=0", "--force") if force else ()
-    cluster.kubectl("delete", "pod", *names, "-n", namespace, "--timeout=180s", "--ignore-not-found", *how)
+    cluster.delete("pod", *names, namespace=namespace, missing_ok=True, grace_seconds=0 if force else None)
 
 
 def mounts(cluster: Cluster, host: str) -> list[str]:
@@ -128,9 +128,7 @@ def demands(cluster: Cluster, host: str) -> list[Object]:
 
 def plugin(cluster: Cluster, host: str, name: str = "csi") -> tuple[str, str, int]:
     """The agent's pod on `host`, the id of its container `name`, and how often that has started again."""
-    pods = cluster.list(
-        "pods", NAMESPACE, "-l", "app.kubernetes.io/component=agent", f"--field-selector=spec.nodeName={host}"
-    )
+    pods = [pod for pod in evidence.pods(cluster, "agent") if pod["spec"].get("nodeName") == host]
     (found,) = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
     (status,) = (each for each in found["status"]["containerStatuses"] if each["name"] == name)
     return found["metadata"]["name"], status.get("containerID", "").rpartition("/")[2], status["restartCount"]
