@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from directdownload.cluster import client, errors, kinds
-from directdownload.cluster.objects import project_job
+from directdownload.cluster.objects import JobView, project_job
 from directdownload.controller import events, peer_identity, settings, world
 from directdownload.controller.queue import Key, WorkQueue
 from directdownload.controller.swarms import Swarms
@@ -175,6 +175,14 @@ class Context:
         if "deletionTimestamp" not in answer["metadata"] or finalizers:
             self.observe(resource, answer)
         return True
+
+    async def delete_job(self, view: JobView) -> None:
+        """Deletes it once: the next plan does not see it, also if it changed while the API server was asked."""
+        if not view.deleting:
+            await self.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
+        held = self.world.jobs.get(view.key)
+        seen = view if held is None or held.uid != view.uid else held
+        self.world.jobs.forget(view.key, seen.resource_version)
 
     def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
         """The API server reports it as gone. Its watch may not: kopf does not report every deletion (`kopf_source`)."""

@@ -137,3 +137,14 @@ async def test_a_copy_that_is_to_serve_a_request_is_not_asked_again(scene: Scene
     context.world.jobs.observe(controller_build.job(view, "verify", annotations=annotations))
     await context.ask("2", [view])
     assert scene.asked() == [view.key]
+
+
+@pytest.mark.parametrize(("uid", "stays"), [("", False), ("of another", True)])
+async def test_a_job_that_changes_while_it_is_deleted_is_not_deleted_again(scene: Scene, uid: str, stays: bool) -> None:
+    """Its watch may report a change before the API server answers. Another of its name is not meant."""
+    world = scene.world
+    world.jobs.observe(view := controller_build.job(build.placement()))
+    newer = dataclasses.replace(view, uid=uid or view.uid, resource_version=view.resource_version + 1)
+    scene.api.on_call = lambda _: world.jobs.observe(newer)
+    await scene.context.delete_job(view)
+    assert (view.key in world.jobs) is stays

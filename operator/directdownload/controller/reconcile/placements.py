@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 from directdownload.cluster import errors, kinds
-from directdownload.cluster.objects import JobView
 from directdownload.controller import causes, job_secrets, jobs, metrics, surroundings, watches, world
 from directdownload.controller.context import Context, dump
 from directdownload.controller.queue import Key
@@ -85,7 +84,7 @@ async def _reconcile(context: Context, name: str) -> None:
     elif plan.drop_job:
         # Last, so that its result is still there if a write before this one fails.
         for view in list(context.world.jobs_of_placement[name]):
-            await _delete_job(context, view)
+            await context.delete_job(view)
     if plan.step is Step.HAND_OVER:
         await _hand_over(context, placement, around.successor)
     if plan.step is Step.NONE and not plan.drop_job and job is not None and not job.started:
@@ -303,12 +302,6 @@ async def _create_job(
             await context.api.delete(kinds.JOBS, metadata["name"], namespace=namespace, uid=metadata["uid"])
             raise
     context.observe(kinds.JOBS, answer)
-
-
-async def _delete_job(context: Context, view: JobView) -> None:
-    if not view.deleting:
-        await context.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
-    context.world.jobs.forget(view.key, view.resource_version)
 
 
 async def _release(context: Context, placement: PlacementView) -> None:

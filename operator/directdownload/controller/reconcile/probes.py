@@ -70,9 +70,7 @@ async def _ask_for_cause(context: Context, name: str) -> None:
 
 async def _clear(context: Context, name: str) -> None:
     for view in list(context.world.jobs_of_probe[name]):
-        if not view.deleting:
-            await context.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
-        context.world.jobs.forget(view.key, view.resource_version)
+        await context.delete_job(view)
 
 
 async def _start_if_due(context: Context, name: str, template: Template) -> None:
