@@ -146,7 +146,8 @@ def remove_all(cluster: Cluster) -> None:
         with Kube(cluster.kubeconfig) as kube:
             for name in cluster.names("templatedeployments", "default"):
                 kube.patch(kinds.TEMPLATE_DEPLOYMENTS, name, {"spec": {"deletionPolicy": "Retain"}}, "default")
-    cluster.delete_all("templatedeployments", "templates", namespace="default")
+    for plural in ("templatedeployments", "templates"):
+        cluster.delete_all(plural, "default")
     until("the placements to go", lambda: not cluster.list("templateplacements"))
     if cluster.local:
         # What was retained, or what a failed test left, must not look like another test's.

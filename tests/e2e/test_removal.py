@@ -96,7 +96,7 @@ def owned_pool(local: Cluster) -> Iterator[str]:
         local.file(host, path).mkdir()
     local.apply(clusters.pool("owned", path=path, file={"uid": QEMU_UID, "gid": QEMU_GID, "mode": "0640"}))
     yield path
-    local.delete_all("templatedeployments", namespace="default")
+    local.delete_all("templatedeployments", "default")
     until("the placements to go", lambda: not local.list("templateplacements"))
     local.delete("storagepool", "owned")
     for host in HOSTS:

@@ -41,7 +41,7 @@ def common(local: Cluster) -> Iterator[pathlib.Path]:
         until("what the hosts report", lambda: _mounted(local) == [True, True, False])
         yield pathlib.Path(name)
         # Before the pool goes: without it the files would stay.
-        local.delete_all("templatedeployments", namespace="default")
+        local.delete_all("templatedeployments", "default")
         until("the placements to go", lambda: not local.list("templateplacements"))
 
 
@@ -111,7 +111,7 @@ def network_storage(local: Cluster) -> Iterator[subprocess.Popen[bytes]]:
         until("the pool", lambda: evidence.storage(local, "kvm-1", "hung").get("writable"))
         yield process
         process.send_signal(signal.SIGCONT)
-        local.delete_all("templatedeployments", namespace="default")
+        local.delete_all("templatedeployments", "default")
         until("the placements to go", lambda: not local.list("templateplacements"))
 
 

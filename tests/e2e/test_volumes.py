@@ -73,8 +73,8 @@ def vms(local: Cluster) -> Iterator[Cluster]:
 def tidy(vms: Cluster, clean: None) -> Iterator[None]:
     """Each test leaves no pod, no mount and no demand."""
     yield
-    vms.delete_all("pods", namespace="vms", grace_seconds=1)
-    vms.delete_all("templates", namespace="vms")
+    vms.delete_all("pods", "vms", grace_seconds=1, seconds=180)
+    vms.delete_all("templates", "vms")
     vms.apply(volumes.zone(keep="0s"))
     until("the mounts to go", lambda: not any(volumes.mounts(vms, host) for host in HOSTS))
     until("the demands to go", lambda: not any(volumes.demands(vms, host) for host in HOSTS))
@@ -289,7 +289,7 @@ def test_after_a_power_cut_a_pod_has_the_same_template_though_another_has_its_na
     await_phase(vms, "Running", "steady", "gone")
     vms.node("stop", HOST)
     volumes.delete(vms, "gone", force=True)
-    vms.delete("template", "disk", namespace="vms")
+    vms.delete("template", "disk", namespace="vms", seconds=60)
     other = Image(directory, "other.raw", 1 << 20)
     vms.apply(disk(server, other))
     vms.node("start", HOST)
@@ -313,7 +313,7 @@ def test_a_template_that_is_deleted_while_it_is_mounted_goes_with_its_last_volum
     vms.apply(pod("first", HOST, volume("disk")))
     await_phase(vms, "Running", "first")
     (old,) = files(vms)
-    vms.delete("template", "disk", namespace="vms")
+    vms.delete("template", "disk", namespace="vms", seconds=60)
     until("the reason", lambda: vms.reasons("disk") == {HOST: ("Removing", "InUse")})
     other = Image(directory, "other.raw", 1 << 20)
     vms.apply(disk(server, other), pod("second", HOST, volume("disk")))
@@ -357,7 +357,7 @@ def test_what_is_no_order_removes_nothing(vms: Cluster, template: Image, how: st
             vms.delete("pod", agent, namespace=NAMESPACE)
             until("another agent", lambda: volumes.plugin(vms, HOST)[0] != agent)
         else:
-            vms.delete("host", HOST)
+            vms.delete("host", HOST, seconds=60)
         vms.await_hosts(len(HOSTS))
         until("the mounted one to be known", lambda: [d["volumes"] for d in volumes.demands(vms, HOST)] == [1])
         until("its placement", lambda: evidence.ready_hosts(vms, "disk") == {HOST})

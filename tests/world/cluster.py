@@ -20,7 +20,7 @@ from tests.cluster import harness
 from tests.world import kstatus
 from tests.world.checkout import CHART, REPOSITORY
 from tests.world.kube import Kube
-from tests.world.waiting import until
+from tests.world.waiting import DEADLINE_SECONDS, until
 
 from directdownload.cluster import kinds
 
@@ -204,47 +204,49 @@ class Cluster:
         namespace: str | None = None,
         missing_ok: bool = False,
         grace_seconds: int | None = None,
+        seconds: float = DEADLINE_SECONDS,
     ) -> None:
-        """Returns when they are gone, finalizers done. `grace_seconds`: of pods; 0: by force."""
+        """Returns when they are gone, finalizers done, within `seconds`. `grace_seconds`: of pods; 0: by force."""
         resource = self._direct(kind)
         if resource is not None:
             query = None if grace_seconds is None else {"gracePeriodSeconds": str(grace_seconds)}
-            self._delete_directly([(resource, name) for name in names], namespace, query, missing_ok=missing_ok)
+            self._delete_directly(resource, names, namespace, query, seconds, missing_ok=missing_ok)
         elif names:
             options = ["-n", namespace] if namespace else []
             options += ["--ignore-not-found"] if missing_ok else []
             options += [f"--grace-period={grace_seconds}"] if grace_seconds is not None else []
             options += ["--force"] if grace_seconds == 0 else []
-            self.kubectl("delete", kind, *names, *options, "--timeout=120s")
+            self.kubectl("delete", kind, *names, *options, f"--timeout={seconds:g}s")
 
-    def delete_all(self, *plurals: str, namespace: str | None = None, grace_seconds: int | None = None) -> None:
-        for plural in plurals:
-            names = self.names(plural, namespace)
-            self.delete(plural, *names, namespace=namespace, missing_ok=True, grace_seconds=grace_seconds)
+    def delete_all(self, plural: str, namespace: str | None = None, **options: Any) -> None:
+        """`options`: of `delete`."""
+        self.delete(plural, *self.names(plural, namespace), namespace=namespace, missing_ok=True, **options)
 
     def _delete_directly(
         self,
-        objects: Iterable[tuple[kinds.Resource, str]],
+        kind: kinds.Resource,
+        names: Iterable[str],
         namespace: str | None,
         query: Mapping[str, str] | None,
+        seconds: float,
         *,
         missing_ok: bool,
     ) -> None:
-        asked: dict[str, kinds.Resource] = {}
+        asked = set()
         with Kube(self.kubeconfig) as kube:
-            for kind, name in objects:
+            for name in names:
                 answer = kube.request("DELETE", kind.path(name, namespace), query=query)
                 if answer.ok:
                     # of the object, which may stay for a while, or in the Status of one that is gone
-                    asked[(answer.body.get("details") or answer.body["metadata"])["uid"]] = kind
+                    asked.add((answer.body.get("details") or answer.body["metadata"])["uid"])
                 elif answer.code != 404 or not missing_ok:
                     raise CommandError(f"delete {kind.plural} {name}: {answer.code}: {answer.message}")
 
             def gone() -> bool:
-                lists = [kube.request("GET", kind.path(None, namespace)).object() for kind in {*asked.values()}]
-                return asked.keys().isdisjoint(item["metadata"]["uid"] for found in lists for item in found["items"])
+                items = kube.request("GET", kind.path(None, namespace)).object()["items"] if asked else []
+                return asked.isdisjoint(item["metadata"]["uid"] for item in items)
 
-            until("what was deleted to go", gone)
+            until(f"the deleted {kind.plural} to go", gone, seconds)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         found = self._read(kind, name, namespace)

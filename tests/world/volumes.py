@@ -113,7 +113,8 @@ def run(cluster: Cluster, name: str, script: str, namespace: str = "vms") -> str
 
 def delete(cluster: Cluster, *names: str, namespace: str = "vms", force: bool = False) -> None:
     """Returns when the pods are gone from the API."""
-    cluster.delete("pod", *names, namespace=namespace, missing_ok=True, grace_seconds=0 if force else None)
+    grace = 0 if force else None
+    cluster.delete("pod", *names, namespace=namespace, missing_ok=True, grace_seconds=grace, seconds=180)
 
 
 def mounts(cluster: Cluster, host: str) -> list[str]:
