@@ -105,7 +105,7 @@ def test_what_an_agent_saw_before_a_repair_starts_no_other(world: Simulation) ->
     until_state(world, host, "Ready", "Downloaded")
     settle(world)
     # From here on the test is the agent.
-    world.kubelets.machines[host].agent = False
+    world.silence_agent(host)
     for seen in ({"present": False}, {"present": True, "changed": True}):
         _observe(world, host, {**seen, "revision": earlier})
         settle(world)

@@ -76,7 +76,7 @@ class Shared:
 
     def mount(self, host: str, mounted: bool) -> None:
         """What the agent of `host` says of the pool from now on; the test speaks for it."""
-        self.world.kubelets.machines[host].agent = False
+        self.world.silence_agent(host)
         storage = {"pool": self.pool, "capacityBytes": CAPACITY_BYTES, "availableBytes": CAPACITY_BYTES}
         path = f"/var/lib/libvirt/images/{self.pool}"
         facts = {**storage, "path": path, "writable": True, "mounted": mounted}

@@ -67,6 +67,7 @@ class Simulation:
         self._disks: dict[tuple[str, str], Disk] = {}
         #: by pool; empty: of one disk for all its hosts
         self._paths: dict[str, str] = {}
+        self._agents_speak = threading.Lock()
         self._stop = threading.Event()
         self._kube = Kube(control_plane.kubeconfig())
         self._lists = Lists(self._kube, control_plane.etcd_url)
@@ -205,6 +206,11 @@ class Simulation:
         machine = self.kubelets.machines[host]
         machine.agent = running
         self._set_agent_ready(host, running and machine.online)
+
+    def silence_agent(self, host: str) -> None:
+        """It writes nothing from now on, nor what it has begun; its Pod stays ready."""
+        with self._agents_speak:
+            self.kubelets.machines[host].agent = False
 
     def delete_node(self, host: str) -> None:
         """The machine is gone for good (unless `add_host` brings it back), Node and Pods too; the Host stays."""
@@ -372,7 +378,8 @@ class Simulation:
                 self._lists.look()
                 self.kubelets.step(self._kube, self._lists)
                 if self._agents is not None and time.monotonic() >= agents_due:
-                    self._agents.step(self._kube, self._lists)
+                    with self._agents_speak:
+                        self._agents.step(self._kube, self._lists)
                     agents_due = time.monotonic() + _AGENTS_SECONDS
         except BaseException as error:
             self._failure = error
