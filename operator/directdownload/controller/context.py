@@ -180,9 +180,16 @@ class Context:
         """Deletes it once: the next plan does not see it, also if it changed while the API server was asked."""
         if not view.deleting:
             await self.api.delete(kinds.JOBS, view.name, namespace=view.namespace, uid=view.uid)
-        held = self.world.jobs.get(view.key)
-        seen = view if held is None or held.uid != view.uid else held
-        self.world.jobs.forget(view.key, seen.resource_version)
+        self.forget_deleted(kinds.JOBS, view, view.resource_version)
+
+    def forget_deleted(self, resource: kinds.Resource, item: Any, resource_version: int) -> None:
+        """Before its event arrives, no reconcile may find `item`, which was deleted at this version or a later one that
+        its watch has reported meanwhile. Another object of its name stays."""
+        store = self.store(resource)
+        held = store.get(item.key)
+        if held is not None and held.uid == item.uid:
+            resource_version = max(resource_version, held.resource_version)
+        store.forget(item.key, resource_version)
 
     def _gone(self, resource: kinds.Resource, key: str, resource_version: int) -> None:
         """The API server reports it as gone. Its watch may not: kopf does not report every deletion (`kopf_source`)."""

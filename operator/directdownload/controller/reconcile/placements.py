@@ -317,8 +317,5 @@ async def _release(context: Context, placement: PlacementView) -> None:
     await context.patch_finalizers(kinds.TEMPLATE_PLACEMENTS, placement.key, metadata["resourceVersion"], finalizers)
     await context.api.delete(kinds.TEMPLATE_PLACEMENTS, placement.key, uid=placement.uid)
     if not finalizers:
-        # Before its event arrives, no other reconcile may find it and order its removal again.
-        held = context.world.placements.get(placement.key)
-        version = max(int(metadata["resourceVersion"]), held.resource_version if held is not None else 0)
-        context.world.placements.forget(placement.key, version)
+        context.forget_deleted(kinds.TEMPLATE_PLACEMENTS, placement, int(metadata["resourceVersion"]))
     logger.info("TemplatePlacement %s: released", placement.key)
